@@ -1,0 +1,98 @@
+"""One exception tree for the whole house: a stable reason, retryable or not as data, every violation at once.
+
+LorafleetError
+├── InvalidInput            INVALID_ARGUMENT: the caller must change the request
+│   └── InvalidSpec         the spec breaks rules; `violations` names every one by field path
+├── NotFound                the named thing does not exist, or is not the caller's
+├── AlreadyExists           the name, or the request id with another body, is taken
+├── FailedPrecondition      the thing is in a state that does not allow this
+├── TokenExpired            a page or resume token that can no longer be honoured
+├── Unavailable             an outside system is away; trying again may help
+└── RunFailed               a style failed while it ran; raised by the trainer, reported as it stands
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Violation:
+    """One broken rule: `field` is a path such as `adapter.target_modules[2]`."""
+
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}"
+
+
+class LorafleetError(Exception):
+    """Base of every error that lorafleet raises on purpose. `reason` is stable, for programs."""
+
+    reason = "INTERNAL"
+    retryable = False
+
+    def __init__(self, message: str, *, reason: str | None = None, retryable: bool | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if reason is not None:
+            self.reason = reason
+        if retryable is not None:
+            self.retryable = retryable
+
+
+class InvalidInput(LorafleetError):
+    """The request cannot be honoured as it stands."""
+
+    reason = "INVALID_INPUT"
+
+    def __init__(self, message: str, *, violations: Sequence[Violation] = (), reason: str | None = None) -> None:
+        super().__init__(message, reason=reason)
+        self.violations = tuple(violations)
+
+
+class InvalidSpec(InvalidInput):
+    """The spec breaks one or more rules. The message lists all of them."""
+
+    reason = "INVALID_SPEC"
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        count = f"{len(violations)} problem{'s' if len(violations) != 1 else ''} in the spec"
+        super().__init__("\n".join([count, *(f"  {violation}" for violation in violations)]), violations=violations)
+
+
+class NotFound(LorafleetError):
+    """No such thing, or not one that the caller may see."""
+
+    reason = "NOT_FOUND"
+
+
+class AlreadyExists(LorafleetError):
+    """The id is taken, or the request id was used with another body."""
+
+    reason = "ALREADY_EXISTS"
+
+
+class FailedPrecondition(LorafleetError):
+    """The thing is in a state that does not allow what was asked."""
+
+    reason = "FAILED_PRECONDITION"
+
+
+class TokenExpired(LorafleetError):
+    """A token that was good once and no longer is."""
+
+    reason = "TOKEN_EXPIRED"
+
+
+class Unavailable(LorafleetError):
+    """An outside system does not answer; try again."""
+
+    reason = "UNAVAILABLE"
+    retryable = True
+
+
+class RunFailed(LorafleetError):
+    """A style failed in the trainer: says what is wrong, where, and what to do."""
+
+    reason = "RUN_FAILED"

@@ -1,0 +1,57 @@
+"""Where everything lies in the store: the one place that knows DESIGN's storage layout. Pure string functions."""
+
+from dataclasses import dataclass
+
+MANIFEST = "manifest.json"
+
+
+def join(uri: str, *parts: str) -> str:
+    """`uri` with `parts` under it, single slashes between."""
+    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+@dataclass(frozen=True)
+class JobLayout:
+    """The folders of one job under its output root."""
+
+    root: str
+
+    @property
+    def spec(self) -> str:
+        return join(self.root, "spec.json")
+
+    @property
+    def checkpoints(self) -> str:
+        return join(self.root, "checkpoints")
+
+    def checkpoint(self, step: int) -> str:
+        return join(self.checkpoints, step_folder(step))
+
+    def samples(self, step: int) -> str:
+        return join(self.root, "samples", step_folder(step))
+
+    @property
+    def metrics(self) -> str:
+        return join(self.root, "metrics")
+
+    @property
+    def adapter(self) -> str:
+        return join(self.root, "adapter")
+
+    def log(self, attempt: int) -> str:
+        return join(self.root, "logs", f"attempt-{attempt}.log")
+
+
+def step_folder(step: int) -> str:
+    """`step-00000500`: sorts by step as text."""
+    return f"step-{step:08d}"
+
+
+def job_root(artifacts_uri: str, job_name: str) -> str:
+    """Default output root of `tenants/{tenant}/jobs/{job}`."""
+    return join(artifacts_uri, job_name)
+
+
+def run_manifest(artifacts_uri: str, run_id: str) -> str:
+    """Where the control plane leaves the manifest of a run for its driver."""
+    return join(artifacts_uri, "runs", run_id, "run.json")

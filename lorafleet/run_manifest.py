@@ -1,0 +1,35 @@
+"""What a run needs to know: written to the store by the control plane, read by the trainer's driver.
+
+Holds no secret: the run token travels in the run's environment under `RUN_TOKEN_ENV`.
+"""
+
+from pydantic import BaseModel, ConfigDict
+
+from lorafleet.spec import Spec
+
+RUN_TOKEN_ENV = "LORAFLEET_RUN_TOKEN"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Style(_Frozen):
+    """One member of the pack."""
+
+    job: str  # tenants/{tenant}/jobs/{job}
+    spec: Spec
+    output_uri: str  # root of everything that the job writes
+
+
+class RunManifest(_Frozen):
+    """One execution of a pack."""
+
+    run: str
+    attempt: int
+    pack: tuple[Style, ...]
+    cache_uri: str  # latents and text embeddings by content digest
+    report_address: str  # host:port of the ReportService
+    report_tls_ca_file: str | None = None  # unset: no TLS (loopback only)
+    heartbeat_interval_s: float = 2.0
+    storage_dir: str  # Ray Train's own bookkeeping; a folder that all nodes of the run share or an s3:// URI

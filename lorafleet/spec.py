@@ -1,0 +1,268 @@
+"""The training spec: what a user asks for, its defaults and every rule, in one place.
+
+The proto `lorafleet.v1.TrainingSpec` carries the same fields by the same names. Rules that need the
+store or the model (does the bucket exist, does a target module match) are checked where those are.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from lorafleet.errors import InvalidSpec, Violation
+
+MAX_LABELS = 64
+_LABEL_KEY = re.compile(r"[a-z]([a-z0-9_.-]{0,61}[a-z0-9])?")
+_MODULE_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+_URI = re.compile(r"(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|file:///.*)")
+
+
+def _check_uri(uri: str) -> str:
+    if not _URI.fullmatch(uri):
+        raise PydanticCustomError("uri", "{uri} is no store URI; write s3://bucket/prefix or file:///folder", {"uri": repr(uri)})
+    path = uri.split("://", 1)[1]
+    if any(part in {"..", "."} for part in path.split("/")) or re.search(r"[\x00-\x1f\\%?#]|//", path):
+        raise PydanticCustomError(
+            "uri", "{uri} has '..', '.', '//', '%', '?', '#', a backslash or a control character in its path", {"uri": repr(uri)}
+        )
+    return uri.rstrip("/")
+
+
+class _Part(BaseModel):
+    """Strict: `rank: "8"` is a mistake, not an 8. Unknown fields are mistakes too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @field_validator("uri", check_fields=False)
+    @classmethod
+    def _uri(cls, uri: str | None) -> str | None:
+        return None if uri is None else _check_uri(uri)
+
+
+class BaseModelSpec(_Part):
+    """The frozen base model, in diffusers' folder layout."""
+
+    uri: str
+    family: Literal["sd1"] = "sd1"
+
+
+class DatasetSpec(_Part):
+    """The pictures and captions to learn from."""
+
+    uri: str
+    caption_column: Annotated[str, Field(min_length=1, max_length=200)] = "text"
+    trigger_phrase: Annotated[str, Field(max_length=1000)] = ""
+    validation_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    resolution: Annotated[int, Field(ge=32, le=4096)] | None = None  # pixels; unset: the base's own
+    aspect_ratio_bucketing: bool = True
+    on_corrupt: Literal["skip", "fail"] = "skip"
+    max_corrupt_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
+
+
+class AdapterSpec(_Part):
+    """The adapter to train: LoRA (Hu et al. 2021)."""
+
+    method: Literal["lora"] = "lora"
+    rank: Annotated[int, Field(ge=1, le=512)] = 16
+    alpha: Annotated[float, Field(gt=0)] | None = None  # unset: rank
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: Annotated[tuple[str, ...], Field(min_length=1, max_length=64, strict=False)] = (
+        "to_q",
+        "to_k",
+        "to_v",
+        "to_out.0",
+    )
+    text_encoder: bool = False
+
+    @field_validator("target_modules")
+    @classmethod
+    def _module_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not _MODULE_NAME.fullmatch(name):
+                raise PydanticCustomError("module", "{name} is no module name", {"name": repr(name)})
+        return names
+
+
+class OptimizationSpec(_Part):
+    """How the adapter is trained."""
+
+    max_steps: Annotated[int, Field(ge=1, le=10_000_000)] = 1000
+    micro_batch_size: Annotated[int, Field(ge=1, le=1024)] = 1
+    gradient_accumulation_steps: Annotated[int, Field(ge=1, le=1024)] = 1
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-4
+    lr_scheduler: Literal["constant", "linear", "cosine"] = "cosine"
+    lr_warmup_steps: Annotated[int, Field(ge=0)] = 0
+    optimizer: Literal["adamw"] = "adamw"
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    adam_epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: never clip
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
+    caption_dropout: Annotated[float, Field(ge=0, le=1)] = 0.0
+    noise_offset: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> Self:
+        if self.lr_warmup_steps > self.max_steps:
+            raise PydanticCustomError(
+                "lr_warmup_steps",
+                "{warmup} warm-up steps do not fit into {steps} max_steps",
+                {"warmup": self.lr_warmup_steps, "steps": self.max_steps, "field": "lr_warmup_steps"},
+            )
+        return self
+
+
+class ClusterSpec(_Part):
+    """The workers a run asks for."""
+
+    num_workers: Annotated[int, Field(ge=1, le=1024)] = 1
+    cpus_per_worker: Annotated[float, Field(gt=0, le=1024)] = 1.0
+    gpus_per_worker: Annotated[float, Field(ge=0, le=16)] = 0.0
+    memory_gib_per_worker: Annotated[float, Field(gt=0)] | None = None
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
+    offload: Literal["none", "cpu"] = "none"
+
+    @model_validator(mode="after")
+    def _offload_needs_zero(self) -> Self:
+        if self.offload == "cpu" and self.zero_stage == 0:
+            raise PydanticCustomError("offload", '"cpu" needs zero_stage 1, 2 or 3', {"field": "offload"})
+        return self
+
+
+class ValidationSpec(_Part):
+    """Sample pictures drawn at step 0, every `every_steps` and at the end."""
+
+    prompts: Annotated[tuple[str, ...], Field(max_length=64, strict=False)] = ()
+    every_steps: Annotated[int, Field(ge=0)] = 0
+    guidance_scale: Annotated[float, Field(ge=0, le=50)] = 5.0
+    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 25
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+
+class CheckpointingSpec(_Part):
+    """When resumable state is saved; the last step always is."""
+
+    every_steps: Annotated[int, Field(ge=1)] = 500
+    keep: Annotated[int, Field(ge=1)] = 2
+
+
+class OutputSpec(_Part):
+    """Where the artifact goes, and in which formats."""
+
+    uri: str | None = None
+    formats: Annotated[tuple[Literal["diffusers", "kohya"], ...], Field(min_length=1, strict=False)] = ("diffusers", "kohya")
+
+
+class Spec(_Part):
+    """What a user asks for: one style, one LoRA. Immutable."""
+
+    base_model: BaseModelSpec
+    dataset: DatasetSpec
+    adapter: AdapterSpec = AdapterSpec()
+    training: OptimizationSpec = OptimizationSpec()
+    cluster: ClusterSpec = ClusterSpec()
+    validation: ValidationSpec = ValidationSpec()
+    checkpointing: CheckpointingSpec = CheckpointingSpec()
+    output: OutputSpec = OutputSpec()
+    labels: dict[str, Annotated[str, Field(max_length=255)]] = {}
+
+    @field_validator("labels")
+    @classmethod
+    def _label_keys(cls, labels: dict[str, str]) -> dict[str, str]:
+        if len(labels) > MAX_LABELS:
+            raise PydanticCustomError("labels", "{count} labels; at most {most}", {"count": len(labels), "most": MAX_LABELS})
+        for key in labels:
+            if not _LABEL_KEY.fullmatch(key):
+                raise PydanticCustomError(
+                    "labels", "key {key} is not 1 to 63 of a-z, 0-9, '_', '.', '-', starting with a letter", {"key": repr(key)}
+                )
+        return labels
+
+    @model_validator(mode="after")
+    def _fp16_needs_gpu(self) -> Self:
+        if self.training.precision == "fp16" and not self.cluster.gpus_per_worker:
+            raise PydanticCustomError(
+                "precision", '"fp16" needs gpus_per_worker of 1 or more; on CPU use "fp32" or "bf16"', {"field": "training.precision"}
+            )
+        return self
+
+    @property
+    def global_batch_size(self) -> int:
+        """Pictures per optimizer step over all workers."""
+        return self.training.micro_batch_size * self.training.gradient_accumulation_steps * self.cluster.num_workers
+
+
+def parse(fields: Mapping[str, Any]) -> Spec:
+    """A spec from plain values. Raises InvalidSpec with every violation, each with its field path."""
+    try:
+        return Spec.model_validate(fields)
+    except ValidationError as error:
+        raise InvalidSpec([_violation(details) for details in error.errors()]) from None
+
+
+def load_yaml(path: Path) -> Spec:
+    """A spec from a YAML file. Raises InvalidSpec; a broken YAML is a violation that names the line."""
+    return parse(read_yaml_mapping(path))
+
+
+def read_yaml_mapping(path: Path) -> Mapping[str, Any]:
+    """The mapping in a YAML file. Raises InvalidSpec when it cannot be read, is no YAML or no mapping."""
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSpec([Violation(field=str(path), message=f"cannot be read: {error}")]) from None
+    except yaml.YAMLError as error:
+        raise InvalidSpec([Violation(field=str(path), message=f"is no YAML: {error}")]) from None
+    if not isinstance(fields, dict):
+        raise InvalidSpec([Violation(field=str(path), message="holds no mapping; a spec starts with base_model: and dataset:")])
+    return fields
+
+
+def _violation(details: ErrorDetails) -> Violation:
+    location = details["loc"]
+    if relative := details.get("ctx", {}).get("field"):
+        location = (*location, relative)
+    return Violation(field=_path(location), message=_message(details))
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    return path or "spec"
+
+
+def _message(details: ErrorDetails) -> str:
+    match details["type"]:
+        case "extra_forbidden":
+            name = str(details["loc"][-1])
+            close = difflib.get_close_matches(name, known_fields(details["loc"][:-1]), n=1)
+            return "unknown field" + (f"; close: {close[0]}" if close else "")
+        case "missing":
+            return "is required"
+        case _:
+            message = details["msg"]
+            shown = details["input"]
+            if isinstance(shown, str | int | float | bool) and len(repr(shown)) < 80 and repr(shown) not in message:
+                message += f" (got {shown!r})"
+            return message
+
+
+def known_fields(location: tuple[int | str, ...]) -> Iterator[str]:
+    """Names of the fields that the part of the spec at `location` has."""
+    model: type[BaseModel] = Spec
+    for part in location:
+        field = model.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            return iter(())
+        model = field.annotation
+    return iter(model.model_fields)

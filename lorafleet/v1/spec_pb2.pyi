@@ -1,0 +1,164 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class TrainingSpec(_message.Message):
+    __slots__ = ("base_model", "dataset", "adapter", "training", "cluster", "validation", "checkpointing", "output", "labels")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINTING_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    base_model: BaseModelSpec
+    dataset: DatasetSpec
+    adapter: AdapterSpec
+    training: OptimizationSpec
+    cluster: ClusterSpec
+    validation: ValidationSpec
+    checkpointing: CheckpointingSpec
+    output: OutputSpec
+    labels: _containers.ScalarMap[str, str]
+    def __init__(self, base_model: _Optional[_Union[BaseModelSpec, _Mapping]] = ..., dataset: _Optional[_Union[DatasetSpec, _Mapping]] = ..., adapter: _Optional[_Union[AdapterSpec, _Mapping]] = ..., training: _Optional[_Union[OptimizationSpec, _Mapping]] = ..., cluster: _Optional[_Union[ClusterSpec, _Mapping]] = ..., validation: _Optional[_Union[ValidationSpec, _Mapping]] = ..., checkpointing: _Optional[_Union[CheckpointingSpec, _Mapping]] = ..., output: _Optional[_Union[OutputSpec, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class BaseModelSpec(_message.Message):
+    __slots__ = ("uri", "family")
+    URI_FIELD_NUMBER: _ClassVar[int]
+    FAMILY_FIELD_NUMBER: _ClassVar[int]
+    uri: str
+    family: str
+    def __init__(self, uri: _Optional[str] = ..., family: _Optional[str] = ...) -> None: ...
+
+class DatasetSpec(_message.Message):
+    __slots__ = ("uri", "caption_column", "trigger_phrase", "validation_fraction", "resolution", "aspect_ratio_bucketing", "on_corrupt", "max_corrupt_fraction")
+    URI_FIELD_NUMBER: _ClassVar[int]
+    CAPTION_COLUMN_FIELD_NUMBER: _ClassVar[int]
+    TRIGGER_PHRASE_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    RESOLUTION_FIELD_NUMBER: _ClassVar[int]
+    ASPECT_RATIO_BUCKETING_FIELD_NUMBER: _ClassVar[int]
+    ON_CORRUPT_FIELD_NUMBER: _ClassVar[int]
+    MAX_CORRUPT_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    uri: str
+    caption_column: str
+    trigger_phrase: str
+    validation_fraction: float
+    resolution: int
+    aspect_ratio_bucketing: bool
+    on_corrupt: str
+    max_corrupt_fraction: float
+    def __init__(self, uri: _Optional[str] = ..., caption_column: _Optional[str] = ..., trigger_phrase: _Optional[str] = ..., validation_fraction: _Optional[float] = ..., resolution: _Optional[int] = ..., aspect_ratio_bucketing: _Optional[bool] = ..., on_corrupt: _Optional[str] = ..., max_corrupt_fraction: _Optional[float] = ...) -> None: ...
+
+class AdapterSpec(_message.Message):
+    __slots__ = ("method", "rank", "alpha", "dropout", "target_modules", "text_encoder")
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    ALPHA_FIELD_NUMBER: _ClassVar[int]
+    DROPOUT_FIELD_NUMBER: _ClassVar[int]
+    TARGET_MODULES_FIELD_NUMBER: _ClassVar[int]
+    TEXT_ENCODER_FIELD_NUMBER: _ClassVar[int]
+    method: str
+    rank: int
+    alpha: float
+    dropout: float
+    target_modules: _containers.RepeatedScalarFieldContainer[str]
+    text_encoder: bool
+    def __init__(self, method: _Optional[str] = ..., rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ..., text_encoder: _Optional[bool] = ...) -> None: ...
+
+class OptimizationSpec(_message.Message):
+    __slots__ = ("max_steps", "micro_batch_size", "gradient_accumulation_steps", "learning_rate", "lr_scheduler", "lr_warmup_steps", "optimizer", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "precision", "seed", "min_snr_gamma", "caption_dropout", "noise_offset")
+    MAX_STEPS_FIELD_NUMBER: _ClassVar[int]
+    MICRO_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    GRADIENT_ACCUMULATION_STEPS_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    LR_SCHEDULER_FIELD_NUMBER: _ClassVar[int]
+    LR_WARMUP_STEPS_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    ADAM_BETA1_FIELD_NUMBER: _ClassVar[int]
+    ADAM_BETA2_FIELD_NUMBER: _ClassVar[int]
+    ADAM_EPSILON_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_DECAY_FIELD_NUMBER: _ClassVar[int]
+    MAX_GRAD_NORM_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    MIN_SNR_GAMMA_FIELD_NUMBER: _ClassVar[int]
+    CAPTION_DROPOUT_FIELD_NUMBER: _ClassVar[int]
+    NOISE_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    max_steps: int
+    micro_batch_size: int
+    gradient_accumulation_steps: int
+    learning_rate: float
+    lr_scheduler: str
+    lr_warmup_steps: int
+    optimizer: str
+    adam_beta1: float
+    adam_beta2: float
+    adam_epsilon: float
+    weight_decay: float
+    max_grad_norm: float
+    precision: str
+    seed: int
+    min_snr_gamma: float
+    caption_dropout: float
+    noise_offset: float
+    def __init__(self, max_steps: _Optional[int] = ..., micro_batch_size: _Optional[int] = ..., gradient_accumulation_steps: _Optional[int] = ..., learning_rate: _Optional[float] = ..., lr_scheduler: _Optional[str] = ..., lr_warmup_steps: _Optional[int] = ..., optimizer: _Optional[str] = ..., adam_beta1: _Optional[float] = ..., adam_beta2: _Optional[float] = ..., adam_epsilon: _Optional[float] = ..., weight_decay: _Optional[float] = ..., max_grad_norm: _Optional[float] = ..., precision: _Optional[str] = ..., seed: _Optional[int] = ..., min_snr_gamma: _Optional[float] = ..., caption_dropout: _Optional[float] = ..., noise_offset: _Optional[float] = ...) -> None: ...
+
+class ClusterSpec(_message.Message):
+    __slots__ = ("num_workers", "cpus_per_worker", "gpus_per_worker", "memory_gib_per_worker", "zero_stage", "offload")
+    NUM_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    CPUS_PER_WORKER_FIELD_NUMBER: _ClassVar[int]
+    GPUS_PER_WORKER_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_GIB_PER_WORKER_FIELD_NUMBER: _ClassVar[int]
+    ZERO_STAGE_FIELD_NUMBER: _ClassVar[int]
+    OFFLOAD_FIELD_NUMBER: _ClassVar[int]
+    num_workers: int
+    cpus_per_worker: float
+    gpus_per_worker: float
+    memory_gib_per_worker: float
+    zero_stage: int
+    offload: str
+    def __init__(self, num_workers: _Optional[int] = ..., cpus_per_worker: _Optional[float] = ..., gpus_per_worker: _Optional[float] = ..., memory_gib_per_worker: _Optional[float] = ..., zero_stage: _Optional[int] = ..., offload: _Optional[str] = ...) -> None: ...
+
+class ValidationSpec(_message.Message):
+    __slots__ = ("prompts", "every_steps", "guidance_scale", "num_inference_steps", "seed")
+    PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    EVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
+    GUIDANCE_SCALE_FIELD_NUMBER: _ClassVar[int]
+    NUM_INFERENCE_STEPS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    prompts: _containers.RepeatedScalarFieldContainer[str]
+    every_steps: int
+    guidance_scale: float
+    num_inference_steps: int
+    seed: int
+    def __init__(self, prompts: _Optional[_Iterable[str]] = ..., every_steps: _Optional[int] = ..., guidance_scale: _Optional[float] = ..., num_inference_steps: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class CheckpointingSpec(_message.Message):
+    __slots__ = ("every_steps", "keep")
+    EVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
+    every_steps: int
+    keep: int
+    def __init__(self, every_steps: _Optional[int] = ..., keep: _Optional[int] = ...) -> None: ...
+
+class OutputSpec(_message.Message):
+    __slots__ = ("uri", "formats")
+    URI_FIELD_NUMBER: _ClassVar[int]
+    FORMATS_FIELD_NUMBER: _ClassVar[int]
+    uri: str
+    formats: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, uri: _Optional[str] = ..., formats: _Optional[_Iterable[str]] = ...) -> None: ...
