@@ -8,7 +8,6 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-
 from typing import Annotated, Any, Literal, Self
 
 import yaml
