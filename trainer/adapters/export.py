@@ -1,0 +1,116 @@
+"""The adapter as files that load everywhere: diffusers' layout and kohya's. From named fp32 tensors, without the model.
+
+Names: `unet.<module>.lora_A.weight` (canonical, which is also PEFT's in diffusers files) becomes kohya's
+`lora_unet_<module, dots as underscores>.lora_down.weight`.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from lorafleet import __version__
+from lorafleet.spec import AdapterSpec, Spec
+from trainer.adapters.lora import TEXT_ENCODER_MODULES, alpha
+
+DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"  # the name that load_lora_weights looks for
+KOHYA_FILE = "lora-kohya.safetensors"
+
+
+def diffusers_file(weights: Mapping[str, Tensor], spec: AdapterSpec) -> bytes:
+    """The LoRA as diffusers' save_lora_weights writes it, with lora_adapter_metadata.
+
+    alpha / rank is folded into B and alpha written as rank: older diffusers ignore the metadata and assume just that.
+    """
+    scale = alpha(spec) / spec.rank
+    folded = {name: tensor * scale if ".lora_B." in name else tensor for name, tensor in weights.items()}
+    metadata: dict[str, object] = {}
+    for part, modules in (("unet", spec.target_modules), ("text_encoder", TEXT_ENCODER_MODULES)):
+        if any(name.startswith(f"{part}.") for name in weights):
+            metadata |= {f"{part}.{key}": value for key, value in _peft_config(spec.rank, list(modules)).items()}
+    return save(_contiguous(folded), {"format": "pt", "lora_adapter_metadata": json.dumps(metadata, indent=2, sort_keys=True)})
+
+
+def kohya_file(weights: Mapping[str, Tensor], spec: Spec, facts: Mapping[str, str]) -> bytes:
+    """The LoRA in kohya's layout with ss_* and modelspec.* metadata; `facts` are added to it (digests, losses)."""
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        module, _, role = name.removesuffix(".weight").rpartition(".")
+        key = kohya_module(module)
+        tensors[f"{key}.{'lora_down' if role == 'lora_A' else 'lora_up'}.weight"] = tensor
+        tensors[f"{key}.alpha"] = torch.tensor(alpha(spec.adapter))
+    tensors = _contiguous(tensors)
+    return save(tensors, {"format": "pt", **_kohya_metadata(spec, tensors), **facts})
+
+
+def kohya_module(module: str) -> str:
+    """`unet.mid_block.attentions.0.….to_q` -> `lora_unet_mid_block_attentions_0_…_to_q`; `lora_te_…` for the text encoder."""
+    part, _, path = module.partition(".")
+    if part == "text_encoder" and not path.startswith("text_model."):
+        path = f"text_model.{path}"  # kohya's names are of the transformers that had this level
+    return f"{'lora_unet' if part == 'unet' else 'lora_te'}_{path.replace('.', '_')}"
+
+
+def _peft_config(rank: int, target_modules: list[str]) -> dict[str, object]:
+    return {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": rank,
+        "target_modules": target_modules,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "use_rslora": False,
+        "use_dora": False,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+    }
+
+
+def _kohya_metadata(spec: Spec, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    training = spec.training
+    values: dict[str, object] = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": spec.adapter.rank,
+        "ss_network_alpha": alpha(spec.adapter),
+        "ss_network_dropout": spec.adapter.dropout,
+        "ss_base_model_version": "sd_v1",
+        "ss_v2": False,
+        "ss_learning_rate": training.learning_rate,
+        "ss_lr_scheduler": training.lr_scheduler,
+        "ss_lr_warmup_steps": training.lr_warmup_steps,
+        "ss_optimizer": training.optimizer,
+        "ss_max_train_steps": training.max_steps,
+        "ss_batch_size_per_device": training.micro_batch_size,
+        "ss_gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "ss_max_grad_norm": training.max_grad_norm,
+        "ss_mixed_precision": {"fp32": "no"}.get(training.precision, training.precision),
+        "ss_seed": training.seed,
+        "ss_min_snr_gamma": training.min_snr_gamma,
+        "ss_caption_dropout_rate": training.caption_dropout,
+        "ss_noise_offset": training.noise_offset,
+        "ss_training_comment": f"lorafleet {__version__}",
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": "stable-diffusion-v1/lora",
+        "modelspec.implementation": "diffusers",
+        "modelspec.title": spec.dataset.trigger_phrase or "LoRA",
+        "modelspec.trigger_phrase": spec.dataset.trigger_phrase,
+        "modelspec.date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "modelspec.hash_sha256": f"0x{_tensor_digest(tensors)}",
+    }
+    return {key: str(value) for key, value in values.items()}
+
+
+def _tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    # ModelSpec hashes the tensors' bytes alone, so that metadata may change without a new hash.
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}

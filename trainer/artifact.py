@@ -1,0 +1,135 @@
+"""The artifact: files first, manifest.json with every SHA-256 last and only if nobody's is there. Then it exists."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from torch import Tensor
+
+from lorafleet import __version__
+from lorafleet.errors import RunFailed
+from lorafleet.layout import MANIFEST, JobLayout, step_folder
+from lorafleet.v1.training_service_pb2 import Artifact
+from trainer.adapters.export import DIFFUSERS_FILE, KOHYA_FILE, diffusers_file, kohya_file
+from trainer.checkpoint import Progress
+from trainer.prepare import PreparedStyle
+from trainer.storage import Folder
+
+MODEL_CARD = "README.md"
+
+
+def existing(style: PreparedStyle) -> Artifact | None:
+    """The artifact that an earlier attempt of this very job has committed; None when there is none.
+
+    Raises RunFailed OUTPUT_TAKEN when the folder holds another job's.
+    """
+    uri = JobLayout(style.output_uri).adapter
+    manifest = Folder(uri).get_or_none(MANIFEST)
+    if manifest is None:
+        return None
+    if json.loads(manifest).get("job") != style.job:
+        raise RunFailed(f"output.uri: {uri} already holds the artifact of another job; choose another output.uri", reason="OUTPUT_TAKEN")
+    return Artifact(uri=uri, manifest_sha256=hashlib.sha256(manifest).hexdigest())
+
+
+def commit(style: PreparedStyle, weights: Mapping[str, Tensor], progress: Progress, samples: int | None) -> Artifact:
+    """Writes every file, then the manifest. `samples` is the step whose sample pictures the card shows; None: there are none."""
+    folder = Folder(JobLayout(style.output_uri).adapter)
+    files = _files(style, weights, progress, samples)
+    folder.write_all(files)
+    manifest = {
+        "format": "lorafleet-artifact-1",
+        "job": style.job,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "steps": progress.step,
+        "base_digest": style.base.digest,
+        "dataset_digest": style.data_set.digest,
+        "files": {name: {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)} for name, data in files.items()},
+    }
+    data = json.dumps(manifest, indent=2).encode()
+    if not folder.put_if_absent(MANIFEST, data):
+        if (found := existing(style)) is not None:
+            return found
+        raise RunFailed(f"{folder.uri}: the manifest came and went; try again", reason="OUTPUT_TAKEN", retryable=True)
+    return Artifact(uri=folder.uri, manifest_sha256=hashlib.sha256(data).hexdigest())
+
+
+def _files(style: PreparedStyle, weights: Mapping[str, Tensor], progress: Progress, samples: int | None) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    if "diffusers" in style.spec.output.formats:
+        files[DIFFUSERS_FILE] = diffusers_file(weights, style.spec.adapter)
+    if "kohya" in style.spec.output.formats:
+        files[KOHYA_FILE] = kohya_file(weights, style.spec, _facts(style, progress))
+    pictures = _sample_pictures(style, samples)
+    files |= pictures
+    files[MODEL_CARD] = model_card(style, progress, sorted(pictures)).encode()
+    return files
+
+
+def _facts(style: PreparedStyle, progress: Progress) -> dict[str, str]:
+    held_out = dict(progress.held_out_losses)
+    return {
+        "ss_sd_model_hash": style.base.digest,
+        "ss_dataset_hash": style.data_set.digest,
+        "ss_num_train_images": str(len(style.data_set.pictures) - len(style.held_out)),
+        "ss_steps": str(progress.step),
+        **({"lorafleet.held_out_loss_base": str(held_out[0])} if 0 in held_out else {}),
+        **({"lorafleet.held_out_loss": str(held_out[progress.step])} if progress.step in held_out else {}),
+    }
+
+
+def _sample_pictures(style: PreparedStyle, samples: int | None) -> dict[str, bytes]:
+    if samples is None:
+        return {}
+    folder = Folder(JobLayout(style.output_uri).samples(samples))
+    names = [entry.path for entry in folder.list()]
+    return {f"samples/{name}": data for name, data in folder.read_all(names).items()}
+
+
+def model_card(style: PreparedStyle, progress: Progress, pictures: list[str]) -> str:
+    """README.md of the artifact: what it is, how to use it, what it was made from. Hugging Face's front matter."""
+    spec = style.spec
+    held_out = dict(progress.held_out_losses)
+    lines = [
+        "---",
+        "library_name: diffusers",
+        "tags: [text-to-image, lora, stable-diffusion, lorafleet]",
+        *([f"instance_prompt: {json.dumps(spec.dataset.trigger_phrase)}"] if spec.dataset.trigger_phrase else []),
+        "---",
+        "",
+        f"# LoRA of {style.job}",
+        "",
+        *(f"![{prompt}]({path})" for prompt, path in zip(spec.validation.prompts, pictures, strict=False)),
+        "",
+        "| fact | value |",
+        "|---|---|",
+        f"| trigger phrase | {spec.dataset.trigger_phrase or '(none)'} |",
+        f"| steps | {progress.step} of {spec.global_batch_size} pictures |",
+        f"| adapter | {spec.adapter.method}, rank {spec.adapter.rank}, text encoder: {spec.adapter.text_encoder} |",
+        f"| final training loss | {progress.losses[-1][1]:.5f} |" if progress.losses else "| final training loss | (none) |",
+        *(f"| held-out loss after {step} steps | {loss:.5f} |" for step, loss in sorted(held_out.items())),
+        f"| data set | {len(style.data_set.pictures)} pictures, {len(style.held_out)} held out, {len(style.data_set.corrupt)} skipped |",
+        f"| data set digest | `{style.data_set.digest}` |",
+        f"| base digest | `{style.base.digest}` |",
+        f"| made by | lorafleet {__version__}, torch {version('torch')}, diffusers {version('diffusers')}, peft {version('peft')} |",
+        "",
+        "```python",
+        "from diffusers import StableDiffusionPipeline",
+        "",
+        'pipeline = StableDiffusionPipeline.from_pretrained("path/to/base")',
+        f'pipeline.load_lora_weights("path/to/this/folder", weight_name="{DIFFUSERS_FILE}")  # or {KOHYA_FILE}',
+        "```",
+        "",
+        f'Sample pictures: prompt i was drawn with `torch.Generator("cpu").manual_seed({spec.validation.seed} + i)`, '
+        f"guidance scale {spec.validation.guidance_scale}, {spec.validation.num_inference_steps} steps ({step_folder(progress.step)}).",
+        "",
+        "## Spec",
+        "",
+        "```json",
+        spec.model_dump_json(indent=2),
+        "```",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,44 @@
+"""Aspect-ratio buckets: pictures of like shape train together, cropped as little as can be. Pure arithmetic."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MAX_ASPECT_RATIO = 2.0
+
+
+@dataclass(frozen=True, order=True)
+class Bucket:
+    """Size in pixels that every picture of the bucket is brought to."""
+
+    width: int
+    height: int
+
+
+def buckets_for(resolution: int, *, step: int) -> list[Bucket]:
+    """Every bucket whose sides are multiples of `step` and whose area is at most resolution squared.
+
+    For each width the largest height is taken (as in NovelAI's aspect-ratio bucketing, 2022), up to an aspect ratio of 2.
+    """
+    area = resolution * resolution
+    shortest = max(step, int(math.ceil(resolution / math.sqrt(MAX_ASPECT_RATIO) / step)) * step)
+    found = {Bucket(resolution, resolution)}
+    for side in range(shortest, resolution + 1, step):
+        other = area // side // step * step
+        if side < other <= side * MAX_ASPECT_RATIO:
+            found |= {Bucket(side, other), Bucket(other, side)}
+    return sorted(found)
+
+
+def assign(width: int, height: int, buckets: Sequence[Bucket]) -> Bucket:
+    """The bucket whose aspect ratio is nearest; the larger one of two equally near."""
+    ratio = math.log(width / height)
+    return min(buckets, key=lambda bucket: (abs(math.log(bucket.width / bucket.height) - ratio), -bucket.width * bucket.height))
+
+
+def cover(width: int, height: int, bucket: Bucket) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
+    """How a picture fills its bucket: the size to scale to, and the centred box to crop, both in pixels."""
+    scale = max(bucket.width / width, bucket.height / height)
+    scaled = (max(bucket.width, round(width * scale)), max(bucket.height, round(height * scale)))
+    left, top = (scaled[0] - bucket.width) // 2, (scaled[1] - bucket.height) // 2
+    return scaled, (left, top, left + bucket.width, top + bucket.height)

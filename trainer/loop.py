@@ -1,0 +1,45 @@
+"""One worker's loop: train_loop_per_worker. Every rank runs this; rank 0 also speaks to the control plane and the store.
+
+Errors are raised, not reported, here: Ray hands them to the driver, which reports them once for the whole run.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray.train
+
+from trainer.engine import select_accelerator
+from trainer.group import Group
+from trainer.plan import RunPlan
+from trainer.report import Reporter
+from trainer.storage import Folder
+
+
+def train_loop_per_worker(plan: RunPlan) -> None:
+    """Trains every style of the pack, one artifact each."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # everything comes from the store; a missing file must fail, not be looked up
+    group = Group.current()
+    with _reporting(plan, group) as reporter:
+        for style in plan.pack:
+            if reporter is not None:
+                reporter.progress(style.job, phase="loading", max_steps=style.spec.training.max_steps)
+        device = select_accelerator()
+        # Imported while the control plane already knows that the worker lives: the stack takes many seconds.
+        from trainer.style_run import StyleRun
+
+        for style in plan.pack:
+            run = StyleRun(style, Folder(plan.cache_uri), group, device, reporter)
+            outcome = run.train()
+            ray.train.report({"job": style.job, "step": run.step, "outcome": outcome})
+        if reporter is not None:
+            reporter.close()
+
+
+@contextmanager
+def _reporting(plan: RunPlan, group: Group) -> Iterator[Reporter | None]:
+    if group.rank != 0:
+        yield None
+        return
+    with Reporter(plan.report_to, source="worker-0") as reporter:
+        yield reporter

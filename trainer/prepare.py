@@ -1,0 +1,118 @@
+"""What is decided about a style before any worker starts: base, pictures, buckets, held-out split. No torch in here.
+
+Everything that bad input can break is broken here, in the driver, before GPUs are held.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from lorafleet.errors import RunFailed
+from lorafleet.run_manifest import Style
+from lorafleet.spec import Spec
+from trainer import base_model
+from trainer.base_model import BaseModel
+from trainer.data import readers
+from trainer.data.buckets import Bucket, assign, buckets_for
+from trainer.data.readers import DataSet
+from trainer.keyed import Key, Purpose
+from trainer.storage import Folder
+
+MAX_HELD_OUT = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedStyle:
+    """A style that can train: everything that its worker needs to know, small enough to be sent along."""
+
+    job: str
+    spec: Spec
+    output_uri: str
+    base: BaseModel
+    data_set: DataSet
+    resolution: int  # pixels
+    buckets: tuple[Bucket, ...]  # of each picture
+    held_out: tuple[int, ...]  # indices of pictures, never trained on
+
+    @cached_property
+    def key(self) -> Key:
+        """Keys every draw: seed and data, so the result is the same wherever the style trains and whatever the job is called."""
+        return Key(seed=self.spec.training.seed, style=self.data_set.digest)
+
+    @cached_property
+    def captions(self) -> tuple[str, ...]:
+        """The caption of each picture with the trigger phrase before it."""
+        trigger = self.spec.dataset.trigger_phrase.strip()
+        return tuple(f"{trigger} {picture.caption}".strip() for picture in self.data_set.pictures)
+
+    @cached_property
+    def members(self) -> Mapping[Bucket, Sequence[int]]:
+        """Training pictures of each bucket."""
+        held_out = set(self.held_out)
+        members: dict[Bucket, list[int]] = {}
+        for index, bucket in enumerate(self.buckets):
+            if index not in held_out:
+                members.setdefault(bucket, []).append(index)
+        return members
+
+    @property
+    def latents_digest(self) -> str:
+        """Names the cached latents: the autoencoder, the pictures and the sizes they are brought to."""
+        pictures = [
+            (picture.sha256, bucket.width, bucket.height) for picture, bucket in zip(self.data_set.pictures, self.buckets, strict=True)
+        ]
+        return _digest("latents-1", self.base.part_digest("vae/"), pictures)
+
+    @property
+    def texts_digest(self) -> str:
+        """Names the cached text embeddings: the text encoder, its tokenizer and the captions."""
+        parts = [self.base.part_digest("text_encoder/"), self.base.part_digest("tokenizer/")]
+        return _digest("texts-1", parts, self.captions)
+
+
+def prepare(style: Style, cache: Folder) -> PreparedStyle:
+    """Checks a style against its base and its data. Raises RunFailed with what is wrong, where, and what to do."""
+    spec = style.spec
+    _check_output(style)
+    base = base_model.inspect(spec.base_model, cache)
+    resolution = spec.dataset.resolution or base.resolution
+    violations = base_model.check_target_modules(base, spec.adapter.target_modules) + base_model.check_resolution(base, resolution)
+    if violations:
+        raise RunFailed("\n".join(str(violation) for violation in violations), reason="INVALID_SPEC")
+    data_set = readers.read(spec.dataset)
+    key = Key(seed=spec.training.seed, style=data_set.digest)
+    return PreparedStyle(
+        job=style.job,
+        spec=spec,
+        output_uri=style.output_uri,
+        base=base,
+        data_set=data_set,
+        resolution=resolution,
+        buckets=tuple(_buckets(data_set, resolution, base.resolution_step, bucketing=spec.dataset.aspect_ratio_bucketing)),
+        held_out=split(key, len(data_set.pictures), spec.dataset.validation_fraction),
+    )
+
+
+def split(key: Key, num_pictures: int, fraction: float) -> tuple[int, ...]:
+    """Indices of the held-out pictures: keyed, at least one when a fraction is asked for, never all, at most MAX_HELD_OUT."""
+    if fraction == 0 or num_pictures < 2:
+        return ()
+    count = min(MAX_HELD_OUT, max(1, round(fraction * num_pictures)))
+    return tuple(sorted(int(index) for index in key.generator(Purpose.HELD_OUT).permutation(num_pictures)[:count]))
+
+
+def _buckets(data_set: DataSet, resolution: int, step: int, *, bucketing: bool) -> list[Bucket]:
+    choices = buckets_for(resolution, step=step) if bucketing else [Bucket(resolution, resolution)]
+    return [assign(picture.width, picture.height, choices) for picture in data_set.pictures]
+
+
+def _check_output(style: Style) -> None:
+    probe = Folder(style.output_uri)
+    probe.put(".write-probe", b"")
+    probe.delete([".write-probe"])
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

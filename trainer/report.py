@@ -1,0 +1,178 @@
+"""How a run tells the control plane what happens, and hears what it must do. A thread; training never waits for it.
+
+While the control plane is away events are kept, newest progress only, and delivered after it. A run that another
+has replaced hears STALE_ATTEMPT and must stop itself.
+"""
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from lorafleet.errors import RunFailed
+from lorafleet.run_manifest import RUN_TOKEN_ENV, RunManifest
+from lorafleet.v1 import report_service_pb2 as pb
+from lorafleet.v1 import report_service_pb2_grpc as rpc
+from lorafleet.v1.training_service_pb2 import Artifact, Progress
+
+CALL_TIMEOUT_S = 10.0
+DELIVERY_TIMEOUT_S = float(__import__("os").environ.get("DT", "600"))  # how long a finished run waits for a control plane that is away
+_MOST_EVENTS_A_CALL = 200
+
+
+class StaleAttempt(Exception):
+    """Another attempt has taken this run's place: stop, write nothing."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where and as whom to report. `token` is a secret: never printed, never stored."""
+
+    run: str
+    host_port: str
+    token: str
+    tls_ca_file: str | None = None
+    interval_s: float = 2.0
+
+    def __repr__(self) -> str:
+        return f"Address({self.run!r}, {self.host_port!r})"
+
+    @classmethod
+    def of(cls, manifest: RunManifest, token_file: str | None) -> "Address":
+        token = Path(token_file).read_text().strip() if token_file else os.environ.get(RUN_TOKEN_ENV, "")
+        return cls(manifest.run, manifest.report_address, token, manifest.report_tls_ca_file, manifest.heartbeat_interval_s)
+
+
+class Reporter:
+    """Sends heartbeats with buffered events from its own thread. Use as a context manager."""
+
+    def __init__(self, address: Address, source: str) -> None:
+        self._address = address
+        self._source = f"{source}-{uuid.uuid4().hex[:8]}"
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._pending: list[pb.RunEvent] = []
+        self._in_flight = 0  # highest sequence in a call that is under way
+        self._sequence = 0
+        self._progress: dict[str, Progress] = {}
+        self._stops: set[str] = set()
+        self._stale = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="reporter", daemon=True)
+
+    def __enter__(self) -> "Reporter":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close(timeout_s=5.0)
+
+    def progress(self, job: str, **changes: object) -> None:
+        """Merges changes into the job's progress; a change of phase is sent at once."""
+        with self._lock:
+            newest = Progress()
+            newest.CopyFrom(self._progress.get(job, Progress()))
+            for name, value in changes.items():
+                setattr(newest, name, value)
+            self._pending = [
+                event
+                for event in self._pending
+                if not (event.job == job and event.HasField("progress") and event.sequence > self._in_flight)
+            ]
+            self._append(job, pb.RunEvent(progress=newest))
+            urgent = newest.phase != self._progress.get(job, Progress()).phase
+            self._progress[job] = newest
+        if urgent:
+            self._wake.set()
+
+    def resumed(self, job: str, step: int) -> None:
+        with self._lock:
+            self._append(job, pb.RunEvent(resumed=pb.Resumed(step=step)))
+        self._wake.set()
+
+    def succeeded(self, job: str, step: int, artifact: Artifact) -> None:
+        self._ended(job, pb.StyleEnded(outcome=pb.STYLE_OUTCOME_SUCCEEDED, step=step, artifact=artifact))
+
+    def stopped(self, job: str, step: int) -> None:
+        self._ended(job, pb.StyleEnded(outcome=pb.STYLE_OUTCOME_STOPPED, step=step))
+
+    def failed(self, job: str, error: RunFailed, step: int = 0) -> None:
+        ended = pb.StyleEnded(
+            outcome=pb.STYLE_OUTCOME_FAILED, reason=error.reason, message=error.message, retryable=error.retryable, step=step
+        )
+        self._ended(job, ended)
+
+    def must_stop(self, job: str) -> bool:
+        """Whether the job was told to stop. Raises StaleAttempt when the whole run was replaced."""
+        if self._stale.is_set():
+            raise StaleAttempt(self._address.run)
+        return job in self._stops or "" in self._stops
+
+    def close(self, *, timeout_s: float = DELIVERY_TIMEOUT_S) -> bool:
+        """Waits until everything is delivered. False when it is not by then."""
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(timeout_s)
+        return not self._pending
+
+    def _ended(self, job: str, ended: pb.StyleEnded) -> None:
+        with self._lock:
+            self._append(job, pb.RunEvent(ended=ended))
+        self._wake.set()
+
+    def _append(self, job: str, event: pb.RunEvent) -> None:
+        self._sequence += 1
+        event.sequence, event.job = self._sequence, job
+        event.time.CopyFrom(_now())
+        self._pending.append(event)
+
+    def _loop(self) -> None:
+        with _channel(self._address) as channel:
+            report = rpc.ReportServiceStub(channel).Report
+            while not self._stale.is_set():
+                interval_s = self._send(report)
+                if self._closing.is_set() and not self._pending:
+                    return
+                # Awake for what is urgent, but never more often than four times a second.
+                self._wake.wait(interval_s)
+                self._wake.clear()
+                time.sleep(0.25)
+
+    def _send(self, report: Callable[..., pb.ReportResponse]) -> float:
+        with self._lock:
+            events = self._pending[:_MOST_EVENTS_A_CALL]
+            self._in_flight = events[-1].sequence if events else 0
+        request = pb.ReportRequest(run=self._address.run, source=self._source, events=events)
+        try:
+            response = report(request, timeout=CALL_TIMEOUT_S, metadata=[("authorization", f"Bearer {self._address.token}")])
+        except grpc.RpcError as error:
+            if error.code() in {grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAUTHENTICATED}:  # pyright: ignore
+                self._stale.set()
+            return self._address.interval_s
+        finally:
+            self._in_flight = 0
+        with self._lock:
+            self._pending = [event for event in self._pending if event.sequence > response.acked_sequence]
+            self._stops |= {each.job for each in response.directives if each.action == pb.DIRECTIVE_ACTION_STOP}
+        return response.next_report_s or self._address.interval_s
+
+
+def _channel(address: Address) -> grpc.Channel:
+    # A control plane that was away for minutes must be found again within seconds.
+    options = [("grpc.max_reconnect_backoff_ms", 3000), ("grpc.initial_reconnect_backoff_ms", 200)]
+    if address.tls_ca_file is None:
+        return grpc.insecure_channel(address.host_port, options=options)
+    roots = Path(address.tls_ca_file).read_bytes()
+    return grpc.secure_channel(address.host_port, grpc.ssl_channel_credentials(roots), options=options)
+
+
+def _now() -> Timestamp:
+    now = Timestamp()
+    now.GetCurrentTime()
+    return now

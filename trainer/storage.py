@@ -1,0 +1,247 @@
+"""The trainer's data path: s3:// and file:// through obstore, streaming both ways.
+
+Credentials come from the environment (AWS_*), web identity, or the usual AWS files; they are never printed.
+Every error becomes a RunFailed that names the URI; a store that is away for a while is ridden out.
+"""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import LocalStore, S3Store
+
+from lorafleet.errors import RunFailed
+
+CONCURRENCY = 32
+CHUNK_BYTES = 8 * 2**20
+
+T = TypeVar("T")
+
+_MISSING = (NotFoundError, FileNotFoundError)  # obstore raises one or the other
+
+# A store that is restarted comes back within half a minute; two minutes leave it room.
+_RETRY: dict[str, Any] = {
+    "max_retries": 40,
+    "retry_timeout": timedelta(seconds=120),
+    "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=5), "base": 2},
+}
+_CLIENT: dict[str, Any] = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=120)}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object under a folder: its path relative to the folder, its size, and a tag that changes with its content."""
+
+    path: str
+    size_bytes: int
+    version: str
+
+
+class Folder:
+    """A prefix of an S3 bucket, or a folder on disk. Paths are relative to it."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri.rstrip("/")
+
+    def __repr__(self) -> str:
+        return f"Folder({self.uri!r})"
+
+    def child(self, *parts: str) -> "Folder":
+        return Folder("/".join([self.uri, *(part.strip("/") for part in parts)]))
+
+    @cached_property
+    def _store(self) -> S3Store | LocalStore:
+        if self.uri.startswith("file://"):
+            return LocalStore("/")
+        bucket = self.uri.removeprefix("s3://").split("/", 1)[0]
+        return S3Store(bucket, retry_config=_RETRY, **_s3_options())
+
+    @cached_property
+    def _prefix(self) -> str:
+        path = self.uri.split("://", 1)[1]
+        return path.strip("/") if self.uri.startswith("file://") else path.partition("/")[2].strip("/")
+
+    def _key(self, path: str) -> str:
+        return f"{self._prefix}/{path}" if self._prefix else path
+
+    def list(self) -> list[Entry]:
+        """Everything under the folder, sorted by path. An absent folder is an empty one."""
+        with _naming(self.uri):
+            try:
+                pages = list(obstore.list(self._store, prefix=self._prefix or None))
+            except _MISSING:
+                if self.uri.startswith("s3://"):
+                    raise
+                return []
+        offset = len(self._prefix) + 1 if self._prefix else 0
+        entries = [_entry(meta, offset) for page in pages for meta in page]
+        return sorted(entries, key=lambda entry: entry.path)
+
+    def get(self, path: str) -> bytes:
+        with _naming(f"{self.uri}/{path}"):
+            return bytes(obstore.get(self._store, self._key(path)).bytes())
+
+    def get_or_none(self, path: str) -> bytes | None:
+        with _naming(f"{self.uri}/{path}"):
+            try:
+                return bytes(obstore.get(self._store, self._key(path)).bytes())
+            except _MISSING:
+                return None
+
+    def get_range(self, path: str, start: int, length: int) -> bytes:
+        with _naming(f"{self.uri}/{path}"):
+            return bytes(obstore.get_range(self._store, self._key(path), start=start, length=length))
+
+    def sha256(self, path: str) -> str:
+        """Hex digest of an object's content, streamed."""
+        digest = hashlib.sha256()
+        with _naming(f"{self.uri}/{path}"):
+            for chunk in obstore.get(self._store, self._key(path)).stream(min_chunk_size=CHUNK_BYTES):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def put(self, path: str, data: bytes | Path) -> None:
+        with _naming(f"{self.uri}/{path}"):
+            obstore.put(self._store, self._key(path), data)
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        """False when somebody's object is there already (If-None-Match: *)."""
+        with _naming(f"{self.uri}/{path}"):
+            try:
+                obstore.put(self._store, self._key(path), data, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                return False
+            return True
+
+    def delete(self, paths: Sequence[str]) -> None:
+        """Deletes; what is absent already is fine."""
+        for path in paths:
+            with _naming(f"{self.uri}/{path}"):
+                try:
+                    obstore.delete(self._store, self._key(path))
+                except _MISSING:
+                    continue
+
+    def read_all(self, paths: Iterable[str]) -> dict[str, bytes]:
+        """Many small objects at once, by path."""
+
+        async def read(path: str) -> tuple[str, bytes]:
+            with _naming(f"{self.uri}/{path}"):
+                result = await obstore.get_async(self._store, self._key(path))
+                return path, bytes(await result.bytes_async())
+
+        return dict(asyncio.run(_gather(read, paths)))
+
+    def write_all(self, objects: Mapping[str, bytes | Path]) -> None:
+        """Many objects at once; files stream from disk."""
+
+        async def write(path: str) -> None:
+            with _naming(f"{self.uri}/{path}"):
+                await obstore.put_async(self._store, self._key(path), objects[path])
+
+        asyncio.run(_gather(write, objects))
+
+    def download(self, paths: Iterable[str], into: Path) -> None:
+        """Streams objects to files under `into`; a file appears only when it is whole."""
+
+        async def download(path: str) -> None:
+            target = into / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+            try:
+                with _naming(f"{self.uri}/{path}"), partial.open("wb") as file:
+                    result = await obstore.get_async(self._store, self._key(path))
+                    async for chunk in _chunks(result):
+                        file.write(chunk)
+                partial.rename(target)
+            finally:
+                partial.unlink(missing_ok=True)
+
+        asyncio.run(_gather(download, paths))
+
+
+def _entry(meta: Any, offset: int) -> Entry:
+    version = meta.get("e_tag") or str(meta["last_modified"])
+    return Entry(path=meta["path"][offset:], size_bytes=meta["size"], version=f"{version}/{meta['size']}")
+
+
+async def _chunks(result: Any) -> AsyncIterator[bytes]:
+    async for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
+        yield bytes(chunk)
+
+
+async def _gather(call: Callable[[str], Awaitable[T]], paths: Iterable[str]) -> list[T]:
+    limit = asyncio.Semaphore(CONCURRENCY)
+
+    async def limited(path: str) -> T:
+        async with limit:
+            return await call(path)
+
+    return list(await asyncio.gather(*(limited(path) for path in paths)))
+
+
+def _s3_options() -> dict[str, Any]:
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    options: dict[str, Any] = {"client_options": dict(_CLIENT)}
+    if endpoint:
+        options["endpoint"] = endpoint
+        options["client_options"]["allow_http"] = endpoint.startswith("http://")
+    options["region"] = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    if os.environ.get("LORAFLEET_S3_ADDRESSING_STYLE") == "virtual":
+        options["virtual_hosted_style_request"] = True
+    if not _has_native_credentials():
+        # obstore reads no ~/.aws files itself; boto3 knows them all (profiles, SSO, process).
+        from obstore.auth.boto3 import Boto3CredentialProvider
+
+        options["credential_provider"] = Boto3CredentialProvider()
+    return options
+
+
+def _has_native_credentials() -> bool:
+    native = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
+    if any(os.environ.get(name) for name in native):
+        return True
+    files = (os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"), os.environ.get("AWS_CONFIG_FILE", "~/.aws/config"))
+    return not any(Path(file).expanduser().exists() for file in files)
+
+
+class _naming:
+    """Turns the store's errors into RunFailed with the URI, the cause and what to do."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, BaseError | OSError):
+            raise explain(self.uri, error) from None
+
+
+def explain(uri: str, error: BaseError | OSError) -> RunFailed:
+    """What a failed call on `uri` means to the user. A listing's 403 and 404 come as generic errors: their text tells."""
+    text = str(error)
+    if "NoSuchBucket" in text:
+        return RunFailed(f"{uri}: the bucket does not exist; create it", reason="BUCKET_MISSING")
+    if isinstance(error, _MISSING):
+        return RunFailed(f"{uri}: does not exist", reason="OBJECT_MISSING")
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError) or "403 Forbidden" in text:
+        return RunFailed(f"{uri}: access denied; check the credentials of the run and the grant", reason="ACCESS_DENIED")
+    if "No space left" in text or "Disk quota" in text or "XMinioStorageFull" in text:
+        return RunFailed(f"{uri}: disk full; free space, then submit again", reason="DISK_FULL")
+    if isinstance(error, OSError) or "LocalFileSystem" in text:
+        return RunFailed(f"{uri}: {_first_line(error)}", reason="STORE_NOT_USABLE")
+    return RunFailed(f"{uri}: the store does not answer: {_first_line(error)}", reason="STORE_UNAVAILABLE", retryable=True)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__

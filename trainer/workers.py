@@ -1,0 +1,54 @@
+"""The worker group of a run: Ray Train's TorchTrainer at the size the spec asks for. The one place that knows Ray Train's API."""
+
+from collections.abc import Mapping
+from functools import partial
+
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.exceptions import WorkerGroupError
+
+from lorafleet.errors import RunFailed
+from lorafleet.spec import ClusterSpec
+from trainer.loop import train_loop_per_worker
+from trainer.plan import RunPlan
+from trainer.report import StaleAttempt
+
+_GIB = 2**30
+
+
+def fit(plan: RunPlan, *, run: str, storage_dir: str) -> None:
+    """Trains the plan on its workers. Raises RunFailed or StaleAttempt as a worker raised it, else what Ray raises."""
+    cluster = plan.pack[0].spec.cluster
+    # The plan travels in the function and not in train_loop_config, which Ray shows on its dashboard: it has the run token.
+    trainer = TorchTrainer(
+        partial(train_loop_per_worker, plan),
+        scaling_config=scaling(cluster),
+        torch_config=TorchConfig(backend="nccl" if cluster.gpus_per_worker else "gloo"),
+        # Retries are the control plane's: a second place that retries would break "at most one live attempt".
+        run_config=RunConfig(name=run, storage_path=storage_dir, failure_config=FailureConfig(max_failures=0)),
+    )
+    try:
+        trainer.fit()
+    except WorkerGroupError as error:
+        raise first_cause(error.worker_failures) or error from None
+
+
+def scaling(cluster: ClusterSpec) -> ScalingConfig:
+    """The workers that a spec asks for, in Ray's resources."""
+    resources: dict[str, float] = {"CPU": cluster.cpus_per_worker}
+    if cluster.gpus_per_worker:
+        resources["GPU"] = cluster.gpus_per_worker
+    if cluster.memory_gib_per_worker is not None:
+        resources["memory"] = cluster.memory_gib_per_worker * _GIB
+    return ScalingConfig(num_workers=cluster.num_workers, use_gpu=bool(cluster.gpus_per_worker), resources_per_worker=resources)
+
+
+def first_cause(failures: Mapping[int, BaseException]) -> RunFailed | StaleAttempt | None:
+    """The failure that a worker raised on purpose, if one did; the others are then only its victims."""
+    for rank in sorted(failures):
+        cause: BaseException | None = failures[rank]
+        while cause is not None:
+            if isinstance(cause, RunFailed | StaleAttempt):
+                return cause
+            cause = getattr(cause, "cause", None) or getattr(cause, "_base_exc", None) or cause.__cause__
+    return None
