@@ -1,0 +1,1 @@
+"""gRPC servicers: check what came in, make one service call, answer."""

@@ -1,0 +1,111 @@
+"""The one place where errors become google.rpc.Status (AIP-193). Servicers raise; they have no `try`."""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn
+from uuid import uuid4
+
+import grpc
+import grpc.aio
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from lorafleet.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidInput,
+    LorafleetError,
+    NotFound,
+    TokenExpired,
+    Unauthenticated,
+    Unavailable,
+)
+
+DOMAIN = "lorafleet"
+RETRY_DELAY_S = 2
+
+_CODES: list[tuple[type[LorafleetError], int]] = [
+    (InvalidInput, code_pb2.INVALID_ARGUMENT),
+    (Unauthenticated, code_pb2.UNAUTHENTICATED),
+    (NotFound, code_pb2.NOT_FOUND),
+    (AlreadyExists, code_pb2.ALREADY_EXISTS),
+    (FailedPrecondition, code_pb2.FAILED_PRECONDITION),
+    (TokenExpired, code_pb2.OUT_OF_RANGE),
+    (Unavailable, code_pb2.UNAVAILABLE),
+]
+
+log = logging.getLogger(__name__)
+Context = Any  # aio.ServicerContext, which takes type arguments in its stubs alone
+Handler = Any  # grpc.RpcMethodHandler, likewise
+
+
+def to_status(error: LorafleetError) -> status_pb2.Status:
+    """The error as clients get it: a code, a stable reason, every violation."""
+    code = next((code for kind, code in _CODES if isinstance(error, kind)), code_pb2.INTERNAL)
+    details: list[Any] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
+    if isinstance(error, InvalidInput) and error.violations:
+        violation = error_details_pb2.BadRequest.FieldViolation
+        fields = [violation(field=broken.field, description=broken.message) for broken in error.violations]
+        details.append(error_details_pb2.BadRequest(field_violations=fields))
+    if error.retryable:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromSeconds(RETRY_DELAY_S)
+        details.append(retry)
+    return status_pb2.Status(code=code, message=error.message, details=[_packed(detail) for detail in details])
+
+
+def _packed(detail: Any) -> AnyMessage:
+    packed = AnyMessage()
+    packed.Pack(detail)
+    return packed
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps every method. What nobody raised on purpose becomes INTERNAL with an id, and the trace stays in our log."""
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return handler
+        if handler.unary_unary is not None:
+            wrapped = _unary(handler.unary_unary)
+            return grpc.unary_unary_rpc_method_handler(wrapped, handler.request_deserializer, handler.response_serializer)
+        if handler.unary_stream is not None:
+            wrapped = _stream(handler.unary_stream)
+            return grpc.unary_stream_rpc_method_handler(wrapped, handler.request_deserializer, handler.response_serializer)
+        return handler  # reflection's: it answers its own errors
+
+
+def _unary(method: Any) -> Any:
+    async def call(request: Any, context: Context) -> Any:
+        try:
+            return await method(request, context)
+        except Exception as error:
+            await _abort(context, error)
+
+    return call
+
+
+def _stream(method: Any) -> Any:
+    async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+        try:
+            async for response in method(request, context):
+                yield response
+        except Exception as error:
+            await _abort(context, error)
+
+    return call
+
+
+async def _abort(context: Context, error: Exception) -> NoReturn:
+    if isinstance(error, grpc.aio.AbortError):  # the standard services abort by themselves
+        raise error
+    if not isinstance(error, LorafleetError):
+        number = uuid4().hex[:12]
+        log.error("error %s", number, exc_info=error)
+        error = LorafleetError(f"internal error {number}; the server's log says more")
+    await context.abort_with_status(rpc_status.to_status(to_status(error)))
+    raise AssertionError("abort returned")

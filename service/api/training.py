@@ -1,0 +1,73 @@
+"""TrainingService: each method checks what came in, makes one call, and answers. Errors are raised, never caught."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+from lorafleet import spec_proto
+from lorafleet.v1 import training_service_pb2 as pb
+from lorafleet.v1 import training_service_pb2_grpc as rpc
+from service.api.errors import Context
+from service.api.listing import list_jobs
+from service.api.logs import LogStream
+from service.api.watch import Watch, scope_of
+from service.backends.base import Backend
+from service.db.database import Database
+from service.jobs import Jobs, NewJob
+from service.names import check_job_id, invalid, parse_job, parse_tenant
+from service.storage import Store
+
+
+class TrainingServicer(rpc.TrainingServiceServicer):
+    """The public API."""
+
+    def __init__(self, db: Database, jobs: Jobs, backend: Backend, store: Store, stopping: asyncio.Event) -> None:
+        self._db = db
+        self._jobs = jobs
+        self._backend = backend
+        self._store = store
+        self._stopping = stopping
+
+    async def CreateTrainingJob(self, request: pb.CreateTrainingJobRequest, context: Context) -> pb.TrainingJob:
+        new = NewJob(
+            tenant=parse_tenant(request.parent),
+            job_id=check_job_id(request.training_job_id) if request.training_job_id else "",
+            request_id=_uuid(request.request_id),
+            spec=spec_proto.from_proto(request.training_job.spec),
+        )
+        return await self._jobs.create(new, validate_only=request.validate_only)
+
+    async def GetTrainingJob(self, request: pb.GetTrainingJobRequest, context: Context) -> pb.TrainingJob:
+        return await self._jobs.get(parse_job(request.name))
+
+    async def ListTrainingJobs(self, request: pb.ListTrainingJobsRequest, context: Context) -> pb.ListTrainingJobsResponse:
+        return await list_jobs(self._db, request)
+
+    async def CancelTrainingJob(self, request: pb.CancelTrainingJobRequest, context: Context) -> pb.TrainingJob:
+        return await self._jobs.cancel(parse_job(request.name))
+
+    async def WatchTrainingJobs(
+        self, request: pb.WatchTrainingJobsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchTrainingJobsResponse]:
+        watch = Watch(db=self._db, scope=scope_of(request), stopping=self._stopping)
+        async for event in watch.events(request.resume_token):
+            yield event
+
+    async def StreamTrainingJobLogs(
+        self, request: pb.StreamTrainingJobLogsRequest, context: Context
+    ) -> AsyncIterator[pb.StreamTrainingJobLogsResponse]:
+        if request.attempt < 0:
+            raise invalid("attempt", "is negative")
+        stream = LogStream(db=self._db, backend=self._backend, store=self._store, stopping=self._stopping)
+        async for piece in stream.pieces(parse_job(request.name), attempt=request.attempt, follow=request.follow):
+            yield piece
+
+
+def _uuid(text: str) -> str:
+    """In its canonical form, so that two spellings of one UUID are one request."""
+    if not text:
+        return ""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise invalid("request_id", f"{text!r} is no UUID") from None

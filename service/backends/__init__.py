@@ -1,0 +1,1 @@
+"""One seam for each place where a run can execute."""

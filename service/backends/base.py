@@ -1,0 +1,55 @@
+"""What a backend is: a place where runs execute. Each call is idempotent; names derive from the run id."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.control.attempts import Gone
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """A run to launch."""
+
+    run_id: str
+    manifest_uri: str
+    token: str  # with which it reports; must not be shown anywhere
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRef:
+    """A run as backends find it. `handle` is what `launch` answered; None when its answer was lost."""
+
+    run_id: str
+    handle: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alive:
+    """The backend has the run, waiting or executing."""
+
+
+Observation = Alive | Gone
+
+
+class Backend(Protocol):
+    """Raises lorafleet.errors.Unavailable when it cannot tell now; nothing is concluded from that."""
+
+    async def launch(self, run: RunRequest) -> str:
+        """Starts the run unless it was started before; answers its handle either way."""
+        ...
+
+    async def observe(self, run: RunRef) -> Observation:
+        """Whether the run is there. Gone is for ever."""
+        ...
+
+    async def stop(self, run: RunRef) -> None:
+        """Asks for the hard stop of the run; its absence is to be observed. Nothing happens when it is gone."""
+        ...
+
+    async def logs(self, run: RunRef) -> bytes:
+        """All that the run has written so far; empty when there is nothing, or nothing any more."""
+        ...
+
+    async def close(self) -> None:
+        """Ends what this backend itself has started for this process."""
+        ...

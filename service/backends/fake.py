@@ -1,0 +1,65 @@
+"""A backend in memory, for tests. It keeps the contract of the real ones (tests/service/backends) and its own history."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from lorafleet.errors import Unavailable
+from service.backends.base import Alive, Observation, RunRef, RunRequest
+from service.control.attempts import Gone
+
+
+@dataclass
+class FakeBackend:
+    """Runs live until they are stopped or `end`ed. A failpoint raises before or after the effect, as a kill would."""
+
+    launches: list[str] = field(default_factory=list)  # run ids, every one that really started
+    stops: list[str] = field(default_factory=list)
+    tokens: dict[str, str] = field(default_factory=dict)
+    reachable: bool = True
+    stops_obeyed: bool = True
+    before_launch: Callable[[], None] | None = None  # failpoints
+    after_launch: Callable[[], None] | None = None
+    written: dict[str, bytes] = field(default_factory=dict)
+    _runs: dict[str, Observation] = field(default_factory=dict)
+
+    async def launch(self, run: RunRequest) -> str:
+        self._check()
+        if self.before_launch is not None:
+            self.before_launch()
+        if run.run_id not in self._runs:
+            self._runs[run.run_id] = Alive()
+            self.launches.append(run.run_id)
+            self.tokens[run.run_id] = run.token
+        if self.after_launch is not None:
+            self.after_launch()
+        return f"fake:{run.run_id}"
+
+    async def observe(self, run: RunRef) -> Observation:
+        self._check()
+        return self._runs.get(run.run_id, Gone(reason="RUN_LOST", message="the backend does not know the run"))
+
+    async def stop(self, run: RunRef) -> None:
+        self._check()
+        self.stops.append(run.run_id)
+        if self.stops_obeyed:
+            self.end(run.run_id, "RUN_STOPPED", "stopped")
+
+    async def logs(self, run: RunRef) -> bytes:
+        self._check()
+        return self.written.get(run.run_id, b"")
+
+    async def close(self) -> None:
+        pass
+
+    def end(self, run_id: str, reason: str = "RUN_LOST", message: str = "the driver exited with code 1") -> None:
+        """The run ends, if it lives."""
+        if isinstance(self._runs.get(run_id), Alive):
+            self._runs[run_id] = Gone(reason=reason, message=message)
+
+    @property
+    def alive(self) -> list[str]:
+        return [run_id for run_id, state in self._runs.items() if isinstance(state, Alive)]
+
+    def _check(self) -> None:
+        if not self.reachable:
+            raise Unavailable("the fake backend is away", reason="BACKEND_UNREACHABLE")

@@ -1,0 +1,214 @@
+"""Runs as Ray jobs, over the Ray Jobs REST API: on a local Ray, or on a cluster that is there already.
+
+A run's submission id is its run id. Facts of Ray 2.60 that shape this file: a duplicate submission id answers HTTP 500,
+so ask before posting; job states and logs die with the head node; asking for resources for the entry point, or for
+environment variables, gives the driver another worker-pool key, and none of Ray's idle workers fits it any more.
+"""
+
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+
+from lorafleet.errors import LorafleetError, Unavailable
+from lorafleet.run_manifest import RUN_TOKEN_ENV
+from service.backends.base import Alive, Observation, RunRef, RunRequest
+from service.control.attempts import Gone
+
+TIMEOUT = httpx.Timeout(60, connect=5)  # the first submission to a Ray makes its agent start up
+MESSAGE_TAIL = 600  # characters of the driver's last lines that a job's message shows
+RAYS_OWN_LINES = ("Runtime env is setting up.", "Running entrypoint for job ")
+ENDED = {"STOPPED", "SUCCEEDED", "FAILED"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """A Ray that answers. `session` changes when its head node is replaced."""
+
+    url: str
+    token: str | None
+    session: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """How a run's driver is started there."""
+
+    entrypoint: str
+    runtime_env: dict[str, Any]
+
+
+class RayCluster(Protocol):
+    """The Ray that runs go to."""
+
+    async def endpoint(self) -> Endpoint:
+        """Where it answers. Raises Unavailable while it does not."""
+        ...
+
+    async def lost(self, session: str | None) -> Gone | None:
+        """Set when every run of that session is known to be gone; `None` asks about a run whose session is not known."""
+        ...
+
+    def submission(self, run: RunRequest) -> Submission:
+        """How the run's driver is started."""
+        ...
+
+    async def close(self) -> None:
+        """Ends what was started for this process."""
+        ...
+
+
+class RayJobs:
+    """The backend."""
+
+    def __init__(self, cluster: RayCluster, http: httpx.AsyncClient) -> None:
+        self._cluster = cluster
+        self._http = http
+
+    async def launch(self, run: RunRequest) -> str:
+        endpoint = await self._cluster.endpoint()
+        if await self._details(endpoint, run.run_id) is None:
+            await self._submit(endpoint, run)
+        return endpoint.session
+
+    async def observe(self, run: RunRef) -> Observation:
+        if (gone := await self._cluster.lost(run.handle)) is not None:
+            return gone
+        endpoint = await self._cluster.endpoint()
+        details = await self._details(endpoint, run.run_id)
+        if details is not None:
+            return _observation(details)
+        if run.handle is not None and run.handle != endpoint.session:
+            return Gone(reason="RAY_HEAD_GONE", message="the Ray head node was replaced, and its runs died with the old one")
+        return Gone(reason="RUN_LOST", message="Ray does not know the run")
+
+    async def stop(self, run: RunRef) -> None:
+        if await self._cluster.lost(run.handle) is not None:
+            return
+        endpoint = await self._cluster.endpoint()
+        details = await self._details(endpoint, run.run_id)
+        if details is not None and details["status"] not in ENDED:
+            await self._call(endpoint, "POST", f"/api/jobs/{run.run_id}/stop")
+
+    async def logs(self, run: RunRef) -> bytes:
+        if await self._cluster.lost(run.handle) is not None:
+            return b""
+        endpoint = await self._cluster.endpoint()
+        response = await self._call(endpoint, "GET", f"/api/jobs/{run.run_id}/logs", missing_ok=True)
+        return b"" if response is None else response.json()["logs"].encode()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+        await self._cluster.close()
+
+    async def _details(self, endpoint: Endpoint, run_id: str) -> dict[str, Any] | None:
+        response = await self._call(endpoint, "GET", f"/api/jobs/{run_id}", missing_ok=True)
+        return None if response is None else response.json()
+
+    async def _submit(self, endpoint: Endpoint, run: RunRequest) -> None:
+        submission = self._cluster.submission(run)
+        body = {
+            "submission_id": run.run_id,
+            "entrypoint": submission.entrypoint,
+            "runtime_env": submission.runtime_env,
+            "metadata": {"lorafleet_run": run.run_id},
+        }
+        await self._call(endpoint, "POST", "/api/jobs/", json=body)
+
+    async def _call(
+        self, endpoint: Endpoint, method: str, path: str, *, missing_ok: bool = False, json: Any = None
+    ) -> httpx.Response | None:
+        headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
+        try:
+            response = await self._http.request(method, endpoint.url + path, headers=headers, json=json)
+        except httpx.HTTPError as error:
+            raise Unavailable(f"Ray at {endpoint.url} does not answer ({type(error).__name__})", reason="RAY_UNREACHABLE") from None
+        if response.status_code == 404 and missing_ok:
+            return None
+        _check(endpoint, response)
+        return response
+
+
+class JoinedRay:
+    """A cluster that is there already, at its Jobs API address. It is never stopped from here."""
+
+    def __init__(self, url: str, token: str | None, http: httpx.AsyncClient) -> None:
+        self._url = url.rstrip("/")
+        self._token = token
+        self._http = http
+
+    async def endpoint(self) -> Endpoint:
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        try:
+            response = await self._http.get(f"{self._url}/api/version", headers=headers)
+        except httpx.HTTPError as error:
+            raise Unavailable(f"Ray at {self._url} does not answer ({type(error).__name__})", reason="RAY_UNREACHABLE") from None
+        endpoint = Endpoint(
+            url=self._url, token=self._token, session=response.json().get("session_name", "") if response.is_success else ""
+        )
+        _check(endpoint, response)
+        return endpoint
+
+    async def lost(self, session: str | None) -> Gone | None:
+        return None
+
+    def submission(self, run: RunRequest) -> Submission:
+        # Whoever may look at this cluster's dashboard may submit code to it anyway; the token is good for this run alone.
+        return Submission(entrypoint=entrypoint(run, python="python"), runtime_env={"env_vars": {RUN_TOKEN_ENV: run.token}})
+
+    async def close(self) -> None:
+        """Nothing here was started for this process."""
+
+
+def entrypoint(run: RunRequest, *extra: str, python: str = sys.executable) -> str:
+    """The driver's command line. It holds no secret: dashboards and `ps` show it."""
+    return shlex.join([python, "-m", "trainer.run", "--manifest", run.manifest_uri, *extra])
+
+
+def remote_client() -> httpx.AsyncClient:
+    """For a cluster elsewhere: proxies and certificates as the environment says."""
+    return httpx.AsyncClient(timeout=TIMEOUT)
+
+
+def ambient_token(environment: Mapping[str, str]) -> str | None:
+    """The token of a joined cluster, from where Ray's own clients take it."""
+    if token := environment.get("RAY_AUTH_TOKEN"):
+        return token
+    path = Path(environment.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    return path.read_text().strip() if path.is_file() else None
+
+
+def _observation(details: dict[str, Any]) -> Observation:
+    match details["status"]:
+        case "SUCCEEDED":
+            return Gone(reason="RUN_LOST", message="the driver exited with code 0 before every job's end was reported")
+        case "STOPPED":
+            return Gone(reason="RUN_STOPPED", message="the run was stopped")
+        case "FAILED" if (code := details.get("driver_exit_code")) is not None:
+            return Gone(reason="DRIVER_EXITED", message=f"the driver exited with code {code}; its last lines: {_last_lines(details)}")
+        case "FAILED":
+            return Gone(reason="RUN_LOST", message=f"Ray lost the driver: {_last_lines(details)}")
+        case _:
+            return Alive()
+
+
+def _last_lines(details: dict[str, Any]) -> str:
+    message = (details.get("message") or "").rsplit("(truncated to 20,000 chars):\n", 1)[-1]
+    lines = [line for line in message.splitlines() if not any(rays in line for rays in RAYS_OWN_LINES)]
+    return "\n".join(lines).strip()[-MESSAGE_TAIL:] or "none"
+
+
+def _check(endpoint: Endpoint, response: httpx.Response) -> None:
+    if response.status_code in {401, 403}:
+        told = f"Ray at {endpoint.url} refuses the token; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH for lorafleet serve"
+        raise Unavailable(told, reason="RAY_TOKEN_REFUSED")
+    if response.status_code >= 500:
+        raise Unavailable(f"Ray at {endpoint.url} answers HTTP {response.status_code}", reason="RAY_UNREACHABLE")
+    if not response.is_success:
+        raise LorafleetError(
+            f"Ray at {endpoint.url} refuses: HTTP {response.status_code}: {response.text[-MESSAGE_TAIL:]}", reason="RAY_REFUSED"
+        )

@@ -1,0 +1,96 @@
+"""The command `lorafleet serve`: options to settings, errors to exit codes."""
+
+import asyncio
+import logging
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorafleet.errors import LorafleetError
+from service.settings import Settings, default_artifacts, default_cache, parse_listen
+
+
+class LogLevel(StrEnum):
+    """How much is logged to stderr."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def serve(
+    listen: Annotated[str, typer.Option(envvar="LORAFLEET_LISTEN", help="HOST:PORT; port 0 takes a free one.")] = "127.0.0.1:7600",
+    state_dir: Annotated[Path, typer.Option(envvar="LORAFLEET_STATE_DIR", help="Database and local Ray.")] = Path("~/.lorafleet"),
+    artifacts: Annotated[
+        str, typer.Option(envvar="LORAFLEET_ARTIFACTS", help="s3:// or file:// folder of what jobs write; unset: in the state directory.")
+    ] = "",
+    cache: Annotated[
+        str, typer.Option(envvar="LORAFLEET_CACHE", help="s3:// or file:// folder of latents and text embeddings; unset: in --artifacts.")
+    ] = "",
+    ray_address: Annotated[
+        str, typer.Option(envvar="LORAFLEET_RAY_ADDRESS", help="http:// address of a Ray's Jobs API; unset: a local Ray of our own.")
+    ] = "",
+    max_running_runs: Annotated[int, typer.Option(envvar="LORAFLEET_MAX_RUNNING_RUNS", min=1, help="Runs at work at once.")] = 1,
+    grace_period_s: Annotated[
+        float, typer.Option(envvar="LORAFLEET_GRACE_PERIOD_S", min=0, help="Seconds that a cancelled run has to save its work.")
+    ] = 120.0,
+    heartbeat_timeout_s: Annotated[
+        float, typer.Option(envvar="LORAFLEET_HEARTBEAT_TIMEOUT_S", min=5, help="Seconds after which a silent, training run is lost.")
+    ] = 60.0,
+    start_timeout_s: Annotated[
+        float, typer.Option(envvar="LORAFLEET_START_TIMEOUT_S", min=5, help="Seconds after which a silent run that does not train is lost.")
+    ] = 900.0,
+    address_file: Annotated[
+        Path | None, typer.Option(envvar="LORAFLEET_ADDRESS_FILE", help="Where to write the address once it is listened on.")
+    ] = None,
+    log_level: Annotated[LogLevel, typer.Option(envvar="LORAFLEET_LOG_LEVEL", help="How much is logged to stderr.")] = LogLevel.INFO,
+) -> None:
+    """Serve the control plane: gRPC API, queue, and runs on Ray. Ctrl-C stops it in good order."""
+    _set_up_logging(log_level)
+    state_dir = state_dir.expanduser().resolve()
+    try:
+        host, port = parse_listen(listen)
+        artifacts_uri = (artifacts or default_artifacts(state_dir)).rstrip("/")
+        settings = Settings(
+            host=host,
+            port=port,
+            state_dir=state_dir,
+            artifacts_uri=artifacts_uri,
+            cache_uri=cache.rstrip("/") or default_cache(artifacts_uri),
+            ray_address=ray_address or None,
+            max_running_runs=max_running_runs,
+            grace_period_s=grace_period_s,
+            heartbeat_timeout_s=heartbeat_timeout_s,
+            start_timeout_s=start_timeout_s,
+        )
+        _run(settings, address_file)
+    except LorafleetError as error:
+        sys.stderr.write(f"lorafleet serve: {error.message}\n")
+        raise typer.Exit(1) from None
+
+
+def _run(settings: Settings, address_file: Path | None) -> None:
+    from service.server import serve  # after the cheap checks: it imports gRPC and SQLAlchemy
+
+    asyncio.run(serve(settings, lambda address: _announce(address, address_file)))
+
+
+def _announce(address: str, address_file: Path | None) -> None:
+    if address_file is not None:
+        address_file.write_text(address)
+    typer.echo(f"lorafleet is listening on {address}")
+    sys.stdout.flush()
+
+
+def _set_up_logging(level: LogLevel) -> None:
+    logging.basicConfig(level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for chatty in ("httpx", "httpcore", "alembic", "botocore", "aiosqlite", "asyncio"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+if __name__ == "__main__":
+    typer.run(serve)

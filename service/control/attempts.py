@@ -1,0 +1,71 @@
+"""What becomes of a job once its run is observed gone: the artifact it left, another attempt, or the end."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from service.control.lifecycle import Artifact, Ending, Job, JobState, Outcome, finish, move
+
+# Ends that no job is to blame for: they cost none of its attempts.
+INTERRUPTIONS = frozenset({"RAY_STOPPED"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """How often, and after how long, a job is tried again."""
+
+    max_attempts: int = 3
+    first_backoff_s: float = 5.0
+    max_backoff_s: float = 300.0
+
+    def backoff_s(self, failures: int) -> float:
+        """Doubles with every failure: 5 s, 10 s, 20 s, ..."""
+        return min(self.max_backoff_s, self.first_backoff_s * 2 ** (failures - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gone:
+    """The backend no longer executes the run, and why as far as it knows."""
+
+    reason: str
+    message: str = ""
+
+
+def run_gone(job: Job, ending: Ending | None, gone: Gone, artifact: Artifact | None, at: datetime, policy: RetryPolicy) -> Job:
+    """The job after its run: `ending` is what the run reported of it, `artifact` what lies committed in the store.
+
+    An artifact without a report is a lost last report: the work is done, so the job has succeeded.
+    """
+    if job.finished:
+        return job
+    if artifact is not None:
+        return finish(_started(job), JobState.SUCCEEDED, at, artifact=artifact)
+    if job.cancel_requested:
+        return finish(job, JobState.CANCELLED, at, reason="CANCELLED", message="cancelled on request; the run is gone")
+    if gone.reason in INTERRUPTIONS or (ending is not None and ending.outcome is Outcome.STOPPED):
+        return _requeued(job, f"attempt {job.attempt} was interrupted: {gone.message or gone.reason}", retry_at=at)
+    return _failed_attempt(job, *_cause(ending, gone), at, policy)
+
+
+def _started(job: Job) -> Job:
+    return move(job, JobState.STARTING) if job.state is JobState.ADMITTED else job
+
+
+def _cause(ending: Ending | None, gone: Gone) -> tuple[str, str]:
+    if ending is not None and ending.outcome is Outcome.FAILED:
+        return ending.reason or "FAILED", ending.message
+    return gone.reason, gone.message
+
+
+def _failed_attempt(job: Job, reason: str, message: str, at: datetime, policy: RetryPolicy) -> Job:
+    failures = job.failures + 1
+    job = replace(job, failures=failures)
+    if failures >= policy.max_attempts:
+        tried = f"; tried {failures} times" if failures > 1 else ""
+        return finish(job, JobState.FAILED, at, reason=reason, message=f"{message}{tried}")
+    wait_s = policy.backoff_s(failures)
+    told = f"attempt {job.attempt} failed ({reason}: {message}); the next starts in {wait_s:.0f} s"
+    return _requeued(job, told, retry_at=at + timedelta(seconds=wait_s))
+
+
+def _requeued(job: Job, message: str, retry_at: datetime) -> Job:
+    return replace(move(job, JobState.QUEUED, reason="RETRYING", message=message), retry_at=retry_at)

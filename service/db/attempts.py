@@ -1,0 +1,18 @@
+"""The runs of jobs, oldest first: what a job's message shows as its attempts."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+
+from service.db.models import RunJobRow, RunRow
+from service.db.transaction import Transaction
+from service.resources import JobRun
+
+
+async def of_jobs(tx: Transaction, uids: Sequence[str]) -> dict[str, list[JobRun]]:
+    """Every job's runs, by uid; one query for all of them."""
+    query = select(RunJobRow, RunRow).join(RunRow).where(RunJobRow.job_uid.in_(uids)).order_by(RunJobRow.attempt)
+    found: dict[str, list[JobRun]] = {uid: [] for uid in uids}
+    for member, run in await tx.session.execute(query):
+        found[member.job_uid].append(JobRun(member=member, run=run))
+    return found

@@ -1,0 +1,49 @@
+"""The event log that watches read: one event for each job that a transaction changed, in commit order."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, delete, func, select, update
+
+from service.db import attempts
+from service.db.models import JobEventRow, JobRow, ServiceRow
+from service.db.transaction import Transaction
+from service.resources import job_message
+
+
+async def record(tx: Transaction) -> None:
+    """Appends an event for every touched job. Runs right before commit, so that it sees all that was done."""
+    if not tx.touched:
+        return
+    jobs = list(tx.touched.values())
+    for job in jobs:
+        job.version += 1
+        job.update_time = tx.now
+    await tx.session.flush()
+    runs = await attempts.of_jobs(tx, [job.uid for job in jobs])
+    advance = update(ServiceRow).values(last_seq=ServiceRow.last_seq + len(jobs)).returning(ServiceRow.last_seq)
+    last_seq = (await tx.session.execute(advance)).scalar_one()
+    for seq, job in enumerate(jobs, start=last_seq - len(jobs) + 1):
+        payload = job_message(job, runs[job.uid], with_spec=False).SerializeToString()
+        tx.session.add(JobEventRow(seq=seq, tenant=job.tenant, job_uid=job.uid, version=job.version, time=tx.now, payload=payload))
+
+
+async def service(tx: Transaction) -> ServiceRow:
+    """The row about the service: the instance and the cursor."""
+    return (await tx.session.execute(select(ServiceRow))).scalar_one()
+
+
+async def after(tx: Transaction, seq: int, *which: ColumnElement[bool], limit: int) -> Sequence[tuple[JobEventRow, JobRow]]:
+    """The next events behind `seq`, oldest first, each with its job."""
+    query = select(JobEventRow, JobRow).join(JobRow).where(JobEventRow.seq > seq, *which).order_by(JobEventRow.seq).limit(limit)
+    return [(event, job) for event, job in await tx.session.execute(query)]
+
+
+async def compact(tx: Transaction, before: datetime) -> int:
+    """Deletes events older than `before`; watches that stand further back must begin anew. Returns how many."""
+    newest = await tx.session.scalar(select(func.max(JobEventRow.seq)).where(JobEventRow.time < before))
+    if newest is None:
+        return 0
+    await tx.session.execute(update(ServiceRow).values(floor_seq=newest))
+    result = await tx.session.execute(delete(JobEventRow).where(JobEventRow.seq <= newest).returning(JobEventRow.seq))
+    return len(result.all())

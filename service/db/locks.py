@@ -1,0 +1,46 @@
+"""Rows taken by lock token: whoever holds the token may write, until it expires or another takes the row."""
+
+from datetime import timedelta
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from sqlalchemy import ColumnElement, UnaryExpression, inspect, or_, select, update
+
+from service.db.models import Lockable, RunLogRow, RunRow
+from service.db.transaction import Transaction
+
+Row = TypeVar("Row", RunRow, RunLogRow)
+
+
+async def take(
+    tx: Transaction, kind: type[Row], *eligible: ColumnElement[bool], first: Any | UnaryExpression[Any], lock_for_s: float
+) -> Row | None:
+    """The first eligible row that nobody holds, held from now on; None when there is none."""
+    free = or_(kind.lock_expires_at.is_(None), kind.lock_expires_at <= tx.now)
+    query = select(kind).where(*eligible, free).order_by(first).limit(1).with_for_update(skip_locked=True)
+    row = await tx.session.scalar(query)
+    if row is not None:
+        row.lock_token = uuid4().hex
+        row.lock_expires_at = tx.now + timedelta(seconds=lock_for_s)
+    return row
+
+
+async def still_held(tx: Transaction, taken: Row) -> Row | None:
+    """The row as it is now, when the token that `taken` was taken with still holds it. None: write nothing."""
+    kind = type(taken)
+    key = inspect(kind).primary_key[0]
+    row_id = getattr(taken, str(key.key))
+    mine = (kind.lock_token == taken.lock_token, kind.lock_expires_at > tx.now)
+    return await tx.session.scalar(select(kind).where(key == row_id, *mine).with_for_update())
+
+
+def release(row: Lockable) -> None:
+    """Free for the next who takes it."""
+    row.lock_token = None
+    row.lock_expires_at = None
+
+
+async def release_all(tx: Transaction) -> None:
+    """Frees every row. Only for whoever knows that no other process works on this database: locks of the dead."""
+    for kind in (RunRow, RunLogRow):
+        await tx.session.execute(update(kind).values(lock_token=None, lock_expires_at=None))

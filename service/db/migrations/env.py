@@ -1,0 +1,13 @@
+"""Alembic's entry point. It runs on the connection that `db.migrate` hands over, and knows no URL of its own."""
+
+from alembic import context
+
+from service.db.models import Base
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    render_as_batch=True,  # SQLite cannot alter a column: alembic copies the table
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,165 @@
+"""The tables. A row is `JobRow`; what decisions see of it is `control.lifecycle.Job`."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Boolean, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from service.db.types import UtcTime
+
+
+class Base(DeclarativeBase):
+    """All tables."""
+
+    type_annotation_map = {  # noqa: RUF012 (SQLAlchemy reads it from the class)
+        datetime: UtcTime,
+        dict[str, Any]: JSON,
+        bytes: LargeBinary,
+        str: String,
+        bool: Boolean,
+        int: Integer,
+    }
+
+
+class Lockable:
+    """A row that one loop at a time works on: `lock_token` names the holder until `lock_expires_at`."""
+
+    lock_token: Mapped[str | None] = mapped_column(default=None)
+    lock_expires_at: Mapped[datetime | None] = mapped_column(default=None)
+
+
+class ServiceRow(Base):
+    """The one row about the service itself. `last_seq` is the commit-safe cursor of `job_events`.
+
+    Whoever appends an event updates this row first, and so holds its lock until commit: events become visible in the
+    order of `seq`, which a bare sequence does not promise (PostgreSQL's commit out of order).
+    """
+
+    __tablename__ = "service"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    instance: Mapped[str]  # new with every database: resume tokens of another are refused
+    run_token_key: Mapped[bytes]  # run tokens are derived from it, so that a repeated launch carries the same one
+    last_seq: Mapped[int] = mapped_column(BigInteger, default=0)
+    floor_seq: Mapped[int] = mapped_column(BigInteger, default=0)  # events up to here are gone
+
+
+class JobRow(Base):
+    """A job."""
+
+    __tablename__ = "jobs"
+    uid: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    job_id: Mapped[str]
+    spec: Mapped[dict[str, Any]]
+    labels: Mapped[dict[str, Any]]
+    output_uri: Mapped[str] = mapped_column(Text)
+    state: Mapped[str]
+    reason: Mapped[str] = mapped_column(default="")
+    message: Mapped[str] = mapped_column(Text, default="")
+    attempt: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    retry_at: Mapped[datetime | None] = mapped_column(default=None)
+    progress: Mapped[bytes | None] = mapped_column(default=None)  # lorafleet.v1.Progress
+    artifact_uri: Mapped[str | None] = mapped_column(Text, default=None)
+    artifact_sha256: Mapped[str | None] = mapped_column(default=None)
+    create_time: Mapped[datetime]
+    first_step_time: Mapped[datetime | None] = mapped_column(default=None)
+    end_time: Mapped[datetime | None] = mapped_column(default=None)
+    update_time: Mapped[datetime]
+    version: Mapped[int] = mapped_column(default=1)
+
+    __table_args__ = (
+        UniqueConstraint("tenant", "job_id"),
+        Index("ix_jobs_list", "tenant", "create_time", "uid"),
+        Index("ix_jobs_queue", "state", "create_time"),
+        Index("ix_jobs_output", "output_uri"),
+    )
+
+    @property
+    def name(self) -> str:
+        return f"tenants/{self.tenant}/jobs/{self.job_id}"
+
+
+class RunRow(Lockable, Base):
+    """One execution of a pack."""
+
+    __tablename__ = "runs"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str]
+    handle: Mapped[str | None] = mapped_column(Text, default=None)  # the backend's own name for it
+    create_time: Mapped[datetime]
+    launch_time: Mapped[datetime | None] = mapped_column(default=None)
+    gone_time: Mapped[datetime | None] = mapped_column(default=None)
+    report_time: Mapped[datetime | None] = mapped_column(default=None)  # newest report
+    seen_time: Mapped[datetime | None] = mapped_column(default=None)  # newest answer of the backend about it
+    due_at: Mapped[datetime]  # launched or observed again from then on
+    num_launches: Mapped[int] = mapped_column(default=0)  # tries so far
+    stop_at: Mapped[datetime | None] = mapped_column(default=None)  # hard stop from then on
+    stop_reason: Mapped[str] = mapped_column(default="")
+    stop_message: Mapped[str] = mapped_column(Text, default="")
+
+    __table_args__ = (Index("ix_runs_state_due", "state", "due_at"),)
+
+
+class RunJobRow(Base):
+    """A member of a run's pack, and how it ended there as far as the run reported."""
+
+    __tablename__ = "run_jobs"
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    job_uid: Mapped[str] = mapped_column(ForeignKey("jobs.uid"), primary_key=True)
+    attempt: Mapped[int]
+    outcome: Mapped[str | None] = mapped_column(default=None)
+    reason: Mapped[str] = mapped_column(default="")
+    message: Mapped[str] = mapped_column(Text, default="")
+    retryable: Mapped[bool] = mapped_column(default=False)
+    resumed_from_step: Mapped[int] = mapped_column(default=0)
+
+    __table_args__ = (UniqueConstraint("job_uid", "attempt"),)
+
+
+class RunLogRow(Lockable, Base):
+    """The copying of a run's log to the store."""
+
+    __tablename__ = "run_logs"
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    due_at: Mapped[datetime]
+    size_bytes: Mapped[int] = mapped_column(BigInteger, default=0)  # copied so far
+    complete: Mapped[bool] = mapped_column(default=False)
+
+    __table_args__ = (Index("ix_run_logs_due", "complete", "due_at"),)
+
+
+class JobEventRow(Base):
+    """A change of a job, as watchers are told of it."""
+
+    __tablename__ = "job_events"
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    tenant: Mapped[str]
+    job_uid: Mapped[str] = mapped_column(ForeignKey("jobs.uid"))
+    version: Mapped[int]
+    time: Mapped[datetime]
+    payload: Mapped[bytes]  # lorafleet.v1.TrainingJob after the change, without its spec
+
+    __table_args__ = (Index("ix_job_events_tenant", "tenant", "seq"), Index("ix_job_events_job", "job_uid", "seq"))
+
+
+class RequestRow(Base):
+    """A CreateTrainingJob that was answered: the same id with the same body answers the same job (AIP-155)."""
+
+    __tablename__ = "requests"
+    tenant: Mapped[str] = mapped_column(primary_key=True)
+    request_id: Mapped[str] = mapped_column(primary_key=True)
+    body_sha256: Mapped[str]
+    job_uid: Mapped[str] = mapped_column(ForeignKey("jobs.uid"))
+    create_time: Mapped[datetime]
+
+
+class ReportSourceRow(Base):
+    """The highest sequence applied for one process of a run: a repeated report changes nothing."""
+
+    __tablename__ = "report_sources"
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    source: Mapped[str] = mapped_column(primary_key=True)
+    last_sequence: Mapped[int] = mapped_column(BigInteger, default=0)

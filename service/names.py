@@ -1,0 +1,47 @@
+"""Resource names (AIP-122): tenants/{tenant} and tenants/{tenant}/jobs/{job}."""
+
+import re
+from dataclasses import dataclass
+
+from lorafleet.errors import InvalidInput, Violation
+
+_ID = r"[a-z][a-z0-9-]{0,39}"
+_TENANT = re.compile(rf"tenants/(?P<tenant>{_ID})")
+_JOB = re.compile(rf"tenants/(?P<tenant>{_ID})/jobs/(?P<job>{_ID})")
+
+
+@dataclass(frozen=True)
+class JobName:
+    """tenants/{tenant}/jobs/{job}."""
+
+    tenant: str
+    job_id: str
+
+    def __str__(self) -> str:
+        return f"tenants/{self.tenant}/jobs/{self.job_id}"
+
+
+def parse_tenant(name: str, field: str = "parent") -> str:
+    """The tenant's id. Raises InvalidInput."""
+    if (match := _TENANT.fullmatch(name)) is None:
+        raise invalid(field, f"{name!r} is no tenant; write tenants/TENANT, of a-z, 0-9 and '-', starting with a letter")
+    return match["tenant"]
+
+
+def parse_job(name: str, field: str = "name") -> JobName:
+    """The job's name. Raises InvalidInput."""
+    if (match := _JOB.fullmatch(name)) is None:
+        raise invalid(field, f"{name!r} is no job; write tenants/TENANT/jobs/JOB")
+    return JobName(match["tenant"], match["job"])
+
+
+def check_job_id(job_id: str, field: str = "training_job_id") -> str:
+    """The id itself. Raises InvalidInput."""
+    if re.fullmatch(_ID, job_id) is None:
+        raise invalid(field, f"{job_id!r} is not 1 to 40 of a-z, 0-9 and '-', starting with a letter")
+    return job_id
+
+
+def invalid(field: str, message: str, *, reason: str | None = None) -> InvalidInput:
+    """An InvalidInput about one field of the request."""
+    return InvalidInput(f"{field}: {message}", violations=[Violation(field=field, message=message)], reason=reason)

@@ -1,0 +1,86 @@
+"""Launches admitted runs: writes what the driver needs to the store, then tells the backend."""
+
+import json
+import logging
+from dataclasses import replace
+
+from lorafleet import spec
+from lorafleet.errors import LorafleetError
+from lorafleet.layout import JobLayout, run_manifest
+from lorafleet.run_manifest import RunManifest, Style
+from service.backends.base import RunRequest
+from service.control import lifecycle
+from service.control.attempts import Gone
+from service.control.runs import RunState
+from service.db import jobs, locks, runs
+from service.db.models import RunRow
+from service.db.runs import Member
+from service.reconcile.settle import settle
+from service.reconcile.tools import LOCK_S, Places, Tools
+
+log = logging.getLogger(__name__)
+
+
+async def launch_once(tools: Tools) -> bool:
+    """Launch one admitted run. False when there is none that can be. Safe to kill between any two lines."""
+    async with tools.db.transaction() as tx:
+        pending = (RunRow.state == RunState.PENDING.value, RunRow.due_at <= tx.now, RunRow.stop_at.is_(None))
+        run = await locks.take(tx, RunRow, *pending, first=RunRow.due_at, lock_for_s=LOCK_S)
+        if run is None:
+            return False
+        run.num_launches += 1
+        pack = await runs.members(tx, run.id)
+
+    try:
+        handle = await _launch(tools, run, pack)
+    except LorafleetError as error:
+        await _not_launched(tools, run, error)
+        return False
+
+    async with tools.db.transaction() as tx:
+        held = await locks.still_held(tx, run)
+        if held is None:  # another took over: it will find what we did
+            return True
+        runs.mark_launched(tx, held)  # unless the run's first report came before this
+        held.handle = handle
+        for member in await runs.members(tx, held.id):
+            jobs.save(tx, member.job, lifecycle.launched(jobs.value(member.job)))
+        locks.release(held)
+    log.info("launched %s for %s", run.id, ", ".join(member.job.name for member in pack))
+    return True
+
+
+async def _launch(tools: Tools, run: RunRow, pack: list[Member]) -> str:
+    manifest = manifest_of(run, pack, tools.places)
+    for style in manifest.pack:
+        await tools.store.put(JobLayout(style.output_uri).spec, json.dumps(style.spec.model_dump(mode="json"), indent=2).encode())
+    uri = run_manifest(tools.places.artifacts_uri, run.id)
+    await tools.store.put(uri, manifest.model_dump_json(indent=2).encode())
+    return await tools.backend.launch(RunRequest(run_id=run.id, manifest_uri=uri, token=tools.tokens.of(run.id)))
+
+
+def manifest_of(run: RunRow, pack: list[Member], places: Places) -> RunManifest:
+    """What the run's driver needs to know. Pure: same rows, same manifest."""
+    return RunManifest(
+        run=run.id,
+        attempt=max(member.place.attempt for member in pack),
+        pack=tuple(Style(job=member.job.name, spec=spec.parse(member.job.spec), output_uri=member.job.output_uri) for member in pack),
+        cache_uri=places.cache_uri,
+        report_address=places.report_address,
+        storage_dir=places.ray_storage(run.id),
+    )
+
+
+async def _not_launched(tools: Tools, run: RunRow, error: LorafleetError) -> None:
+    """Tried again soon, behind other runs, when that may help; else this attempt has failed."""
+    async with tools.db.transaction() as tx:
+        held = await locks.still_held(tx, run)
+        if held is None:
+            return
+        if not error.retryable:
+            await settle(tx, held, Gone(reason=error.reason, message=error.message), {}, tools.retry)
+            return
+        held.due_at = tx.now
+        for member in await runs.members(tx, held.id):
+            jobs.save(tx, member.job, replace(jobs.value(member.job), message=f"not launched yet: {error.message}"))
+        locks.release(held)

@@ -1,0 +1,60 @@
+"""Runs a step again and again: at once while it finds work, else after the next ring of the bell or a poll.
+
+Polls find what only time brings about; a loop that finds nothing polls ever more rarely, so that an idle server is idle.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from lorafleet.errors import Unavailable
+from service.bell import Bell, heard
+
+MAX_BACKOFF_S = 30.0
+MAX_QUIET_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loop:
+    """One loop. `step` answers whether it found work; it is safe to kill between any two of its lines."""
+
+    name: str
+    step: Callable[[], Awaitable[bool]]
+    every_s: float = 1.0
+
+
+async def run(loop: Loop, bell: Bell, stopping: asyncio.Event) -> None:
+    """Until `stopping`; a step under way is finished. A step that raises is tried again, ever later."""
+    failures = quiet = 0
+    while not stopping.is_set():
+        ring = bell.listen()
+        try:
+            worked = await loop.step()
+            failures = 0
+        except Exception as error:
+            worked = False
+            failures += 1
+            _log(loop, error)
+        if worked:
+            quiet = 0
+        elif await heard(ring, _wait_s(loop, failures, quiet)):
+            quiet = 0
+        else:
+            quiet += 1
+
+
+def _log(loop: Loop, error: Exception) -> None:
+    if isinstance(error, Unavailable):
+        log.warning("loop %s: %s", loop.name, error)
+    else:
+        log.exception("loop %s failed and will try again", loop.name)
+
+
+def _wait_s(loop: Loop, failures: int, quiet: int) -> float:
+    if failures:
+        return min(MAX_BACKOFF_S, loop.every_s * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0)
+    return max(loop.every_s, min(MAX_QUIET_S, loop.every_s * 2 ** min(quiet, 10)))

@@ -1,0 +1,37 @@
+"""All loops of one server."""
+
+import asyncio
+from datetime import timedelta
+from functools import partial
+
+from service.db import events
+from service.reconcile.admit import admit_once
+from service.reconcile.copy_logs import copy_log_once
+from service.reconcile.launch import launch_once
+from service.reconcile.loop import Loop, run
+from service.reconcile.observe import observe_once
+from service.reconcile.stop import notice_silence_once, stop_once
+from service.reconcile.tools import Tools
+
+KEEP_EVENTS_S = 24 * 3600.0  # a watch may be away for so long and go on
+
+
+async def run_all(tools: Tools, stopping: asyncio.Event) -> None:
+    """Runs every loop until `stopping`."""
+    all_loops = (
+        Loop(name="admit", step=partial(admit_once, tools)),
+        Loop(name="launch", step=partial(launch_once, tools)),
+        Loop(name="observe", step=partial(observe_once, tools)),
+        Loop(name="stop", step=partial(stop_once, tools)),
+        Loop(name="silence", step=partial(notice_silence_once, tools), every_s=2.0),
+        Loop(name="logs", step=partial(copy_log_once, tools)),
+        Loop(name="compact", step=partial(compact_once, tools), every_s=600.0),
+    )
+    await asyncio.gather(*(run(loop, tools.db.bell, stopping) for loop in all_loops))
+
+
+async def compact_once(tools: Tools) -> bool:
+    """Forget events that no watch may go on from any more."""
+    async with tools.db.transaction() as tx:
+        await events.compact(tx, tx.now - timedelta(seconds=KEEP_EVENTS_S))
+    return False

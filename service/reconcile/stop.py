@@ -1,0 +1,63 @@
+"""Hard stops: of runs whose time is over, and of runs that were not heard of for too long."""
+
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+
+from sqlalchemy import func, select
+
+from lorafleet.errors import Unavailable
+from service.backends.base import RunRef
+from service.control.runs import RunState, lost
+from service.db import locks, runs
+from service.db.models import RunRow
+from service.db.transaction import Transaction
+from service.reconcile.tools import LOCK_S, Tools
+
+log = logging.getLogger(__name__)
+
+
+async def stop_once(tools: Tools) -> bool:
+    """Stop one run whose hard stop is due. Its absence is observed elsewhere; one that stays is stopped again."""
+    async with tools.db.transaction() as tx:
+        due = (RunRow.state != RunState.GONE.value, RunRow.stop_at <= tx.now)
+        run = await locks.take(tx, RunRow, *due, first=RunRow.stop_at, lock_for_s=LOCK_S)
+        if run is None:
+            return False
+
+    log.info("stopping %s: %s %s", run.id, run.stop_reason, run.stop_message)
+    try:
+        await tools.backend.stop(RunRef(run_id=run.id, handle=run.handle))
+        again_s = tools.stop.stop_again_s
+    except Unavailable as error:
+        log.warning("%s cannot be stopped now: %s", run.id, error)
+        again_s = 1.0
+
+    async with tools.db.transaction() as tx:
+        held = await locks.still_held(tx, run)
+        if held is not None:
+            held.stop_at = tx.now + timedelta(seconds=again_s)
+            held.due_at = tx.now
+            locks.release(held)
+            tx.changed = True  # it may be gone already: observe it now
+    return True
+
+
+async def notice_silence_once(tools: Tools) -> bool:
+    """Marks silent runs for a hard stop. One transaction and no effect outside it, so it needs no lock token."""
+    async with tools.db.transaction() as tx:
+        for run in await _quiet(tx, tools):
+            heard_at = max(run.report_time or run.launch_time or run.create_time, tools.up_since)
+            states = [member.state for member in await runs.members(tx, run.id)]
+            if (stop := lost(heard_at, tx.now, states, tools.stop)) is not None:
+                runs.stop_from(run, tx.now, stop.reason, stop.message)
+                tx.changed = True
+    return False
+
+
+async def _quiet(tx: Transaction, tools: Tools) -> Sequence[RunRow]:
+    shortest = min(tools.stop.heartbeat_timeout_s, tools.stop.start_timeout_s)
+    heard_at = func.coalesce(RunRow.report_time, RunRow.launch_time)
+    launched = (RunRow.state == RunState.LAUNCHED.value, RunRow.stop_at.is_(None))
+    query = select(RunRow).where(*launched, heard_at <= tx.now - timedelta(seconds=shortest)).with_for_update()
+    return (await tx.session.scalars(query)).all()

@@ -1,0 +1,43 @@
+"""What every loop works with."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from lorafleet.layout import join
+from service.backends.base import Backend
+from service.control.admission import Limits
+from service.control.attempts import RetryPolicy
+from service.control.runs import StopPolicy
+from service.db.database import Database
+from service.storage import Store
+from service.tokens import RunTokens
+
+LOCK_S = 60.0  # longer than any one action: the backends' and the store's own timeouts are below
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where things lie, and where runs report to."""
+
+    artifacts_uri: str
+    cache_uri: str
+    ray_storage_uri: str  # Ray Train's bookkeeping of all runs: a folder, or an s3:// URI
+    report_address: str
+
+    def ray_storage(self, run_id: str) -> str:
+        return join(self.ray_storage_uri, run_id, "ray-train")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """Handed to every loop."""
+
+    db: Database
+    backend: Backend
+    store: Store
+    tokens: RunTokens
+    places: Places
+    up_since: datetime  # nobody could report before
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    stop: StopPolicy = field(default_factory=StopPolicy)
+    limits: Limits = field(default_factory=lambda: Limits(max_running_runs=1))

@@ -1,0 +1,147 @@
+"""What runs report: applied once, in order, and answered with what they must do. One transaction for each report."""
+
+import logging
+from datetime import datetime, timedelta
+
+from lorafleet.errors import FailedPrecondition, InvalidInput, Unauthenticated
+from lorafleet.v1 import report_service_pb2 as pb
+from lorafleet.v1 import training_service_pb2 as api
+from service.control import lifecycle
+from service.control.lifecycle import Artifact, Ending, JobState, Outcome
+from service.control.runs import RunState, StopPolicy
+from service.db import jobs, runs
+from service.db.database import Database
+from service.db.models import ReportSourceRow, RunRow
+from service.db.runs import Member
+from service.db.transaction import Transaction
+from service.tokens import RunTokens
+
+NEXT_REPORT_S = 2.0
+NEXT_REPORT_STOPPING_S = 1.0
+TRAINING = "training"  # the phase in which steps are counted
+
+log = logging.getLogger(__name__)
+
+
+class Reports:
+    """Takes in the reports of runs."""
+
+    def __init__(self, db: Database, tokens: RunTokens, policy: StopPolicy) -> None:
+        self._db = db
+        self._tokens = tokens
+        self._policy = policy
+
+    async def apply(self, token: str, request: pb.ReportRequest) -> pb.ReportResponse:
+        """Raises Unauthenticated, and FailedPrecondition (STALE_ATTEMPT) for a run that another has replaced."""
+        if not self._tokens.good(request.run, token):
+            raise Unauthenticated("the run token is missing or not good for this run", reason="BAD_RUN_TOKEN")
+        async with self._db.transaction() as tx:
+            run = await _live_run(tx, request.run)
+            pack = await runs.members(tx, run.id)
+            self._heard(tx, run, pack)
+            source = await _source(tx, run.id, request.source)
+            for event in request.events:
+                if event.sequence > source.last_sequence:
+                    _apply(tx, event, pack)
+                    source.last_sequence = event.sequence
+            self._let_go(tx, run, pack)
+            return _answer(source.last_sequence, pack)
+
+    def _heard(self, tx: Transaction, run: RunRow, pack: list[Member]) -> None:
+        if run.state == RunState.PENDING.value:  # its launch had its effect, although that is not written down yet
+            runs.mark_launched(tx, run)
+            for member in pack:
+                jobs.save(tx, member.job, lifecycle.launched(jobs.value(member.job)))
+        run.report_time = tx.now
+
+    def _let_go(self, tx: Transaction, run: RunRow, pack: list[Member]) -> None:
+        if all(member.place.outcome is not None or jobs.value(member.job).finished for member in pack):
+            at = tx.now + timedelta(seconds=self._policy.linger_s)
+            runs.stop_from(run, at, "ENDED", "every job of the run has ended, and the run did not go")
+
+
+async def _live_run(tx: Transaction, run_id: str) -> RunRow:
+    run = await runs.get(tx, run_id)
+    if run is None or run.state == RunState.GONE.value:
+        raise FailedPrecondition("this run is over or was replaced; stop", reason="STALE_ATTEMPT")
+    return run
+
+
+async def _source(tx: Transaction, run_id: str, name: str) -> ReportSourceRow:
+    if not 1 <= len(name) <= 200:
+        raise InvalidInput("source is not 1 to 200 characters")
+    source = await tx.session.get(ReportSourceRow, (run_id, name))
+    if source is None:
+        source = ReportSourceRow(run_id=run_id, source=name, last_sequence=0)
+        tx.session.add(source)
+    return source
+
+
+def _apply(tx: Transaction, event: pb.RunEvent, pack: list[Member]) -> None:
+    about = [member for member in pack if event.job in {"", member.job.name}]
+    if not about:
+        raise InvalidInput(f'event {event.sequence}: "{event.job}" is not a job of this run')
+    at = event.time.ToDatetime(tx.now.tzinfo) if event.HasField("time") else tx.now
+    for member in about:
+        match event.WhichOneof("event"):
+            case "progress":
+                _progress(tx, member, event.progress, min(at, tx.now))
+            case "resumed":
+                member.place.resumed_from_step = event.resumed.step
+                tx.touch(member.job)
+            case "ended":
+                _ended(tx, member, event.ended)
+            case _:
+                continue  # of a newer trainer
+
+
+def _progress(tx: Transaction, member: Member, progress: api.Progress, at: datetime) -> None:
+    job = jobs.value(member.job)
+    if job.finished:
+        return
+    member.job.progress = _merged(member.job.progress, progress).SerializeToString()
+    if progress.phase == TRAINING and progress.step >= 1:
+        jobs.save(tx, member.job, lifecycle.trained(job, at))
+    tx.touch(member.job)
+
+
+def _merged(before: bytes | None, progress: api.Progress) -> api.Progress:
+    """The newest progress. What it leaves unset because it did not change is kept."""
+    merged = api.Progress()
+    merged.CopyFrom(progress)
+    old = api.Progress.FromString(before or b"")
+    for name in ("held_out_loss_base", "held_out_loss", "checkpoint_step"):
+        if old.HasField(name) and not merged.HasField(name):
+            setattr(merged, name, getattr(old, name))
+    return merged
+
+
+def _ended(tx: Transaction, member: Member, ended: pb.StyleEnded) -> None:
+    ending = _ending(ended)
+    place = member.place
+    if place.outcome is not None:  # the first word counts
+        return
+    place.outcome = ending.outcome.value
+    place.reason, place.message, place.retryable = ending.reason or ending.outcome.value, ending.message, ending.retryable
+    jobs.save(tx, member.job, lifecycle.style_ended(jobs.value(member.job), ending, tx.now))
+    tx.touch(member.job)
+    log.info("%s ended: %s %s", member.job.name, ending.outcome, ending.reason)
+
+
+def _ending(ended: pb.StyleEnded) -> Ending:
+    name = pb.StyleOutcome.Name(ended.outcome).removeprefix("STYLE_OUTCOME_")
+    if name not in Outcome.__members__:
+        raise InvalidInput("ended.outcome is not set")
+    if name == Outcome.SUCCEEDED and not (ended.artifact.uri and ended.artifact.manifest_sha256):
+        raise InvalidInput("ended.artifact is not set, and the outcome is SUCCEEDED")
+    artifact = Artifact(uri=ended.artifact.uri, manifest_sha256=ended.artifact.manifest_sha256) if name == Outcome.SUCCEEDED else None
+    return Ending(outcome=Outcome(name), reason=ended.reason, message=ended.message, retryable=ended.retryable, artifact=artifact)
+
+
+def _answer(acked: int, pack: list[Member]) -> pb.ReportResponse:
+    stopping = [member for member in pack if member.state is JobState.STOPPING and member.place.outcome is None]
+    return pb.ReportResponse(
+        acked_sequence=acked,
+        directives=[pb.Directive(job=member.job.name, action=pb.DIRECTIVE_ACTION_STOP) for member in stopping],
+        next_report_s=NEXT_REPORT_STOPPING_S if stopping else NEXT_REPORT_S,
+    )

@@ -1,0 +1,70 @@
+"""Rows as API messages. Pure: what the wire shows of a job, and nothing else."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from lorafleet import spec, spec_proto
+from lorafleet.v1 import training_service_pb2 as pb
+from service.db.models import JobRow, RunJobRow, RunRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRun:
+    """One attempt at a job: its place in the run, and the run."""
+
+    member: RunJobRow
+    run: RunRow
+
+
+def job_message(job: JobRow, runs: Sequence[JobRun], *, with_spec: bool = True) -> pb.TrainingJob:
+    """The job as users see it. Events are kept without the spec, which never changes."""
+    message = pb.TrainingJob(
+        name=job.name,
+        uid=job.uid,
+        state=f"JOB_STATE_{job.state}",
+        reason=job.reason,
+        message=job.message,
+        attempts=[_attempt(run) for run in runs],
+        output_uri=job.output_uri,
+        create_time=_time(job.create_time),
+        first_step_time=_time(job.first_step_time),
+        end_time=_time(job.end_time),
+        update_time=_time(job.update_time),
+        etag=f"{job.uid}-{job.version}",
+    )
+    if job.progress is not None:
+        message.progress.ParseFromString(job.progress)
+    if job.artifact_uri and job.artifact_sha256:
+        message.artifact.CopyFrom(pb.Artifact(uri=job.artifact_uri, manifest_sha256=job.artifact_sha256))
+    if with_spec:
+        add_spec(message, job)
+    return message
+
+
+def add_spec(message: pb.TrainingJob, job: JobRow) -> None:
+    """Fills in what was asked for."""
+    message.spec.CopyFrom(spec_proto.to_proto(spec.parse(job.spec)))
+
+
+def _attempt(attempt: JobRun) -> pb.Attempt:
+    member, run = attempt.member, attempt.run
+    return pb.Attempt(
+        number=member.attempt,
+        run=run.id,
+        reason=member.reason,
+        message=member.message,
+        start_time=_time(run.launch_time),
+        end_time=_time(run.gone_time),
+        resumed_from_step=member.resumed_from_step,
+    )
+
+
+def _time(value: datetime | None) -> Timestamp | None:
+    if value is None:
+        return None
+    timestamp = Timestamp()
+    timestamp.FromDatetime(value)
+    return timestamp

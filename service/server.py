@@ -1,0 +1,179 @@
+"""`lorafleet serve`: the parts put together. Start-up is recovery: the loops find what an earlier process left."""
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from lorafleet.errors import FailedPrecondition, Unavailable
+from lorafleet.v1 import report_service_pb2_grpc, training_service_pb2_grpc
+from service.api.errors import ErrorInterceptor
+from service.api.reporting import ReportServicer
+from service.api.training import TrainingServicer
+from service.backends.base import Backend
+from service.backends.local_ray import LocalRay, loopback_client
+from service.backends.ray_jobs import JoinedRay, RayJobs, ambient_token, remote_client
+from service.bell import Bell
+from service.clock import SystemClock
+from service.control.admission import Limits
+from service.control.runs import StopPolicy
+from service.db import events, locks, migrate
+from service.db.database import Database, sqlite_engine
+from service.jobs import Jobs
+from service.reconcile import loops
+from service.reconcile.tools import Places, Tools
+from service.reports import Reports
+from service.settings import Settings
+from service.storage import Store
+from service.tokens import RunTokens
+
+FINISH_CALLS_S = 5.0
+FINISH_STEPS_S = 10.0
+SERVICES = ("lorafleet.v1.TrainingService", "lorafleet.v1.ReportService")
+
+log = logging.getLogger(__name__)
+
+
+async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+    """Serves until SIGINT or SIGTERM. `announce` gets the address once calls are answered.
+
+    Raises FailedPrecondition (STATE_DIR_IN_USE) and Unavailable (PORT_TAKEN).
+    """
+    stopping = _on_signal()
+    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _only_one(settings.state_dir):
+        async with _database(settings) as db, _listening(settings) as (server, address):
+            backend = _backend(settings, db.bell)
+            try:
+                tools = await _tools(settings, db, backend, address)
+                await add_services(server, tools, stopping)
+                await server.start()
+                announce(address)
+                await _work(server, tools, stopping)
+            finally:
+                await backend.close()
+
+
+async def _work(server: grpc.aio.Server, tools: Tools, stopping: asyncio.Event) -> None:
+    """Loops and calls until `stopping`, then both to their end: no new call, the ones under way, the steps under way."""
+    working = asyncio.create_task(loops.run_all(tools, stopping))
+    await stopping.wait()
+    log.info("stopping")
+    tools.db.bell.ring()  # wakes loops and watchers
+    await server.stop(FINISH_CALLS_S)
+    try:
+        await asyncio.wait_for(working, FINISH_STEPS_S)
+    except TimeoutError:
+        log.warning("a step took too long; the next start goes on with it")
+
+
+def _on_signal() -> asyncio.Event:
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    return stopping
+
+
+@contextmanager
+def _only_one(state_dir: Path) -> Iterator[None]:
+    """Holds the state directory: the lock dies with the process, however it ends."""
+    with (state_dir / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            told = f"another lorafleet serve works in {state_dir}; stop it, or choose another --state-dir"
+            raise FailedPrecondition(told, reason="STATE_DIR_IN_USE") from None
+        yield
+
+
+@asynccontextmanager
+async def _database(settings: Settings) -> AsyncIterator[Database]:
+    migrate.upgrade(settings.database_path)
+    db = Database(sqlite_engine(settings.database_path), SystemClock(), Bell())
+    try:
+        async with db.transaction() as tx:
+            await locks.release_all(tx)  # we hold the state directory: whoever held these is dead
+        yield db
+    finally:
+        await db.close()
+
+
+@asynccontextmanager
+async def _listening(settings: Settings) -> AsyncIterator[tuple[grpc.aio.Server, str]]:
+    server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=[("grpc.so_reuseport", 0)])
+    address = _bind(server, settings)
+    try:
+        yield server, address
+    finally:
+        await server.stop(None)
+
+
+def _bind(server: grpc.aio.Server, settings: Settings) -> str:
+    """The address that is listened on. Of free ports last time's comes first: runs that outlived us report there."""
+    remembered = settings.state_dir / "port"
+    wanted = [settings.port] if settings.port else [int(remembered.read_text()) if remembered.exists() else 0, 0]
+    for port in wanted:
+        try:
+            bound = server.add_insecure_port(f"{settings.host}:{port}")
+        except RuntimeError:
+            continue
+        remembered.write_text(str(bound))
+        return f"{settings.host}:{bound}"
+    told = f"port {settings.port} of {settings.host} is taken; stop who listens there, or choose another --listen (port 0: any free one)"
+    raise Unavailable(told, reason="PORT_TAKEN")
+
+
+def _backend(settings: Settings, bell: Bell) -> Backend:
+    if settings.ray_address is not None:
+        http = remote_client()
+        return RayJobs(JoinedRay(settings.ray_address, ambient_token(os.environ), http), http)
+    ray = LocalRay(settings.state_dir, ready=bell.ring)
+    ray.start()
+    return RayJobs(ray, loopback_client())
+
+
+async def _tools(settings: Settings, db: Database, backend: Backend, address: str) -> Tools:
+    async with db.snapshot() as tx:
+        service = await events.service(tx)
+    local = settings.ray_address is None
+    return Tools(
+        db=db,
+        backend=backend,
+        store=Store(),
+        tokens=RunTokens(service.run_token_key),
+        places=Places(
+            artifacts_uri=settings.artifacts_uri,
+            cache_uri=settings.cache_uri,
+            ray_storage_uri=str(settings.state_dir / "runs") if local else f"{settings.artifacts_uri}/runs",
+            report_address=address,
+        ),
+        up_since=db.clock.now(),
+        stop=StopPolicy(
+            grace_period_s=settings.grace_period_s,
+            heartbeat_timeout_s=settings.heartbeat_timeout_s,
+            start_timeout_s=settings.start_timeout_s,
+        ),
+        limits=Limits(max_running_runs=settings.max_running_runs),
+    )
+
+
+async def add_services(server: grpc.aio.Server, tools: Tools, stopping: asyncio.Event) -> None:
+    """The two services of ours, with health and reflection."""
+    jobs = Jobs(tools.db, tools.store, tools.places.artifacts_uri, tools.stop)
+    training = TrainingServicer(tools.db, jobs, tools.backend, tools.store, stopping)
+    training_service_pb2_grpc.add_TrainingServiceServicer_to_server(training, server)
+    reporting = ReportServicer(Reports(tools.db, tools.tokens, tools.stop))
+    report_service_pb2_grpc.add_ReportServiceServicer_to_server(reporting, server)
+    reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    healths = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue] (its stubs know no aio)
+    health_pb2_grpc.add_HealthServicer_to_server(healths, server)
+    for name in (health.OVERALL_HEALTH, *SERVICES):
+        await healths.set(name, health_pb2.HealthCheckResponse.SERVING)

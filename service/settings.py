@@ -1,0 +1,59 @@
+"""What `lorafleet serve` is told, checked before anything starts."""
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorafleet.errors import FailedPrecondition, InvalidInput
+from lorafleet.layout import join
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One server's settings. An unset `ray_address` means a local Ray of our own."""
+
+    host: str
+    port: int  # 0: the one of last time if it is free, else any
+    state_dir: Path
+    artifacts_uri: str
+    cache_uri: str
+    ray_address: str | None = None
+    max_running_runs: int = 1
+    grace_period_s: float = 120.0
+    heartbeat_timeout_s: float = 60.0
+    start_timeout_s: float = 900.0
+
+    @property
+    def database_path(self) -> Path:
+        return self.state_dir / "lorafleet.db"
+
+
+def parse_listen(listen: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT. Raises InvalidInput, and FailedPrecondition off loopback."""
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise InvalidInput(f"--listen: {listen!r} is not HOST:PORT, as 127.0.0.1:7600")
+    if not _loopback(host):
+        told = f"--listen: {host} is not a loopback address, and this version has no TLS and no authenticator: listen on 127.0.0.1"
+        raise FailedPrecondition(told, reason="INSECURE_LISTEN_ADDRESS")
+    return host, int(port)
+
+
+def default_artifacts(state_dir: Path) -> str:
+    """A folder of the state directory."""
+    return f"file://{state_dir / 'artifacts'}"
+
+
+def default_cache(artifacts_uri: str) -> str:
+    """Beside the jobs, in the same store."""
+    return join(artifacts_uri, "cache")
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,223 @@
+"""The store as the control plane uses it: small objects, `s3://` and `file://` through one interface.
+
+Credentials come from the environment, the AWS files or web identity, and appear in no message. The trainer's data path
+is its own (obstore); what both must agree on is `lorafleet.layout`.
+"""
+
+import asyncio
+import os
+import secrets
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, Protocol, TypeVar
+from urllib.parse import unquote
+
+from lorafleet.errors import LorafleetError, Unavailable
+
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 20
+MAX_ATTEMPTS = 4
+
+_Result = TypeVar("_Result")
+
+
+class StoreError(LorafleetError):
+    """The store refuses, for a reason that trying again does not mend. `reason` tells which."""
+
+    reason = "STORE_ERROR"
+
+
+class Backing(Protocol):
+    """One kind of store. Blocks; `Store` calls it from threads. Raises StoreError and Unavailable only."""
+
+    def get(self, uri: str) -> bytes | None: ...
+    def put(self, uri: str, data: bytes) -> None: ...
+    def delete(self, uri: str) -> None: ...
+    def exists(self, uri: str) -> bool: ...
+    def is_empty(self, uri: str) -> bool: ...
+
+
+class Store:
+    """Every store behind one interface; the URI's scheme chooses."""
+
+    def __init__(self) -> None:
+        self._backings: dict[str, Backing] = {"file": FileBacking(), "s3": S3Backing()}
+
+    async def get(self, uri: str) -> bytes | None:
+        """The object's bytes; None when there is no such object."""
+        return await asyncio.to_thread(self._of(uri).get, uri)
+
+    async def put(self, uri: str, data: bytes) -> None:
+        """Writes the object whole, over an older one."""
+        await asyncio.to_thread(self._of(uri).put, uri, data)
+
+    async def delete(self, uri: str) -> None:
+        """Deletes the object, if there is one."""
+        await asyncio.to_thread(self._of(uri).delete, uri)
+
+    async def exists(self, uri: str) -> bool:
+        """Whether there is such an object."""
+        return await asyncio.to_thread(self._of(uri).exists, uri)
+
+    async def is_empty(self, uri: str) -> bool:
+        """Whether nothing lies under the folder `uri`."""
+        return await asyncio.to_thread(self._of(uri).is_empty, uri)
+
+    def _of(self, uri: str) -> Backing:
+        scheme = uri.split("://", 1)[0]
+        if scheme not in self._backings:
+            raise StoreError(f"{uri}: no such kind of store; use s3:// or file://", reason="BAD_URI")
+        return self._backings[scheme]
+
+
+class FileBacking:
+    """`file:///folder`: objects are files."""
+
+    def get(self, uri: str) -> bytes | None:
+        def read() -> bytes | None:
+            try:
+                return file_path(uri).read_bytes()
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                return None
+
+        return _file_call(uri, read)
+
+    def put(self, uri: str, data: bytes) -> None:
+        def write() -> None:
+            path = file_path(uri)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+            temporary.write_bytes(data)
+            temporary.replace(path)  # readers see the old object or the new one, never a part
+
+        _file_call(uri, write)
+
+    def delete(self, uri: str) -> None:
+        _file_call(uri, lambda: file_path(uri).unlink(missing_ok=True))
+
+    def exists(self, uri: str) -> bool:
+        return _file_call(uri, file_path(uri).is_file)
+
+    def is_empty(self, uri: str) -> bool:
+        return _file_call(uri, lambda: not file_path(uri).is_dir() or not any(file_path(uri).iterdir()))
+
+
+def file_path(uri: str) -> Path:
+    """The path that a `file://` URI names."""
+    return Path(unquote(uri.removeprefix("file://")))
+
+
+def _file_call(uri: str, call: Callable[[], _Result]) -> _Result:
+    try:
+        return call()
+    except PermissionError:
+        raise StoreError(f"{uri}: the service's user may not read or write there", reason="ACCESS_DENIED") from None
+    except OSError as error:
+        raise StoreError(f"{uri}: {error.strerror or error}", reason="STORE_ERROR") from None
+
+
+class S3Backing:
+    """`s3://bucket/key`. boto3 is imported on first use: it takes most of a second, and file:// needs none of it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._client: Any = None
+
+    def get(self, uri: str) -> bytes | None:
+        response = self._call(uri, lambda s3, where: s3.get_object(**where))
+        return None if response is None else response["Body"].read()
+
+    def put(self, uri: str, data: bytes) -> None:
+        self._call(uri, lambda s3, where: s3.put_object(**where, Body=data))
+
+    def delete(self, uri: str) -> None:
+        self._call(uri, lambda s3, where: s3.delete_object(**where))
+
+    def exists(self, uri: str) -> bool:
+        return self._call(uri, lambda s3, where: s3.head_object(**where)) is not None
+
+    def is_empty(self, uri: str) -> bool:
+        def first(s3: Any, where: dict[str, str]) -> Any:
+            prefix = f"{where['Key']}/" if where["Key"] else ""
+            return s3.list_objects_v2(Bucket=where["Bucket"], Prefix=prefix, MaxKeys=1)
+
+        return self._call(uri, first)["KeyCount"] == 0
+
+    def _call(self, uri: str, call: Callable[[Any, dict[str, str]], Any]) -> Any:
+        """Calls S3; None when there is no such object."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        try:
+            return call(self._connected(), {"Bucket": bucket, "Key": key.rstrip("/")})
+        except ClientError as error:
+            kind = _kind(error.response)
+            if kind == "missing":
+                return None
+            _refuse(bucket, kind, error.response)
+        except BotoCoreError as error:
+            _unreachable(bucket, error)
+
+    def _connected(self) -> Any:
+        with self._lock:
+            if self._client is None:
+                self._client = _client()
+            return self._client
+
+
+def _client() -> Any:
+    import boto3
+    from botocore.config import Config
+
+    style: Any = os.environ.get("AWS_S3_ADDRESSING_STYLE", "path" if _endpoint() else "auto")
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+        retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},  # exponential back-off with jitter
+        s3={"addressing_style": style},
+        # Stores other than AWS's own refuse the checksum trailers that botocore adds by default.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ("us-east-1" if _endpoint() else None)
+    return boto3.client("s3", endpoint_url=_endpoint(), region_name=region, config=config)
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+
+
+def _kind(response: Any) -> str:
+    code = str(response["Error"].get("Code", ""))
+    status = response["ResponseMetadata"].get("HTTPStatusCode", 0)
+    if code == "NoSuchBucket":
+        return "bucket_missing"
+    if code in {"NoSuchKey", "404", "NotFound"} or status == 404:
+        return "missing"
+    if status in {401, 403}:
+        return "denied"
+    return "busy" if status >= 500 or status == 429 else "other"
+
+
+def _refuse(bucket: str, kind: str, response: Any) -> NoReturn:
+    code = response["Error"].get("Code", "")
+    match kind:
+        case "bucket_missing":
+            raise StoreError(f'bucket "{bucket}" does not exist; create it or correct the URI', reason="BUCKET_MISSING")
+        case "denied":
+            told = f'access to bucket "{bucket}" is denied ({code}); check the AWS credentials of the service and the bucket\'s policy'
+            raise StoreError(told, reason="ACCESS_DENIED")
+        case "busy":
+            raise Unavailable(f'the store of bucket "{bucket}" answers {code}; try again', reason="STORE_UNREACHABLE")
+        case _:
+            raise StoreError(f'the store refuses bucket "{bucket}": {code}', reason="STORE_ERROR")
+
+
+def _unreachable(bucket: str, error: Exception) -> NoReturn:
+    where = _endpoint() or "AWS"
+    if type(error).__name__ in {"NoCredentialsError", "PartialCredentialsError"}:
+        told = f'no AWS credentials for bucket "{bucket}"; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for lorafleet serve'
+        raise StoreError(told, reason="ACCESS_DENIED") from None
+    told = f'the store at {where} does not answer ({type(error).__name__}) for bucket "{bucket}"; check AWS_ENDPOINT_URL and try again'
+    raise Unavailable(told, reason="STORE_UNREACHABLE") from None
