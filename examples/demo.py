@@ -1,0 +1,185 @@
+"""`make demo`: serve, submit a style, watch a LoRA learn it, download it, and draw before and after.
+
+    python -m examples.demo [--store file|minio]
+
+Writes build/demo/before-after.png and build/demo/report.json, and leaves no process behind. Exit code: 0 when the job
+succeeded, 130 after Ctrl-C, else 1.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from PIL import Image
+from rich.console import Console
+
+from examples import demo_store
+from examples.contact_sheet import Row, contact_sheet
+from examples.demo_store import Store
+from examples.processes import ServerDied, Servers
+from examples.restyle import restyle
+from lorafleet import spec_file
+from lorafleet.blobs import blobs_at
+from lorafleet.client import Client
+from lorafleet.download import download
+from lorafleet.errors import LorafleetError
+from lorafleet.layout import JobLayout
+from lorafleet.progress_view import view_on
+from lorafleet.spec import Spec
+from lorafleet.states import label
+from lorafleet.v1 import training_service_pb2 as pb
+
+EXAMPLES = Path(__file__).resolve().parent
+BUILD = EXAMPLES.parent / "build" / "demo"
+BASE_MODEL = EXAMPLES / "models" / "emoji-sd"
+PICTURES = EXAMPLES / "data" / "noto-emoji"
+SPEC = EXAMPLES / "emoji-style.yaml"
+STYLE = "poster-coral"
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parse(arguments)
+    shutil.rmtree(BUILD, ignore_errors=True)
+    BUILD.mkdir(parents=True)
+    try:
+        with Servers(log_dir=BUILD) as servers:
+            return run(options.store, servers)
+    except KeyboardInterrupt:
+        console.print("interrupted; everything that was started has ended")
+        return 130
+    except (LorafleetError, ServerDied, TimeoutError) as error:
+        console.print(f"the demo failed: {error}", style="red", markup=False)
+        return 1
+
+
+def run(store_kind: str, servers: Servers) -> int:
+    """The story of one job."""
+    started = time.monotonic()
+    style = BUILD / "style"
+    console.print(f"1. [bold]restyle[/] {restyle(STYLE, PICTURES, style)} pictures as {STYLE}")
+    store = open_store(store_kind, style, servers)
+
+    address = serve(store, servers)
+    console.print(f"2. [bold]serve[/] on {address}: SQLite, a local Ray, {store.artifacts_uri}")
+
+    spec = spec_file.load(SPEC, [f"base_model.uri={store.base_model_uri}", f"dataset.uri={store.dataset_uri}"])
+    with Client(address) as client:
+        job = client.create(spec, job_id="demo")
+        console.print(f"3. [bold]submit[/] {_short(SPEC)}: accepted as {job.name}")
+        job, pictures_per_second = watch(client, job.name)
+        if job.state != pb.JOB_STATE_SUCCEEDED:
+            show_end_of_log(client, job.name)
+
+    sheet = fetch(job, spec) if job.state == pb.JOB_STATE_SUCCEEDED else None
+    write_report(job, pictures_per_second, sheet)
+    console.print(f"[bold]{label(job)}[/] after {time.monotonic() - started:.0f} s: {_short(sheet) if sheet else job.message}")
+    console.print(f"report: {_short(BUILD / 'report.json')}, server's log: {_short(BUILD / 'server.log')}")
+    return 0 if sheet else 1
+
+
+def open_store(kind: str, style: Path, servers: Servers) -> Store:
+    if kind == "minio":
+        return demo_store.minio_store(BASE_MODEL, style, BUILD, servers)
+    return demo_store.file_store(BASE_MODEL, style, BUILD)
+
+
+def serve(store: Store, servers: Servers) -> str:
+    """Start the control plane on a free port; returns its address."""
+    address_file = BUILD / "address"
+    server = servers.start(
+        "server",
+        [
+            *(sys.executable, "-m", "lorafleet.cli", "serve"),
+            *("--listen", "127.0.0.1:0", "--address-file", str(address_file)),
+            *("--state-dir", str(BUILD / "state"), "--artifacts", store.artifacts_uri),
+        ],
+        store.environment,
+    )
+    return servers.wait_for_file(address_file, server, timeout_s=60)
+
+
+def watch(client: Client, name: str) -> tuple[pb.TrainingJob, float]:
+    """The job once it has ended, and the speed of its training loop."""
+    job, pictures_per_second = client.get(name), 0.0
+    with view_on(console) as show:
+        for job in client.watch(name):
+            show(job)
+            pictures_per_second = job.progress.pictures_per_second or pictures_per_second
+    return job, pictures_per_second
+
+
+def show_end_of_log(client: Client, name: str) -> None:
+    lines = "".join(piece.text for piece in client.logs(name)).splitlines()
+    console.print("\n".join(lines[-40:]), style="dim", markup=False)
+
+
+def fetch(job: pb.TrainingJob, spec: Spec) -> Path:
+    """Download the adapter, and draw its pictures below those of the base: same prompts, same seeds."""
+    folder = BUILD / "adapter"
+    manifest = download(blobs_at(job.artifact.uri), job.artifact.manifest_sha256, folder)
+    console.print(f"4. [bold]download[/] {len(manifest.files)} files, verified, to {_short(folder)}")
+
+    prompts = spec.validation.prompts
+    rows = [
+        Row("base", samples(job, step=0, count=len(prompts))),
+        Row(f"LoRA\nstep {job.progress.step}", samples(job, step=job.progress.step, count=len(prompts))),
+    ]
+    sheet = BUILD / "before-after.png"
+    contact_sheet(prompts, rows).save(sheet)
+    return sheet
+
+
+def samples(job: pb.TrainingJob, step: int, count: int) -> list[Image.Image]:
+    folder = blobs_at(JobLayout(job.output_uri).samples(step))
+    pictures: list[Image.Image] = []
+    for index in range(count):
+        with folder.open(f"{index:03d}.png") as file:
+            pictures.append(Image.open(BytesIO(file.read())).convert("RGB"))
+    return pictures
+
+
+def write_report(job: pb.TrainingJob, pictures_per_second: float, sheet: Path | None) -> None:
+    (BUILD / "report.json").write_text(json.dumps(report(job, pictures_per_second, sheet), indent=2) + "\n")
+
+
+def report(job: pb.TrainingJob, pictures_per_second: float, sheet: Path | None) -> dict[str, Any]:
+    """What there is to know of the run, for whoever checks it."""
+    progress, first_step = job.progress, job.first_step_time
+    return {
+        "job": job.name,
+        "state": label(job),
+        "steps": progress.step,
+        "held_out_loss_base": progress.held_out_loss_base if progress.HasField("held_out_loss_base") else None,
+        "held_out_loss_adapter": progress.held_out_loss if progress.HasField("held_out_loss") else None,
+        "seconds_submit_to_first_step": _seconds_between(job.create_time, first_step) if job.HasField("first_step_time") else None,
+        "pictures_per_second": round(pictures_per_second, 1),
+        "artifact_uri": job.artifact.uri or None,
+        "sheet": str(_short(sheet)) if sheet else None,
+    }
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(EXAMPLES.parent)
+
+
+def _seconds_between(start: Timestamp, end: Timestamp) -> float:
+    return round((end.ToDatetime() - start.ToDatetime()).total_seconds(), 1)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train a style and draw before and after.")
+    parser.add_argument("--store", choices=("file", "minio"), default="file", help="where everything is kept")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

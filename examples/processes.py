@@ -1,0 +1,117 @@
+"""Starts servers for a while, and leaves none of them behind: not after an error, not after Ctrl-C. Knows no lorafleet."""
+
+import os
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+MARK = "LORAFLEET_DEMO_RUN"  # in the environment of everything that is started, however far down and however detached
+GRACE_S = 20.0
+WAYS_OUT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, `kill`, a closed terminal: all leave the same way
+
+
+class ServerDied(Exception):
+    """A server ended although it should not have; the message says where its log is."""
+
+
+class Servers:
+    """The servers started in a `with` block; on the way out they are ended, and whatever they started."""
+
+    def __init__(self, log_dir: Path) -> None:
+        self._log_dir = log_dir
+        self._mark = uuid.uuid4().hex
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Self:
+        self._handlers = {number: signal.signal(number, _interrupt) for number in WAYS_OUT}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number in WAYS_OUT:  # a second Ctrl-C must not stop the cleaning
+            signal.signal(number, signal.SIG_IGN)
+        try:
+            for server in reversed(self._started):
+                server.terminate()
+                _wait(server, GRACE_S)
+            end_all(self._marked())
+        finally:
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
+
+    def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """Start a server; its output goes to NAME.log. In a session of its own: Ctrl-C reaches this process alone."""
+        with (self._log_dir / f"{name}.log").open("wb") as log:
+            server = subprocess.Popen(
+                command,
+                env={**os.environ, **environment, MARK: self._mark},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._started.append(server)
+        return server
+
+    def wait_for_file(self, path: Path, server: subprocess.Popen[bytes], timeout_s: float) -> str:
+        """What a server writes to `path` once it is ready. Raises ServerDied."""
+        deadline = time.monotonic() + timeout_s
+        while not (path.is_file() and path.read_text().strip()):
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise ServerDied(f"a server ended before it was ready, or took too long; see the logs in {self._log_dir}")
+            time.sleep(0.05)
+        return path.read_text().strip()
+
+    def _marked(self) -> list[psutil.Process]:
+        """Everything that carries the mark, and its children: a process that renames itself may lose its environment."""
+        marked = {process for process in psutil.process_iter() if _environment(process).get(MARK) == self._mark}
+        return [*marked, *(child for process in marked for child in _children(process) if child not in marked)]
+
+
+def end_all(processes: Sequence[psutil.Process]) -> None:
+    """SIGTERM, and after a while SIGKILL."""
+    for process in processes:
+        _signal(process, signal.SIGTERM)
+    _, stubborn = psutil.wait_procs(processes, timeout=GRACE_S)
+    for process in stubborn:
+        _signal(process, signal.SIGKILL)
+    psutil.wait_procs(stubborn, timeout=GRACE_S)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _wait(server: subprocess.Popen[bytes], timeout_s: float) -> None:
+    try:
+        server.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except (psutil.Error, OSError):
+        return {}
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+def _signal(process: psutil.Process, number: int) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.Error:
+        return
