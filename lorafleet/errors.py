@@ -3,6 +3,7 @@
 LorafleetError
 ├── InvalidInput            INVALID_ARGUMENT: the caller must change the request
 │   └── InvalidSpec         the spec breaks rules; `violations` names every one by field path
+├── Unauthenticated         who calls is not known: no token, or one that is not good
 ├── NotFound                the named thing does not exist, or is not the caller's
 ├── AlreadyExists           the name, or the request id with another body, is taken
 ├── FailedPrecondition      the thing is in a state that does not allow this
@@ -59,6 +60,12 @@ class InvalidSpec(InvalidInput):
     def __init__(self, violations: Sequence[Violation]) -> None:
         count = f"{len(violations)} problem{'s' if len(violations) != 1 else ''} in the spec"
         super().__init__("\n".join([count, *(f"  {violation}" for violation in violations)]), violations=violations)
+
+
+class Unauthenticated(LorafleetError):
+    """No token, or one that is not good."""
+
+    reason = "UNAUTHENTICATED"
 
 
 class NotFound(LorafleetError):

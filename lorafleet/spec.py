@@ -6,13 +6,11 @@ store or the model (does the bucket exist, does a target module match) are check
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from lorafleet.errors import InvalidSpec, Violation
 
@@ -31,6 +29,22 @@ def _check_uri(uri: str) -> str:
             "uri", "{uri} has '..', '.', '//', '%', '?', '#', a backslash or a control character in its path", {"uri": repr(uri)}
         )
     return uri.rstrip("/")
+
+
+def _check_module(name: str) -> str:
+    if not _MODULE_NAME.fullmatch(name):
+        raise PydanticCustomError("module", "{name} is no module name", {"name": repr(name)})
+    return name
+
+
+def _check_label(key: str) -> str:
+    if not _LABEL_KEY.fullmatch(key):
+        raise PydanticCustomError("label", "a key is 1 to 63 of a-z, 0-9, '_', '.', '-', and starts with a letter")
+    return key
+
+
+ModuleName = Annotated[str, AfterValidator(_check_module)]
+LabelKey = Annotated[str, AfterValidator(_check_label)]
 
 
 class _Part(BaseModel):
@@ -71,21 +85,13 @@ class AdapterSpec(_Part):
     rank: Annotated[int, Field(ge=1, le=512)] = 16
     alpha: Annotated[float, Field(gt=0)] | None = None  # unset: rank
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: Annotated[tuple[str, ...], Field(min_length=1, max_length=64, strict=False)] = (
+    target_modules: Annotated[tuple[ModuleName, ...], Field(min_length=1, max_length=64, strict=False)] = (
         "to_q",
         "to_k",
         "to_v",
         "to_out.0",
     )
     text_encoder: bool = False
-
-    @field_validator("target_modules")
-    @classmethod
-    def _module_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if not _MODULE_NAME.fullmatch(name):
-                raise PydanticCustomError("module", "{name} is no module name", {"name": repr(name)})
-        return names
 
 
 class OptimizationSpec(_Part):
@@ -109,16 +115,6 @@ class OptimizationSpec(_Part):
     caption_dropout: Annotated[float, Field(ge=0, le=1)] = 0.0
     noise_offset: Annotated[float, Field(ge=0, le=1)] = 0.0
 
-    @model_validator(mode="after")
-    def _warmup_fits(self) -> Self:
-        if self.lr_warmup_steps > self.max_steps:
-            raise PydanticCustomError(
-                "lr_warmup_steps",
-                "{warmup} warm-up steps do not fit into {steps} max_steps",
-                {"warmup": self.lr_warmup_steps, "steps": self.max_steps, "field": "lr_warmup_steps"},
-            )
-        return self
-
 
 class ClusterSpec(_Part):
     """The workers a run asks for."""
@@ -129,12 +125,6 @@ class ClusterSpec(_Part):
     memory_gib_per_worker: Annotated[float, Field(gt=0)] | None = None
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
     offload: Literal["none", "cpu"] = "none"
-
-    @model_validator(mode="after")
-    def _offload_needs_zero(self) -> Self:
-        if self.offload == "cpu" and self.zero_stage == 0:
-            raise PydanticCustomError("offload", '"cpu" needs zero_stage 1, 2 or 3', {"field": "offload"})
-        return self
 
 
 class ValidationSpec(_Part):
@@ -172,26 +162,12 @@ class Spec(_Part):
     validation: ValidationSpec = ValidationSpec()
     checkpointing: CheckpointingSpec = CheckpointingSpec()
     output: OutputSpec = OutputSpec()
-    labels: dict[str, Annotated[str, Field(max_length=255)]] = {}
-
-    @field_validator("labels")
-    @classmethod
-    def _label_keys(cls, labels: dict[str, str]) -> dict[str, str]:
-        if len(labels) > MAX_LABELS:
-            raise PydanticCustomError("labels", "{count} labels; at most {most}", {"count": len(labels), "most": MAX_LABELS})
-        for key in labels:
-            if not _LABEL_KEY.fullmatch(key):
-                raise PydanticCustomError(
-                    "labels", "key {key} is not 1 to 63 of a-z, 0-9, '_', '.', '-', starting with a letter", {"key": repr(key)}
-                )
-        return labels
+    labels: Annotated[dict[LabelKey, Annotated[str, Field(max_length=255)]], Field(max_length=MAX_LABELS)] = {}
 
     @model_validator(mode="after")
-    def _fp16_needs_gpu(self) -> Self:
-        if self.training.precision == "fp16" and not self.cluster.gpus_per_worker:
-            raise PydanticCustomError(
-                "precision", '"fp16" needs gpus_per_worker of 1 or more; on CPU use "fp32" or "bf16"', {"field": "training.precision"}
-            )
+    def _keeps_the_rules(self) -> Self:
+        if broken := list(_broken_rules(self.model_dump(), broken=())):
+            raise ValidationError.from_exception_data("Spec", [_line_error(*rule) for rule in broken])
         return self
 
     @property
@@ -200,40 +176,89 @@ class Spec(_Part):
         return self.training.micro_batch_size * self.training.gradient_accumulation_steps * self.cluster.num_workers
 
 
+# Rules over several fields.
+
+Location = tuple[int | str, ...]  # ("training", "max_steps"), as pydantic writes it
+
+
+class _Rule(NamedTuple):
+    """A rule over several fields; what breaks it is reported at the first of them."""
+
+    fields: tuple[tuple[str, str], ...]  # (section, name)
+    complaint: Callable[..., str | None]
+
+
+def _warmup_fits(warmup: int, max_steps: int) -> str | None:
+    return f"{warmup} warm-up steps do not fit into {max_steps} max_steps" if warmup > max_steps else None
+
+
+def _offload_needs_zero(offload: str, zero_stage: int) -> str | None:
+    return '"cpu" needs cluster.zero_stage 1, 2 or 3' if offload == "cpu" and zero_stage == 0 else None
+
+
+def _fp16_needs_gpu(precision: str, gpus: float) -> str | None:
+    if precision == "fp16" and gpus == 0:
+        return '"fp16" needs cluster.gpus_per_worker of 1 or more; on CPU use "fp32" or "bf16"'
+    return None
+
+
+_RULES = (
+    _Rule((("training", "lr_warmup_steps"), ("training", "max_steps")), _warmup_fits),
+    _Rule((("cluster", "offload"), ("cluster", "zero_stage")), _offload_needs_zero),
+    _Rule((("training", "precision"), ("cluster", "gpus_per_worker")), _fp16_needs_gpu),
+)
+
+
+def _broken_rules(fields: Mapping[str, Any], broken: Collection[Location]) -> Iterator[tuple[Location, str]]:
+    """Where and how `fields` break a rule.
+
+    Asked of plain values because pydantic validates a whole only once its parts are good, and a user wants to hear
+    everything at once. A rule over a field that is `broken` by itself has nothing to add.
+    """
+    for rule in _RULES:
+        if any(field[: len(location)] == location for field in rule.fields for location in broken):
+            continue
+        if complaint := rule.complaint(*(_value_at(fields, *field) for field in rule.fields)):
+            yield rule.fields[0], complaint
+
+
+def _value_at(fields: Mapping[str, Any], section: str, name: str) -> Any:
+    default = getattr(Spec.model_fields[section].default, name)
+    return fields.get(section, {}).get(name, default)
+
+
+def _line_error(location: Location, complaint: str) -> InitErrorDetails:
+    return InitErrorDetails(type=PydanticCustomError("rule", "{complaint}", {"complaint": complaint}), loc=location, input=None)
+
+
+# From plain values.
+
+
 def parse(fields: Mapping[str, Any]) -> Spec:
     """A spec from plain values. Raises InvalidSpec with every violation, each with its field path."""
     try:
         return Spec.model_validate(fields)
     except ValidationError as error:
-        raise InvalidSpec([_violation(details) for details in error.errors()]) from None
+        found = error.errors()
+    violations = [_violation(details) for details in found if not _is_consequence(details, found)]
+    rules = _broken_rules(fields, broken=[details["loc"] for details in found])
+    raise InvalidSpec([*violations, *(Violation(field=_path(location), message=complaint) for location, complaint in rules)])
 
 
-def load_yaml(path: Path) -> Spec:
-    """A spec from a YAML file. Raises InvalidSpec; a broken YAML is a violation that names the line."""
-    return parse(read_yaml_mapping(path))
-
-
-def read_yaml_mapping(path: Path) -> Mapping[str, Any]:
-    """The mapping in a YAML file. Raises InvalidSpec when it cannot be read, is no YAML or no mapping."""
-    try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSpec([Violation(field=str(path), message=f"cannot be read: {error}")]) from None
-    except yaml.YAMLError as error:
-        raise InvalidSpec([Violation(field=str(path), message=f"is no YAML: {error}")]) from None
-    if not isinstance(fields, dict):
-        raise InvalidSpec([Violation(field=str(path), message="holds no mapping; a spec starts with base_model: and dataset:")])
-    return fields
+def _is_consequence(details: ErrorDetails, found: Sequence[ErrorDetails]) -> bool:
+    """True for a list that is called too short only because its items are bad."""
+    location = details["loc"]
+    return any(other["loc"][: len(location)] == location != other["loc"] for other in found)
 
 
 def _violation(details: ErrorDetails) -> Violation:
     location = details["loc"]
-    if relative := details.get("ctx", {}).get("field"):
-        location = (*location, relative)
+    if location[-1:] == ("[key]",):  # pydantic's mark of a mapping's key, beside the key itself
+        location = location[:-1]
     return Violation(field=_path(location), message=_message(details))
 
 
-def _path(location: tuple[int | str, ...]) -> str:
+def _path(location: Location) -> str:
     path = ""
     for part in location:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
@@ -244,7 +269,7 @@ def _message(details: ErrorDetails) -> str:
     match details["type"]:
         case "extra_forbidden":
             name = str(details["loc"][-1])
-            close = difflib.get_close_matches(name, known_fields(details["loc"][:-1]), n=1)
+            close = difflib.get_close_matches(name, _known_fields(details["loc"][:-1]), n=1)
             return "unknown field" + (f"; close: {close[0]}" if close else "")
         case "missing":
             return "is required"
@@ -256,12 +281,17 @@ def _message(details: ErrorDetails) -> str:
             return message
 
 
-def known_fields(location: tuple[int | str, ...]) -> Iterator[str]:
+def _known_fields(location: Location) -> list[str]:
     """Names of the fields that the part of the spec at `location` has."""
     model: type[BaseModel] = Spec
     for part in location:
         field = model.model_fields.get(str(part))
         if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
-            return iter(())
+            return []
         model = field.annotation
-    return iter(model.model_fields)
+    return list(model.model_fields)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of spec files, for editors: docs/spec.schema.json."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Spec.model_json_schema()}

@@ -5,8 +5,8 @@ An unset proto field is left out, so that the spec's own default fills it in.
 
 from typing import Any
 
+from google.protobuf import json_format
 from google.protobuf.message import Message
-from pydantic import BaseModel
 
 from lorafleet import spec
 from lorafleet.v1 import spec_pb2
@@ -14,43 +14,26 @@ from lorafleet.v1 import spec_pb2
 
 def from_proto(message: spec_pb2.TrainingSpec) -> spec.Spec:
     """The spec that a message carries. Raises InvalidSpec with every violation."""
-    return spec.parse(_fields(message))
+    return spec.parse(fields(message))
 
 
 def to_proto(value: spec.Spec) -> spec_pb2.TrainingSpec:
     """The message of a spec, with every default filled in."""
-    message = spec_pb2.TrainingSpec()
-    _fill(message, value)
-    return message
+    return json_format.ParseDict(value.model_dump(mode="json", exclude_none=True), spec_pb2.TrainingSpec())
 
 
-def _fields(message: Message) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
+def fields(message: Message) -> dict[str, Any]:
+    """The fields that are set, as plain values: what a spec file would hold."""
+    plain: dict[str, Any] = {}
     for descriptor, value in message.ListFields():
         if isinstance(value, Message):
-            fields[descriptor.name] = _fields(value)
+            plain[descriptor.name] = fields(value)
         elif descriptor.is_repeated:
-            fields[descriptor.name] = dict(value) if _is_map(descriptor) else list(value)
+            plain[descriptor.name] = dict(value) if _is_map(descriptor) else list(value)
         else:
-            fields[descriptor.name] = value
-    return fields
+            plain[descriptor.name] = value
+    return plain
 
 
 def _is_map(descriptor: Any) -> bool:
     return descriptor.message_type is not None and descriptor.message_type.GetOptions().map_entry
-
-
-def _fill(message: Message, value: BaseModel) -> None:
-    for name in type(value).model_fields:
-        match getattr(value, name):
-            case None:
-                continue
-            case BaseModel() as part:
-                getattr(message, name).SetInParent()
-                _fill(getattr(message, name), part)
-            case tuple() as items:
-                getattr(message, name).extend(items)
-            case dict() as items:
-                getattr(message, name).update(items)
-            case scalar:
-                setattr(message, name, scalar)

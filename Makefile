@@ -1,0 +1,69 @@
+# The verbs of this repository; `make` lists them. CI runs `make check` and `make test` (.ci/run).
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+STORE ?= file
+PEER ?=
+TESTS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help
+help: ## List the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: venv
+venv: $(READY) ## Make .venv with everything pinned by constraints.txt
+
+$(READY): pyproject.toml constraints.txt scripts/setup-venv.sh
+	scripts/setup-venv.sh $(VENV)
+	@touch $@
+
+.PHONY: demo
+demo: $(READY) $(if $(filter minio,$(STORE)),minio) ## Train a style and draw before-after.png (STORE=file or minio)
+	$(BIN)/python -m examples.demo --store $(STORE)
+
+.PHONY: test
+test: $(READY) minio ## Run the tests (TESTS=path for some of them)
+	$(BIN)/pytest $(TESTS)
+
+.PHONY: check
+check: $(READY) ## Format, lint, types, import rules, protos, schema, chart, shell scripts
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check.sh
+
+.PHONY: format
+format: $(READY) ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: protos
+protos: $(READY) ## Generate lorafleet/v1 from protos/
+	$(BIN)/buf lint
+	scripts/generate-protos.sh $(BIN)/python .
+
+.PHONY: schema
+schema: $(READY) ## Write docs/spec.schema.json from lorafleet/spec.py
+	$(BIN)/lorafleet schema > docs/spec.schema.json
+
+.PHONY: constraints
+constraints: $(READY) ## Pin the newest versions that pyproject.toml allows
+	$(BIN)/uv pip compile -q --upgrade --all-extras --python-version 3.11 --no-annotate --no-header \
+	    --no-emit-index-url pyproject.toml --output-file constraints.txt
+
+.PHONY: bench-single
+bench-single: $(READY) ## Measure against diffusers' script (PEER=path/to/train_text_to_image_lora.py)
+	@test -f "$(PEER)" || { echo 'PEER=path/to/train_text_to_image_lora.py is needed: the example script of diffusers'; exit 2; }
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[service,trainer,bench]'
+	$(BIN)/python -m bench.single "$(PEER)"
+
+.PHONY: minio
+minio: ## Find MinIO, or build it into .tools/bin (some minutes, once)
+	@scripts/get-minio.sh
+
+.PHONY: clean
+clean: ## Remove what was built; .venv and .tools stay
+	rm -rf build .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,90 @@
+"""Reads what lies under a file:// or s3:// folder, for the SDK. Knows nothing of jobs.
+
+The trainer has its own, faster way (obstore); here boto3 is enough, and only needed for s3://.
+"""
+
+import os
+from collections.abc import Generator
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+from typing import IO, Any, Protocol, cast
+
+from lorafleet.errors import LorafleetError, NotFound, Unavailable
+
+
+class Blobs(Protocol):
+    """A folder of files that can be read."""
+
+    def open(self, path: str) -> AbstractContextManager[IO[bytes]]:
+        """A context manager of the file's bytes as a stream. Raises NotFound."""
+        ...
+
+
+def blobs_at(uri: str) -> Blobs:
+    """The folder at a URI. Raises LorafleetError when it cannot be read from here."""
+    if uri.startswith("file://"):
+        return LocalBlobs(Path(uri.removeprefix("file://")))
+    if uri.startswith("s3://"):
+        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        return S3Blobs(bucket, prefix.strip("/"))
+    raise LorafleetError(f"{uri} is neither file:// nor s3://", reason="UNKNOWN_STORE")
+
+
+class LocalBlobs:
+    """A folder of this machine."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @contextmanager
+    def open(self, path: str) -> Generator[IO[bytes]]:
+        try:
+            file = (self._root / path).open("rb")
+        except FileNotFoundError:
+            raise NotFound(f"{self._root / path} does not exist on this machine") from None
+        except OSError as error:
+            raise LorafleetError(f"{self._root / path} cannot be read: {error.strerror}", reason="STORE") from None
+        with file:
+            yield file
+
+
+class S3Blobs:
+    """A prefix of a bucket. Credentials, region and endpoint are the usual ones of the AWS tools."""
+
+    def __init__(self, bucket: str, prefix: str) -> None:
+        self._bucket = bucket
+        self._prefix = prefix
+        self._client = _s3_client()
+
+    @contextmanager
+    def open(self, path: str) -> Generator[IO[bytes]]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        key = f"{self._prefix}/{path}" if self._prefix else path
+        try:
+            body = self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
+            with closing(body):
+                yield body
+        except ClientError as error:
+            raise _refused(f"s3://{self._bucket}/{key}", cast(Any, error).response["Error"]) from None
+        except BotoCoreError as error:
+            raise Unavailable(f"s3://{self._bucket}/{key}: {error}", reason="STORE") from None
+
+
+def _s3_client() -> Any:
+    try:
+        import boto3
+        from botocore.config import Config
+    except ImportError:
+        raise LorafleetError("reading s3:// needs boto3: pip install 'lorafleet[s3]'", reason="NOT_INSTALLED") from None
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    style = os.environ.get("LORAFLEET_S3_ADDRESSING_STYLE") or ("path" if endpoint else "auto")
+    config = cast(Any, Config)(retries={"mode": "standard"}, connect_timeout=5, read_timeout=60, s3={"addressing_style": style})
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return cast(Any, boto3).client("s3", config=config, region_name=region)
+
+
+def _refused(uri: str, error: dict[str, str]) -> LorafleetError:
+    if error.get("Code") in {"NoSuchKey", "NoSuchBucket", "404"}:
+        return NotFound(f"{uri} does not exist")
+    return LorafleetError(f"{uri}: {error.get('Code')}: {error.get('Message')}", reason="STORE")

@@ -1,0 +1,79 @@
+"""The command line: finds the commands, and turns every outcome into a message and an exit code. Knows no gRPC."""
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from lorafleet import __version__
+from lorafleet.commands import ExitCode, complain, download, extensions, jobs, logs, specs, submit, watch
+from lorafleet.errors import InvalidInput, LorafleetError
+
+EPILOG = """
+Exit codes: 0 done, and every job that was waited for succeeded | 1 error | 2 wrong usage or invalid spec
+| 3 a job failed | 4 a job was cancelled | 130 Ctrl-C: jobs go on
+"""
+
+
+class Commands(TyperGroup):
+    """Our commands, and those that other packages register. Errors end here: one line each, no traceback."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*extensions.names(), *super().list_commands(ctx)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return super().get_command(ctx, cmd_name) or extensions.find(cmd_name)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InvalidInput as error:
+            complain(str(error))
+            raise typer.Exit(ExitCode.INVALID) from None
+        except (LorafleetError, OSError) as error:
+            complain(str(error))
+            raise typer.Exit(ExitCode.ERROR) from None
+        except KeyboardInterrupt:
+            complain("interrupted")
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="Train Stable Diffusion LoRAs on a fleet: submit a spec, watch it train, download the adapter.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,  # locals may hold credentials
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lorafleet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False) -> None:
+    """The options of `lorafleet` itself."""
+
+
+app.command("submit")(submit.submit)
+app.command("list")(jobs.list_jobs)
+app.command("get")(jobs.get)
+app.command("watch")(watch.watch)
+app.command("logs")(logs.logs)
+app.command("cancel")(jobs.cancel)
+app.command("download")(download.download)
+app.command("validate")(specs.validate)
+app.command("schema")(specs.schema)
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

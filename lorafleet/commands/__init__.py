@@ -1,0 +1,79 @@
+"""What the commands share: their options, their exit codes, and how they speak. Imports nothing slow."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lorafleet.client import Client
+    from lorafleet.errors import LorafleetError
+
+
+class ExitCode(IntEnum):
+    """How a command ended, for scripts."""
+
+    SUCCEEDED = 0
+    ERROR = 1
+    INVALID = 2
+    JOB_FAILED = 3
+    JOB_CANCELLED = 4
+    INTERRUPTED = 130
+
+
+class Format(StrEnum):
+    """What `-o` takes."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+Server = Annotated[str, typer.Option("--server", envvar="LORAFLEET_SERVER", help="The control plane's host:port.")]
+Tenant = Annotated[str, typer.Option("--tenant", envvar="LORAFLEET_TENANT", help="Act for this tenant.")]
+Output = Annotated[Format, typer.Option("--output", "-o", help="How to print the result.")]
+Job = Annotated[str, typer.Argument(metavar="JOB", help="Job id, or tenants/TENANT/jobs/JOB.", show_default=False)]
+
+
+def connect(server: str, tenant: str) -> Client:
+    """A client that says on stderr when it has to wait for the server."""
+    from lorafleet.client import Client
+    from lorafleet.retry import Patience
+
+    return Client(server, tenant=tenant, patience=Patience(told=_told_once()))
+
+
+def _told_once() -> Callable[[LorafleetError, float], None]:
+    told: set[str] = set()
+
+    def tell(error: LorafleetError, left_s: float) -> None:
+        if error.message not in told:
+            told.add(error.message)
+            typer.secho(f"{error.message}; trying again for {left_s:.0f} s", err=True, fg="yellow")
+
+    return tell
+
+
+def complain(message: str) -> None:
+    typer.secho(message, err=True, fg="red")
+
+
+def stderr_console() -> Console:
+    """For progress and remarks: results alone go to stdout."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def stdout_console() -> Console:
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160  # a pipe has no width to fit into
+    return Console(highlight=False, width=width)

@@ -1,0 +1,41 @@
+"""`lorafleet submit`."""
+
+from typing import Annotated
+
+import typer
+
+from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
+from lorafleet.commands import Format, Output, Server, Tenant, connect, stderr_console
+from lorafleet.commands.specs import File, Overrides
+
+
+def submit(
+    file: File,
+    overrides: Overrides = [],  # noqa: B006 - typer reads it, nobody writes
+    job_id: Annotated[str, typer.Option("--job-id", help="The job's id; without it the server chooses one.")] = "",
+    request_id: Annotated[str, typer.Option("--request-id", help="A UUID that makes it safe to run this command again.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Let the server check everything, and submit nothing.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Watch until it has ended; Ctrl-C stops watching, not the job.")] = False,
+    output: Output = Format.TABLE,
+    server: Server = DEFAULT_SERVER,
+    tenant: Tenant = DEFAULT_TENANT,
+) -> None:
+    """Submit a training spec. Once this returns the job is safe."""
+    from lorafleet import spec_file
+    from lorafleet.commands.printing import print_job
+    from lorafleet.commands.watch import follow_to_the_end
+    from lorafleet.states import job_id as id_of
+
+    spec = spec_file.load(file, overrides)
+    with connect(server, tenant) as client:
+        job = client.create(spec, job_id=job_id, request_id=request_id, validate_only=dry_run)
+        if dry_run:
+            stderr_console().print(f"{file} would be accepted", markup=False)
+            return
+        stderr_console().print(f"accepted as {job.name}", markup=False)
+        if wait:
+            follow_to_the_end(client, [job.name], output)
+            return
+    print_job(job, output)
+    if output is Format.TABLE:
+        stderr_console().print(f"lorafleet watch {id_of(job)} shows it train", markup=False)

@@ -1,0 +1,142 @@
+"""Jobs as text: JSON and YAML for programs, tables for people. Pure but for the console it is given."""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import yaml
+from google.protobuf import json_format
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from lorafleet import spec_proto
+from lorafleet.states import job_id, label
+from lorafleet.v1 import training_service_pb2 as pb
+
+_COLOURS = {
+    pb.JOB_STATE_SUCCEEDED: "green",
+    pb.JOB_STATE_FAILED: "red",
+    pb.JOB_STATE_CANCELLED: "yellow",
+    pb.JOB_STATE_RUNNING: "cyan",
+}
+
+
+def as_json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def as_yaml(value: Any) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip("\n")
+
+
+def plain(job: pb.TrainingJob) -> dict[str, Any]:
+    """The job by the proto's names. Its spec is written as spec files are, so that it can be submitted again."""
+    fields = json_format.MessageToDict(job, preserving_proto_field_name=True)
+    if job.HasField("spec"):
+        fields["spec"] = spec_proto.fields(job.spec)
+    return fields
+
+
+def table_of(jobs: Iterable[pb.TrainingJob], now: datetime) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("JOB", "STATE", "PHASE"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("STEP", "LOSS", "HELD-OUT", "PICTURES/S", "AGE"):
+        table.add_column(heading, no_wrap=True, justify="right")
+    table.add_column("MESSAGE", overflow="ellipsis", no_wrap=True)
+    for job in jobs:
+        table.add_row(job_id(job), state(job), job.progress.phase, *_numbers(job), age(job.create_time, now), Text(job.message))
+    return table
+
+
+def _numbers(job: pb.TrainingJob) -> tuple[str, str, str, str]:
+    return steps(job), loss(job), held_out(job), speed(job)
+
+
+def details_of(job: pb.TrainingJob) -> RenderableType:
+    """One job, a line for each thing that is known of it."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for heading, value in _details(job):
+        if value:
+            table.add_row(heading, value)
+    return table
+
+
+def _details(job: pb.TrainingJob) -> Sequence[tuple[str, str | Text]]:
+    return [
+        ("name", job.name),
+        ("state", state(job)),
+        ("reason", job.reason),
+        ("message", Text(job.message)),
+        ("phase", job.progress.phase),
+        ("step", steps(job)),
+        ("loss", loss(job)),
+        ("held-out loss", held_out(job)),
+        ("pictures/s", speed(job)),
+        ("corrupt pictures", str(job.progress.num_corrupt_pictures or "")),
+        ("attempts", "\n".join(_attempt(attempt) for attempt in job.attempts)),
+        ("output", job.output_uri),
+        ("artifact", job.artifact.uri),
+        ("created", when(job.create_time)),
+        ("first step", when(job.first_step_time)),
+        ("ended", when(job.end_time)),
+    ]
+
+
+def _attempt(attempt: pb.Attempt) -> str:
+    resumed = f", resumed from step {attempt.resumed_from_step}" if attempt.resumed_from_step else ""
+    ended = f", {attempt.reason} {attempt.message}" if attempt.reason else ""
+    return f"{attempt.number}: {attempt.run}{resumed}{ended}"
+
+
+def ending(job: pb.TrainingJob) -> Text:
+    """How a job ended, and where to look next."""
+    known = [state(job), Text(held_out(job)), Text(job.message), Text(job.artifact.uri)]
+    return Text("  ").join([Text(job_id(job), style="bold"), *(part for part in known if part)])
+
+
+def state(job: pb.TrainingJob) -> Text:
+    return Text(label(job), style=_COLOURS.get(job.state, ""))
+
+
+def steps(job: pb.TrainingJob) -> str:
+    return f"{job.progress.step}/{job.progress.max_steps}" if job.progress.max_steps else ""
+
+
+def loss(job: pb.TrainingJob) -> str:
+    return f"{job.progress.loss:.4f}" if job.progress.step else ""
+
+
+def held_out(job: pb.TrainingJob) -> str:
+    """`0.3312 → 0.0874 (-74%)`: the base's, then the newest once there is another."""
+    progress = job.progress
+    if not progress.HasField("held_out_loss_base"):
+        return ""
+    base = progress.held_out_loss_base
+    if not progress.HasField("held_out_loss") or not base or progress.held_out_loss == base:
+        return f"{base:.4f}"
+    return f"{base:.4f} → {progress.held_out_loss:.4f} ({progress.held_out_loss / base - 1:+.0%})"
+
+
+def speed(job: pb.TrainingJob) -> str:
+    return f"{job.progress.pictures_per_second:.1f}" if job.progress.pictures_per_second else ""
+
+
+def when(time: Timestamp) -> str:
+    return time.ToDatetime(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if time.seconds else ""
+
+
+def age(time: Timestamp, now: datetime) -> str:
+    """`42s`, `3m`, `5h`, `2d`: as kubectl writes it."""
+    if not time.seconds:
+        return ""
+    seconds = max(0, int((now - time.ToDatetime(UTC)).total_seconds()))
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"

@@ -1,0 +1,77 @@
+"""Specs on disk: YAML files, and single fields set over them. Every mistake is a violation, like those of the spec itself."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from lorafleet import spec
+from lorafleet.errors import InvalidSpec, Violation
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> spec.Spec:
+    """The spec in a YAML file, with `training.max_steps=200` and the like set over it. Raises InvalidSpec."""
+    fields = read(path)
+    for override in overrides:
+        fields = set_field(fields, override)
+    return spec.parse(fields)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises InvalidSpec when it cannot be read, is no YAML or no mapping."""
+    try:
+        fields = _load_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise _invalid(str(path), f"cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise _invalid(str(path), f"is no YAML: {error}") from None
+    if not isinstance(fields, dict):
+        raise _invalid(str(path), "holds no mapping; a spec starts with base_model: and dataset:")
+    return cast(dict[str, Any], fields)
+
+
+def set_field(fields: Mapping[str, Any], override: str) -> dict[str, Any]:
+    """`fields` with `path=value` set; the value is YAML, so that 8 is a number and [a, b] a list. Raises InvalidSpec."""
+    path, equals, text = override.partition("=")
+    if not equals or not all(path.split(".")):
+        raise _invalid(override, "is not path=value, such as training.max_steps=200")
+    try:
+        value = _load_yaml(text)
+    except yaml.YAMLError as error:
+        raise _invalid(path, f"value is no YAML: {error}") from None
+    return _with(fields, path.split("."), value, override)
+
+
+def _with(fields: Mapping[str, Any], path: Sequence[str], value: Any, override: str) -> dict[str, Any]:
+    first, *rest = path
+    if not rest:
+        return {**fields, first: value}
+    inner = fields.get(first) or dict[str, Any]()
+    if not isinstance(inner, dict):
+        raise _invalid(override, f"{first} is no mapping, so nothing can be set in it")
+    return {**fields, first: _with(cast(dict[str, Any], inner), rest, value, override)}
+
+
+def _load_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-4 as text and lets the second of two equal keys win; here it is a number, and a mistake."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        for key, _ in reversed(node.value):
+            if names.count(key.value) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_FLOAT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
+cast(Any, _Loader).add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
+
+
+def _invalid(field: str, message: str) -> InvalidSpec:
+    return InvalidSpec([Violation(field=field, message=message)])

@@ -1,0 +1,94 @@
+"""A control plane made of answers given in advance, on real gRPC over loopback."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+from google.protobuf.any_pb2 import Any as Packed
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from lorafleet.v1 import training_service_pb2 as pb
+from lorafleet.v1.training_service_pb2_grpc import TrainingServiceServicer, add_TrainingServiceServicer_to_server
+
+Answer = Any  # a message, a list of messages to stream, or a Refusal; in a list, a Refusal ends the stream
+
+
+class Refusal(Exception):
+    """A google.rpc.Status with ErrorInfo and BadRequest, as the control plane sends it."""
+
+    def __init__(self, code: int, message: str, reason: str = "", violations: dict[str, str] | None = None) -> None:
+        details = []
+        if reason:
+            details.append(_packed(error_details_pb2.ErrorInfo(reason=reason, domain="lorafleet")))
+        if violations:
+            broken = [error_details_pb2.BadRequest.FieldViolation(field=path, description=text) for path, text in violations.items()]
+            details.append(_packed(error_details_pb2.BadRequest(field_violations=broken)))
+        self.status = rpc_status.to_status(status_pb2.Status(code=code, message=message, details=details))
+
+
+AWAY = Refusal(code_pb2.UNAVAILABLE, "restarting")
+
+
+class FakeServer(TrainingServiceServicer):
+    """Answers each method's calls from its script, in order; the last answer is repeated. Remembers every request."""
+
+    def __init__(self) -> None:
+        self.scripts: dict[str, list[Answer | Callable[[Any], Answer]]] = {}
+        self.requests: list[Any] = []
+        self._server = grpc.server(ThreadPoolExecutor(4))
+        add_TrainingServiceServicer_to_server(self, self._server)
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop(None).wait()
+
+    def answers(self, method: str, *script: Answer | Callable[[Any], Answer]) -> None:
+        self.scripts[method] = list(script)
+
+    def _next(self, method: str, request: Any) -> Answer:
+        copy = type(request)()
+        copy.CopyFrom(request)
+        self.requests.append(copy)
+        script = self.scripts[method]
+        answer = script.pop(0) if len(script) > 1 else script[0]
+        return answer(request) if callable(answer) else answer
+
+    def _one(self, method: str, request: Any, context: grpc.ServicerContext) -> Any:
+        answer = self._next(method, request)
+        if isinstance(answer, Refusal):
+            context.abort_with_status(answer.status)
+        return answer
+
+    def _many(self, method: str, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        answer = self._next(method, request)
+        for item in answer if isinstance(answer, list) else [answer]:
+            if isinstance(item, Refusal):
+                context.abort_with_status(item.status)
+            yield item
+
+    def CreateTrainingJob(self, request: pb.CreateTrainingJobRequest, context: grpc.ServicerContext) -> pb.TrainingJob:
+        return self._one("create", request, context)
+
+    def GetTrainingJob(self, request: pb.GetTrainingJobRequest, context: grpc.ServicerContext) -> pb.TrainingJob:
+        return self._one("get", request, context)
+
+    def ListTrainingJobs(self, request: pb.ListTrainingJobsRequest, context: grpc.ServicerContext) -> pb.ListTrainingJobsResponse:
+        return self._one("list", request, context)
+
+    def CancelTrainingJob(self, request: pb.CancelTrainingJobRequest, context: grpc.ServicerContext) -> pb.TrainingJob:
+        return self._one("cancel", request, context)
+
+    def WatchTrainingJobs(self, request: pb.WatchTrainingJobsRequest, context: grpc.ServicerContext) -> Iterator[Any]:
+        return self._many("watch", request, context)
+
+    def StreamTrainingJobLogs(self, request: pb.StreamTrainingJobLogsRequest, context: grpc.ServicerContext) -> Iterator[Any]:
+        return self._many("logs", request, context)
+
+
+def _packed(message: Any) -> Packed:
+    packed = Packed()
+    packed.Pack(message)
+    return packed

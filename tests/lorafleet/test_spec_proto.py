@@ -1,0 +1,61 @@
+"""The spec on the wire and on disk is the same spec."""
+
+from typing import Any
+
+import pytest
+import yaml
+from google.protobuf.descriptor import Descriptor
+from hypothesis import given
+from pydantic import BaseModel
+
+from lorafleet import spec, spec_proto
+from lorafleet.errors import InvalidSpec
+from lorafleet.v1 import spec_pb2
+from tests.lorafleet.specs import GOOD_FIELDS
+
+
+@given(GOOD_FIELDS)
+def test_spec_survives_the_wire(fields: dict[str, Any]) -> None:
+    parsed = spec.parse(fields)
+    assert spec_proto.from_proto(spec_proto.to_proto(parsed)) == parsed
+    sent = spec_pb2.TrainingSpec.FromString(spec_proto.to_proto(parsed).SerializeToString())
+    assert spec_proto.from_proto(sent) == parsed
+
+
+@given(GOOD_FIELDS)
+def test_spec_survives_yaml(fields: dict[str, Any]) -> None:
+    parsed = spec.parse(fields)
+    assert spec.parse(yaml.safe_load(yaml.safe_dump(parsed.model_dump(mode="json", exclude_none=True)))) == parsed
+
+
+@given(GOOD_FIELDS)
+def test_what_a_message_holds_is_a_spec_file(fields: dict[str, Any]) -> None:
+    parsed = spec.parse(fields)
+    assert spec.parse(spec_proto.fields(spec_proto.to_proto(parsed))) == parsed
+
+
+def test_unset_field_takes_the_default_and_zero_does_not() -> None:
+    message = spec_pb2.TrainingSpec(base_model={"uri": "file:///b"}, dataset={"uri": "file:///d"})
+    assert spec_proto.from_proto(message).adapter.rank == 16
+    message.adapter.rank = 0
+    with pytest.raises(InvalidSpec, match=r"adapter\.rank"):
+        spec_proto.from_proto(message)
+
+
+def test_proto_has_the_fields_of_the_spec_and_no_others() -> None:
+    assert proto_fields(spec_pb2.TrainingSpec.DESCRIPTOR) == model_fields(spec.Spec)
+
+
+def proto_fields(message: Descriptor) -> dict[str, Any]:
+    return {field.name: proto_fields(field.message_type) if is_part(field) else None for field in message.fields}
+
+
+def is_part(field: Any) -> bool:
+    return field.message_type is not None and not field.message_type.GetOptions().map_entry
+
+
+def model_fields(model: type[BaseModel]) -> dict[str, Any]:
+    def inner(annotation: Any) -> Any:
+        return model_fields(annotation) if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+    return {name: inner(field.annotation) for name, field in model.model_fields.items()}

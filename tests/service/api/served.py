@@ -1,0 +1,26 @@
+"""The API as tests call it."""
+
+import asyncio
+from dataclasses import dataclass
+
+import grpc.aio
+
+from lorafleet import spec_proto
+from lorafleet.v1 import report_service_pb2_grpc
+from lorafleet.v1 import training_service_pb2 as pb
+from lorafleet.v1 import training_service_pb2_grpc as rpc
+from tests.service.world import World
+
+
+@dataclass
+class Api:
+    channel: grpc.aio.Channel
+    jobs: rpc.TrainingServiceStub
+    reports: report_service_pb2_grpc.ReportServiceStub
+    stopping: asyncio.Event
+    world: World
+
+    def request(self, **fields) -> pb.CreateTrainingJobRequest:
+        """A good request, with some fields changed."""
+        job = pb.TrainingJob(spec=spec_proto.to_proto(self.world.spec()))
+        return pb.CreateTrainingJobRequest(**{"parent": "tenants/acme", "training_job": job, **fields})

@@ -1,0 +1,122 @@
+"""Bad input has a code, a reason and a hint; nothing inside leaks out."""
+
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from lorafleet.v1 import report_service_pb2 as rpb
+from lorafleet.v1 import training_service_pb2 as pb
+from tests.service.api.refusals import refusal
+from tests.service.api.served import Api
+from tests.service.world import succeeded
+
+JOB = "tenants/acme/jobs/none"
+
+
+async def all_of(stream) -> list:
+    return [event async for event in stream]
+
+
+@pytest.mark.parametrize("parent", ["", "acme", "tenants/", "tenants/ACME", "tenants/a/b", "tenants/../x", "tenants/" + "a" * 41])
+async def test_a_bad_parent(api: Api, parent: str):
+    for call in (
+        api.jobs.CreateTrainingJob(api.request(parent=parent)),
+        api.jobs.ListTrainingJobs(pb.ListTrainingJobsRequest(parent=parent)),
+        all_of(api.jobs.WatchTrainingJobs(pb.WatchTrainingJobsRequest(parent=parent))),
+    ):
+        answer = await refusal(call)
+        assert (answer.code, list(answer.fields)) == ("INVALID_ARGUMENT", ["parent"])
+
+
+@pytest.mark.parametrize("name", ["", "jobs/x", "tenants/acme/jobs/", "tenants/acme/jobs/A", f"{JOB}/more"])
+async def test_a_bad_name(api: Api, name: str):
+    for call in (
+        api.jobs.GetTrainingJob(pb.GetTrainingJobRequest(name=name)),
+        api.jobs.CancelTrainingJob(pb.CancelTrainingJobRequest(name=name)),
+        all_of(api.jobs.StreamTrainingJobLogs(pb.StreamTrainingJobLogsRequest(name=name))),
+    ):
+        answer = await refusal(call)
+        assert (answer.code, list(answer.fields)) == ("INVALID_ARGUMENT", ["name"])
+
+
+@pytest.mark.parametrize("fields", [{"training_job_id": "Mine"}, {"training_job_id": "a" * 41}, {"request_id": "no-uuid"}])
+async def test_a_bad_id(api: Api, fields: dict[str, str]):
+    answer = await refusal(api.jobs.CreateTrainingJob(api.request(**fields)))
+    assert (answer.code, list(answer.fields)) == ("INVALID_ARGUMENT", list(fields))
+
+
+async def test_an_unknown_job(api: Api):
+    for call in (
+        api.jobs.GetTrainingJob(pb.GetTrainingJobRequest(name=JOB)),
+        api.jobs.CancelTrainingJob(pb.CancelTrainingJobRequest(name=JOB)),
+        all_of(api.jobs.StreamTrainingJobLogs(pb.StreamTrainingJobLogsRequest(name=JOB))),
+        all_of(api.jobs.WatchTrainingJobs(pb.WatchTrainingJobsRequest(parent="tenants/acme", name=JOB))),
+    ):
+        answer = await refusal(call)
+        assert (answer.code, answer.reason) == ("NOT_FOUND", "JOB_NOT_FOUND")
+
+
+async def test_another_tenants_job_is_not_there(api: Api):
+    job = await api.jobs.CreateTrainingJob(api.request(training_job_id="mine"))
+    answer = await refusal(api.jobs.GetTrainingJob(pb.GetTrainingJobRequest(name=job.name.replace("acme", "other"))))
+    assert answer.code == "NOT_FOUND"
+
+
+async def test_cancel_of_a_finished_job(api: Api):
+    name, run = await api.world.running()
+    await api.world.report(run, succeeded())
+    answer = await refusal(api.jobs.CancelTrainingJob(pb.CancelTrainingJobRequest(name=str(name))))
+    assert (answer.code, answer.reason) == ("FAILED_PRECONDITION", "JOB_FINISHED")
+
+
+async def test_cancel_of_a_cancelled_job_answers_the_job(api: Api):
+    job = await api.jobs.CreateTrainingJob(api.request())
+    for _ in range(2):
+        cancelled = await api.jobs.CancelTrainingJob(pb.CancelTrainingJobRequest(name=job.name))
+        assert cancelled.state == pb.JOB_STATE_CANCELLED
+
+
+async def test_reports_need_the_token_of_their_run(api: Api):
+    _, run = await api.world.started()
+    request = rpb.ReportRequest(run=run, source="driver")
+    for metadata in ((), (("authorization", "Bearer wrong"),), (("authorization", f"Bearer {api.world.backend.tokens[run]}x"),)):
+        answer = await refusal(api.reports.Report(request, metadata=metadata))
+        assert (answer.code, answer.reason) == ("UNAUTHENTICATED", "BAD_RUN_TOKEN")
+    good = (("authorization", f"Bearer {api.world.backend.tokens[run]}"),)
+    assert (await api.reports.Report(request, metadata=good)).next_report_s == 2
+
+
+async def test_a_stale_attempt_is_told_so(api: Api):
+    _, run = await api.world.running()
+    api.world.backend.end(run)
+    api.world.clock.advance(5)
+    await api.world.settle()
+    metadata = (("authorization", f"Bearer {api.world.backend.tokens[run]}"),)
+    answer = await refusal(api.reports.Report(rpb.ReportRequest(run=run, source="driver"), metadata=metadata))
+    assert (answer.code, answer.reason) == ("FAILED_PRECONDITION", "STALE_ATTEMPT")
+
+
+async def test_a_bug_leaks_nothing_but_a_number(api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    async def put(uri: str, data: bytes) -> None:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(api.world.tools.store, "put", put)
+    answer = await refusal(api.jobs.CreateTrainingJob(api.request()))
+    assert (answer.code, answer.reason) == ("INTERNAL", "INTERNAL")
+    assert "secret" not in answer.message
+    number = answer.message.split()[2].rstrip(";")
+    assert number in caplog.text
+    assert "secret detail" in caplog.text
+
+
+async def test_health_and_reflection_tell_of_every_service(api: Api):
+    health = health_pb2_grpc.HealthStub(api.channel)
+    for service in ("", "lorafleet.v1.TrainingService", "lorafleet.v1.ReportService"):
+        assert (await health.Check(health_pb2.HealthCheckRequest(service=service))).status == health_pb2.HealthCheckResponse.SERVING
+    with pytest.raises(grpc.aio.AioRpcError):
+        await health.Check(health_pb2.HealthCheckRequest(service="unknown"))
+    reflection = reflection_pb2_grpc.ServerReflectionStub(api.channel)
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    [answer] = [answer async for answer in reflection.ServerReflectionInfo(iter([request]))]
+    assert {"lorafleet.v1.TrainingService", "lorafleet.v1.ReportService"} <= {one.name for one in answer.list_services_response.service}

@@ -1,0 +1,54 @@
+"""Ray's Jobs API as Ray 2.60 behaves, in memory, behind httpx's transport: the facts that ray_jobs.py stands on."""
+
+import json
+from dataclasses import dataclass, field
+
+import httpx
+
+TOKEN = "ray-token"
+
+
+@dataclass
+class FakeRay:
+    session: str = "session-1"
+    away: bool = False
+    jobs: dict[str, dict] = field(default_factory=dict)
+    submissions: list[dict] = field(default_factory=list)
+    requests: list[httpx.Request] = field(default_factory=list)
+
+    def transport(self) -> httpx.MockTransport:
+        return httpx.MockTransport(self.answer)
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        if self.away:
+            raise httpx.ConnectError("refused", request=request)
+        if request.headers.get("authorization") != f"Bearer {TOKEN}":
+            return httpx.Response(401, text="Unauthorized: Missing authentication token")
+        if request.url.path == "/api/version":
+            return httpx.Response(200, json={"version": "4", "ray_version": "2.60.0", "session_name": self.session})
+        return self._jobs(request)
+
+    def _jobs(self, request: httpx.Request) -> httpx.Response:
+        _, _, _, run_id, *verb = request.url.path.split("/")
+        if request.method == "POST" and not run_id:
+            return self._submit(json.loads(request.content))
+        if run_id not in self.jobs:
+            return httpx.Response(404, text=f"Job {run_id} does not exist")
+        if verb == ["stop"]:
+            self.jobs[run_id]["status"] = "STOPPED"
+            return httpx.Response(200, json={"stopped": True})
+        if verb == ["logs"]:
+            return httpx.Response(200, json={"logs": "a line\n"})
+        return httpx.Response(200, json=self.jobs[run_id])
+
+    def _submit(self, body: dict) -> httpx.Response:
+        run_id = body["submission_id"]
+        if run_id in self.jobs:  # seen: a duplicate is a traceback with HTTP 500
+            return httpx.Response(500, text=f"ValueError: Job with submission_id {run_id} already exists.")
+        self.submissions.append(body)
+        self.jobs[run_id] = {"status": "PENDING", "message": "", "driver_exit_code": None}
+        return httpx.Response(200, json={"job_id": run_id, "submission_id": run_id})
+
+    def replace_head(self) -> None:
+        self.session, self.jobs = "session-2", {}

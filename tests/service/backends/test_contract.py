@@ -1,0 +1,96 @@
+"""Every backend keeps the same contract: idempotent calls, and an absence that is for ever."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from lorafleet.errors import Unavailable
+from service.backends.base import Alive, Backend, RunRef, RunRequest
+from service.backends.fake import FakeBackend
+from service.backends.ray_jobs import JoinedRay, RayJobs
+from service.control.attempts import Gone
+from tests.service.backends.fake_ray import TOKEN, FakeRay
+
+RUN = RunRequest(run_id="run-1", manifest_uri="s3://b/run.json", token="secret-token")
+
+
+@dataclass
+class Seam:
+    backend: Backend
+    num_launched: Callable[[], int]
+    end: Callable[[], None]
+    go_away: Callable[[], None]
+
+
+@pytest.fixture(params=["fake", "ray_jobs"])
+async def seam(request: pytest.FixtureRequest) -> AsyncIterator[Seam]:
+    if request.param == "fake":
+        fake = FakeBackend(written={"run-1": b"a line\n"})
+        yield Seam(fake, lambda: len(fake.launches), lambda: fake.end("run-1"), lambda: setattr(fake, "reachable", False))
+        return
+    ray = FakeRay()
+    backend = joined(ray)
+    end = lambda: ray.jobs["run-1"].update(status="FAILED", driver_exit_code=1, message="x")  # noqa: E731
+    yield Seam(backend, lambda: len(ray.submissions), end, lambda: setattr(ray, "away", True))
+    await backend.close()
+
+
+def joined(ray: FakeRay, token: str = TOKEN) -> RayJobs:
+    def client() -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=ray.transport())
+
+    return RayJobs(JoinedRay("http://ray:8265/", token, client()), client())
+
+
+async def test_a_launched_run_is_alive(seam: Seam):
+    handle = await seam.backend.launch(RUN)
+    assert await seam.backend.observe(RunRef(run_id="run-1", handle=handle)) == Alive()
+
+
+async def test_a_repeated_launch_finds_the_first(seam: Seam):
+    assert await seam.backend.launch(RUN) == await seam.backend.launch(RUN)
+    assert seam.num_launched() == 1
+
+
+async def test_a_launch_after_the_end_starts_nothing(seam: Seam):
+    handle = await seam.backend.launch(RUN)
+    seam.end()
+    assert await seam.backend.launch(RUN) == handle
+    assert seam.num_launched() == 1
+    assert isinstance(await seam.backend.observe(RunRef(run_id="run-1", handle=handle)), Gone)
+
+
+async def test_a_run_whose_handle_was_lost_is_found(seam: Seam):
+    await seam.backend.launch(RUN)
+    assert await seam.backend.observe(RunRef(run_id="run-1", handle=None)) == Alive()
+
+
+async def test_an_unknown_run_is_gone(seam: Seam):
+    assert isinstance(await seam.backend.observe(RunRef(run_id="run-2", handle=None)), Gone)
+
+
+async def test_a_stopped_run_is_gone_and_may_be_stopped_again(seam: Seam):
+    ref = RunRef(run_id="run-1", handle=await seam.backend.launch(RUN))
+    await seam.backend.stop(ref)
+    await seam.backend.stop(ref)
+    assert isinstance(await seam.backend.observe(ref), Gone)
+
+
+async def test_stopping_an_unknown_run_is_harmless(seam: Seam):
+    await seam.backend.stop(RunRef(run_id="run-2", handle=None))
+
+
+async def test_logs_are_bytes_and_empty_for_an_unknown_run(seam: Seam):
+    handle = await seam.backend.launch(RUN)
+    assert await seam.backend.logs(RunRef(run_id="run-1", handle=handle)) == b"a line\n"
+    assert await seam.backend.logs(RunRef(run_id="run-2", handle=handle)) == b""
+
+
+async def test_a_backend_that_is_away_says_so_and_nothing_else(seam: Seam):
+    ref = RunRef(run_id="run-1", handle=await seam.backend.launch(RUN))
+    seam.go_away()
+    for call in (seam.backend.launch(RUN), seam.backend.observe(ref), seam.backend.stop(ref), seam.backend.logs(ref)):
+        with pytest.raises(Unavailable):
+            await call

@@ -1,0 +1,120 @@
+"""The state machine keeps its table, whatever happens in whatever order."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lorafleet.errors import FailedPrecondition
+from service.control import lifecycle
+from service.control.attempts import Gone, RetryPolicy, run_gone
+from service.control.lifecycle import FINISHED, IN_A_RUN, MOVES, Artifact, Ending, IllegalMove, Job, JobState, Outcome
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ARTIFACT = Artifact(uri="s3://b/adapter", manifest_sha256="ab" * 32)
+POLICY = RetryPolicy()
+
+endings = st.builds(
+    Ending,
+    outcome=st.sampled_from(Outcome),
+    reason=st.sampled_from(["", "NAN_LOSS"]),
+    retryable=st.booleans(),
+    artifact=st.just(ARTIFACT),
+)
+gones = st.builds(Gone, reason=st.sampled_from(["RUN_LOST", "RAY_HEAD_GONE", "RAY_STOPPED"]))
+
+
+def _happens(job: Job, event: str, ending: Ending | None, gone: Gone, artifact: Artifact | None) -> Job:
+    """One event, where the loops and the API would let it happen."""
+    match event:
+        case "admit" if job.state is JobState.QUEUED:
+            return lifecycle.admit(job)
+        case "launched":
+            return lifecycle.launched(job)
+        case "trained" if job.state in IN_A_RUN:
+            return lifecycle.trained(job, NOW)
+        case "ended" if job.state in IN_A_RUN and ending is not None:
+            return lifecycle.style_ended(job, ending, NOW)
+        case "gone" if job.state in IN_A_RUN:
+            return run_gone(job, ending, gone, artifact, NOW, POLICY)
+        case "cancel" if job.state not in {JobState.SUCCEEDED, JobState.FAILED}:
+            return lifecycle.cancel(job, NOW)
+    return job
+
+
+steps = st.tuples(
+    st.sampled_from(["admit", "launched", "trained", "ended", "gone", "cancel"]),
+    st.none() | endings,
+    gones,
+    st.none() | st.just(ARTIFACT),
+)
+
+
+@given(st.lists(steps, max_size=40))
+def test_any_history_keeps_the_table(history):
+    job = Job()
+    for event, ending, gone, artifact in history:
+        after = _happens(job, event, ending, gone, artifact)
+        if job.state in FINISHED:
+            assert after == job, "a finished job never changes"
+        assert after.attempt - job.attempt == (1 if event == "admit" and job.state is JobState.QUEUED else 0)
+        assert (after.end_time is not None) == (after.state in FINISHED)
+        assert (after.artifact is not None) == (after.state is JobState.SUCCEEDED)
+        assert after.failures <= POLICY.max_attempts
+        assert not (after.state is JobState.STOPPING and not after.cancel_requested)
+        assert not (after.cancel_requested and after.state is JobState.QUEUED), "a cancelled job is never tried again"
+        job = after
+
+
+def test_a_move_that_the_table_has_not_is_a_bug():
+    for state, moves in MOVES.items():
+        for to in set(JobState) - moves:
+            with pytest.raises(IllegalMove):
+                lifecycle.move(Job(state=state), to)
+
+
+def test_every_state_can_end():
+    for state in set(JobState) - FINISHED:
+        reachable, frontier = set(), {state}
+        while frontier:
+            reachable |= frontier
+            frontier = {to for one in frontier for to in MOVES[one]} - reachable
+        assert reachable & FINISHED, state
+
+
+def test_the_first_training_step_makes_it_run_and_is_remembered():
+    job = lifecycle.trained(lifecycle.launched(lifecycle.admit(Job())), NOW)
+    assert (job.state, job.first_step_time) == (JobState.RUNNING, NOW)
+    assert lifecycle.trained(job, NOW + timedelta(seconds=9)).first_step_time == NOW
+
+
+def test_cancel_of_a_queued_job_is_its_end():
+    job = lifecycle.cancel(Job(), NOW)
+    assert (job.state, job.end_time) == (JobState.CANCELLED, NOW)
+
+
+def test_cancel_again_is_harmless():
+    job = lifecycle.cancel(lifecycle.admit(Job()), NOW)
+    assert job.state is JobState.STOPPING
+    assert lifecycle.cancel(job, NOW) == job
+    ended = lifecycle.cancel(Job(), NOW)
+    assert lifecycle.cancel(ended, NOW + timedelta(seconds=1)) == ended
+
+
+@pytest.mark.parametrize("state", [JobState.SUCCEEDED, JobState.FAILED])
+def test_cancel_of_a_finished_job_is_refused(state):
+    with pytest.raises(FailedPrecondition) as refused:
+        lifecycle.cancel(Job(state=state), NOW)
+    assert refused.value.reason == "JOB_FINISHED"
+
+
+def test_what_was_finished_before_the_cancel_arrived_stays_finished():
+    stopping = lifecycle.cancel(Job(state=JobState.RUNNING), NOW)
+    job = lifecycle.style_ended(stopping, Ending(outcome=Outcome.SUCCEEDED, artifact=ARTIFACT), NOW)
+    assert (job.state, job.artifact) == (JobState.SUCCEEDED, ARTIFACT)
+
+
+def test_a_stop_that_nobody_asked_for_does_not_end_the_job():
+    running = Job(state=JobState.RUNNING, attempt=1)
+    assert lifecycle.style_ended(running, Ending(outcome=Outcome.STOPPED), NOW) == running

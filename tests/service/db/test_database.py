@@ -1,0 +1,89 @@
+"""The schema is what the models say, transactions are whole, and the event log loses nothing."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, text
+
+from service.db import events, jobs, migrate
+from service.db.database import Database
+from service.db.models import Base, RunRow
+from tests.service.world import World, progress
+
+
+def test_the_migrated_schema_is_the_models(empty_database: Path):
+    engine = create_engine(f"sqlite:///{empty_database}")
+    with engine.connect() as connection:
+        differences = compare_metadata(MigrationContext.configure(connection, opts={"compare_type": False}), Base.metadata)
+    engine.dispose()
+    assert differences == []
+
+
+def test_head_is_the_newest_migration():
+    assert ScriptDirectory(str(Path(migrate.__file__).parent / "migrations")).get_current_head() == migrate.HEAD
+
+
+def test_upgrading_again_changes_nothing(empty_database: Path):
+    before = empty_database.read_bytes()
+    migrate.upgrade(empty_database)
+    assert empty_database.read_bytes() == before
+
+
+async def test_a_transaction_that_raises_leaves_nothing(world: World):
+    async def half() -> None:
+        async with world.tools.db.transaction() as tx:
+            tx.session.add(RunRow(id="run-1", state="PENDING", create_time=tx.now, due_at=tx.now))
+            await tx.session.flush()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await half()
+    async with world.tools.db.snapshot() as tx:
+        assert await tx.session.scalar(text("SELECT count(*) FROM runs")) == 0
+
+
+async def test_the_database_writes_ahead_and_knows_its_references(db: Database):
+    async with db.snapshot() as tx:
+        assert await tx.session.scalar(text("PRAGMA journal_mode")) == "wal"
+        assert await tx.session.scalar(text("PRAGMA foreign_keys")) == 1
+
+
+async def test_events_are_numbered_without_holes_in_commit_order(world: World):
+    names = [await world.submit(f"job-{place}") for place in range(5)]
+    await asyncio.gather(*(world.jobs.cancel(name) for name in names))
+    async with world.tools.db.snapshot() as tx:
+        found = await events.after(tx, 0, limit=100)
+    assert [event.seq for event, _ in found] == list(range(1, 11))
+
+
+async def test_one_transaction_is_one_event_of_a_job(world: World):
+    _, run = await world.started()
+    async with world.tools.db.snapshot() as tx:
+        before = (await events.service(tx)).last_seq
+    await world.report(run, progress(1), progress(2), progress(3))
+    async with world.tools.db.snapshot() as tx:
+        assert (await events.service(tx)).last_seq == before + 1
+
+
+async def test_compaction_forgets_old_events_alone(world: World):
+    await world.submit("old")
+    world.clock.advance(100)
+    await world.submit("new")
+    async with world.tools.db.transaction() as tx:
+        assert await events.compact(tx, tx.now) == 1
+    async with world.tools.db.snapshot() as tx:
+        assert [job.job_id for _, job in await events.after(tx, 0, limit=10)] == ["new"]
+        assert (await events.service(tx)).floor_seq == 1
+
+
+async def test_saving_an_unchanged_job_tells_nobody(world: World):
+    name = await world.submit()
+    async with world.tools.db.transaction() as tx:
+        row = await jobs.by_name(tx, name.tenant, name.job_id)
+        assert row is not None
+        assert not jobs.save(tx, row, jobs.value(row))
+        assert not tx.touched

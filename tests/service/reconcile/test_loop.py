@@ -1,0 +1,42 @@
+"""A loop works while there is work, waits when there is none, survives what its step raises, and stops when told."""
+
+import asyncio
+
+from service.bell import Bell
+from service.reconcile.loop import Loop, run
+
+
+async def test_a_ring_wakes_the_loop(tmp_path):
+    bell, stopping, steps = Bell(), asyncio.Event(), asyncio.Queue[int]()
+
+    async def step() -> bool:
+        steps.put_nowait(1)
+        return False
+
+    task = asyncio.create_task(run(Loop(name="test", step=step, every_s=3600), bell, stopping))
+    async with asyncio.timeout(5):
+        await steps.get()
+        await asyncio.sleep(0)  # the loop reaches its wait
+        bell.ring()
+        await steps.get()
+        stopping.set()
+        bell.ring()
+        await task
+
+
+async def test_a_step_that_raises_is_tried_again(caplog):
+    bell, stopping = Bell(), asyncio.Event()
+    calls = 0
+
+    async def step() -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise RuntimeError("a bug")
+        stopping.set()
+        return False
+
+    async with asyncio.timeout(5):
+        await run(Loop(name="test", step=step, every_s=0.001), bell, stopping)
+    assert calls == 2
+    assert "loop test failed" in caplog.text

@@ -1,0 +1,120 @@
+"""Reports are applied once, in order, from the run that has the job now, and from nobody else."""
+
+import pytest
+
+from lorafleet.errors import FailedPrecondition, InvalidInput, Unauthenticated
+from lorafleet.v1 import report_service_pb2 as rpb
+from lorafleet.v1 import training_service_pb2 as pb
+from tests.service.world import World, failed, progress, succeeded
+
+
+def numbered(event: rpb.RunEvent, sequence: int) -> rpb.RunEvent:
+    event.sequence = sequence
+    return event
+
+
+async def apply(world: World, run: str, *happened: rpb.RunEvent, token: str | None = None) -> rpb.ReportResponse:
+    request = rpb.ReportRequest(run=run, source="driver", events=happened)
+    return await world.reports.apply(world.backend.tokens[run] if token is None else token, request)
+
+
+async def test_the_first_training_step_makes_the_job_run(world: World):
+    name, run = await world.started()
+    await world.report(run, progress(0, phase="preparing"))
+    assert await world.state(name) == "STARTING"
+    await world.report(run, progress(0))
+    assert await world.state(name) == "STARTING"
+    await world.report(run, progress(1, loss=0.5))
+    job = await world.job(name)
+    assert (job.state, job.progress.loss) == (pb.JOB_STATE_RUNNING, 0.5)
+    assert job.HasField("first_step_time")
+
+
+async def test_a_repeated_report_changes_nothing(world: World):
+    name, run = await world.started()
+    first = await apply(world, run, numbered(progress(1), 1), numbered(progress(2), 2))
+    before = await world.job(name)
+    again = await apply(world, run, numbered(progress(1), 1), numbered(progress(2), 2))
+    assert (first.acked_sequence, again.acked_sequence) == (2, 2)
+    assert (await world.job(name)).etag == before.etag
+
+
+async def test_sources_count_by_themselves(world: World):
+    name, run = await world.started()
+    await apply(world, run, numbered(progress(1), 7))
+    request = rpb.ReportRequest(run=run, source="worker-0", events=[numbered(progress(9), 1)])
+    answer = await world.reports.apply(world.backend.tokens[run], request)
+    assert answer.acked_sequence == 1
+    assert (await world.job(name)).progress.step == 9
+
+
+async def test_what_newer_progress_leaves_out_is_kept(world: World):
+    name, run = await world.running()
+    await world.report(run, progress(5, held_out_loss=0.3, checkpoint_step=5), progress(6))
+    job = await world.job(name)
+    assert (job.progress.step, job.progress.held_out_loss, job.progress.checkpoint_step) == (6, 0.3, 5)
+
+
+@pytest.mark.parametrize("token", ["", "nonsense", "run-0.00"])
+async def test_a_wrong_token_is_refused(world: World, token: str):
+    _, run = await world.started()
+    with pytest.raises(Unauthenticated):
+        await apply(world, run, token=token)
+
+
+async def test_the_token_of_another_run_is_refused(world: World):
+    _, first = await world.started()
+    world.backend.end(first)
+    world.clock.advance(60)
+    await world.settle()
+    world.clock.advance(60)
+    await world.settle()
+    second = world.backend.launches[-1]
+    assert second != first
+    with pytest.raises(Unauthenticated):
+        await apply(world, second, token=world.backend.tokens[first])
+
+
+async def test_a_run_that_was_replaced_is_refused(world: World):
+    name, run = await world.running()
+    world.backend.end(run)
+    world.clock.advance(60)
+    await world.settle()
+    with pytest.raises(FailedPrecondition) as refused:
+        await world.report(run, succeeded())
+    assert refused.value.reason == "STALE_ATTEMPT"
+    assert await world.state(name) == "QUEUED"
+
+
+async def test_the_first_word_about_the_end_counts(world: World):
+    name, run = await world.running()
+    await world.report(run, failed("NAN_LOSS", retryable=False))
+    await world.report(run, succeeded())
+    job = await world.job(name)
+    assert (job.state, job.reason) == (pb.JOB_STATE_FAILED, "NAN_LOSS")
+    assert not job.HasField("artifact")
+
+
+async def test_progress_after_the_end_is_acknowledged_and_ignored(world: World):
+    name, run = await world.running()
+    await world.report(run, succeeded())
+    before = await world.job(name)
+    answer = await world.report(run, progress(99))
+    assert answer.acked_sequence == 3
+    assert (await world.job(name)).etag == before.etag
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        rpb.RunEvent(sequence=9, job="tenants/acme/jobs/other", progress=pb.Progress(step=1)),
+        rpb.RunEvent(sequence=9, ended=rpb.StyleEnded()),
+        rpb.RunEvent(sequence=9, ended=rpb.StyleEnded(outcome=rpb.STYLE_OUTCOME_SUCCEEDED)),
+    ],
+)
+async def test_a_senseless_event_is_refused_whole(world: World, event: rpb.RunEvent):
+    name, run = await world.running()
+    before = await world.job(name)
+    with pytest.raises(InvalidInput):
+        await apply(world, run, event)
+    assert (await world.job(name)).etag == before.etag

@@ -1,0 +1,78 @@
+"""`lorafleet serve` as a process: what it imports, what it refuses, how it ends."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+
+from lorafleet.errors import FailedPrecondition, InvalidInput
+from lorafleet.v1 import training_service_pb2 as pb
+from lorafleet.v1 import training_service_pb2_grpc as rpc
+from service.settings import parse_listen
+from tests.service.serving import REPOSITORY, command, served
+
+NOWHERE = ("--ray-address", "http://127.0.0.1:1")  # joins a Ray that is not there: starts none
+
+
+def failed(state_dir: Path, *options: str) -> str:
+    """What a server that refuses to start says."""
+    ran = subprocess.run(
+        command(state_dir, *NOWHERE, *options),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+    assert ran.returncode == 1, ran
+    assert "Traceback" not in ran.stderr
+    return ran.stderr
+
+
+def test_it_never_imports_torch_or_ray():
+    program = "import sys, service.server, service.command; print(sorted({'torch', 'ray', 'boto3', 'alembic'} & set(sys.modules)))"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True, cwd=REPOSITORY)
+    assert ran.stdout.strip() == "[]"
+
+
+def test_it_serves_remembers_its_port_and_stops_in_good_order(tmp_path: Path):
+    with served(tmp_path, *NOWHERE) as first:
+        with grpc.insecure_channel(first.address) as channel:
+            assert not rpc.TrainingServiceStub(channel).ListTrainingJobs(pb.ListTrainingJobsRequest(parent="tenants/acme")).training_jobs
+        assert f"lorafleet is listening on {first.address}" in first.log.read_text()
+        assert first.stop() == 0
+    with served(tmp_path, *NOWHERE) as second:
+        assert second.address == first.address, "runs that outlived the first report there"
+
+
+def test_one_server_for_one_state_directory_and_one_port(tmp_path: Path):
+    with served(tmp_path / "one", *NOWHERE) as first:
+        assert "another lorafleet serve works in" in failed(tmp_path / "one")
+        told = failed(tmp_path / "two", "--listen", first.address)
+        assert f"port {first.address.split(':')[1]} of 127.0.0.1 is taken" in told
+
+
+def test_off_loopback_it_refuses_to_start(tmp_path: Path):
+    told = failed(tmp_path, "--listen", "0.0.0.0:7600")
+    assert "is not a loopback address" in told
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:1", "[::]:1", "192.0.2.1:7600", "example.com:7600"])
+def test_only_loopback_is_safe_without_tls(listen: str):
+    with pytest.raises(FailedPrecondition):
+        parse_listen(listen)
+
+
+@pytest.mark.parametrize("listen", ["", "7600", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:70000", ":7600"])
+def test_what_is_no_address_is_refused(listen: str):
+    with pytest.raises(InvalidInput):
+        parse_listen(listen)
+
+
+@pytest.mark.parametrize(("listen", "host"), [("127.0.0.1:0", "127.0.0.1"), ("[::1]:7600", "::1"), ("localhost:7600", "localhost")])
+def test_loopback_addresses(listen: str, host: str):
+    assert parse_listen(listen)[0] == host

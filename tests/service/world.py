@@ -1,0 +1,130 @@
+"""What tests of the control plane do, in their own words: submit, run the loops, report as a driver would, look."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lorafleet import layout, spec
+from lorafleet.v1 import report_service_pb2 as rpb
+from lorafleet.v1 import training_service_pb2 as pb
+from service.backends.fake import FakeBackend
+from service.clock import FakeClock
+from service.db import events
+from service.db.database import Database
+from service.jobs import Jobs, NewJob
+from service.names import JobName, parse_job
+from service.reconcile.admit import admit_once
+from service.reconcile.copy_logs import copy_log_once
+from service.reconcile.launch import launch_once
+from service.reconcile.observe import observe_once
+from service.reconcile.stop import notice_silence_once, stop_once
+from service.reconcile.tools import Places, Tools
+from service.reports import Reports
+from service.storage import Store
+from service.tokens import RunTokens
+
+
+@dataclass
+class World:
+    tools: Tools
+    backend: FakeBackend
+    clock: FakeClock
+    folder: Path
+    jobs: Jobs
+    reports: Reports
+    sequences: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    async def create(cls, db: Database, backend: FakeBackend, clock: FakeClock, folder: Path) -> "World":
+        async with db.snapshot() as tx:
+            tokens = RunTokens((await events.service(tx)).run_token_key)
+        (folder / "base").mkdir()
+        (folder / "base" / "model_index.json").write_text("{}")
+        (folder / "pictures").mkdir()
+        (folder / "pictures" / "a.png").write_bytes(b"png")
+        artifacts = f"file://{folder}/artifacts"
+        places = Places(
+            artifacts_uri=artifacts, cache_uri=f"{artifacts}/cache", ray_storage_uri=f"{folder}/runs", report_address="127.0.0.1:1"
+        )
+        tools = Tools(db=db, backend=backend, store=Store(), tokens=tokens, places=places, up_since=clock.now())
+        jobs = Jobs(db, tools.store, artifacts, tools.stop)
+        return cls(tools=tools, backend=backend, clock=clock, folder=folder, jobs=jobs, reports=Reports(db, tokens, tools.stop))
+
+    def spec(self, **changes: Any) -> spec.Spec:
+        fields = {"base_model": {"uri": f"file://{self.folder}/base"}, "dataset": {"uri": f"file://{self.folder}/pictures"}}
+        return spec.parse({**fields, **changes})
+
+    async def submit(self, job_id: str = "", **changes: Any) -> JobName:
+        job = await self.jobs.create(NewJob(tenant="acme", job_id=job_id, request_id="", spec=self.spec(**changes)))
+        return parse_job(job.name)
+
+    async def job(self, name: JobName) -> pb.TrainingJob:
+        return await self.jobs.get(name)
+
+    async def state(self, name: JobName) -> str:
+        return pb.JobState.Name((await self.job(name)).state).removeprefix("JOB_STATE_")
+
+    async def settle(self) -> None:
+        """Runs the loops until none finds work: what a second of a real server's life does."""
+        while await admit_once(self.tools) or await launch_once(self.tools) or await observe_once(self.tools) or await self._stop():
+            pass
+
+    async def _stop(self) -> bool:
+        await notice_silence_once(self.tools)
+        return await stop_once(self.tools)
+
+    async def copy_logs(self) -> None:
+        while await copy_log_once(self.tools):
+            pass
+
+    async def started(self, job_id: str = "", **changes: Any) -> tuple[JobName, str]:
+        """A submitted job and the id of its launched run."""
+        name = await self.submit(job_id, **changes)
+        await self.settle()
+        return name, self.backend.launches[-1]
+
+    async def running(self, job_id: str = "", **changes: Any) -> tuple[JobName, str]:
+        """A job that trains."""
+        name, run = await self.started(job_id, **changes)
+        await self.report(run, progress(1))
+        return name, run
+
+    async def report(self, run: str, *happened: rpb.RunEvent, source: str = "driver") -> rpb.ReportResponse:
+        """What a driver's next report does."""
+        numbered = []
+        for event in happened:
+            self.sequences[run] = self.sequences.get(run, 0) + 1
+            event.sequence = self.sequences[run]
+            numbered.append(event)
+        request = rpb.ReportRequest(run=run, source=source, events=numbered)
+        return await self.reports.apply(self.backend.tokens[run], request)
+
+    async def commit_artifact(self, name: JobName) -> None:
+        """What a trainer leaves in the store at its end."""
+        folder = layout.JobLayout((await self.job(name)).output_uri).adapter
+        await self.tools.store.put(layout.join(folder, layout.MANIFEST), b'{"files": {}}')
+
+    def with_tools(self, **changes: Any) -> None:
+        self.tools = replace(self.tools, **changes)
+
+
+def progress(step: int, phase: str = "training", **fields: Any) -> rpb.RunEvent:
+    return rpb.RunEvent(progress=pb.Progress(phase=phase, step=step, max_steps=100, **fields))
+
+
+def resumed(step: int) -> rpb.RunEvent:
+    return rpb.RunEvent(resumed=rpb.Resumed(step=step))
+
+
+def succeeded(uri: str = "file:///out/adapter") -> rpb.RunEvent:
+    artifact = pb.Artifact(uri=uri, manifest_sha256="ab" * 32)
+    return rpb.RunEvent(ended=rpb.StyleEnded(outcome=rpb.STYLE_OUTCOME_SUCCEEDED, artifact=artifact))
+
+
+def failed(reason: str, *, retryable: bool, message: str = "told") -> rpb.RunEvent:
+    ended = rpb.StyleEnded(outcome=rpb.STYLE_OUTCOME_FAILED, reason=reason, message=message, retryable=retryable)
+    return rpb.RunEvent(ended=ended)
+
+
+def stopped() -> rpb.RunEvent:
+    return rpb.RunEvent(ended=rpb.StyleEnded(outcome=rpb.STYLE_OUTCOME_STOPPED))
