@@ -41,7 +41,7 @@ BUILD = EXAMPLES.parent / "build" / "demo"
 BASE_MODEL = EXAMPLES / "models" / "emoji-sd"
 PICTURES = EXAMPLES / "data" / "noto-emoji"
 SPEC = EXAMPLES / "emoji-style.yaml"
-STYLE = "poster-coral"
+STYLE = "sunset"
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 

@@ -32,29 +32,34 @@ def file_store(base_model: Path, dataset: Path, build: Path) -> Store:
 
 
 def minio_store(base_model: Path, dataset: Path, build: Path, servers: Servers) -> Store:
-    """A MinIO on loopback under credentials of its own, with the base model and the pictures in it."""
+    """A MinIO of the demo's own, with the base model and the pictures in it."""
+    environment = start_minio(servers, build / "minio")
+    os.environ.update(environment)
+    _fill({"base-models/emoji-sd": base_model, "data-sets/emoji-style": dataset})
+    return Store(
+        base_model_uri="s3://base-models/emoji-sd",
+        dataset_uri="s3://data-sets/emoji-style",
+        artifacts_uri="s3://artifacts",
+        environment=environment,
+    )
+
+
+def start_minio(servers: Servers, data_dir: Path) -> dict[str, str]:
+    """Start a MinIO on loopback under credentials of its own; returns the environment in which S3 clients reach it."""
     address, user, password = f"127.0.0.1:{_free_port()}", secrets.token_hex(8), secrets.token_hex(16)
     minio = subprocess.run([REPOSITORY / "scripts/get-minio.sh"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
     servers.start(
         "minio",
-        [minio, "server", "--quiet", "--address", address, str(build / "minio")],
+        [minio, "server", "--quiet", "--address", address, str(data_dir)],
         {"MINIO_ROOT_USER": user, "MINIO_ROOT_PASSWORD": password, "MINIO_BROWSER": "off"},
     )
     _wait_until_alive(f"http://{address}/minio/health/live")
-    store = Store(
-        base_model_uri="s3://base-models/emoji-sd",
-        dataset_uri="s3://data-sets/emoji-style",
-        artifacts_uri="s3://artifacts",
-        environment={
-            "AWS_ENDPOINT_URL": f"http://{address}",
-            "AWS_ACCESS_KEY_ID": user,
-            "AWS_SECRET_ACCESS_KEY": password,
-            "AWS_REGION": "us-east-1",
-        },
-    )
-    os.environ.update(store.environment)
-    _fill({"base-models/emoji-sd": base_model, "data-sets/emoji-style": dataset})
-    return store
+    return {
+        "AWS_ENDPOINT_URL": f"http://{address}",
+        "AWS_ACCESS_KEY_ID": user,
+        "AWS_SECRET_ACCESS_KEY": password,
+        "AWS_REGION": "us-east-1",
+    }
 
 
 def _fill(folders: dict[str, Path]) -> None:

@@ -73,7 +73,7 @@ class S3Blobs:
 
 def _s3_client() -> Any:
     try:
-        import boto3
+        from boto3.session import Session
         from botocore.config import Config
     except ImportError:
         raise LorafleetError("reading s3:// needs boto3: pip install 'lorafleet[s3]'", reason="NOT_INSTALLED") from None
@@ -81,7 +81,7 @@ def _s3_client() -> Any:
     style = os.environ.get("LORAFLEET_S3_ADDRESSING_STYLE") or ("path" if endpoint else "auto")
     config = cast(Any, Config)(retries={"mode": "standard"}, connect_timeout=5, read_timeout=60, s3={"addressing_style": style})
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    return cast(Any, boto3).client("s3", config=config, region_name=region)
+    return cast(Any, Session()).client("s3", config=config, region_name=region)
 
 
 def _refused(uri: str, error: dict[str, str]) -> LorafleetError:

@@ -1,6 +1,7 @@
 """The command `lorafleet serve`: options to settings, errors to exit codes."""
 
 import asyncio
+import gc
 import logging
 import sys
 from enum import StrEnum
@@ -74,7 +75,11 @@ def serve(
 
 
 def _run(settings: Settings, address_file: Path | None) -> None:
+    gc.disable()  # importing makes objects by the hundred thousand and no garbage: spares a tenth of the start
     from service.server import serve  # after the cheap checks: it imports gRPC and SQLAlchemy
+
+    gc.freeze()
+    gc.enable()
 
     asyncio.run(serve(settings, lambda address: _announce(address, address_file)))
 

@@ -19,8 +19,9 @@ from service.api.errors import ErrorInterceptor
 from service.api.reporting import ReportServicer
 from service.api.training import TrainingServicer
 from service.backends.base import Backend
-from service.backends.local_ray import LocalRay, loopback_client
-from service.backends.ray_jobs import JoinedRay, RayJobs, ambient_token, remote_client
+from service.backends.http import Http
+from service.backends.local_ray import LocalRay
+from service.backends.ray_jobs import JoinedRay, RayJobs, ambient_token
 from service.bell import Bell
 from service.clock import SystemClock
 from service.control.admission import Limits
@@ -133,11 +134,12 @@ def _bind(server: grpc.aio.Server, settings: Settings) -> str:
 
 def _backend(settings: Settings, bell: Bell) -> Backend:
     if settings.ray_address is not None:
-        http = remote_client()
+        http = Http()
         return RayJobs(JoinedRay(settings.ray_address, ambient_token(os.environ), http), http)
-    ray = LocalRay(settings.state_dir, ready=bell.ring)
+    http = Http(loopback=True)
+    ray = LocalRay(settings.state_dir, http, ready=bell.ring)
     ray.start()
-    return RayJobs(ray, loopback_client())
+    return RayJobs(ray, http)
 
 
 async def _tools(settings: Settings, db: Database, backend: Backend, address: str) -> Tools:

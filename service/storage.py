@@ -181,7 +181,7 @@ def _client() -> Any:
         response_checksum_validation="when_required",
     )
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ("us-east-1" if _endpoint() else None)
-    return boto3.client("s3", endpoint_url=_endpoint(), region_name=region, config=config)
+    return boto3.Session().client("s3", endpoint_url=_endpoint(), region_name=region, config=config)
 
 
 def _endpoint() -> str | None:

@@ -43,7 +43,7 @@ def held_out_loss(
     pairs = [(sample, int((k + 0.5) / NUM_TIMESTEPS * steps)) for sample in held_out for k in range(NUM_TIMESTEPS)]
     by_shape: dict[torch.Size, list[tuple[int, int]]] = {}
     for sample, timestep in pairs:
-        by_shape.setdefault(encoded.moments[sample].shape, []).append((sample, timestep))
+        by_shape.setdefault(encoded.latents[sample].shape, []).append((sample, timestep))
     batches = [alike[start : start + BATCH] for alike in by_shape.values() for start in range(0, len(alike), BATCH)]
     total = torch.zeros(2, dtype=torch.float64)
     for start in range(0, len(batches), group.world_size):
@@ -67,7 +67,7 @@ def _errors(
     scheduler: Any,
     device: torch.device,
 ) -> Tensor:
-    latents = torch.stack([encoded.moments[sample].chunk(2)[0] for sample, _ in batch])  # the mean: no draw
+    latents = torch.stack([encoded.latents[sample] for sample, _ in batch])
     shape = tuple(latents.shape[1:])
     drawn = [key.generator(Purpose.HELD_OUT_NOISE, sample, timestep).standard_normal(shape, dtype=np.float32) for sample, timestep in batch]
     noise = torch.from_numpy(np.stack(drawn))

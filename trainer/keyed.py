@@ -20,10 +20,9 @@ class Purpose(IntEnum):
     TIMESTEP = 5
     CAPTION_DROPOUT = 6
     NOISE_OFFSET = 7
-    LATENT = 8
-    HELD_OUT = 9
-    HELD_OUT_NOISE = 10
-    ADAPTER_DROPOUT = 11
+    HELD_OUT = 8
+    HELD_OUT_NOISE = 9
+    ADAPTER_DROPOUT = 10
 
 
 @dataclass(frozen=True)

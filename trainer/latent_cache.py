@@ -34,7 +34,7 @@ Lazy = Callable[[], object]
 class Encoded:
     """The encoded data set of one style, in memory."""
 
-    moments: Mapping[int, Tensor]  # picture -> (2 * channels, h, w)
+    latents: Mapping[int, Tensor]  # picture -> (channels, h, w)
     texts: Mapping[str, Tensor]  # caption -> (tokens, width); also holds the empty caption
 
     def text(self, captions: Sequence[str]) -> Tensor:
@@ -60,7 +60,7 @@ def encode(style: PreparedStyle, cache: Folder, family: Family, vae: Lazy, text_
         cache.child(style.latents_digest), [shard for each in by_bucket for shard in _cut(each, SHARD_SIZE)], encode_latents, group
     )
     texts = _cached(cache.child(style.texts_digest), _cut(captions, SHARD_SIZE), encode_texts, group)
-    return Encoded(moments=latents, texts=texts)
+    return Encoded(latents=latents, texts=texts)
 
 
 def _cached(folder: Folder, shards: Sequence[Sequence[T]], encode: Callable[[Sequence[T]], Tensor], group: Group) -> dict[T, Tensor]:

@@ -59,10 +59,8 @@ def micro_batch(
     device: torch.device,
 ) -> MicroBatch:
     """Noises the pictures of a micro-batch, each by draws of its own."""
-    moments = torch.stack([encoded.moments[each.sample] for each in examples])
-    mean, log_variance = moments.chunk(2, dim=1)
-    shape = tuple(mean.shape[1:])
-    latents = mean + torch.exp(0.5 * log_variance) * _normals(key, Purpose.LATENT, examples, shape)
+    latents = torch.stack([encoded.latents[each.sample] for each in examples])
+    shape = tuple(latents.shape[1:])
     noise = _normals(key, Purpose.NOISE, examples, shape)
     if spec.noise_offset:
         noise = noise + spec.noise_offset * _normals(key, Purpose.NOISE_OFFSET, examples, (shape[0], 1, 1))

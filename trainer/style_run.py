@@ -1,5 +1,6 @@
 """One style from its cached latents to its committed artifact, on one worker of the group. Reads as the README tells it."""
 
+import logging
 import math
 import time
 from collections import deque
@@ -25,6 +26,8 @@ from trainer.report import Reporter
 from trainer.storage import Folder
 
 RATE_WINDOW_STEPS = 50
+
+log = logging.getLogger("lorafleet.style")
 
 Outcome = Literal["succeeded", "stopped"]
 
@@ -87,6 +90,7 @@ class StyleRun:
         self.step = progress.step  # optimizer steps done
         self.losses = list(progress.losses)
         self.held_out_losses = list(progress.held_out_losses)
+        log.info("DeepSpeedEngine, ZeRO stage %d, rank %d of %d", self.engine.zero_stage, self.group.rank, self.group.world_size)
         self.durations_s: deque[float] = deque(maxlen=RATE_WINDOW_STEPS)
         if saved is not None:
             self.engine.load_moments(saved.moments, steps_done=saved.progress.step)
@@ -131,10 +135,8 @@ class StyleRun:
         return objective.per_sample_loss(self._predict(batch.noisy, batch.timesteps, batch.captions), batch)
 
     def _predict(self, noisy: Tensor, timesteps: Tensor, captions: Sequence[str]) -> Tensor:
-        if self.spec.adapter.text_encoder:
-            text = self.family.tokenize(self.tokenizer(), captions)
-        else:
-            text = self.encoded.text(captions)
+        trains_text = self.spec.adapter.text_encoder
+        text = self.family.tokenize(self.tokenizer(), captions) if trains_text else self.encoded.text(captions)
         return self.engine(noisy, timesteps, text.to(self.device))
 
     def _check_finite(self, loss: float) -> None:

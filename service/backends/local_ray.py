@@ -15,16 +15,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
-
 from lorafleet.errors import LorafleetError, Unavailable
 from service.backends import ray_head
 from service.backends.base import RunRequest
+from service.backends.http import Http
 from service.backends.ray_head import HeadRecord
-from service.backends.ray_jobs import TIMEOUT, Endpoint, Submission, entrypoint
+from service.backends.ray_jobs import Endpoint, Submission, entrypoint
 from service.control.attempts import Gone
 
 START_TIMEOUT_S = 180
+ASK_AGAIN_S = 0.25
 STOP_GENTLY_S = 8
 STOP_SIGNAL_WAIT_S = 10  # from a driver's SIGINT to its SIGKILL: the grace period has passed before
 RETRY_START_S = 10
@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 class LocalRay:
     """The local head. `ready` is called when it begins to answer, so that nobody has to poll for it."""
 
-    def __init__(self, state_dir: Path, ready: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, state_dir: Path, http: Http, ready: Callable[[], None] = lambda: None) -> None:
+        self._http = http
         self._folder = state_dir / "ray"
         self._runs = state_dir / "runs"
         self._record_path = self._folder / "head.json"
@@ -142,9 +143,19 @@ class LocalRay:
     async def _answers(self, record: HeadRecord) -> bool:
         """Waits until jobs can be submitted. Asks the agent too: its first call takes seconds, so let it be this one."""
         urls = (f"{record.url}/api/version", f"{record.agent_url}/api/job_agent/jobs/none/logs")
-        async with loopback_client() as http:
-            http.headers["Authorization"] = f"Bearer {self._token()}"
-            return all(await asyncio.gather(*(_comes_up(http, url, record) for url in urls)))
+        return all(await asyncio.gather(*(self._comes_up(url, record) for url in urls)))
+
+    async def _comes_up(self, url: str, record: HeadRecord) -> bool:
+        for _ in range(int(START_TIMEOUT_S / ASK_AGAIN_S)):
+            if not ray_head.alive(record):
+                return False
+            try:
+                if (await self._http.call("GET", url, token=self._token())).status in {200, 404}:
+                    return True
+            except Unavailable:
+                pass  # not yet
+            await asyncio.sleep(ASK_AGAIN_S)
+        return False
 
     def _token(self) -> str:
         return (self._folder / "token").read_text()
@@ -156,24 +167,6 @@ class LocalRay:
     def _last_line(self) -> str:
         lines = self._log_path.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "no output"
-
-
-def loopback_client() -> httpx.AsyncClient:
-    """For this machine: no proxy, no certificates."""
-    return httpx.AsyncClient(timeout=TIMEOUT, trust_env=False, verify=False)
-
-
-async def _comes_up(http: httpx.AsyncClient, url: str, record: HeadRecord) -> bool:
-    for _ in range(int(START_TIMEOUT_S / 0.25)):
-        if not ray_head.alive(record):
-            return False
-        try:
-            if (await http.get(url)).status_code in {200, 404}:
-                return True
-        except httpx.HTTPError:
-            pass
-        await asyncio.sleep(0.25)
-    return False
 
 
 def _command(ports: list[int], temp_dir: Path) -> list[str]:

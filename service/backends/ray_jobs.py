@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import httpx
-
 from lorafleet.errors import LorafleetError, Unavailable
 from lorafleet.run_manifest import RUN_TOKEN_ENV
 from service.backends.base import Alive, Observation, RunRef, RunRequest
+from service.backends.http import Answer, Http
 from service.control.attempts import Gone
 
-TIMEOUT = httpx.Timeout(60, connect=5)  # the first submission to a Ray makes its agent start up
 MESSAGE_TAIL = 600  # characters of the driver's last lines that a job's message shows
 RAYS_OWN_LINES = ("Runtime env is setting up.", "Running entrypoint for job ")
 ENDED = {"STOPPED", "SUCCEEDED", "FAILED"}
@@ -65,7 +63,7 @@ class RayCluster(Protocol):
 class RayJobs:
     """The backend."""
 
-    def __init__(self, cluster: RayCluster, http: httpx.AsyncClient) -> None:
+    def __init__(self, cluster: RayCluster, http: Http) -> None:
         self._cluster = cluster
         self._http = http
 
@@ -98,16 +96,16 @@ class RayJobs:
         if await self._cluster.lost(run.handle) is not None:
             return b""
         endpoint = await self._cluster.endpoint()
-        response = await self._call(endpoint, "GET", f"/api/jobs/{run.run_id}/logs", missing_ok=True)
-        return b"" if response is None else response.json()["logs"].encode()
+        answer = await self._call(endpoint, "GET", f"/api/jobs/{run.run_id}/logs", missing_ok=True)
+        return b"" if answer is None else answer.json()["logs"].encode()
 
     async def close(self) -> None:
-        await self._http.aclose()
+        await self._http.close()
         await self._cluster.close()
 
     async def _details(self, endpoint: Endpoint, run_id: str) -> dict[str, Any] | None:
-        response = await self._call(endpoint, "GET", f"/api/jobs/{run_id}", missing_ok=True)
-        return None if response is None else response.json()
+        answer = await self._call(endpoint, "GET", f"/api/jobs/{run_id}", missing_ok=True)
+        return None if answer is None else answer.json()
 
     async def _submit(self, endpoint: Endpoint, run: RunRequest) -> None:
         submission = self._cluster.submission(run)
@@ -117,41 +115,26 @@ class RayJobs:
             "runtime_env": submission.runtime_env,
             "metadata": {"lorafleet_run": run.run_id},
         }
-        await self._call(endpoint, "POST", "/api/jobs/", json=body)
+        await self._call(endpoint, "POST", "/api/jobs/", body=body)
 
-    async def _call(
-        self, endpoint: Endpoint, method: str, path: str, *, missing_ok: bool = False, json: Any = None
-    ) -> httpx.Response | None:
-        headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
-        try:
-            response = await self._http.request(method, endpoint.url + path, headers=headers, json=json)
-        except httpx.HTTPError as error:
-            raise Unavailable(f"Ray at {endpoint.url} does not answer ({type(error).__name__})", reason="RAY_UNREACHABLE") from None
-        if response.status_code == 404 and missing_ok:
+    async def _call(self, endpoint: Endpoint, method: str, path: str, *, missing_ok: bool = False, body: Any = None) -> Answer | None:
+        answer = await self._http.call(method, endpoint.url + path, token=endpoint.token, body=body)
+        if answer.status == 404 and missing_ok:
             return None
-        _check(endpoint, response)
-        return response
+        return _checked(endpoint.url, answer)
 
 
 class JoinedRay:
     """A cluster that is there already, at its Jobs API address. It is never stopped from here."""
 
-    def __init__(self, url: str, token: str | None, http: httpx.AsyncClient) -> None:
+    def __init__(self, url: str, token: str | None, http: Http) -> None:
         self._url = url.rstrip("/")
         self._token = token
         self._http = http
 
     async def endpoint(self) -> Endpoint:
-        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        try:
-            response = await self._http.get(f"{self._url}/api/version", headers=headers)
-        except httpx.HTTPError as error:
-            raise Unavailable(f"Ray at {self._url} does not answer ({type(error).__name__})", reason="RAY_UNREACHABLE") from None
-        endpoint = Endpoint(
-            url=self._url, token=self._token, session=response.json().get("session_name", "") if response.is_success else ""
-        )
-        _check(endpoint, response)
-        return endpoint
+        answer = _checked(self._url, await self._http.call("GET", f"{self._url}/api/version", token=self._token))
+        return Endpoint(url=self._url, token=self._token, session=answer.json().get("session_name", ""))
 
     async def lost(self, session: str | None) -> Gone | None:
         return None
@@ -169,11 +152,6 @@ def entrypoint(run: RunRequest, *extra: str, python: str = sys.executable) -> st
     return shlex.join([python, "-m", "trainer.run", "--manifest", run.manifest_uri, *extra])
 
 
-def remote_client() -> httpx.AsyncClient:
-    """For a cluster elsewhere: proxies and certificates as the environment says."""
-    return httpx.AsyncClient(timeout=TIMEOUT)
-
-
 def ambient_token(environment: Mapping[str, str]) -> str | None:
     """The token of a joined cluster, from where Ray's own clients take it."""
     if token := environment.get("RAY_AUTH_TOKEN"):
@@ -185,7 +163,7 @@ def ambient_token(environment: Mapping[str, str]) -> str | None:
 def _observation(details: dict[str, Any]) -> Observation:
     match details["status"]:
         case "SUCCEEDED":
-            return Gone(reason="RUN_LOST", message="the driver exited with code 0 before every job's end was reported")
+            return Gone(reason="DRIVER_EXITED", message="the driver exited with code 0 and did not report the job's end")
         case "STOPPED":
             return Gone(reason="RUN_STOPPED", message="the run was stopped")
         case "FAILED" if (code := details.get("driver_exit_code")) is not None:
@@ -202,13 +180,12 @@ def _last_lines(details: dict[str, Any]) -> str:
     return "\n".join(lines).strip()[-MESSAGE_TAIL:] or "none"
 
 
-def _check(endpoint: Endpoint, response: httpx.Response) -> None:
-    if response.status_code in {401, 403}:
-        told = f"Ray at {endpoint.url} refuses the token; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH for lorafleet serve"
+def _checked(url: str, answer: Answer) -> Answer:
+    if answer.status in {401, 403}:
+        told = f"Ray at {url} refuses the token; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH for lorafleet serve"
         raise Unavailable(told, reason="RAY_TOKEN_REFUSED")
-    if response.status_code >= 500:
-        raise Unavailable(f"Ray at {endpoint.url} answers HTTP {response.status_code}", reason="RAY_UNREACHABLE")
-    if not response.is_success:
-        raise LorafleetError(
-            f"Ray at {endpoint.url} refuses: HTTP {response.status_code}: {response.text[-MESSAGE_TAIL:]}", reason="RAY_REFUSED"
-        )
+    if answer.status >= 500:
+        raise Unavailable(f"Ray at {url} answers HTTP {answer.status}", reason="RAY_UNREACHABLE")
+    if not answer.good:
+        raise LorafleetError(f"Ray at {url} refuses: HTTP {answer.status}: {answer.text[-MESSAGE_TAIL:]}", reason="RAY_REFUSED")
+    return answer

@@ -39,9 +39,7 @@ async def run(loop: Loop, bell: Bell, stopping: asyncio.Event) -> None:
             worked = False
             failures += 1
             _log(loop, error)
-        if worked:
-            quiet = 0
-        elif await heard(ring, _wait_s(loop, failures, quiet)):
+        if worked or await heard(ring, _wait_s(loop, failures, quiet)):
             quiet = 0
         else:
             quiet += 1

@@ -43,7 +43,7 @@ async def observe_once(tools: Tools) -> bool:
             return True
         match seen:
             case Gone():
-                log.info("%s is gone: %s %s", run.id, seen.reason, seen.message)
+                log.info("%s is gone (%s)", run.id, seen.reason)
                 await settle(tx, held, seen, artifacts, tools.retry)
             case _:
                 _go_on(tx, held, seen)

@@ -14,7 +14,7 @@ URI = "s3://raw/folder/x.json"
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> tuple[S3Backing, Stubber]:
+def stubbed(monkeypatch: pytest.MonkeyPatch) -> tuple[S3Backing, Stubber]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIASECRET")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "verysecret")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
@@ -42,16 +42,16 @@ async def test_another_kind_of_store_is_refused():
         await Store().get("gs://bucket/x")
 
 
-def test_objects_are_read_and_their_absence_is_no_error(s3):
-    backing, stubber = s3
+def test_objects_are_read_and_their_absence_is_no_error(stubbed):
+    backing, stubber = stubbed
     stubber.add_response("get_object", {"Body": io.BytesIO(b"x")}, {"Bucket": "raw", "Key": "folder/x.json"})
     stubber.add_client_error("get_object", "NoSuchKey", http_status_code=404)
     stubber.add_client_error("head_object", "404", http_status_code=404)
     assert (backing.get(URI), backing.get(URI), backing.exists(URI)) == (b"x", None, False)
 
 
-def test_a_folder_is_asked_for_one_key_under_its_name_alone(s3):
-    backing, stubber = s3
+def test_a_folder_is_asked_for_one_key_under_its_name_alone(stubbed):
+    backing, stubber = stubbed
     stubber.add_response("list_objects_v2", {"KeyCount": 0}, {"Bucket": "raw", "Prefix": "folder/", "MaxKeys": 1})
     assert backing.is_empty("s3://raw/folder")
 
@@ -65,8 +65,8 @@ def test_a_folder_is_asked_for_one_key_under_its_name_alone(s3):
         ("InvalidRequest", 400, "STORE_ERROR", "InvalidRequest"),
     ],
 )
-def test_a_refusal_says_what_to_do(s3, code: str, status: int, reason: str, told: str):
-    backing, stubber = s3
+def test_a_refusal_says_what_to_do(stubbed, code: str, status: int, reason: str, told: str):
+    backing, stubber = stubbed
     stubber.add_client_error("put_object", code, http_status_code=status)
     with pytest.raises(StoreError) as refused:
         backing.put(URI, b"x")
@@ -75,8 +75,8 @@ def test_a_refusal_says_what_to_do(s3, code: str, status: int, reason: str, told
     assert "SECRET" not in refused.value.message.upper()
 
 
-def test_a_busy_store_may_be_tried_again(s3):
-    backing, stubber = s3
+def test_a_busy_store_may_be_tried_again(stubbed):
+    backing, stubber = stubbed
     stubber.add_client_error("put_object", "SlowDown", http_status_code=503)
     with pytest.raises(Unavailable):
         backing.put(URI, b"x")
@@ -89,8 +89,8 @@ def test_a_busy_store_may_be_tried_again(s3):
         (NoCredentialsError(), StoreError, "set AWS_ACCESS_KEY_ID"),
     ],
 )
-def test_an_absent_store_and_absent_credentials_are_told_apart(s3, error: Exception, kind: type[Exception], told: str):
-    backing, _ = s3
+def test_an_absent_store_and_absent_credentials_are_told_apart(stubbed, error: Exception, kind: type[Exception], told: str):
+    backing, _ = stubbed
 
     def fail(*_args, **_kwargs):
         raise error

@@ -21,7 +21,7 @@ def buckets_for(resolution: int, *, step: int) -> list[Bucket]:
     For each width the largest height is taken (as in NovelAI's aspect-ratio bucketing, 2022), up to an aspect ratio of 2.
     """
     area = resolution * resolution
-    shortest = max(step, int(math.ceil(resolution / math.sqrt(MAX_ASPECT_RATIO) / step)) * step)
+    shortest = max(step, math.ceil(resolution / math.sqrt(MAX_ASPECT_RATIO) / step) * step)
     found = {Bucket(resolution, resolution)}
     for side in range(shortest, resolution + 1, step):
         other = area // side // step * step

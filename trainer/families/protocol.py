@@ -25,7 +25,7 @@ class Family(Protocol):
     def load_noise_scheduler(self, base: Path) -> Any: ...
 
     def encode_pictures(self, vae: Any, pictures: Sequence[Image.Image]) -> Tensor:
-        """Mean and log-variance of the latents, scaled, fp32: (n, 2 * channels, height / factor, width / factor)."""
+        """Latents, scaled as the denoiser expects, fp32: (n, channels, height / factor, width / factor)."""
         ...
 
     def tokenize(self, tokenizer: Any, captions: Sequence[str]) -> Tensor:

@@ -3,12 +3,12 @@
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-import httpx
 import pytest
 
 from lorafleet.errors import Unavailable
 from service.backends.base import Alive, Backend, RunRef, RunRequest
 from service.backends.fake import FakeBackend
+from service.backends.http import Http
 from service.backends.ray_jobs import JoinedRay, RayJobs
 from service.control.attempts import Gone
 from tests.service.backends.fake_ray import TOKEN, FakeRay
@@ -38,10 +38,8 @@ async def seam(request: pytest.FixtureRequest) -> AsyncIterator[Seam]:
 
 
 def joined(ray: FakeRay, token: str = TOKEN) -> RayJobs:
-    def client() -> httpx.AsyncClient:
-        return httpx.AsyncClient(transport=ray.transport())
-
-    return RayJobs(JoinedRay("http://ray:8265/", token, client()), client())
+    http = Http(transport=ray.transport())
+    return RayJobs(JoinedRay("http://ray:8265/", token, http), http)
 
 
 async def test_a_launched_run_is_alive(seam: Seam):

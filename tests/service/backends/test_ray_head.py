@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from service.backends import ray_head
+from service.backends.http import Http
 from service.backends.local_ray import LocalRay, _temp_dir
 from service.backends.ray_head import HeadRecord
 from tests.service.serving import until
@@ -40,7 +41,7 @@ def record():
 
 def test_every_process_of_a_head_is_found_and_ended(record: HeadRecord):
     assert len(ray_head.processes(record)) == 4
-    ray_head.kill_all(record, gently_s=5)
+    ray_head.kill_all(record, gently_s=1)
     assert ray_head.processes(record) == []
     assert not ray_head.alive(record)
 
@@ -49,7 +50,7 @@ def test_what_a_killed_head_left_is_ended_too(record: HeadRecord):
     psutil.Process(record.pid).kill()
     until(lambda: not ray_head.alive(record), 10, "the head's death")
     assert len(ray_head.processes(record)) == 3
-    ray_head.kill_all(record, gently_s=5)
+    ray_head.kill_all(record, gently_s=1)
     assert ray_head.processes(record) == []
 
 
@@ -74,7 +75,7 @@ def test_a_record_is_found_again(tmp_path: Path):
 async def test_runs_of_an_earlier_head_are_gone_and_why(tmp_path: Path):
     (tmp_path / "ray").mkdir()
     ray_head.save(tmp_path / "ray" / "head.json", HeadRecord(session="now", dashboard_port=1, agent_port=2, interrupted="before"))
-    ray = LocalRay(tmp_path)
+    ray = LocalRay(tmp_path, Http(loopback=True))
     stopped, crashed = await ray.lost("before"), await ray.lost("long-ago")
     assert stopped is not None
     assert crashed is not None

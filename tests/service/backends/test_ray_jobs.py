@@ -47,7 +47,7 @@ async def test_a_refused_token_is_told():
     [
         ({"status": "FAILED", "driver_exit_code": 137, "message": "Killed"}, "DRIVER_EXITED", "code 137; its last lines: Killed"),
         ({"status": "FAILED", "driver_exit_code": None, "message": "Job supervisor actor died"}, "RUN_LOST", "supervisor actor died"),
-        ({"status": "SUCCEEDED", "driver_exit_code": 0, "message": ""}, "RUN_LOST", "code 0 before"),
+        ({"status": "SUCCEEDED", "driver_exit_code": 0, "message": ""}, "DRIVER_EXITED", "code 0 and did not"),
         ({"status": "STOPPED", "driver_exit_code": None, "message": ""}, "RUN_STOPPED", "stopped"),
     ],
 )

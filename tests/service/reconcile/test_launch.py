@@ -105,6 +105,17 @@ async def test_a_lock_that_expired_is_not_held_even_if_nobody_took_it(world: Wor
         assert await locks.still_held(tx, late) is None
 
 
+async def test_a_run_that_another_holds_is_left_alone(world: World):
+    await world.submit()
+    await admit_once(world.tools)
+    async with world.tools.db.transaction() as tx:
+        assert await locks.take(tx, RunRow, first=RunRow.due_at, lock_for_s=LOCK_S)
+    assert not await launch_once(world.tools)
+    assert world.backend.launches == []
+    world.clock.advance(LOCK_S)
+    assert await launch_once(world.tools)
+
+
 async def test_loops_that_contend_launch_once(world: World):
     await world.submit()
     await admit_once(world.tools)

@@ -1,0 +1,143 @@
+"""`make bench-single PEER=…`: one style through lorafleet against diffusers' example script, alternating in one run.
+
+Same base, pictures, batch, rank, target modules, rate and steps; both in fp32, neither draws pictures. lorafleet starts
+cold: Ray is up, but no worker is, and its cache of latents is empty. Writes bench/results/single.json; each ratio is
+the median over the rounds.
+"""
+
+import argparse
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import peer, results_file
+from bench.peer import PeerResult, PeerRun
+from examples.demo import BASE_MODEL, PICTURES, STYLE
+from examples.processes import Servers
+from examples.restyle import restyle
+from lorafleet import spec
+from lorafleet.client import Client
+from lorafleet.v1 import training_service_pb2 as pb
+from service.backends import ray_head
+
+BATCH_SIZE, RANK, LEARNING_RATE, SEED = 8, 16, 1e-3, 0
+RAY_START_S = 180
+
+
+@dataclass(frozen=True, kw_only=True)
+class OurResult:
+    pictures_per_second: float  # in the loop; the window of its last 50 steps
+    wall_seconds: float  # from submit to the committed artifact
+    first_step_seconds: float  # from submit
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    with tempfile.TemporaryDirectory(prefix="lorafleet-bench-") as name, Servers(log_dir=Path(name)) as servers:
+        folder = Path(name)
+        restyle(STYLE, PICTURES, folder / "data")
+        fleet = Fleet(folder, servers)
+        rounds: list[tuple[OurResult, PeerResult]] = []
+        for number in range(options.rounds):
+            theirs = peer.measure(_peer_run(options.peer, folder, number, options.steps))
+            ours = fleet.measure(number, options.steps)
+            print(f"round {number + 1}: ours {ours}\n         peer {theirs}", flush=True)
+            rounds.append((ours, theirs))
+    results_file.write("single", summary(rounds))
+    return 0
+
+
+def summary(rounds: Sequence[tuple[OurResult, PeerResult]]) -> dict[str, float]:
+    """The medians over the rounds. Ratios are taken within a round, so that a machine that changes its speed cancels out."""
+    median = statistics.median
+    return {
+        "in_loop_over_peer": median(ours.pictures_per_second / theirs.pictures_per_second for ours, theirs in rounds),
+        "wall_over_peer": median(ours.wall_seconds / theirs.wall_seconds for ours, theirs in rounds),
+        "seconds_submit_to_first_step": median(ours.first_step_seconds for ours, _ in rounds),
+        "pictures_per_second": median(ours.pictures_per_second for ours, _ in rounds),
+        "wall_seconds": median(ours.wall_seconds for ours, _ in rounds),
+        "peer_pictures_per_second": median(theirs.pictures_per_second for _, theirs in rounds),
+        "peer_wall_seconds": median(theirs.wall_seconds for _, theirs in rounds),
+        "peer_start_up_seconds": median(theirs.start_up_seconds for _, theirs in rounds),
+        "rounds": len(rounds),
+    }
+
+
+class Fleet:
+    """A control plane with its local Ray up; every measurement is a fresh run with an empty cache."""
+
+    def __init__(self, folder: Path, servers: Servers) -> None:
+        self._folder = folder
+        address_file, state = folder / "address", folder / "state"
+        command = [sys.executable, "-m", "lorafleet.cli", "serve", "--listen", "127.0.0.1:0", "--address-file", str(address_file)]
+        server = servers.start("server", [*command, "--state-dir", str(state), "--cache", f"file://{folder}/cache"], {})
+        self._address = servers.wait_for_file(address_file, server, timeout_s=60)
+        deadline = time.monotonic() + RAY_START_S
+        while not ((record := ray_head.load(state / "ray" / "head.json")) and ray_head.alive(record)):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the local Ray is not up after {RAY_START_S} s; see {folder}/server.log")
+            time.sleep(0.5)
+        time.sleep(15)  # its dashboard and its prestarted workers still come up when its port already answers
+
+    def measure(self, number: int, num_steps: int) -> OurResult:
+        shutil.rmtree(self._folder / "cache", ignore_errors=True)
+        with Client(self._address) as client:
+            started_s = time.monotonic()
+            job = client.create(self._spec(num_steps), job_id=f"bench-{number}")
+            rate = 0.0
+            for job in client.watch(job.name):
+                rate = job.progress.pictures_per_second or rate
+            wall_seconds = time.monotonic() - started_s
+        if job.state != pb.JOB_STATE_SUCCEEDED:
+            raise RuntimeError(f"{job.name} ended otherwise: {job.reason} {job.message}")
+        first_step_s = (job.first_step_time.ToDatetime() - job.create_time.ToDatetime()).total_seconds()
+        return OurResult(pictures_per_second=rate, wall_seconds=wall_seconds, first_step_seconds=first_step_s)
+
+    def _spec(self, num_steps: int) -> spec.Spec:
+        return spec.parse(
+            {
+                "base_model": {"uri": f"file://{BASE_MODEL}"},
+                "dataset": {"uri": f"file://{self._folder}/data", "validation_fraction": 0.0},
+                "adapter": {"rank": RANK},
+                "training": {
+                    "max_steps": num_steps,
+                    "micro_batch_size": BATCH_SIZE,
+                    "learning_rate": LEARNING_RATE,
+                    "lr_scheduler": "constant",
+                    "seed": SEED,
+                },
+                "cluster": {"cpus_per_worker": 2.0, "zero_stage": 1},
+                "checkpointing": {"every_steps": num_steps},
+            }
+        )
+
+
+def _peer_run(script: Path, folder: Path, number: int, num_steps: int) -> PeerRun:
+    return PeerRun(
+        script=script,
+        base_dir=BASE_MODEL,
+        data_dir=folder / "data",
+        out_dir=folder / f"peer-{number}",
+        num_steps=num_steps,
+        batch_size=BATCH_SIZE,
+        rank=RANK,
+        learning_rate=LEARNING_RATE,
+        seed=SEED,
+    )
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure one style against diffusers' example script.")
+    parser.add_argument("peer", type=Path, help="path of train_text_to_image_lora.py")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=60)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

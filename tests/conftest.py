@@ -1,0 +1,24 @@
+"""What is slow to start, started once for the whole test run."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from examples.demo_store import start_minio
+from examples.processes import Servers
+
+
+@pytest.fixture(scope="session")
+def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A real MinIO on loopback: the environment in which S3 clients reach it."""
+    folder = tmp_path_factory.mktemp("minio")
+    with Servers(folder) as servers:
+        yield start_minio(servers, folder / "data")
+
+
+@pytest.fixture
+def s3(minio: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """This process sees the MinIO as its S3."""
+    for name, value in minio.items():
+        monkeypatch.setenv(name, value)
+    return minio

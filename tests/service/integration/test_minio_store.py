@@ -1,0 +1,69 @@
+"""The store on a real S3 server: objects, and every refusal that a user may meet."""
+
+import boto3
+import pytest
+
+from lorafleet.errors import InvalidSpec, Unavailable
+from lorafleet.spec import parse
+from service import storage
+from service.storage import Store, StoreError
+from service.store_checks import check_store
+
+pytestmark = pytest.mark.integration
+BUCKET = "control-plane"
+
+
+@pytest.fixture
+def store(s3: dict[str, str]) -> Store:
+    client = boto3.client("s3", region_name=s3["AWS_REGION"])
+    if BUCKET not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
+        client.create_bucket(Bucket=BUCKET)
+    return Store()
+
+
+async def refused(store: Store, uri: str) -> str:
+    with pytest.raises(StoreError) as error:
+        await store.put(uri, b"x")
+    return error.value.reason
+
+
+async def test_objects_are_written_read_and_deleted(store: Store):
+    uri = f"s3://{BUCKET}/folder/x.json"
+    assert (await store.get(uri), await store.exists(uri), await store.is_empty(f"s3://{BUCKET}/folder")) == (None, False, True)
+    await store.put(uri, b"x")
+    assert (await store.get(uri), await store.exists(uri), await store.is_empty(f"s3://{BUCKET}/folder")) == (b"x", True, False)
+    assert await store.is_empty(f"s3://{BUCKET}/fold"), "a name's beginning is no folder"
+    await store.delete(uri)
+    assert not await store.exists(uri)
+
+
+async def test_a_missing_bucket_and_a_wrong_secret_are_told_apart(store: Store, monkeypatch: pytest.MonkeyPatch):
+    assert await refused(store, "s3://no-such-bucket/x") == "BUCKET_MISSING"
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
+    assert await refused(Store(), f"s3://{BUCKET}/x") == "ACCESS_DENIED"
+
+
+async def test_an_absent_server_may_be_tried_again(store: Store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr(storage, "MAX_ATTEMPTS", 1)
+    with pytest.raises(Unavailable, match=r"http://127\.0\.0\.1:1 does not answer"):
+        await Store().put(f"s3://{BUCKET}/x", b"x")
+
+
+async def test_every_problem_of_a_spec_is_named_with_its_field(store: Store):
+    spec = parse({"base_model": {"uri": "s3://no-such-bucket/base"}, "dataset": {"uri": f"s3://{BUCKET}/nothing"}})
+    with pytest.raises(InvalidSpec) as invalid:
+        await check_store(store, spec, "s3://not-there-either/out")
+    told = {violation.field: violation.message for violation in invalid.value.violations}
+    assert set(told) == {"base_model.uri", "dataset.uri", "output.uri"}
+    assert '"no-such-bucket" does not exist' in told["base_model.uri"]
+    assert "nothing lies under" in told["dataset.uri"]
+    assert '"not-there-either" does not exist' in told["output.uri"]
+
+
+async def test_a_good_spec_passes_and_leaves_nothing(store: Store):
+    await store.put(f"s3://{BUCKET}/base/model_index.json", b"{}")
+    await store.put(f"s3://{BUCKET}/pictures/a.png", b"png")
+    spec = parse({"base_model": {"uri": f"s3://{BUCKET}/base"}, "dataset": {"uri": f"s3://{BUCKET}/pictures"}})
+    await check_store(store, spec, f"s3://{BUCKET}/out")
+    assert await store.is_empty(f"s3://{BUCKET}/out")
