@@ -111,7 +111,7 @@ class Fleet:
                     "lr_scheduler": "constant",
                     "seed": SEED,
                 },
-                "cluster": {"cpus_per_worker": 2.0, "zero_stage": 1},
+                "cluster": {"cpus_per_worker": 2.0},
                 "checkpointing": {"every_steps": num_steps},
             }
         )

@@ -109,7 +109,7 @@ class OptimizationSpec(_Part):
     adam_epsilon: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: never clip
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
     caption_dropout: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -196,16 +196,9 @@ def _offload_needs_zero(offload: str, zero_stage: int) -> str | None:
     return '"cpu" needs cluster.zero_stage 1, 2 or 3' if offload == "cpu" and zero_stage == 0 else None
 
 
-def _fp16_needs_gpu(precision: str, gpus: float) -> str | None:
-    if precision == "fp16" and gpus == 0:
-        return '"fp16" needs cluster.gpus_per_worker of 1 or more; on CPU use "fp32" or "bf16"'
-    return None
-
-
 _RULES = (
     _Rule((("training", "lr_warmup_steps"), ("training", "max_steps")), _warmup_fits),
     _Rule((("cluster", "offload"), ("cluster", "zero_stage")), _offload_needs_zero),
-    _Rule((("training", "precision"), ("cluster", "gpus_per_worker")), _fp16_needs_gpu),
 )
 
 

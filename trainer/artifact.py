@@ -1,22 +1,29 @@
-"""The artifact: files first, manifest.json with every SHA-256 last and only if nobody's is there. Then it exists."""
+"""The artifact: files first, manifest.json with every SHA-256 last and only if nobody's is there. Then it exists.
+
+The driver asks here too, so torch is imported only to write one.
+"""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from lorafleet import __version__
 from lorafleet.errors import RunFailed
 from lorafleet.layout import MANIFEST, JobLayout, step_folder
 from lorafleet.v1.training_service_pb2 import Artifact
-from trainer.adapters.export import DIFFUSERS_FILE, KOHYA_FILE, diffusers_file, kohya_file
-from trainer.checkpoint import Progress
 from trainer.prepare import PreparedStyle
 from trainer.storage import Folder
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainer.checkpoint import Progress
+
+DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"  # the name that load_lora_weights looks for
+KOHYA_FILE = "lora-kohya.safetensors"
 MODEL_CARD = "README.md"
 
 
@@ -34,7 +41,7 @@ def existing(style: PreparedStyle) -> Artifact | None:
     return Artifact(uri=uri, manifest_sha256=hashlib.sha256(manifest).hexdigest())
 
 
-def commit(style: PreparedStyle, weights: Mapping[str, Tensor], progress: Progress, samples: int | None) -> Artifact:
+def commit(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Progress", samples: int | None) -> Artifact:
     """Writes every file, then the manifest. `samples` is the step whose sample pictures the card shows; None: there are none."""
     folder = Folder(JobLayout(style.output_uri).adapter)
     files = _files(style, weights, progress, samples)
@@ -56,7 +63,9 @@ def commit(style: PreparedStyle, weights: Mapping[str, Tensor], progress: Progre
     return Artifact(uri=folder.uri, manifest_sha256=hashlib.sha256(data).hexdigest())
 
 
-def _files(style: PreparedStyle, weights: Mapping[str, Tensor], progress: Progress, samples: int | None) -> dict[str, bytes]:
+def _files(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Progress", samples: int | None) -> dict[str, bytes]:
+    from trainer.adapters.export import diffusers_file, kohya_file
+
     files: dict[str, bytes] = {}
     if "diffusers" in style.spec.output.formats:
         files[DIFFUSERS_FILE] = diffusers_file(weights, style.spec.adapter)
@@ -68,7 +77,7 @@ def _files(style: PreparedStyle, weights: Mapping[str, Tensor], progress: Progre
     return files
 
 
-def _facts(style: PreparedStyle, progress: Progress) -> dict[str, str]:
+def _facts(style: PreparedStyle, progress: "Progress") -> dict[str, str]:
     held_out = dict(progress.held_out_losses)
     return {
         "ss_sd_model_hash": style.base.digest,
@@ -88,7 +97,7 @@ def _sample_pictures(style: PreparedStyle, samples: int | None) -> dict[str, byt
     return {f"samples/{name}": data for name, data in folder.read_all(names).items()}
 
 
-def model_card(style: PreparedStyle, progress: Progress, pictures: list[str]) -> str:
+def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str]) -> str:
     """README.md of the artifact: what it is, how to use it, what it was made from. Hugging Face's front matter."""
     spec = style.spec
     held_out = dict(progress.held_out_losses)

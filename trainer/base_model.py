@@ -139,7 +139,7 @@ def _check_whole(spec: BaseModelSpec, paths: Sequence[str], entries: Mapping[str
     ]
     if pickled:
         raise RunFailed(
-            f"base_model.uri: {', '.join(pickled)} of {spec.uri} has pickled weights only, and nothing is unpickled; save it as safetensors",
+            f"base_model.uri: {', '.join(pickled)} of {spec.uri} has pickled weights, and nothing is unpickled; save it as safetensors",
             reason="BASE_MODEL_PICKLED",
         )
     if missing or unweighted:

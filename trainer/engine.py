@@ -128,6 +128,8 @@ class Engine:
             full = safe_get_full_fp32_param(parameter) if key is None else safe_get_full_optimizer_state(parameter, key)
         else:
             full = parameter if key is None else self._inner_optimizer.state[parameter][key]
+        if full is None:
+            raise RuntimeError("DeepSpeed does not know the parameter; it must be one that the engine trains")
         return full.detach().float().cpu().clone()
 
     def _set_full(self, parameter: nn.Parameter, key: str, value: Tensor) -> None:

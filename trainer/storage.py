@@ -62,7 +62,8 @@ class Folder:
         if self.uri.startswith("file://"):
             return LocalStore("/")
         bucket = self.uri.removeprefix("s3://").split("/", 1)[0]
-        return S3Store(bucket, retry_config=_RETRY, **_s3_options())
+        options: Any = _s3_options()
+        return S3Store(bucket, **options)
 
     @cached_property
     def _prefix(self) -> str:
@@ -190,7 +191,7 @@ async def _gather(call: Callable[[str], Awaitable[T]], paths: Iterable[str]) -> 
 
 def _s3_options() -> dict[str, Any]:
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    options: dict[str, Any] = {"client_options": dict(_CLIENT)}
+    options: dict[str, Any] = {"client_options": dict(_CLIENT), "retry_config": _RETRY}
     if endpoint:
         options["endpoint"] = endpoint
         options["client_options"]["allow_http"] = endpoint.startswith("http://")

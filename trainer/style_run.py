@@ -90,7 +90,8 @@ class StyleRun:
         self.step = progress.step  # optimizer steps done
         self.losses = list(progress.losses)
         self.held_out_losses = list(progress.held_out_losses)
-        log.info("DeepSpeedEngine, ZeRO stage %d, rank %d of %d", self.engine.zero_stage, self.group.rank, self.group.world_size)
+        place = (self.engine.zero_stage, self.group.rank, self.group.world_size, self.device, torch.get_num_threads())
+        log.info("DeepSpeedEngine, ZeRO stage %d, rank %d of %d, on %s, %d threads", *place)
         self.durations_s: deque[float] = deque(maxlen=RATE_WINDOW_STEPS)
         if saved is not None:
             self.engine.load_moments(saved.moments, steps_done=saved.progress.step)

@@ -1,7 +1,11 @@
 """The worker group of a run: Ray Train's TorchTrainer at the size the spec asks for. The one place that knows Ray Train's API."""
 
+import os
 from collections.abc import Mapping
 from functools import partial
+
+# Its watcher would restart a preempted group inside the run: a second place that retries, and one more process to start.
+os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer

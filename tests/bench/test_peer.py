@@ -24,8 +24,15 @@ def run(tmp_path: Path) -> peer.PeerRun:
     script = tmp_path / "script.py"
     script.write_text(PRINTS_LIKE_TQDM.replace("{status}", "0"))
     return peer.PeerRun(
-        script=script, base_dir=tmp_path, data_dir=data, out_dir=tmp_path / "out",
-        num_steps=14, batch_size=8, rank=4, learning_rate=1e-3, seed=0,
+        script=script,
+        base_dir=tmp_path,
+        data_dir=data,
+        out_dir=tmp_path / "out",
+        num_steps=14,
+        batch_size=8,
+        rank=4,
+        learning_rate=1e-3,
+        seed=0,
     )
 
 

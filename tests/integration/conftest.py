@@ -65,7 +65,9 @@ class Fleet:
     def driver(self, job: pb.TrainingJob) -> psutil.Process:
         """The process of the newest attempt's driver, without the shell around it."""
         run = job.attempts[-1].run
-        found = [process for process in ray_head.processes(self.head) if "trainer.run" in (line := process.cmdline()) and run in " ".join(line)]
+        found = [
+            process for process in ray_head.processes(self.head) if "trainer.run" in (line := process.cmdline()) and run in " ".join(line)
+        ]
         return next(process for process in found if process.cmdline()[0] != "/bin/sh")
 
 

@@ -70,7 +70,9 @@ def test_one_worker_or_two_at_every_zero_stage_give_the_same_losses(fleet: Fleet
     server, port = serve(plane)
 
     def manifest(run: str, specs: dict[str, spec.Spec]) -> RunManifest:
-        pack = tuple(Style(job=f"tenants/acme/jobs/{name}", spec=each, output_uri=f"file://{tmp_path}/{name}") for name, each in specs.items())
+        pack = tuple(
+            Style(job=f"tenants/acme/jobs/{name}", spec=each, output_uri=f"file://{tmp_path}/{name}") for name, each in specs.items()
+        )
         places = {"cache_uri": f"file://{tmp_path}/cache", "storage_dir": str(tmp_path / "ray")}
         return RunManifest(run=run, attempt=1, pack=pack, report_address=f"127.0.0.1:{port}", **places)
 
@@ -102,7 +104,11 @@ def test_a_job_through_s3_draws_the_same_pictures_in_a_fresh_pipeline(fleet: Fle
     asked = make_spec(
         "s3://models/emoji-sd",
         "s3://styles/sepia",
-        adapter={"alpha": 8.0, "text_encoder": True, "target_modules": ["to_q", "to_v", "to_out.0", "ff.net.0.proj", "proj_in", "conv1", "upsamplers.0.conv"]},
+        adapter={
+            "alpha": 8.0,
+            "text_encoder": True,
+            "target_modules": ["to_q", "to_v", "to_out.0", "ff.net.0.proj", "proj_in", "conv1", "upsamplers.0.conv"],
+        },
         validation={"prompts": ["an emoji of owl", "an emoji of red apple"], "num_inference_steps": 8, "seed": 11},
         output={"uri": "s3://styles/out"},
         cluster={"zero_stage": 2},
@@ -111,7 +117,9 @@ def test_a_job_through_s3_draws_the_same_pictures_in_a_fresh_pipeline(fleet: Fle
     job = fleet.reach(job.name, "SUCCEEDED")
 
     manifest = download(blobs_at(job.artifact.uri), job.artifact.manifest_sha256, tmp_path / "adapter")
-    assert {"README.md", "lora-kohya.safetensors", "pytorch_lora_weights.safetensors", "samples/000.png", "samples/001.png"} == set(manifest.files)
+    assert {"README.md", "lora-kohya.safetensors", "pytorch_lora_weights.safetensors", "samples/000.png", "samples/001.png"} == set(
+        manifest.files
+    )
     for weight_name in ("pytorch_lora_weights.safetensors", "lora-kohya.safetensors"):
         drawn = draw(tmp_path / "adapter", weight_name, asked)
         for index, picture in enumerate(drawn):

@@ -12,7 +12,9 @@ from trainer.storage import Folder
 
 def saved(step: int) -> Checkpoint:
     progress = Progress(step=step, losses=((1, 0.5), (2, 0.25)), held_out_losses=((0, 0.3),))
-    return Checkpoint(progress, {"unet.a.lora_A.weight": torch.full((2, 2), float(step))}, {"exp_avg.unet.a.lora_A.weight": torch.ones(2, 2)})
+    return Checkpoint(
+        progress, {"unet.a.lora_A.weight": torch.full((2, 2), float(step))}, {"exp_avg.unet.a.lora_A.weight": torch.ones(2, 2)}
+    )
 
 
 def test_it_comes_back_as_it_was(tmp_path: Path):

@@ -66,7 +66,11 @@ BROKEN = [
     ({"a.png": picture()}, "CAPTIONS_MISSING", "none of the 1 pictures"),
     ({"a.png": picture(), "b.png": picture(), "a.txt": "an a"}, "CAPTIONS_MISSING", "1 of 2 pictures have no caption: b.png"),
     ({"a.png": picture(), "metadata.jsonl": "{nonsense"}, "METADATA_INVALID", "line 1: is no JSON"),
-    ({"a.png": picture(), "metadata.jsonl": '{"file_name": "a.png", "caption": "x"}'}, "METADATA_INVALID", "no text; it has file_name, caption"),
+    (
+        {"a.png": picture(), "metadata.jsonl": '{"file_name": "a.png", "caption": "x"}'},
+        "METADATA_INVALID",
+        "no text; it has file_name, caption",
+    ),
     ({"a.png": picture(), "metadata.csv": "file_name,text\na.png,x\nb.png,y\n"}, "METADATA_INVALID", "files that are not there: b.png"),
 ]
 

@@ -17,9 +17,6 @@ from lorafleet import __version__
 from lorafleet.spec import AdapterSpec, Spec
 from trainer.adapters.lora import TEXT_ENCODER_MODULES, alpha
 
-DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"  # the name that load_lora_weights looks for
-KOHYA_FILE = "lora-kohya.safetensors"
-
 
 def diffusers_file(weights: Mapping[str, Tensor], spec: AdapterSpec) -> bytes:
     """The LoRA as diffusers' save_lora_weights writes it, with lora_adapter_metadata.

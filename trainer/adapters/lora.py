@@ -52,15 +52,15 @@ def inject(unet: nn.Module, text_encoder: nn.Module | None, spec: AdapterSpec, k
     inject_adapter_in_model(lora_config(spec, spec.target_modules), unet, adapter_name=_ADAPTER)
     if text_encoder is not None:
         inject_adapter_in_model(lora_config(spec, TEXT_ENCODER_MODULES), text_encoder, adapter_name=_ADAPTER)
-    parts = {"unet": unet} | ({"text_encoder": text_encoder} if text_encoder is not None else {})
+    parts: dict[str, nn.Module] = {"unet": unet} | ({"text_encoder": text_encoder} if text_encoder is not None else {})
     for part, module in parts.items():
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()  # PEFT makes it of the base's precision
                 _initialise(canonical_name(f"{part}.{name}"), parameter, key)
     if spec.dropout:
-        layers = [child.lora_dropout for module in parts.values() for child in module.modules() if hasattr(child, "lora_dropout")]
-        for number, dropouts in enumerate(layers):
+        found = (getattr(child, "lora_dropout", None) for module in parts.values() for child in module.modules())
+        for number, dropouts in enumerate(each for each in found if isinstance(each, nn.ModuleDict)):
             dropouts[_ADAPTER] = KeyedDropout(spec.dropout, layer=number)
 
 

@@ -99,8 +99,9 @@ def read_captions(folder: Folder, column: str, paths: list[str]) -> dict[str, st
     if "metadata.jsonl" in paths:
         return dict(_rows(_jsonl(folder.get("metadata.jsonl").decode("utf-8-sig")), column, "metadata.jsonl"))
     if "metadata.csv" in paths:
-        rows = csv.DictReader(io.StringIO(folder.get("metadata.csv").decode("utf-8-sig")))
-        return dict(_rows(enumerate(rows, start=2), column, "metadata.csv"))
+        table = csv.DictReader(io.StringIO(folder.get("metadata.csv").decode("utf-8-sig")))
+        rows = ((number, dict[str, object](row)) for number, row in enumerate(table, start=2))
+        return dict(_rows(rows, column, "metadata.csv"))
     by_stem = {str(PurePosixPath(path).with_suffix("")): path for path in paths if PurePosixPath(path).suffix.lower() in PICTURE_SUFFIXES}
     texts = [path for path in paths if path.endswith(".txt") and path.removesuffix(".txt") in by_stem]
     return {by_stem[path.removesuffix(".txt")]: data.decode("utf-8-sig").strip() for path, data in folder.read_all(texts).items()}

@@ -7,9 +7,12 @@ is a split of the same list.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from trainer.data.buckets import Bucket
 from trainer.keyed import Key, Purpose
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -61,7 +64,7 @@ class Sampler:
         return self._orders[bucket, epoch]
 
 
-def share(batch: Sequence[int], *, rank: int, world_size: int, micro_batch_size: int) -> list[Sequence[int]]:
+def share(batch: Sequence[T], *, rank: int, world_size: int, micro_batch_size: int) -> list[Sequence[T]]:
     """The micro-batches of one worker: every world_size-th piece of the global batch."""
     pieces = [batch[start : start + micro_batch_size] for start in range(0, len(batch), micro_batch_size)]
     return pieces[rank::world_size]
