@@ -88,9 +88,9 @@ class Fleet:
         shutil.rmtree(self._folder / "cache", ignore_errors=True)
         with Client(self._address) as client:
             started_s = time.monotonic()
-            job = client.create(self._spec(num_steps), job_id=f"bench-{number}")
-            rate = 0.0
-            for job in client.watch(job.name):
+            name = client.create(self._spec(num_steps), job_id=f"bench-{number}").name
+            job, rate = client.get(name), 0.0
+            for job in client.watch(name):
                 rate = job.progress.pictures_per_second or rate
             wall_seconds = time.monotonic() - started_s
         if job.state != pb.JOB_STATE_SUCCEEDED:

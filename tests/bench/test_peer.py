@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from bench import peer
 
 PRINTS_LIKE_TQDM = """
@@ -63,7 +64,7 @@ def test_a_download_bar_is_not_a_step():
 
 def test_missing_script_says_where_to_get_it(run: peer.PeerRun):
     run.script.unlink()
-    with pytest.raises(peer.PeerError, match="no such file; get .*PEER="):
+    with pytest.raises(peer.PeerError, match=r"no such file; get .*PEER="):
         peer.measure(run)
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from examples import restyle
 from PIL import Image
+
+from examples import restyle
 
 NOTO = Path(restyle.__file__).parent / "data" / "noto-emoji"
 PICTURE = Image.open(NOTO / "1f344.png")

@@ -4,7 +4,9 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -44,6 +46,21 @@ class Fleet:
     @property
     def ray_token(self) -> str:
         return (self.folder / "state" / "ray" / "token").read_text()
+
+    def ray(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """A call of the fleet's own Ray, whose answer must be good."""
+        headers = {"Authorization": f"Bearer {self.ray_token}"}
+        return httpx.request(method, f"{self.head.url}{path}", headers=headers, timeout=60, **options).raise_for_status()
+
+    def wait_for_ray(self) -> None:
+        def answers() -> bool:
+            try:
+                self.ray("GET", "/api/version")
+            except (httpx.HTTPError, AssertionError, OSError):
+                return False
+            return True
+
+        until(answers, PATIENCE_S, "the local Ray")
 
     def reach(self, name: str, *states: str, step: int = 0, attempts: int = 1) -> pb.TrainingJob:
         """The job, once it is in one of the states, at least so far. Fails at once when it ends otherwise."""

@@ -1,10 +1,10 @@
 """Training for real: Ray, DeepSpeed, MinIO, gRPC. What it promises is checked in what it leaves behind."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import boto3
-import httpx
 import numpy as np
 import pytest
 import torch
@@ -47,19 +47,19 @@ def losses(root: str) -> list[float]:
 def run_directly(fleet: Fleet, manifest: RunManifest, folder: Path) -> None:
     """Runs a driver as the backend would, on the fleet's Ray."""
     (folder / "run.json").write_text(manifest.model_dump_json())
-    headers = {"Authorization": f"Bearer {fleet.ray_token}"}
     body = {
-        "entrypoint": f"python -m trainer.run --manifest file://{folder}/run.json",
+        "entrypoint": f"{sys.executable} -m trainer.run --manifest file://{folder}/run.json",
         "submission_id": manifest.run,
         "runtime_env": {"env_vars": {RUN_TOKEN_ENV: "s3cret"}},
     }
-    httpx.post(f"{fleet.head.url}/api/jobs/", json=body, headers=headers, timeout=60).raise_for_status()
+    fleet.wait_for_ray()
+    fleet.ray("POST", "/api/jobs/", json=body)
 
     def status() -> str:
-        return httpx.get(f"{fleet.head.url}/api/jobs/{manifest.run}", headers=headers, timeout=60).json()["status"]
+        return fleet.ray("GET", f"/api/jobs/{manifest.run}").json()["status"]
 
     until(lambda: status() in {"SUCCEEDED", "FAILED", "STOPPED"}, PATIENCE_S, "the run's end")
-    logs = httpx.get(f"{fleet.head.url}/api/jobs/{manifest.run}/logs", headers=headers, timeout=60).json()["logs"]
+    logs = fleet.ray("GET", f"/api/jobs/{manifest.run}/logs").json()["logs"]
     (folder / "log").write_text(logs)
     assert status() == "SUCCEEDED", logs[-5000:]
 

@@ -116,9 +116,8 @@ def test_a_stop_is_heard(plane: ControlPlane, port: int):
 
 def test_a_replaced_run_stops_itself(plane: ControlPlane, port: int):
     plane.stale = True
-    with reporter(port) as reports:
-        with pytest.raises(StaleAttempt):
-            until(lambda: reports.must_stop(JOB), 10, "the refusal")
+    with reporter(port) as reports, pytest.raises(StaleAttempt):
+        until(lambda: reports.must_stop(JOB), 10, "the refusal")
 
 
 def test_the_token_is_never_shown():

@@ -13,7 +13,7 @@ SQUARE, WIDE = Bucket(64, 64), Bucket(80, 48)
 
 
 def sampler(batch_size: int = 4) -> Sampler:
-    return Sampler(Key(3, "style"), {SQUARE: range(0, 10), WIDE: range(10, 15)}, batch_size)
+    return Sampler(Key(3, "style"), {SQUARE: range(10), WIDE: range(10, 15)}, batch_size)
 
 
 @given(steps=st.lists(st.integers(0, 60), min_size=1))
