@@ -20,7 +20,8 @@ class StableDiffusion1:
     """See families.protocol.Family."""
 
     def load_vae(self, base: Path, device: torch.device) -> nn.Module:
-        return AutoencoderKL.from_pretrained(base / "vae", **_SAFE).to(device).eval().requires_grad_(False)
+        vae: Any = AutoencoderKL.from_pretrained(base / "vae", **_SAFE)
+        return vae.to(device).eval().requires_grad_(False)
 
     def load_text_encoder(self, base: Path) -> nn.Module:
         options = {"dtype" if key == "torch_dtype" else key: value for key, value in _SAFE.items()}
@@ -32,7 +33,7 @@ class StableDiffusion1:
     def load_denoiser(self, base: Path) -> nn.Module:
         return UNet2DConditionModel.from_pretrained(base / "unet", **_SAFE).eval().requires_grad_(False)
 
-    def load_noise_scheduler(self, base: Path) -> DDPMScheduler:
+    def load_noise_scheduler(self, base: Path) -> Any:
         return DDPMScheduler.from_pretrained(base / "scheduler", local_files_only=True)
 
     @torch.no_grad()
