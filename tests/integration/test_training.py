@@ -144,7 +144,7 @@ def upload(folder: Path, bucket: str, prefix: str) -> None:
 def draw(folder: Path | None, weight_name: str, asked: spec.Spec) -> list[Image.Image]:
     from diffusers import StableDiffusionPipeline
 
-    pipeline = StableDiffusionPipeline.from_pretrained(BASE_MODEL, torch_dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(BASE_MODEL, dtype=torch.float32)
     if folder is not None:
         pipeline.load_lora_weights(folder, weight_name=weight_name)
     validation = asked.validation

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-_SAFE: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "torch_dtype": torch.float32}
+_SAFE: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "dtype": torch.float32}
 
 
 class StableDiffusion1:
@@ -24,8 +24,7 @@ class StableDiffusion1:
         return vae.to(device).eval().requires_grad_(False)
 
     def load_text_encoder(self, base: Path) -> nn.Module:
-        options = {"dtype" if key == "torch_dtype" else key: value for key, value in _SAFE.items()}
-        return CLIPTextModel.from_pretrained(base / "text_encoder", **options).eval().requires_grad_(False)
+        return CLIPTextModel.from_pretrained(base / "text_encoder", **_SAFE).eval().requires_grad_(False)
 
     def load_tokenizer(self, base: Path) -> CLIPTokenizer:
         return CLIPTokenizer.from_pretrained(base / "tokenizer", local_files_only=True)
