@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lorafleet import __version__
 from lorafleet.errors import RunFailed
 from lorafleet.layout import MANIFEST, JobLayout, step_folder
+from lorafleet.spec import Spec
 from lorafleet.v1.training_service_pb2 import Artifact
 from trainer.prepare import PreparedStyle
 from trainer.storage import Folder
@@ -43,6 +44,8 @@ def existing(style: PreparedStyle) -> Artifact | None:
 
 def commit(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Progress", samples: int | None) -> Artifact:
     """Writes every file, then the manifest. `samples` is the step whose sample pictures the card shows; None: there are none."""
+    if (found := existing(style)) is not None:
+        return found  # an earlier attempt's: its manifest must stay true
     folder = Folder(JobLayout(style.output_uri).adapter)
     files = _files(style, weights, progress, samples)
     folder.write_all(files)
@@ -97,6 +100,10 @@ def _sample_pictures(style: PreparedStyle, samples: int | None) -> dict[str, byt
     return {f"samples/{name}": data for name, data in folder.read_all(names).items()}
 
 
+def _weight_file(spec: Spec) -> str:
+    return DIFFUSERS_FILE if "diffusers" in spec.output.formats else KOHYA_FILE
+
+
 def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str]) -> str:
     """README.md of the artifact: what it is, how to use it, what it was made from. Hugging Face's front matter."""
     spec = style.spec
@@ -128,7 +135,7 @@ def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str]) 
         "from diffusers import StableDiffusionPipeline",
         "",
         'pipeline = StableDiffusionPipeline.from_pretrained("path/to/base")',
-        f'pipeline.load_lora_weights("path/to/this/folder", weight_name="{DIFFUSERS_FILE}")  # or {KOHYA_FILE}',
+        f'pipeline.load_lora_weights("path/to/this/folder", weight_name="{_weight_file(spec)}")',
         "```",
         "",
         f'Sample pictures: prompt i was drawn with `torch.Generator("cpu").manual_seed({spec.validation.seed} + i)`, '

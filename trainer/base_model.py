@@ -57,13 +57,14 @@ def inspect(spec: BaseModelSpec, cache: Folder) -> BaseModel:
     _check_family(spec, folder, entries)
     paths = sorted(path for path in entries if path == "model_index.json" or _is_needed(spec.family, path))
     _check_whole(spec, paths, entries)
-    unet, vae = _config(folder, "unet"), _config(folder, "vae")
+    headers = {path: _header(folder, path, entries[path].size_bytes) for path in paths if path.endswith(".safetensors")}
+    unet, vae = _config(folder, "unet", "sample_size", "block_out_channels"), _config(folder, "vae", "block_out_channels")
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
     return BaseModel(
         uri=spec.uri,
         family=spec.family,
         files=_digests(folder, {path: entries[path].version for path in paths}, cache),
-        trainable=_trainable(folder, next(path for path in paths if path.startswith("unet/") and path.endswith(".safetensors"))),
+        trainable=_trainable(next(header for path, header in headers.items() if path.startswith("unet/"))),
         vae_factor=factor,
         resolution=unet["sample_size"] * factor,
         resolution_step=factor * 2 ** (len(unet["block_out_channels"]) - 1),
@@ -72,9 +73,13 @@ def inspect(spec: BaseModelSpec, cache: Folder) -> BaseModel:
 
 def check_target_modules(base: BaseModel, target_modules: Sequence[str]) -> list[Violation]:
     """Every name must be the end of the path of a linear or convolution layer, as PEFT matches them."""
-    violations = []
+    violations: list[Violation] = []
+    containers = {module[:end] for module in base.trainable for end, letter in enumerate(module) if letter == "."}
     for index, name in enumerate(target_modules):
-        if not any(module == name or module.endswith(f".{name}") for module in base.trainable):
+        if caught := [module for module in containers if module == name or module.endswith(f".{name}")]:
+            message = f'"{name}" also matches {min(caught)}, which is no layer; write more of its path'
+            violations.append(Violation(field=f"adapter.target_modules[{index}]", message=message))
+        elif not any(module == name or module.endswith(f".{name}") for module in base.trainable):
             endings = {module.rpartition(".")[2] for module in base.trainable} | {_two_parts(module) for module in base.trainable}
             close = difflib.get_close_matches(name, endings, n=1)
             hint = f"; close: {close[0]}" if close else ""
@@ -117,7 +122,7 @@ def _check_family(spec: BaseModelSpec, folder: Folder, entries: Mapping[str, Any
             f"base_model.uri: {spec.uri} has no model_index.json; it must be a folder as diffusers' save_pretrained writes it",
             reason="BASE_MODEL_INCOMPLETE",
         )
-    found = json.loads(folder.get("model_index.json")).get("_class_name")
+    found = _json(folder, "model_index.json").get("_class_name")
     if found != _PIPELINES[spec.family]:
         raise RunFailed(
             f"base_model.family: {spec.uri} is a {found}, but family {spec.family} is a {_PIPELINES[spec.family]}",
@@ -147,18 +152,40 @@ def _check_whole(spec: BaseModelSpec, paths: Sequence[str], entries: Mapping[str
         raise RunFailed(f"base_model.uri: {spec.uri} lacks {', '.join(lacks)}", reason="BASE_MODEL_INCOMPLETE")
 
 
-def _config(folder: Folder, part: str) -> dict[str, Any]:
+def _config(folder: Folder, part: str, *needed: str) -> dict[str, Any]:
+    config = _json(folder, f"{part}/config.json")
+    if lacking := [name for name in needed if name not in config]:
+        raise _incomplete(folder, f"{part}/config.json", f"has no {', '.join(lacking)}")
+    return config
+
+
+def _json(folder: Folder, path: str) -> dict[str, Any]:
     try:
-        return json.loads(folder.get(f"{part}/config.json"))
-    except ValueError as error:
-        raise RunFailed(f"base_model.uri: {folder.uri}/{part}/config.json is no JSON: {error}", reason="BASE_MODEL_INCOMPLETE") from None
+        return dict(json.loads(folder.get(path)))
+    except (ValueError, TypeError) as error:
+        raise _incomplete(folder, path, f"is no JSON object: {error}") from None
 
 
-def _trainable(folder: Folder, path: str) -> dict[str, int]:
-    size = int.from_bytes(folder.get_range(path, 0, 8), "little")
-    if size > _MAX_HEADER_BYTES:
-        raise RunFailed(f"base_model.uri: {folder.uri}/{path} is no safetensors file", reason="BASE_MODEL_INCOMPLETE")
-    header = json.loads(folder.get_range(path, 8, size))
+def _header(folder: Folder, path: str, size_bytes: int) -> dict[str, Any]:
+    """The header of a safetensors file, whose length must be what the header says: half an upload has a fine header."""
+    length = int.from_bytes(folder.get_range(path, 0, 8), "little") if size_bytes > 8 else _MAX_HEADER_BYTES
+    if length > min(size_bytes - 8, _MAX_HEADER_BYTES):
+        raise _incomplete(folder, path, "is no safetensors file, or cut short; upload it again")
+    try:
+        header = {name: meta for name, meta in json.loads(folder.get_range(path, 8, length)).items() if name != "__metadata__"}
+        end = 8 + length + max(meta["data_offsets"][1] for meta in header.values())
+    except (ValueError, TypeError, KeyError) as error:
+        raise _incomplete(folder, path, f"is no safetensors file: {error}") from None
+    if end != size_bytes:
+        raise _incomplete(folder, path, f"is cut short: {size_bytes} bytes of {end}; upload it again")
+    return header
+
+
+def _incomplete(folder: Folder, path: str, what: str) -> RunFailed:
+    return RunFailed(f"base_model.uri: {folder.uri}/{path} {what}", reason="BASE_MODEL_INCOMPLETE")
+
+
+def _trainable(header: Mapping[str, Any]) -> dict[str, int]:
     weights = {name.removesuffix(".weight"): len(meta["shape"]) for name, meta in header.items() if name.endswith(".weight")}
     return {name: dimensions for name, dimensions in weights.items() if dimensions in {2, 4}}
 

@@ -1,7 +1,7 @@
 """Checkpoints of the trainable state only: adapter, AdamW's moments, the step. safetensors and JSON, nothing pickled.
 
 A checkpoint does not know how many workers or which ZeRO stage made it. Its manifest is written last and deleted
-first, so what has one is whole.
+first, so what has one is whole. It names its job: another job that is given the same folder must not go on from it.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from safetensors.torch import load, save
 from torch import Tensor
 
+from lorafleet.errors import RunFailed
 from lorafleet.layout import MANIFEST, step_folder
 from trainer.storage import Folder
 
@@ -36,7 +37,7 @@ class Checkpoint:
     moments: Mapping[str, Tensor]
 
 
-def write(folder: Folder, checkpoint: Checkpoint, *, keep: int) -> None:
+def write(folder: Folder, checkpoint: Checkpoint, *, job: str, keep: int) -> None:
     """Saves under `step-…/`, then deletes all but the newest `keep`."""
     files = {
         "adapter.safetensors": save(dict(checkpoint.weights)),
@@ -44,22 +45,49 @@ def write(folder: Folder, checkpoint: Checkpoint, *, keep: int) -> None:
         "progress.json": json.dumps(asdict(checkpoint.progress)).encode(),
     }
     here = folder.child(step_folder(checkpoint.progress.step))
+    here.delete([MANIFEST])  # a resumed run may save the same step again
     here.write_all(files)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    here.put(MANIFEST, json.dumps({"format": FORMAT, "files": digests}).encode())
+    here.put(MANIFEST, json.dumps({"format": FORMAT, "job": job, "files": digests}).encode())
     for old in _whole(folder)[:-keep]:
         _delete(folder.child(old))
 
 
-def newest(folder: Folder) -> Checkpoint | None:
-    """The newest whole checkpoint whose files are what its manifest says; None when there is none."""
+def newest(folder: Folder, *, job: str) -> Checkpoint | None:
+    """The newest whole checkpoint whose files are what its manifest says; None when there is none.
+
+    Raises RunFailed OUTPUT_TAKEN when it is another job's.
+    """
     for name in reversed(_whole(folder)):
-        here = folder.child(name)
-        manifest = json.loads(here.get(MANIFEST))
-        files = here.read_all(manifest["files"])
-        if manifest["format"] == FORMAT and all(hashlib.sha256(files[path]).hexdigest() == sha for path, sha in manifest["files"].items()):
-            return _parse(files)
+        if (found := _read(folder.child(name), job)) is not None:
+            return found
     return None
+
+
+def read(folder: Folder, step: int, *, job: str) -> Checkpoint:
+    """The checkpoint of that step. Raises RunFailed when it is no longer whole."""
+    found = _read(folder.child(step_folder(step)), job)
+    if found is None:
+        raise RunFailed(
+            f"{folder.uri}: the checkpoint of step {step} changed while it was read", reason="CHECKPOINT_CHANGED", retryable=True
+        )
+    return found
+
+
+def _read(here: Folder, job: str) -> Checkpoint | None:
+    data = here.get_or_none(MANIFEST)
+    if data is None:
+        return None
+    manifest = json.loads(data)
+    if manifest["format"] != FORMAT:
+        return None
+    if manifest.get("job", job) != job:
+        raise RunFailed(
+            f"output.uri: {here.uri} is a checkpoint of {manifest['job']}; choose another output.uri, or delete it", reason="OUTPUT_TAKEN"
+        )
+    files = here.read_all(manifest["files"])
+    sound = all(hashlib.sha256(files[path]).hexdigest() == sha for path, sha in manifest["files"].items())
+    return _parse(files) if sound else None
 
 
 def newest_step(folder: Folder) -> int | None:

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
-from lorafleet.spec import Spec
+from lorafleet.spec import ClusterSpec, Spec
 from trainer.group import Group
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -44,11 +45,12 @@ def deepspeed_config(spec: Spec, *, world_size: int) -> dict[str, Any]:
     }
 
 
-def select_accelerator() -> torch.device:
-    """The device to train on. Must run before DeepSpeed is imported, which decides once."""
-    if torch.cuda.is_available():
+def select_accelerator(cluster: ClusterSpec) -> torch.device:
+    """The device to train on: a GPU only where the spec asks for one. Must run before DeepSpeed is imported, which decides once."""
+    if cluster.gpus_per_worker:
         return torch.device("cuda", torch.cuda.current_device())
     os.environ["DS_ACCELERATOR"] = "cpu"
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides no GPU from a worker that asked for none
     return torch.device("cpu")
 
 
@@ -66,7 +68,6 @@ class Engine:
             weight_decay=training.weight_decay,
         )
         self.device = device
-        self.precision = training.precision
         self.deepspeed = _initialize(model.to(device), optimizer, deepspeed_config(spec, world_size=group.world_size))
 
     @property
@@ -74,8 +75,7 @@ class Engine:
         return self.deepspeed.zero_optimization_stage()
 
     def __call__(self, *inputs: Any) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.deepspeed(*inputs)
+        return self.deepspeed(*inputs)
 
     def backward(self, loss: Tensor) -> None:
         """Accumulates gradients; DeepSpeed divides by the accumulation steps and averages over ranks."""
@@ -133,9 +133,14 @@ class Engine:
         return full.detach().float().cpu().clone()
 
     def _set_full(self, parameter: nn.Parameter, key: str, value: Tensor) -> None:
-        from deepspeed.utils import safe_set_full_optimizer_state
+        from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
-        if self._is_partitioned:
+        if self.zero_stage == 3:
+            # DeepSpeed's own full setter fails on a parameter that does not divide by the number of workers.
+            size = parameter.ds_tensor.ds_numel  # pyright: ignore[reportAttributeAccessIssue]
+            padded = nn.functional.pad(value.flatten(), (0, size * dist.get_world_size() - value.numel()))
+            safe_set_local_optimizer_state(parameter, padded.narrow(0, size * dist.get_rank(), size).to(self.device), key)
+        elif self._is_partitioned:
             safe_set_full_optimizer_state(parameter, value.to(self.device), key)
         else:
             self._inner_optimizer.state[parameter][key].copy_(value)
@@ -147,11 +152,13 @@ def _initialize(model: nn.Module, optimizer: torch.optim.Optimizer, config: dict
     from accelerate import Accelerator, DeepSpeedPlugin
     from accelerate.state import AcceleratorState
     from deepspeed import DeepSpeedEngine
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     _without_shared_memory_op()
     AcceleratorState._reset_state(reset_partial_state=True)  # a warm process may have had another engine
     accelerator = Accelerator(deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config))
     engine, _ = accelerator.prepare(model, optimizer)
+    unset_hf_deepspeed_config()  # else transformers partitions, for no engine, every model that is loaded after a ZeRO-3 one
     if not isinstance(engine, DeepSpeedEngine):
         raise RuntimeError(f"accelerate made a {type(engine).__name__}, not a DeepSpeedEngine")
     return engine

@@ -77,12 +77,17 @@ def _errors(
     return (predicted - target(scheduler, latents, noise, timesteps)).pow(2).mean(dim=(1, 2, 3))
 
 
-def draw_samples(pipeline: Any, spec: ValidationSpec, resolution: int) -> list[bytes]:
+def draw_samples(pipeline: Any, spec: ValidationSpec, resolution: int, must_stop: Callable[[], bool]) -> list[bytes]:
     """One PNG for each prompt. Prompt i is drawn by a CPU generator seeded with seed + i, so anyone can draw it again:
 
     `pipeline(prompt, generator=torch.Generator("cpu").manual_seed(seed + i), guidance_scale=…, num_inference_steps=…)`.
     """
-    return [png(draw_sample(pipeline, spec, index, resolution)) for index in range(len(spec.prompts))]
+    pictures: list[bytes] = []
+    for index in range(len(spec.prompts)):
+        if must_stop():
+            break
+        pictures.append(png(draw_sample(pipeline, spec, index, resolution)))
+    return pictures
 
 
 def draw_sample(pipeline: Any, spec: ValidationSpec, index: int, resolution: int) -> Image.Image:

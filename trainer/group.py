@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -47,10 +46,6 @@ class Group:
         if self.world_size > 1:
             dist.all_reduce(tensor, group=self.cpu)
         return tensor
-
-    def any(self, value: bool) -> bool:
-        """True on every rank when it is on one."""
-        return bool(self.sum(torch.tensor(float(value))).item())
 
     def barrier(self) -> None:
         if self.world_size > 1:

@@ -35,15 +35,15 @@ def train_loop_per_worker(plan: RunPlan) -> None:
         # Imported while the control plane already knows that the worker lives: the stack takes many seconds.
         from trainer.engine import select_accelerator
 
-        device = select_accelerator()
+        device = select_accelerator(plan.pack[0].spec.cluster)
         from trainer.style_run import StyleRun
 
         for style in plan.pack:
             run = StyleRun(style, Folder(plan.cache_uri), group, device, reporter)
             outcome = run.train()
             ray.train.report({"job": style.job, "step": run.step, "outcome": outcome})
-        if reporter is not None:
-            reporter.close()
+        if reporter is not None and not reporter.close():
+            raise RuntimeError("the control plane did not hear the end of this run; the next attempt finds the artifact")
 
 
 @contextmanager

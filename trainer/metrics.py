@@ -15,7 +15,7 @@ class Metrics:
         self._folder = folder
         self._directory = tempfile.TemporaryDirectory(prefix="lorafleet-metrics-")
         # An attempt that resumes takes back what the killed one wrote past its last checkpoint.
-        self._writer = SummaryWriter(self._directory.name, purge_step=resumed_at or None, flush_secs=3600)
+        self._writer = SummaryWriter(self._directory.name, purge_step=resumed_at + 1 if resumed_at else None, flush_secs=3600)
 
     def scalars(self, step: int, **values: float | None) -> None:
         for name, value in values.items():

@@ -22,7 +22,7 @@ from lorafleet.v1 import report_service_pb2_grpc as rpc
 from lorafleet.v1.training_service_pb2 import Artifact, Progress
 
 CALL_TIMEOUT_S = 10.0
-DELIVERY_TIMEOUT_S = float(__import__("os").environ.get("DT", "600"))  # how long a finished run waits for a control plane that is away
+DELIVERY_TIMEOUT_S = 600.0  # how long a finished run waits for a control plane that is away
 _MOST_EVENTS_A_CALL = 200
 
 
@@ -52,8 +52,10 @@ class Address:
 class Reporter:
     """Sends heartbeats with buffered events from its own thread. Use as a context manager."""
 
-    def __init__(self, address: Address, source: str) -> None:
+    def __init__(self, address: Address, source: str, on_stale: Callable[[], None] = lambda: None) -> None:
+        """`on_stale` is called from the reporter's thread once another attempt has taken the run's place."""
         self._address = address
+        self._on_stale = on_stale
         self._source = f"{source}-{uuid.uuid4().hex[:8]}"
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -154,6 +156,7 @@ class Reporter:
         except grpc.RpcError as error:
             if error.code() in {grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAUTHENTICATED}:  # pyright: ignore
                 self._stale.set()
+                self._on_stale()
             return self._address.interval_s
         finally:
             self._in_flight = 0

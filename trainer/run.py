@@ -6,6 +6,7 @@ Exits 0 once every style's end is reported, whatever it was; anything else tells
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stdout)
     manifest = read_manifest(options.manifest)
     address = Address.of(manifest, options.token_file)
-    with Reporter(address, source="driver") as reporter:
+    with Reporter(address, source="driver", on_stale=_end_stale_run) as reporter:
         pack = prepare_pack(manifest, reporter)
         if pack:
             train(manifest, RunPlan(pack=pack, cache_uri=manifest.cache_uri, report_to=address), reporter)
@@ -71,6 +72,13 @@ def train(manifest: RunManifest, plan: RunPlan, reporter: Reporter) -> None:
             reporter.failed(style.job, error)
     except StaleAttempt:
         log.warning("run %s was replaced by another attempt; stopping", manifest.run)
+
+
+def _end_stale_run() -> None:
+    """Another attempt has taken over. The driver's death ends its workers too, also while it waits for them to start."""
+    log.error("another attempt has taken this run's place; ending")
+    logging.shutdown()
+    os._exit(3)
 
 
 def _log_prepared(style: Style, ready: PreparedStyle) -> None:

@@ -5,8 +5,8 @@ import math
 import time
 from collections import deque
 from collections.abc import Sequence
-from functools import cache
-from typing import Any, Literal
+from functools import cache, partial
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor
@@ -56,7 +56,8 @@ class StyleRun:
         last = self.spec.training.max_steps
         while self.step < last:
             if self._must_stop():
-                self._save_checkpoint()
+                if self.step:
+                    self._save_checkpoint()
                 self._say_stopped()
                 return "stopped"
             self._train_step()
@@ -74,13 +75,13 @@ class StyleRun:
         self.encoded = latent_cache.encode(self.style, cache_folder, self.family, vae, self.text_encoder, self.tokenizer, self.group)
 
     def _resume_or_start(self) -> None:
-        saved = checkpoint.newest(Folder(self.layout.checkpoints))
+        saved = self._newest_checkpoint()
         trains_text = self.spec.adapter.text_encoder
         unet = self.family.load_denoiser(self.base)
         text_encoder = self.text_encoder() if trains_text else None
         if self.spec.training.precision == "bf16":
             unet = unet.to(torch.bfloat16)
-        model = lora.Trainable(self.family, unet, text_encoder)
+        model = lora.Trainable(self.family, unet, text_encoder, bf16=self.spec.training.precision == "bf16")
         lora.inject(unet, text_encoder, self.spec.adapter, self.style.key)
         if saved is not None:
             lora.load(model, saved.weights)
@@ -98,6 +99,13 @@ class StyleRun:
         self.metrics = Metrics(Folder(self.layout.metrics), resumed_at=self.step) if self.group.rank == 0 else None
         if saved is not None and self.reporter is not None:
             self.reporter.resumed(self.style.job, self.step)
+
+    def _newest_checkpoint(self) -> Checkpoint | None:
+        """Rank 0 chooses: ranks that looked for themselves might start at different steps."""
+        folder, job = Folder(self.layout.checkpoints), self.style.job
+        saved = checkpoint.newest(folder, job=job) if self.group.rank == 0 else None
+        step = self.group.agree(saved.progress.step if saved is not None else None)
+        return checkpoint.read(folder, step, job=job) if saved is None and step is not None else saved
 
     @property
     def progress(self) -> Progress:
@@ -141,11 +149,20 @@ class StyleRun:
         return self.engine(noisy, timesteps, text.to(self.device))
 
     def _check_finite(self, loss: float) -> None:
-        if math.isfinite(loss):
-            return
+        if not math.isfinite(loss):
+            self._fail_not_finite(f"the training loss is {loss} at step {self.step + 1}")
+
+    def _finite_weights(self) -> dict[str, Tensor]:
+        """The adapter by canonical name. A finite loss may have had a gradient that was not: such weights are never saved."""
+        weights = {lora.canonical_name(name): tensor for name, tensor in self.engine.weights().items()}
+        if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+            self._fail_not_finite(f"the adapter's weights are not finite after step {self.step}")
+        return weights
+
+    def _fail_not_finite(self, what: str) -> NoReturn:
         kept = checkpoint.newest_step(Folder(self.layout.checkpoints))
         raise RunFailed(
-            f"the training loss is {loss} at step {self.step + 1}; "
+            f"{what}; "
             + (f"the checkpoint of step {kept} is kept" if kept else "no checkpoint was saved before it")
             + "; a lower training.learning_rate or a max_grad_norm usually helps",
             reason="LOSS_NOT_FINITE",
@@ -183,30 +200,34 @@ class StyleRun:
 
     def _draw_samples(self, step: int) -> None:
         self._tell(phase="sampling")
-        if self.group.rank == 0 or self.engine.zero_stage == 3:  # ZeRO-3's forward is collective: all draw, rank 0 keeps
+        lock_step = self.engine.zero_stage == 3  # its forward is collective: all draw, rank 0 keeps
+        if self.group.rank == 0 or lock_step:
             if self._pipeline is None:
                 self._pipeline = self.family.pipeline(self.base, self.model.unet, self.text_encoder()).to(self.device)
+            # A stop must not wait for 64 pictures; under lock-step no rank may leave before the others.
+            must_stop = (lambda: False) if lock_step or self.reporter is None else partial(self.reporter.must_stop, self.style.job)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.training.precision == "bf16"):
-                pictures = evaluate.draw_samples(self._pipeline, self.spec.validation, self.style.resolution)
+                pictures = evaluate.draw_samples(self._pipeline, self.spec.validation, self.style.resolution, must_stop)
             if self.group.rank == 0:
                 Folder(self.layout.samples(step)).write_all({f"{index:03d}.png": picture for index, picture in enumerate(pictures)})
         self.group.barrier()
 
     def _save_checkpoint(self) -> None:
-        weights = {lora.canonical_name(name): tensor for name, tensor in self.engine.weights().items()}
-        saved = Checkpoint(self.progress, weights, self.engine.moments())
+        saved = Checkpoint(self.progress, self._finite_weights(), self.engine.moments())
         if self.group.rank == 0:
-            checkpoint.write(Folder(self.layout.checkpoints), saved, keep=self.spec.checkpointing.keep)
+            checkpoint.write(Folder(self.layout.checkpoints), saved, job=self.style.job, keep=self.spec.checkpointing.keep)
             self._tell(checkpoint_step=self.step)
             if self.metrics is not None:
                 self.metrics.upload()
 
     def _finish(self) -> None:
         self._evaluate(self.step)
-        weights = {lora.canonical_name(name): tensor for name, tensor in self.engine.weights().items()}
+        weights = self._finite_weights()
         if self.group.rank != 0:
             return
         self._tell(phase="exporting")
+        if self.reporter is not None:
+            self.reporter.must_stop(self.style.job)  # raises when another attempt has taken over: then this one writes nothing
         if self.metrics is not None:
             self.metrics.close()
         committed = artifact.commit(self.style, weights, self.progress, self.step if self.spec.validation.prompts else None)

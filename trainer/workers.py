@@ -9,7 +9,7 @@ os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2.api.exceptions import WorkerGroupError
+from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from lorafleet.errors import RunFailed
 from lorafleet.spec import ClusterSpec
@@ -18,6 +18,9 @@ from trainer.plan import RunPlan
 from trainer.report import StaleAttempt
 
 _GIB = 2**30
+
+# Ray waits 60 s for a group to start and then tries again: for ever, unless told otherwise.
+_NO_RETRIES = FailureConfig(max_failures=0, max_preemption_failures=0, controller_failure_limit=10)
 
 
 def fit(plan: RunPlan, *, run: str, storage_dir: str) -> None:
@@ -29,12 +32,18 @@ def fit(plan: RunPlan, *, run: str, storage_dir: str) -> None:
         scaling_config=scaling(cluster),
         torch_config=TorchConfig(backend="nccl" if cluster.gpus_per_worker else "gloo"),
         # Retries are the control plane's: a second place that retries would break "at most one live attempt".
-        run_config=RunConfig(name=run, storage_path=storage_dir, failure_config=FailureConfig(max_failures=0)),
+        run_config=RunConfig(name=run, storage_path=storage_dir, failure_config=_NO_RETRIES),
     )
     try:
         trainer.fit()
     except WorkerGroupError as error:
         raise first_cause(error.worker_failures) or error from None
+    except ControllerError as error:
+        raise RunFailed(
+            f"cluster: {cluster.num_workers} workers did not start: {error.controller_failure}",
+            reason="WORKERS_NOT_STARTED",
+            retryable=True,
+        ) from None
 
 
 def scaling(cluster: ClusterSpec) -> ScalingConfig:

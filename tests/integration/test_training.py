@@ -31,15 +31,15 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 def make_spec(base: str, style: str, **parts: Any) -> spec.Spec:
     fields: dict[str, Any] = {
         "base_model": {"uri": base},
-        "dataset": {"uri": style},
+        "dataset": {"uri": style, "validation_fraction": 0.02},
         "adapter": {"rank": 4},
         "training": {"max_steps": 20, "micro_batch_size": 4, "learning_rate": 1e-3, "seed": 3},
     }
     return spec.parse({name: {**fields.get(name, {}), **parts.get(name, {})} for name in {*fields, *parts}})
 
 
-def losses(root: str) -> list[float]:
-    saved = checkpoint.newest(Folder(JobLayout(root).checkpoints))
+def losses(folder: Path, name: str) -> list[float]:
+    saved = checkpoint.newest(Folder(JobLayout(f"file://{folder}/{name}").checkpoints), job=f"tenants/acme/jobs/{name}")
     assert saved is not None
     return [loss for _, loss in saved.progress.losses]
 
@@ -86,11 +86,11 @@ def test_one_worker_or_two_at_every_zero_stage_give_the_same_losses(fleet: Fleet
     run_directly(fleet, manifest("zero-one-worker", {"alone": at(0, 1)}), tmp_path / "one")
     server.stop(None)
 
-    alone = losses(f"file://{tmp_path}/alone")
+    alone = losses(tmp_path, "alone")
     log = (tmp_path / "two" / "log").read_text()
     assert len(alone) == 20
     for stage in range(4):
-        assert losses(f"file://{tmp_path}/zero-{stage}") == pytest.approx(alone, rel=1e-3)
+        assert losses(tmp_path, f"zero-{stage}") == pytest.approx(alone, rel=1e-3)
         for rank in range(2):
             assert f"DeepSpeedEngine, ZeRO stage {stage}, rank {rank} of 2" in log
     assert [end.outcome for end in plane.ends()] == [STYLE_OUTCOME_SUCCEEDED] * 5
@@ -180,7 +180,7 @@ def test_kills_of_control_plane_and_driver_cost_no_job_and_cancel_saves_a_checkp
     until(lambda: fleet.client.get(job.name).HasField("end_time"), 30, "CANCELLED within 30 s")
     ended = fleet.client.get(job.name)
     assert ended.state == pb.JOB_STATE_CANCELLED
-    saved = checkpoint.newest(Folder(JobLayout(ended.output_uri).checkpoints))
+    saved = checkpoint.newest(Folder(JobLayout(ended.output_uri).checkpoints), job=ended.name)
     assert saved is not None
     assert saved.progress.step >= resumed.progress.step
     assert len(saved.progress.losses) == saved.progress.step, "every step once, over both attempts"

@@ -82,3 +82,24 @@ def test_a_resolution_must_divide(tmp_path: Path):
     found = inspect(BASE_MODEL, tmp_path)
     assert base_model.check_resolution(found, 64) == []
     assert "nearest: 64" in base_model.check_resolution(found, 70)[0].message
+
+
+def test_half_an_upload_is_named(tmp_path: Path, copy: Path):
+    weights = copy / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    error = refusal(copy, tmp_path)
+    assert error.reason == "BASE_MODEL_INCOMPLETE"
+    assert "vae/diffusion_pytorch_model.safetensors is cut short" in error.message
+
+
+@pytest.mark.parametrize("content", ["{no json", "[]", "{}"])
+def test_a_broken_config_is_named(tmp_path: Path, copy: Path, content: str):
+    (copy / "unet" / "config.json").write_text(content)
+    error = refusal(copy, tmp_path)
+    assert error.reason == "BASE_MODEL_INCOMPLETE"
+    assert "unet/config.json" in error.message
+
+
+def test_a_target_that_is_a_part_and_no_layer_is_refused(tmp_path: Path):
+    violations = base_model.check_target_modules(inspect(BASE_MODEL, tmp_path), ["0"])
+    assert "which is no layer" in violations[0].message

@@ -71,6 +71,8 @@ BROKEN = [
         "METADATA_INVALID",
         "no text; it has file_name, caption",
     ),
+    ({"a.png": picture(), "metadata.jsonl": b"\xff\xfe"}, "METADATA_INVALID", "metadata.jsonl is not UTF-8"),
+    ({"a.png": picture(), "a.txt": b"\xff"}, "METADATA_INVALID", "a.txt is not UTF-8"),
     ({"a.png": picture(), "metadata.csv": "file_name,text\na.png,x\nb.png,y\n"}, "METADATA_INVALID", "files that are not there: b.png"),
 ]
 

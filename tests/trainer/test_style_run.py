@@ -1,6 +1,8 @@
 """One style on one worker, in this process: real model, real DeepSpeed, no Ray. Resume, NaN, precision, text encoder."""
 
 import dataclasses
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,12 +55,15 @@ class Bench:
         merged = {key: {**fields.get(key, {}), **parts.get(key, {})} for key in {*fields, *parts}}
         style = Style(job=f"tenants/t/jobs/{name}", spec=spec.parse(merged), output_uri=f"file://{self.folder}/{name}")
         cache = Folder(f"file://{self.folder}/cache")
-        return StyleRun(prepare(style, cache), cache, self.group, select_accelerator(), None)
+        return StyleRun(prepare(style, cache), cache, self.group, select_accelerator(spec.ClusterSpec()), None)
 
     def saved(self, name: str) -> checkpoint.Checkpoint:
-        found = checkpoint.newest(Folder(JobLayout(f"file://{self.folder}/{name}").checkpoints))
+        found = checkpoint.newest(Folder(JobLayout(f"file://{self.folder}/{name}").checkpoints), job=f"tenants/t/jobs/{name}")
         assert found is not None
         return found
+
+    def pictures(self, name: str, step: int) -> list[bytes]:
+        return [path.read_bytes() for path in sorted((self.folder / name / "samples" / f"step-{step:08d}").iterdir())]
 
     def losses(self, name: str) -> list[float]:
         return [loss for _, loss in self.saved(name).progress.losses]
@@ -130,6 +135,28 @@ def test_a_loss_that_is_no_number_ends_the_run_at_its_step_and_keeps_the_last_go
     assert all(tensor.isfinite().all() for tensor in saved.weights.values())
 
 
+def test_weights_that_are_no_numbers_are_never_saved(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    run = bench.run("overflows")
+    step = run.engine.step
+
+    def overflow(*, learning_rate: float) -> None:
+        step(learning_rate=float("inf") if run.step == 5 else learning_rate)
+
+    monkeypatch.setattr(run.engine, "step", overflow)
+    with pytest.raises(RunFailed, match="weights are not finite after step 6; the checkpoint of step 3 is kept"):
+        run.train()
+    assert artifact.existing(run.style) is None
+
+
+def test_pictures_are_drawn_under_zero_3_also_when_the_texts_were_cached(bench: Bench):
+    prompts = {"prompts": ["an emoji of owl"], "num_inference_steps": 2}
+    parts: dict[str, Any] = {"cluster": {"zero_stage": 3}, "validation": prompts, "training": {"max_steps": 1, "precision": "bf16"}}
+    bench.run("draws", **parts).train()
+    bench.run("draws-again", **parts).train()
+    assert bench.pictures("draws", 1) == bench.pictures("draws-again", 1)
+    assert len(bench.pictures("draws", 1)) == 1
+
+
 def test_a_checkpoint_holds_the_trainable_state_only(bench: Bench):
     run = bench.run("small", adapter={"text_encoder": True})
     run.train()
@@ -164,6 +191,9 @@ def test_a_run_that_died_after_its_commit_finds_its_artifact(bench: Bench):
     assert found is not None
     assert bench.run("done").train() == "succeeded"
     assert artifact.existing(run.style) == found, "the first commit stands"
+    folder = bench.folder / "done" / "adapter"
+    for path, facts in json.loads((folder / "manifest.json").read_text())["files"].items():
+        assert hashlib.sha256((folder / path).read_bytes()).hexdigest() == facts["sha256"], path
 
 
 def test_the_artifact_of_another_job_is_never_overwritten(bench: Bench):

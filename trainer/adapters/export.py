@@ -7,7 +7,6 @@ Names: `unet.<module>.lora_A.weight` (canonical, which is also PEFT's in diffuse
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 import torch
 from safetensors.torch import save
@@ -33,7 +32,10 @@ def diffusers_file(weights: Mapping[str, Tensor], spec: AdapterSpec) -> bytes:
 
 
 def kohya_file(weights: Mapping[str, Tensor], spec: Spec, facts: Mapping[str, str]) -> bytes:
-    """The LoRA in kohya's layout with ss_* and modelspec.* metadata; `facts` are added to it (digests, losses)."""
+    """The LoRA in kohya's layout with ss_* and modelspec.* metadata; `facts` are added to it (digests, losses).
+
+    No date: the same result is the same bytes, whoever writes it.
+    """
     tensors: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         module, _, role = name.removesuffix(".weight").rpartition(".")
@@ -95,7 +97,6 @@ def _kohya_metadata(spec: Spec, tensors: Mapping[str, Tensor]) -> dict[str, str]
         "modelspec.implementation": "diffusers",
         "modelspec.title": spec.dataset.trigger_phrase or "LoRA",
         "modelspec.trigger_phrase": spec.dataset.trigger_phrase,
-        "modelspec.date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "modelspec.hash_sha256": f"0x{_tensor_digest(tensors)}",
     }
     return {key: str(value) for key, value in values.items()}

@@ -21,17 +21,20 @@ _ADAPTER = "default"  # PEFT's name of the adapter inside its modules
 class Trainable(nn.Module):
     """What the engine trains: the denoiser with its adapter, and the text encoder where it has one too."""
 
-    def __init__(self, family: Family, unet: nn.Module, text_encoder: nn.Module | None) -> None:
+    def __init__(self, family: Family, unet: nn.Module, text_encoder: nn.Module | None, *, bf16: bool) -> None:
         super().__init__()
         self.family = family
+        self.bf16 = bf16
         self.unet = unet
         self.text_encoder = text_encoder
 
     def forward(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
         """`text` is the conditioning, or the tokens where the text encoder trains too."""
-        if self.text_encoder is not None:
-            text = self.family.encode_tokens(self.text_encoder, text)
-        return self.family.predict(self.unet, noisy, timesteps, text)
+        # In here and not around the engine: DeepSpeed turns off an autocast that it finds around itself.
+        with torch.autocast(noisy.device.type, torch.bfloat16, enabled=self.bf16):
+            if self.text_encoder is not None:
+                text = self.family.encode_tokens(self.text_encoder, text)
+            return self.family.predict(self.unet, noisy, timesteps, text)
 
 
 def lora_config(spec: AdapterSpec, target_modules: Sequence[str]) -> LoraConfig:

@@ -97,18 +97,25 @@ def read(spec: DatasetSpec) -> DataSet:
 def read_captions(folder: Folder, column: str, paths: list[str]) -> dict[str, str]:
     """Captions by picture path. Raises RunFailed METADATA_INVALID naming the line."""
     if "metadata.jsonl" in paths:
-        return dict(_rows(_jsonl(folder.get("metadata.jsonl").decode("utf-8-sig")), column, "metadata.jsonl"))
+        return dict(_rows(_jsonl(_text("metadata.jsonl", folder.get("metadata.jsonl"))), column, "metadata.jsonl"))
     if "metadata.csv" in paths:
-        table = csv.DictReader(io.StringIO(folder.get("metadata.csv").decode("utf-8-sig")))
+        table = csv.DictReader(io.StringIO(_text("metadata.csv", folder.get("metadata.csv"))))
         rows = ((number, dict[str, object](row)) for number, row in enumerate(table, start=2))
         return dict(_rows(rows, column, "metadata.csv"))
     by_stem = {str(PurePosixPath(path).with_suffix("")): path for path in paths if PurePosixPath(path).suffix.lower() in PICTURE_SUFFIXES}
     texts = [path for path in paths if path.endswith(".txt") and path.removesuffix(".txt") in by_stem]
-    return {by_stem[path.removesuffix(".txt")]: data.decode("utf-8-sig").strip() for path, data in folder.read_all(texts).items()}
+    return {by_stem[path.removesuffix(".txt")]: _text(path, data).strip() for path, data in folder.read_all(texts).items()}
+
+
+def _text(path: str, data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RunFailed(f"dataset.uri: {path} is not UTF-8: {error}", reason="METADATA_INVALID") from None
 
 
 def _jsonl(text: str) -> Iterator[tuple[int, dict[str, object]]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would also cut at characters that captions may hold
         if not line.strip():
             continue
         try:

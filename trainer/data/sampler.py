@@ -25,18 +25,18 @@ class Sampler:
     key: Key
     members: Mapping[Bucket, Sequence[int]]  # sample indices of the training pictures
     batch_size: int  # pictures per optimizer step over all workers
-    _history: list[Bucket] = field(default_factory=list)
-    _visits: list[Counter[Bucket]] = field(default_factory=lambda: [Counter()])
+    _history: list[tuple[Bucket, int]] = field(default_factory=list)  # of each step: its bucket, and how often that came before
+    _visits: Counter[Bucket] = field(default_factory=Counter)
     _orders: dict[tuple[Bucket, int], list[int]] = field(default_factory=dict)
 
     def batch(self, step: int) -> list[int]:
         """Sample indices of step `step` (from 0), in order."""
         while len(self._history) <= step:
             bucket = self._draw_bucket(len(self._history))
-            self._history.append(bucket)
-            self._visits.append(self._visits[-1] + Counter({bucket: 1}))
-        bucket = self._history[step]
-        start = self._visits[step][bucket] * self.batch_size
+            self._history.append((bucket, self._visits[bucket]))
+            self._visits[bucket] += 1
+        bucket, visits = self._history[step]
+        start = visits * self.batch_size
         return [self._at(bucket, position) for position in range(start, start + self.batch_size)]
 
     def _draw_bucket(self, step: int) -> Bucket:

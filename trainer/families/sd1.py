@@ -49,7 +49,7 @@ class StableDiffusion1:
         return encoded.input_ids
 
     def encode_tokens(self, text_encoder: Any, tokens: Tensor) -> Tensor:
-        return text_encoder(tokens).last_hidden_state
+        return text_encoder(tokens.to(text_encoder.device)).last_hidden_state
 
     def predict(self, denoiser: Any, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
         return denoiser(noisy, timesteps, text).sample
