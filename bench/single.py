@@ -11,7 +11,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,7 @@ class OurResult:
     pictures_per_second: float  # in the loop; the window of its last 50 steps
     wall_seconds: float  # from submit to the committed artifact
     first_step_seconds: float  # from submit
+    phase_seconds: Mapping[str, float]  # as a watcher saw them; "submitted" lasts until the driver speaks
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,6 +67,10 @@ def summary(rounds: Sequence[tuple[OurResult, PeerResult]]) -> dict[str, float]:
         "peer_wall_seconds": median(theirs.wall_seconds for _, theirs in rounds),
         "peer_start_up_seconds": median(theirs.start_up_seconds for _, theirs in rounds),
         "rounds": len(rounds),
+        **{
+            f"phase_{phase.replace('-', '_')}_seconds": median(ours.phase_seconds.get(phase, 0.0) for ours, _ in rounds)
+            for phase in rounds[0][0].phase_seconds
+        },
     }
 
 
@@ -90,13 +96,18 @@ class Fleet:
             started_s = time.monotonic()
             name = client.create(self._spec(num_steps), job_id=f"bench-{number}").name
             job, rate = client.get(name), 0.0
+            phases, seen_s = Counter[str](), started_s
+            phase = "submitted"
             for job in client.watch(name):
+                now_s = time.monotonic()
+                phases[phase] += now_s - seen_s
+                phase, seen_s = job.progress.phase or phase, now_s
                 rate = job.progress.pictures_per_second or rate
             wall_seconds = time.monotonic() - started_s
         if job.state != pb.JOB_STATE_SUCCEEDED:
             raise RuntimeError(f"{job.name} ended otherwise: {job.reason} {job.message}")
         first_step_s = (job.first_step_time.ToDatetime() - job.create_time.ToDatetime()).total_seconds()
-        return OurResult(pictures_per_second=rate, wall_seconds=wall_seconds, first_step_seconds=first_step_s)
+        return OurResult(pictures_per_second=rate, wall_seconds=wall_seconds, first_step_seconds=first_step_s, phase_seconds=phases)
 
     def _spec(self, num_steps: int) -> spec.Spec:
         return spec.parse(
