@@ -11,7 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +96,7 @@ class Fleet:
             started_s = time.monotonic()
             name = client.create(self._spec(num_steps), job_id=f"bench-{number}").name
             job, rate = client.get(name), 0.0
-            phases, seen_s = Counter[str](), started_s
+            phases, seen_s = defaultdict[str, float](float), started_s
             phase = "submitted"
             for job in client.watch(name):
                 now_s = time.monotonic()
