@@ -32,4 +32,8 @@ class RunManifest(_Frozen):
     report_address: str  # host:port of the ReportService
     report_tls_ca_file: str | None = None  # unset: no TLS (loopback only)
     heartbeat_interval_s: float = 2.0
+    # A member trains, or has trained, in company: then batches are padded so that its numbers are the same bit for bit
+    # whoever is with it (trainer/adapters/pack.py).
+    in_company: bool = False
+    warm_idle_s: float = 0.0  # how long the workers wait for another run on the same base once all styles have ended
     storage_dir: str  # Ray Train's own bookkeeping; a folder that all nodes of the run share or an s3:// URI

@@ -7,7 +7,7 @@ store or the model (does the bucket exist, does a target module match) are check
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
@@ -79,9 +79,9 @@ class DatasetSpec(_Part):
 
 
 class AdapterSpec(_Part):
-    """The adapter to train: LoRA (Hu et al. 2021)."""
+    """The adapter to train: LoRA (Hu et al. 2021), rsLoRA (Kalajdzievski 2023) or DoRA (Liu et al. 2024)."""
 
-    method: Literal["lora"] = "lora"
+    method: Literal["lora", "rslora", "dora"] = "lora"
     rank: Annotated[int, Field(ge=1, le=512)] = 16
     alpha: Annotated[float, Field(gt=0)] | None = None  # unset: rank
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -135,6 +135,14 @@ class ValidationSpec(_Part):
     guidance_scale: Annotated[float, Field(ge=0, le=50)] = 5.0
     num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 25
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    early_stopping_patience: Annotated[int, Field(ge=0, le=1_000_000)] = 0  # held-out losses without a new lowest; 0: never
+
+
+class SchedulingSpec(_Part):
+    """When a job runs, and in whose company."""
+
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0  # higher starts first
+    sharing: Literal["anyone", "tenant", "nobody"] = "tenant"  # whose jobs may be in the same run
 
 
 class CheckpointingSpec(_Part):
@@ -162,6 +170,7 @@ class Spec(_Part):
     validation: ValidationSpec = ValidationSpec()
     checkpointing: CheckpointingSpec = CheckpointingSpec()
     output: OutputSpec = OutputSpec()
+    scheduling: SchedulingSpec = SchedulingSpec()
     labels: Annotated[dict[LabelKey, Annotated[str, Field(max_length=255)]], Field(max_length=MAX_LABELS)] = {}
 
     @model_validator(mode="after")
@@ -196,9 +205,23 @@ def _offload_needs_zero(offload: str, zero_stage: int) -> str | None:
     return '"cpu" needs cluster.zero_stage 1, 2 or 3' if offload == "cpu" and zero_stage == 0 else None
 
 
+def _early_stopping_evaluates(patience: int, every_steps: int) -> str | None:
+    return "needs validation.every_steps: without it no held-out loss is taken on the way" if patience and not every_steps else None
+
+
+def _early_stopping_has_pictures(patience: int, fraction: float) -> str | None:
+    return (
+        "needs dataset.validation_fraction over 0: without held-out pictures there is no held-out loss"
+        if patience and not fraction
+        else None
+    )
+
+
 _RULES = (
     _Rule((("training", "lr_warmup_steps"), ("training", "max_steps")), _warmup_fits),
     _Rule((("cluster", "offload"), ("cluster", "zero_stage")), _offload_needs_zero),
+    _Rule((("validation", "early_stopping_patience"), ("validation", "every_steps")), _early_stopping_evaluates),
+    _Rule((("validation", "early_stopping_patience"), ("dataset", "validation_fraction")), _early_stopping_has_pictures),
 )
 
 
@@ -216,8 +239,8 @@ def _broken_rules(fields: Mapping[str, Any], broken: Collection[Location]) -> It
 
 
 def _value_at(fields: Mapping[str, Any], section: str, name: str) -> Any:
-    default = getattr(Spec.model_fields[section].default, name)
-    return fields.get(section, {}).get(name, default)
+    part = cast(type[BaseModel], Spec.model_fields[section].annotation)
+    return fields.get(section, {}).get(name, part.model_fields[name].default)
 
 
 def _line_error(location: Location, complaint: str) -> InitErrorDetails:

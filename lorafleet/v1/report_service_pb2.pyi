@@ -22,22 +22,26 @@ class DirectiveAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     DIRECTIVE_ACTION_UNSPECIFIED: _ClassVar[DirectiveAction]
     DIRECTIVE_ACTION_STOP: _ClassVar[DirectiveAction]
+    DIRECTIVE_ACTION_RELEASE: _ClassVar[DirectiveAction]
 STYLE_OUTCOME_UNSPECIFIED: StyleOutcome
 STYLE_OUTCOME_SUCCEEDED: StyleOutcome
 STYLE_OUTCOME_FAILED: StyleOutcome
 STYLE_OUTCOME_STOPPED: StyleOutcome
 DIRECTIVE_ACTION_UNSPECIFIED: DirectiveAction
 DIRECTIVE_ACTION_STOP: DirectiveAction
+DIRECTIVE_ACTION_RELEASE: DirectiveAction
 
 class ReportRequest(_message.Message):
-    __slots__ = ("run", "source", "events")
+    __slots__ = ("run", "source", "events", "idle")
     RUN_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     EVENTS_FIELD_NUMBER: _ClassVar[int]
+    IDLE_FIELD_NUMBER: _ClassVar[int]
     run: str
     source: str
     events: _containers.RepeatedCompositeFieldContainer[RunEvent]
-    def __init__(self, run: _Optional[str] = ..., source: _Optional[str] = ..., events: _Optional[_Iterable[_Union[RunEvent, _Mapping]]] = ...) -> None: ...
+    idle: bool
+    def __init__(self, run: _Optional[str] = ..., source: _Optional[str] = ..., events: _Optional[_Iterable[_Union[RunEvent, _Mapping]]] = ..., idle: _Optional[bool] = ...) -> None: ...
 
 class RunEvent(_message.Message):
     __slots__ = ("sequence", "time", "job", "progress", "resumed", "ended")
@@ -78,14 +82,36 @@ class StyleEnded(_message.Message):
     def __init__(self, outcome: _Optional[_Union[StyleOutcome, str]] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., retryable: _Optional[bool] = ..., artifact: _Optional[_Union[_training_service_pb2.Artifact, _Mapping]] = ..., step: _Optional[int] = ...) -> None: ...
 
 class ReportResponse(_message.Message):
-    __slots__ = ("acked_sequence", "directives", "next_report_s")
+    __slots__ = ("acked_sequence", "directives", "next_report_s", "next_run", "joining")
     ACKED_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     DIRECTIVES_FIELD_NUMBER: _ClassVar[int]
     NEXT_REPORT_S_FIELD_NUMBER: _ClassVar[int]
+    NEXT_RUN_FIELD_NUMBER: _ClassVar[int]
+    JOINING_FIELD_NUMBER: _ClassVar[int]
     acked_sequence: int
     directives: _containers.RepeatedCompositeFieldContainer[Directive]
     next_report_s: float
-    def __init__(self, acked_sequence: _Optional[int] = ..., directives: _Optional[_Iterable[_Union[Directive, _Mapping]]] = ..., next_report_s: _Optional[float] = ...) -> None: ...
+    next_run: NextRun
+    joining: _containers.RepeatedCompositeFieldContainer[JoiningStyle]
+    def __init__(self, acked_sequence: _Optional[int] = ..., directives: _Optional[_Iterable[_Union[Directive, _Mapping]]] = ..., next_report_s: _Optional[float] = ..., next_run: _Optional[_Union[NextRun, _Mapping]] = ..., joining: _Optional[_Iterable[_Union[JoiningStyle, _Mapping]]] = ...) -> None: ...
+
+class NextRun(_message.Message):
+    __slots__ = ("run", "manifest_uri", "token")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_URI_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    manifest_uri: str
+    token: str
+    def __init__(self, run: _Optional[str] = ..., manifest_uri: _Optional[str] = ..., token: _Optional[str] = ...) -> None: ...
+
+class JoiningStyle(_message.Message):
+    __slots__ = ("job", "style_json")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    STYLE_JSON_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    style_json: str
+    def __init__(self, job: _Optional[str] = ..., style_json: _Optional[str] = ...) -> None: ...
 
 class Directive(_message.Message):
     __slots__ = ("job", "action")

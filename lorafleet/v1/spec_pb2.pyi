@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TrainingSpec(_message.Message):
-    __slots__ = ("base_model", "dataset", "adapter", "training", "cluster", "validation", "checkpointing", "output", "labels")
+    __slots__ = ("base_model", "dataset", "adapter", "training", "cluster", "validation", "checkpointing", "output", "labels", "scheduling")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +24,7 @@ class TrainingSpec(_message.Message):
     CHECKPOINTING_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULING_FIELD_NUMBER: _ClassVar[int]
     base_model: BaseModelSpec
     dataset: DatasetSpec
     adapter: AdapterSpec
@@ -33,7 +34,8 @@ class TrainingSpec(_message.Message):
     checkpointing: CheckpointingSpec
     output: OutputSpec
     labels: _containers.ScalarMap[str, str]
-    def __init__(self, base_model: _Optional[_Union[BaseModelSpec, _Mapping]] = ..., dataset: _Optional[_Union[DatasetSpec, _Mapping]] = ..., adapter: _Optional[_Union[AdapterSpec, _Mapping]] = ..., training: _Optional[_Union[OptimizationSpec, _Mapping]] = ..., cluster: _Optional[_Union[ClusterSpec, _Mapping]] = ..., validation: _Optional[_Union[ValidationSpec, _Mapping]] = ..., checkpointing: _Optional[_Union[CheckpointingSpec, _Mapping]] = ..., output: _Optional[_Union[OutputSpec, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    scheduling: SchedulingSpec
+    def __init__(self, base_model: _Optional[_Union[BaseModelSpec, _Mapping]] = ..., dataset: _Optional[_Union[DatasetSpec, _Mapping]] = ..., adapter: _Optional[_Union[AdapterSpec, _Mapping]] = ..., training: _Optional[_Union[OptimizationSpec, _Mapping]] = ..., cluster: _Optional[_Union[ClusterSpec, _Mapping]] = ..., validation: _Optional[_Union[ValidationSpec, _Mapping]] = ..., checkpointing: _Optional[_Union[CheckpointingSpec, _Mapping]] = ..., output: _Optional[_Union[OutputSpec, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., scheduling: _Optional[_Union[SchedulingSpec, _Mapping]] = ...) -> None: ...
 
 class BaseModelSpec(_message.Message):
     __slots__ = ("uri", "family")
@@ -134,18 +136,20 @@ class ClusterSpec(_message.Message):
     def __init__(self, num_workers: _Optional[int] = ..., cpus_per_worker: _Optional[float] = ..., gpus_per_worker: _Optional[float] = ..., memory_gib_per_worker: _Optional[float] = ..., zero_stage: _Optional[int] = ..., offload: _Optional[str] = ...) -> None: ...
 
 class ValidationSpec(_message.Message):
-    __slots__ = ("prompts", "every_steps", "guidance_scale", "num_inference_steps", "seed")
+    __slots__ = ("prompts", "every_steps", "guidance_scale", "num_inference_steps", "seed", "early_stopping_patience")
     PROMPTS_FIELD_NUMBER: _ClassVar[int]
     EVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
     GUIDANCE_SCALE_FIELD_NUMBER: _ClassVar[int]
     NUM_INFERENCE_STEPS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    EARLY_STOPPING_PATIENCE_FIELD_NUMBER: _ClassVar[int]
     prompts: _containers.RepeatedScalarFieldContainer[str]
     every_steps: int
     guidance_scale: float
     num_inference_steps: int
     seed: int
-    def __init__(self, prompts: _Optional[_Iterable[str]] = ..., every_steps: _Optional[int] = ..., guidance_scale: _Optional[float] = ..., num_inference_steps: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+    early_stopping_patience: int
+    def __init__(self, prompts: _Optional[_Iterable[str]] = ..., every_steps: _Optional[int] = ..., guidance_scale: _Optional[float] = ..., num_inference_steps: _Optional[int] = ..., seed: _Optional[int] = ..., early_stopping_patience: _Optional[int] = ...) -> None: ...
 
 class CheckpointingSpec(_message.Message):
     __slots__ = ("every_steps", "keep")
@@ -162,3 +166,11 @@ class OutputSpec(_message.Message):
     uri: str
     formats: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, uri: _Optional[str] = ..., formats: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SchedulingSpec(_message.Message):
+    __slots__ = ("priority", "sharing")
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    SHARING_FIELD_NUMBER: _ClassVar[int]
+    priority: int
+    sharing: str
+    def __init__(self, priority: _Optional[int] = ..., sharing: _Optional[str] = ...) -> None: ...

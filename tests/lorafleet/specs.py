@@ -28,7 +28,13 @@ def _floats(low: float, high: float, *, above: bool = False, below: bool = False
 
 _adapter = st.fixed_dictionaries(
     {},
-    optional={"rank": st.integers(1, 512), "alpha": _floats(0.1, 512), "target_modules": _modules, "text_encoder": st.booleans()},
+    optional={
+        "method": st.sampled_from(["lora", "rslora", "dora"]),
+        "rank": st.integers(1, 512),
+        "alpha": _floats(0.1, 512),
+        "target_modules": _modules,
+        "text_encoder": st.booleans(),
+    },
 )
 _training = st.integers(1, 10_000).flatmap(
     lambda max_steps: st.fixed_dictionaries(
@@ -55,6 +61,9 @@ GOOD_FIELDS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         "training": _training,
         "cluster": st.fixed_dictionaries({}, optional={"num_workers": st.integers(1, 64), "zero_stage": st.integers(0, 3)}),
         "validation": st.fixed_dictionaries({}, optional={"prompts": st.lists(_texts, max_size=4), "seed": st.integers(0, 2**32 - 1)}),
+        "scheduling": st.fixed_dictionaries(
+            {}, optional={"priority": st.integers(-100, 100), "sharing": st.sampled_from(["anyone", "tenant", "nobody"])}
+        ),
         "checkpointing": st.fixed_dictionaries({}, optional={"every_steps": st.integers(1, 1000), "keep": st.integers(1, 9)}),
         "output": st.fixed_dictionaries({}, optional={"uri": _uris, "formats": st.just(["kohya"])}),
         "labels": st.dictionaries(st.from_regex(r"[a-z][a-z0-9]{0,8}", fullmatch=True), _texts, max_size=4),
