@@ -13,11 +13,16 @@ RESULTS = Path(__file__).parent / "results"
 def write(name: str, metrics: Mapping[str, float]) -> Path:
     """Prints the metrics and writes them. Returns the file."""
     RESULTS.mkdir(exist_ok=True)
-    found = {**{key: round(value, 4) for key, value in metrics.items()}, **_machine()}
+    found = {**{key: _rounded(value) for key, value in metrics.items()}, **_machine()}
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
     return path
+
+
+def _rounded(value: float) -> float:
+    """Six digits that count: a difference of 1e-7 and a similarity of 0.999996 must not be rounded away."""
+    return value if isinstance(value, int) else float(f"{value:.6g}")
 
 
 def _machine() -> dict[str, str | int]:
