@@ -47,16 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def restyle(style: str, source_dir: Path, out_dir: Path) -> int:
-    """Write every picture of `source_dir` to `out_dir` in `style`, captions kept; returns how many. Safe to repeat.
+def restyle(style: str, source_dir: Path, out_dir: Path, which: slice = slice(None)) -> int:
+    """Write the pictures of `source_dir` to `out_dir` in `style`, captions kept; returns how many. Safe to repeat.
 
-    Raises RestyleError, before anything is written, where the style, the metadata or a picture is missing.
+    `which` of them, in the order of the metadata: all unless told otherwise. Raises RestyleError, before anything is
+    written, where the style, the metadata or a picture is missing.
     """
     if style not in STYLES:
         raise RestyleError(f'no style "{style}"; styles: {", ".join(STYLES)}')
     if source_dir.resolve() == out_dir.resolve():
         raise RestyleError(f"OUT_DIR is SOURCE_DIR ({source_dir}): the originals would be lost; name another folder")
-    rows = read_metadata(source_dir)
+    rows = read_metadata(source_dir)[which]
+    if not rows:
+        raise RestyleError(f"{source_dir}: no picture is left by {which}")
 
     written = [_restyle_one(STYLES[style], row, source_dir, out_dir) for row in rows]
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in written)

@@ -35,6 +35,18 @@ def test_captions_are_kept(tmp_path: Path):
     assert len(list(tmp_path.glob("*.png"))) == count == 256
 
 
+def test_slices_of_one_source_share_no_picture(tmp_path: Path):
+    counts = [restyle.restyle("sepia", NOTO, tmp_path / str(offset), which=slice(offset, None, 16)) for offset in range(2)]
+    first, second = ({row["file_name"] for row in restyle.read_metadata(tmp_path / str(offset))} for offset in range(2))
+    assert counts == [16, 16]
+    assert first.isdisjoint(second)
+
+
+def test_a_slice_that_leaves_nothing_is_refused(tmp_path: Path):
+    with pytest.raises(restyle.RestyleError, match="no picture is left"):
+        restyle.restyle("sepia", NOTO, tmp_path, which=slice(1000, None))
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
