@@ -21,13 +21,12 @@ from bench.peer import PeerResult, PeerRun
 from examples.demo import BASE_MODEL, PICTURES, STYLE
 from examples.processes import Servers
 from examples.restyle import restyle
+from examples.serving import serve, wait_for_ray
 from lorafleet import spec
 from lorafleet.client import Client
 from lorafleet.v1 import training_service_pb2 as pb
-from service.backends import ray_head
 
 BATCH_SIZE, RANK, LEARNING_RATE, SEED = 8, 16, 1e-3, 0
-RAY_START_S = 180
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,15 +78,8 @@ class Fleet:
 
     def __init__(self, folder: Path, servers: Servers) -> None:
         self._folder = folder
-        address_file, state = folder / "address", folder / "state"
-        command = [sys.executable, "-m", "lorafleet.cli", "serve", "--listen", "127.0.0.1:0", "--address-file", str(address_file)]
-        server = servers.start("server", [*command, "--state-dir", str(state), "--cache", f"file://{folder}/cache"], {})
-        self._address = servers.wait_for_file(address_file, server, timeout_s=60)
-        deadline = time.monotonic() + RAY_START_S
-        while not ((record := ray_head.load(state / "ray" / "head.json")) and ray_head.alive(record)):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"the local Ray is not up after {RAY_START_S} s; see {folder}/server.log")
-            time.sleep(0.5)
+        self._address = serve(servers, folder, "--cache", f"file://{folder}/cache")
+        wait_for_ray(folder)
         time.sleep(15)  # its dashboard and its prestarted workers still come up when its port already answers
 
     def measure(self, number: int, num_steps: int) -> OurResult:

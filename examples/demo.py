@@ -25,6 +25,7 @@ from examples.contact_sheet import Row, contact_sheet
 from examples.demo_store import Store
 from examples.processes import ServerDied, Servers
 from examples.restyle import restyle
+from examples.serving import serve
 from lorafleet import spec_file
 from lorafleet.blobs import blobs_at
 from lorafleet.client import Client
@@ -68,7 +69,7 @@ def run(store_kind: str, servers: Servers) -> int:
     console.print(f"1. [bold]restyle[/] {restyle(STYLE, PICTURES, style)} pictures as {STYLE}")
     store = open_store(store_kind, style, servers)
 
-    address = serve(store, servers)
+    address = serve(servers, BUILD, "--artifacts", store.artifacts_uri, environment=store.environment)
     console.print(f"2. [bold]serve[/] on {address}: SQLite, a local Ray, {store.artifacts_uri}")
 
     spec = spec_file.load(SPEC, [f"base_model.uri={store.base_model_uri}", f"dataset.uri={store.dataset_uri}"])
@@ -90,21 +91,6 @@ def open_store(kind: str, style: Path, servers: Servers) -> Store:
     if kind == "minio":
         return demo_store.minio_store(BASE_MODEL, style, BUILD, servers)
     return demo_store.file_store(BASE_MODEL, style, BUILD)
-
-
-def serve(store: Store, servers: Servers) -> str:
-    """Start the control plane on a free port; returns its address."""
-    address_file = BUILD / "address"
-    server = servers.start(
-        "server",
-        [
-            *(sys.executable, "-m", "lorafleet.cli", "serve"),
-            *("--listen", "127.0.0.1:0", "--address-file", str(address_file)),
-            *("--state-dir", str(BUILD / "state"), "--artifacts", store.artifacts_uri),
-        ],
-        store.environment,
-    )
-    return servers.wait_for_file(address_file, server, timeout_s=60)
 
 
 def watch(client: Client, name: str) -> tuple[pb.TrainingJob, float]:
