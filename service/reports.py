@@ -97,7 +97,7 @@ def _apply(tx: Transaction, event: pb.RunEvent, pack: list[Member]) -> None:
 
 def _progress(tx: Transaction, member: Member, progress: api.Progress, at: datetime) -> None:
     job = jobs.value(member.job)
-    if job.finished:
+    if job.finished or member.place.outcome is not None:  # this run's word about it has been said
         return
     member.job.progress = _merged(member.job.progress, progress).SerializeToString()
     if progress.phase == TRAINING and progress.step >= 1:

@@ -35,7 +35,7 @@ def run_gone(job: Job, ending: Ending | None, gone: Gone, artifact: Artifact | N
 
     An artifact without a report is a lost last report: the work is done, so the job has succeeded.
     """
-    if job.finished:
+    if job.finished or job.state is JobState.QUEUED:  # queued: it failed there, and a user has asked for another try
         return job
     if artifact is not None:
         return finish(_started(job), JobState.SUCCEEDED, at, artifact=artifact)

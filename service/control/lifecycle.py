@@ -31,10 +31,10 @@ MOVES: dict[JobState, frozenset[JobState]] = {
     # A cancel can come too late: what was finished stays finished.
     S.STOPPING: frozenset({S.CANCELLED, S.SUCCEEDED, S.FAILED}),
     S.SUCCEEDED: frozenset(),
-    S.FAILED: frozenset(),
+    S.FAILED: frozenset({S.QUEUED}),  # only when a user asks for it: `retry`
     S.CANCELLED: frozenset(),
 }
-FINISHED = frozenset(state for state, moves in MOVES.items() if not moves)
+FINISHED = frozenset({S.SUCCEEDED, S.FAILED, S.CANCELLED})
 IN_A_RUN = frozenset({S.ADMITTED, S.STARTING, S.RUNNING, S.STOPPING})
 
 
@@ -136,6 +136,18 @@ def cancel(job: Job, at: datetime) -> Job:
             return replace(
                 move(job, S.STOPPING, reason="CANCEL_REQUESTED", message="stopping after a checkpoint, on request"), cancel_requested=True
             )
+
+
+def retry(job: Job) -> Job:
+    """A user asks for a failed job again: its failures begin anew, its attempts go on. Any other job stays as it is.
+
+    It may be queued while the pack that it failed in trains on; it is not admitted before that run is gone
+    (`db.jobs.startable`), so that one output never has two writers.
+    """
+    if job.state is not S.FAILED:
+        return job
+    queued = move(job, S.QUEUED, reason="RETRYING", message="queued again on request")
+    return replace(queued, failures=0, end_time=None, retry_at=None, cancel_requested=False)
 
 
 def style_ended(job: Job, ending: Ending, at: datetime) -> Job:

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
+from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, exists, or_, select
 
 from service.control.lifecycle import FINISHED, Artifact, Job, JobState
-from service.db.models import JobRow
+from service.control.runs import RunState
+from service.db.models import JobRow, RunJobRow, RunRow
 from service.db.transaction import Transaction
 
 _PLAIN = [field.name for field in fields(Job) if field.name not in {"state", "artifact"}]  # columns of the same name
@@ -38,10 +40,17 @@ async def by_name(tx: Transaction, tenant: str, job_id: str) -> JobRow | None:
     return await tx.session.scalar(select(JobRow).where(JobRow.tenant == tenant, JobRow.job_id == job_id).with_for_update())
 
 
+def startable(now: datetime) -> list[ColumnElement[bool]]:
+    """What holds of a queued job whose back-off is over. One that was queued again on request waits for the run that it
+    failed in to be gone: n+1 never starts before n is observed gone."""
+    due = or_(JobRow.retry_at.is_(None), JobRow.retry_at <= now)
+    live = exists().where(RunJobRow.job_uid == JobRow.uid, RunJobRow.run_id == RunRow.id, RunRow.state != RunState.GONE.value)
+    return [JobRow.state == JobState.QUEUED.value, due, or_(JobRow.attempt == 0, ~live)]
+
+
 async def queued(tx: Transaction) -> Sequence[JobRow]:
     """Jobs that may start as far as their back-off goes, oldest first."""
-    due = JobRow.retry_at.is_(None) | (JobRow.retry_at <= tx.now)
-    query = select(JobRow).where(JobRow.state == JobState.QUEUED.value, due).order_by(JobRow.create_time, JobRow.uid)
+    query = select(JobRow).where(*startable(tx.now)).order_by(JobRow.create_time, JobRow.uid)
     return (await tx.session.scalars(query)).all()
 
 

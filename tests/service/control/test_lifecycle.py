@@ -40,11 +40,13 @@ def _happens(job: Job, event: str, ending: Ending | None, gone: Gone, artifact: 
             return run_gone(job, ending, gone, artifact, NOW, POLICY)
         case "cancel" if job.state not in {JobState.SUCCEEDED, JobState.FAILED}:
             return lifecycle.cancel(job, NOW)
+        case "retry":
+            return lifecycle.retry(job)
     return job
 
 
 steps = st.tuples(
-    st.sampled_from(["admit", "launched", "trained", "ended", "gone", "cancel"]),
+    st.sampled_from(["admit", "launched", "trained", "ended", "gone", "cancel", "retry"]),
     st.none() | endings,
     gones,
     st.none() | st.just(ARTIFACT),
@@ -56,8 +58,8 @@ def test_any_history_keeps_the_table(history):
     job = Job()
     for event, ending, gone, artifact in history:
         after = _happens(job, event, ending, gone, artifact)
-        if job.state in FINISHED:
-            assert after == job, "a finished job never changes"
+        if job.state in FINISHED and (event, job.state) != ("retry", JobState.FAILED):
+            assert after == job, "a finished job never changes, unless it failed and a user asks for it again"
         assert after.attempt - job.attempt == (1 if event == "admit" and job.state is JobState.QUEUED else 0)
         assert (after.end_time is not None) == (after.state in FINISHED)
         assert (after.artifact is not None) == (after.state is JobState.SUCCEEDED)
@@ -118,3 +120,19 @@ def test_what_was_finished_before_the_cancel_arrived_stays_finished():
 def test_a_stop_that_nobody_asked_for_does_not_end_the_job():
     running = Job(state=JobState.RUNNING, attempt=1)
     assert lifecycle.style_ended(running, Ending(outcome=Outcome.STOPPED), NOW) == running
+
+
+def test_a_retried_job_has_all_its_tries_again_and_counts_its_attempts_on():
+    failed = Job(state=JobState.FAILED, reason="NAN_LOSS", message="told", attempt=3, failures=3, cancel_requested=True, end_time=NOW)
+    assert lifecycle.retry(failed) == Job(reason="RETRYING", message="queued again on request", attempt=3)
+
+
+@pytest.mark.parametrize("state", set(JobState) - {JobState.FAILED})
+def test_a_retry_of_what_has_not_failed_changes_nothing(state):
+    job = Job(state=state, attempt=1)
+    assert lifecycle.retry(job) == job
+
+
+def test_the_end_of_the_run_that_it_failed_in_does_not_touch_a_job_queued_again():
+    again = lifecycle.retry(Job(state=JobState.FAILED, attempt=1))
+    assert run_gone(again, Ending(outcome=Outcome.FAILED), Gone(reason="RUN_LOST"), None, NOW, POLICY) == again
