@@ -8,36 +8,24 @@
 Calls ride out a server that is away for a while, so all of them are safe to repeat. Errors are those of lorafleet.errors.
 """
 
-import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from typing import Any, Self, TypeVar, cast
-
-import grpc
-from google.protobuf.message import Message
+from collections.abc import Iterator
+from typing import Any, Self, cast
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT, spec_proto
-from lorafleet.errors import LorafleetError, TokenExpired, Unavailable
+from lorafleet.batches import Batches
+from lorafleet.connection import Connection, deadline_after
+from lorafleet.errors import Unavailable
 from lorafleet.retry import Patience, Tries
-from lorafleet.rpc_errors import from_rpc_error
 from lorafleet.spec import Spec
 from lorafleet.states import has_ended
 from lorafleet.v1 import training_service_pb2 as pb
 from lorafleet.v1.training_service_pb2_grpc import TrainingServiceStub
 
-_CHANNEL_OPTIONS = [
-    ("grpc.keepalive_time_ms", 60_000),  # a load balancer drops a silent watch without telling either side
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.initial_reconnect_backoff_ms", 200),  # gRPC's own waits would outlast Patience
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-]
 
-Response = TypeVar("Response")
-
-
-class Client:
-    """One connection to a control plane, acting for one tenant. Safe to share between threads."""
+class Client(Batches):
+    """One connection to a control plane, acting for one tenant. Safe to share between threads. Batches: see `Batches`."""
 
     def __init__(
         self,
@@ -47,12 +35,8 @@ class Client:
         patience: Patience = Patience(),  # noqa: B008 - frozen
         call_timeout_s: float = 20.0,
     ) -> None:
-        self.tenant = tenant
-        self._server = server
-        self._patience = patience
-        self._call_timeout_s = call_timeout_s
-        self._channel = grpc.insecure_channel(server, options=_CHANNEL_OPTIONS)
-        self._rpc = cast(Any, TrainingServiceStub(self._channel))  # generated, untyped; requests and answers are typed here
+        super().__init__(Connection(server, patience, call_timeout_s), tenant)
+        self._rpc = cast(Any, TrainingServiceStub(self.connection.channel))  # generated, untyped; requests and answers are typed here
 
     def __enter__(self) -> Self:
         return self
@@ -61,11 +45,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        self._channel.close()
-
-    @property
-    def parent(self) -> str:
-        return f"tenants/{self.tenant}"
+        self.connection.close()
 
     def name(self, job: str) -> str:
         """tenants/{tenant}/jobs/{job} of a job's id; a full name stays as it is."""
@@ -83,17 +63,17 @@ class Client:
             request_id=request_id or str(uuid.uuid4()),
             validate_only=validate_only,
         )
-        return self._call(self._rpc.CreateTrainingJob, request)
+        return self.connection.call(self._rpc.CreateTrainingJob, request)
 
     def get(self, job: str) -> pb.TrainingJob:
         """The job as it is now. Raises NotFound."""
-        return self._call(self._rpc.GetTrainingJob, pb.GetTrainingJobRequest(name=self.name(job)))
+        return self.connection.call(self._rpc.GetTrainingJob, pb.GetTrainingJobRequest(name=self.name(job)))
 
     def list(self, *, filter: str = "", order_by: str = "", page_size: int = 0) -> Iterator[pb.TrainingJob]:
         """Every job that matches, page by page; `filter` as in `state = RUNNING AND labels.team = "red"`."""
         request = pb.ListTrainingJobsRequest(parent=self.parent, filter=filter, order_by=order_by, page_size=page_size)
         while True:
-            page: pb.ListTrainingJobsResponse = self._call(self._rpc.ListTrainingJobs, request)
+            page: pb.ListTrainingJobsResponse = self.connection.call(self._rpc.ListTrainingJobs, request)
             yield from page.training_jobs
             if not page.next_page_token:
                 return
@@ -101,7 +81,7 @@ class Client:
 
     def cancel(self, job: str) -> pb.TrainingJob:
         """Ask a job to stop; it saves a checkpoint first. Raises NotFound, FailedPrecondition."""
-        return self._call(self._rpc.CancelTrainingJob, pb.CancelTrainingJobRequest(name=self.name(job)))
+        return self.connection.call(self._rpc.CancelTrainingJob, pb.CancelTrainingJobRequest(name=self.name(job)))
 
     def watch(self, job: str = "", *, timeout_s: float | None = None) -> Iterator[pb.TrainingJob]:
         """A job as it is, then after every change until it has ended; without `job`, all of the tenant's, for ever.
@@ -111,9 +91,13 @@ class Client:
         """
         name = self.name(job) if job else ""
         parent = name.partition("/jobs/")[0] or self.parent
-        for found in self._watch(pb.WatchTrainingJobsRequest(parent=parent, name=name), _deadline(timeout_s)):
-            yield found
-            if name and has_ended(found):
+        request = pb.WatchTrainingJobsRequest(parent=parent, name=name)
+        event: pb.WatchTrainingJobsResponse
+        for event in self.connection.watch(self._rpc.WatchTrainingJobs, request, deadline_after(timeout_s)):
+            if not event.HasField("training_job"):
+                continue
+            yield event.training_job
+            if name and has_ended(event.training_job):
                 return
 
     def wait(self, job: str, *, timeout_s: float | None = None) -> pb.TrainingJob:
@@ -126,58 +110,16 @@ class Client:
         A log only grows, so when the server comes back what was already read is passed over.
         """
         request = pb.StreamTrainingJobLogsRequest(name=self.name(job), follow=follow, attempt=attempt)
-        tries, reader = Tries(self._patience), _LogReader()
+        tries, reader = Tries(self.connection.patience), _LogReader()
         while True:
             try:
-                for piece in self._stream(self._rpc.StreamTrainingJobLogs, request):
+                for piece in self.connection.stream(self._rpc.StreamTrainingJobLogs, request):
                     tries.succeeded()
                     yield from reader.fresh(piece)
                 return
             except Unavailable as error:
                 tries.pause_after(error)
                 reader.start_again()
-
-    def _watch(self, request: pb.WatchTrainingJobsRequest, deadline: float | None) -> Iterator[pb.TrainingJob]:
-        tries = Tries(self._patience)
-        while True:
-            try:
-                event: pb.WatchTrainingJobsResponse
-                for event in self._stream(self._rpc.WatchTrainingJobs, request, deadline):
-                    tries.succeeded()
-                    request.resume_token = event.resume_token
-                    if event.HasField("training_job"):
-                        yield event.training_job
-                raise Unavailable(f"{self._server} ended the watch")
-            except Unavailable as error:
-                _raise_if_past(deadline)
-                tries.pause_after(error)
-            except TokenExpired:
-                if not request.resume_token:
-                    raise
-                request.resume_token = ""  # too long away to go on: begin with a snapshot
-
-    def _call(self, method: Callable[..., Response], request: Message) -> Response:
-        tries = Tries(self._patience)
-        while True:
-            try:
-                return method(request, timeout=self._call_timeout_s)
-            except grpc.RpcError as error:
-                tries.pause_after(self._translated(error))
-
-    def _stream(self, method: Callable[..., Any], request: Message, deadline: float | None = None) -> Iterator[Any]:
-        answers = method(request, timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
-        try:
-            yield from answers
-        except grpc.RpcError as error:
-            raise self._translated(error) from None
-        finally:
-            answers.cancel()  # the caller may have stopped reading
-
-    def _translated(self, error: grpc.RpcError) -> LorafleetError:
-        known = from_rpc_error(error)
-        if type(known) is Unavailable and known.reason == Unavailable.reason:  # gRPC's own, which names no server
-            return Unavailable(f"{self._server} does not answer ({known.message})")
-        return known
 
 
 class _LogReader:
@@ -196,12 +138,3 @@ class _LogReader:
         self._read[piece.attempt] += len(text)
         if text:
             yield pb.StreamTrainingJobLogsResponse(attempt=piece.attempt, text=text)
-
-
-def _deadline(timeout_s: float | None) -> float | None:
-    return None if timeout_s is None else time.monotonic() + timeout_s
-
-
-def _raise_if_past(deadline: float | None) -> None:
-    if deadline is not None and time.monotonic() >= deadline:
-        raise TimeoutError("the job has not ended in time")
