@@ -34,6 +34,8 @@ def job_message(job: JobRow, runs: Sequence[JobRun], *, with_spec: bool = True) 
         end_time=_time(job.end_time),
         update_time=_time(job.update_time),
         etag=f"{job.uid}-{job.version}",
+        batch=job.batch,
+        batch_index=job.batch_index or 0,
     )
     if job.progress is not None:
         message.progress.ParseFromString(job.progress)

@@ -44,6 +44,29 @@ class ServiceRow(Base):
     floor_seq: Mapped[int] = mapped_column(BigInteger, default=0)  # events up to here are gone
 
 
+class BatchRow(Base):
+    """A batch. `request_id` and the digest of its body answer a repeated CreateBatch with the first batch (AIP-155)."""
+
+    __tablename__ = "batches"
+    uid: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    batch_id: Mapped[str]
+    num_jobs: Mapped[int]
+    request_id: Mapped[str | None] = mapped_column(default=None)
+    body_sha256: Mapped[str]
+    create_time: Mapped[datetime]
+
+    __table_args__ = (
+        UniqueConstraint("tenant", "batch_id"),
+        UniqueConstraint("tenant", "request_id"),
+        Index("ix_batches_list", "tenant", "create_time", "uid"),
+    )
+
+    @property
+    def name(self) -> str:
+        return f"tenants/{self.tenant}/batches/{self.batch_id}"
+
+
 class JobRow(Base):
     """A job."""
 
@@ -51,6 +74,9 @@ class JobRow(Base):
     uid: Mapped[str] = mapped_column(primary_key=True)
     tenant: Mapped[str]
     job_id: Mapped[str]
+    batch_uid: Mapped[str | None] = mapped_column(ForeignKey("batches.uid"), default=None)
+    batch_id: Mapped[str | None] = mapped_column(default=None)  # the batch's, which never changes: a message needs no join
+    batch_index: Mapped[int | None] = mapped_column(default=None)
     spec: Mapped[dict[str, Any]]
     labels: Mapped[dict[str, Any]]
     output_uri: Mapped[str] = mapped_column(Text)
@@ -75,11 +101,18 @@ class JobRow(Base):
         Index("ix_jobs_list", "tenant", "create_time", "uid"),
         Index("ix_jobs_queue", "state", "create_time"),
         Index("ix_jobs_output", "output_uri"),
+        Index("ix_jobs_batch", "batch_uid", "batch_index"),
+        Index("ix_jobs_batch_counts", "batch_uid", "state", "end_time"),  # holds all that the counts of a batch need
     )
 
     @property
     def name(self) -> str:
         return f"tenants/{self.tenant}/jobs/{self.job_id}"
+
+    @property
+    def batch(self) -> str:
+        """Name of its batch; empty for a lone job."""
+        return "" if self.batch_id is None else f"tenants/{self.tenant}/batches/{self.batch_id}"
 
 
 class RunRow(Lockable, Base):
