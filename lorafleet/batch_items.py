@@ -13,6 +13,7 @@ from google.protobuf import json_format
 
 from lorafleet import spec
 from lorafleet.errors import InvalidSpec, Violation
+from lorafleet.overlay import laid_over
 from lorafleet.v1 import batch_service_pb2 as pb
 from lorafleet.v1 import spec_pb2
 
@@ -24,15 +25,6 @@ _BATCH_ID = re.compile(r"[a-z][a-z0-9-]{0,29}")
 _COMPLETE = {"base_model": {"uri": "file:///base"}, "dataset": {"uri": "file:///data"}}  # what a spec must have at the least
 
 Fields = Mapping[str, Any]
-
-
-def lay_over(defaults: Fields, item: Fields) -> dict[str, Any]:
-    """`item` field by field over `defaults`: sections and labels are merged key by key, all else is replaced."""
-    merged = dict(defaults)
-    for name, value in item.items():
-        below = defaults.get(name)
-        merged[name] = lay_over(below, value) if _is_mapping(below) and _is_mapping(value) else value
-    return merged
 
 
 def check(defaults: Fields, items: Sequence[Fields], batch_id: str = "") -> None:
@@ -84,11 +76,14 @@ def _bad_batch_id(batch_id: str) -> Iterator[Violation]:
 
 
 def _mistakes(defaults: Fields, items: Sequence[Fields]) -> list[Violation]:
-    """Those of each item, and once for all those that every item has from the defaults, or has in common."""
-    inherited = set(_broken(lay_over(_COMPLETE, defaults)))
-    of_items = [[*_broken(lay_over(defaults, _without_job_id(item))), *_broken_item(defaults, item)] for item in items]
+    return placed(defaults, [[*_broken(laid_over(defaults, _without_job_id(item))), *_broken_item(defaults, item)] for item in items])
+
+
+def placed(defaults: Fields, of_items: Sequence[Sequence[Violation]]) -> list[Violation]:
+    """The mistakes of each item, and once for all those that every item has from the defaults, or has in common."""
+    inherited = set(_broken(laid_over(_COMPLETE, defaults)))
     times = Counter(violation for found in of_items for violation in found)
-    common = {violation for violation, count in times.items() if count == len(items) > 1 and violation not in inherited}
+    common = {violation for violation, count in times.items() if count == len(of_items) > 1 and violation not in inherited}
     return [
         *(_at("defaults", violation) for violation in times if violation in inherited),
         *(_at("items[*]", violation) for violation in times if violation in common),
@@ -139,7 +134,7 @@ def _repeated(field: str, values: Sequence[Any]) -> Iterator[Violation]:
 
 
 def _output_of(defaults: Fields, item: Fields) -> Any:
-    output = lay_over(defaults, item).get("output")
+    output = laid_over(defaults, item).get("output")
     uri = output.get("uri") if _is_mapping(output) else None
     return uri.rstrip("/") if isinstance(uri, str) else None
 

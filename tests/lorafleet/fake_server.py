@@ -9,7 +9,9 @@ from google.protobuf.any_pb2 import Any as Packed
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from lorafleet.v1 import batch_service_pb2 as batch_pb
 from lorafleet.v1 import training_service_pb2 as pb
+from lorafleet.v1.batch_service_pb2_grpc import BatchServiceServicer, add_BatchServiceServicer_to_server
 from lorafleet.v1.training_service_pb2_grpc import TrainingServiceServicer, add_TrainingServiceServicer_to_server
 
 Answer = Any  # a message, a list of messages to stream, or a Refusal; in a list, a Refusal ends the stream
@@ -31,7 +33,7 @@ class Refusal(Exception):
 AWAY = Refusal(code_pb2.UNAVAILABLE, "restarting")
 
 
-class FakeServer(TrainingServiceServicer):
+class FakeServer(TrainingServiceServicer, BatchServiceServicer):
     """Answers each method's calls from its script, in order; the last answer is repeated. Remembers every request."""
 
     def __init__(self) -> None:
@@ -39,6 +41,7 @@ class FakeServer(TrainingServiceServicer):
         self.requests: list[Any] = []
         self._server = grpc.server(ThreadPoolExecutor(4))
         add_TrainingServiceServicer_to_server(self, self._server)
+        add_BatchServiceServicer_to_server(self, self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
 
@@ -49,9 +52,7 @@ class FakeServer(TrainingServiceServicer):
         self.scripts[method] = list(script)
 
     def _next(self, method: str, request: Any) -> Answer:
-        copy = type(request)()
-        copy.CopyFrom(request)
-        self.requests.append(copy)
+        self.requests.append(_copied(request))
         script = self.scripts[method]
         answer = script.pop(0) if len(script) > 1 else script[0]
         return answer(request) if callable(answer) else answer
@@ -86,6 +87,39 @@ class FakeServer(TrainingServiceServicer):
 
     def StreamTrainingJobLogs(self, request: pb.StreamTrainingJobLogsRequest, context: grpc.ServicerContext) -> Iterator[Any]:
         return self._many("logs", request, context)
+
+    def CreateBatch(self, request_iterator: Iterator[Any], context: grpc.ServicerContext) -> batch_pb.Batch:
+        return self._one("create_batch", list(request_iterator), context)
+
+    def PlanBatch(self, request_iterator: Iterator[Any], context: grpc.ServicerContext) -> batch_pb.PlanBatchResponse:
+        return self._one("plan_batch", list(request_iterator), context)
+
+    def GetBatch(self, request: batch_pb.GetBatchRequest, context: grpc.ServicerContext) -> batch_pb.Batch:
+        return self._one("get_batch", request, context)
+
+    def ListBatches(self, request: batch_pb.ListBatchesRequest, context: grpc.ServicerContext) -> batch_pb.ListBatchesResponse:
+        return self._one("list_batches", request, context)
+
+    def ListBatchJobs(self, request: batch_pb.ListBatchJobsRequest, context: grpc.ServicerContext) -> batch_pb.ListBatchJobsResponse:
+        return self._one("list_batch_jobs", request, context)
+
+    def WatchBatch(self, request: batch_pb.WatchBatchRequest, context: grpc.ServicerContext) -> Iterator[Any]:
+        return self._many("watch_batch", request, context)
+
+    def CancelBatch(self, request: batch_pb.CancelBatchRequest, context: grpc.ServicerContext) -> batch_pb.Batch:
+        return self._one("cancel_batch", request, context)
+
+    def RetryFailed(self, request: batch_pb.RetryFailedRequest, context: grpc.ServicerContext) -> batch_pb.Batch:
+        return self._one("retry_failed", request, context)
+
+
+def _copied(request: Any) -> Any:
+    """A request as it came; a list of them when the call sends many."""
+    if isinstance(request, list):
+        return [_copied(one) for one in request]
+    copy = type(request)()
+    copy.CopyFrom(request)
+    return copy
 
 
 def _packed(message: Any) -> Packed:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from lorafleet import spec_proto
+from lorafleet.v1 import batch_service_pb2 as batch_pb
 from lorafleet.v1 import training_service_pb2 as pb
 from tests.lorafleet.specs import smallest
 
@@ -20,3 +21,17 @@ def a_job(id: str = "fox", state: str = "RUNNING", *, step: int = 0, **fields: A
 def event(token: str, job: pb.TrainingJob | None = None, *, snapshot: bool = False) -> pb.WatchTrainingJobsResponse:
     """A change, or a heartbeat."""
     return pb.WatchTrainingJobsResponse(training_job=job, resume_token=token, snapshot=snapshot)
+
+
+def a_batch(id: str = "tonight", num_jobs: int = 2, **counts: int) -> batch_pb.Batch:
+    """`a_batch(SUCCEEDED=2)`."""
+    return batch_pb.Batch(
+        name=f"tenants/acme/batches/{id}",
+        num_jobs=num_jobs,
+        counts=[batch_pb.StateCount(state=pb.JobState.Value(f"JOB_STATE_{state}"), count=count) for state, count in counts.items()],
+    )
+
+
+def batch_event(token: str, job: pb.TrainingJob | None = None, *, snapshot: bool = False) -> batch_pb.WatchBatchResponse:
+    """A change of a batch's job, or a heartbeat."""
+    return batch_pb.WatchBatchResponse(training_job=job, resume_token=token, snapshot=snapshot)
