@@ -1,4 +1,4 @@
-"""Resource names (AIP-122): tenants/{tenant} and tenants/{tenant}/jobs/{job}."""
+"""Resource names (AIP-122): tenants/{tenant}, tenants/{tenant}/jobs/{job} and tenants/{tenant}/batches/{batch}."""
 
 import re
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ from lorafleet.errors import InvalidInput, Violation
 
 _ID = r"[a-z][a-z0-9-]{0,39}"
 _TENANT = re.compile(rf"tenants/(?P<tenant>{_ID})")
+_BATCH_ID = r"[a-z][a-z0-9-]{0,29}"  # shorter: the ids of its jobs begin with it
+_BATCH = re.compile(rf"tenants/(?P<tenant>{_ID})/batches/(?P<batch>{_BATCH_ID})")
 _JOB = re.compile(rf"tenants/(?P<tenant>{_ID})/jobs/(?P<job>{_ID})")
 
 
@@ -21,6 +23,17 @@ class JobName:
         return f"tenants/{self.tenant}/jobs/{self.job_id}"
 
 
+@dataclass(frozen=True)
+class BatchName:
+    """tenants/{tenant}/batches/{batch}."""
+
+    tenant: str
+    batch_id: str
+
+    def __str__(self) -> str:
+        return f"tenants/{self.tenant}/batches/{self.batch_id}"
+
+
 def parse_tenant(name: str, field: str = "parent") -> str:
     """The tenant's id. Raises InvalidInput."""
     if (match := _TENANT.fullmatch(name)) is None:
@@ -33,6 +46,20 @@ def parse_job(name: str, field: str = "name") -> JobName:
     if (match := _JOB.fullmatch(name)) is None:
         raise invalid(field, f"{name!r} is no job; write tenants/TENANT/jobs/JOB")
     return JobName(match["tenant"], match["job"])
+
+
+def parse_batch(name: str, field: str = "name") -> BatchName:
+    """The batch's name. Raises InvalidInput."""
+    if (match := _BATCH.fullmatch(name)) is None:
+        raise invalid(field, f"{name!r} is no batch; write tenants/TENANT/batches/BATCH")
+    return BatchName(match["tenant"], match["batch"])
+
+
+def check_batch_id(batch_id: str, field: str) -> str:
+    """The id itself. Raises InvalidInput."""
+    if re.fullmatch(_BATCH_ID, batch_id) is None:
+        raise invalid(field, f"{batch_id!r} is not 1 to 30 of a-z, 0-9 and '-', starting with a letter")
+    return batch_id
 
 
 def check_job_id(job_id: str, field: str = "training_job_id") -> str:

@@ -9,6 +9,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
 from urllib.parse import unquote
@@ -18,6 +19,7 @@ from lorafleet.errors import LorafleetError, Unavailable
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 20
 MAX_ATTEMPTS = 4
+MAX_CALLS = 32  # at once: a batch asks after thousands of folders, and a call to S3 is mostly waiting
 
 _Result = TypeVar("_Result")
 
@@ -43,26 +45,30 @@ class Store:
 
     def __init__(self) -> None:
         self._backings: dict[str, Backing] = {"file": FileBacking(), "s3": S3Backing()}
+        self._threads = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="store")
 
     async def get(self, uri: str) -> bytes | None:
         """The object's bytes; None when there is no such object."""
-        return await asyncio.to_thread(self._of(uri).get, uri)
+        return await self._call(self._of(uri).get, uri)
 
     async def put(self, uri: str, data: bytes) -> None:
         """Writes the object whole, over an older one."""
-        await asyncio.to_thread(self._of(uri).put, uri, data)
+        await self._call(self._of(uri).put, uri, data)
 
     async def delete(self, uri: str) -> None:
         """Deletes the object, if there is one."""
-        await asyncio.to_thread(self._of(uri).delete, uri)
+        await self._call(self._of(uri).delete, uri)
 
     async def exists(self, uri: str) -> bool:
         """Whether there is such an object."""
-        return await asyncio.to_thread(self._of(uri).exists, uri)
+        return await self._call(self._of(uri).exists, uri)
 
     async def is_empty(self, uri: str) -> bool:
         """Whether nothing lies under the folder `uri`."""
-        return await asyncio.to_thread(self._of(uri).is_empty, uri)
+        return await self._call(self._of(uri).is_empty, uri)
+
+    async def _call(self, method: Callable[..., _Result], *arguments: Any) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, method, *arguments)
 
     def _of(self, uri: str) -> Backing:
         scheme = uri.split("://", 1)[0]
@@ -174,6 +180,7 @@ def _client() -> Any:
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
+        max_pool_connections=MAX_CALLS,
         retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},  # exponential back-off with jitter
         s3={"addressing_style": style},
         # Stores other than AWS's own refuse the checksum trailers that botocore adds by default.
