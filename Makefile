@@ -6,6 +6,7 @@ SHELL := bash
 
 STORE ?= file
 PEER ?=
+PARTS ?=
 TESTS ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,6 +26,10 @@ $(READY): pyproject.toml constraints.txt scripts/setup-venv.sh
 .PHONY: demo
 demo: $(READY) $(if $(filter minio,$(STORE)),minio) ## Train a style and draw before-after.png (STORE=file or minio)
 	$(BIN)/python -m examples.demo --store $(STORE)
+
+.PHONY: demo-batch
+demo-batch: $(READY) $(if $(filter minio,$(STORE)),minio) ## Train 16 styles as packs and draw sheet.png (STORE=file or minio)
+	$(BIN)/python -m examples.demo_batch --store $(STORE)
 
 .PHONY: test
 test: $(READY) minio ## Run the tests (TESTS=path for some of them)
@@ -58,6 +63,11 @@ bench-single: $(READY) ## Measure against diffusers' script (PEER=path/to/train_
 	@test -f "$(PEER)" || { echo 'PEER=path/to/train_text_to_image_lora.py is needed: the example script of diffusers'; exit 2; }
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[service,trainer,bench]'
 	$(BIN)/python -m bench.single "$(PEER)"
+
+.PHONY: bench-pack
+bench-pack: $(READY) ## Measure packs against diffusers' script and lone jobs (PEER=path, PARTS=speed,lone,memory,curve,equal,warm)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[service,trainer,bench]'
+	$(BIN)/python -m bench.pack $(if $(PEER),"$(PEER)") $(if $(PARTS),--parts $(PARTS))
 
 .PHONY: minio
 minio: ## Find MinIO, or build it into .tools/bin (some minutes, once)

@@ -13,7 +13,7 @@ RESULTS = Path(__file__).parent / "results"
 def write(name: str, metrics: Mapping[str, float]) -> Path:
     """Prints the metrics and writes them. Returns the file."""
     RESULTS.mkdir(exist_ok=True)
-    found = {**{key: _rounded(value) for key, value in metrics.items()}, **_machine()}
+    found = {**{key: _rounded(value) for key, value in metrics.items()}, **machine()}
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
@@ -25,7 +25,8 @@ def _rounded(value: float) -> float:
     return value if isinstance(value, int) else float(f"{value:.6g}")
 
 
-def _machine() -> dict[str, str | int]:
+def machine() -> dict[str, str | int]:
+    """What figures depend on beside the code."""
     names = [line.partition(":")[2].strip() for line in _cpu_info() if line.startswith("model name")]
     return {
         "machine": names[0] if names else platform.processor() or platform.machine(),
