@@ -55,7 +55,7 @@ def item_messages(items: Iterable[Fields]) -> Iterator[pb.BatchItem]:
 
 def _spec_message(path: str, fields: Fields) -> spec_pb2.TrainingSpec:
     try:
-        return json_format.ParseDict(fields, spec_pb2.TrainingSpec())
+        return json_format.ParseDict(dict(fields), spec_pb2.TrainingSpec())
     except json_format.ParseError as error:
         raise InvalidSpec([Violation(field=path, message=str(error))]) from None
 

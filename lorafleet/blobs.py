@@ -4,12 +4,14 @@ The trainer has its own, faster way (obstore); here boto3 is enough, and only ne
 """
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
 from lorafleet.errors import LorafleetError, NotFound, Unavailable
+
+PAGE_SIZE = 1000  # names in one answer of a listing: S3's own limit
 
 
 class Blobs(Protocol):
@@ -17,6 +19,10 @@ class Blobs(Protocol):
 
     def open(self, path: str) -> AbstractContextManager[IO[bytes]]:
         """A context manager of the file's bytes as a stream. Raises NotFound."""
+        ...
+
+    def folders(self) -> Iterator[str]:
+        """The names of the folders directly in this one, in no order. Raises NotFound."""
         ...
 
 
@@ -47,6 +53,14 @@ class LocalBlobs:
         with file:
             yield file
 
+    def folders(self) -> Iterator[str]:
+        try:
+            yield from (entry.name for entry in os.scandir(self._root) if entry.is_dir() and not entry.name.startswith("."))
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFound(f"{self._root} is no folder of this machine") from None
+        except OSError as error:
+            raise LorafleetError(f"{self._root} cannot be read: {error.strerror}", reason="STORE") from None
+
 
 class S3Blobs:
     """A prefix of a bucket. Credentials, region and endpoint are the usual ones of the AWS tools."""
@@ -58,17 +72,31 @@ class S3Blobs:
 
     @contextmanager
     def open(self, path: str) -> Generator[IO[bytes]]:
-        from botocore.exceptions import BotoCoreError, ClientError
-
         key = f"{self._prefix}/{path}" if self._prefix else path
-        try:
+        with _told_of(f"s3://{self._bucket}/{key}"):
             body = self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
             with closing(body):
                 yield body
-        except ClientError as error:
-            raise _refused(f"s3://{self._bucket}/{key}", cast(Any, error).response["Error"]) from None
-        except BotoCoreError as error:
-            raise Unavailable(f"s3://{self._bucket}/{key}: {error}", reason="STORE") from None
+
+    def folders(self) -> Iterator[str]:
+        prefix = f"{self._prefix}/" if self._prefix else ""
+        asked = {"Bucket": self._bucket, "Prefix": prefix, "Delimiter": "/", "PaginationConfig": {"PageSize": PAGE_SIZE}}
+        with _told_of(f"s3://{self._bucket}/{prefix}"):
+            for page in self._client.get_paginator("list_objects_v2").paginate(**asked):
+                yield from (folder["Prefix"][len(prefix) : -1] for folder in page.get("CommonPrefixes", ()))
+
+
+@contextmanager
+def _told_of(uri: str) -> Generator[None]:
+    """boto3's errors as ours, each with the URI that it is about."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        raise _refused(uri, cast(Any, error).response["Error"]) from None
+    except BotoCoreError as error:
+        raise Unavailable(f"{uri}: {error}", reason="STORE") from None
 
 
 def _s3_client() -> Any:

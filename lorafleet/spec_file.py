@@ -22,7 +22,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> spec.Spec:
 def read(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises InvalidSpec when it cannot be read, is no YAML or no mapping."""
     try:
-        fields = _load_yaml(path.read_text(encoding="utf-8"))
+        fields = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise _invalid(str(path), f"cannot be read: {error}") from None
     except yaml.YAMLError as error:
@@ -38,23 +38,25 @@ def set_field(fields: Mapping[str, Any], override: str) -> dict[str, Any]:
     if not equals or not all(path.split(".")):
         raise _invalid(override, "is not path=value, such as training.max_steps=200")
     try:
-        value = _load_yaml(text)
+        value = load_yaml(text)
     except yaml.YAMLError as error:
         raise _invalid(path, f"value is no YAML: {error}") from None
-    return _with(fields, path.split("."), value, override)
+    return with_value(fields, path.split("."), value, override)
 
 
-def _with(fields: Mapping[str, Any], path: Sequence[str], value: Any, override: str) -> dict[str, Any]:
+def with_value(fields: Mapping[str, Any], path: Sequence[str], value: Any, override: str) -> dict[str, Any]:
+    """`fields` with the value at a path; `override` is what a complaint is about. Raises InvalidSpec."""
     first, *rest = path
     if not rest:
         return {**fields, first: value}
     inner = fields.get(first) or dict[str, Any]()
     if not isinstance(inner, dict):
         raise _invalid(override, f"{first} is no mapping, so nothing can be set in it")
-    return {**fields, first: _with(cast(dict[str, Any], inner), rest, value, override)}
+    return {**fields, first: with_value(cast(dict[str, Any], inner), rest, value, override)}
 
 
-def _load_yaml(text: str) -> Any:
+def load_yaml(text: str) -> Any:
+    """The value that a text stands for. Raises yaml.YAMLError."""
     return yaml.load(text, Loader=_Loader)
 
 
