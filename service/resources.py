@@ -1,14 +1,16 @@
 """Rows as API messages. Pure: what the wire shows of a job, and nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lorafleet import spec, spec_proto
+from lorafleet.v1 import batch_service_pb2 as pb_batch
 from lorafleet.v1 import training_service_pb2 as pb
-from service.db.models import JobRow, RunJobRow, RunRow
+from service.control.lifecycle import FINISHED, JobState
+from service.db.models import BatchRow, JobRow, RunJobRow, RunRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,28 @@ def job_message(job: JobRow, runs: Sequence[JobRun], *, with_spec: bool = True) 
     if with_spec:
         add_spec(message, job)
     return message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """How many jobs of a batch are in each state, and when the newest end of one was."""
+
+    by_state: Mapping[JobState, int]
+    last_end: datetime | None = None
+
+
+def batch_message(batch: BatchRow, counts: Counts) -> pb_batch.Batch:
+    """The batch as users see it. It has ended when all of its jobs have."""
+    ended = sum(counts.by_state.get(state, 0) for state in FINISHED) == batch.num_jobs
+    found = [(state, counts.by_state.get(state, 0)) for state in JobState]
+    return pb_batch.Batch(
+        name=batch.name,
+        uid=batch.uid,
+        num_jobs=batch.num_jobs,
+        counts=[pb_batch.StateCount(state=f"JOB_STATE_{state}", count=count) for state, count in found if count],
+        create_time=_time(batch.create_time),
+        end_time=_time(counts.last_end) if ended else None,
+    )
 
 
 def add_spec(message: pb.TrainingJob, job: JobRow) -> None:

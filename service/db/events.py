@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
 
+from service.concurrency import slices
 from service.db import attempts
 from service.db.models import JobEventRow, JobRow, ServiceRow
 from service.db.transaction import Transaction
-from service.resources import job_message
+from service.resources import JobRun, job_message
+
+SLICE = 1000  # rows written by one statement: the event loop goes on between two of them
 
 
 async def record(tx: Transaction) -> None:
@@ -20,12 +23,21 @@ async def record(tx: Transaction) -> None:
         job.version += 1
         job.update_time = tx.now
     await tx.session.flush()
-    runs = await attempts.of_jobs(tx, [job.uid for job in jobs])
+    await append(tx, jobs)
+
+
+async def append(tx: Transaction, jobs: Sequence[JobRow]) -> None:
+    """An event for each of these jobs as they are now. A few statements for every thousand of them."""
+    runs = await attempts.of_jobs(tx, [job.uid for job in jobs if job.attempt])
     advance = update(ServiceRow).values(last_seq=ServiceRow.last_seq + len(jobs)).returning(ServiceRow.last_seq)
     last_seq = (await tx.session.execute(advance)).scalar_one()
-    for seq, job in enumerate(jobs, start=last_seq - len(jobs) + 1):
-        payload = job_message(job, runs[job.uid], with_spec=False).SerializeToString()
-        tx.session.add(JobEventRow(seq=seq, tenant=job.tenant, job_uid=job.uid, version=job.version, time=tx.now, payload=payload))
+    for some in slices(list(enumerate(jobs, start=last_seq - len(jobs) + 1)), SLICE):
+        await tx.session.execute(insert(JobEventRow), [_values(tx, seq, job, runs.get(job.uid, [])) for seq, job in some])
+
+
+def _values(tx: Transaction, seq: int, job: JobRow, runs: Sequence[JobRun]) -> dict[str, object]:
+    payload = job_message(job, runs, with_spec=False).SerializeToString()
+    return {"seq": seq, "tenant": job.tenant, "job_uid": job.uid, "version": job.version, "time": tx.now, "payload": payload}
 
 
 async def service(tx: Transaction) -> ServiceRow:

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, exists, or_, select
+from sqlalchemy import ColumnElement, exists, insert, or_, select
 
+from service.concurrency import slices
 from service.control.lifecycle import FINISHED, Artifact, Job, JobState
 from service.control.runs import RunState
+from service.db import events
 from service.db.models import JobRow, RunJobRow, RunRow
 from service.db.transaction import Transaction
 
@@ -52,6 +54,30 @@ async def queued(tx: Transaction) -> Sequence[JobRow]:
     """Jobs that may start as far as their back-off goes, oldest first."""
     query = select(JobRow).where(*startable(tx.now)).order_by(JobRow.create_time, JobRow.uid)
     return (await tx.session.scalars(query)).all()
+
+
+async def insert_all(tx: Transaction, rows: Sequence[JobRow]) -> None:
+    """Stores new jobs with their first events, in a few statements for every thousand. The rows stay outside the session."""
+    names = [column.key for column in JobRow.__table__.columns]
+    for row in rows:
+        row.version, row.create_time, row.update_time = 1, tx.now, tx.now
+    for some in slices(rows, events.SLICE):
+        await tx.session.execute(insert(JobRow), [{name: getattr(row, name) for name in names} for row in some])
+    await events.append(tx, rows)
+    tx.changed = True
+
+
+async def ids_taken(tx: Transaction, tenant: str, job_ids: Sequence[str]) -> set[str]:
+    """Those of the ids that jobs of the tenant have."""
+    query = select(JobRow.job_id).where(JobRow.tenant == tenant, JobRow.job_id.in_(job_ids))
+    return set((await tx.session.scalars(query)).all())
+
+
+async def writers(tx: Transaction, output_uris: Sequence[str]) -> dict[str, str]:
+    """Names of the unfinished jobs that write to these output roots, by output root."""
+    unfinished = JobRow.state.not_in([state.value for state in FINISHED])
+    query = select(JobRow.output_uri, JobRow.tenant, JobRow.job_id).where(JobRow.output_uri.in_(output_uris), unfinished)
+    return {output: f"tenants/{tenant}/jobs/{job_id}" for output, tenant, job_id in await tx.session.execute(query)}
 
 
 async def writing_to(tx: Transaction, output_uri: str) -> JobRow | None:

@@ -1,0 +1,148 @@
+"""From a batch as it came in to its jobs' specs, with every mistake of every item. Knows neither the database nor the store."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+from lorafleet import batch_items, spec, spec_proto
+from lorafleet.errors import InvalidInput, InvalidSpec, Violation
+from lorafleet.layout import job_root
+from lorafleet.overlay import laid_over
+from lorafleet.spec import Spec
+from lorafleet.v1 import batch_service_pb2 as pb
+from service.names import check_job_id
+
+SLICE = 200  # items parsed in one go, away from the event loop
+
+Fields = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewBatch:
+    """A batch to create. An empty `batch_id` is chosen by the service; an empty `request_id` makes repeats new batches."""
+
+    tenant: str
+    batch_id: str
+    request_id: str
+    defaults: Fields
+    items: Sequence[pb.BatchItem]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One good item: the spec that comes of it, and the fields that it sets by itself."""
+
+    index: int
+    job_id: str  # as asked for
+    own: Fields
+    spec: Spec
+
+    @cached_property
+    def stored(self) -> dict[str, Any]:
+        """The spec as plain values, with every default filled in."""
+        return self.spec.model_dump(mode="json")
+
+    def blame(self, section: str, name: str) -> str:
+        """Where a mistake in a field is to be mended: in the item, or in the defaults that it has the field from."""
+        own = self.own.get(section)
+        place = f"items[{self.index}]" if isinstance(own, Mapping) and name in own else "defaults"
+        return f"{place}.{section}.{name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parsed:
+    """The good items, in order, and the mistakes of the others."""
+
+    items: Sequence[Item]
+    mistakes: Sequence[Violation]
+
+
+async def parse(new: NewBatch) -> Parsed:
+    """All items.
+
+    Thousands of specs are seconds of work: they are parsed in slices in a thread, so that other calls are answered meanwhile.
+    """
+    items: list[Item] = []
+    mistakes: list[list[Violation]] = []
+    for start in range(0, len(new.items), SLICE):
+        for parsed in await asyncio.to_thread(_parse_slice, new, start):
+            items += [parsed] if isinstance(parsed, Item) else []
+            mistakes.append([] if isinstance(parsed, Item) else parsed)
+    empty = [Violation(field="items", message=f"is empty: a batch holds 1 to {batch_items.MAX_ITEMS:,} items")] if not new.items else []
+    return Parsed(items=items, mistakes=[*empty, *batch_items.placed(new.defaults, mistakes)])
+
+
+def digest(new: NewBatch, items: Iterable[Item]) -> str:
+    """Equal for equal requests: the specs with their defaults filled in, and the ids asked for."""
+    body = hashlib.sha256(json.dumps(new.batch_id).encode())
+    for item in items:
+        body.update(json.dumps([item.job_id, item.stored], sort_keys=True).encode())
+    return body.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """An item's job: its id, and the folder it writes to."""
+
+    item: Item
+    job_id: str
+    output_uri: str
+
+
+def places(new: NewBatch, parsed: Parsed, batch_id: str, artifacts_uri: str) -> list[Place]:
+    """The batch's jobs, in order. Raises InvalidSpec with every mistake of the items, and when two would be the same."""
+    found = [_place(item, new.tenant, batch_id, artifacts_uri) for item in parsed.items]
+    twice = chain(
+        _repeated("job_id", {index: item.job_id for index, item in enumerate(new.items) if item.job_id}),
+        _repeated("job_id", {place.item.index: place.job_id for place in found}),
+        _repeated("output.uri", {place.item.index: place.output_uri for place in found}),
+    )
+    if violations := list(dict.fromkeys([*parsed.mistakes, *twice])):
+        raise refused(violations)
+    return found
+
+
+def refused(violations: Sequence[Violation]) -> InvalidSpec:
+    """The error that names the first of them, and how many there are."""
+    return InvalidSpec(batch_items.told(violations))
+
+
+def _parse_slice(new: NewBatch, start: int) -> list[Item | list[Violation]]:
+    return [_parse(new.defaults, index, message) for index, message in enumerate(new.items[start : start + SLICE], start)]
+
+
+def _parse(defaults: Fields, index: int, message: pb.BatchItem) -> Item | list[Violation]:
+    own = spec_proto.fields(message.spec)
+    found = list(_bad_id(message.job_id))
+    try:
+        parsed = spec.parse(laid_over(defaults, own))
+    except InvalidSpec as error:
+        return [*found, *error.violations]
+    item = Item(index=index, job_id=message.job_id, own=own, spec=parsed)
+    _ = item.stored  # here, in the thread
+    return found or item
+
+
+def _bad_id(job_id: str) -> Iterator[Violation]:
+    try:
+        _ = job_id and check_job_id(job_id, "job_id")
+    except InvalidInput as error:
+        yield from error.violations
+
+
+def _repeated(field: str, values: Mapping[int, str]) -> Iterator[Violation]:
+    first: dict[str, int] = {}
+    for index, value in values.items():
+        if (before := first.setdefault(value, index)) != index:
+            yield Violation(field=f"items[{index}].{field}", message=f"{value!r} is that of items[{before}] too")
+
+
+def _place(item: Item, tenant: str, batch_id: str, artifacts_uri: str) -> Place:
+    job_id = item.job_id or f"{batch_id}-{item.index:05d}"
+    output_uri = item.spec.output.uri or job_root(artifacts_uri, f"tenants/{tenant}/jobs/{job_id}")
+    return Place(item=item, job_id=job_id, output_uri=output_uri)
