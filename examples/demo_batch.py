@@ -35,10 +35,10 @@ BATCH = "styles"
 # Chosen by eye from all that restyle.py can do: no two alike in ground and line, none on a ground so dark that the base
 # loses its motifs. Neighbours differ most, so that the sheet's rows do.
 STYLES = (
-    *("poster-mint", "ink", "sunset", "duotone-plum-sky"),
+    *("poster-mint", "woodcut", "sunset", "duotone-plum-sky"),
     *("comic", "turned-240", "sepia", "poster-lilac"),
     *("pixels", "duotone-forest-lime", "stamp", "sticker"),
-    *("turned-120", "duotone-navy-rose", "woodcut", "duotone-crimson-sand"),
+    *("turned-120", "duotone-navy-rose", "ink", "duotone-crimson-sand"),
 )
 
 # Over examples/emoji-style.yaml. A step costs what its pictures cost, 16 styles x 4; half the time goes into drawing.

@@ -35,7 +35,7 @@ def test_the_batch_file_is_a_good_one_with_an_item_for_each_style(submitted: Bat
 
 def test_every_style_learns_from_pictures_of_its_own(submitted: BatchFile):
     uris = [item["dataset"]["uri"] for item in submitted.items]
-    assert uris[:2] == ["s3://data-sets/emoji-style/poster-mint", "s3://data-sets/emoji-style/ink"]
+    assert uris[:2] == ["s3://data-sets/emoji-style/poster-mint", "s3://data-sets/emoji-style/woodcut"]
     assert len(set(uris)) == 16
 
 
