@@ -69,6 +69,10 @@ bench-pack: $(READY) ## Measure packs against diffusers' script and lone jobs (P
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[service,trainer,bench]'
 	$(BIN)/python -m bench.pack $(if $(PEER),"$(PEER)") $(if $(PARTS),--parts $(PARTS))
 
+.PHONY: bench-planning
+bench-planning: $(READY) ## Measure the packing planner with 1,000 to 10,000 jobs
+	$(BIN)/python -m bench.planning
+
 .PHONY: minio
 minio: ## Find MinIO, or build it into .tools/bin (some minutes, once)
 	@scripts/get-minio.sh

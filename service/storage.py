@@ -34,6 +34,7 @@ class Backing(Protocol):
     """One kind of store. Blocks; `Store` calls it from threads. Raises StoreError and Unavailable only."""
 
     def get(self, uri: str) -> bytes | None: ...
+    def get_range(self, uri: str, start: int, size_bytes: int) -> bytes | None: ...
     def put(self, uri: str, data: bytes) -> None: ...
     def delete(self, uri: str) -> None: ...
     def exists(self, uri: str) -> bool: ...
@@ -50,6 +51,10 @@ class Store:
     async def get(self, uri: str) -> bytes | None:
         """The object's bytes; None when there is no such object."""
         return await self._call(self._of(uri).get, uri)
+
+    async def get_range(self, uri: str, start: int, size_bytes: int) -> bytes | None:
+        """Bytes of the object from `start` on, fewer at its end; None when there is no such object."""
+        return await asyncio.to_thread(self._of(uri).get_range, uri, start, size_bytes)
 
     async def put(self, uri: str, data: bytes) -> None:
         """Writes the object whole, over an older one."""
@@ -84,6 +89,17 @@ class FileBacking:
         def read() -> bytes | None:
             try:
                 return file_path(uri).read_bytes()
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                return None
+
+        return _file_call(uri, read)
+
+    def get_range(self, uri: str, start: int, size_bytes: int) -> bytes | None:
+        def read() -> bytes | None:
+            try:
+                with file_path(uri).open("rb") as file:
+                    file.seek(start)
+                    return file.read(size_bytes)
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
                 return None
 
@@ -132,6 +148,11 @@ class S3Backing:
 
     def get(self, uri: str) -> bytes | None:
         response = self._call(uri, lambda s3, where: s3.get_object(**where))
+        return None if response is None else response["Body"].read()
+
+    def get_range(self, uri: str, start: int, size_bytes: int) -> bytes | None:
+        wanted = f"bytes={start}-{start + size_bytes - 1}"
+        response = self._call(uri, lambda s3, where: s3.get_object(**where, Range=wanted))
         return None if response is None else response["Body"].read()
 
     def put(self, uri: str, data: bytes) -> None:

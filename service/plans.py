@@ -1,0 +1,136 @@
+"""Specs as the packing planner sees them, and plans as users do."""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from lorafleet.errors import InvalidSpec, Violation
+from lorafleet.spec import ClusterSpec, Spec
+from lorafleet.v1 import batch_service_pb2 as pb
+from service.base_shapes import ShapeCache
+from service.control import packing
+from service.control.memory import Ask, Footprint, footprint
+from service.control.packing import Candidate, Cluster, Key, Pack, PackLimits, Plan, Sharing, WarmKey
+
+SLICE = 500  # specs that are looked at before other calls get their turn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What the server allows packs."""
+
+    limits: PackLimits = field(default_factory=PackLimits)
+    num_free_runs: int = 1  # of an idle service
+    isolated_tenants: frozenset[str] = frozenset()  # never in one process with another tenant, whatever their specs say
+
+
+class Planner:
+    """Plans packs of specs."""
+
+    def __init__(self, shapes: ShapeCache, policy: Policy) -> None:
+        self.shapes = shapes
+        self.policy = policy
+        self._footprints: dict[tuple[str, Ask], Footprint] = {}  # thousands of jobs ask for a handful of different ones
+
+    async def plan(self, tenant: str, specs: Sequence[Spec]) -> pb.PlanBatchResponse:
+        """What would become of such jobs on an idle service. Raises InvalidSpec with every item that fits no worker."""
+        await self.shapes.read({spec.base_model.uri for spec in specs})
+        queue: list[Candidate] = []
+        for start in range(0, len(specs), SLICE):
+            part = enumerate(specs[start : start + SLICE], start=start)
+            queue += [self.candidate(str(index), tenant, spec, order=index) for index, spec in part]
+            await asyncio.sleep(0)
+        plan = await asyncio.to_thread(packing.plan, queue, self.policy.limits, self.policy.num_free_runs)
+        if plan.refusals:
+            raise InvalidSpec([Violation(field=f"items[{refusal.uid}]", message=refusal.message) for refusal in plan.refusals])
+        return _message(plan, self.policy.limits)
+
+    def candidate(self, uid: str, tenant: str, spec: Spec, *, order: int, began_alone: bool = False) -> Candidate:
+        """The spec as the planner sees it, with what is known of its base now."""
+        return Candidate(
+            uid=uid,
+            tenant=tenant,
+            key=key_of(spec),
+            sharing=sharing_of(tenant, spec, self.policy.isolated_tenants),
+            max_steps=spec.training.max_steps,
+            footprint=self._footprint(spec),
+            priority=spec.scheduling.priority,
+            order=order,
+            alone="its earlier attempt trained alone" if began_alone else why_alone(spec),
+        )
+
+    def _footprint(self, spec: Spec) -> Footprint | None:
+        base = self.shapes.known(spec.base_model.uri)
+        if base is None:
+            return None
+        question = (spec.base_model.uri, _ask(spec))
+        if question not in self._footprints:
+            self._footprints[question] = footprint(base, question[1])
+        return self._footprints[question]
+
+
+def key_of(spec: Spec) -> Key:
+    """What it must have in common with the others of a pack."""
+    return Key(
+        warm=WarmKey(
+            base_uri=spec.base_model.uri, family=spec.base_model.family, precision=spec.training.precision, cluster=_cluster(spec.cluster)
+        ),
+        method=spec.adapter.method,
+        resolution=spec.dataset.resolution,
+        bucketing=spec.dataset.aspect_ratio_bucketing,
+        accumulation_steps=spec.training.gradient_accumulation_steps,
+    )
+
+
+def sharing_of(tenant: str, spec: Spec, isolated_tenants: Collection[str]) -> Sharing:
+    """What the spec wants, but never more than the server allows its tenant."""
+    wanted = Sharing(spec.scheduling.sharing)
+    return Sharing.TENANT if wanted is Sharing.ANYONE and tenant in isolated_tenants else wanted
+
+
+def why_alone(spec: Spec) -> str:
+    """What keeps it out of packs; empty: nothing."""
+    if spec.cluster.zero_stage:
+        return f"cluster.zero_stage is {spec.cluster.zero_stage}"
+    if spec.cluster.offload != "none":
+        return f'cluster.offload is "{spec.cluster.offload}"'
+    return "adapter.text_encoder is set" if spec.adapter.text_encoder else ""
+
+
+def _cluster(cluster: ClusterSpec) -> Cluster:
+    return Cluster(
+        num_workers=cluster.num_workers,
+        cpus_per_worker=cluster.cpus_per_worker,
+        gpus_per_worker=cluster.gpus_per_worker,
+        memory_gib_per_worker=cluster.memory_gib_per_worker,
+        zero_stage=cluster.zero_stage,
+        offload=cluster.offload,
+    )
+
+
+def _ask(spec: Spec) -> Ask:
+    return Ask(
+        family=spec.base_model.family,
+        precision=spec.training.precision,
+        method=spec.adapter.method,
+        rank=spec.adapter.rank,
+        target_modules=spec.adapter.target_modules,
+        resolution=spec.dataset.resolution,
+        micro_batch_size=spec.training.micro_batch_size,
+    )
+
+
+def _message(plan: Plan, limits: PackLimits) -> pb.PlanBatchResponse:
+    known = [limit for pack in plan.packs if (limit := packing.memory_limit_bytes(pack.key, limits)) is not None]
+    return pb.PlanBatchResponse(packs=[_packed(pack) for pack in plan.packs], memory_limit_bytes=min(known, default=0))
+
+
+def _packed(pack: Pack) -> pb.PlannedPack:
+    alone = pack.members[0].alone
+    return pb.PlannedPack(
+        items=sorted(int(member.uid) for member in pack.members),
+        memory_bytes=pack.memory_bytes,
+        arithmetic=pack.arithmetic,
+        key=f"{pack.key}; trains alone: {alone}" if alone else str(pack.key),
+        closed_by=pack.closed_by.value,
+    )

@@ -1,0 +1,64 @@
+"""The memory model counts adapters exactly, and never promises room that a pack has not."""
+
+from itertools import pairwise
+
+from service.control.memory import GIB, Ask, BaseShapes, arithmetic, footprint, num_adapter_params, pack_bytes
+
+LAYERS = {"down.0.attn1.to_q": (64, 32), "down.0.attn1.to_out.0": (32, 64), "mid.conv1": (16, 8, 3, 3), "time.linear": (4, 4)}
+# Stable Diffusion 1.5, as its headers tell.
+SD15 = BaseShapes(layers=LAYERS, num_params=859_520_964, num_other_params=206_713_975, width=320, latent_side=64, pixels_per_latent=8)
+
+
+def ask(**changes) -> Ask:
+    fields = {"family": "sd1", "precision": "fp32", "method": "lora", "rank": 8, "target_modules": ("to_q",), "resolution": None}
+    return Ask(**{**fields, "micro_batch_size": 1, **changes})
+
+
+def test_a_linear_layer_takes_rank_times_in_plus_out():
+    assert num_adapter_params(LAYERS, ["to_q"], 8, "lora") == 8 * (32 + 64)
+
+
+def test_a_convolution_takes_the_kernel_once():
+    assert num_adapter_params(LAYERS, ["conv1"], 4, "lora") == 4 * (8 * 3 * 3 + 16)
+
+
+def test_names_match_whole_parts_of_a_path_as_peft_matches_them():
+    assert num_adapter_params(LAYERS, ["q"], 8, "lora") == 0
+    assert num_adapter_params(LAYERS, ["to_out.0", "to_q"], 8, "lora") == 2 * 8 * (32 + 64)
+
+
+def test_dora_adds_a_magnitude_for_each_output():
+    assert num_adapter_params(LAYERS, ["to_q"], 8, "dora") == 8 * (32 + 64) + 64
+
+
+def test_rows_and_area_count_linearly():
+    one, four = footprint(SD15, ask()), footprint(SD15, ask(micro_batch_size=4))
+    assert four.activation_bytes == 4 * one.activation_bytes
+    assert footprint(SD15, ask(resolution=1024)).activation_bytes == 4 * one.activation_bytes
+    assert footprint(SD15, ask(resolution=512)) == one, "unset is the base's own"
+
+
+def test_bf16_halves_the_denoiser_alone():
+    fp32, bf16 = footprint(SD15, ask()), footprint(SD15, ask(precision="bf16"))
+    assert fp32.base_bytes - bf16.base_bytes == 2 * SD15.num_params
+
+
+def test_the_estimate_is_above_what_autograd_keeps():
+    """640.7 MiB for one picture at 256 x 256 with adapters on every layer, counted on meta tensors with the attention matrices."""
+    assert footprint(SD15, ask(resolution=256)).activation_bytes > 640.7 * 2**20
+
+
+def test_the_base_is_counted_once_and_every_style_adds_the_same():
+    one = footprint(SD15, ask())
+    sizes = [pack_bytes([one] * count) for count in range(1, 5)]
+    assert {after - before for before, after in pairwise(sizes)} == {one.own_bytes}
+    assert sizes[0] == one.shared_bytes + one.own_bytes
+
+
+def test_people_can_add_it_up():
+    pack = [footprint(SD15, ask())] * 3
+    told = arithmetic(pack)
+    assert told.startswith("base 4.0 GiB + 3 adapters ")
+    assert told.endswith(f"= {pack_bytes(pack) / GIB:.1f} GiB")
+    assert "activations of 3 pictures" in told
+    assert "process 0.90 GiB" in told
