@@ -16,7 +16,7 @@ from lorafleet import spec_proto
 from lorafleet.states import job_id, label
 from lorafleet.v1 import training_service_pb2 as pb
 
-_COLOURS = {
+COLOURS = {
     pb.JOB_STATE_SUCCEEDED: "green",
     pb.JOB_STATE_FAILED: "red",
     pb.JOB_STATE_CANCELLED: "yellow",
@@ -101,7 +101,7 @@ def ending(job: pb.TrainingJob) -> Text:
 
 
 def state(job: pb.TrainingJob) -> Text:
-    return Text(label(job), style=_COLOURS.get(job.state, ""))
+    return Text(label(job), style=COLOURS.get(job.state, ""))
 
 
 def steps(job: pb.TrainingJob) -> str:
@@ -125,6 +125,13 @@ def held_out(job: pb.TrainingJob) -> str:
 
 def speed(job: pb.TrainingJob) -> str:
     return f"{job.progress.pictures_per_second:.1f}" if job.progress.pictures_per_second else ""
+
+
+def clock(seconds: float) -> str:
+    """`1:05`, `1:02:05`."""
+    whole = round(seconds)
+    minutes, hours = whole // 60, whole // 3600
+    return f"{hours}:{minutes % 60:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
 def when(time: Timestamp) -> str:

@@ -60,11 +60,7 @@ def doing(job: pb.TrainingJob) -> str:
 
 def remaining(job: pb.TrainingJob) -> str:
     """`1:05`; empty when unknown or over."""
-    seconds = round(job.progress.remaining_s)
-    if seconds <= 0 or has_ended(job):
-        return ""
-    minutes, hours = seconds // 60, seconds // 3600
-    return f"{hours}:{minutes % 60:02d}:{seconds % 60:02d}" if hours else f"{minutes}:{seconds % 60:02d}"
+    return "" if round(job.progress.remaining_s) <= 0 or has_ended(job) else output.clock(job.progress.remaining_s)
 
 
 def _tenths(job: pb.TrainingJob) -> int:

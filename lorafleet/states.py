@@ -1,5 +1,7 @@
 """The states of a job as people and programs read them. Knows no server."""
 
+from typing import cast
+
 from lorafleet.v1 import training_service_pb2 as pb
 
 ENDED = frozenset({pb.JOB_STATE_SUCCEEDED, pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELLED})
@@ -7,10 +9,15 @@ _PREFIX = "JOB_STATE_"
 
 
 def label(job: pb.TrainingJob) -> str:
+    """`RUNNING`."""
+    return name_of(job.state)
+
+
+def name_of(state: int) -> str:
     """`RUNNING`. A state that a newer server has added is shown by its number."""
-    if job.state in pb.JobState.values():
-        return pb.JobState.Name(job.state).removeprefix(_PREFIX)
-    return str(int(job.state))
+    if state in pb.JobState.values():
+        return pb.JobState.Name(cast(pb.JobState, state)).removeprefix(_PREFIX)
+    return str(int(state))
 
 
 def has_ended(job: pb.TrainingJob) -> bool:
