@@ -21,7 +21,6 @@ from PIL import Image
 from rich.console import Console
 
 from examples import demo_store
-from examples.contact_sheet import Row, contact_sheet
 from examples.demo_store import Store
 from examples.processes import ServerDied, Servers
 from examples.restyle import restyle
@@ -29,6 +28,7 @@ from examples.serving import serve
 from lorafleet import spec_file
 from lorafleet.blobs import blobs_at
 from lorafleet.client import Client
+from lorafleet.contact_sheet import Row, contact_sheet
 from lorafleet.download import download
 from lorafleet.errors import LorafleetError
 from lorafleet.layout import JobLayout

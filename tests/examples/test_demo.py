@@ -5,9 +5,9 @@ from pathlib import Path
 from google.protobuf.timestamp_pb2 import Timestamp
 from PIL import Image
 
-from examples.contact_sheet import CELL, Row, contact_sheet
 from examples.demo import BUILD, SPEC, report
 from lorafleet import spec_file
+from lorafleet.contact_sheet import CELL, Row, contact_sheet
 from lorafleet.v1 import training_service_pb2 as pb
 
 KEYS = [
