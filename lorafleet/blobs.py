@@ -3,8 +3,9 @@
 The trainer has its own, faster way (obstore); here boto3 is enough, and only needed for s3://.
 """
 
+import functools
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
@@ -28,11 +29,20 @@ class Blobs(Protocol):
 
 def blobs_at(uri: str) -> Blobs:
     """The folder at a URI. Raises LorafleetError when it cannot be read from here."""
+    return _at(uri, _s3_client)
+
+
+def opener() -> Callable[[str], Blobs]:
+    """`blobs_at` for many folders, with one connection to S3 for all of them."""
+    return functools.partial(_at, s3_client=functools.cache(_s3_client))
+
+
+def _at(uri: str, s3_client: Callable[[], Any]) -> Blobs:
     if uri.startswith("file://"):
         return LocalBlobs(Path(uri.removeprefix("file://")))
     if uri.startswith("s3://"):
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-        return S3Blobs(bucket, prefix.strip("/"))
+        return S3Blobs(bucket, prefix.strip("/"), s3_client())
     raise LorafleetError(f"{uri} is neither file:// nor s3://", reason="UNKNOWN_STORE")
 
 
@@ -65,10 +75,10 @@ class LocalBlobs:
 class S3Blobs:
     """A prefix of a bucket. Credentials, region and endpoint are the usual ones of the AWS tools."""
 
-    def __init__(self, bucket: str, prefix: str) -> None:
+    def __init__(self, bucket: str, prefix: str, client: Any) -> None:
         self._bucket = bucket
         self._prefix = prefix
-        self._client = _s3_client()
+        self._client = client
 
     @contextmanager
     def open(self, path: str) -> Generator[IO[bytes]]:

@@ -6,7 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from lorafleet import __version__
-from lorafleet.commands import ExitCode, complain, download, extensions, jobs, logs, specs, submit, watch
+from lorafleet.commands import ExitCode, batch, complain, download, extensions, jobs, logs, specs, submit, watch
 from lorafleet.errors import InvalidInput, LorafleetError
 
 EPILOG = """
@@ -67,6 +67,7 @@ app.command("watch")(watch.watch)
 app.command("logs")(logs.logs)
 app.command("cancel")(jobs.cancel)
 app.command("download")(download.download)
+app.add_typer(batch.app, name="batch")
 app.command("validate")(specs.validate)
 app.command("schema")(specs.schema)
 

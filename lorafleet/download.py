@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import IO
 
@@ -43,18 +44,29 @@ def download(
     return manifest
 
 
+def committed_manifest(blobs: Blobs, manifest_sha256: str) -> tuple[bytes, ArtifactManifest]:
+    """manifest.json as it lies there, and what it says. Raises Damaged when it is not the one that was committed."""
+    with blobs.open(MANIFEST) as source:
+        text = source.read(artifact_manifest.MAX_BYTES)
+    if hashlib.sha256(text).hexdigest() != manifest_sha256:
+        raise Damaged(f"{MANIFEST} is not the one that the job committed")
+    return text, artifact_manifest.parse(text)
+
+
+def read(blobs: Blobs, path: str, file: ArtifactFile) -> bytes:
+    """One file of an artifact, into memory. Raises Damaged when it is not the one that was committed."""
+    copy = BytesIO()
+    _fetch_into(copy, blobs, path, file)
+    return copy.getvalue()
+
+
 def _refuse_unless_free(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FailedPrecondition(f"{folder} is not empty; name a new folder", reason="NOT_EMPTY")
 
 
 def _fetch_all(blobs: Blobs, manifest_sha256: str, folder: Path, told: Callable[[int, int], None]) -> ArtifactManifest:
-    with blobs.open(MANIFEST) as source:
-        text = source.read(artifact_manifest.MAX_BYTES)
-    if hashlib.sha256(text).hexdigest() != manifest_sha256:
-        raise Damaged(f"{MANIFEST} is not the one that the job committed")
-    manifest = artifact_manifest.parse(text)
-
+    text, manifest = committed_manifest(blobs, manifest_sha256)
     done = 0
     for path, file in manifest.files.items():
         _fetch(blobs, path, file, folder / path)
@@ -66,7 +78,12 @@ def _fetch_all(blobs: Blobs, manifest_sha256: str, folder: Path, told: Callable[
 
 def _fetch(blobs: Blobs, path: str, file: ArtifactFile, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    with blobs.open(path) as source, target.open("xb") as copy:
+    with target.open("xb") as copy:
+        _fetch_into(copy, blobs, path, file)
+
+
+def _fetch_into(copy: IO[bytes], blobs: Blobs, path: str, file: ArtifactFile) -> None:
+    with blobs.open(path) as source:
         size_bytes, sha256 = _copy(source, copy, most_bytes=file.size_bytes)
     if size_bytes != file.size_bytes:
         raise Damaged(f"{path} is not {file.size_bytes} bytes long")

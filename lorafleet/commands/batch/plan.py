@@ -1,0 +1,23 @@
+"""`lorafleet batch plan`: the packs that a batch would train as."""
+
+from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
+from lorafleet.commands import Format, Output, Server, Tenant, connect
+from lorafleet.commands.batch.source import Defaults, Each, File, Overrides, in_words_of, read
+
+
+def plan(
+    file: File = None,
+    each: Each = "",
+    defaults: Defaults = None,
+    overrides: Overrides = [],  # noqa: B006 - typer reads it, nobody writes
+    output: Output = Format.TABLE,
+    server: Server = DEFAULT_SERVER,
+    tenant: Tenant = DEFAULT_TENANT,
+) -> None:
+    """Show the packs that a batch would train as on an idle service; nothing is submitted."""
+    from lorafleet.commands.batch.printing import print_plan
+
+    source = read(file, each, defaults, overrides)
+    with connect(server, tenant) as client:
+        planned = in_words_of(source, lambda: client.plan_batch(source.defaults, source.items))
+    print_plan(planned, [str(item.get("job_id") or index) for index, item in enumerate(source.items)], output)

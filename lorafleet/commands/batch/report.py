@@ -1,0 +1,52 @@
+"""`lorafleet batch report`: losses, failures and a contact sheet in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
+from lorafleet.commands import Server, Tenant, connect, stderr_console
+from lorafleet.commands.batch.source import Batch
+
+if TYPE_CHECKING:
+    from lorafleet.v1 import training_service_pb2 as pb
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Reports that are there are written over.", show_default=False)]
+
+
+def report(batch: Batch, folder: Folder, server: Server = DEFAULT_SERVER, tenant: Tenant = DEFAULT_TENANT) -> None:
+    """Write report.json, report.md and sheet.png (one row a style) to a folder, also while the batch still trains."""
+    from lorafleet import batch_report, output
+
+    with connect(server, tenant) as client:
+        found = client.get_batch(batch)
+        jobs = list(client.list_batch_jobs(batch))
+    folder.mkdir(parents=True, exist_ok=True)
+    sheets = _draw(jobs, folder)
+
+    now = datetime.now(UTC)
+    (folder / "report.json").write_text(output.as_json(batch_report.report(found, jobs, now)) + "\n", encoding="utf-8")
+    (folder / "report.md").write_text(batch_report.markdown(found, jobs, now, sheets), encoding="utf-8")
+    typer.echo(f"{', '.join(['report.json', 'report.md', *sheets])} in {folder}")
+
+
+def _draw(jobs: Sequence[pb.TrainingJob], folder: Path) -> list[str]:
+    """The names of the sheets; none, and a remark, where they cannot be drawn."""
+    try:
+        from lorafleet.batch_sheet import draw
+    except ModuleNotFoundError:
+        stderr_console().print("no contact sheet: drawing needs Pillow (pip install 'lorafleet[report]')", markup=False, style="yellow")
+        return []
+    if not any(job.HasField("artifact") for job in jobs):
+        stderr_console().print("no contact sheet: no style has an artifact yet", markup=False, style="yellow")
+        return []
+    with stderr_console().status("reading sample pictures"):
+        sheets = draw(jobs, folder)
+    for missing in sheets.missing:
+        stderr_console().print(f"no pictures of {missing}", markup=False, style="yellow", soft_wrap=True)
+    return [path.name for path in sheets.paths]

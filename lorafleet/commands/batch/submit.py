@@ -1,0 +1,44 @@
+"""`lorafleet batch submit`."""
+
+from typing import Annotated
+
+import typer
+
+from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
+from lorafleet.commands import Format, Output, Server, Tenant, connect, stderr_console
+from lorafleet.commands.batch.source import Defaults, Each, File, Overrides, in_words_of, read
+
+
+def submit(
+    file: File = None,
+    each: Each = "",
+    defaults: Defaults = None,
+    overrides: Overrides = [],  # noqa: B006 - typer reads it, nobody writes
+    batch_id: Annotated[str, typer.Option("--batch-id", help="The batch's id, over that of FILE; without one the server chooses.")] = "",
+    request_id: Annotated[str, typer.Option("--request-id", help="A UUID that makes it safe to run this command again.")] = "",
+    validate_only: Annotated[
+        bool, typer.Option("--validate-only", "--dry-run", help="Let the server check everything, and submit nothing.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Watch until all have ended; Ctrl-C stops watching, not the jobs.")] = False,
+    output: Output = Format.TABLE,
+    server: Server = DEFAULT_SERVER,
+    tenant: Tenant = DEFAULT_TENANT,
+) -> None:
+    """Submit many styles as one batch: all are accepted, or none. Once this returns they are safe."""
+    from lorafleet.commands.batch.printing import batch_id_of, print_batch
+    from lorafleet.commands.batch.watch import follow_to_the_end
+
+    source = read(file, each, defaults, overrides)
+    with connect(server, tenant) as client:
+        options = {"batch_id": batch_id or source.batch_id, "request_id": request_id}
+        batch = in_words_of(source, lambda: client.create_batch(source.defaults, source.items, **options, validate_only=validate_only))
+        if validate_only:
+            stderr_console().print(f"a batch of {len(source.items)} would be accepted", markup=False)
+            return
+        stderr_console().print(f"accepted as {batch.name}: {batch.num_jobs} styles", markup=False)
+        if wait:
+            follow_to_the_end(client, batch, output)
+            return
+    print_batch(batch, output)
+    if output is Format.TABLE:
+        stderr_console().print(f"lorafleet batch watch {batch_id_of(batch)} shows them train", markup=False)
