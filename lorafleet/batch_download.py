@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from lorafleet.blobs import Blobs, opener
@@ -29,15 +30,17 @@ class Fetched:
 
 def download_all(jobs: Sequence[pb.TrainingJob], folder: Path) -> Iterator[Fetched]:
     """The artifacts of those jobs that have one, in order, each in `folder`/{job}; one that fails does not stop the others."""
-    ready, open_at = [job for job in jobs if job.HasField("artifact")], opener()
+    ready = [job for job in jobs if job.HasField("artifact")]
+    fetch = partial(_fetch, folder=folder, open_at=opener())
     pool = ThreadPoolExecutor(AT_ONCE)
     try:
-        yield from pool.map(lambda job: _fetch(job, folder / job_id(job), open_at), ready)
+        yield from pool.map(fetch, ready)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _fetch(job: pb.TrainingJob, folder: Path, open_at: Callable[[str], Blobs]) -> Fetched:
+    folder = folder / job_id(job)
     if _is_there(job, folder):
         return Fetched(job=job.name, folder=folder)
     try:

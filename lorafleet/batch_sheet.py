@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def draw(jobs: Sequence[pb.TrainingJob], folder: Path) -> Sheets:
 def _rows(jobs: Sequence[pb.TrainingJob], open_at: Callable[[str], Blobs], missing: list[str]) -> Iterator[Row]:
     """A row for each job, in order; notes in `missing` what could not be read."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for job, found in zip(jobs, pool.map(lambda job: _pictures(job, open_at), jobs), strict=True):
+        for job, found in zip(jobs, pool.map(partial(_pictures, open_at=open_at), jobs), strict=True):
             if isinstance(found, str):
                 missing.append(f"{job_id(job)}: {found}")
             yield Row(row_label(job), [] if isinstance(found, str) else found)

@@ -16,7 +16,7 @@ from lorafleet import spec_proto
 from lorafleet.states import job_id, label
 from lorafleet.v1 import training_service_pb2 as pb
 
-COLOURS = {
+COLOURS: dict[int, str] = {
     pb.JOB_STATE_SUCCEEDED: "green",
     pb.JOB_STATE_FAILED: "red",
     pb.JOB_STATE_CANCELLED: "yellow",
