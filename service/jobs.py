@@ -13,13 +13,14 @@ from lorafleet.spec import Spec
 from lorafleet.v1 import training_service_pb2 as pb
 from service.control import lifecycle
 from service.control.lifecycle import JobState
-from service.control.runs import StopPolicy, cancel_stop_at
-from service.db import attempts, jobs, runs
+from service.control.runs import StopPolicy
+from service.db import attempts, jobs
 from service.db.database import Database
 from service.db.models import JobRow, RequestRow
 from service.db.transaction import Transaction
 from service.names import JobName
 from service.resources import job_message
+from service.run_stops import stop_what_is_over
 from service.storage import Store
 from service.store_checks import check_store
 
@@ -86,19 +87,9 @@ class Jobs:
             before = jobs.value(row)
             if jobs.save(tx, row, lifecycle.cancel(before, tx.now)):
                 log.info("cancelling %s", row.name)
-                await self._stop_run(tx, row, before.state)
+                await stop_what_is_over(tx, {row.uid: before.state}, self._policy)
         async with self._db.snapshot() as tx:
             return await message(tx, await _existing(tx, name))
-
-    async def _stop_run(self, tx: Transaction, row: JobRow, before: JobState) -> None:
-        """The run of a lone job is stopped the hard way unless it goes by itself; packs go on without the job."""
-        run = await runs.live_of(tx, row.uid)
-        if run is None:
-            return
-        others = [member for member in await runs.members(tx, run.id) if member.job.uid != row.uid]
-        if all(jobs.value(member.job).finished or member.job.cancel_requested for member in others):
-            states = [before, *(member.state for member in others)]
-            runs.stop_from(run, cancel_stop_at(states, tx.now, self._policy), "CANCELLED", "stopped on request")
 
     def _row(self, new: NewJob) -> JobRow:
         job_id = new.job_id or f"job-{secrets.token_hex(5)}"

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from uuid import UUID
 
 from lorafleet.errors import InvalidInput, Violation
 
@@ -67,6 +68,16 @@ def check_job_id(job_id: str, field: str = "training_job_id") -> str:
     if re.fullmatch(_ID, job_id) is None:
         raise invalid(field, f"{job_id!r} is not 1 to 40 of a-z, 0-9 and '-', starting with a letter")
     return job_id
+
+
+def parse_request_id(text: str) -> str:
+    """In its canonical form, so that two spellings of one UUID are one request. Raises InvalidInput."""
+    if not text:
+        return ""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise invalid("request_id", f"{text!r} is no UUID") from None
 
 
 def invalid(field: str, message: str, *, reason: str | None = None) -> InvalidInput:

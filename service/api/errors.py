@@ -1,8 +1,9 @@
 """The one place where errors become google.rpc.Status (AIP-193). Servicers raise; they have no `try`."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, NoReturn
+from urllib.parse import quote
 from uuid import uuid4
 
 import grpc
@@ -20,10 +21,17 @@ from lorafleet.errors import (
     TokenExpired,
     Unauthenticated,
     Unavailable,
+    Violation,
 )
 
 DOMAIN = "lorafleet"
 RETRY_DELAY_S = 2
+# gRPC's callers take 8 KiB of trailers, and get no answer at all when there are more: the message is in them twice, as text
+# and in the status, with the violations.
+MAX_VIOLATIONS_BYTES = 4500
+MAX_MESSAGE_BYTES = 1500
+_PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")  # all else gRPC sends percent-encoded
+MAX_TEXT = 400  # characters of one violation, and of a message that is too long
 
 _CODES: list[tuple[type[LorafleetError], int]] = [
     (InvalidInput, code_pb2.INVALID_ARGUMENT),
@@ -43,16 +51,45 @@ Handler = Any  # grpc.RpcMethodHandler, likewise
 def to_status(error: LorafleetError) -> status_pb2.Status:
     """The error as clients get it: a code, a stable reason, every violation."""
     code = next((code for kind, code in _CODES if isinstance(error, kind)), code_pb2.INTERNAL)
+    violations = error.violations if isinstance(error, InvalidInput) else ()
+    shown = _fitting(violations)
     details: list[Any] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
-    if isinstance(error, InvalidInput) and error.violations:
+    if shown:
         violation = error_details_pb2.BadRequest.FieldViolation
-        fields = [violation(field=broken.field, description=broken.message) for broken in error.violations]
+        fields = [violation(field=broken.field, description=broken.message) for broken in shown]
         details.append(error_details_pb2.BadRequest(field_violations=fields))
     if error.retryable:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromSeconds(RETRY_DELAY_S)
         details.append(retry)
-    return status_pb2.Status(code=code, message=error.message, details=[_packed(detail) for detail in details])
+    return status_pb2.Status(code=code, message=_told(error, shown), details=[_packed(detail) for detail in details])
+
+
+def _fitting(violations: Sequence[Violation]) -> list[Violation]:
+    """As many of the violations as a status has room for; the last one then says how many more there are."""
+    shown: list[Violation] = []
+    room = MAX_VIOLATIONS_BYTES
+    for place, full in enumerate(violations):
+        violation = Violation(field=_cut(full.field, MAX_TEXT), message=_cut(full.message, MAX_TEXT))
+        room -= len(str(violation).encode()) + 8  # what the wire puts around two texts
+        if room < 0:
+            return [*shown, Violation(field="more", message=f"and {len(violations) - place} more, for which a status has no room")]
+        shown.append(violation)
+    return shown
+
+
+def _told(error: LorafleetError, shown: Sequence[Violation]) -> str:
+    """The message travels twice: one that lists what the details list too is left at its first line when it is long."""
+    if len(quote(error.message, safe=_PLAIN)) <= MAX_MESSAGE_BYTES:
+        return error.message
+    message = _cut(error.message.splitlines()[0] if shown else error.message, MAX_TEXT)
+    while len(quote(message, safe=_PLAIN)) > MAX_MESSAGE_BYTES:
+        message = _cut(message, len(message) // 2)
+    return message
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def _packed(detail: Any) -> AnyMessage:
@@ -73,6 +110,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         if handler.unary_unary is not None:
             wrapped = _unary(handler.unary_unary)
             return grpc.unary_unary_rpc_method_handler(wrapped, handler.request_deserializer, handler.response_serializer)
+        if handler.stream_unary is not None:
+            wrapped = _unary(handler.stream_unary)
+            return grpc.stream_unary_rpc_method_handler(wrapped, handler.request_deserializer, handler.response_serializer)
         if handler.unary_stream is not None:
             wrapped = _stream(handler.unary_stream)
             return grpc.unary_stream_rpc_method_handler(wrapped, handler.request_deserializer, handler.response_serializer)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from uuid import UUID
 
 from lorafleet import spec_proto
 from lorafleet.v1 import training_service_pb2 as pb
@@ -14,7 +13,7 @@ from service.api.watch import Watch, scope_of
 from service.backends.base import Backend
 from service.db.database import Database
 from service.jobs import Jobs, NewJob
-from service.names import check_job_id, invalid, parse_job, parse_tenant
+from service.names import check_job_id, invalid, parse_job, parse_request_id, parse_tenant
 from service.storage import Store
 
 
@@ -32,7 +31,7 @@ class TrainingServicer(rpc.TrainingServiceServicer):
         new = NewJob(
             tenant=parse_tenant(request.parent),
             job_id=check_job_id(request.training_job_id) if request.training_job_id else "",
-            request_id=_uuid(request.request_id),
+            request_id=parse_request_id(request.request_id),
             spec=spec_proto.from_proto(request.training_job.spec),
         )
         return await self._jobs.create(new, validate_only=request.validate_only)
@@ -61,13 +60,3 @@ class TrainingServicer(rpc.TrainingServiceServicer):
         stream = LogStream(db=self._db, backend=self._backend, store=self._store, stopping=self._stopping)
         async for piece in stream.pieces(parse_job(request.name), attempt=request.attempt, follow=request.follow):
             yield piece
-
-
-def _uuid(text: str) -> str:
-    """In its canonical form, so that two spellings of one UUID are one request."""
-    if not text:
-        return ""
-    try:
-        return str(UUID(text))
-    except ValueError:
-        raise invalid("request_id", f"{text!r} is no UUID") from None

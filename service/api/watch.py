@@ -1,7 +1,7 @@
 """WatchTrainingJobs: a snapshot, then every change in commit order, with heartbeats between; resumable by token."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import ColumnElement
@@ -10,10 +10,11 @@ from lorafleet.errors import InvalidInput, NotFound, TokenExpired, Unavailable
 from lorafleet.v1 import training_service_pb2 as pb
 from service.api import opaque
 from service.bell import heard
-from service.db import attempts, events, job_pages, jobs
+from service.db import attempts, batches, events, job_pages, jobs
 from service.db.database import Database
 from service.db.job_pages import PageKey
 from service.db.models import JobEventRow, JobRow
+from service.db.transaction import Transaction
 from service.names import invalid, parse_job, parse_tenant
 from service.resources import add_spec, job_message
 
@@ -28,6 +29,7 @@ class Scope:
 
     tenant: str
     job_id: str = ""
+    batch_uid: str = ""
 
 
 @dataclass
@@ -44,23 +46,29 @@ class Watch:
 
     async def events(self, resume_token: str) -> AsyncIterator[pb.WatchTrainingJobsResponse]:
         """Without end. Raises TokenExpired, InvalidInput, NotFound, and Unavailable when the server stops."""
-        if await self._begin(resume_token):
-            async for event in self._snapshot():
+        async for events_of_a_moment in self.moments(resume_token):
+            for event in events_of_a_moment:
                 yield event
-            yield self._heartbeat()
+
+    async def moments(self, resume_token: str) -> AsyncIterator[Sequence[pb.WatchTrainingJobsResponse]]:
+        """The same events, those together that were read together; a heartbeat is alone."""
+        if await self._begin(resume_token):
+            async for page in self._snapshot():
+                yield page
+            yield [self._heartbeat()]
         quiet_s = 0.0
         while True:
             ring = self.db.bell.listen()
-            batch = await self._next()
-            for event in batch:
-                yield event
+            news = await self._next()
+            if news:
+                yield news
             if self.stopping.is_set():
                 raise Unavailable("the server is stopping; resume with the last token", reason="SERVER_STOPPING")
-            if not batch:
+            if not news:
                 quiet_s = 0.0 if await heard(ring, POLL_S) else quiet_s + POLL_S
             if quiet_s >= HEARTBEAT_S:
                 quiet_s = 0.0
-                yield self._heartbeat()
+                yield [self._heartbeat()]
 
     async def _begin(self, token: str) -> bool:
         """Where to go on. True: with a snapshot."""
@@ -77,21 +85,32 @@ class Watch:
         self.seq = values["seq"]
         return values["snapshot"]
 
-    async def _snapshot(self) -> AsyncIterator[pb.WatchTrainingJobsResponse]:
-        behind: PageKey | None = None
+    async def _snapshot(self) -> AsyncIterator[Sequence[pb.WatchTrainingJobsResponse]]:
+        behind: JobRow | None = None
         from_start = self._token(snapshot=True)  # a half-read snapshot cannot be gone on with
         while True:
             async with self.db.snapshot() as tx:
-                only = [JobRow.job_id == self.scope.job_id] if self.scope.job_id else []
-                rows = await job_pages.page(tx, self.scope.tenant, only, newest_first=False, behind=behind, size=BATCH)
+                rows = await self._page(tx, behind)
                 runs = await attempts.of_jobs(tx, [row.uid for row in rows])
                 self.seen_until = (await events.service(tx)).last_seq
-            for row in rows:
-                self.seen[row.uid] = row.version
-                yield pb.WatchTrainingJobsResponse(training_job=job_message(row, runs[row.uid]), resume_token=from_start, snapshot=True)
+            self.seen |= {row.uid: row.version for row in rows}
+            yield [
+                pb.WatchTrainingJobsResponse(training_job=job_message(row, runs[row.uid]), resume_token=from_start, snapshot=True)
+                for row in rows
+            ]
             if len(rows) < BATCH:
                 return
-            behind = PageKey(rows[-1].create_time, rows[-1].uid)
+            behind = rows[-1]
+
+    async def _page(self, tx: Transaction, behind: JobRow | None) -> Sequence[JobRow]:
+        """Oldest first; a batch's in the order of its items."""
+        scope = self.scope
+        if scope.batch_uid:
+            index = -1 if behind is None or behind.batch_index is None else behind.batch_index
+            return await batches.jobs_page(tx, scope.batch_uid, behind=index, size=BATCH)
+        only = [JobRow.job_id == scope.job_id] if scope.job_id else []
+        key = None if behind is None else PageKey(behind.create_time, behind.uid)
+        return await job_pages.page(tx, scope.tenant, only, newest_first=False, behind=key, size=BATCH)
 
     async def _next(self) -> list[pb.WatchTrainingJobsResponse]:
         async with self.db.snapshot() as tx:
@@ -108,7 +127,11 @@ class Watch:
 
     def _which(self) -> list[ColumnElement[bool]]:
         which = [JobEventRow.tenant == self.scope.tenant]
-        return [*which, JobRow.job_id == self.scope.job_id] if self.scope.job_id else which
+        if self.scope.batch_uid:
+            which.append(JobRow.batch_uid == self.scope.batch_uid)
+        if self.scope.job_id:
+            which.append(JobRow.job_id == self.scope.job_id)
+        return which
 
     def _response(self, event: JobEventRow, job: JobRow) -> pb.WatchTrainingJobsResponse:
         message = pb.TrainingJob.FromString(event.payload)
@@ -120,14 +143,18 @@ class Watch:
 
     def _token(self, *, seq: int | None = None, snapshot: bool = False) -> str:
         place = {"instance": self.instance, "seq": self.seq if seq is None else seq, "snapshot": snapshot}
-        return opaque.pack({**place, "tenant": self.scope.tenant, "job": self.scope.job_id})
+        return opaque.pack({**place, **self._scope_values()})
+
+    def _scope_values(self) -> dict[str, str]:
+        batch = {"batch": self.scope.batch_uid} if self.scope.batch_uid else {}  # other tokens stay as they always were
+        return {"tenant": self.scope.tenant, "job": self.scope.job_id, **batch}
 
     def _values(self, token: str) -> dict:
         try:
             values = opaque.unpack(token)
         except opaque.BadToken:
             raise _bad_token("is not one that this service gave") from None
-        if (values.get("tenant"), values.get("job")) != (self.scope.tenant, self.scope.job_id):
+        if {name: value for name, value in values.items() if name in {"tenant", "job", "batch"}} != self._scope_values():
             raise _bad_token("belongs to another watch")
         return values
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import grpc.aio
 import pytest
 
-from lorafleet.v1 import report_service_pb2_grpc
+from lorafleet.v1 import batch_service_pb2_grpc, report_service_pb2_grpc
 from lorafleet.v1 import training_service_pb2_grpc as rpc
 from service.api.errors import ErrorInterceptor
 from service.server import add_services
@@ -23,5 +23,6 @@ async def api(world: World) -> AsyncIterator[Api]:
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         jobs, reports = rpc.TrainingServiceStub(channel), report_service_pb2_grpc.ReportServiceStub(channel)
-        yield Api(channel=channel, jobs=jobs, reports=reports, stopping=stopping, world=world)
+        batches = batch_service_pb2_grpc.BatchServiceStub(channel)
+        yield Api(channel=channel, jobs=jobs, reports=reports, batches=batches, stopping=stopping, world=world)
         await server.stop(None)

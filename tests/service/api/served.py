@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import grpc.aio
 
 from lorafleet import spec_proto
-from lorafleet.v1 import report_service_pb2_grpc
+from lorafleet.v1 import batch_service_pb2_grpc, report_service_pb2_grpc
 from lorafleet.v1 import training_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2_grpc as rpc
 from tests.service.world import World
@@ -17,6 +17,7 @@ class Api:
     channel: grpc.aio.Channel
     jobs: rpc.TrainingServiceStub
     reports: report_service_pb2_grpc.ReportServiceStub
+    batches: batch_service_pb2_grpc.BatchServiceStub
     stopping: asyncio.Event
     world: World
 

@@ -112,11 +112,13 @@ async def test_a_bug_leaks_nothing_but_a_number(api: Api, monkeypatch: pytest.Mo
 
 async def test_health_and_reflection_tell_of_every_service(api: Api):
     health = health_pb2_grpc.HealthStub(api.channel)
-    for service in ("", "lorafleet.v1.TrainingService", "lorafleet.v1.ReportService"):
+    for service in ("", "lorafleet.v1.TrainingService", "lorafleet.v1.BatchService", "lorafleet.v1.ReportService"):
         assert (await health.Check(health_pb2.HealthCheckRequest(service=service))).status == health_pb2.HealthCheckResponse.SERVING
     with pytest.raises(grpc.aio.AioRpcError):
         await health.Check(health_pb2.HealthCheckRequest(service="unknown"))
     reflection = reflection_pb2_grpc.ServerReflectionStub(api.channel)
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     [answer] = [answer async for answer in reflection.ServerReflectionInfo(iter([request]))]
-    assert {"lorafleet.v1.TrainingService", "lorafleet.v1.ReportService"} <= {one.name for one in answer.list_services_response.service}
+    assert {"lorafleet.v1.TrainingService", "lorafleet.v1.BatchService", "lorafleet.v1.ReportService"} <= {
+        one.name for one in answer.list_services_response.service
+    }

@@ -1,0 +1,56 @@
+"""Pages (AIP-158): their size, and tokens that are good only with the query that they came from."""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from lorafleet.errors import InvalidInput
+from service.api import opaque
+from service.db.job_pages import PageKey
+from service.names import invalid
+
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_SIZE = 1000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def size_of(page_size: int) -> int:
+    """Rows on a page. Raises InvalidInput."""
+    if page_size < 0:
+        raise invalid("page_size", "is negative")
+    return min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+
+
+def token(query: Sequence[str], **place: Any) -> str:
+    """Where the next page of a query begins."""
+    return opaque.pack({"query": _digest(query), **place})
+
+
+def place(query: Sequence[str], page_token: str) -> dict[str, Any]:
+    """What `token` was made of. Raises InvalidInput for a token of another query, or of nobody."""
+    try:
+        values = opaque.unpack(page_token)
+    except opaque.BadToken:
+        raise _bad("is not one that this service gave") from None
+    if values.get("query") != _digest(query):
+        raise _bad("belongs to another parent, filter or order; begin anew without it")
+    return values
+
+
+def of_key(key: PageKey) -> dict[str, Any]:
+    """A key as a token holds it."""
+    return {"time": (key.create_time - _EPOCH) // timedelta(microseconds=1), "uid": key.uid}
+
+
+def to_key(values: dict[str, Any]) -> PageKey:
+    """The key that `of_key` took apart."""
+    return PageKey(_EPOCH + timedelta(microseconds=values["time"]), values["uid"])
+
+
+def _digest(query: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(query).encode()).hexdigest()[:16]
+
+
+def _bad(problem: str) -> InvalidInput:
+    return invalid("page_token", problem, reason="BAD_PAGE_TOKEN")

@@ -1,0 +1,57 @@
+"""Rules of a batch that only the store can tell: each folder is asked after once, however many items name it."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+from lorafleet.errors import Violation
+from lorafleet.layout import job_root
+from service import store_checks
+from service.batch_specs import Place
+from service.concurrency import bounded
+from service.storage import Store, StoreError
+
+AT_ONCE = 24  # questions to the store; below its own limit, so that other calls get through
+
+
+async def check_store(store: Store, places: Sequence[Place], tenant: str, artifacts_uri: str) -> list[Violation]:
+    """Every violation that the store shows, each where it is to be mended. Raises Unavailable when a store does not answer."""
+    bases = await _asked(store, store_checks.base_model, [place.item.spec.base_model.uri for place in places])
+    datasets = await _asked(store, store_checks.dataset, [place.item.spec.dataset.uri for place in places])
+    outputs = await _asked(store, store_checks.no_artifact, [place.output_uri for place in places])
+    parents = {place.output_uri: _parent(place, tenant, artifacts_uri) for place in places}
+    refusals = await _asked(store, store_checks.writable, parents.values())
+    found: dict[Violation, None] = {}  # what the defaults are to blame for is told once
+    for place in places:
+        spec, blame = place.item.spec, place.item.blame
+        unwritable = outputs.get(place.output_uri) or refusals.get(parents[place.output_uri])
+        _note(found, blame("base_model", "uri"), bases.get(spec.base_model.uri))
+        _note(found, blame("dataset", "uri"), datasets.get(spec.dataset.uri))
+        _note(found, blame("output", "uri"), unwritable)
+    return list(found)
+
+
+async def _asked(store: Store, check: Callable[[Store, str], Awaitable[str | None]], uris: Iterable[str]) -> Mapping[str, str]:
+    """What is wrong, by URI."""
+
+    async def problem(uri: str) -> str | None:
+        try:
+            return await check(store, uri)
+        except StoreError as error:
+            return error.message
+
+    distinct = list(dict.fromkeys(uris))
+    problems = await bounded(problem, distinct, AT_ONCE)
+    return {uri: problem for uri, problem in zip(distinct, problems, strict=True) if problem is not None}
+
+
+def _note(found: dict[Violation, None], field: str, problem: str | None) -> None:
+    if problem is not None:
+        found[Violation(field=field, message=problem)] = None
+
+
+def _parent(place: Place, tenant: str, artifacts_uri: str) -> str:
+    """The folder in which a probe tells whether the output can be written: one for many outputs."""
+    if place.item.spec.output.uri is None:
+        return job_root(artifacts_uri, f"tenants/{tenant}/jobs")
+    parent, _, _ = place.output_uri.rpartition("/")
+    has_parent = "/" in place.output_uri.split("://", 1)[1].strip("/")
+    return parent if has_parent else place.output_uri

@@ -1,0 +1,214 @@
+"""What users do with batches: create, get, cancel, retry. The store is asked outside transactions, as in service.jobs."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Sequence
+from uuid import uuid4
+
+from lorafleet.errors import AlreadyExists, NotFound, Violation
+from lorafleet.layout import MANIFEST, JobLayout, join
+from lorafleet.spec import Spec
+from lorafleet.v1 import batch_service_pb2 as pb
+from service import batch_specs
+from service.batch_checks import AT_ONCE, check_store
+from service.batch_specs import NewBatch, Place
+from service.concurrency import bounded
+from service.control import lifecycle
+from service.control.lifecycle import JobState
+from service.control.runs import StopPolicy
+from service.db import batches, jobs
+from service.db.database import Database
+from service.db.models import BatchRow, JobRow
+from service.db.transaction import Transaction
+from service.names import BatchName
+from service.resources import Counts, batch_message
+from service.run_stops import stop_what_is_over
+from service.storage import Store
+
+SLICE = 500  # jobs that one transaction changes: reports of runs wait for no longer than that takes
+
+log = logging.getLogger(__name__)
+
+
+class Batches:
+    """The batches of all tenants."""
+
+    def __init__(self, db: Database, store: Store, artifacts_uri: str, policy: StopPolicy) -> None:
+        self._db = db
+        self._store = store
+        self._artifacts_uri = artifacts_uri
+        self._policy = policy
+
+    async def create(self, new: NewBatch, *, validate_only: bool = False) -> pb.Batch:
+        """The batch, accepted and committed as a whole; the first one again for a repeated request.
+
+        Raises InvalidSpec with every violation of every item, AlreadyExists, and Unavailable when a store is away.
+        """
+        batch_id = new.batch_id or f"batch-{secrets.token_hex(5)}"
+        places = await self._places(new, batch_id)
+        digest = await asyncio.to_thread(batch_specs.digest, new, [place.item for place in places])
+        async with self._db.snapshot() as tx:
+            if (known := await _answered(tx, new, digest)) is not None:
+                return await message(tx, known)
+            await _check_free(tx, new)
+            clashes = await _clashes(tx, new, places)
+        _refuse([*clashes, *await check_store(self._store, places, new.tenant, self._artifacts_uri)])
+        batch, rows = _rows(new, batch_id, digest, places)
+        if validate_only:
+            batch.create_time = self._db.clock.now()
+            return batch_message(batch, Counts(by_state={JobState.QUEUED: len(rows)}))
+        async with self._db.transaction() as tx:
+            if (known := await _answered(tx, new, digest)) is not None:
+                return await message(tx, known)
+            await _check_free(tx, new)
+            _refuse(await _clashes(tx, new, places))
+            await batches.insert(tx, batch, rows)
+            accepted = await message(tx, batch)
+        log.info("accepted %s with %d jobs", batch.name, len(rows))
+        return accepted
+
+    async def specs(self, new: NewBatch) -> list[Spec]:
+        """The items' specs, as `create` would take them; nothing is stored. Raises InvalidSpec."""
+        return [place.item.spec for place in await self._places(new, new.batch_id or "batch")]
+
+    async def get(self, name: BatchName) -> pb.Batch:
+        """Raises NotFound."""
+        async with self._db.snapshot() as tx:
+            return await message(tx, await existing(tx, name))
+
+    async def cancel(self, name: BatchName) -> pb.Batch:
+        """Asks every unfinished job to end, some hundred to a transaction. Raises NotFound."""
+        while await self._cancel_some(name):
+            pass
+        return await self.get(name)
+
+    async def retry_failed(self, name: BatchName) -> pb.Batch:
+        """Queues the failed jobs again. Those that have an artifact, or whose folder another job took over, stay as they are.
+
+        Raises NotFound, and Unavailable when a store is away.
+        """
+        failed = (JobRow.state == JobState.FAILED.value,)
+        behind: int | None = -1
+        while behind is not None:
+            async with self._db.snapshot() as tx:
+                batch = await existing(tx, name)
+                rows = await batches.jobs_page(tx, batch.uid, failed, behind=behind, size=SLICE)
+            committed = await bounded(self._holds_artifact, [row.output_uri for row in rows], AT_ONCE)
+            await self._retry([row.uid for row, has_artifact in zip(rows, committed, strict=True) if not has_artifact])
+            behind = rows[-1].batch_index if len(rows) == SLICE else None
+        return await self.get(name)
+
+    async def _places(self, new: NewBatch, batch_id: str) -> list[Place]:
+        return batch_specs.places(new, await batch_specs.parse(new), batch_id, self._artifacts_uri)
+
+    async def _cancel_some(self, name: BatchName) -> bool:
+        """False when none is left to cancel."""
+        async with self._db.transaction() as tx:
+            batch = await existing(tx, name)
+            rows = await batches.to_cancel(tx, batch.uid, size=SLICE)
+            before = {row.uid: JobState(row.state) for row in rows}
+            for row in rows:
+                jobs.save(tx, row, lifecycle.cancel(jobs.value(row), tx.now))
+            await stop_what_is_over(tx, before, self._policy)
+        if rows:
+            log.info("cancelling %d jobs of %s", len(rows), name)
+        return len(rows) == SLICE
+
+    async def _holds_artifact(self, output_uri: str) -> bool:
+        return await self._store.exists(join(JobLayout(output_uri).adapter, MANIFEST))
+
+    async def _retry(self, uids: Sequence[str]) -> None:
+        async with self._db.transaction() as tx:
+            rows = await batches.failed(tx, uids)
+            taken = await jobs.writers(tx, [row.output_uri for row in rows])
+            for row in rows:
+                if row.output_uri in taken:
+                    log.info("%s is not queued again: %s writes to its folder now", row.name, taken[row.output_uri])
+                else:
+                    jobs.save(tx, row, lifecycle.retry(jobs.value(row)))
+
+
+async def message(tx: Transaction, batch: BatchRow) -> pb.Batch:
+    """The batch as users see it."""
+    return batch_message(batch, (await batches.counts(tx, [batch.uid]))[batch.uid])
+
+
+async def existing(tx: Transaction, name: BatchName) -> BatchRow:
+    """Raises NotFound."""
+    batch = await batches.by_name(tx, name.tenant, name.batch_id)
+    if batch is None:
+        raise NotFound(f"there is no batch {name}", reason="BATCH_NOT_FOUND")
+    return batch
+
+
+async def _answered(tx: Transaction, new: NewBatch, digest: str) -> BatchRow | None:
+    """The batch that this request made before."""
+    batch = await batches.by_request(tx, new.tenant, new.request_id) if new.request_id else None
+    if batch is not None and batch.body_sha256 != digest:
+        told = f"request_id {new.request_id} was used with another body; use a new UUID for a new batch"
+        raise AlreadyExists(told, reason="REQUEST_ID_REUSED")
+    return batch
+
+
+async def _check_free(tx: Transaction, new: NewBatch) -> None:
+    if new.batch_id and await batches.by_name(tx, new.tenant, new.batch_id) is not None:
+        told = f"tenants/{new.tenant}/batches/{new.batch_id} exists; choose another id, or leave it empty to have one chosen"
+        raise AlreadyExists(told, reason="BATCH_ID_TAKEN")
+
+
+async def _clashes(tx: Transaction, new: NewBatch, places: Sequence[Place]) -> list[Violation]:
+    """Ids that other jobs have, and outputs that unfinished jobs write to."""
+    taken = await jobs.ids_taken(tx, new.tenant, [place.job_id for place in places])
+    writers = await jobs.writers(tx, [place.output_uri for place in places])
+    ids = [
+        Violation(field=f"items[{place.item.index}].job_id", message=f"tenants/{new.tenant}/jobs/{place.job_id} exists; choose another id")
+        for place in places
+        if place.job_id in taken
+    ]
+    outputs = [
+        Violation(
+            field=f"items[{place.item.index}].output.uri",
+            message=f"{writers[place.output_uri]} is writing to {place.output_uri}; choose another folder",
+        )
+        for place in places
+        if place.output_uri in writers
+    ]
+    return [*ids, *outputs]
+
+
+def _refuse(violations: Sequence[Violation]) -> None:
+    if violations:
+        raise batch_specs.refused(violations)
+
+
+def _rows(new: NewBatch, batch_id: str, digest: str, places: Sequence[Place]) -> tuple[BatchRow, list[JobRow]]:
+    batch = BatchRow(
+        uid=uuid4().hex,
+        tenant=new.tenant,
+        batch_id=batch_id,
+        num_jobs=len(places),
+        request_id=new.request_id or None,
+        body_sha256=digest,
+    )
+    return batch, [_row(batch, place) for place in places]
+
+
+def _row(batch: BatchRow, place: Place) -> JobRow:
+    return JobRow(
+        uid=uuid4().hex,
+        tenant=batch.tenant,
+        job_id=place.job_id,
+        batch_uid=batch.uid,
+        batch_id=batch.batch_id,
+        batch_index=place.item.index,
+        spec=place.item.stored,
+        labels=dict(place.item.spec.labels),
+        output_uri=place.output_uri,
+        state=JobState.QUEUED.value,
+        reason="",
+        message="",
+        attempt=0,
+        failures=0,
+        cancel_requested=False,
+    )
