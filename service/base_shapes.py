@@ -61,12 +61,10 @@ class ShapeCache:
 
 async def read_shapes(store: Store, uri: str) -> BaseShapes:
     """The shapes of the base at `uri`. Raises LorafleetError when the store refuses, ValueError and the like when files are bad."""
-    denoiser, unet, vae, *others = await asyncio.gather(
-        _header(store, join(uri, DENOISER)),
-        _config(store, join(uri, "unet/config.json")),
-        _config(store, join(uri, "vae/config.json")),
-        *(_header_or_none(_header(store, join(uri, part))) for part in OTHER_PARTS),
+    denoiser, unet, vae = await asyncio.gather(
+        _header(store, join(uri, DENOISER)), _config(store, join(uri, "unet/config.json")), _config(store, join(uri, "vae/config.json"))
     )
+    others = await asyncio.gather(*(_header_or_none(_header(store, join(uri, part))) for part in OTHER_PARTS))
     return BaseShapes(
         layers={name.removesuffix(".weight"): shape for name, shape in denoiser.items() if _is_layer(name, shape)},
         num_params=_num_params(denoiser),

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from lorafleet.errors import LorafleetError
-from service.settings import Settings, default_artifacts, default_cache, parse_listen
+from service.settings import Settings, default_artifacts, default_cache, parse_listen, parse_tenant_id
 
 
 class LogLevel(StrEnum):
@@ -36,6 +36,27 @@ def serve(
         str, typer.Option(envvar="LORAFLEET_RAY_ADDRESS", help="http:// address of a Ray's Jobs API; unset: a local Ray of our own.")
     ] = "",
     max_running_runs: Annotated[int, typer.Option(envvar="LORAFLEET_MAX_RUNNING_RUNS", min=1, help="Runs at work at once.")] = 1,
+    max_pack_size: Annotated[
+        int, typer.Option(envvar="LORAFLEET_MAX_PACK_SIZE", min=1, help="Styles that train together in one run, at most.")
+    ] = 16,
+    worker_memory_gib: Annotated[
+        float | None,
+        typer.Option(
+            envvar="LORAFLEET_WORKER_MEMORY_GIB",
+            min=0.1,
+            help="Memory that a pack may take on one worker, by the planner's estimate; unset: what its spec reserves, else any.",
+        ),
+    ] = None,
+    isolate_tenant: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="LORAFLEET_ISOLATE_TENANT",
+            help="A tenant whose jobs never share a run or a warm worker with another's, whatever their specs say; repeatable.",
+        ),
+    ] = None,
+    warm_idle_s: Annotated[
+        float, typer.Option(envvar="LORAFLEET_WARM_IDLE_S", min=0, help="Seconds that workers wait for another run; 0: they never do.")
+    ] = 60.0,
     grace_period_s: Annotated[
         float, typer.Option(envvar="LORAFLEET_GRACE_PERIOD_S", min=0, help="Seconds that a cancelled run has to save its work.")
     ] = 120.0,
@@ -64,6 +85,10 @@ def serve(
             cache_uri=cache.rstrip("/") or default_cache(artifacts_uri),
             ray_address=ray_address or None,
             max_running_runs=max_running_runs,
+            max_pack_size=max_pack_size,
+            worker_memory_gib=worker_memory_gib,
+            isolated_tenants=tuple(parse_tenant_id(tenant) for tenant in isolate_tenant or ()),
+            warm_idle_s=warm_idle_s,
             grace_period_s=grace_period_s,
             heartbeat_timeout_s=heartbeat_timeout_s,
             start_timeout_s=start_timeout_s,

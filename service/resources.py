@@ -19,6 +19,7 @@ class JobRun:
 
     member: RunJobRow
     run: RunRow
+    pack_size: int
 
 
 def job_message(job: JobRow, runs: Sequence[JobRun], *, with_spec: bool = True) -> pb.TrainingJob:
@@ -85,6 +86,7 @@ def _attempt(attempt: JobRun) -> pb.Attempt:
         start_time=_time(run.launch_time),
         end_time=_time(run.gone_time),
         resumed_from_step=member.resumed_from_step,
+        pack_size=attempt.pack_size,
     )
 
 

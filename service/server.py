@@ -14,7 +14,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from lorafleet.errors import FailedPrecondition, Unavailable
-from lorafleet.v1 import report_service_pb2_grpc, training_service_pb2_grpc
+from lorafleet.v1 import batch_service_pb2_grpc, report_service_pb2_grpc, training_service_pb2_grpc
+from service.api.batching import BatchServicer
 from service.api.errors import ErrorInterceptor
 from service.api.reporting import ReportServicer
 from service.api.training import TrainingServicer
@@ -22,13 +23,19 @@ from service.backends.base import Backend
 from service.backends.http import Http
 from service.backends.local_ray import LocalRay
 from service.backends.ray_jobs import JoinedRay, RayJobs, ambient_token
+from service.base_shapes import ShapeCache
+from service.batches import Batches
 from service.bell import Bell
+from service.candidates import Candidates
 from service.clock import SystemClock
 from service.control.admission import Limits
+from service.control.memory import GIB
+from service.control.packing import PackLimits
 from service.control.runs import StopPolicy
 from service.db import events, locks, migrate
 from service.db.database import Database, sqlite_engine
 from service.jobs import Jobs
+from service.plans import Planner, Policy
 from service.reconcile import loops
 from service.reconcile.tools import Places, Tools
 from service.reports import Reports
@@ -38,7 +45,7 @@ from service.tokens import RunTokens
 
 FINISH_CALLS_S = 5.0
 FINISH_STEPS_S = 10.0
-SERVICES = ("lorafleet.v1.TrainingService", "lorafleet.v1.ReportService")
+SERVICES = ("lorafleet.v1.TrainingService", "lorafleet.v1.BatchService", "lorafleet.v1.ReportService")
 
 log = logging.getLogger(__name__)
 
@@ -146,10 +153,11 @@ async def _tools(settings: Settings, db: Database, backend: Backend, address: st
     async with db.snapshot() as tx:
         service = await events.service(tx)
     local = settings.ray_address is None
+    store = Store()
     return Tools(
         db=db,
         backend=backend,
-        store=Store(),
+        store=store,
         tokens=RunTokens(service.run_token_key),
         places=Places(
             artifacts_uri=settings.artifacts_uri,
@@ -157,21 +165,35 @@ async def _tools(settings: Settings, db: Database, backend: Backend, address: st
             ray_storage_uri=str(settings.state_dir / "runs") if local else f"{settings.artifacts_uri}/runs",
             report_address=address,
         ),
+        candidates=Candidates(Planner(ShapeCache(store, db.clock), _policy(settings))),
         up_since=db.clock.now(),
         stop=StopPolicy(
             grace_period_s=settings.grace_period_s,
             heartbeat_timeout_s=settings.heartbeat_timeout_s,
             start_timeout_s=settings.start_timeout_s,
+            warm_idle_s=settings.warm_idle_s,
         ),
         limits=Limits(max_running_runs=settings.max_running_runs),
     )
 
 
+def _policy(settings: Settings) -> Policy:
+    memory_gib = settings.worker_memory_gib
+    return Policy(
+        limits=PackLimits(max_pack_size=settings.max_pack_size, worker_memory_bytes=None if memory_gib is None else int(memory_gib * GIB)),
+        num_free_runs=settings.max_running_runs,
+        isolated_tenants=frozenset(settings.isolated_tenants),
+    )
+
+
 async def add_services(server: grpc.aio.Server, tools: Tools, stopping: asyncio.Event) -> None:
-    """The two services of ours, with health and reflection."""
+    """The services of ours, with health and reflection."""
     jobs = Jobs(tools.db, tools.store, tools.places.artifacts_uri, tools.stop)
     training = TrainingServicer(tools.db, jobs, tools.backend, tools.store, stopping)
     training_service_pb2_grpc.add_TrainingServiceServicer_to_server(training, server)
+    batches = Batches(tools.db, tools.store, tools.places.artifacts_uri, tools.stop)
+    batching = BatchServicer(tools.db, batches, tools.candidates.planner, stopping)
+    batch_service_pb2_grpc.add_BatchServiceServicer_to_server(batching, server)
     reporting = ReportServicer(Reports(tools.db, tools.tokens, tools.stop))
     report_service_pb2_grpc.add_ReportServiceServicer_to_server(reporting, server)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lorafleet.errors import FailedPrecondition, InvalidInput
 from lorafleet.layout import join
+from service.names import parse_tenant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,10 @@ class Settings:
     cache_uri: str
     ray_address: str | None = None
     max_running_runs: int = 1
+    max_pack_size: int = 16
+    worker_memory_gib: float | None = None  # unset: what a spec reserves, else no limit
+    isolated_tenants: tuple[str, ...] = ()
+    warm_idle_s: float = 60.0  # 0: no warm workers
     grace_period_s: float = 120.0
     heartbeat_timeout_s: float = 60.0
     start_timeout_s: float = 900.0
@@ -38,6 +43,11 @@ def parse_listen(listen: str) -> tuple[str, int]:
         told = f"--listen: {host} is not a loopback address, and this version has no TLS and no authenticator: listen on 127.0.0.1"
         raise FailedPrecondition(told, reason="INSECURE_LISTEN_ADDRESS")
     return host, int(port)
+
+
+def parse_tenant_id(tenant: str) -> str:
+    """A tenant's id. Raises InvalidInput: an isolation that names nobody would be no isolation."""
+    return parse_tenant(f"tenants/{tenant}", "--isolate-tenant")
 
 
 def default_artifacts(state_dir: Path) -> str:

@@ -1,8 +1,10 @@
-"""Which queued jobs may start now. Knows nothing of databases, clocks or Ray."""
+"""Which packs of queued jobs start now, and where. Knows nothing of databases, clocks or Ray."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+from service.control.packing import Pack, Sharing, WarmKey, may_share
 
 
 class WaitReason(StrEnum):
@@ -11,11 +13,7 @@ class WaitReason(StrEnum):
     NO_FREE_RUN = "NO_FREE_RUN"
 
 
-@dataclass(frozen=True, kw_only=True)
-class QueuedJob:
-    """A job that may start as far as its own back-off goes."""
-
-    uid: str
+PACK_TOO_LARGE = "PACK_TOO_LARGE"  # why a job that fits no worker has failed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,30 +23,83 @@ class Limits:
     max_running_runs: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Admit:
-    """Start it."""
-
-    uid: str
+Tenancy = tuple[str, Sharing]  # a tenant, and whose company its job may keep
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wait:
-    """Not yet."""
+class IdleHost:
+    """Warm workers that wait for a run."""
 
-    uid: str
-    reason: WaitReason
-    message: str
-
-
-Decision = Admit | Wait
+    run_id: str  # the run that they have ended
+    host_id: str
+    key: WarmKey
+    tenancy: frozenset[Tenancy]  # of every job that was ever in their process
 
 
-def admit(queue: Sequence[QueuedJob], num_live_runs: int, limits: Limits) -> list[Decision]:
-    """First come, first served: `queue` is oldest first."""
-    free = max(0, limits.max_running_runs - num_live_runs)
-    told = f"waits for a free run: {limits.max_running_runs} of {limits.max_running_runs} at work (limit max_running_runs)"
-    return [
-        Admit(uid=job.uid) if place < free else Wait(uid=job.uid, reason=WaitReason.NO_FREE_RUN, message=told)
-        for place, job in enumerate(queue)
-    ]
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where packs can go."""
+
+    num_free: int  # runs that may be launched
+    num_leaving: int = 0  # hosts that were released and hold their place until they are gone
+    idle: Sequence[IdleHost] = ()  # the one that waits longest first
+
+    @property
+    def num_in_reach(self) -> int:
+        return self.num_free + self.num_leaving + len(self.idle)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Start it: on warm workers, or (None) on new ones."""
+
+    pack: Pack
+    host: IdleHost | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """Nothing that comes first can use these warm workers: their place is needed."""
+
+    host: IdleHost
+
+
+Decision = Start | Release
+
+
+def admit(packs: Iterable[Pack], places: Places) -> list[Decision]:
+    """First come, first served; asks for no more of `packs` than there are places for.
+
+    A pack takes warm workers where it may, else a free place; where there is none, it takes the place of warm workers
+    that it cannot use, and waits until they are gone.
+    """
+    decisions: list[Decision] = []
+    idle, num_free, num_leaving = list(places.idle), places.num_free, places.num_leaving
+    taken = iter(packs)
+    while (num_free > 0 or num_leaving or idle) and (pack := next(taken, None)) is not None:
+        if (host := _warm(pack, idle)) is not None:
+            idle.remove(host)
+            decisions.append(Start(pack=pack, host=host))
+        elif num_free > 0:
+            num_free -= 1
+            decisions.append(Start(pack=pack, host=None))
+        elif num_leaving:
+            num_leaving -= 1
+        else:
+            decisions.append(Release(host=idle.pop(0)))
+    return decisions
+
+
+def told(limits: Limits) -> str:
+    """What a job that waits for a free run is told."""
+    return f"waits for a free run: {limits.max_running_runs} of {limits.max_running_runs} at work (limit max_running_runs)"
+
+
+def tenancy(tenant: str, sharing: Sharing) -> Tenancy:
+    """What a job brings into a process: one that wants no company in its run may still follow its own tenant's others."""
+    return (tenant, Sharing.TENANT if sharing is Sharing.NOBODY else sharing)
+
+
+def _warm(pack: Pack, idle: Sequence[IdleHost]) -> IdleHost | None:
+    brought = {tenancy(member.tenant, member.sharing) for member in pack.members}
+    return next((host for host in idle if host.key == pack.key.warm and may_share([*host.tenancy, *brought])), None)

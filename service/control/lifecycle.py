@@ -23,7 +23,7 @@ class JobState(StrEnum):
 S = JobState
 
 MOVES: dict[JobState, frozenset[JobState]] = {
-    S.QUEUED: frozenset({S.ADMITTED, S.CANCELLED}),
+    S.QUEUED: frozenset({S.ADMITTED, S.CANCELLED, S.FAILED}),  # FAILED: no worker could take it
     S.ADMITTED: frozenset({S.STARTING, S.STOPPING, S.QUEUED, S.FAILED}),
     # A resumed run may have nothing left to train: it goes straight to its end.
     S.STARTING: frozenset({S.RUNNING, S.STOPPING, S.QUEUED, S.SUCCEEDED, S.FAILED}),
@@ -104,6 +104,11 @@ def finish(job: Job, to: JobState, at: datetime, *, reason: str = "", message: s
 def wait(job: Job, reason: str, message: str) -> Job:
     """Still queued, and why."""
     return replace(job, reason=reason, message=message)
+
+
+def refuse(job: Job, reason: str, message: str, at: datetime) -> Job:
+    """No run could ever take it."""
+    return finish(job, S.FAILED, at, reason=reason, message=message)
 
 
 def admit(job: Job) -> Job:

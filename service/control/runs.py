@@ -9,11 +9,21 @@ from service.control.lifecycle import JobState
 
 
 class RunState(StrEnum):
-    """A run is PENDING until a backend is known to have it, and GONE once its absence was observed."""
+    """A run is PENDING until a backend is known to have it, and GONE once its absence was observed.
+
+    On warm workers: OFFERED while they are being told of it; IDLE once all its jobs have ended and they wait for another
+    run; GONE once they have begun that.
+    """
 
     PENDING = "PENDING"
+    OFFERED = "OFFERED"
     LAUNCHED = "LAUNCHED"
+    IDLE = "IDLE"
     GONE = "GONE"
+
+
+WITH_JOBS = frozenset({RunState.PENDING, RunState.OFFERED, RunState.LAUNCHED})  # its jobs are in it and in no other run
+COMING = frozenset({RunState.PENDING, RunState.OFFERED})  # not begun yet, as far as is known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +36,7 @@ class StopPolicy:
     linger_s: float = 30.0  # from the end of the last job to the hard stop
     stop_again_s: float = 30.0  # between two hard stops of a run that does not go
     unreachable_s: float = 120.0  # a backend silent for so long, with a run silent too, has lost the run
+    warm_idle_s: float = 60.0  # how long workers wait for another run; 0: they end with their last job
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import func, select
+from sqlalchemy.orm import aliased
 
 from service.db.models import RunJobRow, RunRow
 from service.db.transaction import Transaction
@@ -11,8 +12,10 @@ from service.resources import JobRun
 
 async def of_jobs(tx: Transaction, uids: Sequence[str]) -> dict[str, list[JobRun]]:
     """Every job's runs, by uid; one query for all of them."""
-    query = select(RunJobRow, RunRow).join(RunRow).where(RunJobRow.job_uid.in_(uids)).order_by(RunJobRow.attempt)
+    companion = aliased(RunJobRow)
+    pack_size = select(func.count()).where(companion.run_id == RunRow.id).scalar_subquery()
+    query = select(RunJobRow, RunRow, pack_size).join(RunRow).where(RunJobRow.job_uid.in_(uids)).order_by(RunJobRow.attempt)
     found: dict[str, list[JobRun]] = {uid: [] for uid in uids}
-    for member, run in await tx.session.execute(query):
-        found[member.job_uid].append(JobRun(member=member, run=run))
+    for member, run, size in await tx.session.execute(query):
+        found[member.job_uid].append(JobRun(member=member, run=run, pack_size=size))
     return found

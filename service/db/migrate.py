@@ -5,7 +5,7 @@ import sqlite3
 from pathlib import Path
 from uuid import uuid4
 
-HEAD = "0002"  # newest file in migrations/versions (a test compares)
+HEAD = "0003"  # newest file in migrations/versions (a test compares)
 _SCRIPTS = Path(__file__).parent / "migrations"
 
 

@@ -115,16 +115,23 @@ class JobRow(Base):
         return "" if self.batch_id is None else f"tenants/{self.tenant}/batches/{self.batch_id}"
 
 
+def _own_id(context: Any) -> str:
+    return context.get_current_parameters()["id"]
+
+
 class RunRow(Lockable, Base):
     """One execution of a pack."""
 
     __tablename__ = "runs"
     id: Mapped[str] = mapped_column(primary_key=True)
+    # The backend job that it executes in, by the id of the first run there: warm workers take one run after another.
+    host_id: Mapped[str] = mapped_column(default=_own_id)
+    in_company: Mapped[bool] = mapped_column(default=False)  # as its manifest says
     state: Mapped[str]
     handle: Mapped[str | None] = mapped_column(Text, default=None)  # the backend's own name for it
     create_time: Mapped[datetime]
     launch_time: Mapped[datetime | None] = mapped_column(default=None)
-    gone_time: Mapped[datetime | None] = mapped_column(default=None)
+    gone_time: Mapped[datetime | None] = mapped_column(default=None)  # or went idle: the end of its last job
     report_time: Mapped[datetime | None] = mapped_column(default=None)  # newest report
     seen_time: Mapped[datetime | None] = mapped_column(default=None)  # newest answer of the backend about it
     due_at: Mapped[datetime]  # launched or observed again from then on
@@ -133,7 +140,7 @@ class RunRow(Lockable, Base):
     stop_reason: Mapped[str] = mapped_column(default="")
     stop_message: Mapped[str] = mapped_column(Text, default="")
 
-    __table_args__ = (Index("ix_runs_state_due", "state", "due_at"),)
+    __table_args__ = (Index("ix_runs_state_due", "state", "due_at"), Index("ix_runs_host", "host_id"))
 
 
 class RunJobRow(Base):
@@ -148,6 +155,7 @@ class RunJobRow(Base):
     message: Mapped[str] = mapped_column(Text, default="")
     retryable: Mapped[bool] = mapped_column(default=False)
     resumed_from_step: Mapped[int] = mapped_column(default=0)
+    joining: Mapped[bool] = mapped_column(default=False)  # added while the run trained, which has not spoken of it yet
 
     __table_args__ = (UniqueConstraint("job_uid", "attempt"),)
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 from sqlalchemy import func, select
 
 from service.control.lifecycle import Artifact, Ending, JobState, Outcome
-from service.control.runs import RunState
+from service.control.runs import COMING, WITH_JOBS, RunState
 from service.db.models import JobRow, RunJobRow, RunLogRow, RunRow
 from service.db.transaction import Transaction
 
@@ -38,9 +38,17 @@ class Member:
         return JobState(self.job.state)
 
 
-async def add(tx: Transaction, jobs: Sequence[JobRow]) -> RunRow:
-    """A new run of these jobs, to be launched at once."""
-    run = RunRow(id=f"run-{uuid4().hex[:16]}", state=RunState.PENDING.value, create_time=tx.now, due_at=tx.now)
+async def add(tx: Transaction, jobs: Sequence[JobRow], *, host_id: str | None = None, in_company: bool = False) -> RunRow:
+    """A new run of these jobs, to be launched at once: on the warm workers of a host, or as its own."""
+    run_id = f"run-{uuid4().hex[:16]}"
+    run = RunRow(
+        id=run_id,
+        host_id=host_id or run_id,
+        in_company=in_company,
+        state=RunState.PENDING.value,
+        create_time=tx.now,
+        due_at=tx.now,
+    )
     tx.session.add(run)
     await tx.session.flush()  # before the rows that refer to it
     tx.session.add_all(RunJobRow(run_id=run.id, job_uid=job.uid, attempt=job.attempt) for job in jobs)
@@ -58,21 +66,24 @@ async def members(tx: Transaction, run_id: str) -> list[Member]:
     return [Member(place, job) for place, job in await tx.session.execute(query)]
 
 
-async def live_of(tx: Transaction, job_uid: str) -> RunRow | None:
-    """The run that the job is in now."""
-    query = select(RunRow).join(RunJobRow).where(RunJobRow.job_uid == job_uid, RunRow.state != RunState.GONE.value)
-    return await tx.session.scalar(query)
+async def live_with(tx: Transaction, job_uids: Sequence[str]) -> dict[RunRow, list[Member]]:
+    """The runs that these jobs are in now, each with its whole pack."""
+    mine = select(RunJobRow.run_id).where(RunJobRow.job_uid.in_(job_uids))
+    query = select(RunRow, RunJobRow, JobRow).join(RunJobRow, RunJobRow.run_id == RunRow.id).join(JobRow)
+    found: dict[RunRow, list[Member]] = {}
+    for run, place, job in await tx.session.execute(query.where(RunRow.id.in_(mine), RunRow.state.in_(WITH_JOBS))):
+        found.setdefault(run, []).append(Member(place, job))
+    return found
 
 
 async def num_live(tx: Transaction) -> int:
-    """Runs that hold a place: all that are not gone."""
-    live = [RunState.PENDING.value, RunState.LAUNCHED.value]
-    return await tx.session.scalar(select(func.count()).select_from(RunRow).where(RunRow.state.in_(live))) or 0
+    """Places that are held: a run that is not gone holds one, together with the runs before and after it on its host."""
+    return await tx.session.scalar(select(func.count(RunRow.host_id.distinct())).where(RunRow.state != RunState.GONE.value)) or 0
 
 
 def mark_launched(tx: Transaction, run: RunRow) -> None:
     """The backend has it. Its log is worth copying from now on."""
-    if run.state == RunState.PENDING.value:
+    if run.state in COMING:
         run.state = RunState.LAUNCHED.value
         run.launch_time = tx.now
         run.due_at = tx.now

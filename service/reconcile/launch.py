@@ -51,7 +51,7 @@ async def launch_once(tools: Tools) -> bool:
 
 
 async def _launch(tools: Tools, run: RunRow, pack: list[Member]) -> str:
-    manifest = manifest_of(run, pack, tools.places)
+    manifest = manifest_of(run, pack, tools.places, tools.stop.warm_idle_s)
     for style in manifest.pack:
         await tools.store.put(JobLayout(style.output_uri).spec, json.dumps(style.spec.model_dump(mode="json"), indent=2).encode())
     uri = run_manifest(tools.places.artifacts_uri, run.id)
@@ -59,7 +59,7 @@ async def _launch(tools: Tools, run: RunRow, pack: list[Member]) -> str:
     return await tools.backend.launch(RunRequest(run_id=run.id, manifest_uri=uri, token=tools.tokens.of(run.id)))
 
 
-def manifest_of(run: RunRow, pack: list[Member], places: Places) -> RunManifest:
+def manifest_of(run: RunRow, pack: list[Member], places: Places, warm_idle_s: float) -> RunManifest:
     """What the run's driver needs to know. Pure: same rows, same manifest."""
     return RunManifest(
         run=run.id,
@@ -67,6 +67,8 @@ def manifest_of(run: RunRow, pack: list[Member], places: Places) -> RunManifest:
         pack=tuple(Style(job=member.job.name, spec=spec.parse(member.job.spec), output_uri=member.job.output_uri) for member in pack),
         cache_uri=places.cache_uri,
         report_address=places.report_address,
+        in_company=run.in_company,
+        warm_idle_s=warm_idle_s,
         storage_dir=places.ray_storage(run.id),
     )
 

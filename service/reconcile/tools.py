@@ -5,6 +5,7 @@ from datetime import datetime
 
 from lorafleet.layout import join
 from service.backends.base import Backend
+from service.candidates import Candidates
 from service.control.admission import Limits
 from service.control.attempts import RetryPolicy
 from service.control.runs import StopPolicy
@@ -37,6 +38,7 @@ class Tools:
     store: Store
     tokens: RunTokens
     places: Places
+    candidates: Candidates
     up_since: datetime  # nobody could report before
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     stop: StopPolicy = field(default_factory=StopPolicy)

@@ -76,3 +76,8 @@ def test_what_is_no_address_is_refused(listen: str):
 @pytest.mark.parametrize(("listen", "host"), [("127.0.0.1:0", "127.0.0.1"), ("[::1]:7600", "::1"), ("localhost:7600", "localhost")])
 def test_loopback_addresses(listen: str, host: str):
     assert parse_listen(listen)[0] == host
+
+
+def test_an_isolation_that_names_no_tenant_is_refused(tmp_path: Path):
+    """A misspelt one would silently isolate nobody."""
+    assert "--isolate-tenant" in failed(tmp_path, "--isolate-tenant", "Acme!")

@@ -8,11 +8,14 @@ from lorafleet import layout, spec
 from lorafleet.v1 import report_service_pb2 as rpb
 from lorafleet.v1 import training_service_pb2 as pb
 from service.backends.fake import FakeBackend
+from service.base_shapes import ShapeCache
+from service.candidates import Candidates
 from service.clock import FakeClock
 from service.db import events
 from service.db.database import Database
 from service.jobs import Jobs, NewJob
 from service.names import JobName, parse_job
+from service.plans import Planner, Policy
 from service.reconcile.admit import admit_once
 from service.reconcile.copy_logs import copy_log_once
 from service.reconcile.launch import launch_once
@@ -46,7 +49,9 @@ class World:
         places = Places(
             artifacts_uri=artifacts, cache_uri=f"{artifacts}/cache", ray_storage_uri=f"{folder}/runs", report_address="127.0.0.1:1"
         )
-        tools = Tools(db=db, backend=backend, store=Store(), tokens=tokens, places=places, up_since=clock.now())
+        store = Store()
+        candidates = Candidates(Planner(ShapeCache(store, clock), Policy()))
+        tools = Tools(db=db, backend=backend, store=store, tokens=tokens, places=places, candidates=candidates, up_since=clock.now())
         jobs = Jobs(db, tools.store, artifacts, tools.stop)
         return cls(tools=tools, backend=backend, clock=clock, folder=folder, jobs=jobs, reports=Reports(db, tokens, tools.stop))
 

@@ -1,0 +1,54 @@
+"""Warm workers: which wait for a run, which are leaving, and who was ever in their process."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, exists, func, select
+from sqlalchemy.orm import aliased
+
+from service.control.runs import COMING, RunState
+from service.db.models import JobRow, RunJobRow, RunRow
+from service.db.transaction import Transaction
+
+RELEASED = "RELEASED"  # stop_reason of an idle run whose workers are told to end
+
+
+async def idle(tx: Transaction, heard_since: datetime) -> Sequence[RunRow]:
+    """Runs whose workers are idle, were heard of lately, and have no other run coming; the one that waits longest first."""
+    waits = (RunRow.state == RunState.IDLE.value, RunRow.stop_at.is_(None), RunRow.report_time >= heard_since, ~_is_taken())
+    return (await tx.session.scalars(select(RunRow).where(*waits).order_by(RunRow.gone_time, RunRow.id).with_for_update())).all()
+
+
+async def num_leaving(tx: Transaction) -> int:
+    """Hosts that were told to end, and hold their place until they are gone."""
+    leaving = (RunRow.state == RunState.IDLE.value, RunRow.stop_at.is_not(None), ~_is_taken())
+    return await tx.session.scalar(select(func.count()).select_from(RunRow).where(*leaving)) or 0
+
+
+async def guests(tx: Transaction, host_ids: Sequence[str]) -> list[tuple[str, JobRow]]:
+    """Every job that was ever in the process of one of these hosts, with the host."""
+    query = select(RunRow.host_id, JobRow).join(RunJobRow, RunJobRow.run_id == RunRow.id).join(JobRow)
+    return [(host_id, job) for host_id, job in await tx.session.execute(query.where(RunRow.host_id.in_(host_ids)))]
+
+
+async def coming(tx: Transaction, run: RunRow) -> RunRow | None:
+    """The run that the workers of `run` are to go on with."""
+    query = select(RunRow).where(RunRow.host_id == run.host_id, RunRow.id != run.id, RunRow.state.in_(COMING))
+    return await tx.session.scalar(query.with_for_update())
+
+
+async def before(tx: Transaction, run: RunRow) -> Sequence[RunRow]:
+    """The idle runs that the workers of `run` had ended before it."""
+    query = select(RunRow).where(RunRow.host_id == run.host_id, RunRow.id != run.id, RunRow.state == RunState.IDLE.value)
+    return (await tx.session.scalars(query.with_for_update())).all()
+
+
+async def is_alive(tx: Transaction, host_id: str) -> bool:
+    """Whether the host's process lives, as far as is known."""
+    query = select(func.count()).select_from(RunRow).where(RunRow.host_id == host_id, RunRow.state != RunState.GONE.value)
+    return bool(await tx.session.scalar(query))
+
+
+def _is_taken() -> ColumnElement[bool]:
+    other = aliased(RunRow)
+    return exists().where(other.host_id == RunRow.host_id, other.state.in_(COMING))

@@ -1,0 +1,75 @@
+"""The queue as admission reads it: ten thousand jobs in one small row each, specs only of those not seen before."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import aliased
+
+from service.concurrency import slices
+from service.db.jobs import startable
+from service.db.models import JobRow, RunJobRow
+from service.db.transaction import Transaction
+
+SLICE = 1000  # uids in one statement
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A queued job that may start as far as its own back-off goes."""
+
+    uid: str
+    tenant: str
+    create_time: datetime
+    batch_index: int | None
+    attempt: int
+    first_step_time: datetime | None
+
+
+async def num_waiting(tx: Transaction) -> int:
+    """How many jobs could start now."""
+    return await tx.session.scalar(select(func.count()).select_from(JobRow).where(*startable(tx.now))) or 0
+
+
+async def waiting(tx: Transaction) -> list[Waiting]:
+    """All jobs that could start now, the oldest first."""
+    columns = (JobRow.uid, JobRow.tenant, JobRow.create_time, JobRow.batch_index, JobRow.attempt, JobRow.first_step_time)
+    query = select(*columns).where(*startable(tx.now)).order_by(JobRow.create_time, JobRow.batch_index, JobRow.uid)
+    return [Waiting(*row) for row in await tx.session.execute(query)]
+
+
+async def specs(tx: Transaction, uids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The specs of these jobs, by uid."""
+    found: dict[str, dict[str, Any]] = {}
+    for some in slices(uids, SLICE):
+        query = select(JobRow.uid, JobRow.spec).where(JobRow.uid.in_(some))
+        found.update((uid, spec) for uid, spec in await tx.session.execute(query))
+    return found
+
+
+async def still_waiting(tx: Transaction, uids: Sequence[str]) -> dict[str, JobRow]:
+    """Those of the jobs that could still start, by uid."""
+    found: dict[str, JobRow] = {}
+    for some in slices(uids, SLICE):
+        query = select(JobRow).where(JobRow.uid.in_(some), *startable(tx.now)).with_for_update()
+        found.update({row.uid: row for row in await tx.session.scalars(query)})
+    return found
+
+
+async def not_told(tx: Transaction, reason: str, message: str, *, size: int) -> Sequence[JobRow]:
+    """Up to `size` of the jobs that wait and were not told why, or something else."""
+    other = or_(JobRow.reason != reason, JobRow.message != message)
+    return (await tx.session.scalars(select(JobRow).where(*startable(tx.now), other).limit(size))).all()
+
+
+async def had_company(tx: Transaction, uids: Sequence[str]) -> set[str]:
+    """Those of the jobs that were ever in a run with others."""
+    companion = aliased(RunJobRow)
+    query = select(RunJobRow.job_uid).distinct()
+    query = query.join(companion, (companion.run_id == RunJobRow.run_id) & (companion.job_uid != RunJobRow.job_uid))
+    found: set[str] = set()
+    for some in slices(uids, SLICE):
+        found.update((await tx.session.scalars(query.where(RunJobRow.job_uid.in_(some)))).all())
+    return found

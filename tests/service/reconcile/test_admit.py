@@ -1,0 +1,239 @@
+"""Admission: packs of what is queued, clear refusals, waits that are told once, and a queue of thousands."""
+
+from typing import Any
+
+import pytest
+
+from lorafleet import layout
+from lorafleet.run_manifest import RunManifest
+from lorafleet.v1 import training_service_pb2 as pb
+from service.base_shapes import ShapeCache
+from service.candidates import Candidates
+from service.control.admission import Limits
+from service.control.memory import GIB
+from service.control.packing import PackLimits
+from service.db import events
+from service.jobs import NewJob
+from service.names import JobName
+from service.plans import Planner, Policy
+from service.reconcile import admit
+from service.reconcile.admit import admit_once
+from service.reconcile.observe import observe_once
+from tests.service.test_base_shapes import DEMO
+from tests.service.world import World, failed, progress, succeeded
+
+
+async def manifest(world: World, run: str) -> RunManifest:
+    uri = layout.run_manifest(world.tools.places.artifacts_uri, run)
+    return RunManifest.model_validate_json(await world.tools.store.get(uri) or b"")
+
+
+async def packs(world: World) -> list[list[str]]:
+    """Job ids of every launched run, in the order of launch."""
+    return [[style.job.rpartition("/")[2] for style in (await manifest(world, run)).pack] for run in world.backend.launches]
+
+
+def with_policy(world: World, **policy: Any) -> None:
+    world.with_tools(candidates=Candidates(Planner(ShapeCache(world.tools.store, world.clock), Policy(**policy))))
+
+
+async def submit(world: World, tenant: str, job_id: str, **changes: Any) -> None:
+    await world.jobs.create(NewJob(tenant=tenant, job_id=job_id, request_id="", spec=world.spec(**changes)))
+
+
+async def submit_all(world: World, num: int) -> list[JobName]:
+    """job-0, job-1, ..., a second apart."""
+    names = []
+    for number in range(num):
+        names.append(await world.submit(f"job-{number}"))
+        world.clock.advance(1)
+    return names
+
+
+async def test_what_is_queued_trains_in_one_run(world: World):
+    names = await submit_all(world, 5)
+    await world.settle()
+    assert [sorted(pack) for pack in await packs(world)] == [[f"job-{number}" for number in range(5)]]
+    assert {(await world.job(name)).attempts[0].pack_size for name in names} == {5}
+    assert {await world.state(name) for name in names} == {"STARTING"}
+
+
+async def test_a_pack_is_no_larger_than_the_limit_and_the_rest_waits(world: World):
+    with_policy(world, limits=PackLimits(max_pack_size=3))
+    names = await submit_all(world, 5)
+    await world.settle()
+    assert [sorted(pack) for pack in await packs(world)] == [["job-0", "job-1", "job-2"]]
+    waiting = await world.job(names[4])
+    assert (waiting.state, waiting.reason) == (pb.JOB_STATE_QUEUED, "NO_FREE_RUN")
+    assert "1 of 1 at work" in waiting.message
+
+
+async def test_styles_are_spread_over_the_free_runs(world: World):
+    world.with_tools(limits=Limits(max_running_runs=2))
+    await submit_all(world, 6)
+    await world.settle()
+    assert [len(pack) for pack in await packs(world)] == [3, 3]
+
+
+async def test_company_is_told_to_the_run_and_remembered_on_retry(world: World):
+    """A style that trained in company must keep its bits when it goes on alone."""
+    names = await submit_all(world, 2)
+    await world.settle()
+    (run,) = world.backend.launches
+    assert (await manifest(world, run)).in_company
+    events = [progress(1), progress(1)]
+    for name, event in zip(names, events, strict=True):
+        event.job = str(name)
+    done = succeeded()
+    done.job = str(names[0])
+    await world.report(run, *events, done)
+    world.backend.end(run)
+    world.clock.advance(10)
+    await world.settle()
+    world.clock.advance(10)
+    await world.settle()
+    assert [len(pack) for pack in await packs(world)] == [2, 1]
+    assert (await manifest(world, world.backend.launches[1])).in_company
+
+
+async def test_a_lone_style_trains_without_padding_and_goes_on_alone(world: World):
+    name, run = await world.running("lone")
+    assert not (await manifest(world, run)).in_company
+    world.backend.end(run)
+    world.clock.advance(2)
+    await world.settle()
+    await world.submit("other")
+    world.clock.advance(6)
+    await world.jobs.cancel(await world.submit("gone"))
+    await world.settle()
+    assert await world.state(name) in {"STARTING", "QUEUED"}
+    while len(world.backend.launches) < 3:
+        world.backend.end(world.backend.launches[-1])
+        world.clock.advance(30)
+        await world.settle()
+    assert [len(pack) for pack in await packs(world)] == [1, 1, 1]
+
+
+async def test_a_retried_job_waits_for_no_old_companion(world: World):
+    first = await submit_all(world, 2)
+    await world.settle()
+    (run,) = world.backend.launches
+    broken = failed("STORE_UNREACHABLE", retryable=True)
+    broken.job = str(first[0])
+    done = succeeded()
+    done.job = str(first[1])
+    await world.report(run, progress(1), broken, done)
+    world.backend.end(run)
+    world.clock.advance(2)
+    await observe_once(world.tools)
+    world.clock.advance(6)
+    await world.submit("new")
+    await world.settle()
+    assert sorted((await packs(world))[-1]) == ["job-0", "new"]
+
+
+async def test_tenants_share_a_run_only_if_all_of_them_want_it(world: World):
+    world.with_tools(limits=Limits(max_running_runs=3))
+    await submit(world, "acme", "open-1", scheduling={"sharing": "anyone"})
+    await submit(world, "blue", "open-2", scheduling={"sharing": "anyone"})
+    await submit(world, "coal", "own")
+    await world.settle()
+    assert sorted(len(pack) for pack in await packs(world)) == [1, 1, 1], "spread over three free runs"
+
+
+async def test_an_isolated_tenant_never_shares(world: World):
+    with_policy(world, isolated_tenants=frozenset({"acme"}))
+    for tenant in ("acme", "blue", "coal"):
+        await submit(world, tenant, f"of-{tenant}", scheduling={"sharing": "anyone"})
+        world.clock.advance(1)
+    for _ in range(2):
+        await world.settle()
+        world.backend.end(world.backend.launches[-1])
+        world.clock.advance(3)
+    assert [sorted(pack) for pack in await packs(world)] == [["of-acme"], ["of-blue", "of-coal"]]
+
+
+async def test_a_style_that_fits_no_worker_fails_with_the_arithmetic_and_the_others_go_on(world: World):
+    with_policy(world, limits=PackLimits(worker_memory_bytes=2 * GIB))
+    base = {"base_model": {"uri": f"file://{DEMO}"}}
+    large = await world.submit("large", **base, training={"micro_batch_size": 1024})
+    small = await world.submit("small", **base)
+    await world.settle()
+    job = await world.job(large)
+    assert (job.state, job.reason) == (pb.JOB_STATE_FAILED, "PACK_TOO_LARGE")
+    assert "activations of 1024 pictures" in job.message
+    assert "but a worker has 2.0 GiB" in job.message
+    assert job.HasField("end_time")
+    assert await world.state(small) == "STARTING"
+
+
+async def test_priority_starts_first(world: World):
+    with_policy(world, limits=PackLimits(max_pack_size=1))
+    await world.submit("early")
+    await world.submit("urgent", scheduling={"priority": 10})
+    await world.settle()
+    assert await packs(world) == [["urgent"]]
+
+
+async def test_a_job_that_is_cancelled_while_packs_are_planned_is_not_started(world: World, monkeypatch: pytest.MonkeyPatch):
+    kept, cancelled = await world.submit("kept"), await world.submit("cancelled")
+    decide = admit._decide
+
+    async def then_cancel(tools, places):
+        decided = await decide(tools, places)
+        await world.jobs.cancel(cancelled)
+        return decided
+
+    monkeypatch.setattr(admit, "_decide", then_cancel)
+    await world.settle()
+    assert (await world.state(kept), await world.state(cancelled)) == ("STARTING", "CANCELLED")
+    assert await packs(world) == [["kept"]]
+
+
+async def test_who_knows_why_it_waits_is_not_told_again(world: World):
+    with_policy(world, limits=PackLimits(max_pack_size=1))
+    await world.submit("first")
+    world.clock.advance(1)
+    second = await world.submit("second")
+    await world.settle()
+    before = (await world.job(second)).etag
+    for _ in range(3):
+        await admit_once(world.tools)
+    assert (await world.job(second)).etag == before
+
+
+async def test_thousands_are_told_in_slices_each_once(world: World, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(admit, "TOLD_AT_ONCE", 4)
+    with_policy(world, limits=PackLimits(max_pack_size=1))
+    names = await submit_all(world, 10)
+    assert await admit_once(world.tools), "there is more to tell"
+    await world.settle()
+    assert {(await world.job(name)).reason for name in names[1:]} == {"NO_FREE_RUN"}
+    async with world.tools.db.snapshot() as tx:
+        assert (await events.service(tx)).last_seq == 10 + 9 + 2
+
+
+async def test_with_no_free_run_the_queue_is_not_read(world: World, monkeypatch: pytest.MonkeyPatch):
+    await world.running("first")
+    await world.submit("second")
+    await world.settle()
+    monkeypatch.setattr(Candidates, "of_queue", None)
+    assert not await admit_once(world.tools)
+
+
+async def test_specs_are_parsed_once(world: World, monkeypatch: pytest.MonkeyPatch):
+    with_policy(world, limits=PackLimits(max_pack_size=1))
+    await submit_all(world, 4)
+    asked = []
+    candidate = Planner.candidate
+
+    def counted(self, uid, *arguments, **more):
+        asked.append(uid)
+        return candidate(self, uid, *arguments, **more)
+
+    monkeypatch.setattr(Planner, "candidate", counted)
+    for _ in range(4):
+        await world.settle()
+        world.backend.end(world.backend.launches[-1])
+        world.clock.advance(2)
+    assert len(asked) == len(set(asked)) == 4
