@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
@@ -60,7 +60,13 @@ def load_yaml(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)
 
 
-class _Loader(yaml.SafeLoader):
+if TYPE_CHECKING:
+    _Fast = yaml.SafeLoader
+else:
+    _Fast = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a batch of thousands takes the other one seconds
+
+
+class _Loader(_Fast):
     """YAML 1.1 reads 1e-4 as text and lets the second of two equal keys win; here it is a number, and a mistake."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
