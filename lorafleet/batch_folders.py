@@ -18,20 +18,21 @@ _MARK = "\ue000"  # stands for it while YAML reads, to which braces mean a mappi
 MAX_ID = 40
 
 
-def each(pattern: str, *, defaults: Fields, overrides: Sequence[str] = ()) -> BatchFile:
+def each(pattern: str, *, defaults: Fields, overrides: Sequence[str] = (), ids: str = NAME) -> BatchFile:
     """An item for each folder; `{name}` in texts of the defaults and overrides becomes the folder's name.
 
-    The job's id is made from the name, and the label `folder` holds it as it is. Raises InvalidSpec, and NotFound when there
-    is no such place.
+    The jobs' ids are made from the names by `ids`, as in `{name}-v2`, and the label `folder` holds the name as it is. Raises
+    InvalidSpec, and NotFound when there is no such place.
     """
     parent, glob, below = _parts(pattern)
     names = sorted(name for name in blobs_at(parent).folders() if fnmatchcase(name, glob))
     if not names:
         raise _invalid(pattern, f"no folder in {parent} matches")
     common = _overridden(defaults, overrides)
+    named = zip(names, job_ids([ids.replace(NAME, name) for name in names]), strict=True)
     loaded = BatchFile(
         defaults=common,
-        items=[_item(common, name, id, f"{parent}{name}{below}") for name, id in zip(names, job_ids(names), strict=True)],
+        items=[_item(common, name, id, f"{parent}{name}{below}") for name, id in named],
         places=[f"folder {name}" for name in names],
         every="every folder",
     )

@@ -54,7 +54,8 @@ def markdown(batch: batch_pb.Batch, jobs: Sequence[pb.TrainingJob], now: datetim
     lines = [
         f"# {batch.name}",
         "",
-        f"{told['num_styles']} styles ({counts}) in {told['packs']} packs, {output.clock(told['wall_seconds'])}:"
+        f"{output.number(told['num_styles'], 'style')} ({counts}) in {output.number(told['packs'], 'pack')},"
+        f" {output.clock(told['wall_seconds'])}:"
         f" {told['styles_per_hour']:.0f} styles an hour.",
         "",
         *(f"![contact sheet]({sheet})" for sheet in sheets),

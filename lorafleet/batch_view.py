@@ -143,7 +143,7 @@ def _table_of(lines: int) -> int:
 
 
 def _head(name: str, summary: Summary) -> Iterator[RenderableType]:
-    yield _line(Text.assemble((name, "bold"), f"  {summary.num_jobs} styles, {output.clock(summary.elapsed_s)}"))
+    yield _line(Text.assemble((name, "bold"), f"  {output.number(summary.num_jobs, 'style')}, {output.clock(summary.elapsed_s)}"))
     yield _line(counts(summary))
     yield _bar(summary)
     yield _line(Text("  ").join(Text(rate) for rate in _rates(summary)))

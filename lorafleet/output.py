@@ -127,6 +127,11 @@ def speed(job: pb.TrainingJob) -> str:
     return f"{job.progress.pictures_per_second:.1f}" if job.progress.pictures_per_second else ""
 
 
+def number(count: int, thing: str) -> str:
+    """`1 pack`, `2 packs`."""
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
+
+
 def clock(seconds: float) -> str:
     """`1:05`, `1:02:05`."""
     whole = round(seconds)

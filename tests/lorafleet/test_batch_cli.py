@@ -69,13 +69,14 @@ def test_submit_of_folders_makes_an_item_of_each(server: FakeServer, tmp_path: P
         (tmp_path / "styles" / name).mkdir(parents=True)
     server.answers("create_batch", a_batch())
     places = ("--each", f"{(tmp_path / 'styles').as_uri()}/*/", "--set", "base_model.uri=file:///base")
-    result = lorafleet("submit", *places, "--set", "dataset.trigger_phrase={name} style", "--batch-id", "folders")
+    own = ("--set", "dataset.trigger_phrase={name} style", "--job-ids", "{name}-2")
+    result = lorafleet("submit", *places, *own, "--batch-id", "folders")
     assert result.exit_code == 0, result.output
     ((header, items),) = server.requests
     assert header.header.batch_id == "folders"
     assert [(item.job_id, item.spec.dataset.trigger_phrase, item.spec.labels["folder"]) for item in items.items.items] == [
-        ("cat", "Cat style", "Cat"),
-        ("fox", "Fox style", "Fox"),
+        ("cat-2", "Cat style", "Cat"),
+        ("fox-2", "Fox style", "Fox"),
     ]
 
 
@@ -103,9 +104,9 @@ def test_validate_only_asks_the_server_and_submits_nothing(server: FakeServer, f
     assert result.stdout == ""
 
 
-@pytest.mark.parametrize("arguments", [(), ("styles.yaml", "--each", "s3://styles/*/")])
+@pytest.mark.parametrize("arguments", [(), ("styles.yaml", "--each", "s3://styles/*/"), ("styles.yaml", "--job-ids", "{name}")])
 @pytest.mark.parametrize("command", ["submit", "plan"])
-def test_neither_file_nor_folders_or_both_is_wrong_usage(command: str, arguments: tuple[str, ...]) -> None:
+def test_neither_file_nor_folders_or_both_or_ids_for_a_file_is_wrong_usage(command: str, arguments: tuple[str, ...]) -> None:
     result = lorafleet(command, *arguments)
     assert result.exit_code == 2
     assert "--each" in result.stderr
@@ -132,7 +133,7 @@ def test_plan_shows_each_pack_with_its_styles(server: FakeServer, file: str) -> 
     heading, row = result.stdout.splitlines()
     assert heading.split()[:3] == ["PACK", "STYLES", "MEMORY"]
     assert " ".join(row.split()) == "1 2 3.00 GiB no_more_items sd1 fp32 1, fox"
-    assert result.stderr == "2 styles in 1 packs; a worker has 8.00 GiB\n"
+    assert result.stderr == "2 styles in 1 pack; a worker has 8.00 GiB\n"
     assert json.loads(lorafleet("plan", file, "-o", "json").stdout)["packs"][0]["arithmetic"] == "1 + 2"
 
 

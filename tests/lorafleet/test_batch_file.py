@@ -167,6 +167,11 @@ def test_each_folder_becomes_an_item_with_its_name(styles: Path) -> None:
     assert read.items[1]["validation"] == {"prompts": ["a Fox Red fox", "a cat"]}
 
 
+def test_ids_are_made_as_asked_so_that_the_same_folders_can_be_a_second_batch(styles: Path) -> None:
+    read = batch_folders.each(f"{styles.as_uri()}/*/", defaults=BASE, ids="v2 {name}")
+    assert [item["job_id"] for item in read.items] == ["v2-2024", "v2-fox-red", "v2-fox-red-2"]
+
+
 def test_pattern_may_name_some_folders_and_what_lies_below_them(styles: Path) -> None:
     read = batch_folders.each(f"{styles.as_uri()}/fox*/pictures", defaults=BASE)
     assert [item["dataset"]["uri"] for item in read.items] == [f"{styles.as_uri()}/fox-red/pictures"]

@@ -41,7 +41,7 @@ def print_plan(plan: batch_pb.PlanBatchResponse, names: Sequence[str], format: F
     stdout_console().print(_plan_table(plan, names))
     num_items = sum(len(pack.items) for pack in plan.packs)
     limit = f"; a worker has {_gib(plan.memory_limit_bytes)}" if plan.memory_limit_bytes else ""
-    stderr_console().print(f"{num_items} styles in {len(plan.packs)} packs{limit}", markup=False)
+    stderr_console().print(f"{output.number(num_items, 'style')} in {output.number(len(plan.packs), 'pack')}{limit}", markup=False)
 
 
 def print_end(batch: batch_pb.Batch, jobs: Sequence[pb.TrainingJob], format: Format) -> None:
@@ -54,7 +54,7 @@ def print_end(batch: batch_pb.Batch, jobs: Sequence[pb.TrainingJob], format: For
     if len(bad) > MAX_FAILURES:
         stdout_console().print(f"and {len(bad) - MAX_FAILURES} more")
     done = sum(job.state == pb.JOB_STATE_SUCCEEDED for job in jobs)
-    stdout_console().print(f"{batch_id_of(batch)}  {done} of {len(jobs)} styles succeeded", highlight=False, markup=False)
+    stdout_console().print(f"{batch_id_of(batch)}  {done} of {output.number(len(jobs), 'style')} succeeded", highlight=False, markup=False)
     if any(job.state == pb.JOB_STATE_FAILED for job in bad):
         stderr_console().print(f"lorafleet batch retry {batch_id_of(batch)} queues the failed ones again", markup=False)
 

@@ -25,20 +25,26 @@ Overrides = Annotated[
     list[str],
     typer.Option("--set", metavar="PATH=VALUE", help="Set a field of the defaults; with --each, {name} is the folder's name."),
 ]
+JobIds = Annotated[
+    str, typer.Option("--job-ids", metavar="TEXT", help="With --each: what ids are made from, as in {name}-v2.", show_default="{name}")
+]
 Batch = Annotated[str, typer.Argument(metavar="BATCH", help="Batch id, or tenants/TENANT/batches/BATCH.", show_default=False)]
 
 Result = TypeVar("Result")
 
 
-def read(file: Path | None, each: str, defaults: Path | None, overrides: list[str]) -> BatchFile:
+def read(file: Path | None, each: str, defaults: Path | None, overrides: list[str], job_ids: str) -> BatchFile:
     """The batch that the options name, checked as far as can be here. Raises InvalidSpec."""
     from lorafleet import batch_file, batch_folders, spec_file
 
     if (file is None) == (not each):
         raise typer.BadParameter("name a FILE, or folders with --each, and not both")
+    if job_ids and file is not None:
+        raise typer.BadParameter("a FILE holds the ids of its jobs; --job-ids is for --each")
     if file is not None:
         return batch_file.load(file, defaults=defaults, overrides=overrides)
-    return batch_folders.each(each, defaults=spec_file.read(defaults) if defaults else {}, overrides=overrides)
+    below = spec_file.read(defaults) if defaults else {}
+    return batch_folders.each(each, defaults=below, overrides=overrides, ids=job_ids or batch_folders.NAME)
 
 
 def in_words_of(source: BatchFile, call: Callable[[], Result]) -> Result:

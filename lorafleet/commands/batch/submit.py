@@ -6,7 +6,7 @@ import typer
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
 from lorafleet.commands import Format, Output, Server, Tenant, connect, stderr_console
-from lorafleet.commands.batch.source import Defaults, Each, File, Overrides, in_words_of, read
+from lorafleet.commands.batch.source import Defaults, Each, File, JobIds, Overrides, in_words_of, read
 
 
 def submit(
@@ -14,6 +14,7 @@ def submit(
     each: Each = "",
     defaults: Defaults = None,
     overrides: Overrides = [],  # noqa: B006 - typer reads it, nobody writes
+    job_ids: JobIds = "",
     batch_id: Annotated[str, typer.Option("--batch-id", help="The batch's id, over that of FILE; without one the server chooses.")] = "",
     request_id: Annotated[str, typer.Option("--request-id", help="A UUID that makes it safe to run this command again.")] = "",
     validate_only: Annotated[
@@ -27,15 +28,16 @@ def submit(
     """Submit many styles as one batch: all are accepted, or none. Once this returns they are safe."""
     from lorafleet.commands.batch.printing import batch_id_of, print_batch
     from lorafleet.commands.batch.watch import follow_to_the_end
+    from lorafleet.output import number
 
-    source = read(file, each, defaults, overrides)
+    source = read(file, each, defaults, overrides, job_ids)
     with connect(server, tenant) as client:
         options = {"batch_id": batch_id or source.batch_id, "request_id": request_id}
         batch = in_words_of(source, lambda: client.create_batch(source.defaults, source.items, **options, validate_only=validate_only))
         if validate_only:
             stderr_console().print(f"a batch of {len(source.items)} would be accepted", markup=False)
             return
-        stderr_console().print(f"accepted as {batch.name}: {batch.num_jobs} styles", markup=False)
+        stderr_console().print(f"accepted as {batch.name}: {number(batch.num_jobs, 'style')}", markup=False)
         if wait:
             follow_to_the_end(client, batch, output)
             return
