@@ -83,7 +83,8 @@ def run(store_kind: str, servers: Servers) -> int:
     file = BUILD / "styles.yaml"
     file.write_text(yaml.safe_dump(batch(store), sort_keys=False))
     all_succeeded = lorafleet(3, "batch", "submit", str(file), "--wait", server=address) == 0
-    lorafleet(4, "batch", "report", BATCH, str(BUILD), server=address)
+    if lorafleet(4, "batch", "report", BATCH, str(BUILD), server=address) != 0:
+        return 1
     fetched = lorafleet(5, "batch", "download", BATCH, str(BUILD / "adapters"), server=address) == 0
 
     console.print(ending(json.loads((BUILD / "report.json").read_text()), time.monotonic() - started_s))
@@ -136,7 +137,8 @@ def _typed(argument: str) -> str:
 
 
 def _short(path: Path) -> Path:
-    return path.relative_to(demo.EXAMPLES.parent)
+    root = demo.EXAMPLES.parent
+    return path.relative_to(root) if path.is_relative_to(root) else path
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
