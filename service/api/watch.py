@@ -93,13 +93,13 @@ class Watch:
                 rows = await self._page(tx, behind)
                 runs = await attempts.of_jobs(tx, [row.uid for row in rows])
                 self.seen_until = (await events.service(tx)).last_seq
+            if not rows:
+                return
             self.seen |= {row.uid: row.version for row in rows}
             yield [
                 pb.WatchTrainingJobsResponse(training_job=job_message(row, runs[row.uid]), resume_token=from_start, snapshot=True)
                 for row in rows
             ]
-            if len(rows) < BATCH:
-                return
             behind = rows[-1]
 
     async def _page(self, tx: Transaction, behind: JobRow | None) -> Sequence[JobRow]:
