@@ -1,6 +1,7 @@
 """The pack bench asks for what it says it asks for, and its figures are what their names say."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,12 @@ import pytest
 from bench import fleet, pack, pack_equal, pack_view, results_file
 from examples.restyle import read_metadata
 from lorafleet import spec
+from lorafleet.client import Client
 from lorafleet.layout import JobLayout
 from lorafleet.spec import AdapterSpec
 from lorafleet.v1 import training_service_pb2 as pb
+from tests.lorafleet.fake_server import FakeServer
+from tests.lorafleet.jobs import a_batch, a_job, batch_event
 
 FOUND = {"styles_per_hour_over_peer": 4.0, "curve_pictures_per_second_k1": 10.0, "curve_pictures_per_second_k16": 40.0}
 
@@ -60,6 +64,54 @@ def test_first_step_of_a_pack_is_that_of_its_last_style():
         job.create_time.FromSeconds(100)
         job.first_step_time.FromSeconds(seconds)
     assert fleet.Trained(jobs=jobs, wall_seconds=0, pictures_per_second=0).first_step_seconds == 45
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    server = FakeServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def ours(server: FakeServer, tmp_path: Path) -> Iterator[fleet.Fleet]:
+    with Client(server.address) as client:
+        yield fleet.Fleet(client, tmp_path)
+
+
+def _step(index: int, rate: float, state: str = "RUNNING") -> pb.TrainingJob:
+    job = a_job(f"style-{index}", state, batch_index=index, attempts=[pb.Attempt(run="run-a")])
+    job.progress.pictures_per_second = rate
+    return job
+
+
+def test_speed_of_a_pack_is_the_sum_of_its_members_newest(server: FakeServer, ours: fleet.Fleet):
+    seen = [_step(1, 2.0), _step(0, 1.0), _step(0, 3.0), _step(1, 0.0, "SUCCEEDED"), _step(0, 4.0, "SUCCEEDED")]
+    server.answers("create_batch", a_batch())
+    server.answers("get_batch", a_batch())
+    server.answers("watch_batch", [batch_event(str(number), job) for number, job in enumerate(seen)])
+    trained = ours.train(ours.data_sets(2), num_steps=60)
+    assert trained.pictures_per_second == 6.0
+    assert [job.batch_index for job in trained.jobs] == [0, 1]
+    (header, items), *_ = server.requests
+    assert header.header.defaults.training.max_steps == 60
+    assert [item.spec.dataset.uri for item in items.items.items] == [folder.as_uri() for folder in ours.data_sets(2)]
+
+
+def test_every_measurement_encodes_its_pictures_anew(server: FakeServer, ours: fleet.Fleet, tmp_path: Path):
+    (tmp_path / "cache" / "latents").mkdir(parents=True)
+    server.answers("create_batch", a_batch(num_jobs=1))
+    server.answers("get_batch", a_batch(num_jobs=1))
+    server.answers("watch_batch", [batch_event("0", _step(0, 1.0, "SUCCEEDED"))])
+    ours.train(ours.data_sets(1), num_steps=60)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_peak_memory_is_waited_for_until_the_log_has_it(server: FakeServer, ours: fleet.Fleet, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fleet, "POLL_S", 0.0)
+    pieces = [pb.StreamTrainingJobLogsResponse(attempt=1, text=text) for text in ("step 60\n", "(pid=1) peak memory 812 MiB\n")]
+    server.answers("logs", pieces[:1], pieces)
+    assert ours.peak_memory_mib("a") == 812
 
 
 def test_peak_memory_is_that_of_the_newest_run():
