@@ -8,13 +8,13 @@ from lorafleet.v1 import report_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2 as api
 from service.control import lifecycle
 from service.control.lifecycle import Artifact, Ending, JobState, Outcome
-from service.control.runs import RunState, StopPolicy
-from service.db import jobs, runs
+from service.control.runs import COMING, RunState
+from service.db import hosts, jobs, runs
 from service.db.database import Database
 from service.db.models import ReportSourceRow, RunRow
 from service.db.runs import Member
 from service.db.transaction import Transaction
-from service.tokens import RunTokens
+from service.warm import ENDED, Warmth, begin
 
 NEXT_REPORT_S = 2.0
 NEXT_REPORT_STOPPING_S = 1.0
@@ -26,10 +26,11 @@ log = logging.getLogger(__name__)
 class Reports:
     """Takes in the reports of runs."""
 
-    def __init__(self, db: Database, tokens: RunTokens, policy: StopPolicy) -> None:
+    def __init__(self, db: Database, warmth: Warmth) -> None:
         self._db = db
-        self._tokens = tokens
-        self._policy = policy
+        self._warmth = warmth
+        self._tokens = warmth.tokens
+        self._policy = warmth.stop
 
     async def apply(self, token: str, request: pb.ReportRequest) -> pb.ReportResponse:
         """Raises Unauthenticated, and FailedPrecondition (STALE_ATTEMPT) for a run that another has replaced."""
@@ -37,19 +38,26 @@ class Reports:
             raise Unauthenticated("the run token is missing or not good for this run", reason="BAD_RUN_TOKEN")
         async with self._db.transaction() as tx:
             run = await _live_run(tx, request.run)
+            if run.state == RunState.GONE.value:  # its process has begun another run: what it still says of this one is past
+                return pb.ReportResponse(acked_sequence=_last_sequence(request), next_report_s=NEXT_REPORT_S)
             pack = await runs.members(tx, run.id)
-            self._heard(tx, run, pack)
+            await self._heard(tx, run, pack)
             source = await _source(tx, run.id, request.source)
             for event in request.events:
                 if event.sequence > source.last_sequence:
                     _apply(tx, event, pack)
                     source.last_sequence = event.sequence
+            if request.idle:
+                await self._warmth.rest(tx, run, pack)
+            if run.state == RunState.IDLE.value:
+                return await self._warmth.answer(tx, run, source.last_sequence)
             self._let_go(tx, run, pack)
             return _answer(source.last_sequence, pack)
 
-    def _heard(self, tx: Transaction, run: RunRow, pack: list[Member]) -> None:
-        if run.state == RunState.PENDING.value:  # its launch had its effect, although that is not written down yet
+    async def _heard(self, tx: Transaction, run: RunRow, pack: list[Member]) -> None:
+        if run.state in COMING:  # its launch had its effect, although that is not written down yet
             runs.mark_launched(tx, run)
+            await begin(tx, run)
             for member in pack:
                 jobs.save(tx, member.job, lifecycle.launched(jobs.value(member.job)))
         run.report_time = tx.now
@@ -57,14 +65,18 @@ class Reports:
     def _let_go(self, tx: Transaction, run: RunRow, pack: list[Member]) -> None:
         if all(member.place.outcome is not None or jobs.value(member.job).finished for member in pack):
             at = tx.now + timedelta(seconds=self._policy.linger_s)
-            runs.stop_from(run, at, "ENDED", "every job of the run has ended, and the run did not go")
+            runs.stop_from(run, at, ENDED, "every job of the run has ended, and the run did not go")
 
 
 async def _live_run(tx: Transaction, run_id: str) -> RunRow:
     run = await runs.get(tx, run_id)
-    if run is None or run.state == RunState.GONE.value:
+    if run is None or (run.state == RunState.GONE.value and not await hosts.is_alive(tx, run.host_id)):
         raise FailedPrecondition("this run is over or was replaced; stop", reason="STALE_ATTEMPT")
     return run
+
+
+def _last_sequence(request: pb.ReportRequest) -> int:
+    return max((event.sequence for event in request.events), default=0)
 
 
 async def _source(tx: Transaction, run_id: str, name: str) -> ReportSourceRow:

@@ -42,6 +42,7 @@ from service.reports import Reports
 from service.settings import Settings
 from service.storage import Store
 from service.tokens import RunTokens
+from service.warm import Warmth
 
 FINISH_CALLS_S = 5.0
 FINISH_STEPS_S = 10.0
@@ -194,7 +195,8 @@ async def add_services(server: grpc.aio.Server, tools: Tools, stopping: asyncio.
     batches = Batches(tools.db, tools.store, tools.places.artifacts_uri, tools.stop)
     batching = BatchServicer(tools.db, batches, tools.candidates.planner, stopping)
     batch_service_pb2_grpc.add_BatchServiceServicer_to_server(batching, server)
-    reporting = ReportServicer(Reports(tools.db, tools.tokens, tools.stop))
+    warmth = Warmth(tokens=tools.tokens, artifacts_uri=tools.places.artifacts_uri, stop=tools.stop, retry=tools.retry)
+    reporting = ReportServicer(Reports(tools.db, warmth))
     report_service_pb2_grpc.add_ReportServiceServicer_to_server(reporting, server)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     healths = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue] (its stubs know no aio)

@@ -6,7 +6,9 @@ from datetime import datetime, timedelta
 from service.control.lifecycle import Artifact, Ending, Job, JobState, Outcome, finish, move
 
 # Ends that no job is to blame for: they cost none of its attempts.
-INTERRUPTIONS = frozenset({"RAY_STOPPED"})
+HOST_GONE = "HOST_GONE"  # the warm workers that were to take the run ended before they began it
+JOIN_MISSED = "JOIN_MISSED"  # the run that the job was to join ended before it took it in
+INTERRUPTIONS = frozenset({"RAY_STOPPED", HOST_GONE, JOIN_MISSED})
 
 
 @dataclass(frozen=True, kw_only=True)

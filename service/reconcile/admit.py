@@ -18,6 +18,7 @@ from service.db import hosts, jobs, queue, runs
 from service.db.models import JobRow, RunRow
 from service.db.transaction import Transaction
 from service.reconcile.tools import Tools
+from service.warm import release
 
 TOLD_AT_ONCE = 500  # jobs that are told why they wait, in one transaction: reports must get their turn between two
 HEARD_WITHIN_S = 10.0  # warm workers that were silent for longer get no run
@@ -112,13 +113,6 @@ async def _start(tx: Transaction, start: Start, rows: dict[str, JobRow], idle: d
     where = f" on the warm workers of {start.host.host_id}" if start.host else ""
     log.info("%s%s takes %d of the queue: %s", run.id, where, len(pack), start.pack.arithmetic)
     return True
-
-
-def release(tx: Transaction, run: RunRow, linger_s: float, message: str) -> None:
-    """The warm workers of an idle run are told to end; they are stopped the hard way if they do not."""
-    log.info("the warm workers of %s are released: %s", run.host_id, message)
-    runs.stop_from(run, tx.now + timedelta(seconds=linger_s), hosts.RELEASED, message)
-    tx.changed = True
 
 
 async def _tell(tools: Tools) -> bool:

@@ -12,9 +12,10 @@ from service.backends.base import RunRequest
 from service.control import lifecycle
 from service.control.attempts import Gone
 from service.control.runs import RunState
-from service.db import jobs, locks, runs
+from service.db import hosts, jobs, locks, runs
 from service.db.models import RunRow
 from service.db.runs import Member
+from service.db.transaction import Transaction
 from service.reconcile.settle import settle
 from service.reconcile.tools import LOCK_S, Places, Tools
 
@@ -41,21 +42,38 @@ async def launch_once(tools: Tools) -> bool:
         held = await locks.still_held(tx, run)
         if held is None:  # another took over: it will find what we did
             return True
-        runs.mark_launched(tx, held)  # unless the run's first report came before this
-        held.handle = handle
-        for member in await runs.members(tx, held.id):
-            jobs.save(tx, member.job, lifecycle.launched(jobs.value(member.job)))
+        if handle is None:
+            await _offer(tx, held)
+        else:
+            await _launched(tx, held, handle)
         locks.release(held)
-    log.info("launched %s for %s", run.id, ", ".join(member.job.name for member in pack))
+    log.info("%s %s for %s", "offered" if handle is None else "launched", run.id, ", ".join(member.job.name for member in pack))
     return True
 
 
-async def _launch(tools: Tools, run: RunRow, pack: list[Member]) -> str:
+async def _launched(tx: Transaction, run: RunRow, handle: str) -> None:
+    runs.mark_launched(tx, run)  # unless the run's first report came before this
+    run.handle = handle
+    for member in await runs.members(tx, run.id):
+        jobs.save(tx, member.job, lifecycle.launched(jobs.value(member.job)))
+
+
+async def _offer(tx: Transaction, run: RunRow) -> None:
+    """Its warm workers hear of it in the answer to their next report, again and again until it reports itself."""
+    run.state = RunState.OFFERED.value
+    run.handle = next((idle.handle for idle in await hosts.before(tx, run)), None)
+    tx.changed = True
+
+
+async def _launch(tools: Tools, run: RunRow, pack: list[Member]) -> str | None:
+    """The backend's handle; None for a run on warm workers, which are told of it with their next report."""
     manifest = manifest_of(run, pack, tools.places, tools.stop.warm_idle_s)
     for style in manifest.pack:
         await tools.store.put(JobLayout(style.output_uri).spec, json.dumps(style.spec.model_dump(mode="json"), indent=2).encode())
     uri = run_manifest(tools.places.artifacts_uri, run.id)
     await tools.store.put(uri, manifest.model_dump_json(indent=2).encode())
+    if run.host_id != run.id:
+        return None
     return await tools.backend.launch(RunRequest(run_id=run.id, manifest_uri=uri, token=tools.tokens.of(run.id)))
 
 

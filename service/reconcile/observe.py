@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from datetime import timedelta
 
 from sqlalchemy import or_
@@ -9,10 +10,10 @@ from sqlalchemy import or_
 from lorafleet.errors import Unavailable
 from lorafleet.layout import MANIFEST, JobLayout, join
 from service.backends.base import Alive, Observation, RunRef
-from service.control.attempts import Gone
-from service.control.lifecycle import Artifact
-from service.control.runs import RunState
-from service.db import locks, runs
+from service.control.attempts import HOST_GONE, Gone
+from service.control.lifecycle import Artifact, JobState
+from service.control.runs import COMING, RunState
+from service.db import hosts, locks, runs
 from service.db.models import RunRow
 from service.db.runs import Member
 from service.db.transaction import Transaction
@@ -20,6 +21,7 @@ from service.reconcile.settle import settle
 from service.reconcile.tools import LOCK_S, Tools
 
 OBSERVE_EVERY_S = 1.0
+_THERE = (RunState.LAUNCHED.value, RunState.IDLE.value)
 
 log = logging.getLogger(__name__)
 
@@ -27,27 +29,48 @@ log = logging.getLogger(__name__)
 async def observe_once(tools: Tools) -> bool:
     """Observe the live run that waits longest for it. False when none is due."""
     async with tools.db.transaction() as tx:
-        # A pending run is only looked at when it is to be stopped: its launch may have had an effect.
-        live = or_(RunRow.state == RunState.LAUNCHED.value, (RunRow.state == RunState.PENDING.value) & RunRow.stop_at.is_not(None))
+        # One that is still coming is only looked at when it is to be stopped: its launch may have had an effect.
+        live = or_(RunRow.state.in_(_THERE), RunRow.state.in_(COMING) & RunRow.stop_at.is_not(None))
         run = await locks.take(tx, RunRow, live, RunRow.due_at <= tx.now, first=RunRow.due_at, lock_for_s=LOCK_S)
         if run is None:
             return False
         pack = await runs.members(tx, run.id)
+        coming = await hosts.coming(tx, run)
+        waiting = [] if coming is None else await runs.members(tx, coming.id)
 
     seen = await _observe(tools, run)
-    artifacts = await _committed(tools, pack) if isinstance(seen, Gone) else {}
+    artifacts = await _committed(tools, [*pack, *waiting]) if isinstance(seen, Gone) else {}
 
     async with tools.db.transaction() as tx:
         held = await locks.still_held(tx, run)
         if held is None:
             return True
         match seen:
-            case Gone():
-                log.info("%s is gone (%s)", run.id, seen.reason)
-                await settle(tx, held, seen, artifacts, tools.retry)
+            case Gone() if held.state != RunState.GONE.value:  # unless its workers have begun another run meanwhile
+                _log_end(held, pack, seen)
+                await _gone(tx, tools, held, seen, artifacts)
             case _:
-                _go_on(tx, held, seen)
+                _go_on(tx, held, None if isinstance(seen, Gone) else seen)
     return True
+
+
+async def _gone(tx: Transaction, tools: Tools, run: RunRow, gone: Gone, artifacts: Mapping[str, Artifact]) -> None:
+    """The run is gone with its process. A run that was to go on there, and was not heard of, is not to blame."""
+    coming = await hosts.coming(tx, run)
+    await settle(tx, run, gone, artifacts, tools.retry)
+    if coming is not None:
+        told = f"the warm workers of {run.host_id} ended before they began it ({gone.reason})"
+        await settle(tx, coming, Gone(reason=HOST_GONE, message=told), artifacts, tools.retry)
+
+
+def _log_end(run: RunRow, pack: list[Member], gone: Gone) -> None:
+    if run.state == RunState.IDLE.value:
+        log.info("the warm workers of %s have ended", run.host_id)
+    elif all(member.place.outcome is not None for member in pack):
+        num_good = sum(member.state is JobState.SUCCEEDED for member in pack)
+        log.info("%s has ended; %d of its %d jobs succeeded", run.id, num_good, len(pack))
+    else:
+        log.info("%s is gone (%s)", run.id, gone.reason)
 
 
 def _go_on(tx: Transaction, run: RunRow, seen: Alive | None) -> None:
@@ -60,7 +83,7 @@ def _go_on(tx: Transaction, run: RunRow, seen: Alive | None) -> None:
 async def _observe(tools: Tools, run: RunRow) -> Observation | None:
     """None when the backend cannot tell."""
     try:
-        return await tools.backend.observe(RunRef(run_id=run.id, handle=run.handle))
+        return await tools.backend.observe(RunRef(run_id=run.host_id, handle=run.handle))
     except Unavailable as error:
         log.debug("%s cannot be observed: %s", run.id, error)
         return _given_up(tools, run, error)

@@ -1,29 +1,43 @@
-"""Writes down that a run is gone, and what that makes of its jobs."""
+"""Writes down that a run is over, and what that makes of its jobs."""
 
 from collections.abc import Mapping
 
-from service.control.attempts import Gone, RetryPolicy, run_gone
-from service.control.lifecycle import Artifact
-from service.control.runs import RunState
+from service.control.attempts import JOIN_MISSED, Gone, RetryPolicy, run_gone
+from service.control.lifecycle import IN_A_RUN, Artifact
+from service.control.runs import WITH_JOBS, RunState
 from service.db import jobs, locks, runs
 from service.db.models import RunRow
 from service.db.runs import Member
 from service.db.transaction import Transaction
 
+MISSED = Gone(reason=JOIN_MISSED, message="the run ended before it could take the job in")
+
 
 async def settle(tx: Transaction, run: RunRow, gone: Gone, artifacts: Mapping[str, Artifact], policy: RetryPolicy) -> None:
-    """`artifacts` are those found committed in the store, by job uid, of jobs whose end was not reported."""
-    run.state = RunState.GONE.value
-    run.gone_time = tx.now
+    """The run is gone. `artifacts` are those found committed in the store, by job uid, of jobs whose end was not reported."""
     if run.stop_reason:  # we had it stopped: that is why it is gone
         gone = Gone(reason=run.stop_reason, message=run.stop_message)
-    for member in await runs.members(tx, run.id):
-        artifact = artifacts.get(member.job.uid)
-        if member.place.outcome is None:
-            _explain(member, gone, artifact)
-        jobs.save(tx, member.job, run_gone(jobs.value(member.job), member.ending, gone, artifact, tx.now, policy))
-        tx.touch(member.job)
+    if run.state in WITH_JOBS:
+        await settle_jobs(tx, run, gone, artifacts, policy)
+        run.gone_time = tx.now
+    run.state = RunState.GONE.value
     locks.release(run)
+    tx.changed = True
+
+
+async def settle_jobs(tx: Transaction, run: RunRow, gone: Gone, artifacts: Mapping[str, Artifact], policy: RetryPolicy) -> None:
+    """What the end of the run makes of those of its jobs that are in no other run by now."""
+    for member in await runs.members(tx, run.id):
+        job = jobs.value(member.job)
+        if job.attempt != member.place.attempt:
+            continue
+        artifact = artifacts.get(member.job.uid)
+        why = MISSED if member.place.joining else gone
+        if member.place.outcome is None:
+            _explain(member, why, artifact)
+        if job.state in IN_A_RUN:
+            jobs.save(tx, member.job, run_gone(job, member.ending, why, artifact, tx.now, policy))
+        tx.touch(member.job)
 
 
 def _explain(member: Member, gone: Gone, artifact: Artifact | None) -> None:

@@ -8,11 +8,14 @@ from sqlalchemy import func, select
 
 from lorafleet.errors import Unavailable
 from service.backends.base import RunRef
+from service.control.lifecycle import JobState
 from service.control.runs import RunState, lost
 from service.db import locks, runs
 from service.db.models import RunRow
 from service.db.transaction import Transaction
 from service.reconcile.tools import LOCK_S, Tools
+
+_SPEAKING = (RunState.LAUNCHED.value, RunState.OFFERED.value, RunState.IDLE.value)
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +30,7 @@ async def stop_once(tools: Tools) -> bool:
 
     log.info("stopping %s: %s %s", run.id, run.stop_reason, run.stop_message)
     try:
-        await tools.backend.stop(RunRef(run_id=run.id, handle=run.handle))
+        await tools.backend.stop(RunRef(run_id=run.host_id, handle=run.handle))
         again_s = tools.stop.stop_again_s
     except Unavailable as error:
         log.warning("%s cannot be stopped now: %s", run.id, error)
@@ -48,16 +51,22 @@ async def notice_silence_once(tools: Tools) -> bool:
     async with tools.db.transaction() as tx:
         for run in await _quiet(tx, tools):
             heard_at = max(run.report_time or run.launch_time or run.create_time, tools.up_since)
-            states = [member.state for member in await runs.members(tx, run.id)]
+            states = await _states(tx, run)
             if (stop := lost(heard_at, tx.now, states, tools.stop)) is not None:
                 runs.stop_from(run, tx.now, stop.reason, stop.message)
                 tx.changed = True
     return False
 
 
+async def _states(tx: Transaction, run: RunRow) -> list[JobState]:
+    if run.state == RunState.IDLE.value:
+        return [JobState.RUNNING]  # its jobs have ended; the process that trained them is up, and has to report as it did
+    return [member.state for member in await runs.members(tx, run.id)]
+
+
 async def _quiet(tx: Transaction, tools: Tools) -> Sequence[RunRow]:
     shortest = min(tools.stop.heartbeat_timeout_s, tools.stop.start_timeout_s)
-    heard_at = func.coalesce(RunRow.report_time, RunRow.launch_time)
-    launched = (RunRow.state == RunState.LAUNCHED.value, RunRow.stop_at.is_(None))
-    query = select(RunRow).where(*launched, heard_at <= tx.now - timedelta(seconds=shortest)).with_for_update()
+    heard_at = func.coalesce(RunRow.report_time, RunRow.launch_time, RunRow.create_time)
+    speaking = (RunRow.state.in_(_SPEAKING), RunRow.stop_at.is_(None))
+    query = select(RunRow).where(*speaking, heard_at <= tx.now - timedelta(seconds=shortest)).with_for_update()
     return (await tx.session.scalars(query)).all()

@@ -25,6 +25,7 @@ from service.reconcile.tools import Places, Tools
 from service.reports import Reports
 from service.storage import Store
 from service.tokens import RunTokens
+from service.warm import Warmth
 
 
 @dataclass
@@ -53,7 +54,8 @@ class World:
         candidates = Candidates(Planner(ShapeCache(store, clock), Policy()))
         tools = Tools(db=db, backend=backend, store=store, tokens=tokens, places=places, candidates=candidates, up_since=clock.now())
         jobs = Jobs(db, tools.store, artifacts, tools.stop)
-        return cls(tools=tools, backend=backend, clock=clock, folder=folder, jobs=jobs, reports=Reports(db, tokens, tools.stop))
+        warmth = Warmth(tokens=tokens, artifacts_uri=artifacts, stop=tools.stop, retry=tools.retry)
+        return cls(tools=tools, backend=backend, clock=clock, folder=folder, jobs=jobs, reports=Reports(db, warmth))
 
     def spec(self, **changes: Any) -> spec.Spec:
         fields = {"base_model": {"uri": f"file://{self.folder}/base"}, "dataset": {"uri": f"file://{self.folder}/pictures"}}
@@ -94,15 +96,15 @@ class World:
         await self.report(run, progress(1))
         return name, run
 
-    async def report(self, run: str, *happened: rpb.RunEvent, source: str = "driver") -> rpb.ReportResponse:
+    async def report(self, run: str, *happened: rpb.RunEvent, source: str = "driver", idle: bool = False) -> rpb.ReportResponse:
         """What a driver's next report does."""
         numbered = []
         for event in happened:
             self.sequences[run] = self.sequences.get(run, 0) + 1
             event.sequence = self.sequences[run]
             numbered.append(event)
-        request = rpb.ReportRequest(run=run, source=source, events=numbered)
-        return await self.reports.apply(self.backend.tokens[run], request)
+        request = rpb.ReportRequest(run=run, source=source, events=numbered, idle=idle)
+        return await self.reports.apply(self.tools.tokens.of(run), request)
 
     async def commit_artifact(self, name: JobName) -> None:
         """What a trainer leaves in the store at its end."""
