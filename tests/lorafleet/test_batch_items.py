@@ -63,11 +63,15 @@ def test_two_items_with_one_output_or_one_id_are_told_each_with_the_other() -> N
     }
 
 
-@pytest.mark.parametrize("empty", [None, []])
-def test_item_that_would_take_back_a_default_is_told_since_the_wire_cannot_say_it(empty: object) -> None:
-    defaults = {**DEFAULTS, "validation": {"prompts": ["a fox"]}}
-    found = mistakes(defaults, [an_item(), an_item("cat", validation={"prompts": empty})])
-    assert "items[1].validation.prompts" in found
+@pytest.mark.parametrize(
+    ("section", "field", "value", "empty"), [("validation", "prompts", ["a fox"], []), ("adapter", "alpha", 8.0, None)]
+)
+def test_item_that_would_take_back_a_default_is_told_since_the_wire_cannot_say_it(
+    section: str, field: str, value: object, empty: object
+) -> None:
+    found = mistakes({**DEFAULTS, section: {field: value}}, [an_item(), an_item("cat", **{section: {field: empty}})])
+    assert list(found) == [f"items[1].{section}.{field}"]
+    batch_items.check(DEFAULTS, [an_item("cat", **{section: {field: empty}})])
 
 
 def test_no_more_than_a_hundred_mistakes_are_listed_and_the_rest_counted() -> None:
