@@ -15,6 +15,7 @@ from service.db.database import Database
 from service.db.models import JobRow, RunLogRow
 from service.names import JobName
 from service.resources import JobRun
+from service.run_log import of_job
 from service.storage import Store
 
 POLL_S = 1.0
@@ -25,6 +26,7 @@ PIECE_BYTES = 256 * 1024  # well below gRPC's 4 MiB
 class Source:
     """One attempt's log. `whole`: the store has all that there will ever be."""
 
+    job: str
     run: JobRun
     uri: str
     whole: bool
@@ -69,7 +71,7 @@ class LogStream:
             copies = {run.run.id: await tx.session.get(RunLogRow, run.run.id) for run in runs}
         layout = JobLayout(job.output_uri)
         return job, [
-            Source(run=run, uri=layout.log(run.member.attempt), whole=_whole(run, copies[run.run.id]))
+            Source(job=job.name, run=run, uri=layout.log(run.member.attempt), whole=_whole(run, copies[run.run.id]))
             for run in runs
             if attempt in {0, run.member.attempt}
         ]
@@ -86,8 +88,9 @@ class LogStream:
     async def _text(self, source: Source) -> bytes:
         if not source.whole:
             try:
-                if text := await self.backend.logs(RunRef(run_id=source.run.run.id, handle=source.run.run.handle)):
-                    return text
+                run = source.run.run
+                if text := await self.backend.logs(RunRef(run_id=run.host_id, handle=run.handle)):
+                    return await asyncio.to_thread(of_job, text, job=source.job, run=run.id, host=run.host_id)
             except Unavailable:
                 pass  # the store has what was copied so far
         return await self.store.get(source.uri) or b""
