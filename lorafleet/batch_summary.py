@@ -35,6 +35,7 @@ class Summary:
     elapsed_s: float  # since the first was accepted, until the last has ended
     remaining_s: float | None
     styles_per_hour: float | None
+    waits_for: str  # what most of those that have not begun are waiting for, in the server's words
     is_estimate: bool  # no style is done yet: styles_per_hour is what the steps' rate would give
 
     @property
@@ -60,6 +61,7 @@ def summarize(jobs: Sequence[pb.TrainingJob], now: datetime) -> Summary:
         elapsed_s=elapsed_s,
         remaining_s=_remaining_s(steps_total - steps_done, rate),
         styles_per_hour=measured or expected or None,
+        waits_for=_waits_for(jobs),
         is_estimate=not measured,
     )
 
@@ -105,6 +107,11 @@ def _worth_a_look(job: pb.TrainingJob) -> bool:
     if job.state in (pb.JOB_STATE_FAILED, pb.JOB_STATE_RUNNING):
         return True
     return job.state == pb.JOB_STATE_SUCCEEDED and held_out_ratio(job) is not None
+
+
+def _waits_for(jobs: Sequence[pb.TrainingJob]) -> str:
+    messages = Counter(job.message for job in jobs if job.message and job.state in (pb.JOB_STATE_QUEUED, pb.JOB_STATE_ADMITTED))
+    return messages.most_common(1)[0][0] if messages else ""
 
 
 def _remaining_s(steps_left: int, rate: float) -> float | None:

@@ -173,7 +173,7 @@ def _rates(summary: Summary) -> list[str]:
 
 def _left(summary: Summary) -> str:
     if summary.remaining_s is None:
-        return "time left unknown"
+        return f"time left unknown ({summary.waits_for})" if summary.waits_for else "time left unknown"
     return f"{output.clock(summary.remaining_s)} left" if summary.remaining_s else ""
 
 

@@ -55,11 +55,13 @@ def test_long_ids_and_many_runs_do_not_break_the_screen() -> None:
     assert any(line.startswith("29 more") for line in lines)
 
 
-def test_a_screen_that_is_all_queued_knows_no_time_left() -> None:
+def test_screen_of_what_is_all_queued_knows_no_time_left_but_what_it_waits_for() -> None:
     jobs = [a_job(f"s{number}", "QUEUED", create_time=before_now(5)) for number in range(3)]
     lines = rendered(jobs, 80, 24)
     assert lines[1] == "3 queued"
     assert lines[3] == "time left unknown"
+    jobs[0].message = "waits for a free run"
+    assert rendered(jobs, 80, 24)[3] == "time left unknown (waits for a free run)"
 
 
 def test_time_left_is_all_steps_left_at_the_rate_of_those_that_train() -> None:
