@@ -73,6 +73,10 @@ bench-pack: $(READY) ## Measure packs against diffusers' script and lone jobs (P
 bench-planning: $(READY) ## Measure the packing planner with 1,000 to 10,000 jobs
 	$(BIN)/python -m bench.planning
 
+.PHONY: bench-batches
+bench-batches: $(READY) ## Measure how long batches of 100 to 10,000 items take to be accepted
+	$(BIN)/python -m bench.batches
+
 .PHONY: minio
 minio: ## Find MinIO, or build it into .tools/bin (some minutes, once)
 	@scripts/get-minio.sh

@@ -1,0 +1,220 @@
+"""`make bench-batches`: how long a server takes to accept batches of 100 to 10,000 items, and whether that grows in proportion.
+
+A real gRPC server in this process on SQLite, with nothing that trains; the caller sits in a thread with its messages ready.
+Every item has a data set folder of its own. Beside it: how long the server left another call waiting meanwhile, and what
+reading, watching and cancelling the batch take. Writes bench/results/batches.json and batches.png.
+"""
+
+import asyncio
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from bench import results_file
+from lorafleet.v1 import batch_service_pb2 as pb
+from lorafleet.v1 import batch_service_pb2_grpc as rpc
+from lorafleet.v1 import spec_pb2
+from service.api.errors import ErrorInterceptor
+from service.backends.fake import FakeBackend
+from service.base_shapes import ShapeCache
+from service.bell import Bell
+from service.candidates import Candidates
+from service.clock import SystemClock
+from service.db import migrate
+from service.db.database import Database, sqlite_engine
+from service.plans import Planner, Policy
+from service.reconcile.tools import Places, Tools
+from service.server import add_services
+from service.storage import Store
+from service.tokens import RunTokens
+
+SIZES = (100, 300, 1_000, 3_000, 10_000)
+ROUNDS = 3
+ITEMS_PER_MESSAGE = 1_000
+PARENT = "tenants/acme"
+TICK_S = 0.005  # how often the event loop is asked whether it is there
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Seconds that a batch took in each of its calls."""
+
+    accept_s: float
+    stall_s: float  # longest time for which the event loop did nothing else while the batch was accepted
+    get_s: float
+    snapshot_s: float  # a watch's first part, every job of the batch
+    cancel_s: float
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory(prefix="lorafleet-bench-") as name:
+        folder = Path(name)
+        make_folders(folder)
+        asyncio.run(measure(folder, SIZES[0]))  # imports, and the first connection
+        timings = {size: [asyncio.run(measure(folder, size)) for _ in range(ROUNDS)] for size in SIZES}
+    medians = {size: median(of_size) for size, of_size in timings.items()}
+    results_file.write("batches", summary(medians))
+    draw(medians)
+    return 0
+
+
+def make_folders(folder: Path) -> None:
+    """A base and the data sets: folders with one small file each."""
+    (folder / "base").mkdir()
+    (folder / "base" / "model_index.json").write_text("{}")
+    for index in range(max(SIZES)):
+        (folder / "data" / f"style-{index:05d}").mkdir(parents=True)
+        (folder / "data" / f"style-{index:05d}" / "a.png").write_bytes(b"png")
+
+
+async def measure(folder: Path, size: int) -> Timing:
+    """One batch on a server with an empty database."""
+    async with serving(folder) as address:
+        with grpc.insecure_channel(address) as channel:
+            stub: Any = rpc.BatchServiceStub(channel)
+            requests = list(messages(folder, size))
+            beat = asyncio.create_task(longest_stall())
+            accept_s = await seconds(lambda: stub.CreateBatch(iter(requests)))
+            beat.cancel()
+            name = f"{PARENT}/batches/bench"
+            return Timing(
+                accept_s=accept_s,
+                stall_s=await beat,
+                get_s=await seconds(lambda: stub.GetBatch(pb.GetBatchRequest(name=name))),
+                snapshot_s=await seconds(lambda: read_snapshot(stub, name)),
+                cancel_s=await seconds(lambda: stub.CancelBatch(pb.CancelBatchRequest(name=name))),
+            )
+
+
+@asynccontextmanager
+async def serving(folder: Path) -> AsyncIterator[str]:
+    """The address of a server with the services of `lorafleet serve`, and none of its loops."""
+    state = folder / "state"
+    shutil.rmtree(state, ignore_errors=True)
+    state.mkdir()
+    migrate.upgrade(state / "lorafleet.db")
+    db = Database(sqlite_engine(state / "lorafleet.db"), SystemClock(), Bell())
+    server = grpc.aio.server(interceptors=[ErrorInterceptor()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    stopping = asyncio.Event()
+    await add_services(server, tools(db, f"file://{state}/artifacts"), stopping)
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        stopping.set()
+        db.bell.ring()
+        await server.stop(5)
+        await db.close()
+
+
+def tools(db: Database, artifacts_uri: str) -> Tools:
+    """What the services work with."""
+    store = Store()
+    return Tools(
+        db=db,
+        backend=FakeBackend(),
+        store=store,
+        tokens=RunTokens(b"bench"),
+        places=Places(artifacts_uri=artifacts_uri, cache_uri=f"{artifacts_uri}/cache", ray_storage_uri="", report_address=""),
+        candidates=Candidates(Planner(ShapeCache(store, db.clock), Policy())),
+        up_since=db.clock.now(),
+    )
+
+
+def messages(folder: Path, size: int) -> list[pb.CreateBatchRequest]:
+    """A batch as a platform sends it: each customer's own pictures, trigger, steps and label."""
+    defaults = spec_pb2.TrainingSpec()
+    defaults.base_model.uri = f"file://{folder}/base"
+    defaults.adapter.rank = 8
+    defaults.labels["run"] = "tonight"
+    head = pb.BatchHeader(parent=PARENT, batch_id="bench", defaults=defaults)
+    items = [item(folder, index) for index in range(size)]
+    chunks = [items[start : start + ITEMS_PER_MESSAGE] for start in range(0, size, ITEMS_PER_MESSAGE)]
+    return [pb.CreateBatchRequest(header=head), *(pb.CreateBatchRequest(items=pb.BatchItems(items=chunk)) for chunk in chunks)]
+
+
+def item(folder: Path, index: int) -> pb.BatchItem:
+    spec = spec_pb2.TrainingSpec()
+    spec.dataset.uri = f"file://{folder}/data/style-{index:05d}"
+    spec.dataset.trigger_phrase = f"style {index}"
+    spec.training.max_steps = 200 + index % 100
+    spec.training.seed = index
+    spec.labels["customer"] = f"c{index}"
+    return pb.BatchItem(spec=spec)
+
+
+def read_snapshot(stub: Any, name: str) -> None:
+    stream = stub.WatchBatch(pb.WatchBatchRequest(name=name))
+    for event in stream:
+        if not event.snapshot:
+            break
+    stream.cancel()
+
+
+async def seconds(call: Callable[[], Any]) -> float:
+    """How long a blocking call takes, made from a thread."""
+    started_s = time.perf_counter()
+    await asyncio.to_thread(call)
+    return time.perf_counter() - started_s
+
+
+async def longest_stall() -> float:
+    """Until it is cancelled: the longest time by which a tick came late."""
+    longest_s = 0.0
+    while True:
+        before_s = time.perf_counter()
+        try:
+            await asyncio.sleep(TICK_S)
+        except asyncio.CancelledError:
+            return longest_s
+        longest_s = max(longest_s, time.perf_counter() - before_s - TICK_S)
+
+
+def median(timings: Sequence[Timing]) -> Timing:
+    """Field by field."""
+    return Timing(**{name: statistics.median(getattr(timing, name) for timing in timings) for name in Timing.__annotations__})
+
+
+def summary(medians: Mapping[int, Timing]) -> dict[str, float]:
+    """`growth`: how many times longer ten times the items take; 10 is proportional, 100 would be quadratic."""
+    largest = medians[10_000]
+    return {
+        **{f"accept_{size}_seconds": timing.accept_s for size, timing in medians.items()},
+        "growth_1000_to_10000": largest.accept_s / medians[1_000].accept_s,
+        "stall_10000_seconds": largest.stall_s,
+        "get_10000_seconds": largest.get_s,
+        "watch_snapshot_10000_seconds": largest.snapshot_s,
+        "cancel_10000_seconds": largest.cancel_s,
+        "rounds": ROUNDS,
+    }
+
+
+def draw(medians: Mapping[int, Timing]) -> None:
+    """Seconds by items, beside what proportional and quadratic growth from 1,000 items on would be."""
+    from matplotlib.figure import Figure
+
+    sizes = list(medians)
+    base_s = medians[1_000].accept_s
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.loglog(sizes, [medians[size].accept_s for size in sizes], "o-", label="accepted (median)")
+    axes.loglog(sizes, [base_s * size / 1_000 for size in sizes], "--", color="gray", label="proportional")
+    axes.loglog(sizes, [base_s * (size / 1_000) ** 2 for size in sizes], ":", color="gray", label="quadratic")
+    axes.set(xlabel="items", ylabel="seconds", title="CreateBatch: from the first message to the answer (SQLite)")
+    axes.grid(visible=True, which="both", alpha=0.2)
+    axes.legend()
+    figure.savefig(results_file.RESULTS / "batches.png", dpi=120)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
