@@ -5,7 +5,6 @@ An unset proto field is left out, so that the spec's own default fills it in.
 
 from typing import Any
 
-from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from lorafleet import spec
@@ -19,7 +18,7 @@ def from_proto(message: spec_pb2.TrainingSpec) -> spec.Spec:
 
 def to_proto(value: spec.Spec) -> spec_pb2.TrainingSpec:
     """The message of a spec, with every default filled in."""
-    return json_format.ParseDict(value.model_dump(mode="json", exclude_none=True), spec_pb2.TrainingSpec())
+    return spec_pb2.TrainingSpec(**value.model_dump(exclude_none=True))
 
 
 def fields(message: Message) -> dict[str, Any]:

@@ -103,13 +103,8 @@ def places(new: NewBatch, parsed: Parsed, batch_id: str, artifacts_uri: str) -> 
         _repeated("output.uri", {place.item.index: place.output_uri for place in _first_of_each_id(found)}),
     )
     if violations := list(dict.fromkeys([*parsed.mistakes, *twice])):
-        raise refused(violations)
+        raise InvalidSpec(violations)
     return found
-
-
-def refused(violations: Sequence[Violation]) -> InvalidSpec:
-    """The error that names the first of them, and how many there are."""
-    return InvalidSpec(batch_items.told(violations))
 
 
 def _parse_slice(new: NewBatch, start: int) -> list[Item | list[Violation]]:

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 from uuid import uuid4
 
-from lorafleet.errors import AlreadyExists, NotFound, Violation
+from lorafleet.errors import AlreadyExists, InvalidSpec, NotFound, Violation
 from lorafleet.layout import MANIFEST, JobLayout, join
 from lorafleet.spec import Spec
 from lorafleet.v1 import batch_service_pb2 as pb
@@ -54,7 +54,7 @@ class Batches:
             await _check_free(tx, new)
             clashes = await _clashes(tx, new, places)
         _refuse([*clashes, *await check_store(self._store, places, new.tenant, self._artifacts_uri)])
-        batch, rows = _rows(new, batch_id, digest, places)
+        batch, rows = await asyncio.to_thread(_rows, new, batch_id, digest, places)
         if validate_only:
             batch.create_time = self._db.clock.now()
             return batch_message(batch, Counts(by_state={JobState.QUEUED: len(rows)}))
@@ -179,7 +179,7 @@ async def _clashes(tx: Transaction, new: NewBatch, places: Sequence[Place]) -> l
 
 def _refuse(violations: Sequence[Violation]) -> None:
     if violations:
-        raise batch_specs.refused(violations)
+        raise InvalidSpec(violations)
 
 
 def _rows(new: NewBatch, batch_id: str, digest: str, places: Sequence[Place]) -> tuple[BatchRow, list[JobRow]]:

@@ -28,6 +28,7 @@ DOMAIN = "lorafleet"
 RETRY_DELAY_S = 2
 # gRPC's callers take 8 KiB of trailers, and get no answer at all when there are more: the message is in them twice, as text
 # and in the status, with the violations.
+MAX_VIOLATIONS = 100
 MAX_VIOLATIONS_BYTES = 4500
 MAX_MESSAGE_BYTES = 1500
 _PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")  # all else gRPC sends percent-encoded
@@ -66,26 +67,30 @@ def to_status(error: LorafleetError) -> status_pb2.Status:
 
 
 def _fitting(violations: Sequence[Violation]) -> list[Violation]:
-    """As many of the violations as a status has room for; the last one then says how many more there are."""
+    """As many of the violations as help, and as a status has room for; the last one then says how many more there are."""
     shown: list[Violation] = []
     room = MAX_VIOLATIONS_BYTES
     for place, full in enumerate(violations):
         violation = Violation(field=_cut(full.field, MAX_TEXT), message=_cut(full.message, MAX_TEXT))
         room -= len(str(violation).encode()) + 8  # what the wire puts around two texts
-        if room < 0:
-            return [*shown, Violation(field="more", message=f"and {len(violations) - place} more, for which a status has no room")]
+        if room < 0 or place == MAX_VIOLATIONS:
+            return [*shown, Violation(field="more", message=f"and {len(violations) - place:,} more problems; mend these first")]
         shown.append(violation)
     return shown
 
 
 def _told(error: LorafleetError, shown: Sequence[Violation]) -> str:
     """The message travels twice: one that lists what the details list too is left at its first line when it is long."""
-    if len(quote(error.message, safe=_PLAIN)) <= MAX_MESSAGE_BYTES:
+    if _is_short(error.message):
         return error.message
-    message = _cut(error.message.splitlines()[0] if shown else error.message, MAX_TEXT)
-    while len(quote(message, safe=_PLAIN)) > MAX_MESSAGE_BYTES:
+    message = _cut(error.message.partition("\n")[0] if shown else error.message, MAX_TEXT)
+    while not _is_short(message):
         message = _cut(message, len(message) // 2)
     return message
+
+
+def _is_short(message: str) -> bool:
+    return len(message) <= MAX_MESSAGE_BYTES and len(quote(message, safe=_PLAIN)) <= MAX_MESSAGE_BYTES
 
 
 def _cut(text: str, length: int) -> str:

@@ -1,5 +1,6 @@
 """CreateBatch: accepted whole or refused whole, with every mistake of every item; once for each request id."""
 
+import asyncio
 from uuid import uuid4
 
 import pytest
@@ -88,7 +89,22 @@ async def test_thousands_of_mistakes_fit_into_an_answer(api: Api):
     answer = await refusal(create(api, items))
     assert (answer.code, answer.reason) == ("INVALID_ARGUMENT", "INVALID_SPEC")
     assert {"items[0].adapter.rank", "items[0].dataset.uri", "items[1].adapter.rank"} < set(answer.fields)
-    assert "more" in answer.fields["more"]
+    told = len(answer.fields) - 1
+    assert answer.fields["more"] == f"and {2000 - told:,} more problems; mend these first"
+    assert answer.message == "2000 problems in the spec"
+
+
+async def test_one_request_sent_twice_at_once_makes_one_batch(api: Api):
+    request_id = str(uuid4())
+    first, second = await asyncio.gather(*(create(api, [item(), item()], batch_id="", request_id=request_id) for _ in range(2)))
+    assert first == second
+    assert len(await jobs_of(api)) == 2
+
+
+async def test_one_id_asked_for_twice_at_once_makes_one_batch(api: Api):
+    answers = await asyncio.gather(*(create(api, [item()]) for _ in range(3)), return_exceptions=True)
+    assert len([answer for answer in answers if isinstance(answer, pb.Batch)]) == 1
+    assert len(await jobs_of(api)) == 1
 
 
 async def test_ten_thousand_and_one_items_are_refused(api: Api):

@@ -1,12 +1,17 @@
 """Bad input has a code, a reason and a hint; nothing inside leaks out."""
 
+from urllib.parse import quote
+
 import grpc.aio
 import pytest
+from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from lorafleet.errors import InvalidInput, InvalidSpec, LorafleetError, Violation
 from lorafleet.v1 import report_service_pb2 as rpb
 from lorafleet.v1 import training_service_pb2 as pb
+from service.api.errors import to_status
 from tests.service.api.refusals import refusal
 from tests.service.api.served import Api
 from tests.service.world import succeeded
@@ -122,3 +127,30 @@ async def test_health_and_reflection_tell_of_every_service(api: Api):
     assert {"lorafleet.v1.TrainingService", "lorafleet.v1.BatchService", "lorafleet.v1.ReportService"} <= {
         one.name for one in answer.list_services_response.service
     }
+
+
+def listed(error: LorafleetError) -> list[str]:
+    bad = error_details_pb2.BadRequest()
+    assert to_status(error).details[1].Unpack(bad)
+    return [violation.description for violation in bad.field_violations]
+
+
+def test_a_hundred_problems_are_listed_and_the_others_counted():
+    told = listed(InvalidSpec([Violation(field="a", message=f"{place}") for place in range(1500)]))
+    assert told == [*(f"{place}" for place in range(100)), "and 1,400 more problems; mend these first"]
+
+
+@pytest.mark.parametrize("text", ["a", "é", "\N{SNOWMAN}", "\U0001f98a", "%", "\n", "two words\n"])
+@pytest.mark.parametrize("length", [1, 60, 500, 5_000])
+def test_no_error_outgrows_what_a_caller_takes(text: str, length: int):
+    """gRPC's limit for trailers, 8 KiB, holds the message percent-encoded and the status with the message again."""
+    long = text * length
+    for error in (
+        LorafleetError(long),
+        InvalidInput(long),
+        InvalidInput(long, violations=[Violation(field=long, message=long)]),
+        InvalidSpec([Violation(field=long, message=long)] * 200),
+        InvalidSpec([Violation(field="items[1].dataset.uri", message=long)] * 30),
+    ):
+        status = to_status(error)
+        assert len(quote(status.message, safe=" ")) + status.ByteSize() < 8192 - 300, "what gRPC adds itself"
