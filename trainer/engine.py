@@ -1,11 +1,12 @@
 """accelerate + DeepSpeed: the optimizer's engine at the spec's ZeRO stage, precision and offload.
 
-Gives the adapter's state back whole, as named fp32 tensors, whatever the stage and the number of workers:
-a checkpoint taken under one resumes under any other.
+Gives an adapter's state back whole, as named fp32 tensors, whatever the stage and the number of workers: a checkpoint
+taken under one resumes under any other. More than one style train under one engine at ZeRO stage 0 only, where every
+worker holds whole rows; the stages that partition are for packs of one.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,15 +14,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lorafleet.spec import ClusterSpec, Spec
+from trainer.adapters.pack import Bank, PackModel
 from trainer.group import Group
-
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+from trainer.optimizer import MOMENTS, StackedAdamW, Turn
 
 
 def deepspeed_config(spec: Spec, *, world_size: int) -> dict[str, Any]:
     """DeepSpeed's configuration for a spec. Pure.
 
     Its bf16 mode stays off at every precision: the adapter is held and stepped in fp32, and bf16 is autocast over a bf16 base.
+    Batch sizes and accumulation are the loop's, which tells the engine which backward pass is a step's last: they differ
+    between styles. So is clipping at stage 0, where a style is a row.
     """
     training, cluster = spec.training, spec.cluster
     zero: dict[str, Any] = {"stage": cluster.zero_stage}
@@ -33,10 +36,10 @@ def deepspeed_config(spec: Spec, *, world_size: int) -> dict[str, Any]:
         # The default keeps parameters under 100k elements whole; then a tiny adapter would not be partitioned at all.
         zero["stage3_param_persistence_threshold"] = 0
     return {
-        "train_micro_batch_size_per_gpu": training.micro_batch_size,
-        "gradient_accumulation_steps": training.gradient_accumulation_steps,
-        "train_batch_size": training.micro_batch_size * training.gradient_accumulation_steps * world_size,
-        "gradient_clipping": training.max_grad_norm,
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "train_batch_size": world_size,
+        "gradient_clipping": training.max_grad_norm if cluster.zero_stage else 0.0,
         "zero_optimization": zero,
         # torch's AdamW, so that the update is the same function on every device and at every stage.
         "zero_allow_untested_optimizer": True,
@@ -55,20 +58,15 @@ def select_accelerator(cluster: ClusterSpec) -> torch.device:
 
 
 class Engine:
-    """One model under DeepSpeed. Every method is collective: all ranks call it, in the same order."""
+    """One pack model under DeepSpeed. Every method is collective: all ranks call it, in the same order."""
 
-    def __init__(self, model: nn.Module, spec: Spec, group: Group, device: torch.device) -> None:
-        self.parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-        training = spec.training
-        optimizer = torch.optim.AdamW(
-            self.parameters.values(),
-            lr=training.learning_rate,
-            betas=(training.adam_beta1, training.adam_beta2),
-            eps=training.adam_epsilon,
-            weight_decay=training.weight_decay,
-        )
+    def __init__(self, model: PackModel, spec: Spec, group: Group, device: torch.device) -> None:
+        """`spec` is of any style of the pack: what is read from it, all have in common."""
+        model.to(device)
         self.device = device
-        self.deepspeed = _initialize(model.to(device), optimizer, deepspeed_config(spec, world_size=group.world_size))
+        self.banks: list[Bank] = list(model.banks)  # pyright: ignore[reportAttributeAccessIssue]
+        self.optimizer = StackedAdamW(self.banks, clips=spec.cluster.zero_stage == 0)
+        self.deepspeed = _initialize(model, self.optimizer, deepspeed_config(spec, world_size=group.world_size))
 
     @property
     def zero_stage(self) -> int:
@@ -77,40 +75,45 @@ class Engine:
     def __call__(self, *inputs: Any) -> Tensor:
         return self.deepspeed(*inputs)
 
-    def backward(self, loss: Tensor) -> None:
-        """Accumulates gradients; DeepSpeed divides by the accumulation steps and averages over ranks."""
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        """Accumulates gradients, averaged over ranks; `last` is true for the step's last pass."""
+        self.deepspeed.set_gradient_accumulation_boundary(last)
         self.deepspeed.backward(loss)
 
-    def step(self, *, learning_rate: float) -> None:
-        """Counts a micro-batch; the last of an accumulation updates the adapter."""
-        for param_group in self._inner_optimizer.param_groups:
-            param_group["lr"] = learning_rate
+    def step(self, turns: Sequence[Sequence[Turn]]) -> None:
+        """Updates all adapters after the last backward pass; `turns` are of each bank's styles, in the order of their slots."""
+        self.optimizer.turns = list(turns)
         self.deepspeed.step()
 
-    def weights(self) -> dict[str, Tensor]:
-        """The adapter's fp32 weights by name, whole, on the CPU."""
-        return {name: self._full(parameter, None) for name, parameter in self.parameters.items()}
+    def is_finite(self, bank: int, slot: int) -> bool:
+        """Whether the newest gradient of a style was finite. Under ZeRO 1 to 3 only its weights tell, later."""
+        return self.optimizer.finite[bank][slot]
 
-    def moments(self) -> dict[str, Tensor]:
-        """AdamW's moments, named `exp_avg.<parameter>` and `exp_avg_sq.<parameter>`, whole, on the CPU."""
-        return {f"{key}.{name}": self._full(parameter, key) for key in _MOMENTS for name, parameter in self.parameters.items()}
+    def weights(self, bank: int, slot: int) -> Tensor:
+        """A style's fp32 weights, (size,), on the CPU."""
+        return self._full(self.banks[bank].flat, None)[slot]
 
-    def load_moments(self, moments: Mapping[str, Tensor], *, steps_done: int) -> None:
-        """Puts AdamW where it was after `steps_done` steps. The weights are loaded into the model before the engine is made."""
-        inner = self._inner_optimizer
-        if self.zero_stage == 3:  # it hands its flat partitions to the inner optimizer one by one, in each step
-            stepped = list(self.deepspeed.optimizer.fp32_partitioned_groups_flat)
-        else:
-            stepped = [parameter for param_group in inner.param_groups for parameter in param_group["params"]]
-        for parameter in stepped:
-            empty = {key: torch.zeros_like(parameter) for key in _MOMENTS}
-            inner.state[parameter] = {"step": torch.tensor(float(steps_done)), **empty}
-        if 0 < self.zero_stage < 3:
-            # ZeRO-1 and 2 link the moments to their parameters after the first step; there is no public call for before it.
-            self.deepspeed.optimizer._lazy_init_hp_params_optimizer_state()
-        for key in _MOMENTS:
-            for name, parameter in self.parameters.items():
-                self._set_full(parameter, key, moments[f"{key}.{name}"])
+    def moments(self, bank: int, slot: int) -> dict[str, Tensor]:
+        """AdamW's moments of a style, each (size,), on the CPU."""
+        return {key: self._full(self.banks[bank].flat, key)[slot] for key in MOMENTS}
+
+    def load_moments(self, bank: int, slot: int, moments: Mapping[str, Tensor]) -> None:
+        """Puts AdamW's moments of a style where they were, each (size,)."""
+        flat = self.banks[bank].flat
+        for key in MOMENTS:
+            if self._is_partitioned:
+                self._set_full(flat, key, moments[key].to(self.device))
+            else:
+                self.optimizer.moments_of(flat)[key][slot] = moments[key].to(self.device)
+
+    def free(self, bank: int, slot: int) -> None:
+        """Frees a slot: the style of the last slot moves into it. Only at stage 0, which packs of more than one have."""
+        place = self.banks[bank]
+        place.num_styles -= 1
+        with torch.no_grad():
+            for tensor in (place.flat, *self.optimizer.moments_of(place.flat).values(), place.scaling):
+                tensor[slot] = tensor[place.num_styles].clone()
+                tensor[place.num_styles] = 0.0
 
     @property
     def _inner_optimizer(self) -> torch.optim.Optimizer:
@@ -122,28 +125,42 @@ class Engine:
         return self.deepspeed.optimizer is not self._inner_optimizer
 
     def _full(self, parameter: nn.Parameter, key: str | None) -> Tensor:
+        """The parameter, or a moment of it, whole."""
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
-        if self._is_partitioned:
-            full = safe_get_full_fp32_param(parameter) if key is None else safe_get_full_optimizer_state(parameter, key)
+        if not self._is_partitioned:
+            full = parameter if key is None else self.optimizer.moments_of(parameter)[key]
         else:
-            full = parameter if key is None else self._inner_optimizer.state[parameter][key]
+            full = safe_get_full_fp32_param(parameter) if key is None else safe_get_full_optimizer_state(parameter, key)
         if full is None:
             raise RuntimeError("DeepSpeed does not know the parameter; it must be one that the engine trains")
         return full.detach().float().cpu().clone()
 
-    def _set_full(self, parameter: nn.Parameter, key: str, value: Tensor) -> None:
+    def _set_full(self, parameter: nn.Parameter, key: str, row: Tensor) -> None:
+        """Sets a moment of a parameter of one row, at the stages that partition."""
         from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
+        self._make_moments()
         if self.zero_stage == 3:
             # DeepSpeed's own full setter fails on a parameter that does not divide by the number of workers.
             size = parameter.ds_tensor.ds_numel  # pyright: ignore[reportAttributeAccessIssue]
-            padded = nn.functional.pad(value.flatten(), (0, size * dist.get_world_size() - value.numel()))
-            safe_set_local_optimizer_state(parameter, padded.narrow(0, size * dist.get_rank(), size).to(self.device), key)
-        elif self._is_partitioned:
-            safe_set_full_optimizer_state(parameter, value.to(self.device), key)
+            padded = nn.functional.pad(row, (0, size * dist.get_world_size() - len(row)))
+            safe_set_local_optimizer_state(parameter, padded.narrow(0, size * dist.get_rank(), size), key)
         else:
-            self._inner_optimizer.state[parameter][key].copy_(value)
+            safe_set_full_optimizer_state(parameter, row[None], key)
+
+    def _make_moments(self) -> None:
+        """Moments that DeepSpeed's setters find: it makes them in its first step, and links them to their parameters then."""
+        inner = self._inner_optimizer
+        if self.zero_stage == 3:  # it hands its flat partitions to the inner optimizer one by one, in each step
+            stepped = list(self.deepspeed.optimizer.fp32_partitioned_groups_flat)
+        else:
+            stepped = [parameter for param_group in inner.param_groups for parameter in param_group["params"]]
+        made = [parameter for parameter in stepped if not inner.state[parameter]]
+        for parameter in made:
+            self.optimizer.moments_of(parameter)
+        if made and self.zero_stage < 3:
+            self.deepspeed.optimizer._lazy_init_hp_params_optimizer_state()  # there is no public call for it
 
 
 def _initialize(model: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, Any]) -> Any:

@@ -4,12 +4,15 @@ Rank and size come from torch.distributed: accelerate's own are wrong under Deep
 Small messages go over gloo on the CPU also where gradients go over NCCL, so that they never wait for the GPU.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch.distributed as dist
 from torch import Tensor
+
+from lorafleet.errors import RunFailed
 
 T = TypeVar("T")
 
@@ -40,6 +43,29 @@ class Group:
         box = [value]
         dist.broadcast_object_list(box, src=0, group=self.cpu)
         return box[0]  # type: ignore[return-value]
+
+    def on_first(self, action: Callable[[], T]) -> T:
+        """The result of rank 0's action on every rank; if it raises RunFailed, every rank does."""
+        result: T | None = None
+        error: RunFailed | None = None
+        if self.rank == 0:
+            try:
+                result = action()
+            except RunFailed as failed:
+                error = failed
+        if error := self.agree(error):
+            raise error
+        return self.agree(result)
+
+    def raise_together(self, error: RunFailed | None) -> None:
+        """Raises, on every rank, the first rank's RunFailed if any has one."""
+        errors: list[Any] = [error]
+        if self.world_size > 1:
+            errors = [None] * self.world_size
+            dist.all_gather_object(errors, error, group=self.cpu)  # pyright: ignore[reportArgumentType]
+        for each in errors:
+            if each is not None:
+                raise each
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Sum over ranks of a CPU tensor, on every rank."""

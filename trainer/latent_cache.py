@@ -7,13 +7,14 @@ Shards are cut from the data set alone, never from the number of workers, so the
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
 from safetensors.torch import load, save
 from torch import Tensor
 
+from lorafleet.errors import RunFailed
 from trainer.data import readers
 from trainer.data.buckets import Bucket, cover
 from trainer.families.protocol import Family
@@ -27,7 +28,7 @@ ENCODE_BATCH = 8  # in one forward pass; part of the result to the last bit, so 
 T = TypeVar("T", int, str)
 
 # Loads an encoder when the first shard needs it: with a full cache it never is.
-Lazy = Callable[[], object]
+Lazy = Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,24 @@ def encode(style: PreparedStyle, cache: Folder, family: Family, vae: Lazy, text_
 def _cached(folder: Folder, shards: Sequence[Sequence[T]], encode: Callable[[Sequence[T]], Tensor], group: Group) -> dict[T, Tensor]:
     names = [f"{number:05d}.safetensors" for number in range(len(shards))]
     if not group.agree(folder.get_or_none("index.json") is not None if group.rank == 0 else None):
-        for number in range(group.rank, len(shards), group.world_size):
-            rows = torch.cat([encode(batch) for batch in _cut(shards[number], ENCODE_BATCH)])
-            folder.put(names[number], save({"rows": rows.contiguous()}))
-        group.barrier()
+        group.raise_together(_fill(folder, {names[n]: shards[n] for n in range(group.rank, len(shards), group.world_size)}, encode))
         if group.rank == 0:
             folder.put("index.json", json.dumps({"shards": names, "rows": sum(map(len, shards))}).encode())
     contents = folder.read_all(names)
     return {
         item: row for shard, name in zip(shards, names, strict=True) for item, row in zip(shard, load(contents[name])["rows"], strict=True)
     }
+
+
+def _fill(folder: Folder, shards: Mapping[str, Sequence[T]], encode: Callable[[Sequence[T]], Tensor]) -> RunFailed | None:
+    """Encodes these shards. A failure is answered, not raised: all workers must hear of it at the same place."""
+    try:
+        for name, shard in shards.items():
+            rows = torch.cat([encode(batch) for batch in _cut(shard, ENCODE_BATCH)])
+            folder.put(name, save({"rows": rows.contiguous()}))
+    except RunFailed as error:
+        return error
+    return None
 
 
 def _cut(items: Sequence, size: int) -> list[Sequence]:

@@ -1,26 +1,31 @@
 """One worker's loop: train_loop_per_worker. Every rank runs this; rank 0 also speaks to the control plane and the store.
 
-Errors are raised, not reported, here: Ray hands them to the driver, which reports them once for the whole run.
+After a pack the workers stay, warm, for the next one on the same base: processes, imports and base weights are there already.
 Imports nothing heavy at the top, because the driver imports this file to send it.
 """
 
 import logging
 import os
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainer.plan import RunPlan
-from trainer.report import Reporter
+from trainer.preparing import prepare_pack, read_manifest
+from trainer.report import Address, Reporter
 from trainer.storage import Folder
 
 if TYPE_CHECKING:
+    from trainer.frozen_base import FrozenBase
     from trainer.group import Group
+
+log = logging.getLogger("lorafleet.loop")
 
 
 def train_loop_per_worker(plan: RunPlan) -> None:
-    """Trains every style of the pack, one artifact each."""
+    """Trains the pack, one artifact for each style, and then the packs that warm workers are given."""
     import ray.train
 
     from trainer.group import Group
@@ -28,22 +33,71 @@ def train_loop_per_worker(plan: RunPlan) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
     os.environ["HF_HUB_OFFLINE"] = "1"  # everything comes from the store; a missing file must fail, not be looked up
     group = Group.current()
-    with _reporting(plan, group) as reporter:
+    crew = Crew(group)
+    following: RunPlan | None = plan
+    while following is not None:
+        with _reporting(following, group) as reporter:
+            crew.train(following, reporter)
+            given = _next_run(following, reporter, group)
+        ray.train.report({"run": following.run, "styles": len(following.pack)})
+        following = given
+
+
+class Crew:
+    """A worker with what it keeps from pack to pack."""
+
+    def __init__(self, group: "Group") -> None:
+        self.group = group
+        self.base: FrozenBase | None = None
+
+    def train(self, plan: RunPlan, reporter: Reporter | None) -> None:
+        if self.group.rank == 0:
+            log.info("== run %s ==", plan.run)
+        if not plan.pack:
+            return
         for style in plan.pack:
             if reporter is not None:
                 reporter.progress(style.job, phase="loading", max_steps=style.spec.training.max_steps)
         # Imported while the control plane already knows that the worker lives: the stack takes many seconds.
         from trainer.engine import select_accelerator
 
-        device = select_accelerator(plan.pack[0].spec.cluster)
-        from trainer.style_run import StyleRun
+        spec = plan.pack[0].spec
+        device = select_accelerator(spec.cluster)
+        from trainer.pack_run import PackRun
 
-        for style in plan.pack:
-            run = StyleRun(style, Folder(plan.cache_uri), group, device, reporter)
-            outcome = run.train()
-            ray.train.report({"job": style.job, "step": run.step, "outcome": outcome})
-        if reporter is not None and not reporter.close():
-            raise RuntimeError("the control plane did not hear the end of this run; the next attempt finds the artifact")
+        base = self._base(plan, device)
+        PackRun(plan.pack, base, Folder(plan.cache_uri), self.group, reporter, in_company=plan.in_company).train()
+        if spec.cluster.zero_stage == 3:
+            self.base = None  # partitioned: no other engine can have it
+        log.info("peak memory %d MiB", _peak_memory_mib(device))
+
+    def _base(self, plan: RunPlan, device: Any) -> "FrozenBase":
+        from trainer.frozen_base import FrozenBase
+
+        style = plan.pack[0]
+        precision = style.spec.training.precision
+        if self.base is None or not self.base.serves(style.base, precision, device):
+            self.base = FrozenBase(style.base, precision, device)
+        return self.base
+
+
+def _next_run(plan: RunPlan, reporter: Reporter | None, group: "Group") -> RunPlan | None:
+    """What warm workers go on with; None: nothing has come in time, or they are not to wait."""
+    return group.agree(_wait_for_next(plan, reporter) if reporter is not None else None)
+
+
+def _wait_for_next(plan: RunPlan, reporter: Reporter) -> RunPlan | None:
+    if not reporter.flush():
+        raise RuntimeError("the control plane did not hear the end of this run; the next attempt finds the artifacts")
+    given = reporter.wait_for_next(plan.warm_idle_s) if plan.warm_idle_s > 0 else None
+    if given is None:
+        return None
+    manifest = read_manifest(given.manifest_uri)
+    address = Address.of(manifest, None, token=given.token)
+    with Reporter(address, source="warm") as preparing:
+        pack = prepare_pack(manifest.pack, manifest.cache_uri, preparing)
+        preparing.flush()
+    return RunPlan.of(manifest, pack, address)
 
 
 @contextmanager
@@ -53,3 +107,11 @@ def _reporting(plan: RunPlan, group: "Group") -> Iterator[Reporter | None]:
         return
     with Reporter(plan.report_to, source="worker-0") as reporter:
         yield reporter
+
+
+def _peak_memory_mib(device: Any) -> int:
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device) // 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # KiB on Linux

@@ -75,10 +75,9 @@ def micro_batch(
     )
 
 
-def per_sample_loss(predicted: Tensor, batch: MicroBatch) -> Tensor:
-    """Weighted mean squared error of each sample, (batch,), fp32."""
-    error = (predicted.float() - batch.target.float()).pow(2).mean(dim=tuple(range(1, predicted.ndim)))
-    return error * batch.weight
+def row_losses(predicted: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean squared error of each row, (rows,), fp32."""
+    return (predicted.float() - target.float()).pow(2).mean(dim=tuple(range(1, predicted.ndim))) * weight
 
 
 def target(scheduler: Any, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from lorafleet.run_manifest import RunManifest
 from trainer.prepare import PreparedStyle
 from trainer.report import Address
 
@@ -10,6 +11,20 @@ from trainer.report import Address
 class RunPlan:
     """One run, ready to train."""
 
+    run: str
     pack: tuple[PreparedStyle, ...]
     cache_uri: str
+    in_company: bool
+    warm_idle_s: float
     report_to: Address
+
+    @classmethod
+    def of(cls, manifest: RunManifest, pack: tuple[PreparedStyle, ...], report_to: Address) -> "RunPlan":
+        return cls(
+            run=manifest.run,
+            pack=pack,
+            cache_uri=manifest.cache_uri,
+            in_company=manifest.in_company,
+            warm_idle_s=manifest.warm_idle_s,
+            report_to=report_to,
+        )

@@ -9,14 +9,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lorafleet.errors import RunFailed
-from lorafleet.run_manifest import RUN_TOKEN_ENV, RunManifest
+from lorafleet.run_manifest import RUN_TOKEN_ENV, RunManifest, Style
 from lorafleet.v1 import report_service_pb2 as pb
 from lorafleet.v1 import report_service_pb2_grpc as rpc
 from lorafleet.v1.training_service_pb2 import Artifact, Progress
@@ -44,9 +44,19 @@ class Address:
         return f"Address({self.run!r}, {self.host_port!r})"
 
     @classmethod
-    def of(cls, manifest: RunManifest, token_file: str | None) -> "Address":
-        token = Path(token_file).read_text().strip() if token_file else os.environ.get(RUN_TOKEN_ENV, "")
+    def of(cls, manifest: RunManifest, token_file: str | None, *, token: str = "") -> "Address":
+        """The token is the one given, or the file's, or else the environment's."""
+        token = token or (Path(token_file).read_text().strip() if token_file else os.environ.get(RUN_TOKEN_ENV, ""))
         return cls(manifest.run, manifest.report_address, token, manifest.report_tls_ca_file, manifest.heartbeat_interval_s)
+
+
+@dataclass(frozen=True)
+class NextRun:
+    """Another run for warm workers. `token` is a secret."""
+
+    run: str
+    manifest_uri: str
+    token: str = field(repr=False)
 
 
 class Reporter:
@@ -66,6 +76,11 @@ class Reporter:
         self._progress: dict[str, Progress] = {}
         self._stops: set[str] = set()
         self._stale = threading.Event()
+        self._delivered = threading.Condition(self._lock)
+        self._idle = False
+        self._next: NextRun | None = None
+        self._answered = threading.Event()  # an idle run has heard what comes next
+        self._joining: dict[str, Style] = {}
         self._thread = threading.Thread(target=self._loop, name="reporter", daemon=True)
 
     def __enter__(self) -> "Reporter":
@@ -116,6 +131,25 @@ class Reporter:
             raise StaleAttempt(self._address.run)
         return job in self._stops or "" in self._stops
 
+    def joining(self) -> list[Style]:
+        """Styles that were sent to join this pack and were not asked for before."""
+        with self._lock:
+            return [style for style in self._joining.values() if style.job not in self._progress]
+
+    def flush(self, *, timeout_s: float = DELIVERY_TIMEOUT_S) -> bool:
+        """Waits until everything so far is delivered. False when it is not by then."""
+        self._wake.set()
+        with self._delivered:
+            return self._delivered.wait_for(lambda: not self._pending or self._stale.is_set(), timeout_s) and not self._pending
+
+    def wait_for_next(self, idle_s: float) -> NextRun | None:
+        """Says that the workers are idle and waits for another run. None: told to end, or nothing came within `idle_s`."""
+        self._idle = True
+        self._wake.set()
+        self._answered.wait(idle_s)
+        self._idle = False
+        return self._next
+
     def close(self, *, timeout_s: float = DELIVERY_TIMEOUT_S) -> bool:
         """Waits until everything is delivered. False when it is not by then."""
         self._closing.set()
@@ -139,6 +173,8 @@ class Reporter:
             report = rpc.ReportServiceStub(channel).Report
             while not self._stale.is_set():
                 interval_s = self._send(report)
+                with self._delivered:
+                    self._delivered.notify_all()
                 if self._closing.is_set() and not self._pending:
                     return
                 # Awake for what is urgent, but never more often than four times a second.
@@ -150,12 +186,13 @@ class Reporter:
         with self._lock:
             events = self._pending[:_MOST_EVENTS_A_CALL]
             self._in_flight = events[-1].sequence if events else 0
-        request = pb.ReportRequest(run=self._address.run, source=self._source, events=events)
+        request = pb.ReportRequest(run=self._address.run, source=self._source, events=events, idle=self._idle)
         try:
             response = report(request, timeout=CALL_TIMEOUT_S, metadata=[("authorization", f"Bearer {self._address.token}")])
         except grpc.RpcError as error:
             if error.code() in {grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAUTHENTICATED}:  # pyright: ignore
                 self._stale.set()
+                self._answered.set()
                 self._on_stale()
             return self._address.interval_s
         finally:
@@ -163,7 +200,16 @@ class Reporter:
         with self._lock:
             self._pending = [event for event in self._pending if event.sequence > response.acked_sequence]
             self._stops |= {each.job for each in response.directives if each.action == pb.DIRECTIVE_ACTION_STOP}
+            self._joining |= {each.job: Style.model_validate_json(each.style_json) for each in response.joining}
+        self._hear_next(response)
         return response.next_report_s or self._address.interval_s
+
+    def _hear_next(self, response: pb.ReportResponse) -> None:
+        if response.next_run.run and self._next is None:
+            self._next = NextRun(response.next_run.run, response.next_run.manifest_uri, response.next_run.token)
+        released = any(each.action == pb.DIRECTIVE_ACTION_RELEASE for each in response.directives)
+        if self._next is not None or released:
+            self._answered.set()
 
 
 def _channel(address: Address) -> grpc.Channel:

@@ -4,19 +4,15 @@ Exits 0 once every style's end is reported, whatever it was; anything else tells
 """
 
 import argparse
-import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
 
 from lorafleet.errors import RunFailed
-from lorafleet.run_manifest import RunManifest, Style
-from trainer import artifact
 from trainer.plan import RunPlan
-from trainer.prepare import PreparedStyle, prepare
+from trainer.preparing import prepare_pack, read_manifest
 from trainer.report import Address, Reporter, StaleAttempt
-from trainer.storage import Folder
 
 log = logging.getLogger("lorafleet.run")
 
@@ -27,72 +23,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     manifest = read_manifest(options.manifest)
     address = Address.of(manifest, options.token_file)
     with Reporter(address, source="driver", on_stale=_end_stale_run) as reporter:
-        pack = prepare_pack(manifest, reporter)
-        if pack:
-            train(manifest, RunPlan(pack=pack, cache_uri=manifest.cache_uri, report_to=address), reporter)
-        return 0 if reporter.close() else 1
+        pack = prepare_pack(manifest.pack, manifest.cache_uri, reporter)
+        for style in pack:
+            reporter.progress(style.job, phase="starting-workers")
+        if not reporter.close():
+            return 1
+    # From here on the workers speak for the run, and warm ones for runs that this driver never hears of.
+    return train(RunPlan.of(manifest, pack, address), storage_dir=manifest.storage_dir) if pack else 0
 
 
-def read_manifest(uri: str) -> RunManifest:
-    folder, _, name = uri.rpartition("/")
-    return RunManifest.model_validate_json(Folder(folder).get(name))
-
-
-def prepare_pack(manifest: RunManifest, reporter: Reporter) -> tuple[PreparedStyle, ...]:
-    """The styles that can train. One that cannot is reported as failed and leaves the pack."""
-    prepared = []
-    for style in manifest.pack:
-        reporter.progress(style.job, phase="preparing", max_steps=style.spec.training.max_steps)
-        try:
-            ready = prepare(style, Folder(manifest.cache_uri))
-            if (done := artifact.existing(ready)) is not None:
-                reporter.succeeded(style.job, style.spec.training.max_steps, done)  # an earlier attempt died after its commit
-                continue
-        except RunFailed as error:
-            log.error("%s: %s", style.job, error)
-            reporter.failed(style.job, error)
-            continue
-        reporter.progress(style.job, num_corrupt_pictures=len(ready.data_set.corrupt))
-        _log_prepared(style, ready)
-        prepared.append(ready)
-    return tuple(prepared)
-
-
-def train(manifest: RunManifest, plan: RunPlan, reporter: Reporter) -> None:
-    """Runs the pack on its workers. A worker's RunFailed is reported; anything else is raised, and the run dies of it."""
+def train(plan: RunPlan, *, storage_dir: str) -> int:
+    """Runs the pack on its workers. What a worker raises on purpose is reported of every style that has not ended; the rest is raised."""
     from trainer.workers import fit
 
-    for style in plan.pack:
-        reporter.progress(style.job, phase="starting-workers")
     try:
-        fit(plan, run=manifest.run, storage_dir=manifest.storage_dir)
+        fit(plan, storage_dir=storage_dir)
     except RunFailed as error:
-        for style in plan.pack:
-            log.error("%s: %s", style.job, error)
-            reporter.failed(style.job, error)
+        with Reporter(plan.report_to, source="driver") as reporter:
+            for style in plan.pack:
+                log.error("[%s] %s", style.job, error)
+                reporter.failed(style.job, error)
+            return 0 if reporter.close() else 1
     except StaleAttempt:
-        log.warning("run %s was replaced by another attempt; stopping", manifest.run)
+        log.warning("run %s was replaced by another attempt; stopping", plan.run)
+    return 0
 
 
 def _end_stale_run() -> None:
-    """Another attempt has taken over. The driver's death ends its workers too, also while it waits for them to start."""
+    """Another attempt has taken over: prepare nothing for it."""
     log.error("another attempt has taken this run's place; ending")
     logging.shutdown()
     os._exit(3)
-
-
-def _log_prepared(style: Style, ready: PreparedStyle) -> None:
-    facts = {
-        "job": style.job,
-        "pictures": len(ready.data_set.pictures),
-        "held_out": len(ready.held_out),
-        "skipped": [f"{each.path}: {each.why}" for each in ready.data_set.corrupt],
-        "resolution": ready.resolution,
-        "buckets": len(ready.members),
-        "base_digest": ready.base.digest,
-        "dataset_digest": ready.data_set.digest,
-    }
-    log.info("prepared %s", json.dumps(facts))
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

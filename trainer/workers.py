@@ -23,7 +23,7 @@ _GIB = 2**30
 _NO_RETRIES = FailureConfig(max_failures=0, max_preemption_failures=0, controller_failure_limit=10)
 
 
-def fit(plan: RunPlan, *, run: str, storage_dir: str) -> None:
+def fit(plan: RunPlan, *, storage_dir: str) -> None:
     """Trains the plan on its workers. Raises RunFailed or StaleAttempt as a worker raised it, else what Ray raises."""
     cluster = plan.pack[0].spec.cluster
     # The plan travels in the function and not in train_loop_config, which Ray shows on its dashboard: it has the run token.
@@ -32,7 +32,7 @@ def fit(plan: RunPlan, *, run: str, storage_dir: str) -> None:
         scaling_config=scaling(cluster),
         torch_config=TorchConfig(backend="nccl" if cluster.gpus_per_worker else "gloo"),
         # Retries are the control plane's: a second place that retries would break "at most one live attempt".
-        run_config=RunConfig(name=run, storage_path=storage_dir, failure_config=_NO_RETRIES),
+        run_config=RunConfig(name=plan.run, storage_path=storage_dir, failure_config=_NO_RETRIES),
     )
     try:
         trainer.fit()

@@ -14,20 +14,20 @@ from torch import Tensor
 
 from lorafleet import __version__
 from lorafleet.spec import AdapterSpec, Spec
-from trainer.adapters.lora import TEXT_ENCODER_MODULES, alpha
+from trainer.adapters.layout import TEXT_ENCODER_MODULES, alpha, scaling
 
 
 def diffusers_file(weights: Mapping[str, Tensor], spec: AdapterSpec) -> bytes:
     """The LoRA as diffusers' save_lora_weights writes it, with lora_adapter_metadata.
 
-    alpha / rank is folded into B and alpha written as rank: older diffusers ignore the metadata and assume just that.
+    The scaling is folded into B and alpha written as rank: older diffusers ignore the metadata and assume just that.
     """
-    scale = alpha(spec) / spec.rank
+    scale = scaling(spec)
     folded = {name: tensor * scale if ".lora_B." in name else tensor for name, tensor in weights.items()}
     metadata: dict[str, object] = {}
     for part, modules in (("unet", spec.target_modules), ("text_encoder", TEXT_ENCODER_MODULES)):
         if any(name.startswith(f"{part}.") for name in weights):
-            metadata |= {f"{part}.{key}": value for key, value in _peft_config(spec.rank, list(modules)).items()}
+            metadata |= {f"{part}.{key}": value for key, value in _peft_config(spec, list(modules)).items()}
     return save(_contiguous(folded), {"format": "pt", "lora_adapter_metadata": json.dumps(metadata, indent=2, sort_keys=True)})
 
 
@@ -40,8 +40,12 @@ def kohya_file(weights: Mapping[str, Tensor], spec: Spec, facts: Mapping[str, st
     for name, tensor in weights.items():
         module, _, role = name.removesuffix(".weight").rpartition(".")
         key = kohya_module(module)
+        if role == "lora_magnitude_vector":
+            tensors[f"{key}.dora_scale"] = tensor.reshape(-1, *[1] * (weights[f"{module}.lora_A.weight"].ndim - 1))
+            continue
         tensors[f"{key}.{'lora_down' if role == 'lora_A' else 'lora_up'}.weight"] = tensor
-        tensors[f"{key}.alpha"] = torch.tensor(alpha(spec.adapter))
+        # Readers scale by alpha / rank: for rsLoRA alpha is written as what gives its own scaling.
+        tensors[f"{key}.alpha"] = torch.tensor(scaling(spec.adapter) * spec.adapter.rank)
     tensors = _contiguous(tensors)
     return save(tensors, {"format": "pt", **_kohya_metadata(spec, tensors), **facts})
 
@@ -54,16 +58,16 @@ def kohya_module(module: str) -> str:
     return f"{'lora_unet' if part == 'unet' else 'lora_te'}_{path.replace('.', '_')}"
 
 
-def _peft_config(rank: int, target_modules: list[str]) -> dict[str, object]:
+def _peft_config(spec: AdapterSpec, target_modules: list[str]) -> dict[str, object]:
     return {
         "peft_type": "LORA",
-        "r": rank,
-        "lora_alpha": rank,
+        "r": spec.rank,
+        "lora_alpha": spec.rank,
         "target_modules": target_modules,
         "lora_dropout": 0.0,
         "bias": "none",
         "use_rslora": False,
-        "use_dora": False,
+        "use_dora": spec.method == "dora",
         "rank_pattern": {},
         "alpha_pattern": {},
     }

@@ -1,0 +1,275 @@
+"""Packs on one worker, in this process: real model, real DeepSpeed, no Ray. Resume, isolation, NaN, precision, text encoder."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from examples.demo import PICTURES
+from lorafleet.errors import RunFailed
+from lorafleet.layout import JobLayout
+from service.backends.ray_head import free_ports
+from tests.trainer.packs import Packs, Recorder, job_of
+from trainer import artifact, checkpoint
+from trainer.group import Group
+from trainer.storage import Folder
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def group() -> Iterator[Group]:
+    places = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    os.environ.update(places, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_ports(1)[0]))
+    dist.init_process_group("gloo", rank=0, world_size=1)
+    yield Group.current()
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def packs(tmp_path_factory: pytest.TempPathFactory, group: Group) -> Packs:
+    return Packs(tmp_path_factory.mktemp("styles"), group)
+
+
+class Killed(BaseException):
+    """kill -9 in mid-run, as far as the store can tell: nothing runs after it."""
+
+
+def dies_at(job: str, step: int) -> Recorder:
+    recorder = Recorder()
+
+    def die(told: str, reached: int) -> None:
+        if (told, reached) == (job, step):
+            raise Killed
+
+    recorder.on_step = die
+    return recorder
+
+
+def assert_same_bits(ours: checkpoint.Checkpoint, theirs: checkpoint.Checkpoint) -> None:
+    assert ours.progress == theirs.progress
+    for mine, other in ((ours.weights, theirs.weights), (ours.moments, theirs.moments)):
+        assert mine.keys() == other.keys()
+        for name, tensor in mine.items():
+            assert torch.equal(tensor, other[name]), name
+
+
+# Alone
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_a_killed_run_resumes_bit_for_bit(packs: Packs, zero_stage: int):
+    parts: dict[str, Any] = {"cluster": {"zero_stage": zero_stage}, "adapter": {"dropout": 0.1}, "training": {"caption_dropout": 0.3}}
+    straight, killed = f"straight-{zero_stage}", f"killed-{zero_stage}"
+    packs.alone(straight, **parts)
+    with pytest.raises(Killed):
+        packs.train(packs.style(killed, **parts), recorder=dies_at(job_of(killed), 5))
+    resumed = packs.alone(killed, **parts)
+    assert resumed.resumed_from == {job_of(killed): 3}
+    assert resumed.endings == {job_of(killed): "succeeded"}
+    assert_same_bits(packs.saved(straight), packs.saved(killed))
+
+
+def test_a_checkpoint_of_one_zero_stage_resumes_under_another(packs: Packs):
+    packs.alone("stays")
+    with pytest.raises(Killed):
+        packs.train(packs.style("moves", cluster={"zero_stage": 3}), recorder=dies_at(job_of("moves"), 4))
+    packs.alone("moves", cluster={"zero_stage": 1})
+    assert packs.losses("moves") == pytest.approx(packs.losses("stays"))
+
+
+def test_weights_that_are_no_numbers_are_never_saved(packs: Packs):
+    """A rate that makes the weights overflow in one step; ZeRO 1 sees no gradient of whole rows, so only they tell."""
+    parts: dict[str, Any] = {"training": {"learning_rate": 10.0, "weight_decay": 3e38, "max_steps": 4}, "checkpointing": {"every_steps": 1}}
+    ended = packs.alone("overflows", cluster={"zero_stage": 1}, **parts).endings[job_of("overflows")]
+    assert isinstance(ended, RunFailed)
+    assert ended.reason == "LOSS_NOT_FINITE"
+    newest = checkpoint.newest(Folder(JobLayout(f"file://{packs.folder}/overflows").checkpoints), job=job_of("overflows"))
+    assert newest is None or all(tensor.isfinite().all() for tensor in newest.weights.values())
+
+
+def test_pictures_are_drawn_under_zero_3_also_when_the_texts_were_cached(packs: Packs):
+    prompts = {"prompts": ["an emoji of owl"], "num_inference_steps": 2}
+    parts: dict[str, Any] = {"cluster": {"zero_stage": 3}, "validation": prompts, "training": {"max_steps": 1, "precision": "bf16"}}
+    packs.alone("draws", **parts)
+    packs.alone("draws-again", **parts)
+    assert packs.pictures("draws", 1) == packs.pictures("draws-again", 1)
+    assert len(packs.pictures("draws", 1)) == 1
+
+
+def test_a_checkpoint_holds_the_trainable_state_only(packs: Packs):
+    packs.alone("small", adapter={"text_encoder": True})
+    saved = packs.saved("small")
+    parts = {name.split(".")[0] for name in saved.weights}
+    assert parts == {"unet", "text_encoder"}
+    assert {".".join(name.split(".")[-2:]) for name in saved.weights} == {"lora_A.weight", "lora_B.weight"}
+    assert set(saved.moments) == {f"{key}.{name}" for key in ("exp_avg", "exp_avg_sq") for name in saved.weights}
+
+
+def test_bf16_trains_an_fp32_adapter_over_a_bf16_base(packs: Packs):
+    run = packs.pack(packs.style("half", training={"precision": "bf16"}))
+    kinds = {(parameter.requires_grad, parameter.dtype) for parameter in run.model.parameters()}
+    assert kinds == {(True, torch.float32), (False, torch.bfloat16)}
+    run.train()
+    packs.alone("whole")
+    assert packs.losses("half") == pytest.approx(packs.losses("whole"), rel=0.05)
+    assert packs.losses("half") != packs.losses("whole")
+
+
+def test_gradient_accumulation_is_a_larger_batch(packs: Packs):
+    packs.alone("accumulated", training={"micro_batch_size": 1, "gradient_accumulation_steps": 2})
+    packs.alone("at-once", training={"micro_batch_size": 2})
+    assert packs.losses("accumulated") == pytest.approx(packs.losses("at-once"), rel=1e-4)
+
+
+def test_a_run_that_died_after_its_commit_finds_its_artifact(packs: Packs):
+    packs.alone("done")
+    ready = packs.ready(packs.style("done"))
+    found = artifact.existing(ready)
+    assert found is not None
+    assert packs.alone("done").endings == {job_of("done"): "succeeded"}
+    assert artifact.existing(ready) == found, "the first commit stands"
+    folder = packs.folder / "done" / "adapter"
+    for path, facts in json.loads((folder / "manifest.json").read_text())["files"].items():
+        assert hashlib.sha256((folder / path).read_bytes()).hexdigest() == facts["sha256"], path
+
+
+def test_the_artifact_of_another_job_is_never_overwritten(packs: Packs):
+    packs.alone("owner")
+    other = dataclasses.replace(packs.ready(packs.style("owner")), job=job_of("thief"))
+    with pytest.raises(RunFailed, match="already holds the artifact of another job"):
+        artifact.existing(other)
+
+
+def test_a_style_stops_early_once_its_held_out_loss_has_no_new_lowest(packs: Packs):
+    patient: dict[str, Any] = {
+        "validation": {"every_steps": 1, "early_stopping_patience": 2},
+        "training": {"learning_rate": 1e-9, "max_steps": 50},
+    }
+    ended = packs.alone("impatient", **patient)
+    assert ended.endings == {job_of("impatient"): "succeeded"}
+    assert packs.saved("impatient").progress.step < 50
+    assert artifact.existing(packs.ready(packs.style("impatient", **patient))) is not None
+
+
+# In company
+
+
+def company(packs: Packs, prefix: str) -> list[Any]:
+    """Four styles that differ in everything that may differ inside a pack."""
+    return [
+        packs.style(f"{prefix}-plain", training={"seed": 1}),
+        packs.style(
+            f"{prefix}-big", training={"seed": 2, "micro_batch_size": 3, "max_steps": 9, "learning_rate": 3e-3, "min_snr_gamma": 5.0}
+        ),
+        packs.style(f"{prefix}-ranked", training={"seed": 3, "lr_scheduler": "constant", "max_grad_norm": 0.01}, adapter={"rank": 1}),
+        packs.style(
+            f"{prefix}-dropped", training={"seed": 4, "gradient_accumulation_steps": 2, "caption_dropout": 0.5}, adapter={"dropout": 0.2}
+        ),
+    ]
+
+
+NAMES = ("plain", "big", "ranked", "dropped")
+
+
+def test_a_style_in_a_pack_learns_what_it_would_alone(packs: Packs):
+    assert set(packs.train(*company(packs, "together")).endings.values()) == {"succeeded"}
+    for style in company(packs, "apart"):
+        packs.train(style)
+    for name in NAMES:
+        assert packs.losses(f"together-{name}") == pytest.approx(packs.losses(f"apart-{name}"), rel=1e-5)
+        ours, theirs = (
+            torch.cat([t.flatten() for _, t in sorted(packs.adapter(f"{how}-{name}").items())]) for how in ("together", "apart")
+        )
+        assert torch.cosine_similarity(ours, theirs, dim=0) > 0.99999
+
+
+def test_in_company_a_style_has_the_same_bits_whoever_is_with_it(packs: Packs):
+    packs.train(*company(packs, "all"))
+    pairs = company(packs, "pair")
+    packs.train(pairs[0], pairs[3])
+    packs.train(pairs[1], in_company=True)
+    packs.train(pairs[2], in_company=True)
+    for name in NAMES:
+        assert_same_bits(packs.saved(f"all-{name}"), packs.saved(f"pair-{name}"))
+
+
+def test_what_ends_one_style_changes_no_bit_of_another(packs: Packs):
+    """One diverges, one has a folder of another job, one is cancelled, one ends early; then the driver is killed."""
+    packs.train(*company(packs, "calm"))
+    troubled = [
+        *company(packs, "storm"),
+        packs.style("storm-nan", training={"learning_rate": 10.0, "weight_decay": 3e38, "max_grad_norm": 0.0}),
+        packs.style("storm-cancelled", training={"seed": 7}),
+        packs.style("storm-early", training={"seed": 8, "max_steps": 2}),
+    ]
+    killed = dies_at(job_of("storm-big"), 8)
+    killed.stop_at = {job_of("storm-cancelled"): 4}
+    with pytest.raises(Killed):
+        packs.train(*troubled, recorder=killed)
+    assert killed.endings[job_of("storm-early")] == "succeeded"
+    assert killed.endings[job_of("storm-cancelled")] == "stopped"
+    nan = killed.endings[job_of("storm-nan")]
+    assert isinstance(nan, RunFailed)
+    assert nan.reason == "LOSS_NOT_FINITE"
+    assert packs.saved("storm-cancelled").progress.step == 4
+
+    unfinished = [style for style in troubled[:4] if killed.endings.get(style.job) != "succeeded"]
+    assert unfinished
+    assert set(packs.train(*unfinished, in_company=True).endings.values()) == {"succeeded"}
+    for name in NAMES:
+        assert_same_bits(packs.saved(f"calm-{name}"), packs.saved(f"storm-{name}"))
+
+
+def test_a_style_that_joins_later_trains_as_if_it_had_been_there(packs: Packs):
+    first = company(packs, "joined")
+    recorder = Recorder()
+    recorder.joins_at = {3: first[3]}
+    assert set(packs.train(*first[:3], recorder=recorder).endings) == {style.job for style in first}
+    packs.train(*company(packs, "present"))
+    for name in NAMES:
+        assert_same_bits(packs.saved(f"joined-{name}"), packs.saved(f"present-{name}"))
+
+
+def test_a_style_whose_pictures_go_away_leaves_before_the_first_step(packs: Packs, tmp_path: Path):
+    rows = (PICTURES / "metadata.jsonl").read_text().splitlines()[:8]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
+    names = [json.loads(row)["file_name"] for row in rows]
+    for name in names:
+        (tmp_path / name).write_bytes((PICTURES / name).read_bytes())
+    good, bad = packs.style("keeps"), packs.style("spoilt", dataset={"uri": f"file://{tmp_path}"})
+    ready = [packs.ready(good), packs.ready(bad)]
+    (tmp_path / names[3]).unlink()  # between its preparation and its encoding
+    recorder = Recorder()
+    packs.run(ready, recorder=recorder).train()
+    assert recorder.endings[good.job] == "succeeded"
+    assert isinstance(recorder.endings[bad.job], RunFailed)
+
+
+def test_warm_parts_serve_the_next_pack_as_if_new(packs: Packs):
+    packs.train(packs.style("cold"))
+    run = packs.pack(packs.style("first", adapter={"method": "dora", "target_modules": ["to_k", "conv1"]}))
+    run.train()
+    packs.train(packs.style("warm"), base=run.base)
+    assert_same_bits(packs.saved("cold"), packs.saved("warm"))
+
+
+@pytest.mark.parametrize("method", ["rslora", "dora"])
+def test_every_method_trains_in_a_pack_as_alone(packs: Packs, method: str):
+    adapter = {"method": method, "rank": 4, "alpha": 2.0, "target_modules": ["to_q", "conv1", "proj_in"]}
+    styles = {
+        how: [packs.style(f"{method}-{how}-{seed}", adapter=adapter, training={"seed": seed}) for seed in (1, 2)]
+        for how in ("pack", "alone")
+    }
+    packs.train(*styles["pack"])
+    for style in styles["alone"]:
+        packs.train(style)
+    for seed in (1, 2):
+        assert packs.losses(f"{method}-pack-{seed}") == pytest.approx(packs.losses(f"{method}-alone-{seed}"), rel=1e-5)

@@ -1,0 +1,54 @@
+"""The plan of a step's passes: every row once, blocks together, batches filled up."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.objective import Draw
+from trainer.passes import Work, passes
+
+_works = st.lists(
+    st.tuples(st.integers(0, 2), st.sampled_from([(4, 8, 8), (4, 8, 16)]), st.integers(1, 3), st.integers(1, 3)), min_size=1, max_size=12
+)
+
+
+def made(drawn: list[tuple[int, tuple[int, ...], int, int]]) -> list[Work]:
+    taken: dict[int, int] = {}
+    works = []
+    for style, (bank, shape, rows, rounds) in enumerate(drawn):
+        slot = taken.get(bank, 0)
+        taken[bank] = slot + 1
+        works.append(Work(style, bank, slot, shape, [[Draw(0, 100 * number + row, 0) for row in range(rows)] for number in range(rounds)]))
+    return works
+
+
+@given(_works, st.booleans())
+def test_every_micro_batch_is_in_one_pass_of_its_shape_and_bank(drawn: list[tuple[int, tuple[int, ...], int, int]], padded: bool):
+    works = made(drawn)
+    plan = passes(works, least_slots=2 if padded else 1, rows_multiple=4 if padded else 1)
+    found = [
+        (each.shape, bench.bank, block.style, block.slot, tuple(each.indices for each in block.examples))
+        for each in plan
+        for bench in each.benches
+        for block in bench.blocks
+    ]
+    expected = [
+        (work.shape, work.bank, work.style, work.slot, tuple(each.indices for each in batch))
+        for work in works
+        for batch in work.micro_batches
+    ]
+    assert sorted(found) == sorted(expected)
+
+
+@given(_works)
+def test_in_company_no_slot_sits_alone_and_rows_come_in_fours(drawn: list[tuple[int, tuple[int, ...], int, int]]):
+    for each in passes(made(drawn), least_slots=2, rows_multiple=4):
+        assert (sum(bench.num_rows for bench in each.benches) + each.num_padding) % 4 == 0
+        for bench in each.benches:
+            assert len(set(bench.slots)) == len(bench.slots) >= 2
+            assert all(len(block.examples) == bench.rows_each for block in bench.blocks)
+
+
+@given(_works)
+def test_alone_nothing_is_added(drawn: list[tuple[int, tuple[int, ...], int, int]]):
+    plan = passes(made(drawn), least_slots=1, rows_multiple=1)
+    assert all(each.num_padding == 0 and bench.idle_slot is None for each in plan for bench in each.benches)

@@ -1,0 +1,144 @@
+"""One style in a pack: its data, its draws, its books. Knows neither the engine nor the other styles."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+
+import torch
+
+from lorafleet.errors import RunFailed
+from lorafleet.layout import JobLayout
+from trainer import checkpoint, objective
+from trainer.adapters.layout import Kind
+from trainer.checkpoint import Checkpoint, Progress
+from trainer.data.sampler import Sampler, share
+from trainer.frozen_base import FrozenBase
+from trainer.latent_cache import Encoded
+from trainer.metrics import Metrics
+from trainer.objective import Draw, MicroBatch
+from trainer.optimizer import Turn
+from trainer.prepare import PreparedStyle
+from trainer.report import Reporter
+from trainer.storage import Folder
+
+RATE_WINDOW_STEPS = 50
+
+
+class Member:
+    """A style that trains. Every worker has one of each style; only rank 0's has a reporter and writes metrics."""
+
+    def __init__(self, style: PreparedStyle, encoded: Encoded, saved: Checkpoint | None, reporter: Reporter | None) -> None:
+        self.style, self.spec, self.encoded, self.reporter = style, style.spec, encoded, reporter
+        self.layout = JobLayout(style.output_uri)
+        self.kind = Kind.of(style.spec.adapter)
+        self.sampler = Sampler(style.key, style.members, style.spec.global_batch_size)
+        progress = saved.progress if saved is not None else Progress(step=0)
+        self.step = progress.step  # optimizer steps done
+        self.losses = list(progress.losses)
+        self.held_out_losses = list(progress.held_out_losses)
+        self.metrics: Metrics | None = None
+        self._durations_s: deque[float] = deque(maxlen=RATE_WINDOW_STEPS)
+        self._step_began_s = 0.0
+
+    @property
+    def job(self) -> str:
+        return self.style.job
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(step=self.step, losses=tuple(self.losses), held_out_losses=tuple(self.held_out_losses))
+
+    @property
+    def is_done(self) -> bool:
+        return self.step >= self.spec.training.max_steps or self.has_stopped_improving
+
+    @property
+    def has_stopped_improving(self) -> bool:
+        """Whether the newest held-out losses, as many as the spec's patience, hold no new lowest."""
+        patience = self.spec.validation.early_stopping_patience
+        losses = [loss for _, loss in self.held_out_losses]
+        return 0 < patience < len(losses) and min(losses[-patience:]) >= min(losses[:-patience])
+
+    @property
+    def learning_rate(self) -> float:
+        return objective.learning_rate(self.spec.training, self.step)
+
+    @property
+    def turn(self) -> Turn:
+        """What the optimizer needs to know for the step under way."""
+        return Turn(self.spec.training, self.learning_rate, self.step)
+
+    def micro_batches(self, *, rank: int, world_size: int) -> list[Sequence[Draw]]:
+        """This worker's part of the step under way, one item for each forward pass."""
+        self._step_began_s = time.perf_counter()
+        examples = objective.draws(self.sampler.batch(self.step), self.step)
+        return share(examples, rank=rank, world_size=world_size, micro_batch_size=self.spec.training.micro_batch_size)
+
+    def micro_batch(self, examples: Sequence[Draw], base: FrozenBase) -> MicroBatch:
+        return objective.micro_batch(
+            examples,
+            encoded=self.encoded,
+            captions=self.style.captions,
+            key=self.style.key,
+            spec=self.spec.training,
+            scheduler=base.noise_scheduler,
+            device=base.device,
+        )
+
+    def dropout_seeds(self, examples: Sequence[Draw]) -> list[int]:
+        return [objective.dropout_seed(self.style.key, each) for each in examples] if self.spec.adapter.dropout else []
+
+    def latent_shape(self, examples: Sequence[Draw]) -> torch.Size:
+        return self.encoded.latents[examples[0].sample].shape
+
+    def stepped(self, loss: float, *, gradient_is_finite: bool) -> None:
+        """Enters a step into the books. Raises RunFailed for a loss or a gradient that is no number."""
+        if not math.isfinite(loss):
+            raise self.not_finite(f"the training loss is {loss} at step {self.step + 1}")
+        if not gradient_is_finite:
+            raise self.not_finite(f"the gradient is not finite at step {self.step + 1}")
+        rate = self.learning_rate
+        self.step += 1
+        self.losses.append((self.step, loss))
+        self._durations_s.append(time.perf_counter() - self._step_began_s)
+        self._tell_step(loss, rate)
+
+    def evaluated(self, step: int, loss: float | None) -> None:
+        """Enters a held-out loss into the books; None: the style has no held-out pictures."""
+        if loss is not None:
+            self.held_out_losses.append((step, loss))
+            self.tell(**({"held_out_loss_base": loss} if step == 0 else {}), held_out_loss=loss)
+        if self.metrics is not None:
+            self.metrics.scalars(step, held_out_loss=loss)
+
+    def is_due(self, every_steps: int) -> bool:
+        return every_steps > 0 and self.step % every_steps == 0
+
+    def not_finite(self, what: str) -> RunFailed:
+        kept = checkpoint.newest_step(Folder(self.layout.checkpoints))
+        return RunFailed(
+            f"{what}; "
+            + (f"the checkpoint of step {kept} is kept" if kept else "no checkpoint was saved before it")
+            + "; a lower training.learning_rate or a max_grad_norm usually helps",
+            reason="LOSS_NOT_FINITE",
+        )
+
+    def open_metrics(self) -> None:
+        self.metrics = Metrics(Folder(self.layout.metrics), resumed_at=self.step)
+
+    def close_metrics(self) -> None:
+        if self.metrics is not None:
+            self.metrics.close()
+            self.metrics = None
+
+    def tell(self, **changes: object) -> None:
+        if self.reporter is not None:
+            self.reporter.progress(self.job, **changes)
+
+    def _tell_step(self, loss: float, rate: float) -> None:
+        pictures_per_second = self.spec.global_batch_size * len(self._durations_s) / sum(self._durations_s)
+        if self.metrics is not None:
+            self.metrics.scalars(self.step, loss=loss, learning_rate=rate, pictures_per_second=pictures_per_second)
+        remaining = (self.spec.training.max_steps - self.step) * self.spec.global_batch_size / pictures_per_second
+        self.tell(step=self.step, loss=loss, learning_rate=rate, pictures_per_second=pictures_per_second, remaining_s=remaining)

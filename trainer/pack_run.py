@@ -1,0 +1,352 @@
+"""A pack from its cached latents to its committed artifacts, on one worker of the group. Reads as the README tells it.
+
+Every style has its own books (`Member`) and its own row of the stacked adapters (`adapters.pack`). What goes wrong with one
+is that style's end and nobody else's.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lorafleet.errors import RunFailed
+from lorafleet.layout import JobLayout
+from trainer import artifact, checkpoint, evaluate, latent_cache
+from trainer.adapters.layout import Kind, initial_row, scaling
+from trainer.adapters.pack import LEAST_SLOTS, ROWS_MULTIPLE, Bank, PackModel, Seat
+from trainer.batch import PackBatch, assemble
+from trainer.checkpoint import Checkpoint
+from trainer.engine import Engine
+from trainer.frozen_base import FrozenBase
+from trainer.group import Group
+from trainer.member import Member
+from trainer.passes import Pass, Work, passes
+from trainer.prepare import PreparedStyle
+from trainer.preparing import prepare_pack
+from trainer.report import Reporter, StaleAttempt
+from trainer.storage import Folder
+
+log = logging.getLogger("lorafleet.pack")
+
+
+class PackRun:
+    """Trains a pack. Every method is collective unless it says otherwise."""
+
+    def __init__(
+        self,
+        styles: Sequence[PreparedStyle],
+        base: FrozenBase,
+        cache_folder: Folder,
+        group: Group,
+        reporter: Reporter | None,
+        *,
+        in_company: bool,
+    ) -> None:
+        """`in_company`: batches are filled up so that a style's numbers are the same bit for bit whoever is with it."""
+        self.base, self.group, self.reporter, self.in_company = base, group, reporter, in_company
+        self.cache_folder = cache_folder
+        self.device = base.device
+        self.spec = styles[0].spec  # what is read from it, all styles of a pack have in common
+        self.seats: dict[Kind, list[Member]] = {}  # in the order of the banks; a member's place in its list is its slot
+        self._pipeline: Any = None
+        self._saved: dict[str, Checkpoint] = {}
+        text_encoder = base.text_encoder if self.spec.adapter.text_encoder else None
+        self.model = PackModel(base.family, base.denoiser, text_encoder, bf16=self.spec.training.precision == "bf16")
+        self._take_in(styles)
+
+    def train(self) -> None:
+        """Trains every style to its end: its last step, a stop that was asked for, or a failure of its own."""
+        for member in self.members:
+            self._only_its_own(member, self._begin)
+        while self.members:
+            self._stop_those_told()
+            self._join_those_waiting()
+            if self.members:
+                self._train_step()
+        self.model.strip()
+
+    @property
+    def members(self) -> list[Member]:
+        return [member for members in self.seats.values() for member in members]
+
+    # Taking in
+
+    def _take_in(self, styles: Sequence[PreparedStyle]) -> None:
+        """Encodes and seats the styles, and makes the engine over them. Those in the pack already keep what they have."""
+        for member in self.members:
+            self._saved[member.job] = self._checkpoint(member)
+        vae = cache(self.base.load_vae)  # one for all, and only if anything is to be encoded
+        newcomers = [member for style in styles if (member := self._member(style, vae)) is not None]
+        everybody = [*self.members, *newcomers]
+        self.seats = {}
+        for member in everybody:
+            self.seats.setdefault(member.kind, []).append(member)
+        if everybody:
+            self._make_engine()
+        for member in newcomers:
+            if self.group.rank == 0:
+                member.open_metrics()
+
+    def _member(self, style: PreparedStyle, vae: latent_cache.Lazy) -> Member | None:
+        """None: the style cannot train, and that is said."""
+        self._tell(style.job, phase="encoding")
+        try:
+            encoded = latent_cache.encode(
+                style, self.cache_folder, self.base.family, vae, lambda: self.base.text_encoder, lambda: self.base.tokenizer, self.group
+            )
+            saved = self.group.on_first(partial(checkpoint.newest, Folder(JobLayout(style.output_uri).checkpoints), job=style.job))
+            member = Member(style, encoded, saved, self.reporter)
+            if saved is not None:
+                self._saved[style.job] = saved
+                if self.reporter is not None:
+                    self.reporter.resumed(style.job, member.step)
+            return member
+        except RunFailed as error:
+            self._say_failed(style.job, error)
+            return None
+
+    def _make_engine(self) -> None:
+        self.model.strip()
+        self._pipeline = None
+        banks = [self.model.add_bank(kind, len(members), in_company=self.in_company) for kind, members in self.seats.items()]
+        for bank, members in zip(banks, self.seats.values(), strict=True):
+            for member in members:
+                bank.fill(self._first_row(bank, member), scaling(member.spec.adapter))
+        self.model.train()
+        self.engine = Engine(self.model, self.spec, self.group, self.device)
+        for number, (bank, members) in enumerate(zip(banks, self.seats.values(), strict=True)):
+            for slot, member in enumerate(members):
+                if (saved := self._saved.pop(member.job, None)) is not None:
+                    self.engine.load_moments(number, slot, _moment_rows(bank, saved))
+        place = (self.engine.zero_stage, len(self.members), self.group.rank, self.group.world_size, self.device, torch.get_num_threads())
+        log.info("DeepSpeedEngine, ZeRO stage %d, %d styles, rank %d of %d, on %s, %d threads", *place)
+
+    def _first_row(self, bank: Bank, member: Member) -> Tensor:
+        saved = self._saved.get(member.job)
+        if saved is not None:
+            return bank.layout.row(saved.weights)
+        return initial_row(bank.layout, member.style.key, self.model.layers_of(bank.kind))
+
+    def _join_those_waiting(self) -> None:
+        joining = self.group.agree(self._prepared_joiners())
+        if joining:
+            known = {member.job for member in self.members}
+            self._take_in(joining)
+            for member in self.members:
+                if member.job not in known:
+                    self._only_its_own(member, self._begin)
+
+    def _prepared_joiners(self) -> tuple[PreparedStyle, ...]:
+        """Only on rank 0; nothing elsewhere."""
+        waiting = self.reporter.joining() if self.reporter is not None else []
+        return prepare_pack(waiting, self.cache_folder.uri, self.reporter) if waiting and self.reporter is not None else ()
+
+    # A step
+
+    def _train_step(self) -> None:
+        members = self.members
+        losses = [0.0] * len(members)
+        plan = self._passes(members)
+        for each in plan:
+            batch = assemble(each, members, self.base)
+            predicted = self._forward(each, batch)
+            row_losses = batch.losses(predicted)
+            self.engine.backward((row_losses * batch.shares).sum(), last=each is plan[-1])
+            for style, total in batch.totals(row_losses):
+                losses[style] += total
+        totals = self.group.sum(torch.tensor(losses, dtype=torch.float64)).tolist()
+        self.engine.step([[member.turn for member in seated] for seated in self.seats.values()])
+        finite = [self.engine.is_finite(*self._place(member)) for member in members]  # before slots move
+        for member, total, is_finite in zip(members, totals, finite, strict=True):
+            mean = total / member.spec.global_batch_size
+            self._only_its_own(member, partial(Member.stepped, loss=mean, gradient_is_finite=is_finite))
+        for member in self.members:
+            self._only_its_own(member, self._do_what_is_due)
+
+    def _passes(self, members: Sequence[Member]) -> list[Pass]:
+        work = []
+        for number, member in enumerate(members):
+            mine = member.micro_batches(rank=self.group.rank, world_size=self.group.world_size)
+            work.append(Work(number, *self._place(member), tuple(member.latent_shape(mine[0])), mine))
+        if not self.in_company:
+            return passes(work, least_slots=1, rows_multiple=1)
+        return passes(work, least_slots=LEAST_SLOTS, rows_multiple=ROWS_MULTIPLE.get(self.device.type, 1))
+
+    def _forward(self, each: Pass, batch: PackBatch) -> Tensor:
+        start = 0
+        seats = []
+        for bench in each.benches:
+            seats.append(Seat(self.engine.banks[bench.bank], bench.slots, start, bench.rows_each, batch.dropout_seeds.get(bench.bank, ())))
+            start += bench.num_rows
+        self.model.seating.seats = seats
+        text = batch.text if self.model.text_encoder is None else batch.tokens(self.base)
+        return self.engine(batch.noisy, batch.timesteps, text.to(self.device))
+
+    def _do_what_is_due(self, member: Member) -> None:
+        last = member.spec.training.max_steps
+        if member.is_due(member.spec.validation.every_steps) and member.step < last:
+            self._evaluate(member)
+            member.tell(phase="training")
+        if member.is_due(member.spec.checkpointing.every_steps) or member.is_done:
+            self._save_checkpoint(member)
+        if member.is_done:
+            self._finish(member)
+
+    # A member's own affairs
+
+    def _only_its_own(self, member: Member, action: Callable[[Member], None]) -> None:
+        """A failure in here is this member's end, and nobody else's."""
+        try:
+            action(member)
+        except RunFailed as error:
+            self._leave(member)
+            self._say_failed(member.job, error, member.step)
+        except StaleAttempt:
+            raise
+        except Exception as error:
+            if self.group.world_size > 1:  # the other workers may be elsewhere by now
+                raise
+            log.exception("[%s] failed", member.job)
+            self._leave(member)
+            self._say_failed(member.job, RunFailed(f"{type(error).__name__}: {error}", reason="INTERNAL", retryable=True), member.step)
+
+    def _begin(self, member: Member) -> None:
+        if member.is_done:
+            self._finish(member)
+            return
+        if member.step == 0:
+            self._evaluate(member)
+        member.tell(phase="training", step=member.step)
+
+    def _evaluate(self, member: Member) -> None:
+        member.tell(phase="evaluating")
+        loss = evaluate.held_out_loss(
+            partial(self._predict_alone, member),
+            held_out=member.style.held_out,
+            encoded=member.encoded,
+            captions=member.style.captions,
+            key=member.style.key,
+            scheduler=self.base.noise_scheduler,
+            device=self.device,
+            group=self.group,
+            lock_step=self.engine.zero_stage == 3,
+        )
+        member.evaluated(member.step, loss)
+        if member.spec.validation.prompts:
+            self._draw_samples(member)
+
+    def _predict_alone(self, member: Member, noisy: Tensor, timesteps: Tensor, captions: Sequence[str]) -> Tensor:
+        self._seat_alone(member)
+        trains_text = self.model.text_encoder is not None
+        text = self.base.family.tokenize(self.base.tokenizer, captions) if trains_text else member.encoded.text(captions)
+        return self.engine(noisy, timesteps, text.to(self.device))
+
+    def _seat_alone(self, member: Member) -> None:
+        bank, slot = self._place(member)
+        self.model.seating.seats = [Seat(self.engine.banks[bank], [slot])]
+
+    def _draw_samples(self, member: Member) -> None:
+        member.tell(phase="sampling")
+        lock_step = self.engine.zero_stage == 3  # its forward is collective: all draw, rank 0 keeps
+        if self.group.rank == 0 or lock_step:
+            self._seat_alone(member)
+            if self._pipeline is None:
+                self._pipeline = self.base.family.pipeline(self.base.path, self.model.unet, self.base.text_encoder).to(self.device)
+            # A stop must not wait for 64 pictures; under lock-step no rank may leave before the others.
+            must_stop = (lambda: False) if lock_step or self.reporter is None else partial(self.reporter.must_stop, member.job)
+            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.model.bf16):
+                self.model.open_seats()
+                pictures = evaluate.draw_samples(self._pipeline, member.spec.validation, member.style.resolution, must_stop)
+            if self.group.rank == 0:
+                Folder(member.layout.samples(member.step)).write_all({f"{index:03d}.png": each for index, each in enumerate(pictures)})
+        self.group.barrier()
+
+    def _checkpoint(self, member: Member) -> Checkpoint:
+        """Everything that the member needs to go on. Raises RunFailed for weights that are no numbers: such are never saved."""
+        bank, slot = self._place(member)
+        layout = self.engine.banks[bank].layout
+        weights = layout.named(self.engine.weights(bank, slot))
+        if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+            raise member.not_finite(f"the adapter's weights are not finite after step {member.step}")
+        moments = {
+            f"{key}.{name}": tensor for key, row in self.engine.moments(bank, slot).items() for name, tensor in layout.named(row).items()
+        }
+        return Checkpoint(member.progress, weights, moments)
+
+    def _save_checkpoint(self, member: Member) -> None:
+        saved = self._checkpoint(member)
+        folder = Folder(member.layout.checkpoints)
+        self.group.on_first(partial(checkpoint.write, folder, saved, job=member.job, keep=member.spec.checkpointing.keep))
+        member.tell(checkpoint_step=member.step)
+        if member.metrics is not None:
+            member.metrics.upload()
+
+    def _finish(self, member: Member) -> None:
+        if all(step != member.step for step, _ in member.held_out_losses):  # one that stops early has just been evaluated
+            self._evaluate(member)
+        weights = self._checkpoint(member).weights
+        self.group.on_first(partial(self._commit, member, weights))
+        self._leave(member)
+
+    def _commit(self, member: Member, weights: Mapping[str, Tensor]) -> None:
+        """Only on rank 0."""
+        member.tell(phase="exporting")
+        if self.reporter is not None:
+            self.reporter.must_stop(member.job)  # raises when another attempt has taken over: then this one writes nothing
+        member.close_metrics()
+        samples = member.step if member.spec.validation.prompts else None
+        committed = artifact.commit(member.style, weights, member.progress, samples)
+        log.info("[%s] artifact committed after step %d", member.job, member.step)
+        if self.reporter is not None:
+            self.reporter.succeeded(member.job, member.step, committed)
+
+    # Leaving
+
+    def _stop_those_told(self) -> None:
+        jobs = [member.job for member in self.members if self.reporter is not None and self.reporter.must_stop(member.job)]
+        told = self.group.agree(jobs)
+        for member in [member for member in self.members if member.job in told]:
+            self._only_its_own(member, self._stop)
+
+    def _stop(self, member: Member) -> None:
+        if member.step:
+            self._save_checkpoint(member)
+        self._leave(member)
+        log.info("[%s] stopped after step %d, on request", member.job, member.step)
+        if self.reporter is not None:
+            self.reporter.stopped(member.job, member.step)
+
+    def _leave(self, member: Member) -> None:
+        """Frees the member's row. The others' rows, and so their numbers, stay what they were."""
+        bank, slot = self._place(member)
+        seated = self.seats[member.kind]
+        if len(self.members) > 1:
+            self.engine.free(bank, slot)
+        seated[slot] = seated[-1]
+        seated.pop()
+        member.close_metrics()
+
+    def _say_failed(self, job: str, error: RunFailed, step: int = 0) -> None:
+        log.error("[%s] %s", job, error)
+        if self.reporter is not None:
+            self.reporter.failed(job, error, step)
+
+    def _place(self, member: Member) -> tuple[int, int]:
+        """Number of the member's bank, and its slot."""
+        return list(self.seats).index(member.kind), self.seats[member.kind].index(member)
+
+    def _tell(self, job: str, **changes: object) -> None:
+        if self.reporter is not None:
+            self.reporter.progress(job, **changes)
+
+
+def _moment_rows(bank: Bank, saved: Checkpoint) -> dict[str, Tensor]:
+    named: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in saved.moments.items():
+        key, _, parameter = name.partition(".")
+        named[key][parameter] = tensor
+    return {key: bank.layout.row(tensors) for key, tensors in named.items()}

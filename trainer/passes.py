@@ -1,0 +1,83 @@
+"""Which rows go through the model together in a step: a pure plan of forward passes for a pack.
+
+A pass holds rows of one latent shape. In a step every style has its own number of micro-batches; pass n of a shape holds
+the n-th of each style that has one. Rows of the same bank and micro-batch size lie together, style by style.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from trainer.objective import Draw
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A style's part of a step: its place, and a micro-batch for each of its passes."""
+
+    style: int  # number of the style in the pack
+    bank: int
+    slot: int
+    shape: Shape  # of its latents in this step
+    micro_batches: Sequence[Sequence[Draw]]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of one style."""
+
+    style: int
+    slot: int
+    examples: Sequence[Draw]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Blocks of one bank with equally many rows each; `idle_slot` sits with one that would be alone (see adapters.pack)."""
+
+    bank: int
+    rows_each: int
+    blocks: Sequence[Block]
+    idle_slot: int | None = None
+
+    @property
+    def slots(self) -> list[int]:
+        return [block.slot for block in self.blocks] + ([] if self.idle_slot is None else [self.idle_slot])
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.slots) * self.rows_each
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward and backward pass. `num_padding` rows of nobody are at its end."""
+
+    shape: Shape
+    benches: Sequence[Bench]
+    num_padding: int
+
+
+def passes(work: Sequence[Work], *, least_slots: int, rows_multiple: int) -> list[Pass]:
+    """The passes of a step. `least_slots` is 1 or 2; the rows of each pass are a multiple of `rows_multiple`."""
+    found: list[Pass] = []
+    for number in range(max(len(each.micro_batches) for each in work)):
+        taking_part = [each for each in work if number < len(each.micro_batches)]
+        for shape in sorted({each.shape for each in taking_part}):
+            benches = _benches([each for each in taking_part if each.shape == shape], number, least_slots)
+            found.append(Pass(shape, benches, -sum(bench.num_rows for bench in benches) % rows_multiple))
+    return found
+
+
+def _benches(work: Sequence[Work], number: int, least_slots: int) -> list[Bench]:
+    def place(each: Work) -> tuple[int, int]:
+        return each.bank, len(each.micro_batches[number])
+
+    benches = []
+    for (bank, rows_each), members in groupby(sorted(work, key=lambda each: (*place(each), each.slot)), key=place):
+        blocks = [Block(each.style, each.slot, each.micro_batches[number]) for each in members]
+        alone = len(blocks) < least_slots
+        benches.append(Bench(bank, rows_each, blocks, (1 if blocks[0].slot == 0 else blocks[0].slot - 1) if alone else None))
+    return benches

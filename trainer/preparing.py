@@ -1,0 +1,54 @@
+"""From a run's manifest to the styles that can train: in the driver for the first run, in warm workers for later ones."""
+
+import json
+import logging
+from collections.abc import Sequence
+
+from lorafleet.errors import RunFailed
+from lorafleet.run_manifest import RunManifest, Style
+from trainer import artifact
+from trainer.prepare import PreparedStyle, prepare
+from trainer.report import Reporter
+from trainer.storage import Folder
+
+log = logging.getLogger("lorafleet.prepare")
+
+
+def read_manifest(uri: str) -> RunManifest:
+    folder, _, name = uri.rpartition("/")
+    return RunManifest.model_validate_json(Folder(folder).get(name))
+
+
+def prepare_pack(styles: Sequence[Style], cache_uri: str, reporter: Reporter) -> tuple[PreparedStyle, ...]:
+    """The styles that can train. One that cannot is reported as failed and leaves the pack."""
+    return tuple(ready for style in styles if (ready := _prepare_one(style, cache_uri, reporter)) is not None)
+
+
+def _prepare_one(style: Style, cache_uri: str, reporter: Reporter) -> PreparedStyle | None:
+    max_steps = style.spec.training.max_steps
+    reporter.progress(style.job, phase="preparing", max_steps=max_steps)
+    try:
+        ready = prepare(style, Folder(cache_uri))
+        if (done := artifact.existing(ready)) is not None:
+            reporter.succeeded(style.job, max_steps, done)  # an earlier attempt died after its commit
+            return None
+    except RunFailed as error:
+        log.error("[%s] %s", style.job, error)
+        reporter.failed(style.job, error)
+        return None
+    reporter.progress(style.job, num_corrupt_pictures=len(ready.data_set.corrupt))
+    _log_prepared(style, ready)
+    return ready
+
+
+def _log_prepared(style: Style, ready: PreparedStyle) -> None:
+    facts = {
+        "pictures": len(ready.data_set.pictures),
+        "held_out": len(ready.held_out),
+        "skipped": [f"{each.path}: {each.why}" for each in ready.data_set.corrupt],
+        "resolution": ready.resolution,
+        "buckets": len(ready.members),
+        "base_digest": ready.base.digest,
+        "dataset_digest": ready.data_set.digest,
+    }
+    log.info("[%s] prepared %s", style.job, json.dumps(facts))
