@@ -22,10 +22,10 @@ async def check_store(store: Store, places: Sequence[Place], tenant: str, artifa
     found: dict[Violation, None] = {}  # what the defaults are to blame for is told once
     for place in places:
         spec, blame = place.item.spec, place.item.blame
-        unwritable = outputs.get(place.output_uri) or refusals.get(parents[place.output_uri])
         _note(found, blame("base_model", "uri"), bases.get(spec.base_model.uri))
         _note(found, blame("dataset", "uri"), datasets.get(spec.dataset.uri))
-        _note(found, blame("output", "uri"), unwritable)
+        _note(found, place.output_field, outputs.get(place.output_uri))
+        _note(found, blame("output", "uri"), refusals.get(parents[place.output_uri]))
     return list(found)
 
 

@@ -93,14 +93,20 @@ class Place:
     job_id: str
     output_uri: str
 
+    @property
+    def output_field(self) -> str:
+        """Where a mistake in the output of this job alone is to be mended; an output of the service's choice in the item."""
+        chosen = self.item.spec.output.uri is not None
+        return self.item.blame("output", "uri") if chosen else f"items[{self.item.index}].output.uri"
+
 
 def places(new: NewBatch, parsed: Parsed, batch_id: str, artifacts_uri: str) -> list[Place]:
     """The batch's jobs, in order. Raises InvalidSpec with every mistake of the items, and when two would be the same."""
     found = [_place(item, new.tenant, batch_id, artifacts_uri) for item in parsed.items]
     twice = chain(
-        _repeated("job_id", {index: item.job_id for index, item in enumerate(new.items) if item.job_id}),
-        _repeated("job_id", {place.item.index: place.job_id for place in found}),
-        _repeated("output.uri", {place.item.index: place.output_uri for place in _first_of_each_id(found)}),
+        _repeated((index, f"items[{index}].job_id", item.job_id) for index, item in enumerate(new.items) if item.job_id),
+        _repeated((place.item.index, f"items[{place.item.index}].job_id", place.job_id) for place in found),
+        _repeated((place.item.index, place.output_field, place.output_uri) for place in _first_of_each_id(found)),
     )
     if violations := list(dict.fromkeys([*parsed.mistakes, *twice])):
         raise InvalidSpec(violations)
@@ -130,11 +136,12 @@ def _bad_id(job_id: str) -> Iterator[Violation]:
         yield from error.violations
 
 
-def _repeated(field: str, values: Mapping[int, str]) -> Iterator[Violation]:
+def _repeated(values: Iterable[tuple[int, str, str]]) -> Iterator[Violation]:
+    """Of (index, field, value): each value that another item had before, and which."""
     first: dict[str, int] = {}
-    for index, value in values.items():
+    for index, field, value in values:
         if (before := first.setdefault(value, index)) != index:
-            yield Violation(field=f"items[{index}].{field}", message=f"{value!r} is that of items[{before}] too")
+            yield Violation(field=field, message=f"{value!r} is that of items[{before}] too")
 
 
 def _first_of_each_id(places: Sequence[Place]) -> Iterable[Place]:

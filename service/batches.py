@@ -168,7 +168,7 @@ async def _clashes(tx: Transaction, new: NewBatch, places: Sequence[Place]) -> l
     ]
     outputs = [
         Violation(
-            field=f"items[{place.item.index}].output.uri",
+            field=place.output_field,
             message=f"{writers[place.output_uri]} is writing to {place.output_uri}; choose another folder",
         )
         for place in places

@@ -1,5 +1,6 @@
 """What a batch costs: statements, not seconds, so that no machine is too slow to tell. And it is stored whole or not at all."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -99,6 +100,24 @@ async def test_a_batch_that_fails_half_way_leaves_nothing(world: World, batches:
     async with world.tools.db.snapshot() as tx:
         for table in (BatchRow, JobRow, JobEventRow):
             assert (await tx.session.scalars(select(table))).all() == []
+
+
+async def test_a_caller_who_goes_away_meanwhile_leaves_nothing(world: World, batches: Batches, monkeypatch: pytest.MonkeyPatch):
+    append, reached = events.append, asyncio.Event()
+
+    async def slow_append(*arguments) -> None:
+        await append(*arguments)
+        reached.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(events, "append", slow_append)
+    call = asyncio.create_task(batches.create(new(world, 3)))
+    await reached.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    monkeypatch.undo()
+    assert (await batches.create(new(world, 2))).num_jobs == 2, "the id is free, and so is the database"
 
 
 async def test_what_another_took_while_the_store_was_asked_is_refused(world: World, batches: Batches, monkeypatch: pytest.MonkeyPatch):

@@ -148,6 +148,12 @@ async def test_two_items_that_write_to_one_folder_are_refused(api: Api):
     assert "items[0]" in answer.fields["items[2].output.uri"]
 
 
+async def test_one_folder_for_all_in_the_defaults_is_told_once(api: Api):
+    defaults = spec(**good(api.world), output={"uri": f"file://{api.world.folder}/out"})
+    answer = await refusal(create(api, [item() for _ in range(50)], defaults=defaults))
+    assert list(answer.fields) == ["defaults.output.uri"]
+
+
 async def test_an_item_that_names_another_items_id_is_refused(api: Api):
     answer = await refusal(create(api, [item("night-00001"), item()]))
     assert "items[1].job_id" in answer.fields
@@ -209,6 +215,11 @@ async def test_what_the_store_shows_is_told_where_it_is_to_be_mended(api: Api):
     assert set(answer.fields) == {"defaults.dataset.uri", "items[2].dataset.uri", "items[3].base_model.uri", "items[4].output.uri"}
     assert "holds an artifact" in answer.fields["items[4].output.uri"]
     assert await nothing_is_stored(api)
+
+
+async def test_an_artifact_in_the_services_own_folder_is_told_with_its_item(api: Api):
+    await api.world.tools.store.put(f"file://{api.world.folder}/artifacts/tenants/acme/jobs/fox/adapter/manifest.json", b"{}")
+    assert list((await refusal(create(api, [item(), item("fox")]))).fields) == ["items[1].output.uri"]
 
 
 async def test_a_folder_that_cannot_be_written_is_told(api: Api):
