@@ -86,7 +86,7 @@ async def test_every_job_has_its_first_event_in_the_order_of_the_items(world: Wo
 async def test_jobs_stand_in_the_order_of_their_items_wherever_they_stand_by_age(world: World, batches: Batches):
     await batches.create(new(world, 20))
     async with world.tools.db.snapshot() as tx:
-        indices = (await tx.session.scalars(select(JobRow.batch_index).order_by(JobRow.create_time))).all()
+        indices = (await tx.session.scalars(select(JobRow.batch_index).order_by(JobRow.create_time, JobRow.uid))).all()
     assert indices == list(range(20))
 
 

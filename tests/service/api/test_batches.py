@@ -5,6 +5,7 @@ import pytest
 from lorafleet.v1 import batch_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2 as jobs_pb
 from service import batches as batches_module
+from service.control.admission import Limits
 from service.db import jobs as job_rows
 from service.names import JobName, parse_job
 from tests.service.api.batch_requests import create, header, item, parts
@@ -242,6 +243,7 @@ async def test_a_failed_job_whose_folder_another_took_over_stays(api: Api):
 
 async def test_a_job_tried_again_waits_for_the_run_that_it_failed_in(api: Api):
     """Its place in the pack is empty, but the run still lives: no second one may start beside it."""
+    api.world.with_tools(limits=Limits(max_running_runs=2))
     [name] = await batch_of(api, 1)
     run = await run_of(api, name)
     await api.world.report(run, failed("NAN_LOSS", retryable=False))
