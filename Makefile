@@ -69,6 +69,10 @@ bench-pack: $(READY) ## Measure packs against diffusers' script and lone jobs (P
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[service,trainer,bench]'
 	$(BIN)/python -m bench.pack $(if $(PEER),"$(PEER)") $(if $(PARTS),--parts $(PARTS))
 
+.PHONY: bench-invariance
+bench-invariance: $(READY) ## Measure in which batches a row's bits do not depend on its neighbours
+	$(BIN)/python -m bench.invariance
+
 .PHONY: bench-planning
 bench-planning: $(READY) ## Measure the packing planner with 1,000 to 10,000 jobs
 	$(BIN)/python -m bench.planning

@@ -17,6 +17,7 @@ from trainer.objective import target
 
 NUM_TIMESTEPS = 8  # for each held-out picture, spread evenly over the schedule
 BATCH = 8  # part of the result to the last bit, so fixed
+PROMPTS_AT_ONCE = 4  # with guidance 8 rows: more are hardly faster on a CPU, and one at a time takes twice as long
 
 Predict = Callable[[Tensor, Tensor, Sequence[str]], Tensor]
 
@@ -83,23 +84,23 @@ def draw_samples(pipeline: Any, spec: ValidationSpec, resolution: int, must_stop
     `pipeline(prompt, generator=torch.Generator("cpu").manual_seed(seed + i), guidance_scale=…, num_inference_steps=…)`.
     """
     pictures: list[bytes] = []
-    for index in range(len(spec.prompts)):
+    for start in range(0, len(spec.prompts), PROMPTS_AT_ONCE):
         if must_stop():
             break
-        pictures.append(png(draw_sample(pipeline, spec, index, resolution)))
+        indices = range(start, min(start + PROMPTS_AT_ONCE, len(spec.prompts)))
+        pictures += [png(picture) for picture in _drawn(pipeline, spec, indices, resolution)]
     return pictures
 
 
-def draw_sample(pipeline: Any, spec: ValidationSpec, index: int, resolution: int) -> Image.Image:
-    """The sample picture of prompt `index`."""
+def _drawn(pipeline: Any, spec: ValidationSpec, indices: Sequence[int], resolution: int) -> list[Image.Image]:
     return pipeline(
-        spec.prompts[index],
+        [spec.prompts[index] for index in indices],
         width=resolution,
         height=resolution,
-        generator=torch.Generator("cpu").manual_seed(spec.seed + index),
+        generator=[torch.Generator("cpu").manual_seed(spec.seed + index) for index in indices],
         guidance_scale=spec.guidance_scale,
         num_inference_steps=spec.num_inference_steps,
-    ).images[0]
+    ).images
 
 
 def png(picture: Image.Image) -> bytes:

@@ -8,11 +8,12 @@ import logging
 import os
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from trainer.plan import RunPlan
+from trainer.prepare import PreparedStyle
 from trainer.preparing import prepare_pack, read_manifest
 from trainer.report import Address, Reporter
 from trainer.storage import Folder
@@ -61,24 +62,34 @@ class Crew:
         # Imported while the control plane already knows that the worker lives: the stack takes many seconds.
         from trainer.engine import select_accelerator
 
-        spec = plan.pack[0].spec
-        device = select_accelerator(spec.cluster)
+        device = select_accelerator(plan.pack[0].spec.cluster)
         from trainer.pack_run import PackRun
 
-        base = self._base(plan, device)
-        PackRun(plan.pack, base, Folder(plan.cache_uri), self.group, reporter, in_company=plan.in_company).train()
-        if spec.cluster.zero_stage == 3:
-            self.base = None  # partitioned: no other engine can have it
-        log.info("peak memory %d MiB", _peak_memory_mib(device))
+        for styles in trainable_together(plan.pack):
+            base = self._base(styles[0], device)
+            PackRun(styles, base, Folder(plan.cache_uri), self.group, reporter, in_company=plan.in_company).train()
+            if styles[0].spec.cluster.zero_stage == 3:
+                self.base = None  # partitioned: no other engine can have it
+        if self.group.rank == 0:
+            log.info("peak memory %d MiB", _peak_memory_mib(device))
 
-    def _base(self, plan: RunPlan, device: Any) -> "FrozenBase":
+    def _base(self, style: PreparedStyle, device: Any) -> "FrozenBase":
         from trainer.frozen_base import FrozenBase
 
-        style = plan.pack[0]
         precision = style.spec.training.precision
         if self.base is None or not self.base.serves(style.base, precision, device):
             self.base = FrozenBase(style.base, precision, device)
         return self.base
+
+
+def trainable_together(styles: Sequence[PreparedStyle]) -> list[list[PreparedStyle]]:
+    """The styles in packs that one engine can train, in order. The control plane plans for that; a manifest by hand need not."""
+    packs: dict[tuple[object, ...], list[PreparedStyle]] = {}
+    for style in styles:
+        cluster = style.spec.cluster
+        alone = style.job if cluster.zero_stage or style.spec.adapter.text_encoder else ""
+        packs.setdefault((style.base.digest, style.spec.training.precision, cluster.zero_stage, cluster.offload, alone), []).append(style)
+    return list(packs.values())
 
 
 def _next_run(plan: RunPlan, reporter: Reporter | None, group: "Group") -> RunPlan | None:

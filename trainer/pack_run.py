@@ -54,6 +54,7 @@ class PackRun:
         self.seats: dict[Kind, list[Member]] = {}  # in the order of the banks; a member's place in its list is its slot
         self._pipeline: Any = None
         self._saved: dict[str, Checkpoint] = {}
+        self._first_pictures: dict[tuple[object, ...], list[bytes]] = {}
         text_encoder = base.text_encoder if self.spec.adapter.text_encoder else None
         self.model = PackModel(base.family, base.denoiser, text_encoder, bf16=self.spec.training.precision == "bf16")
         self._take_in(styles)
@@ -258,12 +259,20 @@ class PackRun:
                 self._pipeline = self.base.family.pipeline(self.base.path, self.model.unet, self.base.text_encoder).to(self.device)
             # A stop must not wait for 64 pictures; under lock-step no rank may leave before the others.
             must_stop = (lambda: False) if lock_step or self.reporter is None else partial(self.reporter.must_stop, member.job)
-            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.model.bf16):
-                self.model.open_seats()
-                pictures = evaluate.draw_samples(self._pipeline, member.spec.validation, member.style.resolution, must_stop)
+            pictures = self._first_pictures.get(self._first_key(member))
+            if pictures is None:
+                with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.model.bf16):
+                    self.model.open_seats()
+                    pictures = evaluate.draw_samples(self._pipeline, member.spec.validation, member.style.resolution, must_stop)
+                if member.step == 0 and len(pictures) == len(member.spec.validation.prompts):
+                    self._first_pictures[self._first_key(member)] = pictures
             if self.group.rank == 0:
                 Folder(member.layout.samples(member.step)).write_all({f"{index:03d}.png": each for index, each in enumerate(pictures)})
         self.group.barrier()
+
+    def _first_key(self, member: Member) -> tuple[object, ...]:
+        """Before the first step an adapter is the base (DoRA: but for rounding): who asks for the same gets the same pictures."""
+        return member.step, member.spec.validation.model_dump_json(), member.style.resolution, member.kind.method
 
     def _checkpoint(self, member: Member) -> Checkpoint:
         """Everything that the member needs to go on. Raises RunFailed for weights that are no numbers: such are never saved."""
