@@ -79,8 +79,10 @@ class Batches:
 
     async def cancel(self, name: BatchName) -> pb.Batch:
         """Asks every unfinished job to end, some hundred to a transaction. Raises NotFound."""
-        while await self._cancel_some(name):
-            pass
+        num_asked = 0
+        while some := await self._cancel_some(name):
+            num_asked += some
+        log.info("cancelling %s: asked %d jobs to end", name, num_asked)
         return await self.get(name)
 
     async def retry_failed(self, name: BatchName) -> pb.Batch:
@@ -102,8 +104,8 @@ class Batches:
     async def _places(self, new: NewBatch, batch_id: str) -> list[Place]:
         return batch_specs.places(new, await batch_specs.parse(new), batch_id, self._artifacts_uri)
 
-    async def _cancel_some(self, name: BatchName) -> bool:
-        """False when none is left to cancel."""
+    async def _cancel_some(self, name: BatchName) -> int:
+        """How many jobs were asked to end; 0 when none is left."""
         async with self._db.transaction() as tx:
             batch = await existing(tx, name)
             rows = await batches.to_cancel(tx, batch.uid, size=SLICE)
@@ -111,9 +113,7 @@ class Batches:
             for row in rows:
                 jobs.save(tx, row, lifecycle.cancel(jobs.value(row), tx.now))
             await stop_what_is_over(tx, before, self._policy)
-        if rows:
-            log.info("cancelling %d jobs of %s", len(rows), name)
-        return len(rows) == SLICE
+        return len(rows)
 
     async def _holds_artifact(self, output_uri: str) -> bool:
         return await self._store.exists(join(JobLayout(output_uri).adapter, MANIFEST))
