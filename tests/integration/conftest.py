@@ -80,12 +80,14 @@ class Fleet:
         return "".join(piece.text for piece in self.client.logs(name))
 
     def driver(self, job: pb.TrainingJob) -> psutil.Process:
-        """The process of the newest attempt's driver, without the shell around it."""
+        """The process of the newest attempt's driver, without the shell around it; of a run on warm workers, their first run's."""
         run = job.attempts[-1].run
-        found = [
-            process for process in ray_head.processes(self.head) if "trainer.run" in (line := process.cmdline()) and run in " ".join(line)
+        drivers = [
+            process for process in ray_head.processes(self.head) if "trainer.run" in (line := process.cmdline()) and "sh" not in line[0]
         ]
-        return next(process for process in found if process.cmdline()[0] != "/bin/sh")
+        own = [process for process in drivers if run in " ".join(process.cmdline())]
+        (driver,) = own or drivers
+        return driver
 
 
 @pytest.fixture(scope="session")
