@@ -30,7 +30,7 @@ def good(prefix: str) -> list[dict[str, Any]]:
     """Five styles, of which the last one ends before the others."""
     seeds = [{"job_id": f"{prefix}-{seed}", "spec": {"training": {"seed": seed}}} for seed in range(4)]
     early = {
-        "training": {"seed": 9},
+        "training": {"seed": 9, "learning_rate": 0.05},
         "validation": {"every_steps": 2, "early_stopping_patience": 1},
         "dataset": {"validation_fraction": 0.05},
     }
