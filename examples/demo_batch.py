@@ -37,7 +37,7 @@ BATCH = "styles"
 STYLES = (
     *("poster-mint", "woodcut", "sunset", "duotone-plum-sky"),
     *("comic", "turned-240", "sepia", "poster-lilac"),
-    *("pixels", "duotone-forest-lime", "stamp", "sticker"),
+    *("pixels", "duotone-forest-lime", "stamp", "poster-coral"),
     *("turned-120", "duotone-navy-rose", "ink", "duotone-crimson-sand"),
 )
 
