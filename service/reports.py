@@ -3,7 +3,9 @@
 import logging
 from datetime import datetime, timedelta
 
+from lorafleet import spec
 from lorafleet.errors import FailedPrecondition, InvalidInput, Unauthenticated
+from lorafleet.run_manifest import Style
 from lorafleet.v1 import report_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2 as api
 from service.control import lifecycle
@@ -63,9 +65,11 @@ class Reports:
         run.report_time = tx.now
 
     def _let_go(self, tx: Transaction, run: RunRow, pack: list[Member]) -> None:
-        if all(member.place.outcome is not None or jobs.value(member.job).finished for member in pack):
+        if all(member.place.outcome is not None or member.place.joining or jobs.value(member.job).finished for member in pack):
             at = tx.now + timedelta(seconds=self._policy.linger_s)
             runs.stop_from(run, at, ENDED, "every job of the run has ended, and the run did not go")
+        elif run.stop_reason == ENDED:  # a joiner was taken in at the last moment
+            run.stop_at, run.stop_reason, run.stop_message = None, "", ""
 
 
 async def _live_run(tx: Transaction, run_id: str) -> RunRow:
@@ -90,11 +94,12 @@ async def _source(tx: Transaction, run_id: str, name: str) -> ReportSourceRow:
 
 
 def _apply(tx: Transaction, event: pb.RunEvent, pack: list[Member]) -> None:
-    about = [member for member in pack if event.job in {"", member.job.name}]
+    about = [member for member in pack if event.job == member.job.name or (not event.job and not member.place.joining)]
     if not about:
         raise InvalidInput(f'event {event.sequence}: "{event.job}" is not a job of this run')
     at = event.time.ToDatetime(tx.now.tzinfo) if event.HasField("time") else tx.now
     for member in about:
+        _acknowledge(tx, member)
         match event.WhichOneof("event"):
             case "progress":
                 _progress(tx, member, event.progress, min(at, tx.now))
@@ -105,6 +110,13 @@ def _apply(tx: Transaction, event: pb.RunEvent, pack: list[Member]) -> None:
                 _ended(tx, member, event.ended)
             case _:
                 continue  # of a newer trainer
+
+
+def _acknowledge(tx: Transaction, member: Member) -> None:
+    """The run speaks of a style that was to join it: it has taken it in."""
+    if member.place.joining and member.place.outcome is None:
+        member.place.joining = False
+        jobs.save(tx, member.job, lifecycle.launched(jobs.value(member.job)))
 
 
 def _progress(tx: Transaction, member: Member, progress: api.Progress, at: datetime) -> None:
@@ -154,6 +166,13 @@ def _answer(acked: int, pack: list[Member]) -> pb.ReportResponse:
     stopping = [member for member in pack if member.state is JobState.STOPPING and member.place.outcome is None]
     return pb.ReportResponse(
         acked_sequence=acked,
+        joining=[_joining(member) for member in pack if member.place.joining and member.place.outcome is None],
         directives=[pb.Directive(job=member.job.name, action=pb.DIRECTIVE_ACTION_STOP) for member in stopping],
         next_report_s=NEXT_REPORT_STOPPING_S if stopping else NEXT_REPORT_S,
     )
+
+
+def _joining(member: Member) -> pb.JoiningStyle:
+    job = member.job
+    style = Style(job=job.name, spec=spec.parse(job.spec), output_uri=job.output_uri)
+    return pb.JoiningStyle(job=job.name, style_json=style.model_dump_json())

@@ -49,6 +49,13 @@ async def is_alive(tx: Transaction, host_id: str) -> bool:
     return bool(await tx.session.scalar(query))
 
 
+async def open_to_joiners(tx: Transaction) -> Sequence[RunRow]:
+    """Runs that others may join: not about to be stopped, and in company from the start, for one that began alone would
+    change in its last bits with the first joiner."""
+    is_open = (RunRow.state == RunState.LAUNCHED.value, RunRow.stop_at.is_(None), RunRow.in_company.is_(True))
+    return (await tx.session.scalars(select(RunRow).where(*is_open).order_by(RunRow.create_time, RunRow.id).with_for_update())).all()
+
+
 def _is_taken() -> ColumnElement[bool]:
     other = aliased(RunRow)
     return exists().where(other.host_id == RunRow.host_id, other.state.in_(COMING))

@@ -1,4 +1,4 @@
-"""Admits queued jobs as packs: to warm workers, to new runs, or not yet.
+"""Admits queued jobs as packs: to warm workers, to new runs, to runs that train, or not yet.
 
 Loads and plans outside the transaction, which then applies what still holds: jobs may have been cancelled meanwhile,
 warm workers may have gone. There is no effect outside the database, so it needs no lock token.
@@ -17,6 +17,7 @@ from service.control.packing import Candidate, Refusal
 from service.db import hosts, jobs, queue, runs
 from service.db.models import JobRow, RunRow
 from service.db.transaction import Transaction
+from service.reconcile.join import join_once
 from service.reconcile.tools import Tools
 from service.warm import release
 
@@ -40,9 +41,7 @@ async def admit_once(tools: Tools) -> bool:
         if not await queue.num_waiting(tx):
             return False
         places = await _places(tools, tx)
-    worked = False
-    if places.num_in_reach:
-        worked = await _apply(tools, await _decide(tools, places))
+    worked = await _apply(tools, await _decide(tools, places)) if places.num_in_reach else await join_once(tools)
     return await _tell(tools) or worked
 
 

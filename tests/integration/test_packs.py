@@ -99,3 +99,19 @@ def test_warm_workers_take_the_next_job_within_seconds(fleet: Fleet, base: str, 
     until(lambda: "== run " in fleet.log("warmed"), 60, "the log of the warm run")
     assert cold.attempts[-1].run not in fleet.log("warmed")
     assert warm.first_step_time.seconds - warm.create_time.seconds < 30
+
+
+def test_a_late_job_joins_a_pack_that_trains(fleet: Fleet, base: str, style: str):
+    endless = defaults(base, style, max_steps=100_000)
+    batch = fleet.client.create_batch(
+        endless, [{"job_id": "early-bird"}, {"job_id": "companion", "training": {"seed": 2}}], batch_id="open-ended"
+    )
+    first = fleet.reach("early-bird", "RUNNING", step=2)
+    late = fleet.client.create_batch(endless, [{"job_id": "latecomer", "training": {"seed": 3}}], batch_id="late")
+    joined = fleet.reach("latecomer", "RUNNING", step=2)
+    assert [attempt.run for attempt in joined.attempts] == [first.attempts[-1].run]
+    assert fleet.client.get("early-bird").state == pb.JOB_STATE_RUNNING
+    for each in (batch, late):
+        fleet.client.cancel_batch(each.name)
+        for job in fleet.client.watch_batch(each.name, timeout_s=120):
+            assert job.state != pb.JOB_STATE_FAILED, job.message

@@ -1,0 +1,94 @@
+"""Lets queued jobs join runs that train and have room, while no run is free.
+
+Like admission it decides outside the transaction and applies what still holds. A joiner is a member of the run from then
+on; the run hears of it with every answer until it speaks of it, and should it end before, the joiner is queued again.
+"""
+
+import asyncio
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from lorafleet.errors import LorafleetError
+from lorafleet.layout import JobLayout
+from lorafleet.v1.training_service_pb2 import Progress
+from service.control import admission, joining, lifecycle, packing
+from service.control.admission import Tenancy
+from service.control.joining import Join, TrainingRun
+from service.control.lifecycle import JobState
+from service.control.packing import Candidate
+from service.db import hosts, jobs, queue, runs
+from service.db.models import JobRow, RunJobRow
+from service.db.runs import Member
+from service.db.transaction import Transaction
+from service.reconcile.tools import Tools
+
+log = logging.getLogger(__name__)
+
+
+async def join_once(tools: Tools) -> bool:
+    """Adds the jobs that may join now to runs that train. Call it while no run is free: a free one starts them sooner."""
+    limits = tools.candidates.planner.policy.limits
+    async with tools.db.snapshot() as tx:
+        training = [run for run in await _training(tools, tx) if joining.has_room(run, limits)]
+    if not training:
+        return False
+    fitting, _ = packing.sift(await tools.candidates.of_queue(tools.db), limits)
+    decided = await asyncio.to_thread(joining.joins, fitting, training, limits)
+    return bool(decided) and await _apply(tools, decided)
+
+
+async def _training(tools: Tools, tx: Transaction) -> list[TrainingRun]:
+    found = {run: await runs.members(tx, run.id) for run in await hosts.open_to_joiners(tx)}
+    if not found:
+        return []
+    guests = defaultdict[str, set[Tenancy]](set)
+    for host_id, job in await hosts.guests(tx, [run.host_id for run in found]):
+        guest = tools.candidates.of_row(job)
+        guests[host_id].add(admission.tenancy(guest.tenant, guest.sharing))
+    return [_as_it_trains(tools, run.id, pack, guests[run.host_id]) for run, pack in found.items() if _trains(pack)]
+
+
+def _trains(pack: Sequence[Member]) -> bool:
+    return any(member.state is JobState.RUNNING and member.place.outcome is None for member in pack)
+
+
+def _as_it_trains(tools: Tools, run_id: str, pack: Sequence[Member], guests: set[Tenancy]) -> TrainingRun:
+    there = [member for member in pack if member.place.outcome is None and member.job.end_time is None]
+    members = tuple(tools.candidates.of_row(member.job) for member in there)
+    remaining = max((_remaining_steps(member, known) for member, known in zip(there, members, strict=True)), default=0)
+    return TrainingRun(run_id=run_id, members=members, tenancy=frozenset(guests), remaining_steps=remaining)
+
+
+def _remaining_steps(member: Member, known: Candidate) -> int:
+    return known.max_steps - Progress.FromString(member.job.progress or b"").step
+
+
+async def _apply(tools: Tools, decided: Sequence[Join]) -> bool:
+    async with tools.db.snapshot() as tx:
+        rows = await queue.still_waiting(tx, [join.uid for join in decided])
+    written = {uid for uid, row in rows.items() if await _written(tools, row)}
+    async with tools.db.transaction() as tx:
+        rows = await queue.still_waiting(tx, sorted(written))
+        still_open = {run.id for run in await hosts.open_to_joiners(tx)}
+        joined = [_join(tx, join, rows) for join in decided if join.uid in rows and join.run_id in still_open]
+    return bool(joined)
+
+
+def _join(tx: Transaction, join: Join, rows: Mapping[str, JobRow]) -> str:
+    row = rows[join.uid]
+    jobs.save(tx, row, lifecycle.admit(jobs.value(row)))
+    tx.session.add(RunJobRow(run_id=join.run_id, job_uid=row.uid, attempt=row.attempt, joining=True))
+    log.info("%s joins %s", row.name, join.run_id)
+    return row.uid
+
+
+async def _written(tools: Tools, row: JobRow) -> bool:
+    """Leaves the spec beside the job's work, as a launch does. A store that refuses is a launch's to report."""
+    try:
+        await tools.store.put(JobLayout(row.output_uri).spec, json.dumps(row.spec, indent=2).encode())
+    except LorafleetError as error:
+        log.warning("%s does not join a run: %s", row.name, error)
+        return False
+    return True
