@@ -53,7 +53,7 @@ def _same(computed, known: Sequence[Tensor], rows: Sequence[int]) -> bool:
 
 def products() -> dict[int, bool]:
     """Whether so many matrices, multiplied together, have the bits that they have among 32."""
-    same = dict.fromkeys(SLOTS, True)
+    same: dict[int, bool] = dict.fromkeys(SLOTS, True)
     for tokens, inputs, rank, outputs in PRODUCTS:
         x, a, b = torch.randn(32, tokens, inputs), torch.randn(32, rank, inputs), torch.randn(32, outputs, rank)
         known = _product(x, a, b)
