@@ -123,8 +123,8 @@ class PackRun:
             for slot, member in enumerate(members):
                 if (saved := self._saved.pop(member.job, None)) is not None:
                     self.engine.load_moments(number, slot, _moment_rows(bank, saved))
-        place = (self.engine.zero_stage, len(self.members), self.group.rank, self.group.world_size, self.device, torch.get_num_threads())
-        log.info("DeepSpeedEngine, ZeRO stage %d, %d styles, rank %d of %d, on %s, %d threads", *place)
+        place = (self.engine.zero_stage, self.group.rank, self.group.world_size, self.device, torch.get_num_threads(), len(self.members))
+        log.info("DeepSpeedEngine, ZeRO stage %d, rank %d of %d, on %s, %d threads, %d styles", *place)
 
     def _first_row(self, bank: Bank, member: Member) -> Tensor:
         saved = self._saved.get(member.job)

@@ -65,7 +65,7 @@ def run_directly(fleet: Fleet, manifest: RunManifest, folder: Path) -> None:
 
 
 def test_one_worker_or_two_at_every_zero_stage_give_the_same_losses(fleet: Fleet, base: str, style: str, tmp_path: Path):
-    """Four styles of one run, alike but for the ZeRO stage, on two workers; then one worker with the same global batch."""
+    """Four styles of one run, alike but for the ZeRO stage, on two workers, the first in a pack; then one worker, same global batches."""
     plane = ControlPlane()
     server, port = serve(plane)
 
@@ -74,16 +74,17 @@ def test_one_worker_or_two_at_every_zero_stage_give_the_same_losses(fleet: Fleet
             Style(job=f"tenants/acme/jobs/{name}", spec=each, output_uri=f"file://{tmp_path}/{name}") for name, each in specs.items()
         )
         places = {"cache_uri": f"file://{tmp_path}/cache", "storage_dir": str(tmp_path / "ray")}
-        return RunManifest(run=run, attempt=1, pack=pack, report_address=f"127.0.0.1:{port}", **places)
+        return RunManifest(run=run, attempt=1, pack=pack, in_company=True, report_address=f"127.0.0.1:{port}", **places)
 
-    def at(zero_stage: int, num_workers: int) -> spec.Spec:
-        training = {"micro_batch_size": 8 // num_workers}
+    def at(zero_stage: int, num_workers: int, seed: int = 3) -> spec.Spec:
+        training = {"micro_batch_size": 8 // num_workers, "seed": seed}
         return make_spec(base, style, training=training, cluster={"num_workers": num_workers, "zero_stage": zero_stage})
 
     (tmp_path / "two").mkdir()
     (tmp_path / "one").mkdir()
-    run_directly(fleet, manifest("zero-two-workers", {f"zero-{stage}": at(stage, 2) for stage in range(4)}), tmp_path / "two")
-    run_directly(fleet, manifest("zero-one-worker", {"alone": at(0, 1)}), tmp_path / "one")
+    on_two = {"companion": at(0, 2, seed=4), **{f"zero-{stage}": at(stage, 2) for stage in range(4)}}
+    run_directly(fleet, manifest("zero-two-workers", on_two), tmp_path / "two")
+    run_directly(fleet, manifest("zero-one-worker", {"alone": at(0, 1), "companion-alone": at(0, 1, seed=4)}), tmp_path / "one")
     server.stop(None)
 
     alone = losses(tmp_path, "alone")
@@ -93,7 +94,9 @@ def test_one_worker_or_two_at_every_zero_stage_give_the_same_losses(fleet: Fleet
         assert losses(tmp_path, f"zero-{stage}") == pytest.approx(alone, rel=1e-3)
         for rank in range(2):
             assert f"DeepSpeedEngine, ZeRO stage {stage}, rank {rank} of 2" in log
-    assert [end.outcome for end in plane.ends()] == [STYLE_OUTCOME_SUCCEEDED] * 5
+    assert "2 styles" in log, "two workers train a pack"
+    assert losses(tmp_path, "companion") == pytest.approx(losses(tmp_path, "companion-alone"), rel=1e-3)
+    assert [end.outcome for end in plane.ends()] == [STYLE_OUTCOME_SUCCEEDED] * 7
 
 
 def test_a_job_through_s3_draws_the_same_pictures_in_a_fresh_pipeline(fleet: Fleet, s3: dict[str, str], tmp_path: Path):
