@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from trainer.plan import RunPlan
 from trainer.prepare import PreparedStyle
 from trainer.preparing import prepare_pack, read_manifest
@@ -100,7 +102,7 @@ def _next_run(plan: RunPlan, reporter: Reporter | None, group: "Group") -> RunPl
 def _wait_for_next(plan: RunPlan, reporter: Reporter) -> RunPlan | None:
     if not reporter.flush():
         raise RuntimeError("the control plane did not hear the end of this run; the next attempt finds the artifacts")
-    given = reporter.wait_for_next(plan.warm_idle_s) if plan.warm_idle_s > 0 else None
+    given = reporter.wait_for_next(plan.warm_idle_s) if plan.warm_idle_s > 0 and _is_within_its_memory(plan) else None
     if given is None:
         return None
     manifest = read_manifest(given.manifest_uri)
@@ -109,6 +111,12 @@ def _wait_for_next(plan: RunPlan, reporter: Reporter) -> RunPlan | None:
         pack = prepare_pack(manifest.pack, manifest.cache_uri, preparing)
         preparing.flush()
     return RunPlan.of(manifest, pack, address)
+
+
+def _is_within_its_memory(plan: RunPlan) -> bool:
+    """False for a process that holds more than its spec reserves: it gives that back rather than wait."""
+    reserved_gib = plan.pack[0].spec.cluster.memory_gib_per_worker if plan.pack else None
+    return reserved_gib is None or psutil.Process().memory_info().rss <= reserved_gib * 2**30
 
 
 @contextmanager
