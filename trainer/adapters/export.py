@@ -23,12 +23,19 @@ def diffusers_file(weights: Mapping[str, Tensor], spec: AdapterSpec) -> bytes:
     The scaling is folded into B and alpha written as rank: older diffusers ignore the metadata and assume just that.
     """
     scale = scaling(spec)
-    folded = {name: tensor * scale if ".lora_B." in name else tensor for name, tensor in weights.items()}
+    folded = {name: tensor * scale if ".lora_B." in name else _as_peft_has_it(name, weights) for name, tensor in weights.items()}
     metadata: dict[str, object] = {}
     for part, modules in (("unet", spec.target_modules), ("text_encoder", TEXT_ENCODER_MODULES)):
         if any(name.startswith(f"{part}.") for name in weights):
             metadata |= {f"{part}.{key}": value for key, value in _peft_config(spec, list(modules)).items()}
     return save(_contiguous(folded), {"format": "pt", "lora_adapter_metadata": json.dumps(metadata, indent=2, sort_keys=True)})
+
+
+def _as_peft_has_it(name: str, weights: Mapping[str, Tensor]) -> Tensor:
+    """PEFT keeps the magnitudes of a convolution as (1, out, 1, 1)."""
+    module, _, role = name.rpartition(".")
+    is_convolution = role == "lora_magnitude_vector" and weights[f"{module}.lora_A.weight"].ndim == 4
+    return weights[name].reshape(1, -1, 1, 1) if is_convolution else weights[name]
 
 
 def kohya_file(weights: Mapping[str, Tensor], spec: Spec, facts: Mapping[str, str]) -> bytes:

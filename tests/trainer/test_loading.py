@@ -1,0 +1,54 @@
+"""The files of every method in diffusers' own loader compute what the trainer's stacked adapter computes."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+
+from examples.demo import BASE_MODEL
+from lorafleet import spec
+from trainer.adapters.export import diffusers_file, kohya_file
+from trainer.adapters.layout import Kind, initial_row, scaling
+from trainer.adapters.pack import PackModel, Seat
+from trainer.families import family
+from trainer.keyed import Key
+
+
+@pytest.mark.parametrize(
+    ("method", "layout"),
+    [("lora", "diffusers"), ("lora", "kohya"), ("rslora", "diffusers"), ("rslora", "kohya"), ("dora", "diffusers")],
+)  # diffusers drops dora_scale of kohya's layout, with a warning: that pair it cannot load
+def test_a_file_of_every_method_loads_into_diffusers(method: str, layout: str, tmp_path: Path):
+    fields: dict[str, Any] = {"method": method, "rank": 4, "alpha": 2.0, "target_modules": ["to_q", "to_out.0", "conv1", "proj_in"]}
+    asked = spec.parse({"base_model": {"uri": "file:///b"}, "dataset": {"uri": "file:///d"}, "adapter": fields})
+    sd1 = family("sd1")
+    model = PackModel(sd1, sd1.load_denoiser(BASE_MODEL), None, bf16=False)
+    bank = model.add_bank(Kind.of(asked.adapter), 1, in_company=False)
+    row = initial_row(bank.layout, Key(0, "style"), model.layers_of(bank.kind))
+    row = row * (1 + 0.2 * torch.randn(row.shape, generator=torch.Generator().manual_seed(0)))
+    for piece in bank.layout.pieces:
+        if piece.role == "B":
+            row[piece.offset : piece.offset + piece.size] = 0.05 * torch.randn(
+                piece.size, generator=torch.Generator().manual_seed(piece.offset)
+            )
+    bank.fill(row, scaling(asked.adapter))
+    weights = bank.layout.named(row)
+    data = diffusers_file(weights, asked.adapter) if layout == "diffusers" else kohya_file(weights, asked, {})
+    (tmp_path / "lora.safetensors").write_bytes(io.BytesIO(data).read())
+
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(BASE_MODEL, local_files_only=True, safety_checker=None, dtype=torch.float32)
+    pipeline.load_lora_weights(str(tmp_path), weight_name="lora.safetensors")
+    draw = torch.Generator().manual_seed(1)
+    inputs = torch.randn(2, 4, 8, 8, generator=draw), torch.tensor([10, 700])
+    text = torch.randn(2, 77, pipeline.unet.config.cross_attention_dim, generator=draw)
+    model.seating.seats = [Seat(bank, [0])]
+    with torch.no_grad():
+        ours = model(*inputs, text)
+        theirs = pipeline.unet(*inputs, text).sample
+        model.seating.seats = []
+        plain = model(*inputs, text)
+    assert torch.allclose(ours, theirs, atol=1e-4)
+    assert not torch.allclose(ours, plain, atol=1e-2), "the adapter does something"
