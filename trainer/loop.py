@@ -105,6 +105,7 @@ def _wait_for_next(plan: RunPlan, reporter: Reporter) -> RunPlan | None:
     given = reporter.wait_for_next(plan.warm_idle_s) if plan.warm_idle_s > 0 and _is_within_its_memory(plan) else None
     if given is None:
         return None
+    log.info("== run %s ==", given.run)  # from here on the log is the next run's; the control plane cuts there
     manifest = read_manifest(given.manifest_uri)
     address = Address.of(manifest, None, token=given.token)
     with Reporter(address, source="warm") as preparing:
