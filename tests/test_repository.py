@@ -59,7 +59,8 @@ def test_documents_name_files_that_are_there(document: str) -> None:
     text = (REPOSITORY / document).read_text()
     links = re.findall(r"\]\((?!http|#)([^)#]+)", text)
     quoted = re.findall(r"`((?:lorafleet|service|trainer|protos|examples|docs|bench|scripts|tests)/[\w./-]*)`", text)
-    missing = [name for name in {*links, *quoted} if not (REPOSITORY / name).exists()]
+    beside = (REPOSITORY / document).parent  # links are read from where the document lies
+    missing = [link for link in links if not (beside / link).exists()] + [name for name in quoted if not (REPOSITORY / name).exists()]
     assert missing == []
 
 
