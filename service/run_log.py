@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 _SOURCE = re.compile(rb"\s*(?:\x1b\[[0-9;]*m)*(\([A-Za-z_][^()]*\bpid=\d+[^()]*\))")
 _BEGINS = re.compile(rb"== run (run-[0-9a-z-]+) ==")
+_NAMES = re.compile(rb"\brun-[0-9a-f]{16}\b")
 _ABOUT = re.compile(rb"\[(tenants/[a-z0-9-]+/jobs/[a-z0-9-]+)\]")
 _ABOUT_SOMEBODY = re.compile(rb"\[tenants/[^\]\s]*$")  # the last line may still be written
 
@@ -22,7 +23,10 @@ def of_job(text: bytes, *, job: str, run: str, host: str) -> bytes:
 
 
 def _of_run(lines: Iterable[bytes], run: bytes, host: bytes) -> Iterator[bytes]:
-    """Workers begin a run each at its own time; a source that has begun none (the driver) is where the newest of them is."""
+    """Workers begin a run each at its own time; a source that has begun none (the driver) is where the newest of them is.
+
+    Of such a source a line that names a run is that run's: Ray's controller tells of a report seconds after it was made.
+    """
     newest = host
     begun: dict[bytes, bytes] = {}
     for line in lines:
@@ -30,8 +34,17 @@ def _of_run(lines: Iterable[bytes], run: bytes, host: bytes) -> Iterator[bytes]:
         if (begins := _BEGINS.search(line)) is not None:
             newest = begins[1]
             begun[source] = newest
-        if begun.get(source, newest) == run:
+        if _run_of(line, begun.get(source), newest) == run:
             yield line
+
+
+def _run_of(line: bytes, begun: bytes | None, newest: bytes) -> bytes:
+    if begun is not None:
+        return begun
+    named = _NAMES.search(line)
+    if named is not None:
+        return named[0]
+    return newest if line.endswith(b"\n") or b"run" not in line else b""  # a run's name may be half written
 
 
 def _source(line: bytes) -> bytes:

@@ -46,6 +46,15 @@ def test_runs_of_warm_workers_are_cut_apart():
     assert mine(text, run="run-3") == "(RayTrainWorker pid=7) == run run-3 ==\n(RayTrainWorker pid=7) third\n"
 
 
+def test_what_ray_tells_late_of_a_run_is_not_the_next_ones():
+    first, second = "run-0123456789abcdef", "run-fedcba9876543210"
+    late = f"(TrainController pid=5) reported {{'run': '{first}'}} from rank 0\n"
+    text = f"(RayTrainWorker pid=7) == run {first} ==\n(RayTrainWorker pid=7) == run {second} ==\n{late}"
+    assert late in mine(text, run=first, host=first)
+    assert late not in mine(text, run=second, host=first)
+    assert first[:9] not in mine(text[: text.index(late) + late.index(first) + 9], run=second, host=first)
+
+
 def test_each_worker_is_in_the_run_that_it_has_begun():
     text = (
         "(RayTrainWorker pid=7) == run run-1 ==\n(RayTrainWorker pid=8) == run run-1 ==\n"
