@@ -5,8 +5,8 @@ import sqlite3
 from pathlib import Path
 from uuid import uuid4
 
-HEAD = "0003"  # newest file in migrations/versions (a test compares)
 _SCRIPTS = Path(__file__).parent / "migrations"
+HEAD = max(path.name[:4] for path in (_SCRIPTS / "versions").glob("[0-9]*.py"))  # files are named by their revision
 
 
 def upgrade(path: Path) -> None:
