@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Boolean, Float, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from service.db.types import UtcTime
@@ -19,6 +19,7 @@ class Base(DeclarativeBase):
         str: String,
         bool: Boolean,
         int: Integer,
+        float: Float,
     }
 
 
@@ -42,6 +43,97 @@ class ServiceRow(Base):
     run_token_key: Mapped[bytes]  # run tokens are derived from it, so that a repeated launch carries the same one
     last_seq: Mapped[int] = mapped_column(BigInteger, default=0)
     floor_seq: Mapped[int] = mapped_column(BigInteger, default=0)  # events up to here are gone
+    # Counts what admission has decided: a decision that was made on another count is not applied, so two replicas never
+    # give the same place away.
+    admission_epoch: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+class TenantRow(Base):
+    """A tenant that somebody has set up: its share, its limits, where its credentials are. Without a row: the defaults.
+
+    An unset limit is no limit.
+    """
+
+    __tablename__ = "tenants"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    display_name: Mapped[str] = mapped_column(default="")
+    weight: Mapped[float] = mapped_column(default=1.0)  # of its share, against the other tenants'
+    max_gpus: Mapped[float | None] = mapped_column(default=None)
+    max_running_jobs: Mapped[int | None] = mapped_column(default=None)
+    max_queued_jobs: Mapped[int | None] = mapped_column(default=None)
+    max_storage_bytes: Mapped[int | None] = mapped_column(BigInteger, default=None)  # of its artifacts
+    max_requests_per_s: Mapped[float | None] = mapped_column(default=None)
+    store_credentials: Mapped[str] = mapped_column(default="")  # a reference, never the secret
+    is_isolated: Mapped[bool] = mapped_column(default=False)  # its jobs share no process with another tenant's
+    create_time: Mapped[datetime]
+    update_time: Mapped[datetime]
+    version: Mapped[int] = mapped_column(default=1)
+
+
+class MemberRow(Base):
+    """What a principal may do in a tenant."""
+
+    __tablename__ = "members"
+    tenant: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    principal: Mapped[str] = mapped_column(primary_key=True)
+    role: Mapped[str]
+    create_time: Mapped[datetime]
+
+
+class ApiTokenRow(Base):
+    """A token for programs. The secret itself is not kept."""
+
+    __tablename__ = "api_tokens"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    display_name: Mapped[str] = mapped_column(default="")
+    role: Mapped[str]
+    secret_sha256: Mapped[str]
+    created_by: Mapped[str]
+    create_time: Mapped[datetime]
+    expire_time: Mapped[datetime | None] = mapped_column(default=None)
+    revoke_time: Mapped[datetime | None] = mapped_column(default=None)
+
+    __table_args__ = (Index("ix_api_tokens_tenant", "tenant", "create_time"),)
+
+
+class GrantRow(Base):
+    """A store prefix that a tenant may read from, or write to as well."""
+
+    __tablename__ = "grants"
+    tenant: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    prefix: Mapped[str] = mapped_column(Text, primary_key=True)
+    may_write: Mapped[bool] = mapped_column(default=False)
+    create_time: Mapped[datetime]
+
+
+class ReservationRow(Base):
+    """GPUs that are kept for a tenant for a while."""
+
+    __tablename__ = "reservations"
+    tenant: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    reservation_id: Mapped[str] = mapped_column(primary_key=True)
+    gpus: Mapped[float]
+    start_time: Mapped[datetime]
+    end_time: Mapped[datetime]
+    create_time: Mapped[datetime]
+
+
+class AuditRow(Base):
+    """A write, or the try of one: who, what, when, from where, and how it ended. Nothing changes it afterwards."""
+
+    __tablename__ = "audit_log"
+    uid: Mapped[str] = mapped_column(primary_key=True)
+    time: Mapped[datetime]
+    tenant: Mapped[str]
+    principal: Mapped[str]
+    method: Mapped[str]
+    resource: Mapped[str] = mapped_column(Text, default="")
+    peer: Mapped[str] = mapped_column(default="")
+    code: Mapped[str]  # of the answer, as gRPC names it
+    reason: Mapped[str] = mapped_column(default="")
+
+    __table_args__ = (Index("ix_audit_log_tenant", "tenant", "time", "uid"),)
 
 
 class BatchRow(Base):
@@ -67,6 +159,9 @@ class BatchRow(Base):
         return f"tenants/{self.tenant}/batches/{self.batch_id}"
 
 
+_UNFINISHED = text("state NOT IN ('SUCCEEDED', 'FAILED', 'CANCELLED')")
+
+
 class JobRow(Base):
     """A job."""
 
@@ -90,6 +185,14 @@ class JobRow(Base):
     progress: Mapped[bytes | None] = mapped_column(default=None)  # lorafleet.v1.Progress
     artifact_uri: Mapped[str | None] = mapped_column(Text, default=None)
     artifact_sha256: Mapped[str | None] = mapped_column(default=None)
+    artifact_bytes: Mapped[int | None] = mapped_column(BigInteger, default=None)
+    created_by: Mapped[str] = mapped_column(default="")  # principal
+    priority: Mapped[int] = mapped_column(default=0)  # as the spec says, like the two below: sums need no JSON
+    gpus: Mapped[float] = mapped_column(default=0.0)  # of all its workers
+    cpus: Mapped[float] = mapped_column(default=0.0)
+    preempt_requested: Mapped[bool] = mapped_column(default=False)  # stops for a job that comes before it, and is queued again
+    queue_position: Mapped[int | None] = mapped_column(default=None)  # 1: the next
+    trace_parent: Mapped[str] = mapped_column(default="")  # W3C trace context of the call that created it
     create_time: Mapped[datetime]
     first_step_time: Mapped[datetime | None] = mapped_column(default=None)
     end_time: Mapped[datetime | None] = mapped_column(default=None)
@@ -100,7 +203,9 @@ class JobRow(Base):
         UniqueConstraint("tenant", "job_id"),
         Index("ix_jobs_list", "tenant", "create_time", "uid"),
         Index("ix_jobs_queue", "state", "create_time"),
-        Index("ix_jobs_output", "output_uri"),
+        # Two unfinished jobs never write to the same folder, whoever accepts them at the same moment.
+        Index("ix_jobs_output", "output_uri", unique=True, sqlite_where=_UNFINISHED, postgresql_where=_UNFINISHED),
+        Index("ix_jobs_tenant_state", "tenant", "state"),
         Index("ix_jobs_batch", "batch_uid", "batch_index"),
         Index("ix_jobs_batch_counts", "batch_uid", "state", "end_time"),  # holds all that the counts of a batch need
     )
