@@ -7,7 +7,11 @@ LorafleetError
 ├── NotFound                the named thing does not exist, or is not the caller's
 ├── AlreadyExists           the name, or the request id with another body, is taken
 ├── FailedPrecondition      the thing is in a state that does not allow this
+├── Aborted                 the thing has changed since it was read: read it again, and ask again
 ├── TokenExpired            a page or resume token that can no longer be honoured
+├── ResourceExhausted       too much: a limit of the service, or of the caller, is reached
+│   ├── QuotaExceeded       `violations` names every quota that would be broken, and whose it is
+│   └── RateLimited         too many calls; `retry_delay_s` says when the next is taken
 ├── Unavailable             an outside system is away; trying again may help
 └── RunFailed               a style failed while it ran; raised by the trainer, reported as it stands
 """
@@ -27,19 +31,38 @@ class Violation:
         return f"{self.field}: {self.message}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class QuotaViolation:
+    """One quota that is used up: `subject` is whose it is, `tenants/acme`; `description` what it allows and what was asked."""
+
+    subject: str
+    description: str
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.description}"
+
+
 class LorafleetError(Exception):
-    """Base of every error that lorafleet raises on purpose. `reason` is stable, for programs."""
+    """Base of every error that lorafleet raises on purpose. `reason` is stable, for programs.
+
+    `retry_delay_s` is set where it is known when trying again may help.
+    """
 
     reason = "INTERNAL"
     retryable = False
+    retry_delay_s: float | None = None
 
-    def __init__(self, message: str, *, reason: str | None = None, retryable: bool | None = None) -> None:
+    def __init__(
+        self, message: str, *, reason: str | None = None, retryable: bool | None = None, retry_delay_s: float | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         if reason is not None:
             self.reason = reason
         if retryable is not None:
             self.retryable = retryable
+        if retry_delay_s is not None:
+            self.retry_delay_s = retry_delay_s
 
 
 class InvalidInput(LorafleetError):
@@ -86,10 +109,39 @@ class FailedPrecondition(LorafleetError):
     reason = "FAILED_PRECONDITION"
 
 
+class Aborted(LorafleetError):
+    """The thing is not as the caller saw it any more: read it again, decide again."""
+
+    reason = "ABORTED"
+
+
 class TokenExpired(LorafleetError):
     """A token that was good once and no longer is."""
 
     reason = "TOKEN_EXPIRED"
+
+
+class ResourceExhausted(LorafleetError):
+    """A limit is reached."""
+
+    reason = "RESOURCE_EXHAUSTED"
+
+
+class QuotaExceeded(ResourceExhausted):
+    """What was asked for is more than a tenant may have. The message lists every quota that stands in the way."""
+
+    reason = "QUOTA_EXCEEDED"
+
+    def __init__(self, message: str, *, violations: Sequence[QuotaViolation], reason: str | None = None) -> None:
+        super().__init__("\n".join([message, *(f"  {violation}" for violation in violations)]), reason=reason)
+        self.violations = tuple(violations)
+
+
+class RateLimited(ResourceExhausted):
+    """More calls than are taken in this time."""
+
+    reason = "RATE_LIMITED"
+    retryable = True
 
 
 class Unavailable(LorafleetError):

@@ -41,11 +41,16 @@ class Tries:
         self._since = self.patience.now()
 
     def pause_after(self, error: LorafleetError) -> None:
-        """Wait before the next try. Raises `error` when trying again cannot help or patience has run out."""
+        """Wait before the next try. Raises `error` when trying again cannot help or patience has run out.
+
+        A delay that the server asks for comes before ours, which then only spreads the callers; one that outlasts patience
+        is not begun.
+        """
         left_s = self.patience.total_s - (self.patience.now() - self._since)
-        if not error.retryable or left_s <= 0:
+        asked_s = error.retry_delay_s or 0.0
+        if not error.retryable or left_s <= asked_s:
             raise error
         self.patience.told(error, left_s)
         most_s = min(self.patience.most_s, self.patience.first_s * 2**self._failures)
         self._failures += 1
-        self.patience.sleep(min(left_s, self.patience.draw(0, most_s)))
+        self.patience.sleep(min(left_s, asked_s + self.patience.draw(0, most_s)))

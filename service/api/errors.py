@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from itertools import accumulate
 from typing import Any, NoReturn
 from urllib.parse import quote
 from uuid import uuid4
@@ -13,11 +14,15 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from lorafleet.errors import (
+    Aborted,
     AlreadyExists,
     FailedPrecondition,
     InvalidInput,
     LorafleetError,
     NotFound,
+    QuotaExceeded,
+    QuotaViolation,
+    ResourceExhausted,
     TokenExpired,
     Unauthenticated,
     Unavailable,
@@ -25,7 +30,6 @@ from lorafleet.errors import (
 )
 
 DOMAIN = "lorafleet"
-RETRY_DELAY_S = 2
 # gRPC's callers take 8 KiB of trailers, and get no answer at all when there are more: the message is in them twice, as text
 # and in the status, with the violations.
 MAX_VIOLATIONS = 100
@@ -40,7 +44,9 @@ _CODES: list[tuple[type[LorafleetError], int]] = [
     (NotFound, code_pb2.NOT_FOUND),
     (AlreadyExists, code_pb2.ALREADY_EXISTS),
     (FailedPrecondition, code_pb2.FAILED_PRECONDITION),
+    (Aborted, code_pb2.ABORTED),
     (TokenExpired, code_pb2.OUT_OF_RANGE),
+    (ResourceExhausted, code_pb2.RESOURCE_EXHAUSTED),
     (Unavailable, code_pb2.UNAVAILABLE),
 ]
 
@@ -50,20 +56,32 @@ Handler = Any  # grpc.RpcMethodHandler, likewise
 
 
 def to_status(error: LorafleetError) -> status_pb2.Status:
-    """The error as clients get it: a code, a stable reason, every violation."""
+    """The error as clients get it: a code, a stable reason, every violation, and when to try again where that is known."""
     code = next((code for kind, code in _CODES if isinstance(error, kind)), code_pb2.INTERNAL)
-    violations = error.violations if isinstance(error, InvalidInput) else ()
-    shown = _fitting(violations)
     details: list[Any] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
-    if shown:
-        violation = error_details_pb2.BadRequest.FieldViolation
-        fields = [violation(field=broken.field, description=broken.message) for broken in shown]
-        details.append(error_details_pb2.BadRequest(field_violations=fields))
-    if error.retryable:
+    shown: Sequence[object] = ()
+    match error:
+        case InvalidInput() if shown := _fitting(error.violations):
+            details.append(_bad_request(shown))
+        case QuotaExceeded() if shown := _fitting_quotas(error.violations):
+            details.append(_quota_failure(shown))
+        case _:
+            pass
+    if error.retry_delay_s is not None:
         retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromSeconds(RETRY_DELAY_S)
+        retry.retry_delay.FromNanoseconds(int(error.retry_delay_s * 1e9))
         details.append(retry)
     return status_pb2.Status(code=code, message=_told(error, shown), details=[_packed(detail) for detail in details])
+
+
+def _bad_request(violations: Sequence[Violation]) -> error_details_pb2.BadRequest:
+    kind = error_details_pb2.BadRequest.FieldViolation
+    return error_details_pb2.BadRequest(field_violations=[kind(field=one.field, description=one.message) for one in violations])
+
+
+def _quota_failure(violations: Sequence[QuotaViolation]) -> error_details_pb2.QuotaFailure:
+    kind = error_details_pb2.QuotaFailure.Violation
+    return error_details_pb2.QuotaFailure(violations=[kind(subject=one.subject, description=one.description) for one in violations])
 
 
 def _fitting(violations: Sequence[Violation]) -> list[Violation]:
@@ -79,7 +97,14 @@ def _fitting(violations: Sequence[Violation]) -> list[Violation]:
     return shown
 
 
-def _told(error: LorafleetError, shown: Sequence[Violation]) -> str:
+def _fitting_quotas(violations: Sequence[QuotaViolation]) -> list[QuotaViolation]:
+    """There are only some kinds of quota: what has no room is left out."""
+    cut = [QuotaViolation(subject=_cut(one.subject, MAX_TEXT), description=_cut(one.description, MAX_TEXT)) for one in violations]
+    ends = accumulate(len(str(one).encode()) + 8 for one in cut)
+    return [one for one, end in zip(cut, ends, strict=True) if end <= MAX_VIOLATIONS_BYTES]
+
+
+def _told(error: LorafleetError, shown: Sequence[object]) -> str:
     """The message travels twice: one that lists what the details list too is left at its first line when it is long."""
     if _is_short(error.message):
         return error.message

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lorafleet.errors import NotFound, Unavailable
+from lorafleet.errors import NotFound, RateLimited, Unavailable
 from lorafleet.retry import Tries
 from tests.lorafleet.conftest import FakeTime
 
@@ -37,4 +37,17 @@ def test_answer_makes_patience_whole_again(time: FakeTime) -> None:
 def test_error_that_trying_again_cannot_mend_is_raised_at_once(time: FakeTime) -> None:
     with pytest.raises(NotFound):
         Tries(time.patience()).pause_after(NotFound("no such job"))
+    assert time.slept_s == []
+
+
+def test_delay_that_the_server_asks_for_comes_before_ours(time: FakeTime) -> None:
+    tries = Tries(time.patience())
+    tries.pause_after(RateLimited("too many calls", retry_delay_s=3.0))
+    tries.pause_after(Unavailable("away"))
+    assert time.slept_s == [3.2, 0.4]
+
+
+def test_delay_that_outlasts_patience_is_not_begun(time: FakeTime) -> None:
+    with pytest.raises(RateLimited):
+        Tries(time.patience(total_s=10)).pause_after(RateLimited("too many calls", retry_delay_s=10.0))
     assert time.slept_s == []

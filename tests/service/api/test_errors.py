@@ -2,13 +2,27 @@
 
 from urllib.parse import quote
 
+import grpc
 import grpc.aio
 import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_status import rpc_status
 
-from lorafleet.errors import InvalidInput, InvalidSpec, LorafleetError, Violation
+from lorafleet.errors import (
+    Aborted,
+    InvalidInput,
+    InvalidSpec,
+    LorafleetError,
+    QuotaExceeded,
+    QuotaViolation,
+    RateLimited,
+    ResourceExhausted,
+    Unavailable,
+    Violation,
+)
+from lorafleet.rpc_errors import from_rpc_error
 from lorafleet.v1 import report_service_pb2 as rpb
 from lorafleet.v1 import training_service_pb2 as pb
 from service.api.errors import to_status
@@ -129,6 +143,52 @@ async def test_health_and_reflection_tell_of_every_service(api: Api):
     }
 
 
+class Failed(grpc.RpcError):
+    """A call that ended with the status of `error`, as a client sees it."""
+
+    def __init__(self, error: LorafleetError) -> None:
+        self.status = rpc_status.to_status(to_status(error))
+
+    def code(self) -> grpc.StatusCode:
+        return self.status.code
+
+    def details(self) -> str:
+        return self.status.details
+
+    def trailing_metadata(self) -> tuple:
+        return self.status.trailing_metadata
+
+
+QUOTAS = [
+    QuotaViolation(subject="tenants/acme", description="4 GPUs are allowed, 3 are in use, 2 were asked for"),
+    QuotaViolation(subject="tenants/acme", description="10 jobs may be queued, and 10 are"),
+]
+
+
+def test_a_quota_reaches_the_client_as_it_was_raised():
+    met = from_rpc_error(Failed(raised := QuotaExceeded("the quota is used up", violations=QUOTAS)))
+    assert isinstance(met, QuotaExceeded)
+    assert (met.message, list(met.violations), met.reason, met.retryable) == (raised.message, QUOTAS, "QUOTA_EXCEEDED", False)
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        RateLimited("12 calls a second are taken", retry_delay_s=0.25),
+        ResourceExhausted("too many watchers", reason="TOO_MANY_WATCHERS", retryable=True, retry_delay_s=7),
+        Unavailable("restarting"),
+        Unavailable("slow", reason="SLOW_READER", retry_delay_s=1.5),
+        Aborted("changed", reason="ETAG_MISMATCH"),
+        ResourceExhausted("too large"),
+    ],
+)
+def test_when_to_try_again_reaches_the_client(raised: LorafleetError):
+    met = from_rpc_error(Failed(raised))
+    assert type(met) is type(raised)
+    told = (met.message, met.reason, met.retryable, met.retry_delay_s)
+    assert told == (raised.message, raised.reason, raised.retryable, raised.retry_delay_s)
+
+
 def listed(error: LorafleetError) -> list[str]:
     bad = error_details_pb2.BadRequest()
     assert to_status(error).details[1].Unpack(bad)
@@ -151,6 +211,7 @@ def test_no_error_outgrows_what_a_caller_takes(text: str, length: int):
         InvalidInput(long, violations=[Violation(field=long, message=long)]),
         InvalidSpec([Violation(field=long, message=long)] * 200),
         InvalidSpec([Violation(field="items[1].dataset.uri", message=long)] * 30),
+        QuotaExceeded(long, violations=[QuotaViolation(subject=long, description=long)] * 30),
     ):
         status = to_status(error)
         assert len(quote(status.message, safe=" ")) + status.ByteSize() < 8192 - 300, "what gRPC adds itself"
