@@ -23,6 +23,7 @@ from bench import results_file
 from lorafleet.v1 import batch_service_pb2 as pb
 from lorafleet.v1 import batch_service_pb2_grpc as rpc
 from lorafleet.v1 import spec_pb2
+from service.api.authentication import AuthenticationInterceptor, anybody
 from service.api.errors import ErrorInterceptor
 from service.backends.fake import FakeBackend
 from service.base_shapes import ShapeCache
@@ -103,7 +104,7 @@ async def serving(folder: Path) -> AsyncIterator[str]:
     state.mkdir()
     migrate.upgrade(state / "lorafleet.db")
     db = Database(sqlite_engine(state / "lorafleet.db"), SystemClock(), Bell())
-    server = grpc.aio.server(interceptors=[ErrorInterceptor()])
+    server = grpc.aio.server(interceptors=[ErrorInterceptor(), AuthenticationInterceptor(anybody)])
     port = server.add_insecure_port("127.0.0.1:0")
     stopping = asyncio.Event()
     await add_services(server, tools(db, f"file://{state}/artifacts"), stopping)

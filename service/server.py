@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 
 from lorafleet.errors import FailedPrecondition, Unavailable
 from lorafleet.v1 import batch_service_pb2_grpc, report_service_pb2_grpc, training_service_pb2_grpc
+from service.api.authentication import AuthenticationInterceptor, anybody
 from service.api.batching import BatchServicer
 from service.api.errors import ErrorInterceptor
 from service.api.reporting import ReportServicer
@@ -117,7 +118,7 @@ async def _database(settings: Settings) -> AsyncIterator[Database]:
 
 @asynccontextmanager
 async def _listening(settings: Settings) -> AsyncIterator[tuple[grpc.aio.Server, str]]:
-    server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=[("grpc.so_reuseport", 0)])
+    server = grpc.aio.server(interceptors=[ErrorInterceptor(), AuthenticationInterceptor(anybody)], options=[("grpc.so_reuseport", 0)])
     address = _bind(server, settings)
     try:
         yield server, address

@@ -146,7 +146,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         if handler.unary_stream is not None:
             wrapped = _stream(handler.unary_stream)
             return grpc.unary_stream_rpc_method_handler(wrapped, handler.request_deserializer, handler.response_serializer)
-        return handler  # reflection's: it answers its own errors
+        wrapped = _stream(handler.stream_stream)  # reflection's
+        return grpc.stream_stream_rpc_method_handler(wrapped, handler.request_deserializer, handler.response_serializer)
 
 
 def _unary(method: Any) -> Any:

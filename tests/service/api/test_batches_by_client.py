@@ -13,6 +13,7 @@ from lorafleet import batch_file, batch_folders
 from lorafleet.client import Client
 from lorafleet.errors import InvalidSpec
 from lorafleet.states import job_id, label
+from service.api.authentication import AuthenticationInterceptor, anybody
 from service.api.errors import ErrorInterceptor
 from service.server import add_services
 from tests.service.world import World, failed
@@ -22,7 +23,7 @@ Result = TypeVar("Result")
 
 @pytest.fixture
 async def address(world: World) -> AsyncIterator[str]:
-    server = grpc.aio.server(interceptors=[ErrorInterceptor()])
+    server = grpc.aio.server(interceptors=[ErrorInterceptor(), AuthenticationInterceptor(anybody)])
     port = server.add_insecure_port("127.0.0.1:0")
     await add_services(server, world.tools, asyncio.Event())
     await server.start()
