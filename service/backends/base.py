@@ -1,5 +1,6 @@
 """What a backend is: a place where runs execute. Each call is idempotent; names derive from the run id."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +12,7 @@ class RunRequest:
     """A run to launch."""
 
     run_id: str
+    instance: str  # the service's own: others may launch on the same backend
     manifest_uri: str
     token: str  # with which it reports; must not be shown anywhere
 
@@ -44,6 +46,10 @@ class Backend(Protocol):
 
     async def stop(self, run: RunRef) -> None:
         """Asks for the hard stop of the run; its absence is to be observed. Nothing happens when it is gone."""
+        ...
+
+    async def runs(self, instance: str) -> Sequence[RunRef]:
+        """The runs that live here and were launched for that instance of the service."""
         ...
 
     async def logs(self, run: RunRef) -> bytes:

@@ -1,6 +1,6 @@
 """A backend in memory, for tests. It keeps the contract of the real ones (tests/service/backends) and its own history."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from lorafleet.errors import Unavailable
@@ -15,6 +15,7 @@ class FakeBackend:
     launches: list[str] = field(default_factory=list)  # run ids, every one that really started
     stops: list[str] = field(default_factory=list)
     tokens: dict[str, str] = field(default_factory=dict)
+    instances: dict[str, str] = field(default_factory=dict)  # by run id
     reachable: bool = True
     stops_obeyed: bool = True
     before_launch: Callable[[], None] | None = None  # failpoints
@@ -30,6 +31,7 @@ class FakeBackend:
             self._runs[run.run_id] = Alive()
             self.launches.append(run.run_id)
             self.tokens[run.run_id] = run.token
+            self.instances[run.run_id] = run.instance
         if self.after_launch is not None:
             self.after_launch()
         return f"fake:{run.run_id}"
@@ -43,6 +45,10 @@ class FakeBackend:
         self.stops.append(run.run_id)
         if self.stops_obeyed:
             self.end(run.run_id, "RUN_STOPPED", "stopped")
+
+    async def runs(self, instance: str) -> Sequence[RunRef]:
+        self._check()
+        return [RunRef(run_id=run_id, handle=f"fake:{run_id}") for run_id in self.alive if self.instances[run_id] == instance]
 
     async def logs(self, run: RunRef) -> bytes:
         self._check()

@@ -7,7 +7,7 @@ environment variables, gives the driver another worker-pool key, and none of Ray
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from service.control.attempts import Gone
 
 MESSAGE_TAIL = 600  # characters of the driver's last lines that a job's message shows
 RAYS_OWN_LINES = ("Runtime env is setting up.", "Running entrypoint for job ")
+INSTANCE = "lorafleet_instance"  # in a job's metadata: whose run it is
 ENDED = {"STOPPED", "SUCCEEDED", "FAILED"}
 
 
@@ -92,6 +93,16 @@ class RayJobs:
         if details is not None and details["status"] not in ENDED:
             await self._call(endpoint, "POST", f"/api/jobs/{run.run_id}/stop")
 
+    async def runs(self, instance: str) -> Sequence[RunRef]:
+        endpoint = await self._cluster.endpoint()
+        answer = await self._call(endpoint, "GET", "/api/jobs/")
+        jobs: list[dict[str, Any]] = [] if answer is None else answer.json()
+        return [
+            RunRef(run_id=job["submission_id"], handle=endpoint.session)
+            for job in jobs
+            if job["status"] not in ENDED and (job.get("metadata") or {}).get(INSTANCE) == instance and job.get("submission_id")
+        ]
+
     async def logs(self, run: RunRef) -> bytes:
         if await self._cluster.lost(run.handle) is not None:
             return b""
@@ -113,7 +124,7 @@ class RayJobs:
             "submission_id": run.run_id,
             "entrypoint": submission.entrypoint,
             "runtime_env": submission.runtime_env,
-            "metadata": {"lorafleet_run": run.run_id},
+            "metadata": {"lorafleet_run": run.run_id, INSTANCE: run.instance},
         }
         await self._call(endpoint, "POST", "/api/jobs/", body=body)
 

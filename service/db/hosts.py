@@ -49,6 +49,12 @@ async def is_alive(tx: Transaction, host_id: str) -> bool:
     return bool(await tx.session.scalar(query))
 
 
+async def alive(tx: Transaction, host_ids: Sequence[str]) -> set[str]:
+    """Those of the hosts whose process lives, as far as is known."""
+    query = select(RunRow.host_id).distinct().where(RunRow.host_id.in_(host_ids), RunRow.state != RunState.GONE.value)
+    return set((await tx.session.scalars(query)).all())
+
+
 async def open_to_joiners(tx: Transaction) -> Sequence[RunRow]:
     """Runs that others may join: not about to be stopped, and in company from the start, for one that began alone would
     change in its last bits with the first joiner."""

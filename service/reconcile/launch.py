@@ -12,7 +12,7 @@ from service.backends.base import RunRequest
 from service.control import lifecycle
 from service.control.attempts import Gone
 from service.control.runs import RunState
-from service.db import hosts, jobs, locks, runs
+from service.db import events, hosts, jobs, locks, runs
 from service.db.models import RunRow
 from service.db.runs import Member
 from service.db.transaction import Transaction
@@ -31,9 +31,10 @@ async def launch_once(tools: Tools) -> bool:
             return False
         run.num_launches += 1
         pack = await runs.members(tx, run.id)
+        instance = (await events.service(tx)).instance
 
     try:
-        handle = await _launch(tools, run, pack)
+        handle = await _launch(tools, run, pack, instance)
     except LorafleetError as error:
         await _not_launched(tools, run, error)
         return False
@@ -65,7 +66,7 @@ async def _offer(tx: Transaction, run: RunRow) -> None:
     tx.changed = True
 
 
-async def _launch(tools: Tools, run: RunRow, pack: list[Member]) -> str | None:
+async def _launch(tools: Tools, run: RunRow, pack: list[Member], instance: str) -> str | None:
     """The backend's handle; None for a run on warm workers, which are told of it with their next report."""
     manifest = manifest_of(run, pack, tools.places, tools.stop.warm_idle_s)
     for style in manifest.pack:
@@ -74,7 +75,8 @@ async def _launch(tools: Tools, run: RunRow, pack: list[Member]) -> str | None:
     await tools.store.put(uri, manifest.model_dump_json(indent=2).encode())
     if run.host_id != run.id:
         return None
-    return await tools.backend.launch(RunRequest(run_id=run.id, manifest_uri=uri, token=tools.tokens.of(run.id)))
+    request = RunRequest(run_id=run.id, instance=instance, manifest_uri=uri, token=tools.tokens.of(run.id))
+    return await tools.backend.launch(request)
 
 
 def manifest_of(run: RunRow, pack: list[Member], places: Places, warm_idle_s: float) -> RunManifest:

@@ -10,6 +10,7 @@ from service.reconcile.copy_logs import copy_log_once
 from service.reconcile.launch import launch_once
 from service.reconcile.loop import Loop, run
 from service.reconcile.observe import observe_once
+from service.reconcile.orphans import end_orphans_once
 from service.reconcile.stop import notice_silence_once, stop_once
 from service.reconcile.tools import Tools
 
@@ -23,9 +24,10 @@ async def run_all(tools: Tools, stopping: asyncio.Event) -> None:
         Loop(name="launch", step=partial(launch_once, tools)),
         Loop(name="observe", step=partial(observe_once, tools)),
         Loop(name="stop", step=partial(stop_once, tools)),
-        Loop(name="silence", step=partial(notice_silence_once, tools), every_s=2.0),
+        Loop(name="silence", step=partial(notice_silence_once, tools), every_s=2.0, hears=False),
         Loop(name="logs", step=partial(copy_log_once, tools)),
-        Loop(name="compact", step=partial(compact_once, tools), every_s=600.0),
+        Loop(name="orphans", step=partial(end_orphans_once, tools), every_s=15.0, hears=False),
+        Loop(name="compact", step=partial(compact_once, tools), every_s=600.0, hears=False),
     )
     await asyncio.gather(*(run(loop, tools.db.bell, stopping) for loop in all_loops))
 

@@ -31,6 +31,8 @@ class FakeRay:
 
     def _jobs(self, request: httpx.Request) -> httpx.Response:
         _, _, _, run_id, *verb = request.url.path.split("/")
+        if request.method == "GET" and not run_id:
+            return httpx.Response(200, json=list(self.jobs.values()))
         if request.method == "POST" and not run_id:
             return self._submit(json.loads(request.content))
         if run_id not in self.jobs:
@@ -47,7 +49,14 @@ class FakeRay:
         if run_id in self.jobs:  # seen: a duplicate is a traceback with HTTP 500
             return httpx.Response(500, text=f"ValueError: Job with submission_id {run_id} already exists.")
         self.submissions.append(body)
-        self.jobs[run_id] = {"status": "PENDING", "message": "", "driver_exit_code": None}
+        self.jobs[run_id] = {
+            "type": "SUBMISSION",
+            "submission_id": run_id,
+            "status": "PENDING",
+            "message": "",
+            "metadata": body["metadata"],
+            "driver_exit_code": None,
+        }
         return httpx.Response(200, json={"job_id": run_id, "submission_id": run_id})
 
     def replace_head(self) -> None:

@@ -13,7 +13,7 @@ from service.backends.ray_jobs import JoinedRay, RayJobs
 from service.control.attempts import Gone
 from tests.service.backends.fake_ray import TOKEN, FakeRay
 
-RUN = RunRequest(run_id="run-1", manifest_uri="s3://b/run.json", token="secret-token")
+RUN = RunRequest(run_id="run-1", instance="ours", manifest_uri="s3://b/run.json", token="secret-token")
 
 
 @dataclass
@@ -86,9 +86,24 @@ async def test_logs_are_bytes_and_empty_for_an_unknown_run(seam: Seam):
     assert await seam.backend.logs(RunRef(run_id="run-2", handle=handle)) == b""
 
 
+async def test_living_runs_of_an_instance_are_listed_and_no_others(seam: Seam):
+    assert await seam.backend.runs("ours") == []
+    ref = RunRef(run_id="run-1", handle=await seam.backend.launch(RUN))
+    assert await seam.backend.runs("ours") == [ref]
+    assert await seam.backend.runs("another") == []
+    await seam.backend.stop(ref)
+    assert await seam.backend.runs("ours") == []
+
+
 async def test_a_backend_that_is_away_says_so_and_nothing_else(seam: Seam):
     ref = RunRef(run_id="run-1", handle=await seam.backend.launch(RUN))
     seam.go_away()
-    for call in (seam.backend.launch(RUN), seam.backend.observe(ref), seam.backend.stop(ref), seam.backend.logs(ref)):
+    for call in (
+        seam.backend.launch(RUN),
+        seam.backend.observe(ref),
+        seam.backend.stop(ref),
+        seam.backend.logs(ref),
+        seam.backend.runs("ours"),
+    ):
         with pytest.raises(Unavailable):
             await call

@@ -21,7 +21,7 @@ async def test_the_entry_point_shows_no_secret():
 
 async def test_a_manifest_uri_is_no_way_into_the_shell():
     ray = FakeRay()
-    await joined(ray).launch(RunRequest(run_id="run-1", manifest_uri="s3://b/$(rm -rf x); true", token="t"))
+    await joined(ray).launch(RunRequest(run_id="run-1", instance="ours", manifest_uri="s3://b/$(rm -rf x); true", token="t"))
     assert ray.submissions[0]["entrypoint"].endswith("'s3://b/$(rm -rf x); true'")
 
 

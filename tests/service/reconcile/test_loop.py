@@ -40,3 +40,22 @@ async def test_a_step_that_raises_is_tried_again(caplog):
         await run(Loop(name="test", step=step, every_s=0.001), bell, stopping)
     assert calls == 2
     assert "loop test failed" in caplog.text
+
+
+async def test_a_loop_that_only_time_brings_work_sleeps_through_rings_but_not_through_the_end():
+    bell, stopping = Bell(), asyncio.Event()
+    calls = 0
+
+    async def step() -> bool:
+        nonlocal calls
+        calls += 1
+        return False
+
+    task = asyncio.create_task(run(Loop(name="test", step=step, every_s=3600, hears=False), bell, stopping))
+    async with asyncio.timeout(5):
+        for _ in range(5):
+            bell.ring()
+            await asyncio.sleep(0)
+        stopping.set()
+        await task
+    assert calls == 1
