@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from lorafleet.errors import LorafleetError
-from service.settings import Settings, default_artifacts, default_cache, parse_listen, parse_tenant_id
+from service.settings import Settings, default_artifacts, default_cache, parse_listen, parse_metrics_listen, parse_tenant_id
 
 
 class LogLevel(StrEnum):
@@ -69,6 +69,14 @@ def serve(
     address_file: Annotated[
         Path | None, typer.Option(envvar="LORAFLEET_ADDRESS_FILE", help="Where to write the address once it is listened on.")
     ] = None,
+    metrics_listen: Annotated[
+        str,
+        typer.Option(
+            envvar="LORAFLEET_METRICS_LISTEN",
+            help="HOST:PORT for /healthz/live, /healthz/ready and /metrics, over HTTP and to anybody: counts, times, tenant names. "
+            "Unset: none.",
+        ),
+    ] = "",
     log_level: Annotated[LogLevel, typer.Option(envvar="LORAFLEET_LOG_LEVEL", help="How much is logged to stderr.")] = LogLevel.INFO,
 ) -> None:
     """Serve the control plane: gRPC API, queue, and runs on Ray. Ctrl-C stops it in good order."""
@@ -92,6 +100,7 @@ def serve(
             grace_period_s=grace_period_s,
             heartbeat_timeout_s=heartbeat_timeout_s,
             start_timeout_s=start_timeout_s,
+            metrics_listen=parse_metrics_listen(metrics_listen),
         )
         _run(settings, address_file)
     except LorafleetError as error:

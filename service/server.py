@@ -6,11 +6,11 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 
 from lorafleet.errors import FailedPrecondition, Unavailable
@@ -18,6 +18,7 @@ from lorafleet.v1 import batch_service_pb2_grpc, report_service_pb2_grpc, traini
 from service.api.authentication import AuthenticationInterceptor, anybody
 from service.api.batching import BatchServicer
 from service.api.errors import ErrorInterceptor
+from service.api.healths import Healths
 from service.api.reporting import ReportServicer
 from service.api.training import TrainingServicer
 from service.backends.base import Backend
@@ -35,8 +36,10 @@ from service.control.packing import PackLimits
 from service.control.runs import StopPolicy
 from service.db import events, locks, migrate
 from service.db.database import Database, sqlite_engine
+from service.health import Readiness, backend_check, database_check
 from service.jobs import Jobs
 from service.plans import Planner, Policy
+from service.probes import health_pages, probing
 from service.reconcile import loops
 from service.reconcile.tools import Places, Tools
 from service.reports import Reports
@@ -64,19 +67,26 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
             backend = _backend(settings, db.bell)
             try:
                 tools = await _tools(settings, db, backend, address)
-                await add_services(server, tools, stopping)
-                await server.start()
-                announce(address)
-                await _work(server, tools, stopping)
+                healths = await add_services(server, tools, stopping)
+                async with AsyncExitStack() as stack:
+                    if settings.metrics_listen is not None:
+                        pages = health_pages(tools.pulse, tools.readiness)
+                        log.info("health and metrics on %s", await stack.enter_async_context(probing(settings.metrics_listen, pages)))
+                    await server.start()
+                    announce(address)
+                    await _work(server, tools, healths, stopping)
             finally:
                 await backend.close()
 
 
-async def _work(server: grpc.aio.Server, tools: Tools, stopping: asyncio.Event) -> None:
+async def _work(server: grpc.aio.Server, tools: Tools, healths: Healths, stopping: asyncio.Event) -> None:
     """Loops and calls until `stopping`, then both to their end: no new call, the ones under way, the steps under way."""
     working = asyncio.create_task(loops.run_all(tools, stopping))
+    following = asyncio.create_task(healths.follow())
     await stopping.wait()
     log.info("stopping")
+    tools.readiness.drain()
+    await following
     tools.db.bell.ring()  # wakes loops and watchers
     await server.stop(FINISH_CALLS_S)
     try:
@@ -169,6 +179,7 @@ async def _tools(settings: Settings, db: Database, backend: Backend, address: st
         ),
         candidates=Candidates(Planner(ShapeCache(store, db.clock), _policy(settings))),
         up_since=db.clock.now(),
+        readiness=Readiness({"database": database_check(db), "backend": backend_check(backend)}),
         stop=StopPolicy(
             grace_period_s=settings.grace_period_s,
             heartbeat_timeout_s=settings.heartbeat_timeout_s,
@@ -188,7 +199,7 @@ def _policy(settings: Settings) -> Policy:
     )
 
 
-async def add_services(server: grpc.aio.Server, tools: Tools, stopping: asyncio.Event) -> None:
+async def add_services(server: grpc.aio.Server, tools: Tools, stopping: asyncio.Event) -> Healths:
     """The services of ours, with health and reflection."""
     jobs = Jobs(tools.db, tools.store, tools.places.artifacts_uri, tools.stop)
     training = TrainingServicer(tools.db, jobs, tools.backend, tools.store, stopping)
@@ -200,7 +211,7 @@ async def add_services(server: grpc.aio.Server, tools: Tools, stopping: asyncio.
     reporting = ReportServicer(Reports(tools.db, warmth))
     report_service_pb2_grpc.add_ReportServiceServicer_to_server(reporting, server)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    healths = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue] (its stubs know no aio)
-    health_pb2_grpc.add_HealthServicer_to_server(healths, server)
-    for name in (health.OVERALL_HEALTH, *SERVICES):
-        await healths.set(name, health_pb2.HealthCheckResponse.SERVING)
+    healths = Healths(tools.readiness, SERVICES)
+    healths.add_to(server)
+    await healths.tell()
+    return healths

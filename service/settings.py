@@ -27,6 +27,7 @@ class Settings:
     grace_period_s: float = 120.0
     heartbeat_timeout_s: float = 60.0
     start_timeout_s: float = 900.0
+    metrics_listen: tuple[str, int] | None = None  # unset: no side port
 
     @property
     def database_path(self) -> Path:
@@ -43,6 +44,14 @@ def parse_listen(listen: str) -> tuple[str, int]:
         told = f"--listen: {host} is not a loopback address, and this version has no TLS and no authenticator: listen on 127.0.0.1"
         raise FailedPrecondition(told, reason="INSECURE_LISTEN_ADDRESS")
     return host, int(port)
+
+
+def parse_metrics_listen(listen: str) -> tuple[str, int] | None:
+    """Host and port of HOST:PORT; None when unset. Raises InvalidInput. Any address will do: it shows numbers and tenant names alone."""
+    host, _, port = listen.rpartition(":")
+    if listen and (not host.strip("[]") or not port.isdigit() or int(port) > 65535):
+        raise InvalidInput(f"--metrics-listen: {listen!r} is not HOST:PORT, as 127.0.0.1:7601")
+    return (host.strip("[]"), int(port)) if listen else None
 
 
 def parse_tenant_id(tenant: str) -> str:

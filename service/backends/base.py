@@ -56,6 +56,10 @@ class Backend(Protocol):
         """All that the run has written so far; empty when there is nothing, or nothing any more."""
         ...
 
+    async def ping(self) -> None:
+        """Raises Unavailable while the backend does not answer; its reason RAY_STARTING says that it is about to."""
+        ...
+
     async def close(self) -> None:
         """Ends what this backend itself has started for this process."""
         ...

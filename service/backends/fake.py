@@ -54,6 +54,9 @@ class FakeBackend:
         self._check()
         return self.written.get(run.run_id, b"")
 
+    async def ping(self) -> None:
+        self._check()
+
     async def close(self) -> None:
         pass
 

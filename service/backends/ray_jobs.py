@@ -110,6 +110,9 @@ class RayJobs:
         answer = await self._call(endpoint, "GET", f"/api/jobs/{run.run_id}/logs", missing_ok=True)
         return b"" if answer is None else answer.json()["logs"].encode()
 
+    async def ping(self) -> None:
+        await self._cluster.endpoint()
+
     async def close(self) -> None:
         await self._http.close()
         await self._cluster.close()

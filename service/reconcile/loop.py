@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from lorafleet.errors import Unavailable
 from service.bell import Bell, heard
+from service.health import Pulse
 
 MAX_BACKOFF_S = 30.0
 MAX_QUIET_S = 5.0
@@ -28,11 +29,12 @@ class Loop:
     hears: bool = True  # False: no commit makes it look sooner, only time brings it work
 
 
-async def run(loop: Loop, bell: Bell, stopping: asyncio.Event) -> None:
+async def run(loop: Loop, bell: Bell, stopping: asyncio.Event, pulse: Pulse) -> None:
     """Until `stopping`; a step under way is finished. A step that raises is tried again, ever later."""
     failures = quiet = 0
     while not stopping.is_set():
         ring = bell.listen()
+        pulse.begin(loop.name)
         try:
             worked = await loop.step()
             failures = 0
@@ -40,7 +42,9 @@ async def run(loop: Loop, bell: Bell, stopping: asyncio.Event) -> None:
             worked = False
             failures += 1
             _log(loop, error)
-        if worked or await heard(ring if loop.hears else stopping, _wait_s(loop, failures, quiet)):
+        wait_s = _wait_s(loop, failures, quiet)
+        pulse.wait(loop.name, 0 if worked else wait_s)
+        if worked or await heard(ring if loop.hears else stopping, wait_s):
             quiet = 0
         else:
             quiet += 1

@@ -29,7 +29,7 @@ async def run_all(tools: Tools, stopping: asyncio.Event) -> None:
         Loop(name="orphans", step=partial(end_orphans_once, tools), every_s=15.0, hears=False),
         Loop(name="compact", step=partial(compact_once, tools), every_s=600.0, hears=False),
     )
-    await asyncio.gather(*(run(loop, tools.db.bell, stopping) for loop in all_loops))
+    await asyncio.gather(*(run(loop, tools.db.bell, stopping, tools.pulse) for loop in all_loops))
 
 
 async def compact_once(tools: Tools) -> bool:

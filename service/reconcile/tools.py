@@ -10,6 +10,7 @@ from service.control.admission import Limits
 from service.control.attempts import RetryPolicy
 from service.control.runs import StopPolicy
 from service.db.database import Database
+from service.health import Pulse, Readiness
 from service.storage import Store
 from service.tokens import RunTokens
 
@@ -42,4 +43,6 @@ class Tools:
     up_since: datetime  # nobody could report before
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     stop: StopPolicy = field(default_factory=StopPolicy)
+    pulse: Pulse = field(default_factory=Pulse)
+    readiness: Readiness = field(default_factory=lambda: Readiness({}))
     limits: Limits = field(default_factory=lambda: Limits(max_running_runs=1))

@@ -3,6 +3,7 @@
 import asyncio
 
 from service.bell import Bell
+from service.health import Pulse
 from service.reconcile.loop import Loop, run
 
 
@@ -13,7 +14,7 @@ async def test_a_ring_wakes_the_loop(tmp_path):
         steps.put_nowait(1)
         return False
 
-    task = asyncio.create_task(run(Loop(name="test", step=step, every_s=3600), bell, stopping))
+    task = asyncio.create_task(run(Loop(name="test", step=step, every_s=3600), bell, stopping, Pulse()))
     async with asyncio.timeout(5):
         await steps.get()
         await asyncio.sleep(0)  # the loop reaches its wait
@@ -37,7 +38,7 @@ async def test_a_step_that_raises_is_tried_again(caplog):
         return False
 
     async with asyncio.timeout(5):
-        await run(Loop(name="test", step=step, every_s=0.001), bell, stopping)
+        await run(Loop(name="test", step=step, every_s=0.001), bell, stopping, Pulse())
     assert calls == 2
     assert "loop test failed" in caplog.text
 
@@ -51,7 +52,7 @@ async def test_a_loop_that_only_time_brings_work_sleeps_through_rings_but_not_th
         calls += 1
         return False
 
-    task = asyncio.create_task(run(Loop(name="test", step=step, every_s=3600, hears=False), bell, stopping))
+    task = asyncio.create_task(run(Loop(name="test", step=step, every_s=3600, hears=False), bell, stopping, Pulse()))
     async with asyncio.timeout(5):
         for _ in range(5):
             bell.ring()
