@@ -1,0 +1,119 @@
+"""Opens gRPC channels, for blocking callers and for asyncio: TLS and token as the credentials say. Knows no services."""
+# pyright: reportMissingTypeArgument=false, reportUnknownMemberType=false
+# The interceptors take type arguments in gRPC's stubs alone.
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from lorafleet.credentials import Credentials, is_local, read
+from lorafleet.errors import InvalidInput
+
+Options = Sequence[tuple[str, Any]]
+
+# Whoever sets http_proxy rarely means loopback, and a token in plaintext must not go through a proxy.
+_DIRECT = [("grpc.enable_http_proxy", 0)]
+
+
+def open_channel(server: str, credentials: Credentials, options: Options = ()) -> grpc.Channel:
+    """A channel for blocking calls. Raises InvalidInput for credentials that cannot be used."""
+    tls, options = _prepared(server, credentials, options)
+    channel = grpc.insecure_channel(server, options=options) if tls is None else grpc.secure_channel(server, tls, options=options)
+    return grpc.intercept_channel(channel, _Bearer(credentials)) if credentials.has_token else channel
+
+
+def open_aio_channel(server: str, credentials: Credentials, options: Options = ()) -> grpc.aio.Channel:
+    """A channel for asyncio. Raises InvalidInput for credentials that cannot be used."""
+    tls, options = _prepared(server, credentials, options)
+    bearers: list[Any] = []
+    if credentials.has_token:  # one object for each shape: gRPC takes an interceptor for one shape alone
+        bearers = [shape(credentials) for shape in (_AioUnaryUnary, _AioUnaryStream, _AioStreamUnary, _AioStreamStream)]
+    if tls is None:
+        return grpc.aio.insecure_channel(server, options=options, interceptors=bearers)
+    return grpc.aio.secure_channel(server, tls, options=options, interceptors=bearers)
+
+
+def _prepared(server: str, credentials: Credentials, options: Options) -> tuple[grpc.ChannelCredentials | None, Options]:
+    credentials.check(server)
+    if not credentials.is_secure:
+        return None, [*options, *_DIRECT] if is_local(server) else options
+    roots = read(credentials.tls_ca, "certificate authority") if credentials.tls_ca is not None else None
+    if roots is not None and b"-----BEGIN CERTIFICATE-----" not in roots:
+        raise InvalidInput(f"{credentials.tls_ca} holds no certificate in PEM form")
+    key = read(credentials.tls_key, "key of the client certificate") if credentials.tls_key is not None else None
+    chain = read(credentials.tls_cert, "client certificate") if credentials.tls_cert is not None else None
+    return grpc.ssl_channel_credentials(roots, key, chain), options
+
+
+@dataclass(frozen=True)
+class _CallDetails(grpc.ClientCallDetails):
+    method: str
+    timeout: float | None
+    metadata: Any
+    credentials: Any
+    wait_for_ready: bool | None
+    compression: Any
+
+
+class _Shape:
+    """Adds the token to a call of one shape."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    def _aio(self, details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
+        metadata = grpc.aio.Metadata(*(details.metadata or ()), self._header())
+        return details._replace(metadata=metadata)  # pyright: ignore
+
+    def _header(self) -> tuple[str, str]:
+        return ("authorization", f"Bearer {self._credentials.bearer()}")
+
+
+class _Bearer(
+    _Shape,
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
+    """For blocking calls."""
+
+    def _intercept(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
+        metadata = (*(client_call_details.metadata or ()), self._header())
+        details = _CallDetails(
+            client_call_details.method,
+            client_call_details.timeout,
+            metadata,
+            client_call_details.credentials,
+            client_call_details.wait_for_ready,
+            client_call_details.compression,
+        )
+        return continuation(details, request)
+
+    intercept_unary_unary = _intercept  # pyright: ignore
+    intercept_unary_stream = _intercept  # pyright: ignore
+    intercept_stream_unary = _intercept  # pyright: ignore
+    intercept_stream_stream = _intercept  # pyright: ignore
+
+
+class _AioUnaryUnary(_Shape, grpc.aio.UnaryUnaryClientInterceptor):
+    async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return await continuation(self._aio(client_call_details), request)
+
+
+class _AioUnaryStream(_Shape, grpc.aio.UnaryStreamClientInterceptor):
+    async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return await continuation(self._aio(client_call_details), request)
+
+
+class _AioStreamUnary(_Shape, grpc.aio.StreamUnaryClientInterceptor):
+    async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return await continuation(self._aio(client_call_details), request_iterator)
+
+
+class _AioStreamStream(_Shape, grpc.aio.StreamStreamClientInterceptor):
+    async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return await continuation(self._aio(client_call_details), request_iterator)
