@@ -22,7 +22,7 @@ from service.db.database import Database
 from service.db.models import BatchRow, JobRow
 from service.db.transaction import Transaction
 from service.names import BatchName
-from service.resources import Counts, batch_message
+from service.resources import Counts, batch_etag, batch_message, check_etag
 from service.run_stops import stop_what_is_over
 from service.storage import Store
 
@@ -77,19 +77,25 @@ class Batches:
         async with self._db.snapshot() as tx:
             return await message(tx, await existing(tx, name))
 
-    async def cancel(self, name: BatchName) -> pb.Batch:
-        """Asks every unfinished job to end, some hundred to a transaction. Raises NotFound."""
-        num_asked = 0
-        while some := await self._cancel_some(name):
+    async def cancel(self, name: BatchName, etag: str = "") -> pb.Batch:
+        """Asks every unfinished job to end, some hundred to a transaction: a repeat goes on where a broken call ended.
+
+        Raises NotFound, and Aborted for another etag than the one that the batch has before the first of them.
+        """
+        num_asked = some = await self._cancel_some(name, etag)
+        while some:
+            some = await self._cancel_some(name)
             num_asked += some
         log.info("cancelling %s: asked %d jobs to end", name, num_asked)
         return await self.get(name)
 
-    async def retry_failed(self, name: BatchName) -> pb.Batch:
+    async def retry_failed(self, name: BatchName, etag: str = "") -> pb.Batch:
         """Queues the failed jobs again. Those that have an artifact, or whose folder another job took over, stay as they are.
 
-        Raises NotFound, and Unavailable when a store is away.
+        Raises NotFound, Aborted for another etag than the batch's, and Unavailable when a store is away.
         """
+        async with self._db.snapshot() as tx:
+            await _check_etag(tx, await existing(tx, name), etag)
         failed = (JobRow.state == JobState.FAILED.value,)
         behind: int | None = -1
         while behind is not None:
@@ -104,11 +110,13 @@ class Batches:
     async def _places(self, new: NewBatch, batch_id: str) -> list[Place]:
         return batch_specs.places(new, await batch_specs.parse(new), batch_id, self._artifacts_uri)
 
-    async def _cancel_some(self, name: BatchName) -> int:
-        """How many jobs were asked to end; 0 when none is left."""
+    async def _cancel_some(self, name: BatchName, etag: str = "") -> int:
+        """How many jobs were asked to end; 0 when none is left. A repeat that changes nothing may have any etag."""
         async with self._db.transaction() as tx:
             batch = await existing(tx, name)
             rows = await batches.to_cancel(tx, batch.uid, size=SLICE)
+            if rows:
+                await _check_etag(tx, batch, etag)
             before = {row.uid: JobState(row.state) for row in rows}
             for row in rows:
                 jobs.save(tx, row, lifecycle.cancel(jobs.value(row), tx.now))
@@ -132,6 +140,11 @@ class Batches:
 async def message(tx: Transaction, batch: BatchRow) -> pb.Batch:
     """The batch as users see it."""
     return batch_message(batch, (await batches.counts(tx, [batch.uid]))[batch.uid])
+
+
+async def _check_etag(tx: Transaction, batch: BatchRow, etag: str) -> None:
+    if etag:
+        check_etag(batch.name, batch_etag(batch, (await batches.counts(tx, [batch.uid]))[batch.uid]), etag)
 
 
 async def existing(tx: Transaction, name: BatchName) -> BatchRow:

@@ -19,7 +19,7 @@ from service.db.database import Database
 from service.db.models import JobRow, RequestRow
 from service.db.transaction import Transaction
 from service.names import JobName
-from service.resources import job_message
+from service.resources import check_etag, job_etag, job_message
 from service.run_stops import stop_what_is_over
 from service.storage import Store
 from service.store_checks import check_store
@@ -80,12 +80,14 @@ class Jobs:
         async with self._db.snapshot() as tx:
             return await message(tx, await _existing(tx, name))
 
-    async def cancel(self, name: JobName) -> pb.TrainingJob:
-        """Raises NotFound, and FailedPrecondition (JOB_FINISHED) for a job that ended otherwise."""
+    async def cancel(self, name: JobName, etag: str = "") -> pb.TrainingJob:
+        """Raises NotFound, Aborted for another etag, and FailedPrecondition (JOB_FINISHED) for a job that ended otherwise."""
         async with self._db.transaction() as tx:
             row = await _existing(tx, name)
-            before = jobs.value(row)
-            if jobs.save(tx, row, lifecycle.cancel(before, tx.now)):
+            before, after = jobs.value(row), lifecycle.cancel(jobs.value(row), tx.now)
+            if after != before:
+                check_etag(row.name, job_etag(row), etag)
+            if jobs.save(tx, row, after):
                 log.info("cancelling %s", row.name)
                 await stop_what_is_over(tx, {row.uid: before.state}, self._policy)
         async with self._db.snapshot() as tx:

@@ -1,5 +1,6 @@
 """Rows as API messages. Pure: what the wire shows of a job, and nothing else."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,6 +8,7 @@ from datetime import datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lorafleet import spec, spec_proto
+from lorafleet.errors import Aborted
 from lorafleet.v1 import batch_service_pb2 as pb_batch
 from lorafleet.v1 import training_service_pb2 as pb
 from service.control.lifecycle import FINISHED, JobState
@@ -36,7 +38,7 @@ def job_message(job: JobRow, runs: Sequence[JobRun], *, with_spec: bool = True) 
         first_step_time=_time(job.first_step_time),
         end_time=_time(job.end_time),
         update_time=_time(job.update_time),
-        etag=f"{job.uid}-{job.version}",
+        etag=job_etag(job),
         batch=job.batch,
         batch_index=job.batch_index or 0,
     )
@@ -68,7 +70,26 @@ def batch_message(batch: BatchRow, counts: Counts) -> pb_batch.Batch:
         counts=[pb_batch.StateCount(state=f"JOB_STATE_{state}", count=count) for state, count in found if count],
         create_time=_time(batch.create_time),
         end_time=_time(counts.last_end) if ended else None,
+        etag=batch_etag(batch, counts),
     )
+
+
+def job_etag(job: JobRow) -> str:
+    """Changes with every change of the job (AIP-154)."""
+    return f"{job.uid}-{job.version}"
+
+
+def batch_etag(batch: BatchRow, counts: Counts) -> str:
+    """Changes with every change of the counts: nothing else of a batch does (AIP-154)."""
+    seen = [batch.uid, counts.last_end, *(counts.by_state.get(state, 0) for state in JobState)]
+    return hashlib.sha256(repr(seen).encode()).hexdigest()[:24]
+
+
+def check_etag(name: str, etag: str, wanted: str) -> None:
+    """Raises Aborted (ETAG_MISMATCH) when the caller has seen another state than the one that is; empty asks for none."""
+    if wanted not in {"", etag}:
+        told = f"etag: {name} has changed since {wanted[:80]!r}; read it again, and repeat the call with its new etag if you still want it"
+        raise Aborted(told, reason="ETAG_MISMATCH")
 
 
 def add_spec(message: pb.TrainingJob, job: JobRow) -> None:

@@ -59,10 +59,10 @@ class BatchServicer(rpc.BatchServiceServicer):
             yield event
 
     async def CancelBatch(self, request: pb.CancelBatchRequest, context: Context) -> pb.Batch:
-        return await self._batches.cancel(parse_batch(request.name))
+        return await self._batches.cancel(parse_batch(request.name), request.etag)
 
     async def RetryFailed(self, request: pb.RetryFailedRequest, context: Context) -> pb.Batch:
-        return await self._batches.retry_failed(parse_batch(request.name))
+        return await self._batches.retry_failed(parse_batch(request.name), request.etag)
 
 
 async def _received(

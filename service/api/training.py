@@ -43,7 +43,7 @@ class TrainingServicer(rpc.TrainingServiceServicer):
         return await list_jobs(self._db, request)
 
     async def CancelTrainingJob(self, request: pb.CancelTrainingJobRequest, context: Context) -> pb.TrainingJob:
-        return await self._jobs.cancel(parse_job(request.name))
+        return await self._jobs.cancel(parse_job(request.name), request.etag)
 
     async def WatchTrainingJobs(
         self, request: pb.WatchTrainingJobsRequest, context: Context

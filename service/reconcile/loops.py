@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 from functools import partial
 
-from service.db import events
+from service.db import events, requests
 from service.reconcile.admit import admit_once
 from service.reconcile.copy_logs import copy_log_once
 from service.reconcile.launch import launch_once
@@ -33,7 +33,8 @@ async def run_all(tools: Tools, stopping: asyncio.Event) -> None:
 
 
 async def compact_once(tools: Tools) -> bool:
-    """Forget events that no watch may go on from any more."""
+    """Forget events that no watch may go on from any more, and the ids of requests that nobody repeats any more."""
     async with tools.db.transaction() as tx:
         await events.compact(tx, tx.now - timedelta(seconds=KEEP_EVENTS_S))
+        await requests.forget(tx, tx.now - timedelta(seconds=requests.KEEP_S))
     return False
