@@ -16,6 +16,7 @@ from service.db.database import Database
 from service.db.models import ReportSourceRow, RunRow
 from service.db.runs import Member
 from service.db.transaction import Transaction
+from service.telemetry import measure
 from service.warm import ENDED, Warmth, begin
 
 NEXT_REPORT_S = 2.0
@@ -98,6 +99,7 @@ def _apply(tx: Transaction, event: pb.RunEvent, pack: list[Member]) -> None:
     if not about:
         raise InvalidInput(f'event {event.sequence}: "{event.job}" is not a job of this run')
     at = event.time.ToDatetime(tx.now.tzinfo) if event.HasField("time") else tx.now
+    measure("lorafleet_report_lag_seconds", max(0.0, (tx.now - at).total_seconds()))
     for member in about:
         _acknowledge(tx, member)
         match event.WhichOneof("event"):

@@ -19,11 +19,13 @@ from service.api.authentication import AuthenticationInterceptor, anybody
 from service.api.batching import BatchServicer
 from service.api.errors import ErrorInterceptor
 from service.api.healths import Healths
+from service.api.observing import ObservingInterceptor
 from service.api.reporting import ReportServicer
 from service.api.training import TrainingServicer
 from service.backends.base import Backend
 from service.backends.http import Http
 from service.backends.local_ray import LocalRay
+from service.backends.observed import ObservedBackend
 from service.backends.ray_jobs import JoinedRay, RayJobs, ambient_token
 from service.base_shapes import ShapeCache
 from service.batches import Batches
@@ -38,8 +40,8 @@ from service.db import events, locks, migrate
 from service.db.database import Database, sqlite_engine
 from service.health import Readiness, backend_check, database_check
 from service.jobs import Jobs
+from service.observed import observing
 from service.plans import Planner, Policy
-from service.probes import health_pages, probing
 from service.reconcile import loops
 from service.reconcile.tools import Places, Tools
 from service.reports import Reports
@@ -64,14 +66,12 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _only_one(settings.state_dir):
         async with _database(settings) as db, _listening(settings) as (server, address):
-            backend = _backend(settings, db.bell)
+            backend = ObservedBackend(_backend(settings, db.bell))
             try:
                 tools = await _tools(settings, db, backend, address)
                 healths = await add_services(server, tools, stopping)
                 async with AsyncExitStack() as stack:
-                    if settings.metrics_listen is not None:
-                        pages = health_pages(tools.pulse, tools.readiness)
-                        log.info("health and metrics on %s", await stack.enter_async_context(probing(settings.metrics_listen, pages)))
+                    await stack.enter_async_context(observing(settings, tools))
                     await server.start()
                     announce(address)
                     await _work(server, tools, healths, stopping)
@@ -128,7 +128,9 @@ async def _database(settings: Settings) -> AsyncIterator[Database]:
 
 @asynccontextmanager
 async def _listening(settings: Settings) -> AsyncIterator[tuple[grpc.aio.Server, str]]:
-    server = grpc.aio.server(interceptors=[ErrorInterceptor(), AuthenticationInterceptor(anybody)], options=[("grpc.so_reuseport", 0)])
+    server = grpc.aio.server(
+        interceptors=[ObservingInterceptor(), ErrorInterceptor(), AuthenticationInterceptor(anybody)], options=[("grpc.so_reuseport", 0)]
+    )
     address = _bind(server, settings)
     try:
         yield server, address

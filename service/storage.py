@@ -15,6 +15,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 from urllib.parse import unquote
 
 from lorafleet.errors import LorafleetError, Unavailable
+from service.telemetry import outside_call
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 20
@@ -54,7 +55,7 @@ class Store:
 
     async def get_range(self, uri: str, start: int, size_bytes: int) -> bytes | None:
         """Bytes of the object from `start` on, fewer at its end; None when there is no such object."""
-        return await asyncio.to_thread(self._of(uri).get_range, uri, start, size_bytes)
+        return await self._call(self._of(uri).get_range, uri, start, size_bytes)
 
     async def put(self, uri: str, data: bytes) -> None:
         """Writes the object whole, over an older one."""
@@ -73,7 +74,8 @@ class Store:
         return await self._call(self._of(uri).is_empty, uri)
 
     async def _call(self, method: Callable[..., _Result], *arguments: Any) -> _Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, method, *arguments)
+        with outside_call("store", method.__name__):
+            return await asyncio.get_running_loop().run_in_executor(self._threads, method, *arguments)
 
     def _of(self, uri: str) -> Backing:
         scheme = uri.split("://", 1)[0]

@@ -28,6 +28,7 @@ from lorafleet.errors import (
     Unavailable,
     Violation,
 )
+from service import telemetry
 
 DOMAIN = "lorafleet"
 # gRPC's callers take 8 KiB of trailers, and get no answer at all when there are more: the message is in them twice, as text
@@ -178,5 +179,14 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
         number = uuid4().hex[:12]
         log.error("error %s", number, exc_info=error)
         error = LorafleetError(f"internal error {number}; the server's log says more")
+    _count(error)
     await context.abort_with_status(rpc_status.to_status(to_status(error)))
     raise AssertionError("abort returned")
+
+
+def _count(error: LorafleetError) -> None:
+    telemetry.count("lorafleet_rpc_errors_total", reason=error.reason)
+    if isinstance(error, Unauthenticated):
+        telemetry.count("lorafleet_auth_failures_total", reason=error.reason)
+    if isinstance(error, ResourceExhausted):
+        telemetry.count("lorafleet_rate_limited_total", reason=error.reason)

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
+from service import telemetry
 from service.bell import Bell
 from service.clock import Clock
 from service.db import events
@@ -31,7 +32,7 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """A transaction that may write. Do nothing slow inside, and nothing outside the database."""
-        async with self._writer, self._session("BEGIN IMMEDIATE") as session:
+        async with telemetry.db_transaction("write"), self._writer, self._session("BEGIN IMMEDIATE") as session:
             tx = Transaction(session=session, now=self.clock.now())
             async with session.begin():
                 yield tx
@@ -42,7 +43,7 @@ class Database:
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Transaction]:
         """A transaction that only reads; everything it reads is of one moment."""
-        async with self._session("BEGIN DEFERRED") as session, session.begin():
+        async with telemetry.db_transaction("read"), self._session("BEGIN DEFERRED") as session, session.begin():
             yield Transaction(session=session, now=self.clock.now())
 
     async def close(self) -> None:

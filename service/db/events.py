@@ -5,8 +5,10 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, delete, func, insert, select, update
 
+from service import telemetry
 from service.concurrency import slices
 from service.db import attempts
+from service.db.after_commit import after_commit
 from service.db.models import JobEventRow, JobRow, ServiceRow
 from service.db.transaction import Transaction
 from service.resources import JobRun, job_message
@@ -31,6 +33,7 @@ async def append(tx: Transaction, jobs: Sequence[JobRow]) -> None:
     runs = await attempts.of_jobs(tx, [job.uid for job in jobs if job.attempt])
     advance = update(ServiceRow).values(last_seq=ServiceRow.last_seq + len(jobs)).returning(ServiceRow.last_seq)
     last_seq = (await tx.session.execute(advance)).scalar_one()
+    after_commit(tx, lambda: telemetry.count("lorafleet_events_appended_total", len(jobs)))
     for some in slices(list(enumerate(jobs, start=last_seq - len(jobs) + 1)), SLICE):
         await tx.session.execute(insert(JobEventRow), [_values(tx, seq, job, runs.get(job.uid, [])) for seq, job in some])
 
@@ -58,4 +61,6 @@ async def compact(tx: Transaction, before: datetime) -> int:
         return 0
     await tx.session.execute(update(ServiceRow).values(floor_seq=newest))
     result = await tx.session.execute(delete(JobEventRow).where(JobEventRow.seq <= newest).returning(JobEventRow.seq))
-    return len(result.all())
+    num_deleted = len(result.all())
+    after_commit(tx, lambda: telemetry.count("lorafleet_events_compacted_total", num_deleted))
+    return num_deleted

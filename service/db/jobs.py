@@ -6,10 +6,12 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, exists, insert, or_, select
 
+from service import telemetry
 from service.concurrency import slices
 from service.control.lifecycle import FINISHED, Artifact, Job, JobState
 from service.control.runs import WITH_JOBS
 from service.db import events
+from service.db.after_commit import after_commit
 from service.db.models import JobRow, RunJobRow, RunRow
 from service.db.transaction import Transaction
 
@@ -28,6 +30,7 @@ def save(tx: Transaction, row: JobRow, job: Job) -> bool:
     """Writes a decision's job into its row. False when nothing changed."""
     if value(row) == job:
         return False
+    _tell_move(tx, row, job)
     row.state = job.state.value
     row.artifact_uri = job.artifact.uri if job.artifact else None
     row.artifact_sha256 = job.artifact.manifest_sha256 if job.artifact else None
@@ -35,6 +38,24 @@ def save(tx: Transaction, row: JobRow, job: Job) -> bool:
         setattr(row, name, getattr(job, name))
     tx.touch(row)
     return True
+
+
+def _tell_move(tx: Transaction, row: JobRow, job: Job) -> None:
+    since_acceptance_s = (tx.now - row.create_time).total_seconds()
+    has_moved = job.state.value != row.state
+    is_admitted = row.attempt == 0 and job.state is JobState.ADMITTED
+    has_stepped = row.first_step_time is None and job.first_step_time is not None
+
+    def tell() -> None:
+        if is_admitted:
+            telemetry.measure("lorafleet_job_admission_seconds", since_acceptance_s)
+        if has_stepped:
+            telemetry.measure("lorafleet_job_first_step_seconds", since_acceptance_s)
+        if has_moved:
+            telemetry.count("lorafleet_job_moves_total", state=job.state.value)
+
+    if is_admitted or has_stepped or has_moved:
+        after_commit(tx, tell)
 
 
 async def by_name(tx: Transaction, tenant: str, job_id: str) -> JobRow | None:

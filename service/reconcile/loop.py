@@ -6,10 +6,12 @@ Polls find what only time brings about; a loop that finds nothing polls ever mor
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from lorafleet.errors import Unavailable
+from lorafleet.errors import LorafleetError, Unavailable
+from service import log_context, telemetry
 from service.bell import Bell, heard
 from service.health import Pulse
 
@@ -35,13 +37,14 @@ async def run(loop: Loop, bell: Bell, stopping: asyncio.Event, pulse: Pulse) -> 
     while not stopping.is_set():
         ring = bell.listen()
         pulse.begin(loop.name)
-        try:
-            worked = await loop.step()
-            failures = 0
-        except Exception as error:
-            worked = False
-            failures += 1
-            _log(loop, error)
+        with log_context.scope(loop=loop.name):
+            try:
+                worked = await _step(loop)
+                failures = 0
+            except Exception as error:
+                worked = False
+                failures += 1
+                _log(loop, error)
         wait_s = _wait_s(loop, failures, quiet)
         pulse.wait(loop.name, 0 if worked else wait_s)
         if worked or await heard(ring if loop.hears else stopping, wait_s):
@@ -50,7 +53,21 @@ async def run(loop: Loop, bell: Bell, stopping: asyncio.Event, pulse: Pulse) -> 
             quiet += 1
 
 
+async def _step(loop: Loop) -> bool:
+    began = time.monotonic()
+    try:
+        with telemetry.span(f"loop {loop.name}") as span:
+            worked = await loop.step()
+            if not worked:
+                span.drop()
+            return worked
+    finally:
+        telemetry.measure("lorafleet_loop_step_seconds", time.monotonic() - began, loop=loop.name)
+
+
 def _log(loop: Loop, error: Exception) -> None:
+    reason = error.reason if isinstance(error, LorafleetError) else type(error).__name__
+    telemetry.count("lorafleet_loop_errors_total", loop=loop.name, reason=reason)
     if isinstance(error, Unavailable):
         log.warning("loop %s: %s", loop.name, error)
     else:

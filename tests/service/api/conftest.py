@@ -10,6 +10,7 @@ from lorafleet.v1 import batch_service_pb2_grpc, report_service_pb2_grpc
 from lorafleet.v1 import training_service_pb2_grpc as rpc
 from service.api.authentication import AuthenticationInterceptor, anybody
 from service.api.errors import ErrorInterceptor
+from service.api.observing import ObservingInterceptor
 from service.server import add_services
 from tests.service.api.served import Api
 from tests.service.world import World
@@ -17,7 +18,7 @@ from tests.service.world import World
 
 @pytest.fixture
 async def api(world: World) -> AsyncIterator[Api]:
-    server = grpc.aio.server(interceptors=[ErrorInterceptor(), AuthenticationInterceptor(anybody)])
+    server = grpc.aio.server(interceptors=[ObservingInterceptor(), ErrorInterceptor(), AuthenticationInterceptor(anybody)])
     port = server.add_insecure_port("127.0.0.1:0")
     stopping = asyncio.Event()
     await add_services(server, world.tools, stopping)

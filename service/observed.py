@@ -1,0 +1,44 @@
+"""What `lorafleet serve` shows of itself, switched on as its settings say: the side port with health and metrics."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from service import telemetry
+from service.probes import health_pages, probing
+from service.reconcile.tools import Tools
+from service.settings import Settings
+
+SLEEP_S = 0.5  # of which the event loop's lag is told
+
+log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def observing(settings: Settings, tools: Tools) -> AsyncIterator[None]:
+    """Shows what happens while entered. Raises Unavailable (PORT_TAKEN)."""
+    if settings.metrics_listen is None:
+        yield
+        return
+    from service.metrics import Metrics, metrics_page
+
+    metrics = Metrics()
+    pages = {**health_pages(tools.pulse, tools.readiness), "/metrics": metrics_page(metrics, tools.db, tools.pulse, tools.readiness)}
+    async with probing(settings.metrics_listen, pages) as address:
+        log.info("health and metrics on http://%s", address)
+        telemetry.listen(metrics)
+        lag = asyncio.create_task(_tell_lag())
+        try:
+            yield
+        finally:
+            lag.cancel()
+            telemetry.listen(None)
+
+
+async def _tell_lag() -> None:
+    while True:
+        slept_from = time.monotonic()
+        await asyncio.sleep(SLEEP_S)
+        telemetry.measure("lorafleet_event_loop_lag_seconds", max(0.0, time.monotonic() - slept_from - SLEEP_S))

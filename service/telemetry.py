@@ -1,0 +1,131 @@
+"""What happens in this process, told to whoever counts it. Like logging: any module tells, one place decides who listens.
+
+Imports nothing and costs a call while nobody listens. The names that may be told are in service/metrics.py; a test compares.
+"""
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from lorafleet.errors import LorafleetError
+
+
+class Listener(Protocol):
+    """Takes numbers in."""
+
+    def count(self, name: str, amount: float, labels: dict[str, str]) -> None: ...
+    def measure(self, name: str, value: float, labels: dict[str, str]) -> None: ...
+    def level(self, name: str, change: float, labels: dict[str, str]) -> None: ...
+
+
+class Span(Protocol):
+    """A stretch of work in a trace."""
+
+    @property
+    def trace_parent(self) -> str:
+        """As W3C's trace context writes it, for what continues the trace elsewhere; empty when nobody traces."""
+        ...
+
+    def note(self, **attributes: str | int | float) -> None:
+        """Facts that are known only now."""
+        ...
+
+    def drop(self) -> None:
+        """Nothing worth telling happened in it."""
+        ...
+
+
+class Tracer(Protocol):
+    """Takes spans in."""
+
+    def span(self, name: str, parent: str, links: tuple[str, ...], attributes: dict[str, Any]) -> AbstractContextManager[Span]: ...
+
+
+class _NoSpan:
+    trace_parent = ""
+
+    def note(self, **attributes: str | int | float) -> None:
+        pass
+
+    def drop(self) -> None:
+        pass
+
+
+_NO_SPAN = _NoSpan()
+_listener: Listener | None = None
+_tracer: Tracer | None = None
+
+# The trace that a call came with, or was given: jobs that it creates keep it. See service.api.observing.
+calls_trace_parent: ContextVar[str] = ContextVar("calls_trace_parent", default="")
+
+
+def listen(listener: Listener | None) -> None:
+    """From now on this one hears every number; None: nobody."""
+    global _listener
+    _listener = listener
+
+
+def trace_with(tracer: Tracer | None) -> None:
+    """From now on this one takes every span; None: nobody."""
+    global _tracer
+    _tracer = tracer
+
+
+def count(name: str, amount: float = 1, **labels: str) -> None:
+    """It happened, so many times."""
+    if _listener is not None:
+        _listener.count(name, amount, labels)
+
+
+def measure(name: str, value: float, **labels: str) -> None:
+    """It took, or was, so much."""
+    if _listener is not None:
+        _listener.measure(name, value, labels)
+
+
+def level(name: str, change: float, **labels: str) -> None:
+    """There are so many more of it, or fewer."""
+    if _listener is not None:
+        _listener.level(name, change, labels)
+
+
+@contextmanager
+def span(name: str, *, parent: str = "", links: tuple[str, ...] = (), **attributes: Any) -> Iterator[Span]:
+    """A stretch of work: a child of the one around it, or of `parent`, a W3C trace parent."""
+    if _tracer is None:
+        yield _NO_SPAN
+        return
+    with _tracer.span(name, parent, links, attributes) as begun:
+        yield begun
+
+
+@asynccontextmanager
+async def db_transaction(kind: str) -> AsyncIterator[None]:
+    """A database transaction from the wait for its turn to its commit. `kind` is "read" or "write"."""
+    began = time.monotonic()
+    try:
+        yield
+    except LorafleetError as error:
+        if error.retryable:
+            count("lorafleet_db_errors_total", reason=error.reason)
+        raise
+    finally:
+        measure("lorafleet_db_transaction_seconds", time.monotonic() - began, kind=kind)
+
+
+@contextmanager
+def outside_call(kind: str, call: str, **attributes: Any) -> Iterator[None]:
+    """A call to an outside system: counted by its outcome, timed, and a span. `kind` is "store" or "backend"."""
+    began = time.monotonic()
+    outcome = "ok"
+    with span(f"{kind} {call}", **attributes):
+        try:
+            yield
+        except BaseException as error:
+            outcome = error.reason if isinstance(error, LorafleetError) else type(error).__name__
+            raise
+        finally:
+            count(f"lorafleet_{kind}_calls_total", call=call, outcome=outcome)
+            measure(f"lorafleet_{kind}_call_seconds", time.monotonic() - began, call=call)
