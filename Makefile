@@ -53,6 +53,10 @@ protos: $(READY) ## Generate lorafleet/v1 from protos/
 schema: $(READY) ## Write docs/spec.schema.json from lorafleet/spec.py
 	$(BIN)/lorafleet schema > docs/spec.schema.json
 
+.PHONY: sync-client
+sync-client: $(READY) ## Make lorafleet/sync, the blocking client, from lorafleet/aio
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/make_sync_client.py
+
 .PHONY: constraints
 constraints: $(READY) ## Pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile -q --upgrade --all-extras --python-version 3.11 --no-annotate --no-header \

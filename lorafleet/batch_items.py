@@ -18,6 +18,7 @@ from lorafleet.v1 import batch_service_pb2 as pb
 from lorafleet.v1 import spec_pb2
 
 MAX_ITEMS = 10_000
+CHUNK_BYTES = 900 * 2**10  # of items in one message: well below gRPC's 4 MiB, whatever a proxy in between allows
 MAX_TOLD = 100  # mistakes: more help nobody, and would not fit into a status either
 JOB_ID = "job_id"
 _ID = re.compile(r"[a-z][a-z0-9-]{0,39}")
@@ -51,6 +52,19 @@ def item_messages(items: Iterable[Fields]) -> Iterator[pb.BatchItem]:
     for index, item in enumerate(items):
         message = _spec_message(f"items[{index}]", _without_job_id(item))
         yield pb.BatchItem(job_id=str(item.get(JOB_ID) or ""), spec=message)
+
+
+def chunks(items: Iterable[Fields]) -> Iterator[pb.BatchItems]:
+    """The items in messages that are small enough to send. Raises InvalidSpec."""
+    chunk, size_bytes = pb.BatchItems(), 0
+    for message in item_messages(items):
+        if chunk.items and size_bytes + message.ByteSize() > CHUNK_BYTES:
+            yield chunk
+            chunk, size_bytes = pb.BatchItems(), 0
+        chunk.items.append(message)
+        size_bytes += message.ByteSize()
+    if chunk.items:
+        yield chunk
 
 
 def _spec_message(path: str, fields: Fields) -> spec_pb2.TrainingSpec:

@@ -12,6 +12,7 @@ LorafleetError
 ├── ResourceExhausted       too much: a limit of the service, or of the caller, is reached
 │   ├── QuotaExceeded       `violations` names every quota that would be broken, and whose it is
 │   └── RateLimited         too many calls; `retry_delay_s` says when the next is taken
+├── DeadlineExceeded        the caller's own time is up; a TimeoutError too
 ├── Unavailable             an outside system is away; trying again may help
 └── RunFailed               a style failed while it ran; raised by the trainer, reported as it stands
 """
@@ -142,6 +143,12 @@ class RateLimited(ResourceExhausted):
 
     reason = "RATE_LIMITED"
     retryable = True
+
+
+class DeadlineExceeded(LorafleetError, TimeoutError):
+    """What was waited for took longer than the caller allowed."""
+
+    reason = "DEADLINE_EXCEEDED"
 
 
 class Unavailable(LorafleetError):

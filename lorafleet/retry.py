@@ -1,11 +1,11 @@
-"""When to try again: exponential back-off with full jitter, until patience runs out. Knows no gRPC."""
+"""When to try again, and for how long: exponential back-off with full jitter, deadlines. Decides, and waits for nothing."""
 
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lorafleet.errors import LorafleetError
+from lorafleet.errors import DeadlineExceeded, LorafleetError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,6 @@ class Patience:
     first_s: float = 0.2
     most_s: float = 5.0
     now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
     draw: Callable[[float, float], float] = random.uniform
     told: Callable[[LorafleetError, float], None] = lambda error, left_s: None  # before each wait
 
@@ -40,8 +39,8 @@ class Tries:
         self._failures = 0
         self._since = self.patience.now()
 
-    def pause_after(self, error: LorafleetError) -> None:
-        """Wait before the next try. Raises `error` when trying again cannot help or patience has run out.
+    def delay_after(self, error: LorafleetError) -> float:
+        """Seconds to wait before the next try. Raises `error` when trying again cannot help or patience has run out.
 
         A delay that the server asks for comes before ours, which then only spreads the callers; one that outlasts patience
         is not begun.
@@ -53,4 +52,32 @@ class Tries:
         self.patience.told(error, left_s)
         most_s = min(self.patience.most_s, self.patience.first_s * 2**self._failures)
         self._failures += 1
-        self.patience.sleep(min(left_s, asked_s + self.patience.draw(0, most_s)))
+        return min(left_s, asked_s + self.patience.draw(0, most_s))
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """Until when all tries together may take; `at` is on the clock `now`, None is for ever."""
+
+    at: float | None = None
+    now: Callable[[], float] = time.monotonic
+
+    def or_after(self, timeout_s: float | None) -> "Deadline":
+        """The earlier of this one and `timeout_s` from now."""
+        if timeout_s is None:
+            return self
+        at = self.now() + timeout_s
+        return Deadline(at if self.at is None else min(self.at, at), self.now)
+
+    def cut(self, timeout_s: float | None) -> float | None:
+        """`timeout_s`, or what is left if that is less."""
+        if self.at is None:
+            return timeout_s
+        left_s = max(0.0, self.at - self.now())
+        return left_s if timeout_s is None else min(left_s, timeout_s)
+
+    def check(self, error: LorafleetError | None = None) -> None:
+        """Raises DeadlineExceeded once the time is up; `error` is what stood in the way last."""
+        if self.at is not None and self.now() >= self.at:
+            last = f" ({error.message})" if error else ""
+            raise DeadlineExceeded(f"what was waited for has not ended in time{last}") from error

@@ -22,6 +22,16 @@ stubs_are_fresh() {
     return "$status"
 }
 
+sync_client_is_fresh() {
+    local out status=0
+    out=$(mktemp -d)
+    python scripts/make_sync_client.py "$out"
+    diff -r --exclude=__pycache__ "$out" lorafleet/sync || status=1
+    rm -rf "$out"
+    [ "$status" = 0 ] || echo 'lorafleet/sync differs from lorafleet/aio: run make sync-client'
+    return "$status"
+}
+
 schema_is_fresh() {
     diff <(lorafleet schema) docs/spec.schema.json || { echo 'docs/spec.schema.json is old: run make schema'; return 1; }
 }
@@ -43,6 +53,7 @@ check 'types' basedpyright
 check 'imports' lint-imports
 check 'protos' buf lint
 check 'stubs' stubs_are_fresh
+check 'sync client' sync_client_is_fresh
 check 'schema' schema_is_fresh
 [ ! -d helm ] || check 'chart' charts_lint
 mapfile -t scripts < <(shell_scripts)

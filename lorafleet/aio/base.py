@@ -1,0 +1,48 @@
+"""What every part of the client stands on: a connection, a tenant, pages. Knows no service."""
+
+import copy
+from collections.abc import AsyncGenerator
+from typing import Any, Self
+
+from lorafleet import async_io
+from lorafleet.aio.connection import AsyncConnection
+
+
+class AsyncBase:
+    """One connection that acts for one tenant."""
+
+    def __init__(self, connection: AsyncConnection, tenant: str) -> None:
+        self.tenant = tenant
+        self.connection = connection
+
+    @property
+    def parent(self) -> str:
+        return f"tenants/{self.tenant}"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends every call that is under way: each raises FailedPrecondition."""
+        await self.connection.close()
+
+    def within(self, timeout_s: float) -> Self:
+        """This client, but all that is called through it has to be done `timeout_s` from now, or raises DeadlineExceeded.
+
+        It shares the connection, and is not to be closed.
+        """
+        bounded = copy.copy(self)
+        bounded.connection = self.connection.within(timeout_s)
+        return bounded
+
+    async def _pages(self, method: async_io.Method[Any], request: Any) -> AsyncGenerator[Any]:
+        """Every page, each asked for when it is needed. `request` is changed."""
+        while True:
+            page = await self.connection.call(method, request)
+            yield page
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token

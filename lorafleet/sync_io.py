@@ -1,0 +1,49 @@
+"""How lorafleet.sync waits: it blocks. `lorafleet.async_io` has the same names for those that await."""
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+import grpc
+
+Response = TypeVar("Response")
+Item_co = TypeVar("Item_co", covariant=True)
+Channel = grpc.Channel
+Method = Callable[..., Response]  # of a stub: one answer
+Attempt = Callable[[float | None], Response]  # takes its timeout in seconds
+
+sleep = time.sleep
+
+
+class Answers(Protocol[Item_co]):
+    """The answers of one streaming call."""
+
+    def __iter__(self) -> Iterator[Item_co]: ...
+
+    def cancel(self) -> object: ...
+
+
+def open_channel(server: str, options: list[tuple[str, Any]]) -> Channel:
+    return grpc.insecure_channel(server, options=options)
+
+
+def close_channel(channel: Channel) -> None:
+    channel.close()
+
+
+@contextmanager
+def cancelled_by_close(is_closed: Callable[[], bool], closed: Callable[[], Exception]) -> Generator[None]:
+    """gRPC ends the calls of a channel that is closed as CANCELLED, which nobody else here asks for: raises `closed()`."""
+    try:
+        yield
+    except (ValueError, grpc.RpcError):  # ValueError: the channel was closed before the call began
+        if is_closed():
+            raise closed() from None
+        raise
+
+
+def in_thread(work: Callable[[threading.Event], Response]) -> Response:
+    """Here: in the caller's own thread. Its event is never set; Ctrl-C is an exception."""
+    return work(threading.Event())
