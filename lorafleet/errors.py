@@ -4,6 +4,7 @@ LorafleetError
 ├── InvalidInput            INVALID_ARGUMENT: the caller must change the request
 │   └── InvalidSpec         the spec breaks rules; `violations` names every one by field path
 ├── Unauthenticated         who calls is not known: no token, or one that is not good
+├── PermissionDenied        PERMISSION_DENIED: who calls is known, and may not do this
 ├── NotFound                the named thing does not exist, or is not the caller's
 ├── AlreadyExists           the name, or the request id with another body, is taken
 ├── FailedPrecondition      the thing is in a state that does not allow this
@@ -90,6 +91,12 @@ class Unauthenticated(LorafleetError):
     """No token, or one that is not good."""
 
     reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(LorafleetError):
+    """The caller may see the thing, and may not do this with it."""
+
+    reason = "PERMISSION_DENIED"
 
 
 class NotFound(LorafleetError):

@@ -18,6 +18,7 @@ from lorafleet.errors import (
     InvalidSpec,
     LorafleetError,
     NotFound,
+    PermissionDenied,
     QuotaExceeded,
     QuotaViolation,
     RateLimited,
@@ -30,6 +31,7 @@ from lorafleet.errors import (
 
 _CLASSES: dict[grpc.StatusCode, type[LorafleetError]] = {
     grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,

@@ -31,6 +31,7 @@ class NewBatch:
     request_id: str
     defaults: Fields
     items: Sequence[pb.BatchItem]
+    created_by: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

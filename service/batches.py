@@ -11,6 +11,8 @@ from lorafleet.layout import MANIFEST, JobLayout, join
 from lorafleet.spec import Spec
 from lorafleet.v1 import batch_service_pb2 as pb
 from service import batch_specs
+from service.access.access import may_end
+from service.access.identity import Identity
 from service.batch_checks import AT_ONCE, check_store
 from service.batch_specs import NewBatch, Place
 from service.concurrency import bounded
@@ -77,11 +79,13 @@ class Batches:
         async with self._db.snapshot() as tx:
             return await message(tx, await existing(tx, name))
 
-    async def cancel(self, name: BatchName, etag: str = "") -> pb.Batch:
+    async def cancel(self, name: BatchName, etag: str = "", *, caller: Identity | None = None) -> pb.Batch:
         """Asks every unfinished job to end, some hundred to a transaction: a repeat goes on where a broken call ended.
 
-        Raises NotFound, and Aborted for another etag than the one that the batch has before the first of them.
+        Without `caller` the service itself asks. Raises NotFound, PermissionDenied for another's batch, and Aborted for
+        another etag than the one that the batch has before the first of them.
         """
+        await self._check_owner(name, caller)
         num_asked = some = await self._cancel_some(name, etag)
         while some:
             some = await self._cancel_some(name)
@@ -89,11 +93,13 @@ class Batches:
         log.info("cancelling %s: asked %d jobs to end", name, num_asked)
         return await self.get(name)
 
-    async def retry_failed(self, name: BatchName, etag: str = "") -> pb.Batch:
+    async def retry_failed(self, name: BatchName, etag: str = "", *, caller: Identity | None = None) -> pb.Batch:
         """Queues the failed jobs again. Those that have an artifact, or whose folder another job took over, stay as they are.
 
-        Raises NotFound, Aborted for another etag than the batch's, and Unavailable when a store is away.
+        Raises NotFound, PermissionDenied for another's batch, Aborted for another etag than the batch's, and Unavailable
+        when a store is away.
         """
+        await self._check_owner(name, caller)
         async with self._db.snapshot() as tx:
             await _check_etag(tx, await existing(tx, name), etag)
         failed = (JobRow.state == JobState.FAILED.value,)
@@ -106,6 +112,11 @@ class Batches:
             await self._retry([row.uid for row, has_artifact in zip(rows, committed, strict=True) if not has_artifact])
             behind = rows[-1].batch_index if len(rows) == SLICE else None
         return await self.get(name)
+
+    async def _check_owner(self, name: BatchName, caller: Identity | None) -> None:
+        if caller is not None:
+            async with self._db.snapshot() as tx:
+                may_end(caller, await batches.creator(tx, (await existing(tx, name)).uid))
 
     async def _places(self, new: NewBatch, batch_id: str) -> list[Place]:
         return batch_specs.places(new, await batch_specs.parse(new), batch_id, self._artifacts_uri)
@@ -204,10 +215,10 @@ def _rows(new: NewBatch, batch_id: str, digest: str, places: Sequence[Place]) ->
         request_id=new.request_id or None,
         body_sha256=digest,
     )
-    return batch, [_row(batch, place) for place in places]
+    return batch, [_row(batch, place, new.created_by) for place in places]
 
 
-def _row(batch: BatchRow, place: Place) -> JobRow:
+def _row(batch: BatchRow, place: Place, created_by: str) -> JobRow:
     return JobRow(
         uid=uuid4().hex,
         tenant=batch.tenant,
@@ -224,4 +235,5 @@ def _row(batch: BatchRow, place: Place) -> JobRow:
         attempt=0,
         failures=0,
         cancel_requested=False,
+        created_by=created_by,
     )

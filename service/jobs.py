@@ -11,6 +11,8 @@ from lorafleet.errors import AlreadyExists, InvalidSpec, NotFound, Violation
 from lorafleet.layout import job_root
 from lorafleet.spec import Spec
 from lorafleet.v1 import training_service_pb2 as pb
+from service.access.access import may_end
+from service.access.identity import Identity
 from service.control import lifecycle
 from service.control.lifecycle import JobState
 from service.control.runs import StopPolicy
@@ -35,6 +37,7 @@ class NewJob:
     job_id: str
     request_id: str
     spec: Spec
+    created_by: str = ""
 
     @property
     def body_sha256(self) -> str:
@@ -80,10 +83,13 @@ class Jobs:
         async with self._db.snapshot() as tx:
             return await message(tx, await _existing(tx, name))
 
-    async def cancel(self, name: JobName, etag: str = "") -> pb.TrainingJob:
-        """Raises NotFound, Aborted for another etag, and FailedPrecondition (JOB_FINISHED) for a job that ended otherwise."""
+    async def cancel(self, name: JobName, etag: str = "", *, caller: Identity | None = None) -> pb.TrainingJob:
+        """Without `caller` the service itself asks. Raises NotFound, PermissionDenied for another's job, Aborted for another
+        etag, and FailedPrecondition (JOB_FINISHED) for a job that ended otherwise."""
         async with self._db.transaction() as tx:
             row = await _existing(tx, name)
+            if caller is not None:
+                may_end(caller, row.created_by)
             before, after = jobs.value(row), lifecycle.cancel(jobs.value(row), tx.now)
             if after != before:
                 check_etag(row.name, job_etag(row), etag)
@@ -109,6 +115,7 @@ class Jobs:
             attempt=0,
             failures=0,
             cancel_requested=False,
+            created_by=new.created_by,
             version=0,
         )
 

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 
 from lorafleet.errors import FailedPrecondition, Unavailable
 from lorafleet.v1 import batch_service_pb2_grpc, report_service_pb2_grpc, training_service_pb2_grpc
+from service.access.access import Access
 from service.api.authentication import AuthenticationInterceptor, anybody
 from service.api.batching import BatchServicer
 from service.api.errors import ErrorInterceptor
@@ -203,11 +204,12 @@ def _policy(settings: Settings) -> Policy:
 
 async def add_services(server: grpc.aio.Server, tools: Tools, stopping: asyncio.Event) -> Healths:
     """The services of ours, with health and reflection."""
+    access = Access(tools.db)
     jobs = Jobs(tools.db, tools.store, tools.places.artifacts_uri, tools.stop)
-    training = TrainingServicer(tools.db, jobs, tools.backend, tools.store, stopping)
+    training = TrainingServicer(access, tools.db, jobs, tools.backend, tools.store, stopping)
     training_service_pb2_grpc.add_TrainingServiceServicer_to_server(training, server)
     batches = Batches(tools.db, tools.store, tools.places.artifacts_uri, tools.stop)
-    batching = BatchServicer(tools.db, batches, tools.candidates.planner, stopping)
+    batching = BatchServicer(access, tools.db, batches, tools.candidates.planner, stopping)
     batch_service_pb2_grpc.add_BatchServiceServicer_to_server(batching, server)
     warmth = Warmth(tokens=tools.tokens, artifacts_uri=tools.places.artifacts_uri, stop=tools.stop, retry=tools.retry)
     reporting = ReportServicer(Reports(tools.db, warmth))

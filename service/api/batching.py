@@ -1,7 +1,7 @@
 """BatchService: each method checks what came in, makes one call, and answers. Errors are raised, never caught."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol
 
 from lorafleet import spec_proto
@@ -9,6 +9,9 @@ from lorafleet.batch_items import MAX_ITEMS
 from lorafleet.spec import Spec
 from lorafleet.v1 import batch_service_pb2 as pb
 from lorafleet.v1 import batch_service_pb2_grpc as rpc
+from service.access.access import Access
+from service.access.identity import Identity, caller
+from service.access.permissions import Permission
 from service.api.batch_listing import list_batch_jobs, list_batches
 from service.api.batch_watch import watch_batch
 from service.api.errors import Context
@@ -31,44 +34,64 @@ class Plans(Protocol):
 class BatchServicer(rpc.BatchServiceServicer):
     """The public API of batches."""
 
-    def __init__(self, db: Database, batches: Batches, planner: Plans, stopping: asyncio.Event) -> None:
+    def __init__(self, access: Access, db: Database, batches: Batches, planner: Plans, stopping: asyncio.Event) -> None:
+        self._access = access
         self._db = db
         self._batches = batches
         self._planner = planner
         self._stopping = stopping
 
     async def CreateBatch(self, request_iterator: AsyncIterator[pb.CreateBatchRequest], context: Context) -> pb.Batch:
-        header, items = await _received(request_iterator)
-        return await self._batches.create(_new(header, items), validate_only=header.validate_only)
+        header, items = await _received(request_iterator, self._may_submit)
+        new = _new(header, items, caller())
+        return await self._batches.create(new, validate_only=header.validate_only)
 
     async def PlanBatch(self, request_iterator: AsyncIterator[pb.PlanBatchRequest], context: Context) -> pb.PlanBatchResponse:
-        new = _new(*await _received(request_iterator))
+        header, items = await _received(request_iterator, self._may_submit)
+        new = _new(header, items, caller())
         return await self._planner.plan(new.tenant, await self._batches.specs(new))
 
     async def GetBatch(self, request: pb.GetBatchRequest, context: Context) -> pb.Batch:
-        return await self._batches.get(parse_batch(request.name))
+        name = parse_batch(request.name)
+        await self._access.require(Permission.VIEW, name.tenant)
+        return await self._batches.get(name)
 
     async def ListBatches(self, request: pb.ListBatchesRequest, context: Context) -> pb.ListBatchesResponse:
+        await self._access.require(Permission.VIEW, parse_tenant(request.parent))
         return await list_batches(self._db, request)
 
     async def ListBatchJobs(self, request: pb.ListBatchJobsRequest, context: Context) -> pb.ListBatchJobsResponse:
+        await self._access.require(Permission.VIEW, parse_batch(request.parent, "parent").tenant)
         return await list_batch_jobs(self._db, request)
 
     async def WatchBatch(self, request: pb.WatchBatchRequest, context: Context) -> AsyncIterator[pb.WatchBatchResponse]:
-        async for event in watch_batch(self._db, parse_batch(request.name), request.resume_token, self._stopping):
+        name = parse_batch(request.name)
+        await self._access.require(Permission.VIEW, name.tenant)
+        async for event in watch_batch(self._db, name, request.resume_token, self._stopping):
+            await self._access.require(Permission.VIEW, name.tenant)  # who is no member any more watches no further
             yield event
 
     async def CancelBatch(self, request: pb.CancelBatchRequest, context: Context) -> pb.Batch:
-        return await self._batches.cancel(parse_batch(request.name), request.etag)
+        name = parse_batch(request.name)
+        who = await self._access.require(Permission.SUBMIT, name.tenant)
+        return await self._batches.cancel(name, request.etag, caller=who)
 
     async def RetryFailed(self, request: pb.RetryFailedRequest, context: Context) -> pb.Batch:
-        return await self._batches.retry_failed(parse_batch(request.name), request.etag)
+        name = parse_batch(request.name)
+        who = await self._access.require(Permission.SUBMIT, name.tenant)
+        return await self._batches.retry_failed(name, request.etag, caller=who)
+
+    async def _may_submit(self, header: pb.BatchHeader) -> None:
+        await self._access.require(Permission.SUBMIT, parse_tenant(header.parent))
 
 
 async def _received(
-    parts: AsyncIterator[pb.CreateBatchRequest] | AsyncIterator[pb.PlanBatchRequest],
+    parts: AsyncIterator[pb.CreateBatchRequest] | AsyncIterator[pb.PlanBatchRequest], check: Callable[[pb.BatchHeader], Awaitable[None]]
 ) -> tuple[pb.BatchHeader, list[pb.BatchItem]]:
-    """The header and the items. Raises InvalidInput at the first part that is too much: a caller may send without end."""
+    """The header and the items; `check` sees the header before any item is taken in.
+
+    Raises InvalidInput at the first part that is too much: a caller may send without end.
+    """
     header: pb.BatchHeader | None = None
     items: list[pb.BatchItem] = []
     size_bytes = 0
@@ -77,6 +100,7 @@ async def _received(
             raise invalid("header", "must be in the first message, and in no other")
         if part.HasField("header"):
             header = part.header
+            await check(header)
         items.extend(part.items.items)
         size_bytes += part.ByteSize()
         if len(items) > MAX_ITEMS:
@@ -89,11 +113,12 @@ async def _received(
     return header, items
 
 
-def _new(header: pb.BatchHeader, items: list[pb.BatchItem]) -> NewBatch:
+def _new(header: pb.BatchHeader, items: list[pb.BatchItem], who: Identity) -> NewBatch:
     return NewBatch(
         tenant=parse_tenant(header.parent),
         batch_id=check_batch_id(header.batch_id, "batch_id") if header.batch_id else "",
         request_id=parse_request_id(header.request_id),
         defaults=spec_proto.fields(header.defaults),
         items=items,
+        created_by=who.principal,
     )

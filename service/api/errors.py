@@ -20,6 +20,7 @@ from lorafleet.errors import (
     InvalidInput,
     LorafleetError,
     NotFound,
+    PermissionDenied,
     QuotaExceeded,
     QuotaViolation,
     ResourceExhausted,
@@ -42,6 +43,7 @@ MAX_TEXT = 400  # characters of one violation, and of a message that is too long
 _CODES: list[tuple[type[LorafleetError], int]] = [
     (InvalidInput, code_pb2.INVALID_ARGUMENT),
     (Unauthenticated, code_pb2.UNAUTHENTICATED),
+    (PermissionDenied, code_pb2.PERMISSION_DENIED),
     (NotFound, code_pb2.NOT_FOUND),
     (AlreadyExists, code_pb2.ALREADY_EXISTS),
     (FailedPrecondition, code_pb2.FAILED_PRECONDITION),

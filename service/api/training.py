@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from lorafleet import spec_proto
 from lorafleet.v1 import training_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2_grpc as rpc
+from service.access.access import Access
+from service.access.permissions import Permission
 from service.api.errors import Context
 from service.api.listing import list_jobs
 from service.api.logs import LogStream
@@ -20,7 +22,8 @@ from service.storage import Store
 class TrainingServicer(rpc.TrainingServiceServicer):
     """The public API."""
 
-    def __init__(self, db: Database, jobs: Jobs, backend: Backend, store: Store, stopping: asyncio.Event) -> None:
+    def __init__(self, access: Access, db: Database, jobs: Jobs, backend: Backend, store: Store, stopping: asyncio.Event) -> None:
+        self._access = access
         self._db = db
         self._jobs = jobs
         self._backend = backend
@@ -28,35 +31,49 @@ class TrainingServicer(rpc.TrainingServiceServicer):
         self._stopping = stopping
 
     async def CreateTrainingJob(self, request: pb.CreateTrainingJobRequest, context: Context) -> pb.TrainingJob:
+        tenant = parse_tenant(request.parent)
+        caller = await self._access.require(Permission.SUBMIT, tenant)
         new = NewJob(
-            tenant=parse_tenant(request.parent),
+            tenant=tenant,
             job_id=check_job_id(request.training_job_id) if request.training_job_id else "",
             request_id=parse_request_id(request.request_id),
             spec=spec_proto.from_proto(request.training_job.spec),
+            created_by=caller.principal,
         )
         return await self._jobs.create(new, validate_only=request.validate_only)
 
     async def GetTrainingJob(self, request: pb.GetTrainingJobRequest, context: Context) -> pb.TrainingJob:
-        return await self._jobs.get(parse_job(request.name))
+        name = parse_job(request.name)
+        await self._access.require(Permission.VIEW, name.tenant)
+        return await self._jobs.get(name)
 
     async def ListTrainingJobs(self, request: pb.ListTrainingJobsRequest, context: Context) -> pb.ListTrainingJobsResponse:
+        await self._access.require(Permission.VIEW, parse_tenant(request.parent))
         return await list_jobs(self._db, request)
 
     async def CancelTrainingJob(self, request: pb.CancelTrainingJobRequest, context: Context) -> pb.TrainingJob:
-        return await self._jobs.cancel(parse_job(request.name), request.etag)
+        name = parse_job(request.name)
+        caller = await self._access.require(Permission.SUBMIT, name.tenant)
+        return await self._jobs.cancel(name, request.etag, caller=caller)
 
     async def WatchTrainingJobs(
         self, request: pb.WatchTrainingJobsRequest, context: Context
     ) -> AsyncIterator[pb.WatchTrainingJobsResponse]:
-        watch = Watch(db=self._db, scope=scope_of(request), stopping=self._stopping)
+        scope = scope_of(request)
+        await self._access.require(Permission.VIEW, scope.tenant)
+        watch = Watch(db=self._db, scope=scope, stopping=self._stopping)
         async for event in watch.events(request.resume_token):
+            await self._access.require(Permission.VIEW, scope.tenant)  # who is no member any more watches no further
             yield event
 
     async def StreamTrainingJobLogs(
         self, request: pb.StreamTrainingJobLogsRequest, context: Context
     ) -> AsyncIterator[pb.StreamTrainingJobLogsResponse]:
+        name = parse_job(request.name)
+        await self._access.require(Permission.VIEW, name.tenant)
         if request.attempt < 0:
             raise invalid("attempt", "is negative")
         stream = LogStream(db=self._db, backend=self._backend, store=self._store, stopping=self._stopping)
-        async for piece in stream.pieces(parse_job(request.name), attempt=request.attempt, follow=request.follow):
+        async for piece in stream.pieces(name, attempt=request.attempt, follow=request.follow):
+            await self._access.require(Permission.VIEW, name.tenant)
             yield piece

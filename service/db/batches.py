@@ -25,6 +25,12 @@ async def by_request(tx: Transaction, tenant: str, request_id: str) -> BatchRow 
     return await tx.session.scalar(select(BatchRow).where(BatchRow.tenant == tenant, BatchRow.request_id == request_id))
 
 
+async def creator(tx: Transaction, batch_uid: str) -> str:
+    """Who created the batch, which holds at least one job."""
+    query = select(JobRow.created_by).where(JobRow.batch_uid == batch_uid).order_by(JobRow.batch_index).limit(1)
+    return (await tx.session.scalars(query)).one()
+
+
 async def insert(tx: Transaction, batch: BatchRow, rows: Sequence[JobRow]) -> None:
     """Stores a new batch with its jobs."""
     batch.create_time = tx.now
