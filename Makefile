@@ -32,7 +32,7 @@ demo-batch: $(READY) $(if $(filter minio,$(STORE)),minio) ## Train 16 styles as 
 	$(BIN)/python -m examples.demo_batch --store $(STORE)
 
 .PHONY: test
-test: $(READY) minio ## Run the tests (TESTS=path for some of them)
+test: $(READY) minio postgres ## Run the tests (TESTS=path for some of them)
 	$(BIN)/pytest $(TESTS)
 
 .PHONY: check
@@ -88,6 +88,10 @@ bench-batches: $(READY) ## Measure how long batches of 100 to 10,000 items take 
 .PHONY: minio
 minio: ## Find MinIO, or build it into .tools/bin (some minutes, once)
 	@scripts/get-minio.sh
+
+.PHONY: postgres
+postgres: ## Find PostgreSQL's programs, or install its package when that may be done
+	@scripts/get-postgres.sh
 
 .PHONY: clean
 clean: ## Remove what was built; .venv and .tools stay

@@ -31,7 +31,8 @@ from service.bell import Bell
 from service.candidates import Candidates
 from service.clock import SystemClock
 from service.db import migrate
-from service.db.database import Database, sqlite_engine
+from service.db.database import Database
+from service.db.engines import sqlite_engine, sqlite_url
 from service.plans import Planner, Policy
 from service.reconcile.tools import Places, Tools
 from service.server import add_services
@@ -102,7 +103,7 @@ async def serving(folder: Path) -> AsyncIterator[str]:
     state = folder / "state"
     shutil.rmtree(state, ignore_errors=True)
     state.mkdir()
-    migrate.upgrade(state / "lorafleet.db")
+    migrate.upgrade(sqlite_url(state / "lorafleet.db"))
     db = Database(sqlite_engine(state / "lorafleet.db"), SystemClock(), Bell())
     server = grpc.aio.server(interceptors=[ErrorInterceptor(), AuthenticationInterceptor(anybody)])
     port = server.add_insecure_port("127.0.0.1:0")

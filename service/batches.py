@@ -19,7 +19,7 @@ from service.concurrency import bounded
 from service.control import lifecycle
 from service.control.lifecycle import JobState
 from service.control.runs import StopPolicy
-from service.db import batches, jobs
+from service.db import batches, jobs, runs
 from service.db.database import Database
 from service.db.models import BatchRow, JobRow
 from service.db.transaction import Transaction
@@ -122,17 +122,18 @@ class Batches:
         return batch_specs.places(new, await batch_specs.parse(new), batch_id, self._artifacts_uri)
 
     async def _cancel_some(self, name: BatchName, etag: str = "") -> int:
-        """How many jobs were asked to end; 0 when none is left. A repeat that changes nothing may have any etag."""
+        """How many jobs were looked at; 0 when none is left. A repeat that changes nothing may have any etag."""
         async with self._db.transaction() as tx:
             batch = await existing(tx, name)
-            rows = await batches.to_cancel(tx, batch.uid, size=SLICE)
+            uids = await batches.to_cancel(tx, batch.uid, size=SLICE)
+            rows = [row for row in await runs.lock_jobs(tx, uids) if not jobs.value(row).finished]
             if rows:
                 await _check_etag(tx, batch, etag)
             before = {row.uid: JobState(row.state) for row in rows}
             for row in rows:
                 jobs.save(tx, row, lifecycle.cancel(jobs.value(row), tx.now))
             await stop_what_is_over(tx, before, self._policy)
-        return len(rows)
+        return len(uids)
 
     async def _holds_artifact(self, output_uri: str) -> bool:
         return await self._store.exists(join(JobLayout(output_uri).adapter, MANIFEST))

@@ -16,7 +16,7 @@ from service.access.identity import Identity
 from service.control import lifecycle
 from service.control.lifecycle import JobState
 from service.control.runs import StopPolicy
-from service.db import attempts, jobs
+from service.db import attempts, jobs, runs
 from service.db.database import Database
 from service.db.models import JobRow, RequestRow
 from service.db.transaction import Transaction
@@ -87,7 +87,8 @@ class Jobs:
         """Without `caller` the service itself asks. Raises NotFound, PermissionDenied for another's job, Aborted for another
         etag, and FailedPrecondition (JOB_FINISHED) for a job that ended otherwise."""
         async with self._db.transaction() as tx:
-            row = await _existing(tx, name)
+            found = await _existing(tx, name)
+            [row] = await runs.lock_jobs(tx, [found.uid])
             if caller is not None:
                 may_end(caller, row.created_by)
             before, after = jobs.value(row), lifecycle.cancel(jobs.value(row), tx.now)

@@ -43,7 +43,7 @@ class Reports:
             run = await _live_run(tx, request.run)
             if run.state == RunState.GONE.value:  # its process has begun another run: what it still says of this one is past
                 return pb.ReportResponse(acked_sequence=_last_sequence(request), next_report_s=NEXT_REPORT_S)
-            pack = await runs.members(tx, run.id)
+            pack = await runs.lock_members(tx, run.id)
             await self._heard(tx, run, pack)
             source = await _source(tx, run.id, request.source)
             for event in request.events:
@@ -74,7 +74,7 @@ class Reports:
 
 
 async def _live_run(tx: Transaction, run_id: str) -> RunRow:
-    run = await runs.get(tx, run_id)
+    run = await runs.lock(tx, run_id)
     if run is None or (run.state == RunState.GONE.value and not await hosts.is_alive(tx, run.host_id)):
         raise FailedPrecondition("this run is over or was replaced; stop", reason="STALE_ATTEMPT")
     return run

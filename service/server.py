@@ -38,7 +38,8 @@ from service.control.memory import GIB
 from service.control.packing import PackLimits
 from service.control.runs import StopPolicy
 from service.db import events, locks, migrate
-from service.db.database import Database, sqlite_engine
+from service.db.database import Database
+from service.db.engines import sqlite_engine, sqlite_url
 from service.health import Readiness, backend_check, database_check
 from service.jobs import Jobs
 from service.observed import observing
@@ -117,7 +118,7 @@ def _only_one(state_dir: Path) -> Iterator[None]:
 
 @asynccontextmanager
 async def _database(settings: Settings) -> AsyncIterator[Database]:
-    migrate.upgrade(settings.database_path)
+    migrate.upgrade(sqlite_url(settings.database_path))
     db = Database(sqlite_engine(settings.database_path), SystemClock(), Bell())
     try:
         async with db.transaction() as tx:

@@ -17,6 +17,7 @@ from service.api.batch_watch import watch_batch
 from service.api.errors import Context
 from service.batch_specs import NewBatch
 from service.batches import Batches
+from service.db.again import again
 from service.db.database import Database
 from service.names import check_batch_id, invalid, parse_batch, parse_request_id, parse_tenant
 
@@ -44,7 +45,7 @@ class BatchServicer(rpc.BatchServiceServicer):
     async def CreateBatch(self, request_iterator: AsyncIterator[pb.CreateBatchRequest], context: Context) -> pb.Batch:
         header, items = await _received(request_iterator, self._may_submit)
         new = _new(header, items, caller())
-        return await self._batches.create(new, validate_only=header.validate_only)
+        return await again(lambda: self._batches.create(new, validate_only=header.validate_only))
 
     async def PlanBatch(self, request_iterator: AsyncIterator[pb.PlanBatchRequest], context: Context) -> pb.PlanBatchResponse:
         header, items = await _received(request_iterator, self._may_submit)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -30,6 +31,7 @@ from lorafleet.errors import (
     Violation,
 )
 from service import telemetry
+from service.db.again import again
 
 DOMAIN = "lorafleet"
 # gRPC's callers take 8 KiB of trailers, and get no answer at all when there are more: the message is in them twice, as text
@@ -144,7 +146,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             wrapped = _unary(handler.unary_unary)
             return grpc.unary_unary_rpc_method_handler(wrapped, handler.request_deserializer, handler.response_serializer)
         if handler.stream_unary is not None:
-            wrapped = _unary(handler.stream_unary)
+            wrapped = _unary(handler.stream_unary, _once)  # what came in cannot be read again: the method does it itself
             return grpc.stream_unary_rpc_method_handler(wrapped, handler.request_deserializer, handler.response_serializer)
         if handler.unary_stream is not None:
             wrapped = _stream(handler.unary_stream)
@@ -153,10 +155,14 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         return grpc.stream_stream_rpc_method_handler(wrapped, handler.request_deserializer, handler.response_serializer)
 
 
-def _unary(method: Any) -> Any:
+async def _once(call: Callable[[], Awaitable[Any]]) -> Any:
+    return await call()
+
+
+def _unary(method: Any, tried: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]] = again) -> Any:
     async def call(request: Any, context: Context) -> Any:
         try:
-            return await method(request, context)
+            return await tried(partial(method, request, context))
         except Exception as error:
             await _abort(context, error)
 

@@ -73,14 +73,14 @@ async def jobs_page(
     return (await tx.session.scalars(query.order_by(JobRow.batch_index).limit(size))).all()
 
 
-async def to_cancel(tx: Transaction, batch_uid: str, *, size: int) -> Sequence[JobRow]:
-    """Up to `size` jobs that were not asked to end yet; queued ones first, so that they do not start in the meantime."""
-    query = select(JobRow).where(JobRow.batch_uid == batch_uid, JobRow.state.in_(_CANCELLABLE))
+async def to_cancel(tx: Transaction, batch_uid: str, *, size: int) -> Sequence[str]:
+    """Uids of up to `size` jobs that were not asked to end yet; queued ones first, so that they do not start in the meantime."""
+    query = select(JobRow.uid).where(JobRow.batch_uid == batch_uid, JobRow.state.in_(_CANCELLABLE))
     query = query.order_by(JobRow.state != JobState.QUEUED.value, JobRow.batch_index).limit(size)
     return (await tx.session.scalars(query)).all()
 
 
 async def failed(tx: Transaction, uids: Sequence[str]) -> Sequence[JobRow]:
-    """Those of the jobs that have failed."""
-    query = select(JobRow).where(JobRow.uid.in_(uids), JobRow.state == JobState.FAILED.value).order_by(JobRow.batch_index)
-    return (await tx.session.scalars(query)).all()
+    """Those of the jobs that have failed, locked, in the order of their items."""
+    query = select(JobRow).where(JobRow.uid.in_(uids), JobRow.state == JobState.FAILED.value).order_by(JobRow.uid)
+    return sorted(await tx.session.scalars(tx.locked(query)), key=lambda row: row.batch_index or 0)

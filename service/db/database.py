@@ -1,77 +1,90 @@
-"""Opens the database and hands out transactions. SQLite for now; writers are serialized as PostgreSQL's would be by row locks."""
+"""Opens the database and hands out transactions, on SQLite and on PostgreSQL.
+
+SQLite's writers are serialized. PostgreSQL's run beside each other, READ COMMITTED: what they change they lock first
+(`Transaction.locked`), so that none overwrites what it has not seen.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
-from pathlib import Path
-from typing import Any
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
-from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from service import telemetry
 from service.bell import Bell
-from service.clock import Clock
-from service.db import events
+from service.clock import Clock, FollowingClock
+from service.db import errors, events
+from service.db.engines import READING, WRITING
 from service.db.transaction import Transaction
 
-BUSY_TIMEOUT_S = 20
-_BEGIN = "lorafleet_begin"  # execution option: how SQLite begins the transaction
+CHANNEL = "lorafleet"  # of PostgreSQL's NOTIFY: rings the bells of the other replicas
+TRANSACTION_S = 60.0  # one that takes longer has lost its connection, whatever that looks like from here
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NOW = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
 
 
 class Database:
-    """Transactions on one database. Rings `bell` after each commit that changed something."""
+    """Transactions on one database. Rings `bell` after each commit that changed something.
+
+    `clock` is the time of every transaction; a FollowingClock is set by PostgreSQL's own, which all replicas share.
+    """
 
     def __init__(self, engine: AsyncEngine, clock: Clock, bell: Bell) -> None:
         self.bell = bell
-        self._engine = engine
         self.clock = clock
+        self.dialect = engine.dialect.name
+        self.sender = uuid4().hex[:12]  # what our notifications carry: we need not hear our own
+        self._engine = engine
         # SQLite has one writer: those of this process queue here in order, not in its busy handler, which is unfair.
-        self._writer = asyncio.Lock() if engine.dialect.name == "sqlite" else nullcontext()
+        self._writer: AbstractAsyncContextManager[object] = asyncio.Lock() if self.dialect == "sqlite" else nullcontext()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        """A transaction that may write. Do nothing slow inside, and nothing outside the database."""
-        async with telemetry.db_transaction("write"), self._writer, self._session("BEGIN IMMEDIATE") as session:
-            tx = Transaction(session=session, now=self.clock.now())
-            async with session.begin():
-                yield tx
-                await events.record(tx)
+        """A transaction that may write. Do nothing slow inside, and nothing outside the database.
+
+        Raises Contended when another came first, and Unreachable when the database does not answer.
+        """
+        async with telemetry.db_transaction("write"), self._writer, self._begun(WRITING) as tx:
+            yield tx
+            await events.record(tx)
+            if tx.changed and self.dialect == "postgresql":
+                await tx.session.execute(text("SELECT pg_notify(:channel, :sender)"), {"channel": CHANNEL, "sender": self.sender})
         if tx.changed:
             self.bell.ring()
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Transaction]:
-        """A transaction that only reads; everything it reads is of one moment."""
-        async with telemetry.db_transaction("read"), self._session("BEGIN DEFERRED") as session, session.begin():
-            yield Transaction(session=session, now=self.clock.now())
+        """A transaction that only reads; everything it reads is of one moment. Raises Contended and Unreachable."""
+        async with telemetry.db_transaction("read"), self._begun(READING) as tx:
+            tx.reads_only = True
+            yield tx
 
     async def close(self) -> None:
         await self._engine.dispose()
 
     @asynccontextmanager
-    async def _session(self, begin: str) -> AsyncIterator[AsyncSession]:
-        async with self._engine.connect() as connection:
-            await connection.execution_options(**{_BEGIN: begin})
-            async with AsyncSession(connection, expire_on_commit=False) as session:
-                yield session
+    async def _begun(self, how: dict[str, dict]) -> AsyncIterator[Transaction]:
+        committing = False
+        try:
+            async with asyncio.timeout(TRANSACTION_S), self._engine.connect() as connection:
+                await connection.execution_options(**how[self.dialect])
+                async with AsyncSession(connection, expire_on_commit=False) as session, session.begin():
+                    yield Transaction(session=session, now=await self._now(session))
+                    await session.flush()
+                    committing = True
+        except SQLAlchemyError as error:
+            told = errors.translated(error, committing=committing)
+            if told is None:
+                raise
+            raise told from error
+        except TimeoutError as error:
+            raise errors.Unreachable("the database takes too long to answer", was_committing=committing) from error
 
-
-def sqlite_engine(path: Path) -> AsyncEngine:
-    """An engine on an SQLite file: WAL, so that readers never wait for writers."""
-    engine = create_async_engine(f"sqlite+aiosqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_S})
-    event.listen(engine.sync_engine, "connect", _configure)
-    event.listen(engine.sync_engine, "begin", _begin)
-    return engine
-
-
-def _configure(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # the driver must not begin transactions of its own: `_begin` does
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin(connection: Any) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN IMMEDIATE"))
+    async def _now(self, session: AsyncSession) -> datetime:
+        if isinstance(self.clock, FollowingClock) and self.dialect == "postgresql":
+            self.clock.follow(_EPOCH + timedelta(microseconds=(await session.execute(_NOW)).scalar_one()))
+        return self.clock.now()

@@ -17,7 +17,11 @@ SLICE = 1000  # rows written by one statement: the event loop goes on between tw
 
 
 async def record(tx: Transaction) -> None:
-    """Appends an event for every touched job. Runs right before commit, so that it sees all that was done."""
+    """Appends an event for every touched job. Runs right before commit, so that it sees all that was done, and holds the one
+    row that all writers need for no longer than that takes."""
+    await tx.session.flush()  # what has to wait for others waits before that
+    if tx.has_admitted:
+        await tx.session.execute(update(ServiceRow).values(admission_epoch=ServiceRow.admission_epoch + 1))
     if not tx.touched:
         return
     jobs = list(tx.touched.values())

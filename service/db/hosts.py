@@ -16,7 +16,8 @@ RELEASED = "RELEASED"  # stop_reason of an idle run whose workers are told to en
 async def idle(tx: Transaction, heard_since: datetime) -> Sequence[RunRow]:
     """Runs whose workers are idle, were heard of lately, and have no other run coming; the one that waits longest first."""
     waits = (RunRow.state == RunState.IDLE.value, RunRow.stop_at.is_(None), RunRow.report_time >= heard_since, ~_is_taken())
-    return (await tx.session.scalars(select(RunRow).where(*waits).order_by(RunRow.gone_time, RunRow.id).with_for_update())).all()
+    found = await tx.session.scalars(tx.locked(select(RunRow).where(*waits).order_by(RunRow.id), of=RunRow))
+    return sorted(found, key=lambda run: (run.gone_time is not None, run.gone_time, run.id))
 
 
 async def num_leaving(tx: Transaction) -> int:
@@ -32,15 +33,21 @@ async def guests(tx: Transaction, host_ids: Sequence[str]) -> list[tuple[str, Jo
 
 
 async def coming(tx: Transaction, run: RunRow) -> RunRow | None:
-    """The run that the workers of `run` are to go on with."""
+    """The run that the workers of `run` are to go on with. To change it, lock the host first."""
     query = select(RunRow).where(RunRow.host_id == run.host_id, RunRow.id != run.id, RunRow.state.in_(COMING))
-    return await tx.session.scalar(query.with_for_update())
+    return await tx.session.scalar(query)
 
 
 async def before(tx: Transaction, run: RunRow) -> Sequence[RunRow]:
-    """The idle runs that the workers of `run` had ended before it."""
+    """The idle runs that the workers of `run` had ended before it. To change them, lock the host first."""
     query = select(RunRow).where(RunRow.host_id == run.host_id, RunRow.id != run.id, RunRow.state == RunState.IDLE.value)
-    return (await tx.session.scalars(query.with_for_update())).all()
+    return (await tx.session.scalars(query)).all()
+
+
+async def lock(tx: Transaction, host_id: str) -> Sequence[RunRow]:
+    """Locks all runs of the host that are not gone, in the order in which everybody locks runs."""
+    there = (RunRow.host_id == host_id, RunRow.state != RunState.GONE.value)
+    return (await tx.session.scalars(tx.locked(select(RunRow).where(*there).order_by(RunRow.id)))).all()
 
 
 async def is_alive(tx: Transaction, host_id: str) -> bool:
@@ -59,7 +66,8 @@ async def open_to_joiners(tx: Transaction) -> Sequence[RunRow]:
     """Runs that others may join: not about to be stopped, and in company from the start, for one that began alone would
     change in its last bits with the first joiner."""
     is_open = (RunRow.state == RunState.LAUNCHED.value, RunRow.stop_at.is_(None), RunRow.in_company.is_(True))
-    return (await tx.session.scalars(select(RunRow).where(*is_open).order_by(RunRow.create_time, RunRow.id).with_for_update())).all()
+    found = await tx.session.scalars(tx.locked(select(RunRow).where(*is_open).order_by(RunRow.id)))
+    return sorted(found, key=lambda run: (run.create_time, run.id))
 
 
 def _is_taken() -> ColumnElement[bool]:

@@ -59,8 +59,8 @@ def _tell_move(tx: Transaction, row: JobRow, job: Job) -> None:
 
 
 async def by_name(tx: Transaction, tenant: str, job_id: str) -> JobRow | None:
-    """The tenant's job of that id."""
-    return await tx.session.scalar(select(JobRow).where(JobRow.tenant == tenant, JobRow.job_id == job_id).with_for_update())
+    """The tenant's job of that id. To change it, lock it with its run: `runs.lock_jobs`."""
+    return await tx.session.scalar(select(JobRow).where(JobRow.tenant == tenant, JobRow.job_id == job_id))
 
 
 def startable(now: datetime) -> list[ColumnElement[bool]]:

@@ -17,8 +17,7 @@ async def take(
 ) -> Row | None:
     """The first eligible row that nobody holds, held from now on; None when there is none."""
     free = or_(kind.lock_expires_at.is_(None), kind.lock_expires_at <= tx.now)
-    query = select(kind).where(*eligible, free).order_by(first).limit(1).with_for_update(skip_locked=True)
-    row = await tx.session.scalar(query)
+    row = await tx.session.scalar(tx.locked(select(kind).where(*eligible, free).order_by(first).limit(1), skip=True))
     if row is not None:
         row.lock_token = uuid4().hex
         row.lock_expires_at = tx.now + timedelta(seconds=lock_for_s)
@@ -31,7 +30,7 @@ async def still_held(tx: Transaction, taken: Row) -> Row | None:
     key = inspect(kind).primary_key[0]
     row_id = getattr(taken, str(key.key))
     mine = (kind.lock_token == taken.lock_token, kind.lock_expires_at > tx.now)
-    return await tx.session.scalar(select(kind).where(key == row_id, *mine).with_for_update())
+    return await tx.session.scalar(tx.locked(select(kind).where(key == row_id, *mine)))
 
 
 def release(row: Lockable) -> None:

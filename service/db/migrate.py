@@ -1,44 +1,83 @@
-"""Brings the schema up to date. Part of every start; imports alembic only when there is something to do."""
+"""Brings the schema up to date, or back. Part of every start; imports alembic only when there is something to do."""
 
 import secrets
-import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+from sqlalchemy import Connection, inspect, text
+
+from service.db.engines import blocking_engine, parse_url
+
 _SCRIPTS = Path(__file__).parent / "migrations"
-HEAD = max(path.name[:4] for path in (_SCRIPTS / "versions").glob("[0-9]*.py"))  # files are named by their revision
+REVISIONS = sorted(path.name[:4] for path in (_SCRIPTS / "versions").glob("[0-9]*.py"))  # files are named by their revision
+HEAD = REVISIONS[-1]
+_LOCK = 0x10FA_F1EE_7DB0  # PostgreSQL's advisory lock: of several that start at once one migrates, the others wait for it
 
 
-def upgrade(path: Path) -> None:
-    """Creates the database, or migrates it to `HEAD`. Blocks."""
-    if _revision(path) == HEAD:
+def revision(url: str) -> str | None:
+    """The schema that the database has; None for an empty one. Raises what the driver raises. Blocks."""
+    parsed = parse_url(url)
+    if parsed.drivername == "sqlite" and not Path(parsed.database or "").exists():
+        return None  # looking would create it
+    with _connected(url) as connection:
+        return _revision(connection)
+
+
+def upgrade(url: str, to: str = HEAD) -> None:
+    """Creates the schema, or migrates it. A schema that is newer than ours is left alone. Blocks."""
+    if revision(url) == to:
         return
-    from alembic import command
-    from alembic.config import Config
-    from sqlalchemy import create_engine
-
-    engine = create_engine(f"sqlite:///{path}")
-    config = Config()
-    config.set_main_option("script_location", str(_SCRIPTS))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-    engine.dispose()
+    with _locked(url) as connection:
+        before = _revision(connection)
+        if before is None or before < to:
+            _run("upgrade", connection, to)
 
 
-def _revision(path: Path) -> str | None:
-    if not path.exists():
-        return None
-    connection = sqlite3.connect(path)
-    try:
-        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    except sqlite3.OperationalError:  # no such table: an empty file
-        return None
-    finally:
-        connection.close()
-    return row[0] if row else None
+def downgrade(url: str, to: str) -> None:
+    """Takes the schema back to an earlier revision, "base" for an empty database. Blocks."""
+    with _locked(url) as connection:
+        _run("downgrade", connection, to)
 
 
 def service_row() -> dict[str, object]:
     """The one row of the table `service`, new for every database."""
     return {"id": 1, "instance": uuid4().hex, "run_token_key": secrets.token_bytes(32), "last_seq": 0, "floor_seq": 0}
+
+
+def _run(verb: str, connection: Connection, to: str) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_SCRIPTS))
+    config.attributes["connection"] = connection
+    getattr(command, verb)(config, to)
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    row = connection.execute(text("SELECT version_num FROM alembic_version")).first()
+    return row[0] if row else None
+
+
+@contextmanager
+def _locked(url: str) -> Iterator[Connection]:
+    """A transaction in which nobody else migrates. SQLite has one writer anyway."""
+    with _connected(url) as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        yield connection
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[Any]:
+    engine = blocking_engine(url)
+    try:
+        with engine.begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()

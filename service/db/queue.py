@@ -10,7 +10,7 @@ from sqlalchemy.orm import aliased
 
 from service.concurrency import slices
 from service.db.jobs import startable
-from service.db.models import JobRow, RunJobRow
+from service.db.models import JobRow, RunJobRow, ServiceRow
 from service.db.transaction import Transaction
 
 SLICE = 1000  # uids in one statement
@@ -26,6 +26,25 @@ class Waiting:
     batch_index: int | None
     attempt: int
     first_step_time: datetime | None
+
+
+_ADMISSION = 0x10FA_F1EE_7AD0  # PostgreSQL's advisory lock of all that give places away
+
+
+async def admission_epoch(tx: Transaction) -> int:
+    """What `lock_admission` compares with: read it in the snapshot that a decision is made from."""
+    return (await tx.session.execute(select(ServiceRow.admission_epoch))).scalar_one()
+
+
+async def lock_admission(tx: Transaction, epoch: int) -> bool:
+    """Nobody else gives places away until commit, which raises the epoch. Before any other lock of the transaction.
+
+    False when another has decided since `epoch` was read: what was decided on that reading must not be applied.
+    """
+    if tx.session.get_bind().dialect.name == "postgresql":  # the row of the service itself is locked last, by the event log
+        await tx.session.execute(select(func.pg_advisory_xact_lock(_ADMISSION)))
+    tx.has_admitted = await admission_epoch(tx) == epoch
+    return tx.has_admitted
 
 
 async def num_waiting(tx: Transaction) -> int:
@@ -50,18 +69,19 @@ async def specs(tx: Transaction, uids: Sequence[str]) -> dict[str, dict[str, Any
 
 
 async def still_waiting(tx: Transaction, uids: Sequence[str]) -> dict[str, JobRow]:
-    """Those of the jobs that could still start, by uid."""
+    """Those of the jobs that could still start, by uid, locked in the order of their uids."""
     found: dict[str, JobRow] = {}
-    for some in slices(uids, SLICE):
-        query = select(JobRow).where(JobRow.uid.in_(some), *startable(tx.now)).with_for_update()
-        found.update({row.uid: row for row in await tx.session.scalars(query)})
+    for some in slices(sorted(uids), SLICE):
+        query = select(JobRow).where(JobRow.uid.in_(some), *startable(tx.now)).order_by(JobRow.uid)
+        found.update({row.uid: row for row in await tx.session.scalars(tx.locked(query, of=JobRow))})
     return found
 
 
 async def not_told(tx: Transaction, reason: str, message: str, *, size: int) -> Sequence[JobRow]:
-    """Up to `size` of the jobs that wait and were not told why, or something else."""
+    """Up to `size` of the jobs that wait and were not told why, or something else. Jobs that others change now come later."""
     other = or_(JobRow.reason != reason, JobRow.message != message)
-    return (await tx.session.scalars(select(JobRow).where(*startable(tx.now), other).limit(size))).all()
+    query = select(JobRow).where(*startable(tx.now), other).order_by(JobRow.uid).limit(size)
+    return (await tx.session.scalars(tx.locked(query, of=JobRow, skip=True))).all()
 
 
 async def had_company(tx: Transaction, uids: Sequence[str]) -> set[str]:

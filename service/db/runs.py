@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import uuid4
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, or_, select
 
 from service.control.lifecycle import Artifact, Ending, JobState, Outcome
 from service.control.runs import COMING, WITH_JOBS, RunState
+from service.db.errors import Contended
 from service.db.models import JobRow, RunJobRow, RunLogRow, RunRow
 from service.db.transaction import Transaction
 
@@ -56,24 +57,59 @@ async def add(tx: Transaction, jobs: Sequence[JobRow], *, host_id: str | None = 
 
 
 async def get(tx: Transaction, run_id: str) -> RunRow | None:
-    """The run of that id."""
-    return await tx.session.scalar(select(RunRow).where(RunRow.id == run_id).with_for_update())
+    """The run of that id, to be read. To change it: `lock`."""
+    return await tx.session.get(RunRow, run_id)
+
+
+async def lock(tx: Transaction, run_id: str) -> RunRow | None:
+    """The run of that id, locked with all others of its host. Whoever changes a run, its members or what is said of them holds
+    this lock (or the run's alone, by its token): one at a time."""
+    host_id = await tx.session.scalar(select(RunRow.host_id).where(RunRow.id == run_id))
+    if host_id is None:
+        return None
+    there = (RunRow.host_id == host_id, or_(RunRow.state != RunState.GONE.value, RunRow.id == run_id))
+    found = await tx.session.scalars(tx.locked(select(RunRow).where(*there).order_by(RunRow.id)))
+    return next((run for run in found if run.id == run_id), None)
 
 
 async def members(tx: Transaction, run_id: str) -> list[Member]:
-    """The run's pack, in a stable order."""
+    """The run's pack in a stable order, to be read. To change it: `lock_members`."""
     query = select(RunJobRow, JobRow).join(JobRow).where(RunJobRow.run_id == run_id).order_by(JobRow.create_time, JobRow.uid)
     return [Member(place, job) for place, job in await tx.session.execute(query)]
 
 
+async def lock_members(tx: Transaction, run_id: str) -> list[Member]:
+    """The run's pack in the order of `members`, its jobs locked. Lock the run first."""
+    query = select(RunJobRow, JobRow).join(JobRow).where(RunJobRow.run_id == run_id).order_by(JobRow.uid)
+    found = [Member(place, job) for place, job in await tx.session.execute(tx.locked(query))]
+    return sorted(found, key=lambda member: (member.job.create_time, member.job.uid))
+
+
+async def lock_jobs(tx: Transaction, job_uids: Sequence[str]) -> list[JobRow]:
+    """The jobs in the order of their uids, locked, and before them the runs that they are in. Raises Contended when one of them
+    was taken into a run at this very moment: the order of locks is runs first."""
+    live = select(RunRow).where(RunRow.id.in_(_runs_of(job_uids)), RunRow.state.in_(WITH_JOBS)).order_by(RunRow.id)
+    held = {run.id for run in await tx.session.scalars(tx.locked(live))}
+    query = select(JobRow).where(JobRow.uid.in_(job_uids)).order_by(JobRow.uid)
+    found = list(await tx.session.scalars(tx.locked(query)))
+    now_in = await tx.session.scalars(select(RunRow.id).where(RunRow.id.in_(_runs_of(job_uids)), RunRow.state.in_(WITH_JOBS)))
+    if not held.issuperset(now_in):
+        raise Contended("a job was taken into a run at the same moment; try again")
+    return found
+
+
 async def live_with(tx: Transaction, job_uids: Sequence[str]) -> dict[RunRow, list[Member]]:
-    """The runs that these jobs are in now, each with its whole pack."""
-    mine = select(RunJobRow.run_id).where(RunJobRow.job_uid.in_(job_uids))
+    """The runs that these jobs are in now, each with its whole pack. Lock them first, by `lock_jobs`, to change the runs."""
     query = select(RunRow, RunJobRow, JobRow).join(RunJobRow, RunJobRow.run_id == RunRow.id).join(JobRow)
+    query = query.where(RunRow.id.in_(_runs_of(job_uids)), RunRow.state.in_(WITH_JOBS))
     found: dict[RunRow, list[Member]] = {}
-    for run, place, job in await tx.session.execute(query.where(RunRow.id.in_(mine), RunRow.state.in_(WITH_JOBS))):
+    for run, place, job in await tx.session.execute(query.execution_options(populate_existing=not tx.reads_only)):
         found.setdefault(run, []).append(Member(place, job))
     return found
+
+
+def _runs_of(job_uids: Sequence[str]) -> Select[str]:
+    return select(RunJobRow.run_id).where(RunJobRow.job_uid.in_(job_uids))
 
 
 async def num_live(tx: Transaction) -> int:

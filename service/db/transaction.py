@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any, TypeVarTuple
 
+from sqlalchemy import Select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.db.models import JobRow
+
+Columns = TypeVarTuple("Columns")
 
 
 @dataclass
@@ -14,10 +18,25 @@ class Transaction:
 
     session: AsyncSession
     now: datetime
+    reads_only: bool = False
     touched: dict[str, JobRow] = field(default_factory=dict)  # by uid: watchers are told of them at commit
     changed: bool = False  # something for the loops to look at
+    has_admitted: bool = False  # raises the admission epoch at commit
 
     def touch(self, job: JobRow) -> None:
         """The job, or one of its runs, looks different after this transaction."""
         self.touched[job.uid] = job
         self.changed = True
+
+    def locked(self, query: Select[*Columns], *, of: Any = None, skip: bool = False) -> Select[*Columns]:
+        """The query with its rows locked until commit, and as they are once they are locked. `skip`: without those that
+        another has locked. In a snapshot: the query as it is.
+
+        Every row that a transaction writes is read by this first. Runs are locked before jobs, each in the order of their
+        ids: two that lock in one order never wait for each other. (SQLite has one writer at a time, and ignores it.)
+        """
+        if self.reads_only:
+            return query
+        # No stronger than it must be: rows that refer to these may be added meanwhile.
+        locked = query.with_for_update(key_share=True, of=of, skip_locked=skip)
+        return locked.execution_options(populate_existing=True)

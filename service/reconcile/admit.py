@@ -88,8 +88,8 @@ async def _apply(tools: Tools, decided: _Decided) -> bool:
     starts = [decision for decision in decided.decisions if isinstance(decision, Start)]
     uids = [member.uid for start in starts for member in start.pack.members] + [refusal.uid for refusal in decided.refusals]
     async with tools.db.transaction() as tx:
+        idle = {run.id: run for run in await hosts.idle(tx, _heard_since(tx.now))}  # runs are locked before jobs
         rows = await queue.still_waiting(tx, uids)
-        idle = {run.id: run for run in await hosts.idle(tx, _heard_since(tx.now))}
         for refusal in decided.refusals:
             if (row := rows.get(refusal.uid)) is not None:
                 jobs.save(tx, row, lifecycle.refuse(jobs.value(row), PACK_TOO_LARGE, refusal.message, tx.now))

@@ -70,8 +70,8 @@ async def _apply(tools: Tools, decided: Sequence[Join]) -> bool:
         rows = await queue.still_waiting(tx, [join.uid for join in decided])
     written = {uid for uid, row in rows.items() if await _written(tools, row)}
     async with tools.db.transaction() as tx:
-        rows = await queue.still_waiting(tx, sorted(written))
         still_open = {run.id for run in await hosts.open_to_joiners(tx)}
+        rows = await queue.still_waiting(tx, sorted(written))
         joined = [_join(tx, join, rows) for join in decided if join.uid in rows and join.run_id in still_open]
     return bool(joined)
 

@@ -55,7 +55,7 @@ async def launch_once(tools: Tools) -> bool:
 async def _launched(tx: Transaction, run: RunRow, handle: str) -> None:
     runs.mark_launched(tx, run)  # unless the run's first report came before this
     run.handle = handle
-    for member in await runs.members(tx, run.id):
+    for member in await runs.lock_members(tx, run.id):
         jobs.save(tx, member.job, lifecycle.launched(jobs.value(member.job)))
 
 
@@ -103,6 +103,6 @@ async def _not_launched(tools: Tools, run: RunRow, error: LorafleetError) -> Non
             await settle(tx, held, Gone(reason=error.reason, message=error.message), {}, tools.retry)
             return
         held.due_at = tx.now
-        for member in await runs.members(tx, held.id):
+        for member in await runs.lock_members(tx, held.id):
             jobs.save(tx, member.job, replace(jobs.value(member.job), message=f"not launched yet: {error.message}"))
         locks.release(held)

@@ -42,6 +42,7 @@ async def observe_once(tools: Tools) -> bool:
     artifacts = await _committed(tools, [*pack, *waiting]) if isinstance(seen, Gone) else {}
 
     async with tools.db.transaction() as tx:
+        await hosts.lock(tx, run.host_id)
         held = await locks.still_held(tx, run)
         if held is None:
             return True

@@ -27,7 +27,7 @@ async def settle(tx: Transaction, run: RunRow, gone: Gone, artifacts: Mapping[st
 
 async def settle_jobs(tx: Transaction, run: RunRow, gone: Gone, artifacts: Mapping[str, Artifact], policy: RetryPolicy) -> None:
     """What the end of the run makes of those of its jobs that are in no other run by now."""
-    for member in await runs.members(tx, run.id):
+    for member in await runs.lock_members(tx, run.id):
         job = jobs.value(member.job)
         if job.attempt != member.place.attempt:
             continue

@@ -68,5 +68,5 @@ async def _quiet(tx: Transaction, tools: Tools) -> Sequence[RunRow]:
     shortest = min(tools.stop.heartbeat_timeout_s, tools.stop.start_timeout_s)
     heard_at = func.coalesce(RunRow.report_time, RunRow.launch_time, RunRow.create_time)
     speaking = (RunRow.state.in_(_SPEAKING), RunRow.stop_at.is_(None))
-    query = select(RunRow).where(*speaking, heard_at <= tx.now - timedelta(seconds=shortest)).with_for_update()
-    return (await tx.session.scalars(query)).all()
+    query = select(RunRow).where(*speaking, heard_at <= tx.now - timedelta(seconds=shortest)).order_by(RunRow.id)
+    return (await tx.session.scalars(tx.locked(query, skip=True))).all()  # one that is locked is being heard of

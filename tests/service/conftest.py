@@ -1,7 +1,9 @@
-"""A control plane without server and without Ray: SQLite in a folder, a fake backend, a clock that stands still."""
+"""A control plane without server and without Ray: a fake backend, a clock that stands still, and a database: SQLite in a
+folder, and once more PostgreSQL."""
 
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,13 @@ from service.backends.fake import FakeBackend
 from service.bell import Bell
 from service.clock import FakeClock
 from service.db import migrate
-from service.db.database import Database, sqlite_engine
+from service.db.database import Database
+from service.db.engines import engine_of, sqlite_url
+from tests.postgres import Postgres, postgres_server
 from tests.service.world import World
+
+_number = count()  # of this process's PostgreSQL databases
+TEMPLATE = "template_lorafleet"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -19,9 +26,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL of this test process, with the schema in a template."""
+    with postgres_server() as server:
+        migrate.upgrade(server.create(TEMPLATE))
+        yield server
+
+
+@pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("database") / "empty.db"
-    migrate.upgrade(path)
+    migrate.upgrade(sqlite_url(path))
     return path
 
 
@@ -36,8 +51,25 @@ def database_path(empty_database: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def db(database_path: Path, clock: FakeClock) -> AsyncIterator[Database]:
-    database = Database(sqlite_engine(database_path), clock, Bell())
+def postgres_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a new PostgreSQL database that holds the schema and no job."""
+    server: Postgres = request.getfixturevalue("postgres")
+    name = f"test_{next(_number)}"
+    yield server.create(name, TEMPLATE)
+    server.drop(name)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a new database that holds the schema and no job: every test that uses it runs on both kinds."""
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgres_url")
+    return sqlite_url(request.getfixturevalue("database_path"))
+
+
+@pytest.fixture
+async def db(database_url: str, clock: FakeClock) -> AsyncIterator[Database]:
+    database = Database(engine_of(database_url), clock, Bell())
     yield database
     await database.close()
 

@@ -65,6 +65,7 @@ async def test_reading_and_cancelling_more_jobs_takes_no_more_statements(world: 
     assert costs[0] == costs[1]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # PostgreSQL plans by what a table holds: here nothing
 async def test_counts_are_read_from_an_index_alone(world: World, batches: Batches):
     await batches.create(new(world, 3))
     with statements(world) as seen:

@@ -7,16 +7,19 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 
+from service.bell import Bell
+from service.clock import FakeClock
 from service.db import events, jobs, migrate
 from service.db.database import Database
+from service.db.engines import blocking_engine, sqlite_engine, sqlite_url
 from service.db.models import Base, RunRow
 from tests.service.world import World, progress
 
 
-def test_the_migrated_schema_is_the_models(empty_database: Path):
-    engine = create_engine(f"sqlite:///{empty_database}")
+def test_the_migrated_schema_is_the_models(database_url: str):
+    engine = blocking_engine(database_url)
     with engine.connect() as connection:
         differences = compare_metadata(MigrationContext.configure(connection, opts={"compare_type": False}), Base.metadata)
     engine.dispose()
@@ -29,7 +32,7 @@ def test_head_is_the_newest_migration():
 
 def test_upgrading_again_changes_nothing(empty_database: Path):
     before = empty_database.read_bytes()
-    migrate.upgrade(empty_database)
+    migrate.upgrade(sqlite_url(empty_database))
     assert empty_database.read_bytes() == before
 
 
@@ -46,10 +49,12 @@ async def test_a_transaction_that_raises_leaves_nothing(world: World):
         assert await tx.session.scalar(text("SELECT count(*) FROM runs")) == 0
 
 
-async def test_the_database_writes_ahead_and_knows_its_references(db: Database):
+async def test_sqlite_writes_ahead_and_knows_its_references(database_path: Path, clock: FakeClock):
+    db = Database(sqlite_engine(database_path), clock, Bell())
     async with db.snapshot() as tx:
         assert await tx.session.scalar(text("PRAGMA journal_mode")) == "wal"
         assert await tx.session.scalar(text("PRAGMA foreign_keys")) == 1
+    await db.close()
 
 
 async def test_events_are_numbered_without_holes_in_commit_order(world: World):

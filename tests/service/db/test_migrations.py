@@ -9,6 +9,7 @@ from alembic.config import Config
 from sqlalchemy import create_engine
 
 from service.db import migrate
+from service.db.engines import sqlite_url
 
 JOB = {"uid": "u1", "tenant": "acme", "job_id": "fox", "spec": '{"labels": {}}', "labels": '{"team": "red"}', "output_uri": "file:///out"}
 STATE = {"state": "QUEUED", "reason": "", "message": "", "attempt": 0, "failures": 0, "cancel_requested": 0, "version": 1}
@@ -42,7 +43,7 @@ def first_schema(tmp_path: Path) -> Path:
 
 
 def test_jobs_of_an_older_database_are_kept(first_schema: Path):
-    migrate.upgrade(first_schema)
+    migrate.upgrade(sqlite_url(first_schema))
     with sqlite3.connect(first_schema) as connection:
         connection.row_factory = sqlite3.Row
         row = dict(connection.execute("SELECT * FROM jobs").fetchone())
@@ -52,7 +53,7 @@ def test_jobs_of_an_older_database_are_kept(first_schema: Path):
 
 
 def test_the_events_of_a_migrated_job_still_refer_to_it(first_schema: Path):
-    migrate.upgrade(first_schema)
+    migrate.upgrade(sqlite_url(first_schema))
     with sqlite3.connect(first_schema) as connection:
         connection.execute("PRAGMA foreign_keys=ON")
         with pytest.raises(sqlite3.IntegrityError):
@@ -60,7 +61,7 @@ def test_the_events_of_a_migrated_job_still_refer_to_it(first_schema: Path):
 
 
 def test_a_downgrade_keeps_the_jobs(first_schema: Path):
-    migrate.upgrade(first_schema)
+    migrate.upgrade(sqlite_url(first_schema))
     to(first_schema, "0001", down=True)
     with sqlite3.connect(first_schema) as connection:
         assert connection.execute("SELECT job_id FROM jobs").fetchall() == [("fox",)]

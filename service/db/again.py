@@ -1,0 +1,33 @@
+"""Does a whole call again when a database transaction in it gave way to another. The one place where that is done."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from service.db.errors import Contended, Unreachable
+
+TRIES = 5
+WAIT_S = 0.02  # before the second try; twice as long before each further one, less a random part of it
+
+Result = TypeVar("Result")
+log = logging.getLogger(__name__)
+
+
+async def again(call: Callable[[], Awaitable[Result]]) -> Result:
+    """`call` from its beginning until it goes through, some times at most.
+
+    It must be good for being called again: all that it writes is written by its transactions. One that may have been
+    committed before the connection was lost is not repeated here: whoever called knows whether that is harmless.
+    Raises Contended and Unreachable after the last try.
+    """
+    for tries in range(1, TRIES):
+        try:
+            return await call()
+        except (Contended, Unreachable) as error:
+            if isinstance(error, Unreachable) and error.was_committing:
+                raise
+            log.debug("try %d gave way: %s", tries, error)
+        await asyncio.sleep(WAIT_S * 2**tries * random.uniform(0.5, 1.0))
+    return await call()

@@ -1,0 +1,80 @@
+"""What goes wrong in a database, as our errors: done again when that may help, and told apart from what may have been done.
+
+Contended     rolled back for another's sake: doing the whole again finds what the other did
+Unreachable   the connection was lost, or could not be had
+"""
+
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from lorafleet.errors import Unavailable
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_YIELDED = {
+    "40001",  # serialization failure
+    "40P01",  # deadlock
+    "55P03",  # lock timeout
+    "57014",  # statement timeout
+}
+_RACED = {
+    "23505",  # another has taken the name
+    "23503",  # another has deleted what this refers to
+    "23P01",  # exclusion
+}
+_LOST = {
+    "25P03",  # idle in transaction for too long: we stood still
+    "57P01",  # shutting down
+    "57P02",  # another process crashed
+    "57P03",  # starting up
+    "53300",  # too many connections
+}
+_SQLITE_RACES = ("UNIQUE constraint failed", "FOREIGN KEY constraint failed")
+_SQLITE_BUSY = ("database is locked", "database table is locked")
+
+
+class Contended(Unavailable):
+    """Nothing was written, for another transaction came first. Doing it again may go through, or find why not."""
+
+    reason = "DATABASE_CONTENDED"
+
+
+class Unreachable(Unavailable):
+    """The database does not answer. `was_committing`: it may have done the work all the same."""
+
+    reason = "DATABASE_UNREACHABLE"
+
+    def __init__(self, message: str, *, was_committing: bool = False) -> None:
+        super().__init__(message)
+        self.was_committing = was_committing
+
+
+def translated(error: SQLAlchemyError, *, committing: bool) -> Unavailable | None:
+    """None for what is nobody's fault but ours: a statement that is wrong."""
+    if isinstance(error, PoolTimeoutError):
+        return Contended("all connections to the database are in use; try again")
+    if not isinstance(error, DBAPIError):
+        return None
+    code = getattr(error.orig, "sqlstate", None)
+    if error.connection_invalidated or _is_lost(code, error):
+        return Unreachable(f"the database does not answer: {_first_line(error)}", was_committing=committing)
+    if code in _YIELDED or code in _RACED or _is_sqlites(error):
+        return Contended(f"another transaction came first: {_first_line(error)}")
+    return None
+
+
+def _is_lost(code: str | None, error: DBAPIError) -> bool:
+    if code is None:  # no word from the server: it could not be reached, or went away (SQLite's errors have no code either)
+        return isinstance(error, OperationalError) and type(error.orig).__module__.startswith("psycopg")
+    return code in _LOST or code.startswith("08")
+
+
+def _is_sqlites(error: DBAPIError) -> bool:
+    told = str(error.orig)
+    if isinstance(error, IntegrityError):
+        return told.startswith(_SQLITE_RACES)
+    return isinstance(error, OperationalError) and told.startswith(_SQLITE_BUSY)
+
+
+def _first_line(error: DBAPIError) -> str:
+    """Never the statement with its values, which are the users'."""
+    return (str(error.orig).strip().splitlines() or [type(error.orig).__name__])[0]
