@@ -141,8 +141,10 @@ class ValidationSpec(_Part):
 class SchedulingSpec(_Part):
     """When a job runs, and in whose company."""
 
-    priority: Annotated[int, Field(ge=-100, le=100)] = 0  # higher starts first
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0  # higher starts first; below 0: class low, from 50 on: class high
     sharing: Literal["anyone", "tenant", "nobody"] = "tenant"  # whose jobs may be in the same run
+    preemptible: bool = True  # a job of a higher class may take its place: checkpoint, wait, go on
+    max_run_time_s: Annotated[float, Field(ge=60)] | None = None  # in runs, all attempts together; unset: no limit
 
 
 class CheckpointingSpec(_Part):

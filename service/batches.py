@@ -23,6 +23,7 @@ from service.db import batches, jobs, runs
 from service.db.database import Database
 from service.db.models import BatchRow, JobRow
 from service.db.transaction import Transaction
+from service.job_rows import new_row
 from service.names import BatchName
 from service.resources import Counts, batch_etag, batch_message, check_etag
 from service.run_stops import stop_what_is_over
@@ -220,21 +221,6 @@ def _rows(new: NewBatch, batch_id: str, digest: str, places: Sequence[Place]) ->
 
 
 def _row(batch: BatchRow, place: Place, created_by: str) -> JobRow:
-    return JobRow(
-        uid=uuid4().hex,
-        tenant=batch.tenant,
-        job_id=place.job_id,
-        batch_uid=batch.uid,
-        batch_id=batch.batch_id,
-        batch_index=place.item.index,
-        spec=place.item.stored,
-        labels=dict(place.item.spec.labels),
-        output_uri=place.output_uri,
-        state=JobState.QUEUED.value,
-        reason="",
-        message="",
-        attempt=0,
-        failures=0,
-        cancel_requested=False,
-        created_by=created_by,
-    )
+    row = new_row(batch.tenant, place.job_id, place.item.spec, place.item.stored, place.output_uri, created_by)
+    row.batch_uid, row.batch_id, row.batch_index = batch.uid, batch.batch_id, place.item.index
+    return row

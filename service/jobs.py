@@ -5,7 +5,6 @@ import json
 import logging
 import secrets
 from dataclasses import dataclass
-from uuid import uuid4
 
 from lorafleet.errors import AlreadyExists, InvalidSpec, NotFound, Violation
 from lorafleet.layout import job_root
@@ -14,12 +13,12 @@ from lorafleet.v1 import training_service_pb2 as pb
 from service.access.access import may_end
 from service.access.identity import Identity
 from service.control import lifecycle
-from service.control.lifecycle import JobState
 from service.control.runs import StopPolicy
 from service.db import attempts, jobs, runs
 from service.db.database import Database
 from service.db.models import JobRow, RequestRow
 from service.db.transaction import Transaction
+from service.job_rows import new_row
 from service.names import JobName
 from service.resources import check_etag, job_etag, job_message
 from service.run_stops import stop_what_is_over
@@ -103,22 +102,7 @@ class Jobs:
     def _row(self, new: NewJob) -> JobRow:
         job_id = new.job_id or f"job-{secrets.token_hex(5)}"
         output_uri = new.spec.output.uri or job_root(self._artifacts_uri, f"tenants/{new.tenant}/jobs/{job_id}")
-        return JobRow(
-            uid=uuid4().hex,
-            tenant=new.tenant,
-            job_id=job_id,
-            spec=new.spec.model_dump(mode="json"),
-            labels=dict(new.spec.labels),
-            output_uri=output_uri,
-            state=JobState.QUEUED.value,
-            reason="",
-            message="",
-            attempt=0,
-            failures=0,
-            cancel_requested=False,
-            created_by=new.created_by,
-            version=0,
-        )
+        return new_row(new.tenant, job_id, new.spec, new.spec.model_dump(mode="json"), output_uri, new.created_by)
 
 
 async def message(tx: Transaction, row: JobRow) -> pb.TrainingJob:

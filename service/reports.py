@@ -62,7 +62,7 @@ class Reports:
             runs.mark_launched(tx, run)
             await begin(tx, run)
             for member in pack:
-                jobs.save(tx, member.job, lifecycle.launched(jobs.value(member.job)))
+                jobs.save(tx, member.job, lifecycle.launched(jobs.value(member.job), tx.now))
         run.report_time = tx.now
 
     def _let_go(self, tx: Transaction, run: RunRow, pack: list[Member]) -> None:
@@ -118,7 +118,7 @@ def _acknowledge(tx: Transaction, member: Member) -> None:
     """The run speaks of a style that was to join it: it has taken it in."""
     if member.place.joining and member.place.outcome is None:
         member.place.joining = False
-        jobs.save(tx, member.job, lifecycle.launched(jobs.value(member.job)))
+        jobs.save(tx, member.job, lifecycle.launched(jobs.value(member.job), tx.now))
 
 
 def _progress(tx: Transaction, member: Member, progress: api.Progress, at: datetime) -> None:
@@ -160,8 +160,12 @@ def _ending(ended: pb.StyleEnded) -> Ending:
         raise InvalidInput("ended.outcome is not set")
     if name == Outcome.SUCCEEDED and not (ended.artifact.uri and ended.artifact.manifest_sha256):
         raise InvalidInput("ended.artifact is not set, and the outcome is SUCCEEDED")
-    artifact = Artifact(uri=ended.artifact.uri, manifest_sha256=ended.artifact.manifest_sha256) if name == Outcome.SUCCEEDED else None
+    artifact = _artifact(ended.artifact) if name == Outcome.SUCCEEDED else None
     return Ending(outcome=Outcome(name), reason=ended.reason, message=ended.message, retryable=ended.retryable, artifact=artifact)
+
+
+def _artifact(said: api.Artifact) -> Artifact:
+    return Artifact(uri=said.uri, manifest_sha256=said.manifest_sha256, size_bytes=max(0, said.size_bytes) or None)
 
 
 def _answer(acked: int, pack: list[Member]) -> pb.ReportResponse:

@@ -41,11 +41,13 @@ def job_message(job: JobRow, runs: Sequence[JobRun], *, with_spec: bool = True) 
         etag=job_etag(job),
         batch=job.batch,
         batch_index=job.batch_index or 0,
+        queue_position=(job.queue_position or 0) if job.state == JobState.QUEUED.value else 0,
     )
     if job.progress is not None:
         message.progress.ParseFromString(job.progress)
     if job.artifact_uri and job.artifact_sha256:
-        message.artifact.CopyFrom(pb.Artifact(uri=job.artifact_uri, manifest_sha256=job.artifact_sha256))
+        artifact = pb.Artifact(uri=job.artifact_uri, manifest_sha256=job.artifact_sha256, size_bytes=job.artifact_bytes or 0)
+        message.artifact.CopyFrom(artifact)
     if with_spec:
         add_spec(message, job)
     return message

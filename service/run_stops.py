@@ -1,4 +1,4 @@
-"""What a cancel makes of runs: a pack goes on without its cancelled jobs, and is stopped once none is left."""
+"""What stopping jobs makes of runs: a pack goes on without the stopped ones, and is stopped once none is left."""
 
 from collections.abc import Mapping
 
@@ -9,13 +9,17 @@ from service.db.runs import Member
 from service.db.transaction import Transaction
 
 
-async def stop_what_is_over(tx: Transaction, cancelled: Mapping[str, JobState], policy: StopPolicy) -> None:
-    """`cancelled` are jobs' states before this cancel, by uid. Their runs are stopped the hard way unless they go by themselves."""
-    for run, pack in (await runs.live_with(tx, list(cancelled))).items():
+async def stop_what_is_over(
+    tx: Transaction, asked: Mapping[str, JobState], policy: StopPolicy, reason: str = "CANCELLED", message: str = "stopped on request"
+) -> None:
+    """`asked` are jobs that were asked to stop, by uid, with their states before. Their runs are stopped the hard way, for
+    this reason, unless they go by themselves."""
+    for run, pack in (await runs.live_with(tx, list(asked))).items():
         if all(_is_over(member) for member in pack):
-            states = [cancelled.get(member.job.uid, member.state) for member in pack]
-            runs.stop_from(run, cancel_stop_at(states, tx.now, policy), "CANCELLED", "stopped on request")
+            states = [asked.get(member.job.uid, member.state) for member in pack]
+            runs.stop_from(run, cancel_stop_at(states, tx.now, policy), reason, message)
 
 
 def _is_over(member: Member) -> bool:
-    return jobs.value(member.job).finished or member.job.cancel_requested
+    job = jobs.value(member.job)
+    return job.finished or job.state is JobState.STOPPING

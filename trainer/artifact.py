@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lorafleet import __version__
 from lorafleet.errors import RunFailed
@@ -37,9 +37,10 @@ def existing(style: PreparedStyle) -> Artifact | None:
     manifest = Folder(uri).get_or_none(MANIFEST)
     if manifest is None:
         return None
-    if json.loads(manifest).get("job") != style.job:
+    known = json.loads(manifest)
+    if known.get("job") != style.job:
         raise RunFailed(f"output.uri: {uri} already holds the artifact of another job; choose another output.uri", reason="OUTPUT_TAKEN")
-    return Artifact(uri=uri, manifest_sha256=hashlib.sha256(manifest).hexdigest())
+    return _as_reported(uri, manifest, known["files"])
 
 
 def commit(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Progress", samples: int | None) -> Artifact:
@@ -49,7 +50,7 @@ def commit(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Pro
     folder = Folder(JobLayout(style.output_uri).adapter)
     files = _files(style, weights, progress, samples)
     folder.write_all(files)
-    manifest = {
+    manifest: dict[str, Any] = {
         "format": "lorafleet-artifact-1",
         "job": style.job,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -63,7 +64,12 @@ def commit(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Pro
         if (found := existing(style)) is not None:
             return found
         raise RunFailed(f"{folder.uri}: the manifest came and went; try again", reason="OUTPUT_TAKEN", retryable=True)
-    return Artifact(uri=folder.uri, manifest_sha256=hashlib.sha256(data).hexdigest())
+    return _as_reported(folder.uri, data, manifest["files"])
+
+
+def _as_reported(uri: str, manifest: bytes, files: Mapping[str, Mapping[str, Any]]) -> Artifact:
+    size_bytes = sum(file["size_bytes"] for file in files.values())
+    return Artifact(uri=uri, manifest_sha256=hashlib.sha256(manifest).hexdigest(), size_bytes=size_bytes)
 
 
 def _files(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Progress", samples: int | None) -> dict[str, bytes]:

@@ -168,9 +168,13 @@ class OutputSpec(_message.Message):
     def __init__(self, uri: _Optional[str] = ..., formats: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class SchedulingSpec(_message.Message):
-    __slots__ = ("priority", "sharing")
+    __slots__ = ("priority", "sharing", "preemptible", "max_run_time_s")
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     SHARING_FIELD_NUMBER: _ClassVar[int]
+    PREEMPTIBLE_FIELD_NUMBER: _ClassVar[int]
+    MAX_RUN_TIME_S_FIELD_NUMBER: _ClassVar[int]
     priority: int
     sharing: str
-    def __init__(self, priority: _Optional[int] = ..., sharing: _Optional[str] = ...) -> None: ...
+    preemptible: bool
+    max_run_time_s: float
+    def __init__(self, priority: _Optional[int] = ..., sharing: _Optional[str] = ..., preemptible: _Optional[bool] = ..., max_run_time_s: _Optional[float] = ...) -> None: ...

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from service.control.lifecycle import Artifact, Ending, Job, JobState, Outcome, finish, move
+from service.control.lifecycle import PREEMPTED, Artifact, Ending, Job, JobState, Outcome, end_expired, finish, launched, requeue
 
 # Ends that no job is to blame for: they cost none of its attempts.
 HOST_GONE = "HOST_GONE"  # the warm workers that were to take the run ended before they began it
@@ -40,16 +40,20 @@ def run_gone(job: Job, ending: Ending | None, gone: Gone, artifact: Artifact | N
     if job.finished or job.state is JobState.QUEUED:  # queued: it failed there, and a user has asked for another try
         return job
     if artifact is not None:
-        return finish(_started(job), JobState.SUCCEEDED, at, artifact=artifact)
+        return finish(launched(job, at), JobState.SUCCEEDED, at, artifact=artifact)
     if job.cancel_requested:
         return finish(job, JobState.CANCELLED, at, reason="CANCELLED", message="cancelled on request; the run is gone")
+    if job.expired:
+        return end_expired(job, at)
+    has_failed = ending is not None and ending.outcome is Outcome.FAILED
+    if job.preempt_requested and not has_failed:
+        return requeue(
+            job, at, reason=PREEMPTED, message="a job of a higher class took its place; it goes on from its checkpoint", retry_at=at
+        )
     if gone.reason in INTERRUPTIONS or (ending is not None and ending.outcome is Outcome.STOPPED):
-        return _requeued(job, f"attempt {job.attempt} was interrupted: {gone.message or gone.reason}", retry_at=at)
+        told = f"attempt {job.attempt} was interrupted: {gone.message or gone.reason}"
+        return requeue(job, at, reason="RETRYING", message=told, retry_at=at)
     return _failed_attempt(job, *_cause(ending, gone), at, policy)
-
-
-def _started(job: Job) -> Job:
-    return move(job, JobState.STARTING) if job.state is JobState.ADMITTED else job
 
 
 def _cause(ending: Ending | None, gone: Gone) -> tuple[str, str]:
@@ -66,8 +70,4 @@ def _failed_attempt(job: Job, reason: str, message: str, at: datetime, policy: R
         return finish(job, JobState.FAILED, at, reason=reason, message=f"{message}{tried}")
     wait_s = policy.backoff_s(failures)
     told = f"attempt {job.attempt} failed ({reason}: {message}); the next starts in {wait_s:.0f} s"
-    return _requeued(job, told, retry_at=at + timedelta(seconds=wait_s))
-
-
-def _requeued(job: Job, message: str, retry_at: datetime) -> Job:
-    return replace(move(job, JobState.QUEUED, reason="RETRYING", message=message), retry_at=retry_at)
+    return requeue(job, at, reason="RETRYING", message=told, retry_at=at + timedelta(seconds=wait_s))

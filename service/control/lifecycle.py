@@ -1,7 +1,7 @@
 """The life of a job: its states, the moves between them, and what each event makes of a job. Values to values."""
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from lorafleet.errors import FailedPrecondition
@@ -29,13 +29,17 @@ MOVES: dict[JobState, frozenset[JobState]] = {
     S.STARTING: frozenset({S.RUNNING, S.STOPPING, S.QUEUED, S.SUCCEEDED, S.FAILED}),
     S.RUNNING: frozenset({S.STOPPING, S.QUEUED, S.SUCCEEDED, S.FAILED}),
     # A cancel can come too late: what was finished stays finished.
-    S.STOPPING: frozenset({S.CANCELLED, S.SUCCEEDED, S.FAILED}),
+    # QUEUED: it was stopped for a job that comes before it. FAILED: its time was up.
+    S.STOPPING: frozenset({S.CANCELLED, S.SUCCEEDED, S.FAILED, S.QUEUED}),
     S.SUCCEEDED: frozenset(),
     S.FAILED: frozenset({S.QUEUED}),  # only when a user asks for it: `retry`
     S.CANCELLED: frozenset(),
 }
 FINISHED = frozenset({S.SUCCEEDED, S.FAILED, S.CANCELLED})
 IN_A_RUN = frozenset({S.ADMITTED, S.STARTING, S.RUNNING, S.STOPPING})
+
+PREEMPTED = "PREEMPTED"
+MAX_RUN_TIME_EXCEEDED = "MAX_RUN_TIME_EXCEEDED"
 
 
 class IllegalMove(Exception):
@@ -44,10 +48,11 @@ class IllegalMove(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """A committed artifact: its folder, and the SHA-256 of its manifest.json."""
+    """A committed artifact: its folder, the SHA-256 of its manifest.json, and the size of its files as far as it is known."""
 
     uri: str
     manifest_sha256: str
+    size_bytes: int | None = None
 
 
 class Outcome(StrEnum):
@@ -79,6 +84,10 @@ class Job:
     attempt: int = 0  # runs so far
     failures: int = 0  # runs that ended by a failure worth another attempt
     cancel_requested: bool = False
+    preempt_requested: bool = False  # stops for a job of a higher class, and is queued again
+    max_run_time_s: float | None = None  # over all of its runs together
+    run_time_s: float = 0.0  # in the runs before this one
+    run_start_time: datetime | None = None  # of the run that it is in
     retry_at: datetime | None = None  # not admitted before
     first_step_time: datetime | None = None
     end_time: datetime | None = None
@@ -87,6 +96,18 @@ class Job:
     @property
     def finished(self) -> bool:
         return self.state in FINISHED
+
+    @property
+    def expired(self) -> bool:
+        """It stops because its time is up."""
+        return self.state is S.STOPPING and self.reason == MAX_RUN_TIME_EXCEEDED
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When its time in runs is up; None when it may take any time, or is in no run."""
+        if self.max_run_time_s is None or self.run_start_time is None:
+            return None
+        return self.run_start_time + timedelta(seconds=self.max_run_time_s - self.run_time_s)
 
 
 def move(job: Job, to: JobState, *, reason: str = "", message: str = "") -> Job:
@@ -98,7 +119,22 @@ def move(job: Job, to: JobState, *, reason: str = "", message: str = "") -> Job:
 
 def finish(job: Job, to: JobState, at: datetime, *, reason: str = "", message: str = "", artifact: Artifact | None = None) -> Job:
     """The job at its end."""
-    return replace(move(job, to, reason=reason, message=message), end_time=at, artifact=artifact, retry_at=None)
+    ended = replace(left_run(job, at), preempt_requested=False)
+    return replace(move(ended, to, reason=reason, message=message), end_time=at, artifact=artifact, retry_at=None)
+
+
+def left_run(job: Job, at: datetime) -> Job:
+    """The job out of its run, whose time is added to that of the runs before."""
+    if job.run_start_time is None:
+        return job
+    took_s = max(0.0, (at - job.run_start_time).total_seconds())
+    return replace(job, run_time_s=job.run_time_s + took_s, run_start_time=None)
+
+
+def requeue(job: Job, at: datetime, *, reason: str, message: str, retry_at: datetime) -> Job:
+    """The job in the queue again, with its place by age."""
+    queued = move(left_run(job, at), S.QUEUED, reason=reason, message=message)
+    return replace(queued, retry_at=retry_at, preempt_requested=False)
 
 
 def wait(job: Job, reason: str, message: str) -> Job:
@@ -116,15 +152,15 @@ def admit(job: Job) -> Job:
     return replace(move(job, S.ADMITTED, message=f"attempt {job.attempt + 1} is being launched"), attempt=job.attempt + 1, retry_at=None)
 
 
-def launched(job: Job) -> Job:
-    """Its run is known to the backend."""
-    return move(job, S.STARTING, message="starting") if job.state is S.ADMITTED else job
+def launched(job: Job, at: datetime) -> Job:
+    """Its run is known to the backend: its time runs from now on."""
+    return replace(move(job, S.STARTING, message="starting"), run_start_time=at) if job.state is S.ADMITTED else job
 
 
 def trained(job: Job, at: datetime) -> Job:
     """A training step was reported."""
     job = replace(job, first_step_time=job.first_step_time or at)
-    job = launched(job)
+    job = launched(job, at)
     return move(job, S.RUNNING) if job.state is S.STARTING else job
 
 
@@ -133,14 +169,45 @@ def cancel(job: Job, at: datetime) -> Job:
     match job.state:
         case S.QUEUED:
             return replace(finish(job, S.CANCELLED, at, reason="CANCELLED", message="cancelled before it started"), cancel_requested=True)
-        case S.STOPPING | S.CANCELLED:
+        case S.CANCELLED:
             return job
+        case S.STOPPING:  # a cancel outweighs whatever else it stops for
+            message = "stopping after a checkpoint, on request"
+            return job if job.cancel_requested else replace(job, reason="CANCEL_REQUESTED", message=message, cancel_requested=True)
         case S.SUCCEEDED | S.FAILED:
             raise FailedPrecondition(f"the job has {job.state}: there is nothing to cancel", reason="JOB_FINISHED")
         case S.ADMITTED | S.STARTING | S.RUNNING:
             return replace(
                 move(job, S.STOPPING, reason="CANCEL_REQUESTED", message="stopping after a checkpoint, on request"), cancel_requested=True
             )
+
+
+def preempt(job: Job, message: str) -> Job:
+    """Its place is needed by a job of a higher class: it stops after a checkpoint and is queued again. Else it stays as it is."""
+    if job.state not in {S.ADMITTED, S.STARTING, S.RUNNING}:
+        return job
+    return replace(move(job, S.STOPPING, reason=PREEMPTED, message=message), preempt_requested=True)
+
+
+def expire(job: Job, now: datetime) -> Job:
+    """Once its time is up it stops after a checkpoint, whatever else it was about to stop for but a cancel."""
+    deadline = job.deadline
+    if deadline is None or now < deadline or job.state not in IN_A_RUN or job.cancel_requested or job.expired:
+        return job
+    message = f"stopping after a checkpoint: {_time_is_up(job)}"
+    if job.state is S.STOPPING:
+        return replace(job, reason=MAX_RUN_TIME_EXCEEDED, message=message, preempt_requested=False)
+    return move(job, S.STOPPING, reason=MAX_RUN_TIME_EXCEEDED, message=message)
+
+
+def end_expired(job: Job, at: datetime) -> Job:
+    """The end of a job that stopped because its time was up. Its checkpoints stay."""
+    message = f"{_time_is_up(job)}; its last checkpoint is kept in the job's folder"
+    return finish(job, S.FAILED, at, reason=MAX_RUN_TIME_EXCEEDED, message=message)
+
+
+def _time_is_up(job: Job) -> str:
+    return f"it ran for the {job.max_run_time_s:.0f} s that scheduling.max_run_time_s allows"
 
 
 def retry(job: Job) -> Job:
@@ -152,7 +219,7 @@ def retry(job: Job) -> Job:
     if job.state is not S.FAILED:
         return job
     queued = move(job, S.QUEUED, reason="RETRYING", message="queued again on request")
-    return replace(queued, failures=0, end_time=None, retry_at=None, cancel_requested=False)
+    return replace(queued, failures=0, end_time=None, retry_at=None, cancel_requested=False, run_time_s=0.0)
 
 
 def style_ended(job: Job, ending: Ending, at: datetime) -> Job:
@@ -163,7 +230,7 @@ def style_ended(job: Job, ending: Ending, at: datetime) -> Job:
     """
     if job.finished:
         return job
-    job = launched(job)
+    job = launched(job, at)
     match ending.outcome:
         case Outcome.SUCCEEDED:
             return finish(job, S.SUCCEEDED, at, artifact=ending.artifact)
@@ -171,5 +238,7 @@ def style_ended(job: Job, ending: Ending, at: datetime) -> Job:
             return finish(job, S.FAILED, at, reason=ending.reason or "FAILED", message=ending.message)
         case Outcome.STOPPED if job.cancel_requested:
             return finish(job, S.CANCELLED, at, reason="CANCELLED", message=ending.message or "cancelled on request")
+        case Outcome.STOPPED if job.expired:
+            return end_expired(job, at)
         case _:
             return job

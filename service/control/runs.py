@@ -33,6 +33,7 @@ class StopPolicy:
     grace_period_s: float = 120.0  # from a cancel to the hard stop
     heartbeat_timeout_s: float = 60.0  # silence allowed once a job of the run trains
     start_timeout_s: float = 900.0  # silence allowed before
+    start_deadline_s: float = 7200.0  # from the launch to the first training step, however much is reported meanwhile
     linger_s: float = 30.0  # from the end of the last job to the hard stop
     stop_again_s: float = 30.0  # between two hard stops of a run that does not go
     unreachable_s: float = 120.0  # a backend silent for so long, with a run silent too, has lost the run
@@ -60,6 +61,14 @@ def silence_allowed_s(states: Collection[JobState], policy: StopPolicy) -> float
     """How long a run with jobs in these states may go without a report."""
     training = any(state in {JobState.RUNNING, JobState.STOPPING} for state in states)
     return policy.heartbeat_timeout_s if training else policy.start_timeout_s
+
+
+def stuck(launched_at: datetime, now: datetime, states: Collection[JobState], policy: StopPolicy) -> Stop | None:
+    """A stop for a run that reports and reports, and never trains: it would hold its place for ever."""
+    has_trained = not all(state in {JobState.ADMITTED, JobState.STARTING} for state in states)
+    if not states or has_trained or now - launched_at < timedelta(seconds=policy.start_deadline_s):
+        return None
+    return Stop(reason="START_TIMEOUT", message=f"the run did not train a step within {policy.start_deadline_s:.0f} s")
 
 
 def lost(heard_at: datetime, now: datetime, states: Collection[JobState], policy: StopPolicy) -> Stop | None:

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 from sqlalchemy import ColumnElement, and_, func, or_, select
 
-from service.control.lifecycle import JobState
+from service.control.lifecycle import FINISHED, JobState
 from service.db import jobs
 from service.db.job_pages import PageKey
 from service.db.models import BatchRow, JobRow
 from service.db.transaction import Transaction
 from service.resources import Counts
 
-_CANCELLABLE = [state.value for state in (JobState.QUEUED, JobState.ADMITTED, JobState.STARTING, JobState.RUNNING)]
+_CANCELLABLE = [state.value for state in JobState if state not in FINISHED]
 
 
 async def by_name(tx: Transaction, tenant: str, batch_id: str) -> BatchRow | None:
@@ -75,7 +75,8 @@ async def jobs_page(
 
 async def to_cancel(tx: Transaction, batch_uid: str, *, size: int) -> Sequence[str]:
     """Uids of up to `size` jobs that were not asked to end yet; queued ones first, so that they do not start in the meantime."""
-    query = select(JobRow.uid).where(JobRow.batch_uid == batch_uid, JobRow.state.in_(_CANCELLABLE))
+    unasked = (JobRow.state.in_(_CANCELLABLE), JobRow.cancel_requested.is_(False))
+    query = select(JobRow.uid).where(JobRow.batch_uid == batch_uid, *unasked)
     query = query.order_by(JobRow.state != JobState.QUEUED.value, JobRow.batch_index).limit(size)
     return (await tx.session.scalars(query)).all()
 

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, exists, insert, or_, select
 
 from service import telemetry
 from service.concurrency import slices
-from service.control.lifecycle import FINISHED, Artifact, Job, JobState
+from service.control.lifecycle import FINISHED, IN_A_RUN, Artifact, Job, JobState
 from service.control.runs import WITH_JOBS
 from service.db import events
 from service.db.after_commit import after_commit
@@ -22,7 +22,7 @@ def value(row: JobRow) -> Job:
     """The row as decisions see it."""
     artifact = None
     if row.artifact_uri and row.artifact_sha256:
-        artifact = Artifact(uri=row.artifact_uri, manifest_sha256=row.artifact_sha256)
+        artifact = Artifact(uri=row.artifact_uri, manifest_sha256=row.artifact_sha256, size_bytes=row.artifact_bytes)
     return Job(state=JobState(row.state), artifact=artifact, **{name: getattr(row, name) for name in _PLAIN})
 
 
@@ -34,6 +34,7 @@ def save(tx: Transaction, row: JobRow, job: Job) -> bool:
     row.state = job.state.value
     row.artifact_uri = job.artifact.uri if job.artifact else None
     row.artifact_sha256 = job.artifact.manifest_sha256 if job.artifact else None
+    row.artifact_bytes = job.artifact.size_bytes if job.artifact else None
     for name in _PLAIN:
         setattr(row, name, getattr(job, name))
     tx.touch(row)
@@ -75,6 +76,13 @@ async def queued(tx: Transaction) -> Sequence[JobRow]:
     """Jobs that may start as far as their back-off goes, oldest first."""
     query = select(JobRow).where(*startable(tx.now)).order_by(JobRow.create_time, JobRow.uid)
     return (await tx.session.scalars(query)).all()
+
+
+async def with_a_deadline(tx: Transaction) -> Sequence[JobRow]:
+    """Jobs in runs whose time is limited and that were not asked to end."""
+    in_a_run = JobRow.state.in_([state.value for state in IN_A_RUN])
+    limited = (JobRow.max_run_time_s.is_not(None), JobRow.run_start_time.is_not(None), JobRow.cancel_requested.is_(False))
+    return (await tx.session.scalars(select(JobRow).where(in_a_run, *limited).order_by(JobRow.uid))).all()
 
 
 async def insert_all(tx: Transaction, rows: Sequence[JobRow]) -> None:

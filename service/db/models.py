@@ -191,6 +191,9 @@ class JobRow(Base):
     gpus: Mapped[float] = mapped_column(default=0.0)  # of all its workers
     cpus: Mapped[float] = mapped_column(default=0.0)
     preempt_requested: Mapped[bool] = mapped_column(default=False)  # stops for a job that comes before it, and is queued again
+    max_run_time_s: Mapped[float | None] = mapped_column(default=None)  # as the spec says
+    run_time_s: Mapped[float] = mapped_column(default=0.0)  # in the runs before the one that it is in
+    run_start_time: Mapped[datetime | None] = mapped_column(default=None)  # of the run that it is in
     queue_position: Mapped[int | None] = mapped_column(default=None)  # 1: the next
     trace_parent: Mapped[str] = mapped_column(default="")  # W3C trace context of the call that created it
     create_time: Mapped[datetime]

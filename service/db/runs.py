@@ -28,7 +28,8 @@ class Member:
             return None
         artifact = None
         if self.job.artifact_uri and self.job.artifact_sha256:
-            artifact = Artifact(uri=self.job.artifact_uri, manifest_sha256=self.job.artifact_sha256)
+            sha256, size_bytes = self.job.artifact_sha256, self.job.artifact_bytes
+            artifact = Artifact(uri=self.job.artifact_uri, manifest_sha256=sha256, size_bytes=size_bytes)
         place = self.place
         return Ending(
             outcome=Outcome(self.place.outcome), reason=place.reason, message=place.message, retryable=place.retryable, artifact=artifact

@@ -56,7 +56,7 @@ async def _launched(tx: Transaction, run: RunRow, handle: str) -> None:
     runs.mark_launched(tx, run)  # unless the run's first report came before this
     run.handle = handle
     for member in await runs.lock_members(tx, run.id):
-        jobs.save(tx, member.job, lifecycle.launched(jobs.value(member.job)))
+        jobs.save(tx, member.job, lifecycle.launched(jobs.value(member.job), tx.now))
 
 
 async def _offer(tx: Transaction, run: RunRow) -> None:

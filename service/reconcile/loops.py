@@ -11,7 +11,7 @@ from service.reconcile.launch import launch_once
 from service.reconcile.loop import Loop, run
 from service.reconcile.observe import observe_once
 from service.reconcile.orphans import end_orphans_once
-from service.reconcile.stop import notice_silence_once, stop_once
+from service.reconcile.stop import expire_once, notice_silence_once, stop_once
 from service.reconcile.tools import Tools
 
 KEEP_EVENTS_S = 24 * 3600.0  # a watch may be away for so long and go on
@@ -25,6 +25,7 @@ async def run_all(tools: Tools, stopping: asyncio.Event) -> None:
         Loop(name="observe", step=partial(observe_once, tools)),
         Loop(name="stop", step=partial(stop_once, tools)),
         Loop(name="silence", step=partial(notice_silence_once, tools), every_s=2.0, hears=False),
+        Loop(name="deadlines", step=partial(expire_once, tools), every_s=2.0, hears=False),
         Loop(name="logs", step=partial(copy_log_once, tools)),
         Loop(name="orphans", step=partial(end_orphans_once, tools), every_s=15.0, hears=False),
         Loop(name="compact", step=partial(compact_once, tools), every_s=600.0, hears=False),

@@ -7,7 +7,8 @@ from datetime import timedelta
 
 from sqlalchemy import or_
 
-from lorafleet.errors import Unavailable
+from lorafleet import artifact_manifest
+from lorafleet.errors import InvalidInput, Unavailable
 from lorafleet.layout import MANIFEST, JobLayout, join
 from service.backends.base import Alive, Observation, RunRef
 from service.control.attempts import HOST_GONE, Gone
@@ -108,5 +109,13 @@ async def _committed(tools: Tools, pack: list[Member]) -> dict[str, Artifact]:
             folder = JobLayout(member.job.output_uri).adapter
             manifest = await tools.store.get(join(folder, MANIFEST))
             if manifest is not None:
-                found[member.job.uid] = Artifact(uri=folder, manifest_sha256=hashlib.sha256(manifest).hexdigest())
+                sha256 = hashlib.sha256(manifest).hexdigest()
+                found[member.job.uid] = Artifact(uri=folder, manifest_sha256=sha256, size_bytes=_size_bytes(manifest))
     return found
+
+
+def _size_bytes(manifest: bytes) -> int | None:
+    try:
+        return artifact_manifest.parse(manifest).size_bytes
+    except InvalidInput:
+        return None  # of a newer trainer

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
+from service.control import lifecycle
 from service.control.attempts import JOIN_MISSED, Gone, RetryPolicy, run_gone
-from service.control.lifecycle import IN_A_RUN, Artifact
+from service.control.lifecycle import IN_A_RUN, Artifact, Outcome
 from service.control.runs import WITH_JOBS, RunState
 from service.db import jobs, locks, runs
 from service.db.models import RunRow
@@ -35,6 +36,8 @@ async def settle_jobs(tx: Transaction, run: RunRow, gone: Gone, artifacts: Mappi
         why = MISSED if member.place.joining else gone
         if member.place.outcome is None:
             _explain(member, why, artifact)
+        elif job.preempt_requested and member.place.outcome == Outcome.STOPPED.value:
+            member.place.reason, member.place.message = lifecycle.PREEMPTED, "a job of a higher class took its place"
         if job.state in IN_A_RUN:
             jobs.save(tx, member.job, run_gone(job, member.ending, why, artifact, tx.now, policy))
         tx.touch(member.job)

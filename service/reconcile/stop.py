@@ -4,16 +4,18 @@ import logging
 from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 
 from lorafleet.errors import Unavailable
 from service.backends.base import RunRef
+from service.control import lifecycle
 from service.control.lifecycle import JobState
-from service.control.runs import RunState, lost
-from service.db import locks, runs
-from service.db.models import RunRow
+from service.control.runs import RunState, lost, stuck
+from service.db import jobs, locks, runs
+from service.db.models import JobRow, RunJobRow, RunRow
 from service.db.transaction import Transaction
 from service.reconcile.tools import LOCK_S, Tools
+from service.run_stops import stop_what_is_over
 
 _SPEAKING = (RunState.LAUNCHED.value, RunState.OFFERED.value, RunState.IDLE.value)
 
@@ -55,6 +57,28 @@ async def notice_silence_once(tools: Tools) -> bool:
             if (stop := lost(heard_at, tx.now, states, tools.stop)) is not None:
                 runs.stop_from(run, tx.now, stop.reason, stop.message)
                 tx.changed = True
+        for run in await _slow_to_start(tx, tools):
+            states = [member.state for member in await runs.members(tx, run.id) if member.job.end_time is None]
+            if (stop := stuck(run.launch_time or run.create_time, tx.now, states, tools.stop)) is not None:
+                runs.stop_from(run, tx.now, stop.reason, stop.message)
+                tx.changed = True
+    return False
+
+
+async def expire_once(tools: Tools) -> bool:
+    """Asks jobs whose time in runs is up to stop after a checkpoint. """
+    async with tools.db.snapshot() as tx:
+        due = [row.uid for row in await jobs.with_a_deadline(tx) if lifecycle.expire(jobs.value(row), tx.now) != jobs.value(row)]
+    if not due:
+        return False
+    async with tools.db.transaction() as tx:
+        asked: dict[str, JobState] = {}
+        for row in await runs.lock_jobs(tx, due):
+            before = jobs.value(row)
+            if jobs.save(tx, row, lifecycle.expire(before, tx.now)):
+                log.info("%s has used up its time", row.name)
+                asked[row.uid] = before.state
+        await stop_what_is_over(tx, asked, tools.stop, lifecycle.MAX_RUN_TIME_EXCEEDED, "its time is up")
     return False
 
 
@@ -62,6 +86,13 @@ async def _states(tx: Transaction, run: RunRow) -> list[JobState]:
     if run.state == RunState.IDLE.value:
         return [JobState.RUNNING]  # its jobs have ended; the process that trained them is up, and has to report as it did
     return [member.state for member in await runs.members(tx, run.id)]
+
+
+async def _slow_to_start(tx: Transaction, tools: Tools) -> Sequence[RunRow]:
+    since = tx.now - timedelta(seconds=tools.stop.start_deadline_s)
+    launched = (RunRow.state == RunState.LAUNCHED.value, RunRow.stop_at.is_(None), RunRow.launch_time <= since)
+    trains = exists().where(RunJobRow.run_id == RunRow.id, RunJobRow.job_uid == JobRow.uid, JobRow.state == JobState.RUNNING.value)
+    return (await tx.session.scalars(tx.locked(select(RunRow).where(*launched, ~trains).order_by(RunRow.id), skip=True))).all()
 
 
 async def _quiet(tx: Transaction, tools: Tools) -> Sequence[RunRow]:

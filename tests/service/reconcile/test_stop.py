@@ -6,6 +6,7 @@ from lorafleet.errors import FailedPrecondition
 from lorafleet.v1 import report_service_pb2 as rpb
 from lorafleet.v1 import training_service_pb2 as pb
 from service.reconcile.admit import admit_once
+from service.reconcile.stop import expire_once
 from tests.service.world import World, progress, stopped, succeeded
 
 
@@ -123,3 +124,41 @@ async def test_a_run_that_does_not_go_after_its_last_job_is_stopped(world: World
     await world.settle()
     assert world.backend.stops == [run]
     assert await world.state(name) == "SUCCEEDED"
+
+
+async def test_a_run_that_reports_and_never_trains_does_not_hold_its_place(world: World):
+    name, run = await world.started()
+    for _ in range(73):
+        world.clock.advance(100)
+        await world.report(run, progress(0, phase="preparing"))
+    await world.settle()
+    assert world.backend.stops == [run]
+    job = await world.job(name)
+    assert (job.state, job.attempts[0].reason) == (pb.JOB_STATE_QUEUED, "START_TIMEOUT")
+
+
+async def test_a_job_whose_time_is_up_saves_its_work_and_fails(world: World):
+    name, run = await world.running(scheduling={"max_run_time_s": 100.0})
+    world.clock.advance(99)
+    await expire_once(world.tools)
+    assert await world.state(name) == "RUNNING"
+    world.clock.advance(1)
+    await expire_once(world.tools)
+    answer = await world.report(run)
+    assert [directive.action for directive in answer.directives] == [rpb.DIRECTIVE_ACTION_STOP]
+    await world.report(run, progress(7, checkpoint_step=7), stopped())
+    job = await world.job(name)
+    assert (job.state, job.reason, job.progress.checkpoint_step) == (pb.JOB_STATE_FAILED, "MAX_RUN_TIME_EXCEEDED", 7)
+
+
+async def test_a_job_whose_time_is_up_and_that_does_not_obey_is_stopped_the_hard_way(world: World):
+    name, run = await world.running(scheduling={"max_run_time_s": 100.0})
+    world.clock.advance(100)
+    await world.report(run)
+    await expire_once(world.tools)
+    world.clock.advance(world.tools.stop.grace_period_s)
+    await world.report(run)
+    await world.settle()
+    assert world.backend.stops == [run]
+    job = await world.job(name)
+    assert (job.state, job.reason) == (pb.JOB_STATE_FAILED, "MAX_RUN_TIME_EXCEEDED")
