@@ -19,7 +19,7 @@ from service.concurrency import bounded
 from service.control import lifecycle
 from service.control.lifecycle import JobState
 from service.control.runs import StopPolicy
-from service.db import batches, jobs, runs
+from service.db import batches, jobs, quotas, runs
 from service.db.database import Database
 from service.db.models import BatchRow, JobRow
 from service.db.transaction import Transaction
@@ -46,7 +46,8 @@ class Batches:
     async def create(self, new: NewBatch, *, validate_only: bool = False) -> pb.Batch:
         """The batch, accepted and committed as a whole; the first one again for a repeated request.
 
-        Raises InvalidSpec with every violation of every item, AlreadyExists, and Unavailable when a store is away.
+        Raises InvalidSpec with every violation of every item, AlreadyExists, QuotaExceeded (all of it or nothing), and Unavailable
+        when a store is away.
         """
         batch_id = new.batch_id or f"batch-{secrets.token_hex(5)}"
         places = await self._places(new, batch_id)
@@ -65,6 +66,7 @@ class Batches:
             if (known := await _answered(tx, new, digest)) is not None:
                 return await message(tx, known)
             await _check_free(tx, new)
+            await quotas.check(tx, new.tenant, len(rows))
             _refuse(await _clashes(tx, new, places))
             await batches.insert(tx, batch, rows)
             accepted = await message(tx, batch)

@@ -40,7 +40,7 @@ class Candidates:
     def of_row(self, row: JobRow) -> Candidate:
         """A job that is in a run."""
         if not self._is_known(row.uid):
-            self._remember(_order(row.create_time, row.batch_index), row.uid, row.tenant, row.spec)
+            self._remember(_order(row.create_time, row.batch_index), row.create_time, row.uid, row.tenant, row.spec)
         return self._known[row.uid]
 
     async def _learn(self, waiting: Sequence[Waiting], specs: dict[str, dict[str, Any]]) -> None:
@@ -54,10 +54,11 @@ class Candidates:
 
     def _remember_all(self, some: Sequence[Waiting], specs: dict[str, dict[str, Any]]) -> None:
         for job in some:
-            self._remember(_order(job.create_time, job.batch_index), job.uid, job.tenant, specs[job.uid])
+            self._remember(_order(job.create_time, job.batch_index), job.create_time, job.uid, job.tenant, specs[job.uid])
 
-    def _remember(self, order: int, uid: str, tenant: str, fields: dict[str, Any]) -> None:
-        self._known[uid] = self.planner.candidate(uid, tenant, spec.parse(fields), order=order)
+    def _remember(self, order: int, create_time: datetime, uid: str, tenant: str, fields: dict[str, Any]) -> None:
+        parsed = spec.parse(fields)
+        self._known[uid] = self.planner.candidate(uid, tenant, parsed, order=order, submitted_s=create_time.timestamp())
 
     def _is_known(self, uid: str) -> bool:
         """False again once the shapes of its base, unknown before, have been read."""

@@ -36,6 +36,12 @@ def serve(
         str, typer.Option(envvar="LORAFLEET_RAY_ADDRESS", help="http:// address of a Ray's Jobs API; unset: a local Ray of our own.")
     ] = "",
     max_running_runs: Annotated[int, typer.Option(envvar="LORAFLEET_MAX_RUNNING_RUNS", min=1, help="Runs at work at once.")] = 1,
+    capacity_gpus: Annotated[
+        float | None, typer.Option(envvar="LORAFLEET_CAPACITY_GPUS", min=0, help="GPUs of all runs together; unset: not counted.")
+    ] = None,
+    capacity_cpus: Annotated[
+        float | None, typer.Option(envvar="LORAFLEET_CAPACITY_CPUS", min=0, help="CPUs of all runs together; unset: not counted.")
+    ] = None,
     max_pack_size: Annotated[
         int, typer.Option(envvar="LORAFLEET_MAX_PACK_SIZE", min=1, help="Styles that train together in one run, at most.")
     ] = 16,
@@ -66,6 +72,12 @@ def serve(
     start_timeout_s: Annotated[
         float, typer.Option(envvar="LORAFLEET_START_TIMEOUT_S", min=5, help="Seconds after which a silent run that does not train is lost.")
     ] = 900.0,
+    start_deadline_s: Annotated[
+        float,
+        typer.Option(
+            envvar="LORAFLEET_START_DEADLINE_S", min=5, help="Seconds that a run has until its first training step, reports or not."
+        ),
+    ] = 7200.0,
     address_file: Annotated[
         Path | None, typer.Option(envvar="LORAFLEET_ADDRESS_FILE", help="Where to write the address once it is listened on.")
     ] = None,
@@ -93,6 +105,8 @@ def serve(
             cache_uri=cache.rstrip("/") or default_cache(artifacts_uri),
             ray_address=ray_address or None,
             max_running_runs=max_running_runs,
+            capacity_gpus=capacity_gpus,
+            capacity_cpus=capacity_cpus,
             max_pack_size=max_pack_size,
             worker_memory_gib=worker_memory_gib,
             isolated_tenants=tuple(parse_tenant_id(tenant) for tenant in isolate_tenant or ()),
@@ -100,6 +114,7 @@ def serve(
             grace_period_s=grace_period_s,
             heartbeat_timeout_s=heartbeat_timeout_s,
             start_timeout_s=start_timeout_s,
+            start_deadline_s=start_deadline_s,
             metrics_listen=parse_metrics_listen(metrics_listen),
         )
         _run(settings, address_file)

@@ -14,7 +14,7 @@ from service.access.access import may_end
 from service.access.identity import Identity
 from service.control import lifecycle
 from service.control.runs import StopPolicy
-from service.db import attempts, jobs, runs
+from service.db import attempts, jobs, quotas, runs
 from service.db.database import Database
 from service.db.models import JobRow, RequestRow
 from service.db.transaction import Transaction
@@ -57,7 +57,8 @@ class Jobs:
     async def create(self, new: NewJob, *, validate_only: bool = False) -> pb.TrainingJob:
         """The job, accepted and committed; the first one again for a repeated request.
 
-        Raises InvalidSpec with every violation that the store shows, AlreadyExists, and Unavailable when the store is away.
+        Raises InvalidSpec with every violation that the store shows, AlreadyExists, QuotaExceeded, and Unavailable when the store
+        is away.
         """
         async with self._db.snapshot() as tx:
             if (known := await _answered(tx, new)) is not None:
@@ -73,6 +74,7 @@ class Jobs:
                 return await message(tx, known)
             await _check_free(tx, new)
             await _check_output(tx, row)
+            await quotas.check(tx, new.tenant, 1)
             await _insert(tx, row, new)
         log.info("accepted %s", row.name)
         return job_message(row, [])

@@ -1,6 +1,7 @@
 """Specs as the packing planner sees them, and plans as users do."""
 
 import asyncio
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -45,7 +46,7 @@ class Planner:
             raise InvalidSpec([Violation(field=f"items[{refusal.uid}]", message=refusal.message) for refusal in plan.refusals])
         return _message(plan, self.policy.limits)
 
-    def candidate(self, uid: str, tenant: str, spec: Spec, *, order: int, began_alone: bool = False) -> Candidate:
+    def candidate(self, uid: str, tenant: str, spec: Spec, *, order: int, submitted_s: float = 0.0, began_alone: bool = False) -> Candidate:
         """The spec as the planner sees it, with what is known of its base now."""
         return Candidate(
             uid=uid,
@@ -56,6 +57,9 @@ class Planner:
             footprint=self._footprint(spec),
             priority=spec.scheduling.priority,
             order=order,
+            submitted_s=submitted_s,
+            lasts_s=math.inf if spec.scheduling.max_run_time_s is None else spec.scheduling.max_run_time_s,
+            preemptible=spec.scheduling.preemptible,
             alone="its earlier attempt trained alone" if began_alone else why_alone(spec),
         )
 

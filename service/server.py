@@ -188,9 +188,14 @@ async def _tools(settings: Settings, db: Database, backend: Backend, address: st
             grace_period_s=settings.grace_period_s,
             heartbeat_timeout_s=settings.heartbeat_timeout_s,
             start_timeout_s=settings.start_timeout_s,
+            start_deadline_s=settings.start_deadline_s,
             warm_idle_s=settings.warm_idle_s,
         ),
-        limits=Limits(max_running_runs=settings.max_running_runs),
+        limits=Limits(
+            max_running_runs=settings.max_running_runs,
+            capacity_gpus=settings.capacity_gpus,
+            capacity_cpus=settings.capacity_cpus,
+        ),
     )
 
 

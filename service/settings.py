@@ -20,6 +20,8 @@ class Settings:
     cache_uri: str
     ray_address: str | None = None
     max_running_runs: int = 1
+    capacity_gpus: float | None = None  # unset: only the number of runs limits
+    capacity_cpus: float | None = None
     max_pack_size: int = 16
     worker_memory_gib: float | None = None  # unset: what a spec reserves, else no limit
     isolated_tenants: tuple[str, ...] = ()
@@ -27,6 +29,7 @@ class Settings:
     grace_period_s: float = 120.0
     heartbeat_timeout_s: float = 60.0
     start_timeout_s: float = 900.0
+    start_deadline_s: float = 7200.0
     metrics_listen: tuple[str, int] | None = None  # unset: no side port
 
     @property

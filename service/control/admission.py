@@ -1,16 +1,36 @@
-"""Which packs of queued jobs start now, and where. Knows nothing of databases, clocks or Ray."""
+"""Which queued jobs start now, and why the others wait: one round of admission, as a function of what there is.
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+Jobs come in the order of `fair_share`. A job that fits takes what it needs; one that does not gets a date, as far as ends are
+known, and those behind it may only pass where they leave it that date (conservative back-fill). A job without a date, or that
+has waited for too long, keeps whatever it needs as it comes free. Knows nothing of databases, clocks or Ray.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
-from service.control.packing import Pack, Sharing, WarmKey, may_share
+from service.control.capacity import Resources, amount
+from service.control.fair_share import FairOrder
+from service.control.packing import Candidate, Pack
+from service.control.placing import Decision, Placement, Places, Start
+from service.control.preemption import Victim, victims
+from service.control.priority import PriorityClass, class_of
+from service.control.profile import Profile, Window
+from service.control.quotas import UNLIMITED, Budgets, Quota, Usage
 
 
 class WaitReason(StrEnum):
     """Shown to the user as it stands."""
 
     NO_FREE_RUN = "NO_FREE_RUN"
+    CLUSTER_FULL = "CLUSTER_FULL"
+    TENANT_QUOTA = "TENANT_QUOTA"
+    RESERVED = "RESERVED"
+    PREEMPTING = "PREEMPTING"
+    EXCEEDS_CAPACITY = "EXCEEDS_CAPACITY"
 
 
 PACK_TOO_LARGE = "PACK_TOO_LARGE"  # why a job that fits no worker has failed
@@ -18,88 +38,285 @@ PACK_TOO_LARGE = "PACK_TOO_LARGE"  # why a job that fits no worker has failed
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What may run at once."""
+    """What may run at once. Without a capacity only the number of runs limits."""
 
     max_running_runs: int
-
-
-Tenancy = tuple[str, Sharing]  # a tenant, and whose company its job may keep
-
-
-@dataclass(frozen=True, kw_only=True)
-class IdleHost:
-    """Warm workers that wait for a run."""
-
-    run_id: str  # the run that they have ended
-    host_id: str
-    key: WarmKey
-    tenancy: frozenset[Tenancy]  # of every job that was ever in their process
-
-
-@dataclass(frozen=True, kw_only=True)
-class Places:
-    """Where packs can go."""
-
-    num_free: int  # runs that may be launched
-    num_leaving: int = 0  # hosts that were released and hold their place until they are gone
-    idle: Sequence[IdleHost] = ()  # the one that waits longest first
+    capacity_gpus: float | None = None
+    capacity_cpus: float | None = None
 
     @property
-    def num_in_reach(self) -> int:
-        return self.num_free + self.num_leaving + len(self.idle)
+    def capacity(self) -> Resources:
+        gpus = math.inf if self.capacity_gpus is None else self.capacity_gpus
+        cpus = math.inf if self.capacity_cpus is None else self.capacity_cpus
+        return Resources(gpus, cpus, self.max_running_runs)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
-    """Start it: on warm workers, or (None) on new ones."""
+class Rules:
+    """How long jobs are passed by, and what is assumed where nothing is known."""
 
-    pack: Pack
-    host: IdleHost | None
+    block_after_s: float = 1800.0  # a job without a date keeps what it needs from then on; one with a date from twice that on
+    promote_after_s: float = 6 * 3600.0  # in the queue, it then counts as one class higher
+    num_dates: int = 8  # so many waiting jobs get a date that nobody may move
+    unknown_lasts_s: float = 4 * 3600.0  # taken for the length of a job without max_run_time_s, before a reserved window
+    makes_room_in_s: float = 120.0  # a preempted run is gone by then
+    preempts_from: PriorityClass | None = PriorityClass.HIGH  # classes below take nobody's place: low jobs would never get on
+    look_ahead: int | None = None  # waiting jobs that are looked at; None: all, each with its place and its reason
 
 
 @dataclass(frozen=True, kw_only=True)
-class Release:
-    """Nothing that comes first can use these warm workers: their place is needed."""
+class LiveRun:
+    """A run that holds its place. `jobs` counts its unfinished ones by tenant."""
 
-    host: IdleHost
+    run_id: str
+    resources: Resources
+    jobs: Mapping[str, int] = field(default_factory=dict[str, int])
+    started_s: float = 0.0
+    ends_s: float | None = None  # None: nobody knows
+    stops: bool = False  # every job in it was asked to stop
+    preempted: bool = False  # it stops for a job of a higher class
+    may_stop: bool = False  # every job in it may be preempted, and it has begun
+    priority_class: PriorityClass = PriorityClass.HIGH  # the highest in it
 
 
-Decision = Start | Release
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """What there is at one moment."""
+
+    now_s: float
+    capacity: Resources
+    live: Sequence[LiveRun] = ()
+    places: Places
+    quotas: Mapping[str, Quota] = field(default_factory=dict[str, Quota])
+    windows: Sequence[Window] = ()
 
 
-def admit(packs: Iterable[Pack], places: Places) -> list[Decision]:
-    """First come, first served; asks for no more of `packs` than there are places for.
+@dataclass(frozen=True, kw_only=True)
+class Wait:
+    """Why a job waits. Its numbers are limits, which change seldom, so that a queue is not told anew with every start."""
 
-    A pack takes warm workers where it may, else a free place; where there is none, it takes the place of warm workers
-    that it cannot use, and waits until they are gone.
-    """
-    decisions: list[Decision] = []
-    idle, num_free, num_leaving = list(places.idle), places.num_free, places.num_leaving
-    taken = iter(packs)
-    while (num_free > 0 or num_leaving or idle) and (pack := next(taken, None)) is not None:
-        if (host := _warm(pack, idle)) is not None:
-            idle.remove(host)
-            decisions.append(Start(pack=pack, host=host))
-        elif num_free > 0:
-            num_free -= 1
-            decisions.append(Start(pack=pack, host=None))
-        elif num_leaving:
-            num_leaving -= 1
+    reason: WaitReason
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preempt:
+    """Stop this run after a checkpoint: `uid`, of a higher class, needs its place."""
+
+    run_id: str
+    uid: str
+    priority_class: PriorityClass
+
+
+@dataclass(kw_only=True)
+class Decided:
+    """What one round has led to. `waiting` is in the order in which they will start, as far as can be told."""
+
+    decisions: list[Decision] = field(default_factory=list[Decision])
+    preemptions: list[Preempt] = field(default_factory=list[Preempt])
+    waiting: list[str] = field(default_factory=list[str])
+    waits: dict[str, Wait] = field(default_factory=dict[str, Wait])
+
+    @property
+    def starts(self) -> list[Start]:
+        return [decision for decision in self.decisions if isinstance(decision, Start)]
+
+
+class Packing(Protocol):
+    """Forms packs of the jobs that wait: `packing.Packer`, or what a simulation knows of them."""
+
+    def __contains__(self, uid: str, /) -> bool: ...
+
+    def set_aside(self, job: Candidate) -> None: ...
+
+    def pack(self, leader: Candidate, *, spread: int, budgets: Budgets | None = None, most_s: float = math.inf) -> Pack: ...
+
+
+def decide(queue: Sequence[Candidate], packer: Packing, situation: Situation, rules: Rules) -> Decided:
+    """One round. `packer` holds the jobs of `queue`."""
+    shares = shares_of(situation)
+    budgets = Budgets(quotas=situation.quotas, usage=usage_of(situation.live))
+    order = FairOrder(queue, shares, lambda tenant: budgets.of(tenant).weight, now_s=situation.now_s, promote_after_s=rules.promote_after_s)
+    return _Round(packer, situation, rules, budgets, order).decide()
+
+
+def usage_of(live: Sequence[LiveRun]) -> dict[str, Usage]:
+    """What tenants have in runs, as quotas count it."""
+    usage = defaultdict[str, Usage](Usage)
+    for run in live:
+        for tenant, num_jobs in run.jobs.items():
+            usage[tenant].running_jobs += num_jobs
+            usage[tenant].gpus += run.resources.gpus
+    return dict(usage)
+
+
+def shares_of(situation: Situation) -> dict[str, float]:
+    """Weighted dominant shares. A run that tenants share counts for each by its part of the jobs."""
+    used = defaultdict[str, float](float)
+    for run in situation.live:
+        num_jobs = sum(run.jobs.values())
+        for tenant, num in run.jobs.items():
+            weight = situation.quotas.get(tenant, UNLIMITED).weight
+            used[tenant] += run.resources.dominant_share(situation.capacity) * num / num_jobs / max(weight, 1e-6)
+    return dict(used)
+
+
+class _Round:
+    """The books of one round."""
+
+    def __init__(self, packer: Packing, situation: Situation, rules: Rules, budgets: Budgets, order: FairOrder) -> None:
+        self._packer, self._now, self._rules = packer, situation, rules
+        self._budgets, self._order = budgets, order
+        self._placement = Placement(situation.places)
+        self._free = situation.places.in_reach  # whatever it is kept for
+        self._soon_s = situation.now_s + rules.makes_room_in_s
+        self._profile = Profile(situation.now_s, self._free, self._ends(), [_copy(window) for window in situation.windows])
+        for tenant, used in budgets.usage.items():
+            self._profile.use_window(tenant, used.gpus)
+        self._victims = [_victim(run) for run in situation.live if run.may_stop and not run.stops]
+        self._stuck: dict[tuple[Resources, str], float] = {}  # what did not fit, and for how long: nothing that asks for more will
+        self._num_dated = 0
+        self._told: dict[tuple[WaitReason, Resources, str], Wait] = {}
+        self.decided = Decided()
+
+    def decide(self) -> Decided:
+        for job in self._order.jobs(lambda uid: uid in self._packer):
+            self._take(job)
+            look_ahead = self._rules.look_ahead
+            if look_ahead is not None and (len(self.decided.waiting) >= look_ahead or self._free.runs < 1):
+                break
+        return self.decided
+
+    def _take(self, job: Candidate) -> None:
+        demand = job.demand
+        if not demand.fits(self._now.capacity):
+            self._wait([job], WaitReason.EXCEEDS_CAPACITY, demand)
+        elif refusal := self._budgets.refusal(job.tenant, demand.gpus):
+            self._wait([job], WaitReason.TENANT_QUOTA, demand, job.tenant, refusal)
+        elif self._fits_now(job):
+            self._start(job)
         else:
-            decisions.append(Release(host=idle.pop(0)))
-    return decisions
+            self._order.charge(job.tenant, demand.dominant_share(self._now.capacity))
+            self._wait([job], self._date(job), demand)
+
+    def _fits_now(self, job: Candidate) -> bool:
+        what = (job.demand, job.tenant if self._profile.windows else "")
+        known_s = self._stuck.get(what)
+        if known_s is not None and known_s <= job.lasts_s:
+            return False
+        if self._profile.fits(job.demand, job.tenant, self._now.now_s, job.lasts_s, self._rules.unknown_lasts_s):
+            return True
+        self._stuck[what] = job.lasts_s
+        return False
+
+    def _start(self, job: Candidate) -> None:
+        pack = self._packer.pack(job, spread=job.demand.times_in(self._free), budgets=self._budgets, most_s=self._most_s(job))
+        placed = self._placement.place(pack)
+        self.decided.decisions += placed
+        self._free = self._free.minus(pack.demand)
+        self._profile.take(pack.demand, self._now.now_s, max(member.lasts_s for member in pack.members))
+        self._enter(pack)
+        if not any(isinstance(decision, Start) for decision in placed):
+            self._wait(pack.members, WaitReason.NO_FREE_RUN, pack.demand)  # warm workers leave for it
+
+    def _most_s(self, job: Candidate) -> float:
+        """How long its companions may take: where it passes others only because it is short, no longer than it."""
+        fits_for_ever = self._profile.fits(job.demand, job.tenant, self._now.now_s, math.inf, self._rules.unknown_lasts_s)
+        return math.inf if fits_for_ever else job.lasts_s
+
+    def _enter(self, pack: Pack) -> None:
+        share = pack.demand.dominant_share(self._now.capacity) / len(pack.members)
+        inside = set[str]()
+        for member in pack.members:
+            self._order.charge(member.tenant, share)
+            self._budgets.enter(member.tenant, pack.demand.gpus, is_in_it=member.tenant in inside)
+            inside.add(member.tenant)
+        self._profile.use_window(pack.members[0].tenant, pack.demand.gpus)
+
+    def _date(self, job: Candidate) -> WaitReason:
+        """Why it waits. While dates are given away it gets one, and room is made for it where its class allows."""
+        demand = job.demand
+        if self._num_dated == self._rules.num_dates:
+            return self._why(demand)
+        self._num_dated += 1
+        makes_room = self._preempt(job) or self._room_is_made(job)
+        waited_s = self._now.now_s - job.submitted_s
+        date_s = self._profile.earliest_s(demand, job.tenant, job.lasts_s, self._rules.unknown_lasts_s)
+        reason = WaitReason.PREEMPTING if makes_room else self._why(demand)
+        if waited_s >= self._rules.block_after_s * (1 if date_s is None else 2):
+            self._profile.hold(demand)
+        elif date_s is not None:
+            self._profile.take(demand, date_s, job.lasts_s)
+        return reason
+
+    def _preempt(self, job: Candidate) -> bool:
+        """Whether runs of lower classes make room for it now."""
+        room = self._profile.free_at(self._soon_s, job.tenant)
+        if not self._takes_places(job) or job.demand.fits(room):
+            return False
+        chosen = victims(job.demand, room, self._victims, below=class_of(job.priority))
+        for victim in chosen:
+            self._victims.remove(victim)
+            self._profile.give_back(victim.resources, self._soon_s)
+            self.decided.preemptions.append(Preempt(run_id=victim.run_id, uid=job.uid, priority_class=class_of(job.priority)))
+        return bool(chosen)
+
+    def _room_is_made(self, job: Candidate) -> bool:
+        """Whether it will fit once the runs that were preempted are gone."""
+        if not self._takes_places(job) or not any(run.preempted for run in self._now.live):
+            return False
+        return job.demand.fits(self._profile.free_at(self._soon_s, job.tenant))
+
+    def _takes_places(self, job: Candidate) -> bool:
+        lowest = self._rules.preempts_from
+        return lowest is not None and class_of(job.priority) >= lowest
+
+    def _why(self, demand: Resources) -> WaitReason:
+        if demand.fits(self._free):
+            return WaitReason.RESERVED
+        return WaitReason.NO_FREE_RUN if self._free.runs < 1 else WaitReason.CLUSTER_FULL
+
+    def _wait(self, jobs: Sequence[Candidate], reason: WaitReason, demand: Resources, tenant: str = "", told: str = "") -> None:
+        wait = self._told.get((reason, demand, tenant))
+        if wait is None:
+            wait = Wait(reason=reason, message=told or _message(reason, demand, self._now.capacity))
+            self._told[reason, demand, tenant] = wait
+        for job in jobs:
+            if job.uid in self._packer and self._free.runs >= 1:
+                self._packer.set_aside(job)
+            self.decided.waiting.append(job.uid)
+            self.decided.waits[job.uid] = wait
+
+    def _ends(self) -> list[tuple[float, Resources]]:
+        """Runs that are going, and those whose end is known. What is overdue ends soon."""
+        soon_s = self._soon_s
+        return [
+            (soon_s if run.stops or run.ends_s is None else max(run.ends_s, soon_s), run.resources)
+            for run in self._now.live
+            if run.stops or run.ends_s is not None
+        ]
 
 
-def told(limits: Limits) -> str:
-    """What a job that waits for a free run is told."""
-    return f"waits for a free run: {limits.max_running_runs} of {limits.max_running_runs} at work (limit max_running_runs)"
+def _message(reason: WaitReason, demand: Resources, capacity: Resources) -> str:
+    needs, whole = amount(demand.gpus, demand.cpus), amount(capacity.gpus, capacity.cpus)
+    match reason:
+        case WaitReason.NO_FREE_RUN:
+            num = f"{capacity.runs:.0f} of {capacity.runs:.0f}"
+            return f"waits for a free run: {num} at work (limit max_running_runs)"
+        case WaitReason.CLUSTER_FULL:
+            return f"needs {needs} at once: more than is free of {whole}"
+        case WaitReason.RESERVED:
+            return f"needs {needs} at once: what is free is kept for jobs that come before it, or reserved"
+        case WaitReason.PREEMPTING:
+            return f"needs {needs} at once: jobs of lower classes save checkpoints to make room"
+        case _:
+            limit = whole if demand.gpus > capacity.gpus or demand.cpus > capacity.cpus else f"{capacity.runs:.0f} runs"
+            return f"needs {needs} at once and there are {limit} in all: it waits until there is more; or ask for fewer workers"
 
 
-def tenancy(tenant: str, sharing: Sharing) -> Tenancy:
-    """What a job brings into a process: one that wants no company in its run may still follow its own tenant's others."""
-    return (tenant, Sharing.TENANT if sharing is Sharing.NOBODY else sharing)
+def _victim(run: LiveRun) -> Victim:
+    return Victim(run_id=run.run_id, resources=run.resources, priority_class=run.priority_class, started_s=run.started_s)
 
 
-def _warm(pack: Pack, idle: Sequence[IdleHost]) -> IdleHost | None:
-    brought = {tenancy(member.tenant, member.sharing) for member in pack.members}
-    return next((host for host in idle if host.key == pack.key.warm and may_share([*host.tenancy, *brought])), None)
+def _copy(window: Window) -> Window:
+    return Window(tenant=window.tenant, gpus=window.gpus, start_s=window.start_s, end_s=window.end_s)

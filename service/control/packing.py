@@ -5,13 +5,17 @@ number of steps is nearest to its own: a pack is as long as its longest member. 
 the queue, a job never waits for more packs than there are jobs before it.
 """
 
+import math
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
+from service.control.capacity import Resources
 from service.control.memory import GIB, Footprint, arithmetic, gib, pack_bytes
+from service.control.quotas import Budgets
 
 
 class Sharing(StrEnum):
@@ -41,6 +45,11 @@ class Cluster:
     memory_gib_per_worker: float | None
     zero_stage: int
     offload: str
+
+    @cached_property
+    def resources(self) -> Resources:
+        """Of all workers: they start together or not at all."""
+        return Resources(self.num_workers * self.gpus_per_worker, self.num_workers * self.cpus_per_worker, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +92,14 @@ class Candidate:
     priority: int = 0
     order: int = 0
     alone: str = ""  # why it trains alone, for people; empty: it need not
+    submitted_s: float = 0.0  # seconds since the epoch
+    lasts_s: float = math.inf  # at most, as far as is known
+    preemptible: bool = True
+
+    @property
+    def demand(self) -> Resources:
+        """What a run of it takes."""
+        return self.key.warm.cluster.resources
 
     @property
     def rank(self) -> tuple[int, int, str]:
@@ -108,6 +125,11 @@ class Pack:
     @property
     def key(self) -> Key:
         return self.members[0].key
+
+    @property
+    def demand(self) -> Resources:
+        """What its run takes, however many styles train in it."""
+        return self.members[0].demand
 
     @property
     def footprints(self) -> list[Footprint] | None:
@@ -161,15 +183,33 @@ def packs(fitting: Sequence[Candidate], limits: PackLimits, num_free_runs: int) 
 
     Compatible jobs are spread over the runs that are free now; packs that must wait for a run are filled up.
     """
-    shelves = _Shelves(fitting)
+    packer = Packer(fitting, limits)
     num_formed = 0
     for leader in sorted(fitting, key=lambda job: job.rank):
-        if leader.uid in shelves:
-            free = max(1, num_free_runs - num_formed)
-            most = min(limits.max_pack_size, -(-shelves.num_for(leader) // free))
-            pack = _filled(leader, shelves, limits, most)
+        if leader.uid in packer:
+            yield packer.pack(leader, spread=num_free_runs - num_formed)
             num_formed += 1
-            yield pack
+
+
+class Packer:
+    """Forms packs of the jobs that are in none yet."""
+
+    def __init__(self, fitting: Sequence[Candidate], limits: PackLimits) -> None:
+        self._shelves = _Shelves(fitting)
+        self._limits = limits
+
+    def __contains__(self, uid: str) -> bool:
+        return uid in self._shelves
+
+    def set_aside(self, job: Candidate) -> None:
+        """It waits: nobody's companion in this round."""
+        self._shelves.remove(job)
+
+    def pack(self, leader: Candidate, *, spread: int, budgets: Budgets | None = None, most_s: float = math.inf) -> Pack:
+        """A pack that `leader` leads, of jobs that last for `most_s` at most. Compatible jobs are spread over `spread` runs."""
+        most = min(self._limits.max_pack_size, -(-self._shelves.num_for(leader) // max(1, spread)))
+        room = _Room(leader, memory_limit_bytes(leader.key, self._limits), budgets, most_s)
+        return _filled(leader, self._shelves, self._limits, most, room)
 
 
 def memory_limit_bytes(key: Key, limits: PackLimits) -> int | None:
@@ -199,14 +239,15 @@ def _refusal(job: Candidate, limits: PackLimits) -> Refusal | None:
     return Refusal(uid=job.uid, message=f"{told}; a smaller micro_batch_size, resolution or rank takes less")
 
 
-def _filled(leader: Candidate, shelves: "_Shelves", limits: PackLimits, most: int) -> Pack:
+def _filled(leader: Candidate, shelves: "_Shelves", limits: PackLimits, most: int, room: "_Room") -> Pack:
     """The leader with the nearest that fit. Too large ones are passed over, a pack's number of them at most."""
     members = [leader]
-    total = _Total(leader, memory_limit_bytes(leader.key, limits))
     num_passed = 0
     shelves.remove(leader)
     for job in () if most == 1 else shelves.near(leader):
-        if total.takes(job):
+        if not room.allows(job):
+            continue
+        if room.takes(job):
             members.append(job)
         else:
             num_passed += 1
@@ -227,18 +268,29 @@ def _closed_by(leader: Candidate, shelves: "_Shelves", is_full: bool, num_passed
     return ClosedBy.FULL if is_full or leader.alone or shelves.num_for(leader) else ClosedBy.SHARING
 
 
-class _Total:
-    """The memory of a pack that is being filled."""
+class _Room:
+    """What a pack that is being filled still takes: by memory, by its members' quotas, by time."""
 
-    def __init__(self, leader: Candidate, limit_bytes: int | None) -> None:
+    def __init__(self, leader: Candidate, limit_bytes: int | None, budgets: Budgets | None, most_s: float) -> None:
         self._limit = limit_bytes
         self._bytes = 0 if leader.footprint is None else pack_bytes([leader.footprint])
+        self._gpus = leader.demand.gpus
+        self._budgets, self._most_s = budgets, most_s
+        self._num_of: dict[str, int] = {leader.tenant: 1}
+
+    def allows(self, job: Candidate) -> bool:
+        """By quotas and time."""
+        if job.lasts_s > self._most_s:
+            return False
+        inside = self._num_of.get(job.tenant, 0)
+        return self._budgets is None or self._budgets.may_enter(job.tenant, self._gpus, num_inside=inside)
 
     def takes(self, job: Candidate) -> bool:
         own = 0 if job.footprint is None else job.footprint.own_bytes
         if self._limit is not None and self._bytes + own > self._limit:
             return False
         self._bytes += own
+        self._num_of[job.tenant] = self._num_of.get(job.tenant, 0) + 1
         return True
 
 

@@ -1,16 +1,17 @@
 """The queue as admission reads it: ten thousand jobs in one small row each, specs only of those not seen before."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import aliased
 
 from service.concurrency import slices
+from service.control.lifecycle import JobState
 from service.db.jobs import startable
-from service.db.models import JobRow, RunJobRow, ServiceRow
+from service.db.models import Base, JobRow, RunJobRow, ServiceRow
 from service.db.transaction import Transaction
 
 SLICE = 1000  # uids in one statement
@@ -77,11 +78,32 @@ async def still_waiting(tx: Transaction, uids: Sequence[str]) -> dict[str, JobRo
     return found
 
 
-async def not_told(tx: Transaction, reason: str, message: str, *, size: int) -> Sequence[JobRow]:
-    """Up to `size` of the jobs that wait and were not told why, or something else. Jobs that others change now come later."""
-    other = or_(JobRow.reason != reason, JobRow.message != message)
-    query = select(JobRow).where(*startable(tx.now), other).order_by(JobRow.uid).limit(size)
-    return (await tx.session.scalars(tx.locked(query, of=JobRow, skip=True))).all()
+@dataclass(frozen=True)
+class Told:
+    """What a queued job was told of its waiting."""
+
+    reason: str
+    message: str
+    position: int | None
+
+
+async def told(tx: Transaction) -> dict[str, Told]:
+    """What all jobs were told that could start now, by uid."""
+    query = select(JobRow.uid, JobRow.reason, JobRow.message, JobRow.queue_position).where(*startable(tx.now))
+    return {uid: Told(reason, message, position) for uid, reason, message, position in await tx.session.execute(query)}
+
+
+async def put_positions(tx: Transaction, positions: Mapping[str, int]) -> None:
+    """Places in the queue, by uid, of those that still wait. No event tells of it: whoever asks for a job sees them."""
+    values = [{"job": uid, "position": position} for uid, position in sorted(positions.items())]
+    table = Base.metadata.tables[JobRow.__tablename__]
+    change = update(table).where(table.c.uid == bindparam("job"), table.c.state == JobState.QUEUED.value)
+    await (await tx.session.connection()).execute(change.values(queue_position=bindparam("position")), values)
+
+
+async def newest(tx: Transaction) -> datetime | None:
+    """When the newest of the queued jobs was created."""
+    return await tx.session.scalar(select(func.max(JobRow.create_time)).where(JobRow.state == JobState.QUEUED.value))
 
 
 async def had_company(tx: Transaction, uids: Sequence[str]) -> set[str]:

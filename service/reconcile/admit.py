@@ -1,104 +1,102 @@
-"""Admits queued jobs as packs: to warm workers, to new runs, to runs that train, or not yet.
+"""Holds rounds of admission: starts packs on warm workers, in new runs, in runs that train; makes room; or tells why not yet.
 
-Loads and plans outside the transaction, which then applies what still holds: jobs may have been cancelled meanwhile,
-warm workers may have gone. There is no effect outside the database, so it needs no lock token.
+Loads and decides outside the transaction, which then applies what still holds: jobs may have been cancelled meanwhile, warm
+workers may have gone. A round that another replica has overtaken is not applied (`queue.lock_admission`). There is no effect
+outside the database, so it needs no lock token.
 """
 
 import asyncio
 import logging
-from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 
 from service.control import admission, lifecycle, packing
-from service.control.admission import PACK_TOO_LARGE, Decision, IdleHost, Places, Release, Start, WaitReason
-from service.control.packing import Candidate, Refusal
+from service.control.admission import PACK_TOO_LARGE, Decided
+from service.control.packing import Candidate, Packer, Refusal
+from service.control.placing import Release, Start
 from service.db import hosts, jobs, queue, runs
 from service.db.models import JobRow, RunRow
 from service.db.transaction import Transaction
 from service.reconcile.join import join_once
+from service.reconcile.make_room import make_room
+from service.reconcile.situation import Seen, heard_since, look
+from service.reconcile.tell import tell_some
 from service.reconcile.tools import Tools
 from service.warm import release
 
-TOLD_AT_ONCE = 500  # jobs that are told why they wait, in one transaction: reports must get their turn between two
-HEARD_WITHIN_S = 10.0  # warm workers that were silent for longer get no run
+AGAIN_S = 5.0  # a round is held so often although nothing has changed but the time
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Decided:
+class _Planned:
     """What one look at the queue has led to."""
 
-    decisions: Sequence[Decision]
+    decided: Decided
     refusals: Sequence[Refusal]
 
 
 async def admit_once(tools: Tools) -> bool:
     """Starts what may start now, and tells the others why they wait."""
     async with tools.db.snapshot() as tx:
-        if not await queue.num_waiting(tx):
+        if not (num_waiting := await queue.num_waiting(tx)):
             return False
-        places = await _places(tools, tx)
-    worked = await _apply(tools, await _decide(tools, places)) if places.num_in_reach else await join_once(tools)
-    return await _tell(tools) or worked
+        seen = await look(tools, tx, num_waiting)
+    memory = tools.admission
+    if memory.seen == seen.mark and seen.situation.now_s - memory.held_at_s < AGAIN_S:
+        return await tell_some(tools)
+    planned = await _plan(tools, seen)
+    memory.seen, memory.held_at_s, memory.decided = seen.mark, seen.situation.now_s, planned.decided
+    worked = await _apply(tools, planned, seen.epoch)
+    if not planned.decided.decisions:
+        worked = await join_once(tools, seen) or worked
+    if worked:
+        memory.seen = None  # it may look the same again one day, with other jobs to start
+    return await tell_some(tools) or worked
 
 
-async def _places(tools: Tools, tx: Transaction) -> Places:
-    return Places(
-        num_free=max(0, tools.limits.max_running_runs - await runs.num_live(tx)),
-        num_leaving=await hosts.num_leaving(tx),
-        idle=await _idle_hosts(tools, tx),
-    )
-
-
-async def _idle_hosts(tools: Tools, tx: Transaction) -> list[IdleHost]:
-    idle = await hosts.idle(tx, _heard_since(tx.now))
-    if not idle:
-        return []
-    guests = defaultdict[str, list[Candidate]](list)
-    for host_id, job in await hosts.guests(tx, [run.host_id for run in idle]):
-        guests[host_id].append(tools.candidates.of_row(job))
-    return [_host(run, guests[run.host_id]) for run in idle]
-
-
-def _host(run: RunRow, guests: Sequence[Candidate]) -> IdleHost:
-    tenancy = frozenset(admission.tenancy(guest.tenant, guest.sharing) for guest in guests)
-    return IdleHost(run_id=run.id, host_id=run.host_id, key=guests[0].key.warm, tenancy=tenancy)
-
-
-def _heard_since(now: datetime) -> datetime:
-    return now - timedelta(seconds=HEARD_WITHIN_S)
-
-
-async def _decide(tools: Tools, places: Places) -> _Decided:
+async def _plan(tools: Tools, seen: Seen) -> _Planned:
     waiting = await tools.candidates.of_queue(tools.db)
-    return await asyncio.to_thread(_planned, tools, waiting, places)  # thousands of jobs are a part of a second
+    return await asyncio.to_thread(_planned, tools, waiting, seen)  # thousands of jobs are a part of a second
 
 
-def _planned(tools: Tools, waiting: Sequence[Candidate], places: Places) -> _Decided:
+def _planned(tools: Tools, waiting: Sequence[Candidate], seen: Seen) -> _Planned:
     limits = tools.candidates.planner.policy.limits
     fitting, refusals = packing.sift(waiting, limits)
-    packs = packing.packs(fitting, limits, places.num_in_reach)
-    return _Decided(decisions=admission.admit(packs, places), refusals=refusals)
+    decided = admission.decide(fitting, Packer(fitting, limits), seen.situation, tools.rules)
+    return _Planned(decided=decided, refusals=refusals)
 
 
-async def _apply(tools: Tools, decided: _Decided) -> bool:
-    starts = [decision for decision in decided.decisions if isinstance(decision, Start)]
-    uids = [member.uid for start in starts for member in start.pack.members] + [refusal.uid for refusal in decided.refusals]
+async def _apply(tools: Tools, planned: _Planned, epoch: int) -> bool:
+    """Whether something was started. A round that was overtaken is held anew."""
+    preemptions, starts = planned.decided.preemptions, planned.decided.starts
+    if preemptions:
+        if not await make_room(tools, preemptions, epoch):
+            return _anew(tools)
+        epoch += 1
+    if not planned.decided.decisions and not planned.refusals:
+        return bool(preemptions)
+    uids = [member.uid for start in starts for member in start.pack.members] + [refusal.uid for refusal in planned.refusals]
     async with tools.db.transaction() as tx:
-        idle = {run.id: run for run in await hosts.idle(tx, _heard_since(tx.now))}  # runs are locked before jobs
+        if not await queue.lock_admission(tx, epoch):
+            return _anew(tools)
+        idle = {run.id: run for run in await hosts.idle(tx, heard_since(tx.now))}  # runs are locked before jobs
         rows = await queue.still_waiting(tx, uids)
-        for refusal in decided.refusals:
+        for refusal in planned.refusals:
             if (row := rows.get(refusal.uid)) is not None:
                 jobs.save(tx, row, lifecycle.refuse(jobs.value(row), PACK_TOO_LARGE, refusal.message, tx.now))
         company = await queue.had_company(tx, list(rows))
         started = [await _start(tx, start, rows, idle, company) for start in starts]
-        for decision in decided.decisions:
+        for decision in planned.decided.decisions:
             if isinstance(decision, Release) and (run := idle.get(decision.host.run_id)) is not None:
                 release(tx, run, tools.stop.linger_s, "what waits for a run cannot use these warm workers")
-    return any(started)
+    return any(started) or bool(preemptions)
+
+
+def _anew(tools: Tools) -> bool:
+    tools.admission.seen = None
+    return True
 
 
 async def _start(tx: Transaction, start: Start, rows: dict[str, JobRow], idle: dict[str, RunRow], company: Collection[str]) -> bool:
@@ -107,18 +105,9 @@ async def _start(tx: Transaction, start: Start, rows: dict[str, JobRow], idle: d
         return False
     for row in pack:
         jobs.save(tx, row, lifecycle.admit(jobs.value(row)))
+        row.queue_position = None
     in_company = len(pack) > 1 or any(row.uid in company for row in pack)
     run = await runs.add(tx, pack, host_id=start.host.host_id if start.host else None, in_company=in_company)
     where = f" on the warm workers of {start.host.host_id}" if start.host else ""
     log.info("%s%s takes %d of the queue: %s", run.id, where, len(pack), start.pack.arithmetic)
     return True
-
-
-async def _tell(tools: Tools) -> bool:
-    """Tells some of those who wait why; those who know are left alone. True when there may be more to tell."""
-    reason, message = WaitReason.NO_FREE_RUN, admission.told(tools.limits)
-    async with tools.db.transaction() as tx:
-        rows = await queue.not_told(tx, reason, message, size=TOLD_AT_ONCE)
-        for row in rows:
-            jobs.save(tx, row, lifecycle.wait(jobs.value(row), reason, message))
-    return len(rows) == TOLD_AT_ONCE

@@ -13,30 +13,37 @@ from collections.abc import Mapping, Sequence
 from lorafleet.errors import LorafleetError
 from lorafleet.layout import JobLayout
 from lorafleet.v1.training_service_pb2 import Progress
-from service.control import admission, joining, lifecycle, packing
-from service.control.admission import Tenancy
+from service.control import joining, lifecycle, packing
+from service.control.admission import usage_of
 from service.control.joining import Join, TrainingRun
 from service.control.lifecycle import JobState
 from service.control.packing import Candidate
+from service.control.placing import Tenancy, tenancy
+from service.control.quotas import Budgets
 from service.db import hosts, jobs, queue, runs
 from service.db.models import JobRow, RunJobRow
 from service.db.runs import Member
 from service.db.transaction import Transaction
+from service.reconcile.situation import Seen
 from service.reconcile.tools import Tools
 
 log = logging.getLogger(__name__)
 
 
-async def join_once(tools: Tools) -> bool:
-    """Adds the jobs that may join now to runs that train. Call it while no run is free: a free one starts them sooner."""
+async def join_once(tools: Tools, seen: Seen) -> bool:
+    """Adds the jobs that may join now to runs that train. Call it while nothing else can start: a free run is sooner.
+
+    `seen` is what a round of admission has decided on that has started nothing.
+    """
     limits = tools.candidates.planner.policy.limits
     async with tools.db.snapshot() as tx:
         training = [run for run in await _training(tools, tx) if joining.has_room(run, limits)]
     if not training:
         return False
     fitting, _ = packing.sift(await tools.candidates.of_queue(tools.db), limits)
-    decided = await asyncio.to_thread(joining.joins, fitting, training, limits)
-    return bool(decided) and await _apply(tools, decided)
+    budgets = Budgets(quotas=seen.situation.quotas, usage=usage_of(seen.situation.live))
+    decided = await asyncio.to_thread(joining.joins, fitting, training, limits, budgets)
+    return bool(decided) and await _apply(tools, decided, seen.epoch)
 
 
 async def _training(tools: Tools, tx: Transaction) -> list[TrainingRun]:
@@ -46,7 +53,7 @@ async def _training(tools: Tools, tx: Transaction) -> list[TrainingRun]:
     guests = defaultdict[str, set[Tenancy]](set)
     for host_id, job in await hosts.guests(tx, [run.host_id for run in found]):
         guest = tools.candidates.of_row(job)
-        guests[host_id].add(admission.tenancy(guest.tenant, guest.sharing))
+        guests[host_id].add(tenancy(guest.tenant, guest.sharing))
     return [_as_it_trains(tools, run.id, pack, guests[run.host_id]) for run, pack in found.items() if _trains(pack)]
 
 
@@ -65,11 +72,14 @@ def _remaining_steps(member: Member, known: Candidate) -> int:
     return known.max_steps - Progress.FromString(member.job.progress or b"").step
 
 
-async def _apply(tools: Tools, decided: Sequence[Join]) -> bool:
+async def _apply(tools: Tools, decided: Sequence[Join], epoch: int) -> bool:
     async with tools.db.snapshot() as tx:
         rows = await queue.still_waiting(tx, [join.uid for join in decided])
     written = {uid for uid, row in rows.items() if await _written(tools, row)}
     async with tools.db.transaction() as tx:
+        if not await queue.lock_admission(tx, epoch):
+            tools.admission.seen = None
+            return True
         still_open = {run.id for run in await hosts.open_to_joiners(tx)}
         rows = await queue.still_waiting(tx, sorted(written))
         joined = [_join(tx, join, rows) for join in decided if join.uid in rows and join.run_id in still_open]

@@ -66,7 +66,7 @@ async def notice_silence_once(tools: Tools) -> bool:
 
 
 async def expire_once(tools: Tools) -> bool:
-    """Asks jobs whose time in runs is up to stop after a checkpoint. """
+    """Asks jobs whose time in runs is up to stop after a checkpoint."""
     async with tools.db.snapshot() as tx:
         due = [row.uid for row in await jobs.with_a_deadline(tx) if lifecycle.expire(jobs.value(row), tx.now) != jobs.value(row)]
     if not due:

@@ -6,7 +6,7 @@ from datetime import datetime
 from lorafleet.layout import join
 from service.backends.base import Backend
 from service.candidates import Candidates
-from service.control.admission import Limits
+from service.control.admission import Decided, Limits, Rules
 from service.control.attempts import RetryPolicy
 from service.control.runs import StopPolicy
 from service.db.database import Database
@@ -30,6 +30,16 @@ class Places:
         return join(self.ray_storage_uri, run_id, "ray-train")
 
 
+@dataclass
+class AdmissionMemory:
+    """What the last round of admission saw and led to: it is not held again while nothing has changed. Lost at no cost."""
+
+    seen: object = None
+    held_at_s: float = 0.0
+    decided: Decided = field(default_factory=Decided)
+    positions_at_s: float = 0.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tools:
     """Handed to every loop."""
@@ -46,3 +56,5 @@ class Tools:
     pulse: Pulse = field(default_factory=Pulse)
     readiness: Readiness = field(default_factory=lambda: Readiness({}))
     limits: Limits = field(default_factory=lambda: Limits(max_running_runs=1))
+    rules: Rules = field(default_factory=Rules)
+    admission: AdmissionMemory = field(default_factory=AdmissionMemory)

@@ -16,7 +16,7 @@ from service.db import events
 from service.jobs import NewJob
 from service.names import JobName
 from service.plans import Planner, Policy
-from service.reconcile import admit
+from service.reconcile import admit, tell
 from service.reconcile.admit import admit_once
 from service.reconcile.observe import observe_once
 from tests.service.test_base_shapes import DEMO
@@ -177,14 +177,14 @@ async def test_priority_starts_first(world: World):
 
 async def test_a_job_that_is_cancelled_while_packs_are_planned_is_not_started(world: World, monkeypatch: pytest.MonkeyPatch):
     kept, cancelled = await world.submit("kept"), await world.submit("cancelled")
-    decide = admit._decide
+    plan = admit._plan
 
-    async def then_cancel(tools, places):
-        decided = await decide(tools, places)
+    async def then_cancel(tools, seen):
+        planned = await plan(tools, seen)
         await world.jobs.cancel(cancelled)
-        return decided
+        return planned
 
-    monkeypatch.setattr(admit, "_decide", then_cancel)
+    monkeypatch.setattr(admit, "_plan", then_cancel)
     await world.settle()
     assert (await world.state(kept), await world.state(cancelled)) == ("STARTING", "CANCELLED")
     assert await packs(world) == [["kept"]]
@@ -203,7 +203,7 @@ async def test_who_knows_why_it_waits_is_not_told_again(world: World):
 
 
 async def test_thousands_are_told_in_slices_each_once(world: World, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(admit, "TOLD_AT_ONCE", 4)
+    monkeypatch.setattr(tell, "TOLD_AT_ONCE", 4)
     with_policy(world, limits=PackLimits(max_pack_size=1))
     names = await submit_all(world, 10)
     assert await admit_once(world.tools), "there is more to tell"
@@ -213,7 +213,7 @@ async def test_thousands_are_told_in_slices_each_once(world: World, monkeypatch:
         assert (await events.service(tx)).last_seq == 10 + 9 + 2
 
 
-async def test_with_no_free_run_the_queue_is_not_read(world: World, monkeypatch: pytest.MonkeyPatch):
+async def test_while_nothing_has_changed_the_queue_is_not_read(world: World, monkeypatch: pytest.MonkeyPatch):
     await world.running("first")
     await world.submit("second")
     await world.settle()

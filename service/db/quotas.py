@@ -1,0 +1,56 @@
+"""What tenants may have and what they have: as admission and the acceptance of jobs ask for it."""
+
+from sqlalchemy import func, select
+
+from service.control.lifecycle import JobState
+from service.control.quotas import Quota, check_new_jobs
+from service.db.models import JobRow, TenantRow
+from service.db.transaction import Transaction
+
+_COLUMNS = (TenantRow.max_gpus, TenantRow.max_running_jobs, TenantRow.max_queued_jobs, TenantRow.max_storage_bytes, TenantRow.weight)
+
+
+async def of_all(tx: Transaction) -> dict[str, Quota]:
+    """By tenant, of those that somebody has set up; the others have none."""
+    return {row[0]: _quota(*row[1:]) for row in await tx.session.execute(select(TenantRow.id, *_COLUMNS))}
+
+
+async def check(tx: Transaction, tenant: str, num_new: int) -> None:
+    """Raises QuotaExceeded when the tenant may not submit so many more jobs. Until commit nobody else submits for it.
+
+    Others' jobs may only leave the queue meanwhile, or come back to it from a run; those were accepted before.
+    """
+    row = await tx.session.get(TenantRow, tenant)
+    if row is None or (row.max_queued_jobs is None and row.max_storage_bytes is None):
+        return
+    query = tx.locked(select(TenantRow).where(TenantRow.id == tenant))
+    if (row := await tx.session.scalar(query)) is None:
+        return
+    quota = _quota(row.max_gpus, row.max_running_jobs, row.max_queued_jobs, row.max_storage_bytes, row.weight)
+    queued = 0 if quota.max_queued_jobs is None else await num_queued(tx, tenant)
+    stored = 0 if quota.max_storage_bytes is None else await stored_bytes(tx, tenant)
+    check_new_jobs(tenant, quota, num_queued=queued, num_new=num_new, stored_bytes=stored)
+
+
+async def num_queued(tx: Transaction, tenant: str) -> int:
+    """Jobs that wait, those in a back-off too."""
+    query = select(func.count()).select_from(JobRow).where(JobRow.tenant == tenant, JobRow.state == JobState.QUEUED.value)
+    return await tx.session.scalar(query) or 0
+
+
+async def stored_bytes(tx: Transaction, tenant: str) -> int:
+    """Of the artifacts of the tenant's jobs."""
+    query = select(func.sum(JobRow.artifact_bytes)).where(JobRow.tenant == tenant, JobRow.state == JobState.SUCCEEDED.value)
+    return int(await tx.session.scalar(query) or 0)
+
+
+def _quota(
+    max_gpus: float | None, max_running_jobs: int | None, max_queued_jobs: int | None, max_storage_bytes: int | None, weight: float
+) -> Quota:
+    return Quota(
+        max_gpus=max_gpus,
+        max_running_jobs=max_running_jobs,
+        max_queued_jobs=max_queued_jobs,
+        max_storage_bytes=max_storage_bytes,
+        weight=weight,
+    )

@@ -1,0 +1,128 @@
+"""The situation that a round of admission decides on: rows as the values that it knows."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from lorafleet.v1.training_service_pb2 import Progress
+from service.control.admission import LiveRun, Situation
+from service.control.capacity import NOTHING, Resources
+from service.control.lifecycle import Job, JobState
+from service.control.packing import Candidate
+from service.control.placing import IdleHost, Places, tenancy
+from service.control.priority import PriorityClass, class_of
+from service.db import hosts, queue, quotas, situation
+from service.db.models import RunRow
+from service.db.situation import Held, HeldJob
+from service.db.transaction import Transaction
+from service.reconcile.tools import Tools
+
+HEARD_WITHIN_S = 10.0  # warm workers that were silent for longer get no run
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The situation, the epoch that a decision on it is good for, and what tells whether another round is worth it."""
+
+    situation: Situation
+    epoch: int
+    mark: object
+
+
+async def look(tools: Tools, tx: Transaction, num_waiting: int) -> Seen:
+    """What there is now."""
+    held = await situation.held(tx)
+    idle = await _idle_hosts(tools, tx) if any(not place.with_jobs for place in held) else []
+    limits = await quotas.of_all(tx)
+    windows = await situation.windows(tx)
+    now_s = tx.now.timestamp()
+    seen = Situation(
+        now_s=now_s,
+        capacity=tools.limits.capacity,
+        live=[_live_run(place, tx.now) for place in held if place.with_jobs or _is_silent(place, idle)],
+        places=_places(tools, held, idle),
+        quotas=limits,
+        windows=windows,
+    )
+    warm = tuple(host.run_id for host in idle)
+    active = tuple((window.tenant, window.gpus, window.start_s <= now_s) for window in windows)
+    mark = (tools.limits, tools.rules, id(tools.candidates), num_waiting, await queue.newest(tx), _marks(held), warm, limits, active)
+    return Seen(situation=seen, epoch=await queue.admission_epoch(tx), mark=mark)
+
+
+def heard_since(now: datetime) -> datetime:
+    return now - timedelta(seconds=HEARD_WITHIN_S)
+
+
+def _marks(held: Sequence[Held]) -> object:
+    jobs = lambda place: tuple(sorted((job.uid, job.state, job.outcome) for job in place.jobs))  # noqa: E731
+    return tuple(
+        (place.host_id, place.run_id, place.with_jobs, place.launched, place.stops, place.is_leaving, jobs(place)) for place in held
+    )
+
+
+async def _idle_hosts(tools: Tools, tx: Transaction) -> list[IdleHost]:
+    idle = await hosts.idle(tx, heard_since(tx.now))
+    if not idle:
+        return []
+    guests = defaultdict[str, list[Candidate]](list)
+    for host_id, job in await hosts.guests(tx, [run.host_id for run in idle]):
+        guests[host_id].append(tools.candidates.of_row(job))
+    return [_host(run, guests[run.host_id]) for run in idle]
+
+
+def _host(run: RunRow, guests: Sequence[Candidate]) -> IdleHost:
+    present = frozenset(tenancy(guest.tenant, guest.sharing) for guest in guests)
+    return IdleHost(run_id=run.id, host_id=run.host_id, key=guests[0].key.warm, tenancy=present)
+
+
+def _places(tools: Tools, held: Sequence[Held], idle: Sequence[IdleHost]) -> Places:
+    free, leaving = tools.limits.capacity, NOTHING
+    for place in held:
+        free = free.minus(_resources(place))
+        if place.is_leaving:
+            leaving = leaving.plus(_resources(place))
+    return Places(free=free, leaving=leaving, idle=idle)
+
+
+def _resources(place: Held) -> Resources:
+    return Resources(place.gpus, place.cpus, 1)
+
+
+def _is_silent(place: Held, idle: Sequence[IdleHost]) -> bool:
+    """Idle workers that were not heard of: they hold their place, and get no run."""
+    return not place.is_leaving and all(host.host_id != place.host_id for host in idle)
+
+
+def _live_run(place: Held, now: datetime) -> LiveRun:
+    going = [job for job in place.jobs if job.outcome is None]
+    return LiveRun(
+        run_id=place.run_id,
+        resources=_resources(place),
+        jobs=situation.by_tenant(place.jobs),
+        started_s=(place.create_time or now).timestamp(),
+        ends_s=_ends_s(going, now),
+        stops=place.with_jobs and (place.stops or all(job.state is JobState.STOPPING for job in going)),
+        preempted=any(job.preempt_requested for job in going),
+        may_stop=place.launched and bool(going) and all(job.is_preemptible for job in going),
+        priority_class=max((class_of(job.priority) for job in going), default=PriorityClass.LOW),
+    )
+
+
+def _ends_s(jobs: Sequence[HeldJob], now: datetime) -> float | None:
+    """When the last of them ends, by their own estimates and by what they are allowed; None: one may take any time."""
+    ends = [_end_of(job, now) for job in jobs]
+    known = [end for end in ends if end is not None]
+    return max(known) if known and len(known) == len(ends) else None
+
+
+def _end_of(job: HeldJob, now: datetime) -> float | None:
+    known: list[float] = []
+    progress = Progress.FromString(job.progress or b"")
+    if job.state is JobState.RUNNING and progress.remaining_s > 0:
+        known.append(job.update_time.timestamp() + progress.remaining_s)
+    limited = Job(state=job.state, max_run_time_s=job.max_run_time_s, run_time_s=job.run_time_s, run_start_time=job.run_start_time or now)
+    if limited.deadline is not None:
+        known.append(limited.deadline.timestamp())
+    return min(known, default=None)

@@ -1,0 +1,68 @@
+"""Tells those who wait why, and at which place: some at a time, so that reports get their turn, and no more than changed.
+
+Ten thousand jobs that wait move up with every start. Their places are therefore written with two digits that count beyond
+the first hundred (a start changes some two hundred rows, not ten thousand), a few seconds apart, and without an event but for
+the next ten: whoever asks for a job sees its place, and whoever watches it hears why it waits and when its turn is near.
+"""
+
+from collections.abc import Sequence
+
+from service.control.admission import Wait
+from service.control.lifecycle import wait
+from service.control.positions import rounded
+from service.db import jobs, queue
+from service.reconcile.tools import Tools
+
+TOLD_AT_ONCE = 500  # jobs that are told something in one transaction
+POSITIONS_EVERY_S = 5.0
+NEXT = 10  # places of which watchers hear
+
+_Change = tuple[str, Wait, int]
+
+
+async def tell_some(tools: Tools) -> bool:
+    """Tells some of those who do not know. True when there may be more to tell."""
+    memory = tools.admission
+    waiting = memory.decided.waiting
+    if not waiting:
+        return False
+    async with tools.db.snapshot() as tx:
+        told = await queue.told(tx)
+        now_s = tx.now.timestamp()
+    places = {uid: rounded(place) for place, uid in enumerate(waiting, start=1)}
+    known = [(uid, memory.decided.waits[uid], places[uid]) for uid in waiting if uid in told]
+    loud = [change for change in known if _is_loud(told[change[0]], change)]
+    quiet = {uid: place for uid, _, place in known if told[uid].position != place}
+    num_loud = len(loud)
+    await _tell(tools, loud[:TOLD_AT_ONCE])
+    if num_loud > TOLD_AT_ONCE:
+        return True
+    for uid, _, _ in loud:
+        quiet.pop(uid, None)
+    if not quiet or now_s - memory.positions_at_s < POSITIONS_EVERY_S:
+        return False
+    some = dict(list(quiet.items())[:TOLD_AT_ONCE])
+    async with tools.db.transaction() as tx:
+        await queue.put_positions(tx, some)
+    if len(quiet) > len(some):
+        return True
+    memory.positions_at_s = now_s
+    return False
+
+
+def _is_loud(told: queue.Told, change: _Change) -> bool:
+    _, why, place = change
+    return (told.reason, told.message) != (why.reason, why.message) or (place <= NEXT and told.position != place)
+
+
+async def _tell(tools: Tools, changes: Sequence[_Change]) -> None:
+    if not changes:
+        return
+    async with tools.db.transaction() as tx:
+        rows = await queue.still_waiting(tx, [uid for uid, _, _ in changes])
+        for uid, why, place in changes:
+            if (row := rows.get(uid)) is not None:
+                jobs.save(tx, row, wait(jobs.value(row), why.reason, why.message))
+                if row.queue_position != place:
+                    row.queue_position = place
+                    tx.touch(row)
