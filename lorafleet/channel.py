@@ -11,6 +11,7 @@ import grpc.aio
 
 from lorafleet.credentials import Credentials, is_local, read
 from lorafleet.errors import InvalidInput
+from lorafleet.tracing import is_traced, trace_headers
 
 Options = Sequence[tuple[str, Any]]
 
@@ -22,14 +23,14 @@ def open_channel(server: str, credentials: Credentials, options: Options = ()) -
     """A channel for blocking calls. Raises InvalidInput for credentials that cannot be used."""
     tls, options = _prepared(server, credentials, options)
     channel = grpc.insecure_channel(server, options=options) if tls is None else grpc.secure_channel(server, tls, options=options)
-    return grpc.intercept_channel(channel, _Bearer(credentials)) if credentials.has_token else channel
+    return grpc.intercept_channel(channel, _Bearer(credentials)) if credentials.has_token or is_traced() else channel
 
 
 def open_aio_channel(server: str, credentials: Credentials, options: Options = ()) -> grpc.aio.Channel:
     """A channel for asyncio. Raises InvalidInput for credentials that cannot be used."""
     tls, options = _prepared(server, credentials, options)
     bearers: list[Any] = []
-    if credentials.has_token:  # one object for each shape: gRPC takes an interceptor for one shape alone
+    if credentials.has_token or is_traced():  # one object for each shape: gRPC takes an interceptor for one shape alone
         bearers = [shape(credentials) for shape in (_AioUnaryUnary, _AioUnaryStream, _AioStreamUnary, _AioStreamStream)]
     if tls is None:
         return grpc.aio.insecure_channel(server, options=options, interceptors=bearers)
@@ -59,17 +60,18 @@ class _CallDetails(grpc.ClientCallDetails):
 
 
 class _Shape:
-    """Adds the token to a call of one shape."""
+    """Adds the token, and the caller's trace, to a call of one shape."""
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
 
     def _aio(self, details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
-        metadata = grpc.aio.Metadata(*(details.metadata or ()), self._header())
+        metadata = grpc.aio.Metadata(*(details.metadata or ()), *self._headers())
         return details._replace(metadata=metadata)  # pyright: ignore
 
-    def _header(self) -> tuple[str, str]:
-        return ("authorization", f"Bearer {self._credentials.bearer()}")
+    def _headers(self) -> Sequence[tuple[str, str]]:
+        token = (("authorization", f"Bearer {self._credentials.bearer()}"),) if self._credentials.has_token else ()
+        return (*token, *trace_headers())
 
 
 class _Bearer(
@@ -82,7 +84,7 @@ class _Bearer(
     """For blocking calls."""
 
     def _intercept(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
-        metadata = (*(client_call_details.metadata or ()), self._header())
+        metadata = (*(client_call_details.metadata or ()), *self._headers())
         details = _CallDetails(
             client_call_details.method,
             client_call_details.timeout,

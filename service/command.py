@@ -2,25 +2,23 @@
 
 import asyncio
 import gc
-import logging
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lorafleet.errors import LorafleetError
-from service.settings import Settings, default_artifacts, default_cache, parse_listen, parse_metrics_listen, parse_tenant_id
-
-
-class LogLevel(StrEnum):
-    """How much is logged to stderr."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
+from service.logs import LogFormat, LogLevel, set_up
+from service.settings import (
+    Settings,
+    default_artifacts,
+    default_cache,
+    parse_listen,
+    parse_metrics_listen,
+    parse_otlp_endpoint,
+    parse_tenant_id,
+)
 
 
 def serve(
@@ -89,10 +87,20 @@ def serve(
             "Unset: none.",
         ),
     ] = "",
+    otlp_endpoint: Annotated[
+        str,
+        typer.Option(
+            envvar="LORAFLEET_OTLP_ENDPOINT",
+            help="http:// or https:// address of an OpenTelemetry collector (OTLP over gRPC) for traces, from runs too. Unset: none.",
+        ),
+    ] = "",
     log_level: Annotated[LogLevel, typer.Option(envvar="LORAFLEET_LOG_LEVEL", help="How much is logged to stderr.")] = LogLevel.INFO,
+    log_format: Annotated[
+        LogFormat, typer.Option(envvar="LORAFLEET_LOG_FORMAT", help="Text for people, or one JSON object a line.")
+    ] = LogFormat.TEXT,
 ) -> None:
     """Serve the control plane: gRPC API, queue, and runs on Ray. Ctrl-C stops it in good order."""
-    _set_up_logging(log_level)
+    set_up(log_level, log_format)
     state_dir = state_dir.expanduser().resolve()
     try:
         host, port = parse_listen(listen)
@@ -116,6 +124,7 @@ def serve(
             start_timeout_s=start_timeout_s,
             start_deadline_s=start_deadline_s,
             metrics_listen=parse_metrics_listen(metrics_listen),
+            otlp_endpoint=parse_otlp_endpoint(otlp_endpoint),
         )
         _run(settings, address_file)
     except LorafleetError as error:
@@ -138,12 +147,6 @@ def _announce(address: str, address_file: Path | None) -> None:
         address_file.write_text(address)
     typer.echo(f"lorafleet is listening on {address}")
     sys.stdout.flush()
-
-
-def _set_up_logging(level: LogLevel) -> None:
-    logging.basicConfig(level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for chatty in ("httpx", "httpcore", "alembic", "botocore", "aiosqlite", "asyncio"):
-        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
 if __name__ == "__main__":

@@ -66,6 +66,7 @@ METRICS = (
     # What it stands on.
     Metric("lorafleet_db_transaction_seconds", "histogram", "Duration of database transactions, the waiting among it.", ("kind",)),
     Metric("lorafleet_db_errors_total", "counter", "Database transactions that failed.", ("reason",)),
+    Metric("lorafleet_db_retries_total", "counter", "Calls and steps done again because another transaction came first.", ("reason",)),
     Metric("lorafleet_events_appended_total", "counter", "Events appended to the log that watches read."),
     Metric("lorafleet_events_compacted_total", "counter", "Events deleted from it by age."),
     Metric("lorafleet_store_calls_total", "counter", "Calls to the store.", ("call", "outcome")),

@@ -1,10 +1,10 @@
-"""What `lorafleet serve` shows of itself, switched on as its settings say: the side port with health and metrics."""
+"""What `lorafleet serve` shows of itself, switched on as its settings say: the side port with health and metrics, and traces."""
 
 import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from service import telemetry
 from service.probes import health_pages, probing
@@ -19,14 +19,34 @@ log = logging.getLogger(__name__)
 @asynccontextmanager
 async def observing(settings: Settings, tools: Tools) -> AsyncIterator[None]:
     """Shows what happens while entered. Raises Unavailable (PORT_TAKEN)."""
-    if settings.metrics_listen is None:
+    async with AsyncExitStack() as stack:
+        if settings.otlp_endpoint:
+            await stack.enter_async_context(_traced(settings.otlp_endpoint))
+        if settings.metrics_listen is not None:
+            await stack.enter_async_context(_counted(settings.metrics_listen, tools))
         yield
-        return
+
+
+@asynccontextmanager
+async def _traced(endpoint: str) -> AsyncIterator[None]:
+    from service.tracing import OtlpTracer
+
+    tracer = OtlpTracer.to(endpoint)
+    telemetry.trace_with(tracer)
+    try:
+        yield
+    finally:
+        telemetry.trace_with(None)
+        await asyncio.to_thread(tracer.close)
+
+
+@asynccontextmanager
+async def _counted(listen: tuple[str, int], tools: Tools) -> AsyncIterator[None]:
     from service.metrics import Metrics, metrics_page
 
     metrics = Metrics()
     pages = {**health_pages(tools.pulse, tools.readiness), "/metrics": metrics_page(metrics, tools.db, tools.pulse, tools.readiness)}
-    async with probing(settings.metrics_listen, pages) as address:
+    async with probing(listen, pages) as address:
         log.info("health and metrics on http://%s", address)
         telemetry.listen(metrics)
         lag = asyncio.create_task(_tell_lag())

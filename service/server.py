@@ -180,6 +180,7 @@ async def _tools(settings: Settings, db: Database, backend: Backend, address: st
             cache_uri=settings.cache_uri,
             ray_storage_uri=str(settings.state_dir / "runs") if local else f"{settings.artifacts_uri}/runs",
             report_address=address,
+            otlp_endpoint=settings.otlp_endpoint,
         ),
         candidates=Candidates(Planner(ShapeCache(store, db.clock), _policy(settings))),
         up_since=db.clock.now(),

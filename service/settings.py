@@ -31,6 +31,7 @@ class Settings:
     start_timeout_s: float = 900.0
     start_deadline_s: float = 7200.0
     metrics_listen: tuple[str, int] | None = None  # unset: no side port
+    otlp_endpoint: str = ""  # unset: no traces
 
     @property
     def database_path(self) -> Path:
@@ -55,6 +56,13 @@ def parse_metrics_listen(listen: str) -> tuple[str, int] | None:
     if listen and (not host.strip("[]") or not port.isdigit() or int(port) > 65535):
         raise InvalidInput(f"--metrics-listen: {listen!r} is not HOST:PORT, as 127.0.0.1:7601")
     return (host.strip("[]"), int(port)) if listen else None
+
+
+def parse_otlp_endpoint(endpoint: str) -> str:
+    """The address of a collector; empty when unset. Raises InvalidInput."""
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise InvalidInput(f"--otlp-endpoint: {endpoint!r} is not a URL, as http://127.0.0.1:4317")
+    return endpoint
 
 
 def parse_tenant_id(tenant: str) -> str:

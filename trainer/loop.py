@@ -19,6 +19,7 @@ from trainer.prepare import PreparedStyle
 from trainer.preparing import prepare_pack, read_manifest
 from trainer.report import Address, Reporter
 from trainer.storage import Folder
+from trainer.tracing import TraceTo, span, tracing
 
 if TYPE_CHECKING:
     from trainer.frozen_base import FrozenBase
@@ -40,7 +41,12 @@ def train_loop_per_worker(plan: RunPlan) -> None:
     following: RunPlan | None = plan
     while following is not None:
         with _reporting(following, group) as reporter:
-            crew.train(following, reporter)
+            with tracing(following.trace_to if group.rank == 0 else TraceTo()):
+                if following is plan:  # warm workers were there
+                    with span("start workers", since=plan.planned_at):
+                        pass
+                with span("train", num_jobs=len(following.pack)):
+                    crew.train(following, reporter)
             given = _next_run(following, reporter, group)
         ray.train.report({"run": following.run, "styles": len(following.pack)})
         following = given
@@ -108,8 +114,9 @@ def _wait_for_next(plan: RunPlan, reporter: Reporter) -> RunPlan | None:
     log.info("== run %s ==", given.run)  # from here on the log is the next run's; the control plane cuts there
     manifest = read_manifest(given.manifest_uri)
     address = Address.of(manifest, None, token=given.token)
-    with Reporter(address, source="warm") as preparing:
-        pack = prepare_pack(manifest.pack, manifest.cache_uri, preparing)
+    with tracing(TraceTo.of(manifest)), Reporter(address, source="warm") as preparing:
+        with span("prepare", num_jobs=len(manifest.pack)):
+            pack = prepare_pack(manifest.pack, manifest.cache_uri, preparing)
         preparing.flush()
     return RunPlan.of(manifest, pack, address)
 

@@ -29,6 +29,7 @@ from trainer.prepare import PreparedStyle
 from trainer.preparing import prepare_pack
 from trainer.report import Reporter, StaleAttempt
 from trainer.storage import Folder
+from trainer.tracing import span
 
 log = logging.getLogger("lorafleet.pack")
 
@@ -308,7 +309,8 @@ class PackRun:
             self.reporter.must_stop(member.job)  # raises when another attempt has taken over: then this one writes nothing
         member.close_metrics()
         samples = member.step if member.spec.validation.prompts else None
-        committed = artifact.commit(member.style, weights, member.progress, samples)
+        with span("export", job=member.job):
+            committed = artifact.commit(member.style, weights, member.progress, samples)
         log.info("[%s] artifact committed after step %d", member.job, member.step)
         if self.reporter is not None:
             self.reporter.succeeded(member.job, member.step, committed)

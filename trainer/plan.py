@@ -1,10 +1,12 @@
 """What the driver hands to its workers: the prepared pack and where to report. Small, and without torch."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 from lorafleet.run_manifest import RunManifest
 from trainer.prepare import PreparedStyle
 from trainer.report import Address
+from trainer.tracing import TraceTo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +19,8 @@ class RunPlan:
     in_company: bool
     warm_idle_s: float
     report_to: Address
+    trace_to: TraceTo = field(default_factory=TraceTo)
+    planned_at: float = field(default_factory=time.time)  # Unix time: from then on workers were waited for
 
     @classmethod
     def of(cls, manifest: RunManifest, pack: tuple[PreparedStyle, ...], report_to: Address) -> "RunPlan":
@@ -27,4 +31,5 @@ class RunPlan:
             in_company=manifest.in_company,
             warm_idle_s=manifest.warm_idle_s,
             report_to=report_to,
+            trace_to=TraceTo.of(manifest),
         )

@@ -13,6 +13,7 @@ from lorafleet.errors import RunFailed
 from trainer.plan import RunPlan
 from trainer.preparing import prepare_pack, read_manifest
 from trainer.report import Address, Reporter, StaleAttempt
+from trainer.tracing import TraceTo, span, tracing
 
 log = logging.getLogger("lorafleet.run")
 
@@ -22,8 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stdout)
     manifest = read_manifest(options.manifest)
     address = Address.of(manifest, options.token_file)
-    with Reporter(address, source="driver", on_stale=_end_stale_run) as reporter:
-        pack = prepare_pack(manifest.pack, manifest.cache_uri, reporter)
+    with tracing(TraceTo.of(manifest)), Reporter(address, source="driver", on_stale=_end_stale_run) as reporter:
+        with span("prepare", num_jobs=len(manifest.pack)):
+            pack = prepare_pack(manifest.pack, manifest.cache_uri, reporter)
         for style in pack:
             reporter.progress(style.job, phase="starting-workers")
         if not reporter.close():

@@ -6,6 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from service import telemetry
 from service.db.errors import Contended, Unreachable
 
 TRIES = 5
@@ -28,6 +29,7 @@ async def again(call: Callable[[], Awaitable[Result]]) -> Result:
         except (Contended, Unreachable) as error:
             if isinstance(error, Unreachable) and error.was_committing:
                 raise
+            telemetry.count("lorafleet_db_retries_total", reason=error.reason)
             log.debug("try %d gave way: %s", tries, error)
         await asyncio.sleep(WAIT_S * 2**tries * random.uniform(0.5, 1.0))
     return await call()

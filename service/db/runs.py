@@ -99,6 +99,11 @@ async def lock_jobs(tx: Transaction, job_uids: Sequence[str]) -> list[JobRow]:
     return found
 
 
+def told(pack: Sequence[Member]) -> str:
+    """The pack's jobs as a line of the log names them."""
+    return ",".join(member.job.name for member in pack)
+
+
 async def live_with(tx: Transaction, job_uids: Sequence[str]) -> dict[RunRow, list[Member]]:
     """The runs that these jobs are in now, each with its whole pack. Lock them first, by `lock_jobs`, to change the runs."""
     query = select(RunRow, RunJobRow, JobRow).join(RunJobRow, RunJobRow.run_id == RunRow.id).join(JobRow)

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from lorafleet.errors import LorafleetError
 from lorafleet.layout import JobLayout
+from service import log_context
 from service.backends.base import RunRef
 from service.control.runs import RunState
 from service.db import locks, runs
@@ -32,6 +33,7 @@ async def copy_log_once(tools: Tools) -> bool:
             return False
         pack = await runs.members(tx, run.id)
         read_at = tx.now
+    log_context.bind(run=run.id, jobs=runs.told(pack))
 
     size_bytes = await _copy(tools, run, pack, taken.size_bytes)
 

@@ -8,6 +8,7 @@ from lorafleet import spec
 from lorafleet.errors import LorafleetError
 from lorafleet.layout import JobLayout, run_manifest
 from lorafleet.run_manifest import RunManifest, Style
+from service import log_context, telemetry
 from service.backends.base import RunRequest
 from service.control import lifecycle
 from service.control.attempts import Gone
@@ -32,9 +33,12 @@ async def launch_once(tools: Tools) -> bool:
         run.num_launches += 1
         pack = await runs.members(tx, run.id)
         instance = (await events.service(tx)).instance
+    log_context.bind(run=run.id, jobs=runs.told(pack))
 
     try:
-        handle = await _launch(tools, run, pack, instance)
+        parent, *links = _trace_parents(pack) or ("",)
+        with telemetry.span("launch run", parent=parent, links=tuple(links), run=run.id):
+            handle = await _launch(tools, run, pack, instance)
     except LorafleetError as error:
         await _not_launched(tools, run, error)
         return False
@@ -79,6 +83,10 @@ async def _launch(tools: Tools, run: RunRow, pack: list[Member], instance: str) 
     return await tools.backend.launch(request)
 
 
+def _trace_parents(pack: list[Member]) -> tuple[str, ...]:
+    return tuple(parent for member in pack if (parent := member.job.trace_parent))
+
+
 def manifest_of(run: RunRow, pack: list[Member], places: Places, warm_idle_s: float) -> RunManifest:
     """What the run's driver needs to know. Pure: same rows, same manifest."""
     return RunManifest(
@@ -89,6 +97,8 @@ def manifest_of(run: RunRow, pack: list[Member], places: Places, warm_idle_s: fl
         report_address=places.report_address,
         in_company=run.in_company,
         warm_idle_s=warm_idle_s,
+        otlp_endpoint=places.otlp_endpoint,
+        trace_parents=_trace_parents(pack) if places.otlp_endpoint else (),
         storage_dir=places.ray_storage(run.id),
     )
 

@@ -10,6 +10,7 @@ from sqlalchemy import or_
 from lorafleet import artifact_manifest
 from lorafleet.errors import InvalidInput, Unavailable
 from lorafleet.layout import MANIFEST, JobLayout, join
+from service import log_context
 from service.backends.base import Alive, Observation, RunRef
 from service.control.attempts import HOST_GONE, Gone
 from service.control.lifecycle import Artifact, JobState
@@ -38,6 +39,7 @@ async def observe_once(tools: Tools) -> bool:
         pack = await runs.members(tx, run.id)
         coming = await hosts.coming(tx, run)
         waiting = [] if coming is None else await runs.members(tx, coming.id)
+    log_context.bind(run=run.id, jobs=runs.told(pack))
 
     seen = await _observe(tools, run)
     artifacts = await _committed(tools, [*pack, *waiting]) if isinstance(seen, Gone) else {}

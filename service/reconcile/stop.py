@@ -7,6 +7,7 @@ from datetime import timedelta
 from sqlalchemy import exists, func, select
 
 from lorafleet.errors import Unavailable
+from service import log_context
 from service.backends.base import RunRef
 from service.control import lifecycle
 from service.control.lifecycle import JobState
@@ -30,6 +31,7 @@ async def stop_once(tools: Tools) -> bool:
         if run is None:
             return False
 
+    log_context.bind(run=run.id)
     log.info("stopping %s: %s %s", run.id, run.stop_reason, run.stop_message)
     try:
         await tools.backend.stop(RunRef(run_id=run.host_id, handle=run.handle))

@@ -25,6 +25,7 @@ class Places:
     cache_uri: str
     ray_storage_uri: str  # Ray Train's bookkeeping of all runs: a folder, or an s3:// URI
     report_address: str
+    otlp_endpoint: str = ""  # where runs send their spans
 
     def ray_storage(self, run_id: str) -> str:
         return join(self.ray_storage_uri, run_id, "ray-train")

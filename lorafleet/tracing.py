@@ -1,0 +1,19 @@
+"""Hands the caller's trace on, if it has one: OpenTelemetry is looked at only where the program has loaded it already."""
+
+import sys
+
+
+def is_traced() -> bool:
+    """Whether this program uses OpenTelemetry."""
+    return "opentelemetry.trace" in sys.modules
+
+
+def trace_headers() -> tuple[tuple[str, str], ...]:
+    """The W3C trace context of what the caller is in the middle of, as gRPC metadata; nothing when there is none."""
+    if not is_traced():
+        return ()
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    carrier: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(carrier)
+    return tuple((name, value) for name, value in carrier.items() if name == "traceparent")
