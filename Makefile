@@ -8,6 +8,8 @@ STORE ?= file
 PEER ?=
 PARTS ?=
 TESTS ?=
+SEED ?=
+LIST ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -84,6 +86,22 @@ bench-planning: $(READY) ## Measure the packing planner with 1,000 to 10,000 job
 .PHONY: bench-batches
 bench-batches: $(READY) ## Measure how long batches of 100 to 10,000 items take to be accepted
 	$(BIN)/python -m bench.batches
+
+.PHONY: bench-service
+bench-service: $(READY) ## Measure the control plane over its database: creates, reads, watchers, pages, ticks, takeover
+	$(BIN)/python -m bench.service
+
+.PHONY: chaos
+chaos: $(READY) toxiproxy ## Kill, pause, cut and delay 3 replicas for some minutes, then check every promise (SEED=5)
+	$(BIN)/python -m bench.chaos $(if $(SEED),--seed $(SEED))
+
+.PHONY: mutants
+mutants: $(READY) ## Take each guard away and name the test that notices (LIST=1 only lists them)
+	$(BIN)/python -m tests.mutants $(if $(LIST),--list)
+
+.PHONY: toxiproxy
+toxiproxy: ## Find toxiproxy, or build it into .tools/bin (seconds, once)
+	@scripts/get-toxiproxy.sh
 
 .PHONY: minio
 minio: ## Find MinIO, or build it into .tools/bin (some minutes, once)

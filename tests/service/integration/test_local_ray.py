@@ -28,8 +28,9 @@ PATIENCE_S = 180  # two cores, shared
 class Fleet:
     """A server on one state directory, which may be killed and started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
+        self.options = ("--max-running-runs", "2", *options)
         self.state_dir = folder / "state"
         self.served: Served | None = None
         self._stack = ExitStack()
@@ -40,7 +41,7 @@ class Fleet:
 
     def start(self) -> None:
         path = os.pathsep.join([str(STAND_IN), str(REPOSITORY)])
-        self.served = self._stack.enter_context(served(self.state_dir, "--max-running-runs", "2", env={"PYTHONPATH": path}))
+        self.served = self._stack.enter_context(served(self.state_dir, *self.options, env={"PYTHONPATH": path}))
         self.jobs = rpc.TrainingServiceStub(self._stack.enter_context(grpc.insecure_channel(self.served.address)))
 
     def stop(self) -> None:
