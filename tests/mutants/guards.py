@@ -1,0 +1,209 @@
+"""The guards of the control plane, each with a patch that takes it away and the tests that must turn red then.
+
+A patch is exact text that occurs once in its file. When the code moves on and a patch no longer applies,
+tests/test_mutants.py says so: move the patch along with its guard.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """One guard. `tests` are what pytest is given."""
+
+    name: str
+    path: str
+    before: str
+    after: str
+    tests: str
+
+
+def guards() -> list[Guard]:
+    """All of them."""
+    return [Guard(name=name, path=path, before=before, after=after, tests=tests) for name, path, before, after, tests in _GUARDS]
+
+
+_GUARDS = (
+    (
+        "lock token: a held row is taken by nobody else",
+        "service/db/locks.py",
+        "select(kind).where(*eligible, free)",
+        "select(kind).where(*eligible)",
+        "tests/service/reconcile/test_launch.py",
+    ),
+    (
+        "lock token: who lost the row writes nothing",
+        "service/db/locks.py",
+        "kind.lock_token == taken.lock_token, kind.lock_expires_at > tx.now",
+        "kind.lock_expires_at > tx.now,",
+        "tests/service/reconcile/test_launch.py tests/service/reconcile/test_observe.py",
+    ),
+    (
+        "lease expiry: a lock that expired is not held",
+        "service/db/locks.py",
+        "kind.lock_token == taken.lock_token, kind.lock_expires_at > tx.now",
+        "kind.lock_token == taken.lock_token,",
+        "tests/service/reconcile/test_launch.py",
+    ),
+    (
+        "lease expiry: a dead holder's row is free again",
+        "service/db/locks.py",
+        "or_(kind.lock_expires_at.is_(None), kind.lock_expires_at <= tx.now)",
+        "or_(kind.lock_expires_at.is_(None))",
+        "tests/service/reconcile/test_launch.py",
+    ),
+    (
+        "run token: a report carries its own run's",
+        "service/reports.py",
+        "if not self._tokens.good(request.run, token):",
+        "if False:",
+        "tests/service/test_reports.py",
+    ),
+    (
+        "attempt: a run that was replaced is refused",
+        "service/reports.py",
+        "if run is None or (run.state == RunState.GONE.value and not await hosts.is_alive(tx, run.host_id)):",
+        "if run is None:",
+        "tests/service/test_reports.py",
+    ),
+    (
+        "attempt: the end of a run is not the end of a later attempt",
+        "service/reconcile/settle.py",
+        "if job.attempt != member.place.attempt:",
+        "if False:",
+        "tests/service/reconcile tests/service/test_batches.py",
+    ),
+    (
+        "attempt: the next starts once this run is gone",
+        "service/db/jobs.py",
+        "or_(JobRow.attempt == 0, ~live)]",
+        "or_(JobRow.attempt == 0, JobRow.attempt > 0)]",
+        "tests/service/test_batches.py tests/service/test_state_machine.py",
+    ),
+    (
+        "report sequence: a doubled report changes nothing",
+        "service/reports.py",
+        "if event.sequence > source.last_sequence:",
+        "if True:",
+        "tests/service/test_reports.py",
+    ),
+    (
+        "report: the first word about the end counts",
+        "service/reports.py",
+        "    if place.outcome is not None:  # the first word counts\n        return\n",
+        "",
+        "tests/service/test_reports.py",
+    ),
+    (
+        "idempotency key: a repeated create answers the first job",
+        "service/jobs.py",
+        "    if not new.request_id:\n        return None\n",
+        "    return None\n",
+        "tests/service/api/test_create.py",
+    ),
+    (
+        "idempotency key: another body under a known key is refused",
+        "service/jobs.py",
+        "if request.body_sha256 != new.body_sha256:",
+        "if False:",
+        "tests/service/api/test_create.py",
+    ),
+    (
+        "tenant filter: a page shows its own tenant's jobs",
+        "service/db/job_pages.py",
+        "select(JobRow).where(JobRow.tenant == tenant, *matches)",
+        "select(JobRow).where(*matches)",
+        "tests/service/api/test_list.py",
+    ),
+    (
+        "tenant filter: another tenant's job is not found",
+        "service/db/jobs.py",
+        "select(JobRow).where(JobRow.tenant == tenant, JobRow.job_id == job_id)",
+        "select(JobRow).where(JobRow.job_id == job_id)",
+        "tests/service/api",
+    ),
+    (
+        "tenant filter: a watch shows its own tenant's changes",
+        "service/api/watch.py",
+        "[JobEventRow.tenant == self.scope.tenant]",
+        "[JobEventRow.tenant != '']",
+        "tests/service/api/test_watch.py",
+    ),
+    (
+        "output folder: two unfinished jobs never share one",
+        "service/jobs.py",
+        "            await _check_output(tx, row)\n",
+        "",
+        "tests/service/api/test_create.py",
+    ),
+    (
+        "page token: good with its own query only",
+        "service/api/paging.py",
+        'if values.get("query") != _digest(query):',
+        "if False:",
+        "tests/service/api/test_list.py",
+    ),
+    (
+        "resume token: good with its own watch only",
+        "service/api/watch.py",
+        "!= self._scope_values():",
+        "== {}:",
+        "tests/service/api/test_watch.py",
+    ),
+    (
+        "resume token: too old a place is told, not skipped",
+        "service/api/watch.py",
+        "not service.floor_seq <= values",
+        "not 0 <= values",
+        "tests/service/api/test_watch.py",
+    ),
+    (
+        "watch: what the snapshot has shown is not shown again",
+        "service/api/watch.py",
+        "if event.version > self.seen.get(event.job_uid, 0)]",
+        "if event.version > 0]",
+        "tests/service/api/test_watch.py",
+    ),
+    (
+        "launch: a duplicate finds the first",
+        "service/backends/ray_jobs.py",
+        "if await self._details(endpoint, run.run_id) is None:",
+        "if True:",
+        "tests/service/backends/test_contract.py",
+    ),
+    (
+        "orphans: only those that the database does not know",
+        "service/reconcile/orphans.py",
+        "if run.run_id not in known:",
+        "if True:",
+        "tests/service/reconcile/test_orphans.py",
+    ),
+    (
+        "orphans: they are ended",
+        "service/reconcile/orphans.py",
+        "            await tools.backend.stop(run)\n",
+        "",
+        "tests/service/reconcile/test_orphans.py",
+    ),
+    (
+        "orphans: another service's runs are left alone",
+        "service/backends/ray_jobs.py",
+        '(job.get("metadata") or {}).get(INSTANCE) == instance',
+        "True",
+        "tests/service/backends/test_contract.py",
+    ),
+    (
+        "life: an ended job stays ended",
+        "service/control/lifecycle.py",
+        "    if job.finished:\n        return job\n    job = launched(job)\n",
+        "    job = launched(job)\n",
+        "tests/service/control/test_lifecycle.py tests/service/test_reports.py",
+    ),
+    (
+        "artifact: a lost last report is not a lost job",
+        "service/reconcile/observe.py",
+        "artifacts = await _committed(tools, [*pack, *waiting]) if isinstance(seen, Gone) else {}",
+        "artifacts = {}",
+        "tests/service/reconcile/test_observe.py",
+    ),
+)
