@@ -1,0 +1,57 @@
+"""A server process for bench.service: the services and interceptors of `lorafleet serve`, a backend that does nothing, no loops."""
+
+import asyncio
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import grpc.aio
+
+from service.api.authentication import AuthenticationInterceptor, anybody
+from service.api.errors import ErrorInterceptor
+from service.api.observing import ObservingInterceptor
+from service.backends.base import Backend
+from service.backends.fake import FakeBackend
+from service.base_shapes import ShapeCache
+from service.bell import Bell
+from service.candidates import Candidates
+from service.clock import SystemClock
+from service.db import events
+from service.db.database import Database
+from service.db.engines import engine_of
+from service.plans import Planner, Policy
+from service.reconcile.tools import Places, Tools
+from service.server import add_services
+from service.storage import Store
+from service.tokens import RunTokens
+
+
+def main(url: str, folder: str, ready: Connection) -> None:
+    """Serves until it is ended."""
+    asyncio.run(_serve(url, folder, ready))
+
+
+async def _serve(url: str, folder: str, ready: Connection) -> None:
+    db = Database(engine_of(url), SystemClock(), Bell())
+    server = grpc.aio.server(interceptors=[ObservingInterceptor(), ErrorInterceptor(), AuthenticationInterceptor(anybody)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await add_services(server, await tools(db, folder, FakeBackend()), asyncio.Event())
+    await server.start()
+    ready.send(f"127.0.0.1:{port}")
+    await server.wait_for_termination()
+
+
+async def tools(db: Database, folder: str, backend: Backend) -> Tools:
+    """What services and loops work with."""
+    async with db.snapshot() as tx:
+        key = (await events.service(tx)).run_token_key
+    artifacts = f"file://{Path(folder)}/artifacts"
+    store = Store()
+    return Tools(
+        db=db,
+        backend=backend,
+        store=store,
+        tokens=RunTokens(key),
+        places=Places(artifacts_uri=artifacts, cache_uri=f"{artifacts}/cache", ray_storage_uri="", report_address=""),
+        candidates=Candidates(Planner(ShapeCache(store, db.clock), Policy())),
+        up_since=db.clock.now(),
+    )
