@@ -57,7 +57,7 @@ def lives(records: list[dict[str, Any]]) -> Lives:
     left: dict[str, dict[str, float]] = {}  # end of each job's work, by run
     at_work: dict[str, float] = {}  # begin, by host
     for record in records:
-        at = record["t"]
+        at = float(record["t"])
         match record["what"]:
             case "launched":
                 found.alive.add(record["host"])
@@ -67,7 +67,7 @@ def lives(records: list[dict[str, Any]]) -> Lives:
             case "committed":
                 found.commits.setdefault(record["job"], []).append(record["run"])
             case "left":
-                since = in_run.get(record["run"], {}).get(record["job"], at)
+                since = in_run.get(record["run"], dict[str, float]()).get(record["job"]) or at
                 left.setdefault(record["run"], {})[record["job"]] = at
                 found.work.append(Stay(job=record["job"], run=record["run"], begin=since, end=at))
             case "run_over":

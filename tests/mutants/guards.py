@@ -195,8 +195,8 @@ _GUARDS = (
     (
         "life: an ended job stays ended",
         "service/control/lifecycle.py",
-        "    if job.finished:\n        return job\n    job = launched(job)\n",
-        "    job = launched(job)\n",
+        "    if job.finished:\n        return job\n    job = launched(job, at)\n",
+        "    job = launched(job, at)\n",
         "tests/service/control/test_lifecycle.py tests/service/test_reports.py",
     ),
     (
