@@ -4,10 +4,13 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import grpc
 import grpc.aio
+
+from lorafleet.channel import Options, open_aio_channel
+from lorafleet.credentials import Credentials
 
 Response = TypeVar("Response")
 Item_co = TypeVar("Item_co", covariant=True)
@@ -26,10 +29,13 @@ class Answers(Protocol[Item_co]):
     def cancel(self) -> object: ...
 
 
-def open_channel(server: str, options: list[tuple[str, Any]]) -> Channel:
-    """A channel of the running event loop. Raises RuntimeError outside of one: gRPC would take another, and hang later."""
+def open_channel(server: str, credentials: Credentials, options: Options) -> Channel:
+    """A channel of the running event loop. Raises InvalidInput for credentials that cannot be used.
+
+    Raises RuntimeError outside of an event loop: gRPC would take another, and hang later.
+    """
     asyncio.get_running_loop()
-    return grpc.aio.insecure_channel(server, options=options)
+    return open_aio_channel(server, credentials, options)
 
 
 async def close_channel(channel: Channel) -> None:

@@ -18,8 +18,8 @@ PAGE_SIZE = 1000  # names in one answer of a listing: S3's own limit
 class Blobs(Protocol):
     """A folder of files that can be read."""
 
-    def open(self, path: str) -> AbstractContextManager[IO[bytes]]:
-        """A context manager of the file's bytes as a stream. Raises NotFound."""
+    def open(self, path: str, *, start: int = 0) -> AbstractContextManager[IO[bytes]]:
+        """A context manager of the file's bytes from `start` on, as a stream. Raises NotFound, and Unavailable, also while read."""
         ...
 
     def folders(self) -> Iterator[str]:
@@ -53,7 +53,7 @@ class LocalBlobs:
         self._root = root
 
     @contextmanager
-    def open(self, path: str) -> Generator[IO[bytes]]:
+    def open(self, path: str, *, start: int = 0) -> Generator[IO[bytes]]:
         try:
             file = (self._root / path).open("rb")
         except FileNotFoundError:
@@ -61,6 +61,7 @@ class LocalBlobs:
         except OSError as error:
             raise LorafleetError(f"{self._root / path} cannot be read: {error.strerror}", reason="STORE") from None
         with file:
+            file.seek(start)
             yield file
 
     def folders(self) -> Iterator[str]:
@@ -81,10 +82,11 @@ class S3Blobs:
         self._client = client
 
     @contextmanager
-    def open(self, path: str) -> Generator[IO[bytes]]:
+    def open(self, path: str, *, start: int = 0) -> Generator[IO[bytes]]:
         key = f"{self._prefix}/{path}" if self._prefix else path
         with _told_of(f"s3://{self._bucket}/{key}"):
-            body = self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
+            rest = {"Range": f"bytes={start}-"} if start else {}
+            body = self._client.get_object(Bucket=self._bucket, Key=key, **rest)["Body"]
             with closing(body):
                 yield body
 

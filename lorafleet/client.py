@@ -11,7 +11,8 @@ driver of generators would show them Any. docs/client.md says what both promise.
 """
 
 from lorafleet.aio.client import AsyncClient
+from lorafleet.credentials import Credentials
 from lorafleet.retry import Patience
 from lorafleet.sync.client import Client
 
-__all__ = ["AsyncClient", "Client", "Patience"]
+__all__ = ["AsyncClient", "Client", "Credentials", "Patience"]

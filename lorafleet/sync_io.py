@@ -4,9 +4,11 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import grpc
+
+from lorafleet.channel import open_channel as open_channel
 
 Response = TypeVar("Response")
 Item_co = TypeVar("Item_co", covariant=True)
@@ -23,10 +25,6 @@ class Answers(Protocol[Item_co]):
     def __iter__(self) -> Iterator[Item_co]: ...
 
     def cancel(self) -> object: ...
-
-
-def open_channel(server: str, options: list[tuple[str, Any]]) -> Channel:
-    return grpc.insecure_channel(server, options=options)
 
 
 def close_channel(channel: Channel) -> None:

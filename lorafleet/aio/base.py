@@ -9,7 +9,7 @@ from lorafleet.aio.connection import AsyncConnection
 
 
 class AsyncBase:
-    """One connection that acts for one tenant."""
+    """One connection that acts for one tenant. Parts make their stubs at once: making one on a closed channel crashes gRPC."""
 
     def __init__(self, connection: AsyncConnection, tenant: str) -> None:
         self.tenant = tenant

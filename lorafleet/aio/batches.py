@@ -3,11 +3,11 @@
 import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from functools import cached_property
 from typing import Any, cast
 
 from lorafleet import batch_items
 from lorafleet.aio.base import AsyncBase
+from lorafleet.aio.connection import AsyncConnection
 from lorafleet.streams import Left
 from lorafleet.v1 import batch_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2 as jobs_pb
@@ -20,9 +20,9 @@ PAGE_SIZE = 500
 class AsyncBatches(AsyncBase):
     """The part of the client that deals with batches. `defaults` and `items` are plain values, as in a batch file."""
 
-    @cached_property
-    def _batch_rpc(self) -> Any:
-        return cast(Any, BatchServiceStub(self.connection.channel))  # generated, untyped
+    def __init__(self, connection: AsyncConnection, tenant: str) -> None:
+        super().__init__(connection, tenant)
+        self._batch_rpc = cast(Any, BatchServiceStub(connection.channel))  # generated, untyped
 
     def batch_name(self, batch: str) -> str:
         """tenants/{tenant}/batches/{batch} of a batch's id; a full name stays as it is."""
@@ -94,10 +94,10 @@ class AsyncBatches(AsyncBase):
                 if not left.after(event):
                     return
 
-    async def cancel_batch(self, batch: str) -> pb.Batch:
-        """Ask every unfinished job of a batch to stop; each saves a checkpoint first. Raises NotFound."""
-        return await self.connection.call(self._batch_rpc.CancelBatch, pb.CancelBatchRequest(name=self.batch_name(batch)))
+    async def cancel_batch(self, batch: str, *, etag: str = "") -> pb.Batch:
+        """Ask every unfinished job of a batch to stop; each saves a checkpoint first. Raises NotFound, and Aborted for an old `etag`."""
+        return await self.connection.call(self._batch_rpc.CancelBatch, pb.CancelBatchRequest(name=self.batch_name(batch), etag=etag))
 
-    async def retry_failed(self, batch: str) -> pb.Batch:
-        """Queue the failed jobs of a batch again. Raises NotFound."""
-        return await self.connection.call(self._batch_rpc.RetryFailed, pb.RetryFailedRequest(name=self.batch_name(batch)))
+    async def retry_failed(self, batch: str, *, etag: str = "") -> pb.Batch:
+        """Queue the failed jobs of a batch again. Raises NotFound, and Aborted for an old `etag`."""
+        return await self.connection.call(self._batch_rpc.RetryFailed, pb.RetryFailedRequest(name=self.batch_name(batch), etag=etag))

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from lorafleet import async_io
 from lorafleet.async_io import Response
+from lorafleet.credentials import Credentials
 from lorafleet.errors import FailedPrecondition, LorafleetError, TokenExpired, Unavailable
 from lorafleet.retry import Deadline, Patience, Tries
 from lorafleet.rpc_errors import from_rpc_error
@@ -26,10 +27,10 @@ _CHANNEL_OPTIONS = [
 class AsyncConnection:
     """Every call may be repeated, so a lost answer is an absent server."""
 
-    def __init__(self, server: str, patience: Patience, call_timeout_s: float) -> None:
+    def __init__(self, server: str, credentials: Credentials, patience: Patience, call_timeout_s: float) -> None:
         self.server = server
         self.patience = patience
-        self.channel = async_io.open_channel(server, _CHANNEL_OPTIONS)
+        self.channel = async_io.open_channel(server, credentials, _CHANNEL_OPTIONS)
         self._call_timeout_s = call_timeout_s
         self._deadline = Deadline(now=patience.now)
         self._closed: list[bool] = []  # shared with what `within` gives
@@ -55,6 +56,8 @@ class AsyncConnection:
     async def stream(self, method: Callable[..., Any], request: Message, timeout_s: float | None = None) -> AsyncGenerator[Any]:
         """The answers of one try."""
         async with async_io.cancelled_by_close(self._is_closed, self._closed_error):
+            if self._is_closed():
+                raise self._closed_error()
             answers: async_io.Answers[Any] = method(request, timeout=self._deadline.cut(timeout_s))
             try:
                 async for answer in answers:
@@ -105,6 +108,8 @@ class AsyncConnection:
         tries = Tries(self.patience)
         async with async_io.cancelled_by_close(self._is_closed, self._closed_error):
             while True:
+                if self._is_closed():
+                    raise self._closed_error()
                 try:
                     return await attempt(self._deadline.cut(try_s))
                 except grpc.RpcError as error:

@@ -18,16 +18,20 @@ def download(
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
     from lorafleet import output as text
-    from lorafleet.blobs import blobs_at
-    from lorafleet.download import download as fetch
 
-    artifact = _artifact_of(job, server, tenant)
-    console = stderr_console()
-    with Progress(BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console, transient=True) as bars:
-        bar = bars.add_task("download")
-        manifest = fetch(
-            blobs_at(artifact.uri), artifact.manifest_sha256, folder, told=lambda done, total: bars.update(bar, completed=done, total=total)
-        )
+    bars = Progress(BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=stderr_console(), transient=True)
+    bar = bars.add_task("download")
+
+    def show(done: int, total: int) -> None:
+        bars.start()
+        bars.update(bar, completed=done, total=total)
+
+    with connect(server, tenant) as client:
+        try:
+            manifest = client.download(job, folder, told=show)
+        finally:
+            if bars.live.is_started:  # a bar that was never shown would still end in an empty line
+                bars.stop()
     match output:
         case Format.JSON:
             typer.echo(text.as_json(manifest.model_dump(mode="json")))
@@ -35,14 +39,3 @@ def download(
             typer.echo(text.as_yaml(manifest.model_dump(mode="json")))
         case Format.TABLE:
             typer.echo(f"{len(manifest.files)} files, {manifest.size_bytes / 1e6:.1f} MB, verified, in {folder}")
-
-
-def _artifact_of(job: str, server: str, tenant: str):
-    from lorafleet.errors import FailedPrecondition
-    from lorafleet.states import label
-
-    with connect(server, tenant) as client:
-        found = client.get(job)
-    if not found.HasField("artifact"):
-        raise FailedPrecondition(f"{found.name} is {label(found)} and has no artifact", reason="NO_ARTIFACT")
-    return found.artifact

@@ -10,7 +10,7 @@ from lorafleet.sync.connection import Connection
 
 
 class Base:
-    """One connection that acts for one tenant."""
+    """One connection that acts for one tenant. Parts make their stubs at once: making one on a closed channel crashes gRPC."""
 
     def __init__(self, connection: Connection, tenant: str) -> None:
         self.tenant = tenant

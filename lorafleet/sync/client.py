@@ -9,29 +9,20 @@ Calls ride out a server that is away for a while, so all of them are safe to rep
 """
 # Made by scripts/make_sync_client.py from lorafleet/aio/client.py: change that one, then run `make sync-client`.
 
-import uuid
-from collections.abc import Generator
-from contextlib import closing
-from functools import cached_property
-from typing import Any, cast
-
-from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT, spec_proto
-from lorafleet.errors import DeadlineExceeded
+from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
+from lorafleet.credentials import Credentials
 from lorafleet.retry import Patience
-from lorafleet.spec import Spec
-from lorafleet.states import has_ended
-from lorafleet.streams import LogReader
 from lorafleet.sync.batches import Batches
 from lorafleet.sync.connection import Connection
-from lorafleet.v1 import training_service_pb2 as pb
-from lorafleet.v1.training_service_pb2_grpc import TrainingServiceStub
+from lorafleet.sync.downloads import Downloads
 
 
-class Client(Batches):
+class Client(Downloads, Batches):
     """One connection to a control plane, acting for one tenant.
 
     A call takes at most `call_timeout_s` for each try, and rides out an absent server for `patience.total_s`; `within` sets one
-    deadline over all of that. One client serves any number of callers at once.
+    deadline over all of that. One client serves any number of callers at once. Raises InvalidInput for credentials that cannot
+    be used.
     """
 
     def __init__(
@@ -39,88 +30,8 @@ class Client(Batches):
         server: str = DEFAULT_SERVER,
         *,
         tenant: str = DEFAULT_TENANT,
+        credentials: Credentials = Credentials(),  # noqa: B008 - frozen
         patience: Patience = Patience(),  # noqa: B008 - frozen
         call_timeout_s: float = 20.0,
     ) -> None:
-        super().__init__(Connection(server, patience, call_timeout_s), tenant)
-
-    @cached_property
-    def _rpc(self) -> Any:
-        return cast(Any, TrainingServiceStub(self.connection.channel))  # generated, untyped; requests and answers are typed here
-
-    def name(self, job: str) -> str:
-        """tenants/{tenant}/jobs/{job} of a job's id; a full name stays as it is."""
-        return job if "/" in job else f"{self.parent}/jobs/{job}"
-
-    def create(self, spec: Spec, *, job_id: str = "", request_id: str = "", validate_only: bool = False) -> pb.TrainingJob:
-        """Submit a job; it is safe once this returns. Raises InvalidSpec, AlreadyExists.
-
-        A `request_id` (a UUID) makes the call safe to repeat across processes; without one it is safe within this call.
-        """
-        request = pb.CreateTrainingJobRequest(
-            parent=self.parent,
-            training_job=pb.TrainingJob(spec=spec_proto.to_proto(spec)),
-            training_job_id=job_id,
-            request_id=request_id or str(uuid.uuid4()),
-            validate_only=validate_only,
-        )
-        return self.connection.call(self._rpc.CreateTrainingJob, request)
-
-    def get(self, job: str) -> pb.TrainingJob:
-        """The job as it is now. Raises NotFound."""
-        return self.connection.call(self._rpc.GetTrainingJob, pb.GetTrainingJobRequest(name=self.name(job)))
-
-    def list(self, *, filter: str = "", order_by: str = "", page_size: int = 0) -> Generator[pb.TrainingJob]:
-        """Every job that matches, page by page; `filter` as in `state = RUNNING AND labels.team = "red"`."""
-        request = pb.ListTrainingJobsRequest(parent=self.parent, filter=filter, order_by=order_by, page_size=page_size)
-        with closing(self._pages(self._rpc.ListTrainingJobs, request)) as pages:
-            for page in pages:
-                for job in page.training_jobs:
-                    yield job
-
-    def cancel(self, job: str) -> pb.TrainingJob:
-        """Ask a job to stop; it saves a checkpoint first. Raises NotFound, FailedPrecondition."""
-        return self.connection.call(self._rpc.CancelTrainingJob, pb.CancelTrainingJobRequest(name=self.name(job)))
-
-    def watch(self, job: str = "", *, timeout_s: float | None = None) -> Generator[pb.TrainingJob]:
-        """A job as it is, then after every change until it has ended; without `job`, all of the tenant's, for ever.
-
-        Goes on where it was when the server comes back. After a long absence a job may be repeated as it is now; changes
-        in between may be merged into one. Raises NotFound, and DeadlineExceeded, a TimeoutError, after `timeout_s`.
-        """
-        name = self.name(job) if job else ""
-        parent = name.partition("/jobs/")[0] or self.parent
-        request = pb.WatchTrainingJobsRequest(parent=parent, name=name)
-        with closing(self.connection.watch(self._rpc.WatchTrainingJobs, request, timeout_s)) as events:
-            for event in events:
-                if not event.HasField("training_job"):
-                    continue
-                yield event.training_job
-                if name and has_ended(event.training_job):
-                    return
-
-    def wait(self, job: str, *, timeout_s: float | None = None) -> pb.TrainingJob:
-        """The job once it has ended, however it did. Raises NotFound, and DeadlineExceeded after `timeout_s`."""
-        with closing(self.watch(job, timeout_s=timeout_s)) as changes:
-            for change in changes:
-                if has_ended(change):
-                    return change
-        raise DeadlineExceeded(f"the watch of {job} ended before the job")
-
-    def logs(
-        self, job: str, *, follow: bool = False, attempt: int = 0, timeout_s: float | None = None
-    ) -> Generator[pb.StreamTrainingJobLogsResponse]:
-        """A job's log in pieces of whole lines; `follow` goes on until the job ends.
-
-        A log only grows, so when the server comes back what was already read is passed over. Raises NotFound, and
-        DeadlineExceeded after `timeout_s`.
-        """
-        request = pb.StreamTrainingJobLogsRequest(name=self.name(job), follow=follow, attempt=attempt)
-        reader = LogReader()
-        pieces = self.connection.streams(
-            self._rpc.StreamTrainingJobLogs, request, self.connection.deadline(timeout_s), started=reader.start_again
-        )
-        with closing(pieces):
-            for piece in pieces:
-                if fresh := reader.fresh(piece):
-                    yield fresh
+        super().__init__(Connection(server, credentials, patience, call_timeout_s), tenant)

@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.message import Message
 
 from lorafleet import sync_io
+from lorafleet.credentials import Credentials
 from lorafleet.errors import FailedPrecondition, LorafleetError, TokenExpired, Unavailable
 from lorafleet.retry import Deadline, Patience, Tries
 from lorafleet.rpc_errors import from_rpc_error
@@ -27,10 +28,10 @@ _CHANNEL_OPTIONS = [
 class Connection:
     """Every call may be repeated, so a lost answer is an absent server."""
 
-    def __init__(self, server: str, patience: Patience, call_timeout_s: float) -> None:
+    def __init__(self, server: str, credentials: Credentials, patience: Patience, call_timeout_s: float) -> None:
         self.server = server
         self.patience = patience
-        self.channel = sync_io.open_channel(server, _CHANNEL_OPTIONS)
+        self.channel = sync_io.open_channel(server, credentials, _CHANNEL_OPTIONS)
         self._call_timeout_s = call_timeout_s
         self._deadline = Deadline(now=patience.now)
         self._closed: list[bool] = []  # shared with what `within` gives
@@ -56,6 +57,8 @@ class Connection:
     def stream(self, method: Callable[..., Any], request: Message, timeout_s: float | None = None) -> Generator[Any]:
         """The answers of one try."""
         with sync_io.cancelled_by_close(self._is_closed, self._closed_error):
+            if self._is_closed():
+                raise self._closed_error()
             answers: sync_io.Answers[Any] = method(request, timeout=self._deadline.cut(timeout_s))
             try:
                 for answer in answers:
@@ -104,6 +107,8 @@ class Connection:
         tries = Tries(self.patience)
         with sync_io.cancelled_by_close(self._is_closed, self._closed_error):
             while True:
+                if self._is_closed():
+                    raise self._closed_error()
                 try:
                     return attempt(self._deadline.cut(try_s))
                 except grpc.RpcError as error:

@@ -1,5 +1,6 @@
 """A control plane made of answers given in advance, on real gRPC over loopback."""
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,16 +21,23 @@ Answer = Any  # a message, a list of messages to stream, or a Refusal; in a list
 class Refusal(Exception):
     """A google.rpc.Status with ErrorInfo and BadRequest, as the control plane sends it."""
 
-    def __init__(self, code: int, message: str, reason: str = "", violations: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, code: int, message: str, reason: str = "", violations: dict[str, str] | None = None, *, retry_delay_s: int | None = None
+    ) -> None:
         details = []
         if reason:
             details.append(_packed(error_details_pb2.ErrorInfo(reason=reason, domain="lorafleet")))
         if violations:
             broken = [error_details_pb2.BadRequest.FieldViolation(field=path, description=text) for path, text in violations.items()]
             details.append(_packed(error_details_pb2.BadRequest(field_violations=broken)))
+        if retry_delay_s is not None:
+            retry = error_details_pb2.RetryInfo()
+            retry.retry_delay.FromSeconds(retry_delay_s)
+            details.append(_packed(retry))
         self.status = rpc_status.to_status(status_pb2.Status(code=code, message=message, details=details))
 
 
+SILENCE = object()  # in a list: nothing more comes, and the stream stays open
 AWAY = Refusal(code_pb2.UNAVAILABLE, "restarting")
 
 
@@ -39,6 +47,9 @@ class FakeServer(TrainingServiceServicer, BatchServiceServicer):
     def __init__(self) -> None:
         self.scripts: dict[str, list[Answer | Callable[[Any], Answer]]] = {}
         self.requests: list[Any] = []
+        self.metadata: list[dict[str, str]] = []
+        self.asked = threading.Event()
+        self.ended = threading.Event()  # a stream in SILENCE was ended by its caller
         self._server = grpc.server(ThreadPoolExecutor(4))
         add_TrainingServiceServicer_to_server(self, self._server)
         add_BatchServiceServicer_to_server(self, self._server)
@@ -53,11 +64,13 @@ class FakeServer(TrainingServiceServicer, BatchServiceServicer):
 
     def _next(self, method: str, request: Any) -> Answer:
         self.requests.append(_copied(request))
+        self.asked.set()
         script = self.scripts[method]
         answer = script.pop(0) if len(script) > 1 else script[0]
         return answer(request) if callable(answer) else answer
 
     def _one(self, method: str, request: Any, context: grpc.ServicerContext) -> Any:
+        self.metadata.append(dict(context.invocation_metadata()))
         answer = self._next(method, request)
         if isinstance(answer, Refusal):
             context.abort_with_status(answer.status)
@@ -68,6 +81,11 @@ class FakeServer(TrainingServiceServicer, BatchServiceServicer):
         for item in answer if isinstance(answer, list) else [answer]:
             if isinstance(item, Refusal):
                 context.abort_with_status(item.status)
+            if item is SILENCE:
+                if context.add_callback(self.ended.set):  # else it has ended already
+                    self.ended.wait(60)
+                self.ended.set()
+                return
             yield item
 
     def CreateTrainingJob(self, request: pb.CreateTrainingJobRequest, context: grpc.ServicerContext) -> pb.TrainingJob:

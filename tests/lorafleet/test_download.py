@@ -99,7 +99,7 @@ def test_endless_file_is_cut_off_soon_after_its_size(tmp_path: Path) -> None:
         read = 0
 
         @contextmanager
-        def open(self, path: str) -> Iterator[IO[bytes]]:
+        def open(self, path: str, *, start: int = 0) -> Iterator[IO[bytes]]:
             yield BytesIO(manifest_of({"big": b"x"})) if path == "manifest.json" else self.source()
 
         def source(self) -> IO[bytes]:

@@ -1,0 +1,35 @@
+"""What the client does with artifacts: all files of one, every SHA-256 checked, or nothing."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from lorafleet import async_io
+from lorafleet import download as downloading
+from lorafleet.aio.jobs import AsyncJobs
+from lorafleet.artifact_manifest import ArtifactManifest
+from lorafleet.blobs import blobs_at
+from lorafleet.errors import FailedPrecondition
+from lorafleet.states import label
+
+
+class AsyncDownloads(AsyncJobs):
+    """The part of the client that deals with artifacts."""
+
+    async def download(
+        self, job: str, folder: str | Path, *, told: Callable[[int, int], None] = lambda done, total: None
+    ) -> ArtifactManifest:
+        """Bring a job's artifact to `folder`, which must be absent or empty; `told` hears bytes done of bytes in all.
+
+        Files come several at once, and one that breaks off goes on where it was. Raises NotFound, FailedPrecondition
+        (NO_ARTIFACT, NOT_EMPTY), and Damaged when a file is not the one that was committed; then nothing is left behind.
+        """
+        found = await self.get(job)
+        if not found.HasField("artifact"):
+            raise FailedPrecondition(f"{found.name} is {label(found)} and has no artifact", reason="NO_ARTIFACT")
+        artifact = found.artifact
+
+        def fetch(stop: threading.Event) -> ArtifactManifest:
+            return downloading.download(blobs_at(artifact.uri), artifact.manifest_sha256, Path(folder), told=told, stop=stop)
+
+        return await async_io.in_thread(fetch)
