@@ -1,12 +1,13 @@
 """The command line: finds the commands, and turns every outcome into a message and an exit code. Knows no gRPC."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from lorafleet import __version__
-from lorafleet.commands import ExitCode, batch, complain, download, extensions, jobs, logs, specs, submit, watch
+from lorafleet.commands import ExitCode, batch, complain, download, extensions, given_credentials, jobs, logs, specs, submit, watch
 from lorafleet.errors import InvalidInput, LorafleetError
 
 EPILOG = """
@@ -55,9 +56,23 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _credential(variable: str, help: str) -> Any:
+    name = "--" + variable.removeprefix("LORAFLEET_").lower().replace("_", "-")
+    return typer.Option(name, envvar=variable, help=help, rich_help_panel="Credentials", show_default=False)
+
+
 @app.callback()
-def root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False) -> None:
-    """The options of `lorafleet` itself."""
+def root(
+    token: Annotated[str, _credential("LORAFLEET_TOKEN", "Who calls: better in the environment, since others can see command lines.")] = "",
+    token_file: Annotated[Path | None, _credential("LORAFLEET_TOKEN_FILE", "A file that holds the token, read at each call.")] = None,
+    tls: Annotated[bool, _credential("LORAFLEET_TLS", "TLS, trusting this machine's certificate authorities.")] = False,
+    tls_ca: Annotated[Path | None, _credential("LORAFLEET_TLS_CA", "TLS, trusting the authorities in this PEM file.")] = None,
+    tls_cert: Annotated[Path | None, _credential("LORAFLEET_TLS_CERT", "The caller's own certificate (mTLS).")] = None,
+    tls_key: Annotated[Path | None, _credential("LORAFLEET_TLS_KEY", "The key of --tls-cert.")] = None,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """The options of `lorafleet` itself: credentials, for lorafleet.commands.connect."""
+    given_credentials.update(token=token, token_file=token_file, tls=tls, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key)
 
 
 app.command("submit")(submit.submit)

@@ -48,7 +48,7 @@ def table_of(jobs: Iterable[pb.TrainingJob], now: datetime) -> Table:
         table.add_column(heading, no_wrap=True, justify="right")
     table.add_column("MESSAGE", overflow="ellipsis", no_wrap=True)
     for job in jobs:
-        table.add_row(job_id(job), state(job), job.progress.phase, *_numbers(job), age(job.create_time, now), Text(job.message))
+        table.add_row(job_id(job), state(job), doing(job), *_numbers(job), age(job.create_time, now), Text(job.message))
     return table
 
 
@@ -73,6 +73,7 @@ def _details(job: pb.TrainingJob) -> Sequence[tuple[str, str | Text]]:
         ("state", state(job)),
         ("reason", job.reason),
         ("message", Text(job.message)),
+        ("place in the queue", place(job)),
         ("phase", job.progress.phase),
         ("step", steps(job)),
         ("loss", loss(job)),
@@ -102,6 +103,16 @@ def ending(job: pb.TrainingJob) -> Text:
 
 def state(job: pb.TrainingJob) -> Text:
     return Text(label(job), style=COLOURS.get(job.state, ""))
+
+
+def place(job: pb.TrainingJob) -> str:
+    """`3`; empty for a job that does not wait. The message says what it waits for."""
+    return str(job.queue_position or "")
+
+
+def doing(job: pb.TrainingJob) -> str:
+    """The phase, or the place in the queue: `#3`."""
+    return f"#{place(job)}" if place(job) else job.progress.phase
 
 
 def steps(job: pb.TrainingJob) -> str:

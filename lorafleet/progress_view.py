@@ -54,8 +54,9 @@ def sentence(job: pb.TrainingJob) -> str:
 
 
 def doing(job: pb.TrainingJob) -> str:
-    """State, and the phase while there is one."""
-    return label(job) if has_ended(job) or not job.progress.phase else f"{label(job)} {job.progress.phase}"
+    """State, and the phase or the place in the queue while there is one."""
+    known = output.doing(job)
+    return label(job) if has_ended(job) or not known else f"{label(job)} {known}"
 
 
 def remaining(job: pb.TrainingJob) -> str:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from enum import IntEnum, StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,6 +36,7 @@ class Format(StrEnum):
     YAML = "yaml"
 
 
+given_credentials: dict[str, Any] = {}  # options of `lorafleet` itself, which stand before the command
 Server = Annotated[str, typer.Option("--server", envvar="LORAFLEET_SERVER", help="The control plane's host:port.")]
 Tenant = Annotated[str, typer.Option("--tenant", envvar="LORAFLEET_TENANT", help="Act for this tenant.")]
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to print the result.")]
@@ -43,11 +44,12 @@ Job = Annotated[str, typer.Argument(metavar="JOB", help="Job id, or tenants/TENA
 
 
 def connect(server: str, tenant: str) -> Client:
-    """A client that says on stderr when it has to wait for the server."""
+    """A client that says on stderr when it has to wait for the server. Raises InvalidInput for credentials that do not go together."""
     from lorafleet.client import Client
+    from lorafleet.credentials import Credentials
     from lorafleet.retry import Patience
 
-    return Client(server, tenant=tenant, patience=Patience(told=_told_once()))
+    return Client(server, tenant=tenant, credentials=Credentials(**given_credentials), patience=Patience(told=_told_once()))
 
 
 def _told_once() -> Callable[[LorafleetError, float], None]:

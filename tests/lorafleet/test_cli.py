@@ -200,3 +200,33 @@ def test_command_of_another_package_is_found_by_its_entry_point() -> None:
 def test_command_line_starts_without_grpc_torch_or_ray() -> None:
     script = "import sys, lorafleet.cli; print(sorted({'grpc', 'torch', 'ray', 'sqlalchemy', 'service'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_job_that_waits_shows_its_place_and_what_it_waits_for(server: FakeServer) -> None:
+    waiting = a_job(state="QUEUED", message="waits for 2 GPUs", queue_position=7)
+    waiting.progress.Clear()
+    server.answers("get", waiting)
+    server.answers("list", pb.ListTrainingJobsResponse(training_jobs=[waiting]))
+    details = lorafleet("get", "fox").stdout
+    assert "place in the queue" in details
+    assert "waits for 2 GPUs" in details
+    assert "#7" in lorafleet("list").stdout
+    server.answers("watch", [event("1", waiting), event("2", a_job(state="SUCCEEDED"))])
+    assert "QUEUED #7  waits for 2 GPUs" in lorafleet("watch", "fox").stderr
+
+
+def test_token_of_the_environment_or_the_command_line_is_sent(server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    server.answers("get", a_job())
+    monkeypatch.setenv("LORAFLEET_TOKEN", "from-environment")
+    assert lorafleet("get", "fox").exit_code == 0
+    monkeypatch.delenv("LORAFLEET_TOKEN")
+    (tmp_path / "token").write_text("from-file\n")
+    assert lorafleet("--token-file", str(tmp_path / "token"), "get", "fox").exit_code == 0
+    assert [sent["authorization"] for sent in server.metadata] == ["Bearer from-environment", "Bearer from-file"]
+
+
+def test_token_that_others_could_read_on_the_way_is_not_sent() -> None:
+    result = lorafleet("--token", "secret", "get", "fox", "--server", "192.0.2.1:7600")
+    assert result.exit_code == 2
+    assert "without TLS" in result.stderr
+    assert "secret" not in result.stderr
