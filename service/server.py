@@ -19,6 +19,7 @@ from service.access.access import Access
 from service.api.authentication import AuthenticationInterceptor, anybody
 from service.api.batching import BatchServicer
 from service.api.errors import ErrorInterceptor
+from service.api.feed import Feed
 from service.api.healths import Healths
 from service.api.observing import ObservingInterceptor
 from service.api.reporting import ReportServicer
@@ -213,10 +214,11 @@ async def add_services(server: grpc.aio.Server, tools: Tools, stopping: asyncio.
     """The services of ours, with health and reflection."""
     access = Access(tools.db)
     jobs = Jobs(tools.db, tools.store, tools.places.artifacts_uri, tools.stop)
-    training = TrainingServicer(access, tools.db, jobs, tools.backend, tools.store, stopping)
+    feed = Feed(tools.db, stopping)
+    training = TrainingServicer(access, tools.db, jobs, tools.backend, tools.store, feed)
     training_service_pb2_grpc.add_TrainingServiceServicer_to_server(training, server)
     batches = Batches(tools.db, tools.store, tools.places.artifacts_uri, tools.stop)
-    batching = BatchServicer(access, tools.db, batches, tools.candidates.planner, stopping)
+    batching = BatchServicer(access, tools.db, batches, tools.candidates.planner, feed)
     batch_service_pb2_grpc.add_BatchServiceServicer_to_server(batching, server)
     warmth = Warmth(tokens=tools.tokens, artifacts_uri=tools.places.artifacts_uri, stop=tools.stop, retry=tools.retry)
     reporting = ReportServicer(Reports(tools.db, warmth))

@@ -1,6 +1,5 @@
 """BatchService: each method checks what came in, makes one call, and answers. Errors are raised, never caught."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol
 
@@ -15,6 +14,7 @@ from service.access.permissions import Permission
 from service.api.batch_listing import list_batch_jobs, list_batches
 from service.api.batch_watch import watch_batch
 from service.api.errors import Context
+from service.api.feed import Feed
 from service.batch_specs import NewBatch
 from service.batches import Batches
 from service.db.again import again
@@ -35,12 +35,12 @@ class Plans(Protocol):
 class BatchServicer(rpc.BatchServiceServicer):
     """The public API of batches."""
 
-    def __init__(self, access: Access, db: Database, batches: Batches, planner: Plans, stopping: asyncio.Event) -> None:
+    def __init__(self, access: Access, db: Database, batches: Batches, planner: Plans, feed: Feed) -> None:
         self._access = access
         self._db = db
         self._batches = batches
         self._planner = planner
-        self._stopping = stopping
+        self._feed = feed
 
     async def CreateBatch(self, request_iterator: AsyncIterator[pb.CreateBatchRequest], context: Context) -> pb.Batch:
         header, items = await _received(request_iterator, self._may_submit)
@@ -68,7 +68,7 @@ class BatchServicer(rpc.BatchServiceServicer):
     async def WatchBatch(self, request: pb.WatchBatchRequest, context: Context) -> AsyncIterator[pb.WatchBatchResponse]:
         name = parse_batch(request.name)
         await self._access.require(Permission.VIEW, name.tenant)
-        async for event in watch_batch(self._db, name, request.resume_token, self._stopping):
+        async for event in watch_batch(self._db, name, request.resume_token, self._feed):
             await self._access.require(Permission.VIEW, name.tenant)  # who is no member any more watches no further
             yield event
 

@@ -1,6 +1,5 @@
 """TrainingService: each method checks what came in, makes one call, and answers. Errors are raised, never caught."""
 
-import asyncio
 from collections.abc import AsyncIterator
 
 from lorafleet import spec_proto
@@ -9,9 +8,11 @@ from lorafleet.v1 import training_service_pb2_grpc as rpc
 from service.access.access import Access
 from service.access.permissions import Permission
 from service.api.errors import Context
+from service.api.feed import Feed
 from service.api.listing import list_jobs
 from service.api.logs import LogStream
-from service.api.watch import Watch, scope_of
+from service.api.resume_tokens import scope_of
+from service.api.watch import Watch
 from service.backends.base import Backend
 from service.db.database import Database
 from service.jobs import Jobs, NewJob
@@ -22,13 +23,13 @@ from service.storage import Store
 class TrainingServicer(rpc.TrainingServiceServicer):
     """The public API."""
 
-    def __init__(self, access: Access, db: Database, jobs: Jobs, backend: Backend, store: Store, stopping: asyncio.Event) -> None:
+    def __init__(self, access: Access, db: Database, jobs: Jobs, backend: Backend, store: Store, feed: Feed) -> None:
         self._access = access
         self._db = db
         self._jobs = jobs
         self._backend = backend
         self._store = store
-        self._stopping = stopping
+        self._feed = feed
 
     async def CreateTrainingJob(self, request: pb.CreateTrainingJobRequest, context: Context) -> pb.TrainingJob:
         tenant = parse_tenant(request.parent)
@@ -61,7 +62,7 @@ class TrainingServicer(rpc.TrainingServiceServicer):
     ) -> AsyncIterator[pb.WatchTrainingJobsResponse]:
         scope = scope_of(request)
         await self._access.require(Permission.VIEW, scope.tenant)
-        watch = Watch(db=self._db, scope=scope, stopping=self._stopping)
+        watch = Watch(db=self._db, scope=scope, feed=self._feed)
         async for event in watch.events(request.resume_token):
             await self._access.require(Permission.VIEW, scope.tenant)  # who is no member any more watches no further
             yield event
@@ -73,7 +74,7 @@ class TrainingServicer(rpc.TrainingServiceServicer):
         await self._access.require(Permission.VIEW, name.tenant)
         if request.attempt < 0:
             raise invalid("attempt", "is negative")
-        stream = LogStream(db=self._db, backend=self._backend, store=self._store, stopping=self._stopping)
+        stream = LogStream(db=self._db, backend=self._backend, store=self._store, stopping=self._feed.stopping)
         async for piece in stream.pieces(name, attempt=request.attempt, follow=request.follow):
             await self._access.require(Permission.VIEW, name.tenant)
             yield piece

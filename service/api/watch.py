@@ -1,74 +1,84 @@
 """WatchTrainingJobs: a snapshot, then every change in commit order, with heartbeats between; resumable by token."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from sqlalchemy import ColumnElement
 
-from lorafleet.errors import InvalidInput, NotFound, TokenExpired, Unavailable
+from lorafleet.errors import NotFound, TokenExpired, Unavailable
 from lorafleet.v1 import training_service_pb2 as pb
-from service.api import opaque
+from service.api import resume_tokens
+from service.api.feed import Feed, Topic
+from service.api.resume_tokens import Scope
 from service.bell import heard
 from service.db import attempts, batches, events, job_pages, jobs
 from service.db.database import Database
 from service.db.job_pages import PageKey
 from service.db.models import JobEventRow, JobRow
 from service.db.transaction import Transaction
-from service.names import invalid, parse_job, parse_tenant
 from service.resources import add_spec, job_message
 
 HEARTBEAT_S = 5.0
-POLL_S = 1.0  # another process may write to the same database, and rings no bell here
+POLL_S = 1.0  # while the watch reads for itself
 BATCH = 100
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scope:
-    """What is watched."""
-
-    tenant: str
-    job_id: str = ""
-    batch_uid: str = ""
 
 
 @dataclass
 class Watch:
-    """One watcher. `seen` holds the versions that the snapshot has shown, until the events have caught up with it."""
+    """One watcher. `seen` holds the versions that the snapshot has shown, until the events have caught up with it.
+
+    It takes changes from the feed that all share, and reads the events itself where that does not reach back so far.
+    """
 
     db: Database
     scope: Scope
-    stopping: asyncio.Event
+    feed: Feed
     instance: str = ""
     seq: int = 0
     seen: dict[str, int] = field(default_factory=dict)
     seen_until: int = 0
 
-    async def events(self, resume_token: str) -> AsyncIterator[pb.WatchTrainingJobsResponse]:
+    async def events(self, resume_token: str) -> AsyncGenerator[pb.WatchTrainingJobsResponse]:
         """Without end. Raises TokenExpired, InvalidInput, NotFound, and Unavailable when the server stops."""
-        async for events_of_a_moment in self.moments(resume_token):
-            for event in events_of_a_moment:
-                yield event
+        async with aclosing(self.moments(resume_token)) as moments:  # a watch that ends leaves the feed at once
+            async for events_of_a_moment in moments:
+                for event in events_of_a_moment:
+                    yield event
 
-    async def moments(self, resume_token: str) -> AsyncIterator[Sequence[pb.WatchTrainingJobsResponse]]:
+    async def moments(self, resume_token: str) -> AsyncGenerator[Sequence[pb.WatchTrainingJobsResponse]]:
         """The same events, those together that were read together; a heartbeat is alone."""
         if await self._begin(resume_token):
             async for page in self._snapshot():
                 yield page
             yield [self._heartbeat()]
-        quiet_s = 0.0
+        with self.feed.topic(self.scope) as topic:
+            async with aclosing(self._changes(topic)) as changes:
+                async for moment in changes:
+                    yield moment
+
+    async def _changes(self, topic: Topic) -> AsyncGenerator[Sequence[pb.WatchTrainingJobsResponse]]:
+        loop = asyncio.get_running_loop()
+        spoke = loop.time()
         while True:
-            ring = self.db.bell.listen()
-            news = await self._next()
+            ring = topic.bell.listen()
+            news = await self._next(topic)
+            self._check_open()
+            if not news and loop.time() - spoke >= HEARTBEAT_S:
+                news = [self._heartbeat()]
             if news:
                 yield news
-            if self.stopping.is_set():
-                raise Unavailable("the server is stopping; resume with the last token", reason="SERVER_STOPPING")
-            if not news:
-                quiet_s = 0.0 if await heard(ring, POLL_S) else quiet_s + POLL_S
-            if quiet_s >= HEARTBEAT_S:
-                quiet_s = 0.0
-                yield [self._heartbeat()]
+                spoke = loop.time()
+            else:
+                quiet_s = HEARTBEAT_S - (loop.time() - spoke)
+                await heard(ring, quiet_s if self.seq >= topic.since else min(quiet_s, POLL_S))
+
+    def _check_open(self) -> None:
+        if self.feed.stopping.is_set():
+            raise Unavailable("the server is stopping; resume with the last token", reason="SERVER_STOPPING")
+        if self.feed.is_broken:
+            raise Unavailable("the database does not answer; resume with the last token", reason="DATABASE_UNREACHABLE")
 
     async def _begin(self, token: str) -> bool:
         """Where to go on. True: with a snapshot."""
@@ -79,7 +89,7 @@ class Watch:
         self.instance, self.seq = service.instance, service.last_seq
         if not token:
             return True
-        values = self._values(token)
+        values = resume_tokens.values(self.scope, token)
         if values["instance"] != service.instance or not service.floor_seq <= values["seq"] <= service.last_seq:
             raise TokenExpired("the resume token is too old; begin anew without it", reason="RESUME_TOKEN_EXPIRED")
         self.seq = values["seq"]
@@ -112,7 +122,15 @@ class Watch:
         key = None if behind is None else PageKey(behind.create_time, behind.uid)
         return await job_pages.page(tx, scope.tenant, only, newest_first=False, behind=key, size=BATCH)
 
-    async def _next(self) -> list[pb.WatchTrainingJobsResponse]:
+    async def _next(self, topic: Topic) -> list[pb.WatchTrainingJobsResponse]:
+        changes = topic.after(self.seq, BATCH)
+        if changes is None:
+            return await self._read()
+        news = [self.feed.answer(change, self.scope) for change in changes if change.version > self.seen.get(change.job_uid, 0)]
+        self._come_to(changes[-1].seq if len(changes) == BATCH else max(self.seq, self.feed.seq))
+        return news
+
+    async def _read(self) -> list[pb.WatchTrainingJobsResponse]:
         async with self.db.snapshot() as tx:
             found = await events.after(tx, self.seq, *self._which(), limit=BATCH)
             last_seq = (await events.service(tx)).last_seq
@@ -120,10 +138,13 @@ class Watch:
         if self.seq < floor_seq:
             raise TokenExpired("the watch has fallen too far behind; begin anew without token", reason="RESUME_TOKEN_EXPIRED")
         answer = [self._response(event, job) for event, job in found if event.version > self.seen.get(event.job_uid, 0)]
-        self.seq = found[-1][0].seq if len(found) == BATCH else last_seq
-        if self.seq >= self.seen_until:
-            self.seen.clear()
+        self._come_to(found[-1][0].seq if len(found) == BATCH else last_seq)
         return answer
+
+    def _come_to(self, seq: int) -> None:
+        self.seq = seq
+        if seq >= self.seen_until:
+            self.seen.clear()
 
     def _which(self) -> list[ColumnElement[bool]]:
         which = [JobEventRow.tenant == self.scope.tenant]
@@ -142,33 +163,4 @@ class Watch:
         return pb.WatchTrainingJobsResponse(resume_token=self._token())
 
     def _token(self, *, seq: int | None = None, snapshot: bool = False) -> str:
-        place = {"instance": self.instance, "seq": self.seq if seq is None else seq, "snapshot": snapshot}
-        return opaque.pack({**place, **self._scope_values()})
-
-    def _scope_values(self) -> dict[str, str]:
-        batch = {"batch": self.scope.batch_uid} if self.scope.batch_uid else {}  # other tokens stay as they always were
-        return {"tenant": self.scope.tenant, "job": self.scope.job_id, **batch}
-
-    def _values(self, token: str) -> dict:
-        try:
-            values = opaque.unpack(token)
-        except opaque.BadToken:
-            raise _bad_token("is not one that this service gave") from None
-        if {name: value for name, value in values.items() if name in {"tenant", "job", "batch"}} != self._scope_values():
-            raise _bad_token("belongs to another watch")
-        return values
-
-
-def scope_of(request: pb.WatchTrainingJobsRequest) -> Scope:
-    """What a request watches. Raises InvalidInput."""
-    tenant = parse_tenant(request.parent)
-    if not request.name:
-        return Scope(tenant=tenant)
-    name = parse_job(request.name)
-    if name.tenant != tenant:
-        raise invalid("name", f"is not a job of {request.parent}")
-    return Scope(tenant=tenant, job_id=name.job_id)
-
-
-def _bad_token(problem: str) -> InvalidInput:
-    return invalid("resume_token", problem, reason="BAD_RESUME_TOKEN")
+        return resume_tokens.token(self.scope, self.instance, self.seq if seq is None else seq, snapshot=snapshot)

@@ -6,8 +6,12 @@ import pytest
 
 from lorafleet.errors import InvalidInput, TokenExpired, Unavailable
 from lorafleet.v1 import training_service_pb2 as pb
+from service.api import feed as feeding
+from service.api import resume_tokens
 from service.api import watch as watching
-from service.api.watch import Scope, Watch
+from service.api.feed import Feed
+from service.api.resume_tokens import Scope
+from service.api.watch import Watch
 from service.db import events
 from tests.service.world import World, progress, succeeded
 
@@ -17,14 +21,15 @@ ALL = Scope(tenant="acme")
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "POLL_S", 0.01)
+    monkeypatch.setattr(feeding, "POLL_S", 0.01)
     monkeypatch.setattr(watching, "HEARTBEAT_S", 0.02)
 
 
 class Reader:
     """One watcher, read event by event with a deadline."""
 
-    def __init__(self, world: World, scope: Scope = ALL, token: str = "") -> None:
-        self._watch = Watch(db=world.tools.db, scope=scope, stopping=asyncio.Event())
+    def __init__(self, world: World, scope: Scope = ALL, token: str = "", feed: Feed | None = None) -> None:
+        self._watch = Watch(db=world.tools.db, scope=scope, feed=feed or Feed(world.tools.db, asyncio.Event()))
         self._events = self._watch.events(token)
 
     async def next(self) -> pb.WatchTrainingJobsResponse:
@@ -45,7 +50,7 @@ class Reader:
         return found
 
     def stop(self) -> None:
-        self._watch.stopping.set()
+        self._watch.feed.stopping.set()
 
 
 def shown(event: pb.WatchTrainingJobsResponse) -> tuple[str, str, int]:
@@ -160,9 +165,8 @@ async def test_a_bad_token_is_refused(world: World, token: str):
 
 
 async def test_a_token_of_another_database_has_expired(world: World):
-    other = Watch(db=world.tools.db, scope=ALL, stopping=asyncio.Event(), instance="another")
     with pytest.raises(TokenExpired) as expired:
-        await Reader(world, token=other._token()).next()
+        await Reader(world, token=resume_tokens.token(ALL, "another", 0)).next()
     assert expired.value.reason == "RESUME_TOKEN_EXPIRED"
 
 

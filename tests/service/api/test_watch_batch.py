@@ -8,9 +8,11 @@ import pytest
 from lorafleet.errors import InvalidInput, NotFound
 from lorafleet.v1 import batch_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2 as jobs_pb
+from service.api import resume_tokens
 from service.api import watch as watching
 from service.api.batch_watch import watch_batch
-from service.api.watch import Scope, Watch
+from service.api.feed import Feed
+from service.api.resume_tokens import Scope
 from service.names import BatchName
 from tests.service.api.batch_requests import create, item
 from tests.service.api.refusals import refusal
@@ -30,7 +32,8 @@ class Reader:
     """One watcher, read event by event with a deadline."""
 
     def __init__(self, api: Api, token: str = "", name: BatchName = NIGHT) -> None:
-        self._events = watch_batch(api.world.tools.db, name, token, asyncio.Event())
+        db = api.world.tools.db
+        self._events = watch_batch(db, name, token, Feed(db, asyncio.Event()))
 
     async def next(self) -> pb.WatchBatchResponse:
         async with asyncio.timeout(10):
@@ -138,7 +141,7 @@ async def test_tokens_are_good_for_their_batch_alone(api: Api):
     with pytest.raises(InvalidInput):
         await Reader(api, token, BatchName("acme", "other")).next()
     with pytest.raises(InvalidInput):
-        await anext(Watch(db=api.world.tools.db, scope=Scope(tenant="acme"), stopping=asyncio.Event()).events(token))
+        resume_tokens.values(Scope(tenant="acme"), token)
 
 
 async def test_an_unknown_batch_is_not_found(api: Api):
