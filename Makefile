@@ -37,6 +37,10 @@ demo-batch: $(READY) $(if $(filter minio,$(STORE)),minio) ## Train 16 styles as 
 test: $(READY) minio postgres ## Run the tests (TESTS=path for some of them)
 	$(BIN)/pytest $(TESTS)
 
+.PHONY: fuzz
+fuzz: $(READY) ## Call every RPC with 50 times as many mutated messages as `make test` does (some minutes)
+	LORAFLEET_FUZZ_EXAMPLES=600 $(BIN)/pytest tests/service/security/test_fuzz.py
+
 .PHONY: check
 check: $(READY) ## Format, lint, types, import rules, protos, schema, chart, shell scripts
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check.sh

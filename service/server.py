@@ -16,12 +16,11 @@ from grpc_reflection.v1alpha import reflection
 from lorafleet.errors import FailedPrecondition, Unavailable
 from lorafleet.v1 import batch_service_pb2_grpc, report_service_pb2_grpc, training_service_pb2_grpc
 from service.access.access import Access
-from service.api.authentication import AuthenticationInterceptor, anybody
+from service.api.authentication import anybody
 from service.api.batching import BatchServicer
-from service.api.errors import ErrorInterceptor
 from service.api.feed import Feed
 from service.api.healths import Healths
-from service.api.observing import ObservingInterceptor
+from service.api.options import new_server
 from service.api.reporting import ReportServicer
 from service.api.training import TrainingServicer
 from service.backends.base import Backend
@@ -131,9 +130,7 @@ async def _database(settings: Settings) -> AsyncIterator[Database]:
 
 @asynccontextmanager
 async def _listening(settings: Settings) -> AsyncIterator[tuple[grpc.aio.Server, str]]:
-    server = grpc.aio.server(
-        interceptors=[ObservingInterceptor(), ErrorInterceptor(), AuthenticationInterceptor(anybody)], options=[("grpc.so_reuseport", 0)]
-    )
+    server = new_server(settings.calls, anybody)
     address = _bind(server, settings)
     try:
         yield server, address

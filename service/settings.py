@@ -10,6 +10,16 @@ from service.names import parse_tenant
 
 
 @dataclass(frozen=True, kw_only=True)
+class CallLimits:
+    """What one replica takes of its callers."""
+
+    max_requests_per_s: float = 500.0  # of a tenant that has no limit of its own; 0: as many as come
+    max_streams: int = 5_000  # watches and logs that are open at once
+    max_streams_per_tenant: int = 2_000
+    slow_reader_s: float = 30.0  # after which a stream that nobody reads ends
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """One server's settings. An unset `ray_address` means a local Ray of our own."""
 
@@ -32,6 +42,7 @@ class Settings:
     start_deadline_s: float = 7200.0
     metrics_listen: tuple[str, int] | None = None  # unset: no side port
     otlp_endpoint: str = ""  # unset: no traces
+    calls: CallLimits = CallLimits()
 
     @property
     def database_path(self) -> Path:

@@ -1,7 +1,10 @@
 """The one place where errors become google.rpc.Status (AIP-193). Servicers raise; they have no `try`."""
 
+import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from typing import Any, NoReturn
@@ -11,6 +14,7 @@ from uuid import uuid4
 import grpc
 import grpc.aio
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -142,17 +146,42 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler
+        serde = (_decoder(handler.request_deserializer), handler.response_serializer)
         if handler.unary_unary is not None:
-            wrapped = _unary(handler.unary_unary)
-            return grpc.unary_unary_rpc_method_handler(wrapped, handler.request_deserializer, handler.response_serializer)
+            return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary), *serde)
         if handler.stream_unary is not None:
-            wrapped = _unary(handler.stream_unary, _once)  # what came in cannot be read again: the method does it itself
-            return grpc.stream_unary_rpc_method_handler(wrapped, handler.request_deserializer, handler.response_serializer)
+            unary = _unary(handler.stream_unary, _once)  # what came in cannot be read again: the method does it itself
+            return grpc.stream_unary_rpc_method_handler(unary, *serde)
         if handler.unary_stream is not None:
-            wrapped = _stream(handler.unary_stream)
-            return grpc.unary_stream_rpc_method_handler(wrapped, handler.request_deserializer, handler.response_serializer)
-        wrapped = _stream(handler.stream_stream)  # reflection's
-        return grpc.stream_stream_rpc_method_handler(wrapped, handler.request_deserializer, handler.response_serializer)
+            return grpc.unary_stream_rpc_method_handler(_stream(handler.unary_stream), *serde)
+        return grpc.stream_stream_rpc_method_handler(_stream(handler.stream_stream), *serde)  # reflection's
+
+
+@dataclass(frozen=True)
+class _NoMessage:
+    """Stands for bytes that are no message of the method. gRPC itself would answer UNKNOWN and name the Python error."""
+
+
+def _decoder(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def decoded(data: bytes) -> Any:
+        try:
+            return decode(data)
+        except DecodeError:
+            return _NoMessage()
+
+    return decoded
+
+
+def _checked(request: Any) -> Any:
+    """The request, or the stream of them, as it came. Raises InvalidInput for bytes that are no message."""
+    if isinstance(request, _NoMessage):
+        raise InvalidInput("what was sent is no message of this method, or has text in it that is no UTF-8", reason="BAD_MESSAGE")
+    return request if isinstance(request, Message) else _checked_stream(request)
+
+
+async def _checked_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _checked(request)
 
 
 async def _once(call: Callable[[], Awaitable[Any]]) -> Any:
@@ -162,9 +191,9 @@ async def _once(call: Callable[[], Awaitable[Any]]) -> Any:
 def _unary(method: Any, tried: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]] = again) -> Any:
     async def call(request: Any, context: Context) -> Any:
         try:
-            return await tried(partial(method, request, context))
+            return await tried(partial(method, _checked(request), context))
         except Exception as error:
-            await _abort(context, error)
+            await abort(context, error)
 
     return call
 
@@ -172,15 +201,21 @@ def _unary(method: Any, tried: Callable[[Callable[[], Awaitable[Any]]], Awaitabl
 def _stream(method: Any) -> Any:
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
         try:
-            async for response in method(request, context):
-                yield response
+            answers = method(_checked(request), context)
+            if inspect.isawaitable(answers):  # a method that writes by itself: Health.Watch
+                await answers
+                return
+            async with aclosing(answers):
+                async for answer in answers:
+                    yield answer
         except Exception as error:
-            await _abort(context, error)
+            await abort(context, error)
 
     return call
 
 
-async def _abort(context: Context, error: Exception) -> NoReturn:
+async def abort(context: Context, error: Exception) -> NoReturn:
+    """Ends the call with the error's status; with INTERNAL and a number for one that nobody raised on purpose."""
     if isinstance(error, grpc.aio.AbortError):  # the standard services abort by themselves
         raise error
     if not isinstance(error, LorafleetError):

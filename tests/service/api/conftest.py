@@ -8,10 +8,9 @@ import pytest
 
 from lorafleet.v1 import batch_service_pb2_grpc, report_service_pb2_grpc
 from lorafleet.v1 import training_service_pb2_grpc as rpc
-from service.api.authentication import AuthenticationInterceptor
-from service.api.errors import ErrorInterceptor
-from service.api.observing import ObservingInterceptor
+from service.api.options import new_server
 from service.server import add_services
+from service.settings import CallLimits
 from tests.service.api.served import Api, Caller
 from tests.service.world import World
 
@@ -19,7 +18,7 @@ from tests.service.world import World
 @pytest.fixture
 async def api(world: World) -> AsyncIterator[Api]:
     before, caller = asyncio.all_tasks(), Caller()
-    server = grpc.aio.server(interceptors=[ObservingInterceptor(), ErrorInterceptor(), AuthenticationInterceptor(caller)])
+    server = new_server(CallLimits(), caller)
     port = server.add_insecure_port("127.0.0.1:0")
     stopping = asyncio.Event()
     await add_services(server, world.tools, stopping)

@@ -1,0 +1,114 @@
+"""How much one tenant, and one run, may ask of one replica: calls a second, and streams open at once."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from lorafleet.errors import RateLimited, ResourceExhausted
+from service.db.database import Database
+from service.db.models import TenantRow
+from service.settings import CallLimits
+
+BURST_S = 2.0  # of calls at its rate that a tenant has saved up at most
+RUN_REPORTS_PER_S = 20.0  # a run reports every other second from each of its processes, and at once when something happens
+MAX_BUCKETS = 20_000
+LOOK_AGAIN_S = 5.0  # at a tenant's own limit
+STREAM_DELAY_S = 5.0
+
+
+@dataclass
+class Bucket:
+    """A token bucket: `left` calls at `at`, refilled with time."""
+
+    left: float
+    at: float
+
+    def take(self, rate: float, now: float) -> float:
+        """0 when a call is taken; else seconds until one is. A clock that went back refills nothing."""
+        size = max(1.0, rate * BURST_S)
+        self.left = min(size, self.left + max(0.0, now - self.at) * rate)
+        self.at = now
+        if self.left < 1.0:
+            return (1.0 - self.left) / rate
+        self.left -= 1.0
+        return 0.0
+
+
+@dataclass
+class Rates:
+    """Calls a second. A tenant's own limit comes from its row, others have the server's."""
+
+    db: Database
+    limits: CallLimits
+    monotonic: Callable[[], float] = time.monotonic
+    _buckets: OrderedDict[Hashable, Bucket] = field(default_factory=OrderedDict)
+    _own: OrderedDict[str, tuple[float, float | None]] = field(default_factory=OrderedDict)  # good until, calls a second
+
+    async def take(self, tenant: str) -> None:
+        """One call of the tenant's. Raises RateLimited with the time until the next is taken."""
+        own = await self._own_limit(tenant)
+        rate = self.limits.max_requests_per_s if own is None else own
+        if rate > 0:
+            self._take(("tenant", tenant), rate, f"tenant {tenant} makes more than {rate:g} calls a second; spread them, or ask for more")
+
+    def take_report(self, run: str, token: str) -> None:
+        """One report of a run. The token counts too: who guesses a run's name takes nothing from it. Raises RateLimited."""
+        told = f"a run reports more than {RUN_REPORTS_PER_S:g} times a second; report when the last answer says"
+        self._take(("run", run[:200], token[:200]), RUN_REPORTS_PER_S, told)
+
+    def _take(self, key: Hashable, rate: float, told: str) -> None:
+        now = self.monotonic()
+        bucket = self._buckets.setdefault(key, Bucket(left=max(1.0, rate * BURST_S), at=now))
+        self._buckets.move_to_end(key)
+        if len(self._buckets) > MAX_BUCKETS:
+            self._buckets.popitem(last=False)  # the one that was used least lately: it is full again, or nearly
+        if wait_s := bucket.take(rate, now):
+            raise RateLimited(told, retry_delay_s=wait_s)
+
+    async def _own_limit(self, tenant: str) -> float | None:
+        good_until, limit = self._own.get(tenant, (0.0, None))
+        now = self.monotonic()
+        if now < good_until:
+            return limit
+        async with self.db.snapshot() as tx:
+            row = await tx.session.get(TenantRow, tenant)
+        limit = None if row is None else row.max_requests_per_s
+        self._own[tenant] = (now + LOOK_AGAIN_S, limit)
+        self._own.move_to_end(tenant)
+        if len(self._own) > MAX_BUCKETS:
+            self._own.popitem(last=False)
+        return limit
+
+
+@dataclass
+class Streams:
+    """Watches and logs that are open."""
+
+    limits: CallLimits
+    num_open: int = 0
+    _of_tenant: dict[str, int] = field(default_factory=dict)
+
+    @contextmanager
+    def open(self, tenant: str) -> Iterator[None]:
+        """Counts a stream while it is open. Raises ResourceExhausted (TOO_MANY_STREAMS) for one too many."""
+        own = self._of_tenant.get(tenant, 0)
+        if own >= self.limits.max_streams_per_tenant:
+            raise _too_many(f"tenant {tenant} has {own:,} watches and logs open at this server")
+        if self.num_open >= self.limits.max_streams:
+            raise _too_many(f"{self.num_open:,} watches and logs are open at this server")
+        self.num_open += 1
+        self._of_tenant[tenant] = own + 1
+        try:
+            yield
+        finally:
+            self.num_open -= 1
+            self._of_tenant[tenant] -= 1
+            if not self._of_tenant[tenant]:
+                del self._of_tenant[tenant]
+
+
+def _too_many(told: str) -> ResourceExhausted:
+    end = "which is as many as it takes; close some, or use another replica"
+    return ResourceExhausted(f"{told}, {end}", reason="TOO_MANY_STREAMS", retryable=True, retry_delay_s=STREAM_DELAY_S)

@@ -1,0 +1,152 @@
+"""Hypothesis strategies for any protobuf message, made from its descriptor: wild ones, and good ones with some fields gone wrong."""
+
+from typing import Any
+
+from google.protobuf import message_factory
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+from hypothesis import strategies as st
+
+MAX_DEPTH = 4
+
+# What breaks programs that put strings into paths, queries, patterns and logs.
+NASTY = (
+    "",
+    " ",
+    "\x00",
+    "a\x00b",
+    "\x7f\x1b[31m",
+    "\n",
+    "..",
+    "../../etc/passwd",
+    "file:///",
+    "file:///etc/passwd",
+    "file:///..",
+    "file:///a//b",
+    "file:///a%2e%2e/b",
+    "file:///a\\b",
+    "file:///\x00",
+    "file:///" + "a" * 5000,
+    "file:///．．/b",
+    "s3://",
+    "s3://../b",
+    "s3://bucket/../other",
+    "tenants/acme",
+    "tenants/other",
+    "tenants/acme/jobs/one",
+    "tenants/acme/batches/night",
+    "tenants/acme/jobs/'; DROP TABLE jobs; --",
+    "' OR 1=1 --",
+    "'; DROP TABLE jobs; --",
+    'state = RUNNING AND labels.a = "b"',
+    "labels.\x00 = 1",
+    'labels.a = "\x00"',
+    'create_time > "0001-01-01T00:00:00Z"',
+    'create_time > "9999-12-31T23:59:59+14:00"',
+    'create_time > "0001-01-01T00:00:00+14:00"',
+    "NOT " * 300 + "state = RUNNING",
+    "(" * 900 + "state = RUNNING" + ")" * 900,
+    "{}",
+    "%s%n%d",
+    "${jndi:ldap://x}",
+    "\ud7ff\ue000\uffff\U0010ffff",
+    "🦊" * 100,
+    "e\u0301" * 50,
+    "x" * 70_000,
+    "00000000-0000-0000-0000-000000000000",
+    "run-0000000000000000",
+    "driver",
+)
+
+_INTEGERS = {
+    FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
+    FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
+    FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
+    FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
+}
+
+
+def texts() -> st.SearchStrategy[str]:
+    return st.sampled_from(NASTY) | st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
+
+
+def wild(descriptor: Descriptor, depth: int = 0) -> st.SearchStrategy[Message]:
+    """Any message of the type."""
+
+    @st.composite
+    def build(draw: st.DrawFn) -> Message:
+        message = _class(descriptor)()
+        for field in descriptor.fields:
+            if draw(st.booleans()):
+                _set(draw, message, field, depth)
+        return message
+
+    return build()
+
+
+def mutated(good: Message) -> st.SearchStrategy[Message]:
+    """The good message with one to three of its fields, at any depth, replaced or cleared."""
+
+    @st.composite
+    def build(draw: st.DrawFn) -> Message:
+        message = type(good)()
+        message.CopyFrom(good)
+        for _ in range(draw(st.integers(1, 3))):
+            _mutate(draw, message)
+        return message
+
+    return build()
+
+
+def _mutate(draw: st.DrawFn, message: Message, depth: int = 0) -> None:
+    if not message.DESCRIPTOR.fields:
+        return
+    field = draw(st.sampled_from(list(message.DESCRIPTOR.fields)))
+    inside = field.message_type is not None and not field.is_repeated and message.HasField(field.name)
+    if inside and draw(st.integers(0, 3)):
+        _mutate(draw, getattr(message, field.name), depth + 1)
+    elif draw(st.integers(0, 4)) == 0:
+        message.ClearField(field.name)
+    else:
+        message.ClearField(field.name)
+        _set(draw, message, field, depth)
+
+
+def _set(draw: st.DrawFn, message: Message, field: FieldDescriptor, depth: int) -> None:
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        for key, value in draw(st.dictionaries(texts(), texts(), max_size=3)).items():
+            getattr(message, field.name)[key] = value
+    elif field.message_type is not None:
+        if depth < MAX_DEPTH:
+            _set_message(draw, message, field, depth)
+    elif field.is_repeated:
+        getattr(message, field.name).extend(draw(st.lists(_scalar(field), max_size=3)))
+    else:
+        setattr(message, field.name, draw(_scalar(field)))
+
+
+def _set_message(draw: st.DrawFn, message: Message, field: FieldDescriptor, depth: int) -> None:
+    parts = wild(field.message_type, depth + 1)
+    if field.is_repeated:
+        getattr(message, field.name).extend(draw(st.lists(parts, max_size=3)))
+    else:
+        getattr(message, field.name).CopyFrom(draw(parts))
+
+
+def _scalar(field: FieldDescriptor) -> st.SearchStrategy[Any]:
+    match field.cpp_type:
+        case FieldDescriptor.CPPTYPE_STRING:
+            return st.binary(max_size=100) if field.type == FieldDescriptor.TYPE_BYTES else texts()
+        case FieldDescriptor.CPPTYPE_BOOL:
+            return st.booleans()
+        case FieldDescriptor.CPPTYPE_ENUM:
+            return st.sampled_from([value.number for value in field.enum_type.values]) | st.integers(-5, 1000)
+        case FieldDescriptor.CPPTYPE_DOUBLE | FieldDescriptor.CPPTYPE_FLOAT:
+            return st.floats(width=64 if field.cpp_type == FieldDescriptor.CPPTYPE_DOUBLE else 32)
+        case _:
+            low, high = _INTEGERS[field.cpp_type]
+            return st.integers(low, high) | st.sampled_from([0, 1, -1 if low else 0, low, high])
+
+
+def _class(descriptor: Descriptor) -> Any:
+    return message_factory.GetMessageClass(descriptor)

@@ -1,0 +1,175 @@
+"""Every RPC of every service, called with mutated messages over a real channel: refused in good form or answered, never broken.
+
+LORAFLEET_FUZZ_EXAMPLES sets how many messages each method gets (12); `make fuzz` sends many more.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lorafleet.v1 import batch_service_pb2 as batch_pb
+from lorafleet.v1 import report_service_pb2 as report_pb
+from lorafleet.v1 import training_service_pb2 as pb
+from service.reconcile.loops import compact_once
+from tests.service.api.batch_requests import create, header, item
+from tests.service.api.served import Api
+from tests.service.security.messages import mutated, wild
+from tests.service.world import progress
+
+EXAMPLES = int(os.environ.get("LORAFLEET_FUZZ_EXAMPLES", "12"))
+ANSWER_S = 20.0
+STREAMED = 4  # answers of a stream that are read before it is left
+BROKEN = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.DATA_LOSS}
+INSIDE = ("traceback", "sqlalchemy", "sqlite", "psycopg", "select ", "insert into", 'file "', ".py", "lorafleet.db")
+
+
+def services() -> list[str]:
+    """Every service of ours that the generated code knows."""
+    files = ("training", "batch", "report")
+    found = [descriptor_pool.Default().FindFileByName(f"lorafleet/v1/{name}_service.proto") for name in files]
+    return [service.full_name for file in found for service in file.services_by_name.values()]
+
+
+def methods() -> list[MethodDescriptor]:
+    pool = descriptor_pool.Default()
+    return [method for name in services() for method in pool.FindServiceByName(name).methods]
+
+
+FUZZ = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+@dataclass(repr=False)
+class Lived:
+    """A service with some life in it, that must still live after the test."""
+
+    api: Api
+    run: str
+    seeds: list[Message]
+
+
+@pytest.fixture
+async def lived(api: Api) -> AsyncIterator[Lived]:
+    _, run = await api.world.running("one", labels={"team": "red"})
+    await create(api, [item(), item()])
+    yield Lived(api, run, list(_seeds(api, run)))
+    job = await api.jobs.CreateTrainingJob(api.request())
+    assert await api.jobs.GetTrainingJob(pb.GetTrainingJobRequest(name=job.name)) == job
+    for _ in range(3):
+        await api.world.settle()
+        await api.world.copy_logs()
+        await compact_once(api.world.tools)
+        api.world.clock.advance(30)
+
+
+@pytest.mark.parametrize("method", methods(), ids=lambda method: method.name)
+@FUZZ
+@given(data=st.data())
+async def test_mutated_messages_break_nothing(lived: Lived, method: MethodDescriptor, data: st.DataObject):
+    good = [seed for seed in lived.seeds if seed.DESCRIPTOR is method.input_type]
+    assert good, f"{method.input_type.name} has no good message to begin with: add one to _seeds"
+    one = st.sampled_from(good).flatmap(mutated) | wild(method.input_type)
+    sent = data.draw(st.lists(one, max_size=4) if method.client_streaming else one)
+    token = data.draw(st.sampled_from([lived.api.world.tools.tokens.of(lived.run), "", "x"]))
+    await _call(lived.api.channel, method, sent, token)
+
+
+@pytest.mark.parametrize("method", methods(), ids=lambda method: method.name)
+@FUZZ
+@given(data=st.data())
+async def test_bytes_that_are_no_message_break_nothing(lived: Lived, method: MethodDescriptor, data: st.DataObject):
+    good = data.draw(st.sampled_from([seed.SerializeToString() for seed in lived.seeds if seed.DESCRIPTOR is method.input_type]))
+    sent = data.draw(st.binary(max_size=200) | _cut(good) | _flipped(good))
+    await _call(lived.api.channel, method, [sent] if method.client_streaming else sent, "")
+
+
+@pytest.mark.parametrize("method", methods(), ids=lambda method: method.name)
+async def test_text_that_is_no_utf8_is_refused(api: Api, method: MethodDescriptor):
+    field = next(field for field in method.input_type.fields if field.type in {field.TYPE_STRING, field.TYPE_MESSAGE})
+    text = b"\xff\xfe" if field.type == field.TYPE_STRING else b"\x0a\x02\xff\xfe"  # in a message: its field 1, a string
+    sent = bytes([field.number << 3 | 2, len(text)]) + text
+    code = await _call(api.channel, method, [sent] if method.client_streaming else sent, "")
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def _seeds(api: Api, run: str) -> Iterator[Message]:
+    """At least one good message for each method."""
+    one, night = "tenants/acme/jobs/one", "tenants/acme/batches/night"
+    head, items = header(api.world, batch_id="other"), batch_pb.BatchItems(items=[item(), item("named", adapter={"rank": 8})])
+    yield api.request(request_id="7f6ab3ac-6f6b-4a38-9b32-6f1ed6b6a2f1", training_job_id="two")
+    yield pb.GetTrainingJobRequest(name=one)
+    yield pb.ListTrainingJobsRequest(parent="tenants/acme", page_size=2, filter='state = RUNNING AND labels.team = "red"')
+    yield pb.CancelTrainingJobRequest(name=one, etag="x")
+    yield pb.WatchTrainingJobsRequest(parent="tenants/acme", name=one)
+    yield pb.StreamTrainingJobLogsRequest(name=one, attempt=1)
+    yield from (batch_pb.CreateBatchRequest(header=head), batch_pb.CreateBatchRequest(items=items))
+    yield from (batch_pb.PlanBatchRequest(header=head), batch_pb.PlanBatchRequest(items=items))
+    yield batch_pb.GetBatchRequest(name=night)
+    yield batch_pb.ListBatchesRequest(parent="tenants/acme", page_size=1)
+    yield batch_pb.ListBatchJobsRequest(parent=night, page_size=1, filter="state = QUEUED")
+    yield batch_pb.WatchBatchRequest(name=night)
+    yield batch_pb.CancelBatchRequest(name=night)
+    yield batch_pb.RetryFailedRequest(name=night)
+    ended = report_pb.RunEvent(
+        sequence=3, job=one, ended=report_pb.StyleEnded(outcome=report_pb.STYLE_OUTCOME_STOPPED, reason="R", message="m")
+    )
+    told = [progress(2), report_pb.RunEvent(sequence=2, job=one, resumed=report_pb.Resumed(step=1)), ended]
+    yield report_pb.ReportRequest(run=run, source="driver", events=told)
+
+
+async def _call(channel: grpc.aio.Channel, method: MethodDescriptor, sent: Any, token: str) -> grpc.StatusCode:
+    """Calls and judges the answer."""
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    serde = {"request_serializer": _bytes, "response_deserializer": message_factory.GetMessageClass(method.output_type).FromString}
+    how: dict[str, Any] = {"timeout": ANSWER_S, "metadata": (("authorization", f"Bearer {token}"),)}
+    code = grpc.StatusCode.OK
+    try:
+        if method.client_streaming:
+            await channel.stream_unary(path, **serde)(iter(sent), **how)
+        elif method.server_streaming:
+            await _read_some(channel.unary_stream(path, **serde)(sent, **how))
+        else:
+            await channel.unary_unary(path, **serde)(sent, **how)
+    except grpc.aio.AioRpcError as error:
+        code, told = error.code(), f"{error.details()} {error.trailing_metadata()}"
+        assert code not in BROKEN, told
+        assert not any(word in told.lower() for word in INSIDE), told
+    return code
+
+
+async def _read_some(stream: Any) -> None:
+    for _ in range(STREAMED):
+        try:
+            async with asyncio.timeout(0.05):
+                if await stream.read() is grpc.aio.EOF:
+                    return
+        except TimeoutError:
+            break
+    stream.cancel()
+
+
+def _bytes(message: Any) -> bytes:
+    return message if isinstance(message, bytes) else message.SerializeToString()
+
+
+def _cut(good: bytes) -> st.SearchStrategy[bytes]:
+    return st.integers(0, len(good)).map(lambda end: good[:end])
+
+
+def _flipped(good: bytes) -> st.SearchStrategy[bytes]:
+    places = st.lists(st.tuples(st.integers(0, len(good) - 1), st.integers(1, 255)), min_size=1, max_size=4)
+    return places.map(lambda flips: bytes(byte ^ dict(flips).get(place, 0) for place, byte in enumerate(good)))
