@@ -67,7 +67,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     stopping = _on_signal()
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _only_one(settings.state_dir):
-        async with _database(settings) as db, _listening(settings) as (server, address):
+        async with _database(settings) as db, _listening(settings, db) as (server, address):
             backend = ObservedBackend(_backend(settings, db.bell))
             try:
                 tools = await _tools(settings, db, backend, address)
@@ -129,8 +129,8 @@ async def _database(settings: Settings) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
-async def _listening(settings: Settings) -> AsyncIterator[tuple[grpc.aio.Server, str]]:
-    server = new_server(settings.calls, anybody)
+async def _listening(settings: Settings, db: Database) -> AsyncIterator[tuple[grpc.aio.Server, str]]:
+    server = new_server(settings.calls, anybody, db)
     address = _bind(server, settings)
     try:
         yield server, address

@@ -12,6 +12,7 @@ from service.db.models import TenantRow
 from service.settings import CallLimits
 
 BURST_S = 2.0  # of calls at its rate that a tenant has saved up at most
+STRANGER_CALLS_PER_S = 5.0  # of one caller, to one tenant that it has no right in
 RUN_REPORTS_PER_S = 20.0  # a run reports every other second from each of its processes, and at once when something happens
 MAX_BUCKETS = 20_000
 LOOK_AGAIN_S = 5.0  # at a tenant's own limit
@@ -25,15 +26,16 @@ class Bucket:
     left: float
     at: float
 
-    def take(self, rate: float, now: float) -> float:
-        """0 when a call is taken; else seconds until one is. A clock that went back refills nothing."""
-        size = max(1.0, rate * BURST_S)
-        self.left = min(size, self.left + max(0.0, now - self.at) * rate)
+    def wait(self, rate: float, now: float) -> float:
+        """Seconds until a call may be taken; 0: now. A clock that went back refills nothing."""
+        self.left = min(size(rate), self.left + max(0.0, now - self.at) * rate)
         self.at = now
-        if self.left < 1.0:
-            return (1.0 - self.left) / rate
-        self.left -= 1.0
-        return 0.0
+        return 0.0 if self.left >= 1.0 else (1.0 - self.left) / rate
+
+
+def size(rate: float) -> float:
+    """Calls that a bucket holds."""
+    return max(1.0, rate * BURST_S)
 
 
 @dataclass
@@ -46,12 +48,21 @@ class Rates:
     _buckets: OrderedDict[Hashable, Bucket] = field(default_factory=OrderedDict)
     _own: OrderedDict[str, tuple[float, float | None]] = field(default_factory=OrderedDict)  # good until, calls a second
 
-    async def take(self, tenant: str) -> None:
-        """One call of the tenant's. Raises RateLimited with the time until the next is taken."""
+    async def take(self, tenant: str, principal: str) -> None:
+        """One call to the tenant. Raises RateLimited with the time until the next is taken."""
+        stranger = self._buckets.get(("stranger", principal, tenant))
+        if stranger is not None and (wait_s := stranger.wait(STRANGER_CALLS_PER_S, self.monotonic())):
+            raise RateLimited(f"{principal} calls tenant {tenant} again and again, and has no right there", retry_delay_s=wait_s)
         own = await self._own_limit(tenant)
         rate = self.limits.max_requests_per_s if own is None else own
         if rate > 0:
             self._take(("tenant", tenant), rate, f"tenant {tenant} makes more than {rate:g} calls a second; spread them, or ask for more")
+
+    def was_a_stranger(self, tenant: str, principal: str) -> None:
+        """The call that was taken was of somebody who has no right in the tenant: it does not count against the tenant."""
+        if (bucket := self._buckets.get(("tenant", tenant))) is not None:
+            bucket.left += 1.0
+        self._bucket(("stranger", principal, tenant), STRANGER_CALLS_PER_S).left -= 1.0
 
     def take_report(self, run: str, token: str) -> None:
         """One report of a run. The token counts too: who guesses a run's name takes nothing from it. Raises RateLimited."""
@@ -59,13 +70,17 @@ class Rates:
         self._take(("run", run[:200], token[:200]), RUN_REPORTS_PER_S, told)
 
     def _take(self, key: Hashable, rate: float, told: str) -> None:
-        now = self.monotonic()
-        bucket = self._buckets.setdefault(key, Bucket(left=max(1.0, rate * BURST_S), at=now))
+        bucket = self._bucket(key, rate)
+        if wait_s := bucket.wait(rate, self.monotonic()):
+            raise RateLimited(told, retry_delay_s=wait_s)
+        bucket.left -= 1.0
+
+    def _bucket(self, key: Hashable, rate: float) -> Bucket:
+        bucket = self._buckets.setdefault(key, Bucket(left=size(rate), at=self.monotonic()))
         self._buckets.move_to_end(key)
         if len(self._buckets) > MAX_BUCKETS:
             self._buckets.popitem(last=False)  # the one that was used least lately: it is full again, or nearly
-        if wait_s := bucket.take(rate, now):
-            raise RateLimited(told, retry_delay_s=wait_s)
+        return bucket
 
     async def _own_limit(self, tenant: str) -> float | None:
         good_until, limit = self._own.get(tenant, (0.0, None))

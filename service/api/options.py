@@ -5,7 +5,9 @@ import grpc.aio
 from service.api.authentication import AuthenticationInterceptor, WhoCalls
 from service.api.errors import ErrorInterceptor
 from service.api.flow import FlowInterceptor
+from service.api.limiting import LimitsInterceptor
 from service.api.observing import ObservingInterceptor
+from service.db.database import Database
 from service.settings import CallLimits
 
 MAX_REQUEST_BYTES = 4 * 2**20
@@ -16,14 +18,16 @@ CLIENT_PINGS_MS = 20_000  # a client that asks more often than this for longer i
 OTHER_CALLS = 2_000  # that may be under way beside the streams
 
 
-def new_server(limits: CallLimits, who_calls: WhoCalls) -> grpc.aio.Server:
-    """A server without services. What a call meets first stands first: its pace, what is noted of it, its errors' form, who calls."""
+def new_server(limits: CallLimits, who_calls: WhoCalls, db: Database) -> grpc.aio.Server:
+    """A server without services. What a call meets first stands first: its pace, what is noted of it, its errors' form, who
+    calls, its limits."""
     return grpc.aio.server(
         interceptors=[
             FlowInterceptor(limits.slow_reader_s),
             ObservingInterceptor(),
             ErrorInterceptor(),
             AuthenticationInterceptor(who_calls),
+            LimitsInterceptor(limits, db),
         ],
         options=options(limits),
         maximum_concurrent_rpcs=limits.max_streams + OTHER_CALLS,

@@ -18,7 +18,7 @@ from tests.service.world import World
 @pytest.fixture
 async def api(world: World) -> AsyncIterator[Api]:
     before, caller = asyncio.all_tasks(), Caller()
-    server = new_server(CallLimits(), caller)
+    server = new_server(CallLimits(max_requests_per_s=0), caller, world.tools.db)
     port = server.add_insecure_port("127.0.0.1:0")
     stopping = asyncio.Event()
     await add_services(server, world.tools, stopping)

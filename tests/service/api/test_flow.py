@@ -104,7 +104,7 @@ async def test_a_watcher_that_does_not_read_is_cut_off_and_goes_on_with_its_last
         await abort(context, error)
 
     monkeypatch.setattr(flow, "abort", told)
-    server = new_server(CallLimits(slow_reader_s=0.5), anybody)
+    server = new_server(CallLimits(slow_reader_s=0.5), anybody, world.tools.db)
     port = server.add_insecure_port("127.0.0.1:0")
     await add_services(server, world.tools, asyncio.Event())
     await server.start()

@@ -1,0 +1,118 @@
+"""Holds calls to their limits, behind the authentication and before the servicers, which know nothing of it."""
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from lorafleet.errors import LorafleetError
+from service.access.identity import current_identity
+from service.api.call_limits import Rates, Streams
+from service.api.errors import Context, Handler
+from service.db.database import Database
+from service.settings import CallLimits
+
+_OURS = "/lorafleet.v1."
+_REPORTS = "/lorafleet.v1.ReportService/"
+_TENANT = re.compile(r"tenants/([a-z][a-z0-9-]{0,39})(?=/|$)")
+_NO_RIGHT = {"TENANT_NOT_FOUND", "PERMISSION_DENIED"}
+
+
+class LimitsInterceptor(grpc.aio.ServerInterceptor):
+    """Every call of ours costs its tenant one, reads too; a stream is counted while it is open. Reports cost their run."""
+
+    def __init__(self, limits: CallLimits, db: Database) -> None:
+        self._rates = Rates(db, limits)
+        self._streams = Streams(limits)
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or not method.startswith(_OURS):
+            return handler
+        serde = (handler.request_deserializer, handler.response_serializer)
+        if handler.unary_unary is not None:
+            limited = self._report if method.startswith(_REPORTS) else self._unary
+            return grpc.unary_unary_rpc_method_handler(limited(handler.unary_unary), *serde)
+        if handler.stream_unary is not None:
+            return grpc.stream_unary_rpc_method_handler(self._many(handler.stream_unary), *serde)
+        return grpc.unary_stream_rpc_method_handler(self._stream(handler.unary_stream), *serde)
+
+    def _report(self, method: Any) -> Any:
+        async def call(request: Any, context: Context) -> Any:
+            metadata = dict(context.invocation_metadata() or ())
+            self._rates.take_report(request.run, str(metadata.get("authorization", "")))
+            return await method(request, context)
+
+        return call
+
+    def _unary(self, method: Any) -> Any:
+        async def call(request: Any, context: Context) -> Any:
+            tenant = tenant_of(request)
+            await self._rates.take(tenant, _principal())
+            try:
+                return await method(request, context)
+            except LorafleetError as error:
+                self._note(tenant, error)
+                raise
+
+        return call
+
+    def _many(self, method: Any) -> Any:
+        """Of a call that sends many messages the first names the tenant."""
+
+        async def call(requests: AsyncIterator[Any], context: Context) -> Any:
+            tenants: list[str] = []
+
+            async def counted() -> AsyncIterator[Any]:
+                async for request in requests:
+                    if not tenants:
+                        tenants.append(tenant_of(request.header))
+                        await self._rates.take(tenants[0], _principal())
+                    yield request
+
+            try:
+                return await method(counted(), context)
+            except LorafleetError as error:
+                for tenant in tenants:
+                    self._note(tenant, error)
+                raise
+
+        return call
+
+    def _stream(self, method: Any) -> Any:
+        async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+            tenant = tenant_of(request)
+            await self._rates.take(tenant, _principal())
+            try:
+                with self._streams.open(tenant):
+                    async with aclosing(method(request, context)) as answers:
+                        async for answer in answers:
+                            yield answer
+            except LorafleetError as error:
+                self._note(tenant, error)
+                raise
+
+        return call
+
+    def _note(self, tenant: str, error: LorafleetError) -> None:
+        if error.reason in _NO_RIGHT:
+            self._rates.was_a_stranger(tenant, _principal())
+
+
+def tenant_of(request: Message) -> str:
+    """The tenant that a request is about; empty when it names none, and will be refused for that or is about no tenant."""
+    names = [str(getattr(request, field, "")) for field in ("parent", "name")]
+    found = next((match for name in names if (match := _TENANT.match(name)) is not None), None)
+    return "" if found is None else found[1]
+
+
+def _principal() -> str:
+    identity = current_identity.get(None)
+    return "" if identity is None else identity.principal
