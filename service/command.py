@@ -11,6 +11,7 @@ import typer
 from lorafleet.errors import LorafleetError
 from service.logs import LogFormat, LogLevel, set_up
 from service.settings import (
+    CallLimits,
     Settings,
     default_artifacts,
     default_cache,
@@ -94,6 +95,19 @@ def serve(
             help="http:// or https:// address of an OpenTelemetry collector (OTLP over gRPC) for traces, from runs too. Unset: none.",
         ),
     ] = "",
+    max_requests_per_s: Annotated[
+        float,
+        typer.Option(envvar="LORAFLEET_MAX_REQUESTS_PER_S", min=0, help="Calls of a tenant without a limit of its own; 0: any number."),
+    ] = CallLimits.max_requests_per_s,
+    max_streams: Annotated[
+        int, typer.Option(envvar="LORAFLEET_MAX_STREAMS", min=1, help="Watches and logs that this server holds open at once.")
+    ] = CallLimits.max_streams,
+    max_streams_per_tenant: Annotated[
+        int, typer.Option(envvar="LORAFLEET_MAX_STREAMS_PER_TENANT", min=1, help="Of them, one tenant's.")
+    ] = CallLimits.max_streams_per_tenant,
+    slow_reader_s: Annotated[
+        float, typer.Option(envvar="LORAFLEET_SLOW_READER_S", min=1, help="Seconds after which a stream that is not read ends.")
+    ] = CallLimits.slow_reader_s,
     log_level: Annotated[LogLevel, typer.Option(envvar="LORAFLEET_LOG_LEVEL", help="How much is logged to stderr.")] = LogLevel.INFO,
     log_format: Annotated[
         LogFormat, typer.Option(envvar="LORAFLEET_LOG_FORMAT", help="Text for people, or one JSON object a line.")
@@ -125,6 +139,12 @@ def serve(
             start_deadline_s=start_deadline_s,
             metrics_listen=parse_metrics_listen(metrics_listen),
             otlp_endpoint=parse_otlp_endpoint(otlp_endpoint),
+            calls=CallLimits(
+                max_requests_per_s=max_requests_per_s,
+                max_streams=max_streams,
+                max_streams_per_tenant=max_streams_per_tenant,
+                slow_reader_s=slow_reader_s,
+            ),
         )
         _run(settings, address_file)
     except LorafleetError as error:
