@@ -15,12 +15,17 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from lorafleet.errors import InvalidSpec, Violation
 
 MAX_LABELS = 64
+MAX_URI = 2000  # a key of S3 has 1024 bytes
+MAX_MODULE_NAME = 200
+MAX_PROMPT = 2000
 _LABEL_KEY = re.compile(r"[a-z]([a-z0-9_.-]{0,61}[a-z0-9])?")
 _MODULE_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 _URI = re.compile(r"(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|file:///.*)")
 
 
 def _check_uri(uri: str) -> str:
+    if len(uri) > MAX_URI:
+        raise PydanticCustomError("uri", "is longer than {most} characters", {"most": MAX_URI})
     if not _URI.fullmatch(uri):
         raise PydanticCustomError("uri", "{uri} is no store URI; write s3://bucket/prefix or file:///folder", {"uri": repr(uri)})
     path = uri.split("://", 1)[1]
@@ -32,7 +37,7 @@ def _check_uri(uri: str) -> str:
 
 
 def _check_module(name: str) -> str:
-    if not _MODULE_NAME.fullmatch(name):
+    if len(name) > MAX_MODULE_NAME or not _MODULE_NAME.fullmatch(name):
         raise PydanticCustomError("module", "{name} is no module name", {"name": repr(name)})
     return name
 
@@ -43,6 +48,14 @@ def _check_label(key: str) -> str:
     return key
 
 
+def _check_text(text: str) -> str:
+    """Databases and tools end a text at a NUL, or refuse it."""
+    if "\x00" in text:
+        raise PydanticCustomError("text", "has a NUL character in it")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_check_text)]
 ModuleName = Annotated[str, AfterValidator(_check_module)]
 LabelKey = Annotated[str, AfterValidator(_check_label)]
 
@@ -69,8 +82,8 @@ class DatasetSpec(_Part):
     """The pictures and captions to learn from."""
 
     uri: str
-    caption_column: Annotated[str, Field(min_length=1, max_length=200)] = "text"
-    trigger_phrase: Annotated[str, Field(max_length=1000)] = ""
+    caption_column: Annotated[Text, Field(min_length=1, max_length=200)] = "text"
+    trigger_phrase: Annotated[Text, Field(max_length=1000)] = ""
     validation_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     resolution: Annotated[int, Field(ge=32, le=4096)] | None = None  # pixels; unset: the base's own
     aspect_ratio_bucketing: bool = True
@@ -130,7 +143,7 @@ class ClusterSpec(_Part):
 class ValidationSpec(_Part):
     """Sample pictures drawn at step 0, every `every_steps` and at the end."""
 
-    prompts: Annotated[tuple[str, ...], Field(max_length=64, strict=False)] = ()
+    prompts: Annotated[tuple[Annotated[Text, Field(max_length=MAX_PROMPT)], ...], Field(max_length=64, strict=False)] = ()
     every_steps: Annotated[int, Field(ge=0)] = 0
     guidance_scale: Annotated[float, Field(ge=0, le=50)] = 5.0
     num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 25
@@ -173,7 +186,7 @@ class Spec(_Part):
     checkpointing: CheckpointingSpec = CheckpointingSpec()
     output: OutputSpec = OutputSpec()
     scheduling: SchedulingSpec = SchedulingSpec()
-    labels: Annotated[dict[LabelKey, Annotated[str, Field(max_length=255)]], Field(max_length=MAX_LABELS)] = {}
+    labels: Annotated[dict[LabelKey, Annotated[Text, Field(max_length=255)]], Field(max_length=MAX_LABELS)] = {}
 
     @model_validator(mode="after")
     def _keeps_the_rules(self) -> Self:

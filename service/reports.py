@@ -21,6 +21,7 @@ from service.warm import ENDED, Warmth, begin
 
 NEXT_REPORT_S = 2.0
 NEXT_REPORT_STOPPING_S = 1.0
+MAX_TEXT = 8000  # characters
 TRAINING = "training"  # the phase in which steps are counted
 
 log = logging.getLogger(__name__)
@@ -85,8 +86,8 @@ def _last_sequence(request: pb.ReportRequest) -> int:
 
 
 async def _source(tx: Transaction, run_id: str, name: str) -> ReportSourceRow:
-    if not 1 <= len(name) <= 200:
-        raise InvalidInput("source is not 1 to 200 characters")
+    if not 1 <= len(name) <= 200 or "\x00" in name:
+        raise InvalidInput("source is not 1 to 200 characters without NUL")
     source = await tx.session.get(ReportSourceRow, (run_id, name))
     if source is None:
         source = ReportSourceRow(run_id=run_id, source=name, last_sequence=0)
@@ -98,7 +99,7 @@ def _apply(tx: Transaction, event: pb.RunEvent, pack: list[Member]) -> None:
     about = [member for member in pack if event.job == member.job.name or (not event.job and not member.place.joining)]
     if not about:
         raise InvalidInput(f'event {event.sequence}: "{event.job}" is not a job of this run')
-    at = event.time.ToDatetime(tx.now.tzinfo) if event.HasField("time") else tx.now
+    at = _time(event, tx.now)
     measure("lorafleet_report_lag_seconds", max(0.0, (tx.now - at).total_seconds()))
     for member in about:
         _acknowledge(tx, member)
@@ -112,6 +113,14 @@ def _apply(tx: Transaction, event: pb.RunEvent, pack: list[Member]) -> None:
                 _ended(tx, member, event.ended)
             case _:
                 continue  # of a newer trainer
+
+
+def _time(event: pb.RunEvent, now: datetime) -> datetime:
+    """When it happened by the run's clock, which may be anything."""
+    try:
+        return event.time.ToDatetime(now.tzinfo) if event.HasField("time") else now
+    except (ValueError, OverflowError):
+        return now
 
 
 def _acknowledge(tx: Transaction, member: Member) -> None:
@@ -155,17 +164,28 @@ def _ended(tx: Transaction, member: Member, ended: pb.StyleEnded) -> None:
 
 
 def _ending(ended: pb.StyleEnded) -> Ending:
-    name = pb.StyleOutcome.Name(ended.outcome).removeprefix("STYLE_OUTCOME_")
+    number = pb.StyleOutcome.DESCRIPTOR.values_by_number.get(ended.outcome)
+    name = "" if number is None else number.name.removeprefix("STYLE_OUTCOME_")
     if name not in Outcome.__members__:
-        raise InvalidInput("ended.outcome is not set")
+        raise InvalidInput("ended.outcome is not set, or is none that this server knows")
     if name == Outcome.SUCCEEDED and not (ended.artifact.uri and ended.artifact.manifest_sha256):
         raise InvalidInput("ended.artifact is not set, and the outcome is SUCCEEDED")
-    artifact = _artifact(ended.artifact) if name == Outcome.SUCCEEDED else None
-    return Ending(outcome=Outcome(name), reason=ended.reason, message=ended.message, retryable=ended.retryable, artifact=artifact)
+    return Ending(
+        outcome=Outcome(name),
+        reason=_text(ended.reason),
+        message=_text(ended.message),
+        retryable=ended.retryable,
+        artifact=_artifact(ended.artifact) if name == Outcome.SUCCEEDED else None,
+    )
+
+
+def _text(told: str) -> str:
+    """What a run tells may hold anything that its libraries said; it is kept with every event of the job."""
+    return told.replace("\x00", "\N{REPLACEMENT CHARACTER}")[:MAX_TEXT]
 
 
 def _artifact(said: api.Artifact) -> Artifact:
-    return Artifact(uri=said.uri, manifest_sha256=said.manifest_sha256, size_bytes=max(0, said.size_bytes) or None)
+    return Artifact(uri=_text(said.uri), manifest_sha256=_text(said.manifest_sha256), size_bytes=max(0, said.size_bytes) or None)
 
 
 def _answer(acked: int, pack: list[Member]) -> pb.ReportResponse:

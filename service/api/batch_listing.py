@@ -33,7 +33,7 @@ async def list_batch_jobs(db: Database, request: pb.ListBatchJobsRequest) -> pb.
     size = paging.size_of(request.page_size)
     matches = compiled(request.filter)
     query = (request.parent, "jobs", request.filter)
-    behind = paging.place(query, request.page_token)["index"] if request.page_token else -1
+    behind = paging.to_index(paging.place(query, request.page_token)) if request.page_token else -1
     async with db.snapshot() as tx:
         batch = await existing(tx, name)
         rows = await batches.jobs_page(tx, batch.uid, matches, behind=behind, size=size + 1)

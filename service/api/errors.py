@@ -14,7 +14,7 @@ from uuid import uuid4
 import grpc
 import grpc.aio
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -162,7 +162,10 @@ class _NoMessage:
     """Stands for bytes that are no message of the method. gRPC itself would answer UNKNOWN and name the Python error."""
 
 
-def _decoder(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+def _decoder(decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    if decode is None:
+        return None
+
     def decoded(data: bytes) -> Any:
         try:
             return decode(data)
@@ -176,7 +179,7 @@ def _checked(request: Any) -> Any:
     """The request, or the stream of them, as it came. Raises InvalidInput for bytes that are no message."""
     if isinstance(request, _NoMessage):
         raise InvalidInput("what was sent is no message of this method, or has text in it that is no UTF-8", reason="BAD_MESSAGE")
-    return request if isinstance(request, Message) else _checked_stream(request)
+    return _checked_stream(request) if hasattr(request, "__aiter__") else request
 
 
 async def _checked_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:

@@ -30,6 +30,8 @@ def parse_filter(text: str) -> list[Comparison]:
     """The comparisons that all must hold. Raises InvalidInput."""
     if len(text) > MAX_LENGTH:
         raise _bad(f"is longer than {MAX_LENGTH} characters")
+    if "\x00" in text:
+        raise _bad("has a NUL character in it")
     tokens = _tokens(text)
     comparisons: list[Comparison] = []
     while tokens:

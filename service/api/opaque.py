@@ -6,6 +6,8 @@ import hashlib
 import json
 from typing import Any
 
+MAX_LENGTH = 2000
+
 
 class BadToken(Exception):
     """Not one of ours."""
@@ -19,14 +21,19 @@ def pack(values: dict[str, Any]) -> str:
 
 def unpack(token: str) -> dict[str, Any]:
     """The values of a token. Raises BadToken for anything that `pack` did not make."""
+    if len(token) > MAX_LENGTH:
+        raise BadToken
     try:
         data = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
         check, body = data[:8], data[8:]
         if check != _sum(body):
             raise BadToken
-        return json.loads(body)
-    except (binascii.Error, ValueError):
+        values = json.loads(body)
+    except (binascii.Error, ValueError, RecursionError):
         raise BadToken from None
+    if not isinstance(values, dict):
+        raise BadToken
+    return values
 
 
 def _sum(body: bytes) -> bytes:

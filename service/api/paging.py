@@ -1,6 +1,7 @@
 """Pages (AIP-158): their size, and tokens that are good only with the query that they came from."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +14,8 @@ from service.names import invalid
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MAX_TIME = 2**55  # microseconds: a thousand years
+_UID = re.compile(r"[0-9a-f]{32}")
 
 
 def size_of(page_size: int) -> int:
@@ -44,8 +47,21 @@ def of_key(key: PageKey) -> dict[str, Any]:
 
 
 def to_key(values: dict[str, Any]) -> PageKey:
-    """The key that `of_key` took apart."""
-    return PageKey(_EPOCH + timedelta(microseconds=values["time"]), values["uid"])
+    """The key that `of_key` took apart. Raises InvalidInput for what it did not make: a token's sum is no secret."""
+    match values:
+        case {"time": int(time), "uid": str(uid)} if abs(time) < _MAX_TIME and _UID.fullmatch(uid):
+            return PageKey(_EPOCH + timedelta(microseconds=time), uid)
+        case _:
+            raise _bad("is not one that this service gave")
+
+
+def to_index(values: dict[str, Any]) -> int:
+    """The index of an item. Raises InvalidInput for what no token of ours holds."""
+    match values:
+        case {"index": int(index)} if -1 <= index < 2**31:
+            return index
+        case _:
+            raise _bad("is not one that this service gave")
 
 
 def _digest(query: Sequence[str]) -> str:

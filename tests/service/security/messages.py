@@ -102,6 +102,9 @@ def _mutate(draw: st.DrawFn, message: Message, depth: int = 0) -> None:
     if not message.DESCRIPTOR.fields:
         return
     field = draw(st.sampled_from(list(message.DESCRIPTOR.fields)))
+    if _holds_messages(message, field) and draw(st.integers(0, 3)):
+        _mutate(draw, draw(st.sampled_from(list(getattr(message, field.name)))), depth + 1)
+        return
     inside = field.message_type is not None and not field.is_repeated and message.HasField(field.name)
     if inside and draw(st.integers(0, 3)):
         _mutate(draw, getattr(message, field.name), depth + 1)
@@ -110,6 +113,11 @@ def _mutate(draw: st.DrawFn, message: Message, depth: int = 0) -> None:
     else:
         message.ClearField(field.name)
         _set(draw, message, field, depth)
+
+
+def _holds_messages(message: Message, field: FieldDescriptor) -> bool:
+    is_list = field.is_repeated and field.message_type is not None and not field.message_type.GetOptions().map_entry
+    return is_list and len(getattr(message, field.name)) > 0
 
 
 def _set(draw: st.DrawFn, message: Message, field: FieldDescriptor, depth: int) -> None:
