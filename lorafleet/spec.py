@@ -25,7 +25,7 @@ _URI = re.compile(r"(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|file:///.*)")
 
 def _check_uri(uri: str) -> str:
     if len(uri) > MAX_URI:
-        raise PydanticCustomError("uri", "is longer than {most} characters", {"most": MAX_URI})
+        raise PydanticCustomError("uri", "{uri}… is longer than {most} characters", {"uri": repr(uri[:80]), "most": MAX_URI})
     if not _URI.fullmatch(uri):
         raise PydanticCustomError("uri", "{uri} is no store URI; write s3://bucket/prefix or file:///folder", {"uri": repr(uri)})
     path = uri.split("://", 1)[1]

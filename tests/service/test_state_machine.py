@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Coroutine
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from lorafleet.v1 import batch_service_pb2 as bpb
 from lorafleet.v1 import report_service_pb2 as rpb
 from lorafleet.v1 import training_service_pb2 as pb
 from service.api import watch as watching
-from service.api.watch import Scope, Watch
+from service.api.feed import Feed
+from service.api.resume_tokens import Scope
+from service.api.watch import Watch
 from service.backends.fake import FakeBackend
 from service.batch_specs import NewBatch
 from service.batches import Batches
@@ -264,12 +267,13 @@ class ControlPlane(RuleBasedStateMachine):
         assert self.versions.keys() == self.model.jobs.keys()
 
     async def _news(self, token: str) -> list[pb.WatchTrainingJobsResponse]:
-        watch = Watch(db=self.db, scope=Scope(tenant="acme"), stopping=asyncio.Event())
+        watch = Watch(db=self.db, scope=Scope(tenant="acme"), feed=Feed(self.db, asyncio.Event()))
         found: list[pb.WatchTrainingJobsResponse] = []
-        async for moment in watch.moments(token):
-            found += moment
-            if not moment[0].HasField("training_job") and not (not token and len(found) == len(self.model.jobs)):
-                break
+        async with aclosing(watch.moments(token)) as moments:
+            async for moment in moments:
+                found += moment
+                if not moment[0].HasField("training_job") and not (not token and len(found) == len(self.model.jobs)):
+                    break
         return found
 
     def teardown(self) -> None:
