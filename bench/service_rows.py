@@ -1,6 +1,7 @@
 """Databases with many jobs in them for bench.service: rows made by the thousand, not through the API."""
 
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 from uuid import uuid4
 
@@ -38,10 +39,9 @@ def _job(folder: str, tenant: str, index: int, number: int, now: datetime, *, fi
     uid, run_id = uuid4().hex, f"run-{uuid4().hex[:16]}"
     at = now - timedelta(seconds=number - index)
     name = JobName(tenant, f"job-{index}")
-    known = spec.parse({"base_model": {"uri": f"file://{folder}/base"}, "dataset": {"uri": f"file://{folder}/pictures"}})
     state = JobState.SUCCEEDED if finished else JobState.RUNNING
     job = {
-        "uid": uid, "tenant": tenant, "job_id": name.job_id, "spec": known.model_dump(mode="json"), "labels": {"team": f"t{index % 10}"},
+        "uid": uid, "tenant": tenant, "job_id": name.job_id, "spec": _stored_spec(folder), "labels": {"team": f"t{index % 10}"},
         "output_uri": f"file://{folder}/out/{name}", "state": state.value, "reason": "", "message": "", "attempt": 1, "failures": 0,
         "cancel_requested": False, "create_time": at, "update_time": at, "first_step_time": at, "end_time": now if finished else None,
         "artifact_uri": f"file://{folder}/out/{name}/adapter" if finished else None, "artifact_sha256": "ab" * 32 if finished else None,
@@ -54,6 +54,12 @@ def _job(folder: str, tenant: str, index: int, number: int, now: datetime, *, fi
     outcome = "SUCCEEDED" if finished else None
     place = {"run_id": run_id, "job_uid": uid, "attempt": 1, "outcome": outcome, "reason": "", "message": "", "retryable": False}
     return job, run, place, {"run_id": run_id, "due_at": now, "size_bytes": 0, "complete": True}
+
+
+@cache
+def _stored_spec(folder: str) -> dict[str, Any]:
+    known = spec.parse({"base_model": {"uri": f"file://{folder}/base"}, "dataset": {"uri": f"file://{folder}/pictures"}})
+    return known.model_dump(mode="json")
 
 
 async def _insert(db: Database, rows: list[Rows]) -> None:

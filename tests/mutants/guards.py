@@ -127,7 +127,7 @@ _GUARDS = (
         "service/api/watch.py",
         "[JobEventRow.tenant == self.scope.tenant]",
         "[JobEventRow.tenant != '']",
-        "tests/service/api/test_watch.py",
+        "tests/service/api/test_tenants_apart.py",
     ),
     (
         "output folder: two unfinished jobs never share one",

@@ -1,5 +1,7 @@
 """What one tenant has, no other sees: pages, gets and cancels, of jobs that go by the same id."""
 
+import asyncio
+
 import grpc
 import grpc.aio
 import pytest
@@ -36,3 +38,15 @@ async def test_another_tenants_job_is_not_found(api: Api):
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await call
         assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_watch_shows_its_own_tenants_changes_alone(api: Api):
+    watch = api.jobs.WatchTrainingJobs(pb.WatchTrainingJobsRequest(parent="tenants/globex"))
+    async with asyncio.timeout(20):
+        await watch.read()  # nothing there yet: a heartbeat
+        for parent in PARENTS:
+            await api.jobs.CreateTrainingJob(api.request(parent=parent, training_job_id="fox"))
+        while not (event := await watch.read()).HasField("training_job"):
+            pass
+    assert event.training_job.name == "tenants/globex/jobs/fox"
+    watch.cancel()
