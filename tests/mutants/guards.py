@@ -225,7 +225,7 @@ _GUARDS = (
         "service/control/lifecycle.py",
         "    if job.finished:\n        return job\n    job = launched(job, at)\n",
         "    job = launched(job, at)\n",
-        "tests/service/control/test_lifecycle.py tests/service/test_reports.py",
+        "tests/service/test_attempts.py",
     ),
     (
         "artifact: a lost last report is not a lost job",

@@ -1,10 +1,13 @@
 """At most one attempt of a job at a time, and what an old one says or leaves is no word about the new one."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
 
 from service.control import lifecycle
 from service.control.attempts import Gone
-from service.control.lifecycle import JobState
+from service.control.lifecycle import Ending, Job, JobState, Outcome
 from service.db import jobs, runs
 from service.names import JobName
 from service.reconcile.settle import settle
@@ -44,6 +47,14 @@ async def test_a_run_that_failed_a_style_cannot_make_it_succeed_afterwards(world
     await world.settle()
     job = await world.job(name)
     assert (job.attempts[0].reason, job.reason) == ("STORE_AWAY", "RETRYING")
+
+
+@pytest.mark.parametrize("ended", sorted(lifecycle.FINISHED))
+@pytest.mark.parametrize("word", list(Outcome))
+def test_a_job_that_has_ended_hears_no_other_end(ended: JobState, word: Outcome):
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    job = Job(state=ended, end_time=at)
+    assert lifecycle.style_ended(job, Ending(outcome=word), at) == job
 
 
 async def test_the_end_of_a_run_changes_nothing_of_a_later_attempt(world: World):
