@@ -30,7 +30,8 @@ class RunManifest(_Frozen):
     pack: tuple[Style, ...]
     cache_uri: str  # latents and text embeddings by content digest
     report_address: str  # host:port of the ReportService
-    report_tls_ca_file: str | None = None  # unset: no TLS (loopback only)
+    report_tls: bool = False  # without: loopback only
+    report_tls_ca: str | None = None  # PEM of who signs the control plane's certificate; unset: whom this machine trusts
     heartbeat_interval_s: float = 2.0
     # A member trains, or has trained, in company: then batches are padded so that its numbers are the same bit for bit
     # whoever is with it (trainer/adapters/pack.py).

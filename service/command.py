@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from lorafleet.errors import LorafleetError
+from service.access.settings import AccessSettings
 from service.logs import LogFormat, LogLevel, set_up
+from service.options import grouped
 from service.settings import (
     CallLimits,
     Settings,
@@ -22,7 +24,9 @@ from service.settings import (
 )
 
 
+@grouped
 def serve(
+    access: AccessSettings,
     listen: Annotated[str, typer.Option(envvar="LORAFLEET_LISTEN", help="HOST:PORT; port 0 takes a free one.")] = "127.0.0.1:7600",
     state_dir: Annotated[Path, typer.Option(envvar="LORAFLEET_STATE_DIR", help="Database and local Ray.")] = Path("~/.lorafleet"),
     artifacts: Annotated[
@@ -118,10 +122,13 @@ def serve(
     state_dir = state_dir.expanduser().resolve()
     try:
         host, port = parse_listen(listen)
+        report_listen = parse_listen(access.report_listen, "--report-listen") if access.report_listen else None
+        access.check(host, *(report_listen or ())[:1])
         artifacts_uri = (artifacts or default_artifacts(state_dir)).rstrip("/")
         settings = Settings(
             host=host,
             port=port,
+            access=access,
             state_dir=state_dir,
             artifacts_uri=artifacts_uri,
             cache_uri=cache.rstrip("/") or default_cache(artifacts_uri),

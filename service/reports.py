@@ -4,7 +4,7 @@ import logging
 from datetime import datetime, timedelta
 
 from lorafleet import spec
-from lorafleet.errors import FailedPrecondition, InvalidInput, Unauthenticated
+from lorafleet.errors import FailedPrecondition, InvalidInput
 from lorafleet.run_manifest import Style
 from lorafleet.v1 import report_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2 as api
@@ -38,8 +38,12 @@ class Reports:
 
     async def apply(self, token: str, request: pb.ReportRequest) -> pb.ReportResponse:
         """Raises Unauthenticated, and FailedPrecondition (STALE_ATTEMPT) for a run that another has replaced."""
-        if not self._tokens.good(request.run, token):
-            raise Unauthenticated("the run token is missing or not good for this run", reason="BAD_RUN_TOKEN")
+        newer = self._tokens.check(request.run, token, self._db.clock.now())
+        answer = await self._answer(request)
+        answer.token = newer
+        return answer
+
+    async def _answer(self, request: pb.ReportRequest) -> pb.ReportResponse:
         async with self._db.transaction() as tx:
             run = await _live_run(tx, request.run)
             if run.state == RunState.GONE.value:  # its process has begun another run: what it still says of this one is past

@@ -16,7 +16,8 @@ from grpc_reflection.v1alpha import reflection
 from lorafleet.errors import FailedPrecondition, Unavailable
 from lorafleet.v1 import batch_service_pb2_grpc, report_service_pb2_grpc, training_service_pb2_grpc
 from service.access.access import Access
-from service.api.authentication import anybody
+from service.access.build import authenticators, report_tls_ca, server_tls
+from service.api.authentication import anybody, by
 from service.api.batching import BatchServicer
 from service.api.feed import Feed
 from service.api.healths import Healths
@@ -130,8 +131,11 @@ async def _database(settings: Settings) -> AsyncIterator[Database]:
 
 @asynccontextmanager
 async def _listening(settings: Settings, db: Database) -> AsyncIterator[tuple[grpc.aio.Server, str]]:
-    server = new_server(settings.calls, anybody, db)
+    known = authenticators(settings.access, db)
+    server = new_server(settings.calls, anybody if known is None else by(known), db)
     address = _bind(server, settings)
+    if settings.access.report_listen:
+        listen(server, settings.access.report_listen, server_tls(settings.access, ask_for_certificates=False))
     try:
         yield server, address
     finally:
@@ -142,15 +146,24 @@ def _bind(server: grpc.aio.Server, settings: Settings) -> str:
     """The address that is listened on. Of free ports last time's comes first: runs that outlived us report there."""
     remembered = settings.state_dir / "port"
     wanted = [settings.port] if settings.port else [int(remembered.read_text()) if remembered.exists() else 0, 0]
+    tls = server_tls(settings.access)
     for port in wanted:
         try:
-            bound = server.add_insecure_port(f"{settings.host}:{port}")
-        except RuntimeError:
+            bound = listen(server, f"{settings.host}:{port}", tls)
+        except Unavailable:
             continue
         remembered.write_text(str(bound))
         return f"{settings.host}:{bound}"
     told = f"port {settings.port} of {settings.host} is taken; stop who listens there, or choose another --listen (port 0: any free one)"
     raise Unavailable(told, reason="PORT_TAKEN")
+
+
+def listen(server: grpc.aio.Server, address: str, tls: grpc.ServerCredentials | None) -> int:
+    """The port. Raises Unavailable (PORT_TAKEN)."""
+    try:
+        return server.add_insecure_port(address) if tls is None else server.add_secure_port(address, tls)
+    except RuntimeError:
+        raise Unavailable(f"{address} is taken; stop who listens there, or choose another", reason="PORT_TAKEN") from None
 
 
 def _backend(settings: Settings, bell: Bell) -> Backend:
@@ -172,12 +185,14 @@ async def _tools(settings: Settings, db: Database, backend: Backend, address: st
         db=db,
         backend=backend,
         store=store,
-        tokens=RunTokens(service.run_token_key),
+        tokens=RunTokens(service.run_token_key, settings.access.run_token_ttl_s),
         places=Places(
             artifacts_uri=settings.artifacts_uri,
             cache_uri=settings.cache_uri,
             ray_storage_uri=str(settings.state_dir / "runs") if local else f"{settings.artifacts_uri}/runs",
-            report_address=address,
+            report_address=settings.access.report_address or settings.access.report_listen or address,
+            report_tls=settings.access.is_secure,
+            report_tls_ca=report_tls_ca(settings.access),
             otlp_endpoint=settings.otlp_endpoint,
         ),
         candidates=Candidates(Planner(ShapeCache(store, db.clock), _policy(settings))),

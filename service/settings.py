@@ -1,11 +1,11 @@
 """What `lorafleet serve` is told, checked before anything starts."""
 
-import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from lorafleet.errors import FailedPrecondition, InvalidInput
+from lorafleet.errors import InvalidInput
 from lorafleet.layout import join
+from service.access.settings import AccessSettings
 from service.names import parse_tenant
 
 
@@ -28,6 +28,7 @@ class Settings:
     state_dir: Path
     artifacts_uri: str
     cache_uri: str
+    access: AccessSettings = field(default_factory=AccessSettings)
     ray_address: str | None = None
     max_running_runs: int = 1
     capacity_gpus: float | None = None  # unset: only the number of runs limits
@@ -49,15 +50,12 @@ class Settings:
         return self.state_dir / "lorafleet.db"
 
 
-def parse_listen(listen: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT. Raises InvalidInput, and FailedPrecondition off loopback."""
+def parse_listen(listen: str, option: str = "--listen") -> tuple[str, int]:
+    """Host and port of HOST:PORT. Raises InvalidInput. Whether it is safe to listen there, AccessSettings knows."""
     host, _, port = listen.rpartition(":")
     host = host.strip("[]")
     if not host or not port.isdigit() or int(port) > 65535:
-        raise InvalidInput(f"--listen: {listen!r} is not HOST:PORT, as 127.0.0.1:7600")
-    if not _loopback(host):
-        told = f"--listen: {host} is not a loopback address, and this version has no TLS and no authenticator: listen on 127.0.0.1"
-        raise FailedPrecondition(told, reason="INSECURE_LISTEN_ADDRESS")
+        raise InvalidInput(f"{option}: {listen!r} is not HOST:PORT, as 127.0.0.1:7600")
     return host, int(port)
 
 
@@ -89,12 +87,3 @@ def default_artifacts(state_dir: Path) -> str:
 def default_cache(artifacts_uri: str) -> str:
     """Beside the jobs, in the same store."""
     return join(artifacts_uri, "cache")
-
-
-def _loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -65,7 +65,7 @@ class Warmth:
         response = pb.ReportResponse(acked_sequence=acked, next_report_s=NEXT_REPORT_S)
         if coming is not None and coming.state == RunState.OFFERED.value:
             uri = run_manifest(self.artifacts_uri, coming.id)
-            response.next_run.CopyFrom(pb.NextRun(run=coming.id, manifest_uri=uri, token=self.tokens.of(coming.id)))
+            response.next_run.CopyFrom(pb.NextRun(run=coming.id, manifest_uri=uri, token=self.tokens.of(coming.id, tx.now)))
         elif run.stop_at is not None:
             response.directives.append(pb.Directive(action=pb.DIRECTIVE_ACTION_RELEASE))
         return response

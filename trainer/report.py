@@ -37,7 +37,8 @@ class Address:
     run: str
     host_port: str
     token: str
-    tls_ca_file: str | None = None
+    tls: bool = False
+    tls_ca: str | None = None  # PEM; unset: whom this machine trusts
     interval_s: float = 2.0
 
     def __repr__(self) -> str:
@@ -47,7 +48,8 @@ class Address:
     def of(cls, manifest: RunManifest, token_file: str | None, *, token: str = "") -> "Address":
         """The token is the one given, or the file's, or else the environment's."""
         token = token or (Path(token_file).read_text().strip() if token_file else os.environ.get(RUN_TOKEN_ENV, ""))
-        return cls(manifest.run, manifest.report_address, token, manifest.report_tls_ca_file, manifest.heartbeat_interval_s)
+        tls, tls_ca = manifest.report_tls, manifest.report_tls_ca
+        return cls(manifest.run, manifest.report_address, token, tls, tls_ca, manifest.heartbeat_interval_s)
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Reporter:
     def __init__(self, address: Address, source: str, on_stale: Callable[[], None] = lambda: None) -> None:
         """`on_stale` is called from the reporter's thread once another attempt has taken the run's place."""
         self._address = address
+        self._token = address.token  # a newer one comes in time with the answers
         self._on_stale = on_stale
         self._source = f"{source}-{uuid.uuid4().hex[:8]}"
         self._lock = threading.Lock()
@@ -188,7 +191,7 @@ class Reporter:
             self._in_flight = events[-1].sequence if events else 0
         request = pb.ReportRequest(run=self._address.run, source=self._source, events=events, idle=self._idle)
         try:
-            response = report(request, timeout=CALL_TIMEOUT_S, metadata=[("authorization", f"Bearer {self._address.token}")])
+            response = report(request, timeout=CALL_TIMEOUT_S, metadata=[("authorization", f"Bearer {self._token}")])
         except grpc.RpcError as error:
             if error.code() in {grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAUTHENTICATED}:  # pyright: ignore
                 self._stale.set()
@@ -197,6 +200,7 @@ class Reporter:
             return self._address.interval_s
         finally:
             self._in_flight = 0
+        self._token = response.token or self._token
         with self._lock:
             self._pending = [event for event in self._pending if event.sequence > response.acked_sequence]
             self._stops |= {each.job for each in response.directives if each.action == pb.DIRECTIVE_ACTION_STOP}
@@ -215,9 +219,9 @@ class Reporter:
 def _channel(address: Address) -> grpc.Channel:
     # A control plane that was away for minutes must be found again within seconds.
     options = [("grpc.max_reconnect_backoff_ms", 3000), ("grpc.initial_reconnect_backoff_ms", 200)]
-    if address.tls_ca_file is None:
+    if not address.tls:
         return grpc.insecure_channel(address.host_port, options=options)
-    roots = Path(address.tls_ca_file).read_bytes()
+    roots = None if address.tls_ca is None else address.tls_ca.encode()
     return grpc.secure_channel(address.host_port, grpc.ssl_channel_credentials(roots), options=options)
 
 

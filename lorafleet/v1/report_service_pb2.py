@@ -26,17 +26,17 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lorafleet.v1 import training_service_pb2 as lorafleet_dot_v1_dot_training__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!lorafleet/v1/report_service.proto\x12\x0clorafleet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#lorafleet/v1/training_service.proto\"b\n\rReportRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12&\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x16.lorafleet.v1.RunEvent\x12\x0c\n\x04idle\x18\x04 \x01(\x08\"\xdd\x01\n\x08RunEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03job\x18\x03 \x01(\t\x12*\n\x08progress\x18\x04 \x01(\x0b\x32\x16.lorafleet.v1.ProgressH\x00\x12(\n\x07resumed\x18\x05 \x01(\x0b\x32\x15.lorafleet.v1.ResumedH\x00\x12)\n\x05\x65nded\x18\x06 \x01(\x0b\x32\x18.lorafleet.v1.StyleEndedH\x00\x42\x07\n\x05\x65vent\"\x17\n\x07Resumed\x12\x0c\n\x04step\x18\x01 \x01(\x05\"\xa5\x01\n\nStyleEnded\x12+\n\x07outcome\x18\x01 \x01(\x0e\x32\x1a.lorafleet.v1.StyleOutcome\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x11\n\tretryable\x18\x04 \x01(\x08\x12(\n\x08\x61rtifact\x18\x05 \x01(\x0b\x32\x16.lorafleet.v1.Artifact\x12\x0c\n\x04step\x18\x06 \x01(\x05\"\xc2\x01\n\x0eReportResponse\x12\x16\n\x0e\x61\x63ked_sequence\x18\x01 \x01(\x03\x12+\n\ndirectives\x18\x02 \x03(\x0b\x32\x17.lorafleet.v1.Directive\x12\x15\n\rnext_report_s\x18\x03 \x01(\x01\x12\'\n\x08next_run\x18\x04 \x01(\x0b\x32\x15.lorafleet.v1.NextRun\x12+\n\x07joining\x18\x05 \x03(\x0b\x32\x1a.lorafleet.v1.JoiningStyle\";\n\x07NextRun\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x14\n\x0cmanifest_uri\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\"/\n\x0cJoiningStyle\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x12\n\nstyle_json\x18\x02 \x01(\t\"G\n\tDirective\x12\x0b\n\x03job\x18\x01 \x01(\t\x12-\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x1d.lorafleet.v1.DirectiveAction*\x7f\n\x0cStyleOutcome\x12\x1d\n\x19STYLE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1b\n\x17STYLE_OUTCOME_SUCCEEDED\x10\x01\x12\x18\n\x14STYLE_OUTCOME_FAILED\x10\x02\x12\x19\n\x15STYLE_OUTCOME_STOPPED\x10\x03*l\n\x0f\x44irectiveAction\x12 \n\x1c\x44IRECTIVE_ACTION_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44IRECTIVE_ACTION_STOP\x10\x01\x12\x1c\n\x18\x44IRECTIVE_ACTION_RELEASE\x10\x02\x32T\n\rReportService\x12\x43\n\x06Report\x12\x1b.lorafleet.v1.ReportRequest\x1a\x1c.lorafleet.v1.ReportResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!lorafleet/v1/report_service.proto\x12\x0clorafleet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#lorafleet/v1/training_service.proto\"b\n\rReportRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12&\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x16.lorafleet.v1.RunEvent\x12\x0c\n\x04idle\x18\x04 \x01(\x08\"\xdd\x01\n\x08RunEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03job\x18\x03 \x01(\t\x12*\n\x08progress\x18\x04 \x01(\x0b\x32\x16.lorafleet.v1.ProgressH\x00\x12(\n\x07resumed\x18\x05 \x01(\x0b\x32\x15.lorafleet.v1.ResumedH\x00\x12)\n\x05\x65nded\x18\x06 \x01(\x0b\x32\x18.lorafleet.v1.StyleEndedH\x00\x42\x07\n\x05\x65vent\"\x17\n\x07Resumed\x12\x0c\n\x04step\x18\x01 \x01(\x05\"\xa5\x01\n\nStyleEnded\x12+\n\x07outcome\x18\x01 \x01(\x0e\x32\x1a.lorafleet.v1.StyleOutcome\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x11\n\tretryable\x18\x04 \x01(\x08\x12(\n\x08\x61rtifact\x18\x05 \x01(\x0b\x32\x16.lorafleet.v1.Artifact\x12\x0c\n\x04step\x18\x06 \x01(\x05\"\xd1\x01\n\x0eReportResponse\x12\x16\n\x0e\x61\x63ked_sequence\x18\x01 \x01(\x03\x12+\n\ndirectives\x18\x02 \x03(\x0b\x32\x17.lorafleet.v1.Directive\x12\x15\n\rnext_report_s\x18\x03 \x01(\x01\x12\'\n\x08next_run\x18\x04 \x01(\x0b\x32\x15.lorafleet.v1.NextRun\x12+\n\x07joining\x18\x05 \x03(\x0b\x32\x1a.lorafleet.v1.JoiningStyle\x12\r\n\x05token\x18\x06 \x01(\t\";\n\x07NextRun\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x14\n\x0cmanifest_uri\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\"/\n\x0cJoiningStyle\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x12\n\nstyle_json\x18\x02 \x01(\t\"G\n\tDirective\x12\x0b\n\x03job\x18\x01 \x01(\t\x12-\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x1d.lorafleet.v1.DirectiveAction*\x7f\n\x0cStyleOutcome\x12\x1d\n\x19STYLE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1b\n\x17STYLE_OUTCOME_SUCCEEDED\x10\x01\x12\x18\n\x14STYLE_OUTCOME_FAILED\x10\x02\x12\x19\n\x15STYLE_OUTCOME_STOPPED\x10\x03*l\n\x0f\x44irectiveAction\x12 \n\x1c\x44IRECTIVE_ACTION_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44IRECTIVE_ACTION_STOP\x10\x01\x12\x1c\n\x18\x44IRECTIVE_ACTION_RELEASE\x10\x02\x32T\n\rReportService\x12\x43\n\x06Report\x12\x1b.lorafleet.v1.ReportRequest\x1a\x1c.lorafleet.v1.ReportResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lorafleet.v1.report_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STYLEOUTCOME']._serialized_start=1018
-  _globals['_STYLEOUTCOME']._serialized_end=1145
-  _globals['_DIRECTIVEACTION']._serialized_start=1147
-  _globals['_DIRECTIVEACTION']._serialized_end=1255
+  _globals['_STYLEOUTCOME']._serialized_start=1033
+  _globals['_STYLEOUTCOME']._serialized_end=1160
+  _globals['_DIRECTIVEACTION']._serialized_start=1162
+  _globals['_DIRECTIVEACTION']._serialized_end=1270
   _globals['_REPORTREQUEST']._serialized_start=121
   _globals['_REPORTREQUEST']._serialized_end=219
   _globals['_RUNEVENT']._serialized_start=222
@@ -46,13 +46,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STYLEENDED']._serialized_start=471
   _globals['_STYLEENDED']._serialized_end=636
   _globals['_REPORTRESPONSE']._serialized_start=639
-  _globals['_REPORTRESPONSE']._serialized_end=833
-  _globals['_NEXTRUN']._serialized_start=835
-  _globals['_NEXTRUN']._serialized_end=894
-  _globals['_JOININGSTYLE']._serialized_start=896
-  _globals['_JOININGSTYLE']._serialized_end=943
-  _globals['_DIRECTIVE']._serialized_start=945
-  _globals['_DIRECTIVE']._serialized_end=1016
-  _globals['_REPORTSERVICE']._serialized_start=1257
-  _globals['_REPORTSERVICE']._serialized_end=1341
+  _globals['_REPORTRESPONSE']._serialized_end=848
+  _globals['_NEXTRUN']._serialized_start=850
+  _globals['_NEXTRUN']._serialized_end=909
+  _globals['_JOININGSTYLE']._serialized_start=911
+  _globals['_JOININGSTYLE']._serialized_end=958
+  _globals['_DIRECTIVE']._serialized_start=960
+  _globals['_DIRECTIVE']._serialized_end=1031
+  _globals['_REPORTSERVICE']._serialized_start=1272
+  _globals['_REPORTSERVICE']._serialized_end=1356
 # @@protoc_insertion_point(module_scope)

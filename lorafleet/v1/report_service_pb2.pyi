@@ -82,18 +82,20 @@ class StyleEnded(_message.Message):
     def __init__(self, outcome: _Optional[_Union[StyleOutcome, str]] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., retryable: _Optional[bool] = ..., artifact: _Optional[_Union[_training_service_pb2.Artifact, _Mapping]] = ..., step: _Optional[int] = ...) -> None: ...
 
 class ReportResponse(_message.Message):
-    __slots__ = ("acked_sequence", "directives", "next_report_s", "next_run", "joining")
+    __slots__ = ("acked_sequence", "directives", "next_report_s", "next_run", "joining", "token")
     ACKED_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     DIRECTIVES_FIELD_NUMBER: _ClassVar[int]
     NEXT_REPORT_S_FIELD_NUMBER: _ClassVar[int]
     NEXT_RUN_FIELD_NUMBER: _ClassVar[int]
     JOINING_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
     acked_sequence: int
     directives: _containers.RepeatedCompositeFieldContainer[Directive]
     next_report_s: float
     next_run: NextRun
     joining: _containers.RepeatedCompositeFieldContainer[JoiningStyle]
-    def __init__(self, acked_sequence: _Optional[int] = ..., directives: _Optional[_Iterable[_Union[Directive, _Mapping]]] = ..., next_report_s: _Optional[float] = ..., next_run: _Optional[_Union[NextRun, _Mapping]] = ..., joining: _Optional[_Iterable[_Union[JoiningStyle, _Mapping]]] = ...) -> None: ...
+    token: str
+    def __init__(self, acked_sequence: _Optional[int] = ..., directives: _Optional[_Iterable[_Union[Directive, _Mapping]]] = ..., next_report_s: _Optional[float] = ..., next_run: _Optional[_Union[NextRun, _Mapping]] = ..., joining: _Optional[_Iterable[_Union[JoiningStyle, _Mapping]]] = ..., token: _Optional[str] = ...) -> None: ...
 
 class NextRun(_message.Message):
     __slots__ = ("run", "manifest_uri", "token")

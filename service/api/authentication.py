@@ -1,11 +1,13 @@
 """Sets who calls around each RPC. How that is known is `service.access`'s; what a caller may do is decided behind it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import grpc
 import grpc.aio
 
+from lorafleet.errors import Unauthenticated
+from service.access.authenticators import Authenticators, Shown, certificate_name
 from service.access.identity import OPEN, Identity, current_identity
 from service.api.errors import Context, Handler
 
@@ -24,6 +26,34 @@ class WhoCalls(Protocol):
 async def anybody(context: Context) -> Identity:
     """For a server without authenticator, which listens on loopback only."""
     return OPEN
+
+
+def by(authenticators: Authenticators) -> WhoCalls:
+    """Asks the authenticators, with what the call shows."""
+
+    async def who_calls(context: Context) -> Identity:
+        return await authenticators.identity(shown(context))
+
+    return who_calls
+
+
+def shown(context: Context) -> Shown:
+    """What the call brings. Raises Unauthenticated for an authorization that is no bearer token."""
+    values = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+    bearer = ""
+    if values:
+        scheme, _, bearer = str(values[0]).partition(" ")
+        bearer = bearer.strip()
+        if len(values) > 1 or scheme.lower() != "bearer" or not bearer:
+            told = 'the call\'s metadata must hold "authorization: Bearer TOKEN", once'
+            raise Unauthenticated(told, reason="TOKEN_INVALID")
+    return Shown(bearer=bearer, certificate_name=_certificate_name(context.auth_context()))
+
+
+def _certificate_name(auth: Mapping[str, Sequence[bytes]]) -> str:
+    """gRPC has verified the certificate: it asks for one only where there is an authority to verify it by."""
+    names = {key: [name.decode(errors="replace") for name in auth.get(key, ())] for key in ("peer_uri", "peer_dns", "x509_common_name")}
+    return certificate_name(names["peer_uri"], names["peer_dns"], "".join(names["x509_common_name"][:1]))
 
 
 class AuthenticationInterceptor(grpc.aio.ServerInterceptor):

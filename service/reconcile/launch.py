@@ -79,7 +79,7 @@ async def _launch(tools: Tools, run: RunRow, pack: list[Member], instance: str) 
     await tools.store.put(uri, manifest.model_dump_json(indent=2).encode())
     if run.host_id != run.id:
         return None
-    request = RunRequest(run_id=run.id, instance=instance, manifest_uri=uri, token=tools.tokens.of(run.id))
+    request = RunRequest(run_id=run.id, instance=instance, manifest_uri=uri, token=tools.tokens.of(run.id, tools.db.clock.now()))
     return await tools.backend.launch(request)
 
 
@@ -95,6 +95,8 @@ def manifest_of(run: RunRow, pack: list[Member], places: Places, warm_idle_s: fl
         pack=tuple(Style(job=member.job.name, spec=spec.parse(member.job.spec), output_uri=member.job.output_uri) for member in pack),
         cache_uri=places.cache_uri,
         report_address=places.report_address,
+        report_tls=places.report_tls,
+        report_tls_ca=places.report_tls_ca,
         in_company=run.in_company,
         warm_idle_s=warm_idle_s,
         otlp_endpoint=places.otlp_endpoint,

@@ -26,6 +26,8 @@ class Places:
     ray_storage_uri: str  # Ray Train's bookkeeping of all runs: a folder, or an s3:// URI
     report_address: str
     otlp_endpoint: str = ""  # where runs send their spans
+    report_tls: bool = False
+    report_tls_ca: str | None = None  # PEM; unset: what the runs' machines trust
 
     def ray_storage(self, run_id: str) -> str:
         return join(self.ray_storage_uri, run_id, "ray-train")

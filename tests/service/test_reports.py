@@ -118,3 +118,15 @@ async def test_a_senseless_event_is_refused_whole(world: World, event: rpb.RunEv
     with pytest.raises(InvalidInput):
         await apply(world, run, event)
     assert (await world.job(name)).etag == before.etag
+
+
+async def test_a_run_that_reports_is_given_a_newer_token_before_its_own_expires(world: World):
+    _, run = await world.started()
+    assert (await apply(world, run)).token == ""
+    world.clock.advance(world.tools.tokens.ttl_s * 0.6)
+    newer = (await apply(world, run)).token
+    world.clock.advance(world.tools.tokens.ttl_s * 0.6)
+    with pytest.raises(Unauthenticated) as refused:
+        await apply(world, run)
+    assert refused.value.reason == "RUN_TOKEN_EXPIRED"
+    assert (await apply(world, run, token=newer)).acked_sequence == 0

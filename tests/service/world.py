@@ -104,7 +104,7 @@ class World:
             event.sequence = self.sequences[run]
             numbered.append(event)
         request = rpb.ReportRequest(run=run, source=source, events=numbered, idle=idle)
-        return await self.reports.apply(self.tools.tokens.of(run), request)
+        return await self.reports.apply(self.tools.tokens.of(run, self.clock.now()), request)
 
     async def commit_artifact(self, name: JobName) -> None:
         """What a trainer leaves in the store at its end."""

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 from concurrent import futures
+from pathlib import Path
 
 import grpc
 import pytest
 
 from lorafleet.errors import RunFailed
+from lorafleet.run_manifest import RunManifest
 from lorafleet.v1 import report_service_pb2 as pb
 from lorafleet.v1 import report_service_pb2_grpc as rpc
 from lorafleet.v1.training_service_pb2 import Artifact
+from tests.certificates import Authority, Pair, server_pair
 from tests.service.serving import until
 from trainer.report import Address, Reporter, StaleAttempt
 
@@ -25,6 +28,7 @@ class ControlPlane(rpc.ReportServiceServicer):
         self.stop = False
         self.stale = False
         self.lose_answers = 0
+        self.newer_token = ""
         self._acked: dict[str, int] = {}
 
     def Report(self, request: pb.ReportRequest, context: grpc.ServicerContext) -> pb.ReportResponse:
@@ -39,7 +43,9 @@ class ControlPlane(rpc.ReportServiceServicer):
             self.lose_answers -= 1
             context.abort(grpc.StatusCode.UNAVAILABLE, "the answer is lost, the events are not")
         directives = [pb.Directive(job=JOB, action=pb.DIRECTIVE_ACTION_STOP)] if self.stop else []
-        return pb.ReportResponse(acked_sequence=self._acked.get(request.source, 0), directives=directives, next_report_s=0.05)
+        return pb.ReportResponse(
+            acked_sequence=self._acked.get(request.source, 0), directives=directives, next_report_s=0.05, token=self.newer_token
+        )
 
     def steps(self) -> list[int]:
         return [event.progress.step for event in self.events if event.HasField("progress")]
@@ -48,10 +54,14 @@ class ControlPlane(rpc.ReportServiceServicer):
         return [event.ended for event in self.events if event.HasField("ended")]
 
 
-def serve(plane: ControlPlane, port: int = 0) -> tuple[grpc.Server, int]:
+def serve(plane: ControlPlane, port: int = 0, *, pair: Pair | None = None) -> tuple[grpc.Server, int]:
     server = grpc.server(futures.ThreadPoolExecutor(2))
     rpc.add_ReportServiceServicer_to_server(plane, server)
-    port = server.add_insecure_port(f"127.0.0.1:{port}")
+    if pair is None:
+        port = server.add_insecure_port(f"127.0.0.1:{port}")
+    else:
+        tls = grpc.ssl_server_credentials([(pair.key.read_bytes(), pair.cert.read_bytes())])
+        port = server.add_secure_port(f"127.0.0.1:{port}", tls)
     server.start()
     return server, port
 
@@ -122,3 +132,44 @@ def test_a_replaced_run_stops_itself(plane: ControlPlane, port: int):
 
 def test_the_token_is_never_shown():
     assert "s3cret" not in repr(Address("run-1", "127.0.0.1:1", "s3cret"))
+
+
+def test_a_newer_token_is_reported_with_from_then_on(plane: ControlPlane, port: int):
+    plane.newer_token = "newer"
+    with reporter(port):
+        until(lambda: plane.tokens == {"Bearer s3cret", "Bearer newer"}, 10, "the newer token")
+        plane.newer_token = ""
+        plane.tokens.clear()
+        until(lambda: bool(plane.tokens), 10, "another report")
+    assert plane.tokens == {"Bearer newer"}
+
+
+def test_a_run_reports_over_tls_to_whom_its_manifests_authority_has_signed(plane: ControlPlane, tmp_path: Path):
+    authority = Authority(tmp_path)
+    server, port = serve(plane, pair=server_pair(authority))
+    manifest = RunManifest(
+        run="run-1",
+        attempt=1,
+        pack=(),
+        cache_uri="file:///cache",
+        report_address=f"127.0.0.1:{port}",
+        report_tls=True,
+        report_tls_ca=authority.file.read_text(),
+        storage_dir="/storage",
+    )
+    address = Address.of(RunManifest.model_validate_json(manifest.model_dump_json()), None, token="s3cret")
+    with Reporter(address, source="driver") as reports:
+        reports.progress(JOB, phase="training", step=1)
+        assert reports.flush(timeout_s=20)
+    assert plane.steps() == [1]
+    server.stop(None)
+
+
+def test_a_run_tells_nothing_to_a_control_plane_of_another_authority(plane: ControlPlane, tmp_path: Path):
+    server, port = serve(plane, pair=server_pair(Authority(tmp_path, "impostor")))
+    trusted = Authority(tmp_path).file.read_text()
+    with Reporter(Address("run-1", f"127.0.0.1:{port}", "s3cret", tls=True, tls_ca=trusted, interval_s=0.05), source="driver") as reports:
+        reports.progress(JOB, phase="training", step=1)
+        assert not reports.flush(timeout_s=2)
+    assert not plane.tokens
+    server.stop(None)

@@ -10,7 +10,9 @@ async def late_launch(world: World, run: str, instance: str | None = None) -> No
     """What a replica does that was paused before it told the backend, and wakes up."""
     async with world.tools.db.snapshot() as tx:
         ours = (await events.service(tx)).instance
-    request = RunRequest(run_id=run, instance=instance or ours, manifest_uri="file:///late", token=world.tools.tokens.of(run))
+    request = RunRequest(
+        run_id=run, instance=instance or ours, manifest_uri="file:///late", token=world.tools.tokens.of(run, world.clock.now())
+    )
     await world.backend.launch(request)
 
 

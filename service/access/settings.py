@@ -1,0 +1,92 @@
+"""Who may call and how it is protected on the way: the options of `lorafleet serve`, checked before anything starts."""
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorafleet.errors import FailedPrecondition, InvalidInput
+
+_PANEL = "Access"
+
+
+def _option(name: str, envvar: str, help: str, **more: float) -> typer.models.OptionInfo:
+    return typer.Option(name, envvar=f"LORAFLEET_{envvar}", help=help, rich_help_panel=_PANEL, **more)  # pyright: ignore
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccessSettings:
+    """Nothing set: everybody who reaches the server may everything, so it listens on loopback only."""
+
+    tls_cert: Annotated[Path | None, _option("--tls-cert", "TLS_CERT", "PEM file of the server's certificate, with those between.")] = None
+    tls_key: Annotated[Path | None, _option("--tls-key", "TLS_KEY", "PEM file of its key. Both are read anew when they change.")] = None
+    tls_client_ca: Annotated[
+        Path | None, _option("--tls-client-ca", "TLS_CLIENT_CA", "PEM file: who calls must show a certificate of it, and is known by it.")
+    ] = None
+    oidc_issuer: Annotated[str, _option("--oidc-issuer", "OIDC_ISSUER", "Take tokens of this OpenID Connect provider (their iss).")] = ""
+    oidc_audience: Annotated[str, _option("--oidc-audience", "OIDC_AUDIENCE", "The audience that its tokens must be for (aud).")] = ""
+    oidc_jwks: Annotated[str, _option("--oidc-jwks", "OIDC_JWKS", "Its keys: a JWKS as a file or an https:// URL.")] = ""
+    oidc_claim: Annotated[str, _option("--oidc-claim", "OIDC_CLAIM", "The claim that names who calls.")] = "sub"
+    oidc_leeway_s: Annotated[
+        float, _option("--oidc-leeway-s", "OIDC_LEEWAY_S", "Seconds that its clock may be from ours.", min=0, max=300)
+    ] = 30.0
+    api_tokens: Annotated[bool, _option("--api-tokens", "API_TOKENS", "Take API tokens, as tenants make them.")] = False
+    admin: Annotated[list[str] | None, _option("--admin", "ADMIN", "Who may everything, as oidc:NAME or cert:NAME; repeatable.")] = None
+    report_listen: Annotated[
+        str, _option("--report-listen", "REPORT_LISTEN", "HOST:PORT for who has no client certificate, runs above all.")
+    ] = ""
+    report_address: Annotated[
+        str, _option("--report-address", "REPORT_ADDRESS", "HOST:PORT by which runs reach this server; unset: as it listens.")
+    ] = ""
+    report_tls_ca: Annotated[
+        Path | None, _option("--report-tls-ca", "REPORT_TLS_CA", "PEM file of who signed --tls-cert, for runs; unset: as they trust.")
+    ] = None
+    run_token_ttl_s: Annotated[
+        float, _option("--run-token-ttl-s", "RUN_TOKEN_TTL_S", "Seconds that a run's token is good; renewed with its reports.", min=60)
+    ] = 12 * 3600.0
+
+    @property
+    def is_secure(self) -> bool:
+        return self.tls_cert is not None
+
+    @property
+    def has_authenticator(self) -> bool:
+        return bool(self.oidc_issuer) or self.tls_client_ca is not None or self.api_tokens
+
+    def check(self, *hosts: str) -> None:
+        """Raises InvalidInput for what does not go together, and FailedPrecondition (INSECURE_LISTEN_ADDRESS)."""
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise InvalidInput("--tls-cert and --tls-key belong together: set both")
+        for option, needs in (("--tls-client-ca", self.tls_client_ca), ("--report-tls-ca", self.report_tls_ca)):
+            if needs is not None and not self.is_secure:
+                raise InvalidInput(f"{option} needs --tls-cert and --tls-key")
+        oidc = {"--oidc-issuer": self.oidc_issuer, "--oidc-audience": self.oidc_audience, "--oidc-jwks": self.oidc_jwks}
+        missing = [option for option, value in oidc.items() if not value]
+        if 0 < len(missing) < len(oidc):
+            raise InvalidInput(f"{' and '.join(missing)} must be set too: without it a token would not be checked")
+        if self.admin and not self.has_authenticator:
+            raise InvalidInput("--admin names somebody whom no authenticator can know: set --oidc-issuer or --tls-client-ca")
+        for host in hosts:
+            self._check_host(host)
+
+    def _check_host(self, host: str) -> None:
+        lacking = []
+        if not self.is_secure:
+            lacking.append("TLS (--tls-cert and --tls-key)")
+        if not self.has_authenticator:
+            lacking.append("an authenticator (--oidc-issuer, --tls-client-ca or --api-tokens)")
+        if lacking and not is_loopback(host):
+            told = f"--listen: {host} is not a loopback address; set {' and '.join(lacking)}, or listen on 127.0.0.1"
+            raise FailedPrecondition(told, reason="INSECURE_LISTEN_ADDRESS")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine reaches an address that is listened on."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
