@@ -20,10 +20,15 @@ def _option(name: str, envvar: str, help: str, **more: float) -> typer.models.Op
 class AccessSettings:
     """Nothing set: everybody who reaches the server may everything, so it listens on loopback only."""
 
-    tls_cert: Annotated[Path | None, _option("--tls-cert", "TLS_CERT", "PEM file of the server's certificate, with those between.")] = None
-    tls_key: Annotated[Path | None, _option("--tls-key", "TLS_KEY", "PEM file of its key. Both are read anew when they change.")] = None
+    tls_cert: Annotated[
+        Path | None, _option("--tls-cert", "SERVE_TLS_CERT", "PEM file of the server's certificate, with those between.")
+    ] = None
+    tls_key: Annotated[Path | None, _option("--tls-key", "SERVE_TLS_KEY", "PEM file of its key. Both are read anew when they change.")] = (
+        None
+    )
     tls_client_ca: Annotated[
-        Path | None, _option("--tls-client-ca", "TLS_CLIENT_CA", "PEM file: who calls must show a certificate of it, and is known by it.")
+        Path | None,
+        _option("--tls-client-ca", "SERVE_TLS_CLIENT_CA", "PEM file: who calls must show a certificate of it, and is known by it."),
     ] = None
     oidc_issuer: Annotated[str, _option("--oidc-issuer", "OIDC_ISSUER", "Take tokens of this OpenID Connect provider (their iss).")] = ""
     oidc_audience: Annotated[str, _option("--oidc-audience", "OIDC_AUDIENCE", "The audience that its tokens must be for (aud).")] = ""
