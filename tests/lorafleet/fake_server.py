@@ -49,7 +49,7 @@ class FakeServer(TrainingServiceServicer, BatchServiceServicer):
         self.requests: list[Any] = []
         self.metadata: list[dict[str, str]] = []
         self.asked = threading.Event()
-        self.ended = threading.Event()  # a stream in SILENCE was ended by its caller
+        self.ended = threading.Event()  # a stream has ended, in SILENCE by its caller
         self._server = grpc.server(ThreadPoolExecutor(4))
         add_TrainingServiceServicer_to_server(self, self._server)
         add_BatchServiceServicer_to_server(self, self._server)
@@ -78,13 +78,14 @@ class FakeServer(TrainingServiceServicer, BatchServiceServicer):
 
     def _many(self, method: str, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         answer = self._next(method, request)
+        is_open = context.add_callback(self.ended.set)  # now: gRPC asks no more of us once the caller has left
         for item in answer if isinstance(answer, list) else [answer]:
             if isinstance(item, Refusal):
                 context.abort_with_status(item.status)
             if item is SILENCE:
-                if context.add_callback(self.ended.set):  # else it has ended already
-                    self.ended.wait(60)
-                self.ended.set()
+                if not is_open:
+                    self.ended.set()
+                self.ended.wait(60)
                 return
             yield item
 
