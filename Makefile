@@ -87,6 +87,10 @@ bench-invariance: $(READY) ## Measure in which batches a row's bits do not depen
 bench-planning: $(READY) ## Measure the packing planner with 1,000 to 10,000 jobs
 	$(BIN)/python -m bench.planning
 
+.PHONY: bench-admission
+bench-admission: $(READY) ## Simulate 100,000 jobs through admission and through plain first come, first served
+	$(BIN)/python -m bench.admission
+
 .PHONY: bench-batches
 bench-batches: $(READY) ## Measure how long batches of 100 to 10,000 items take to be accepted
 	$(BIN)/python -m bench.batches

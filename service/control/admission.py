@@ -76,7 +76,9 @@ class LiveRun:
     stops: bool = False  # every job in it was asked to stop
     preempted: bool = False  # it stops for a job of a higher class
     may_stop: bool = False  # every job in it may be preempted, and it has begun
-    priority_class: PriorityClass = PriorityClass.HIGH  # the highest in it
+    # The highest in it, each as it queued when the run began. A job that had waited into a class and was then pushed aside by
+    # that class would be the first to start again, and be pushed aside again: it would never get on.
+    priority_class: PriorityClass = PriorityClass.HIGH
 
 
 @dataclass(frozen=True, kw_only=True)

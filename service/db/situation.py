@@ -33,6 +33,7 @@ class HeldJob:
     run_time_s: float
     run_start_time: datetime | None
     preempt_requested: bool
+    create_time: datetime
 
 
 @dataclass
@@ -81,7 +82,7 @@ async def windows(tx: Transaction) -> list[Window]:
 async def _fill_in(tx: Transaction, places: dict[str, Held]) -> None:
     by_run = {place.run_id: place for place in places.values()}
     job = (JobRow.uid, JobRow.tenant, JobRow.state, JobRow.priority, _PREEMPTIBLE, RunJobRow.outcome, JobRow.progress, JobRow.update_time)
-    time = (JobRow.max_run_time_s, JobRow.run_time_s, JobRow.run_start_time, JobRow.preempt_requested)
+    time = (JobRow.max_run_time_s, JobRow.run_time_s, JobRow.run_start_time, JobRow.preempt_requested, JobRow.create_time)
     where = (RunJobRow.run_id, RunJobRow.attempt, JobRow.attempt, JobRow.gpus, JobRow.cpus)
     query = select(*where, *job, *time).join(JobRow, JobRow.uid == RunJobRow.job_uid).join(RunRow, RunRow.id == RunJobRow.run_id)
     for row in await tx.session.execute(query.where(RunRow.state != RunState.GONE.value)):

@@ -11,7 +11,7 @@ from service.control.capacity import NOTHING, Resources
 from service.control.lifecycle import Job, JobState
 from service.control.packing import Candidate
 from service.control.placing import IdleHost, Places, tenancy
-from service.control.priority import PriorityClass, class_of
+from service.control.priority import PriorityClass, class_in_queue
 from service.db import hosts, queue, quotas, situation
 from service.db.models import RunRow
 from service.db.situation import Held, HeldJob
@@ -40,7 +40,7 @@ async def look(tools: Tools, tx: Transaction, num_waiting: int) -> Seen:
     seen = Situation(
         now_s=now_s,
         capacity=tools.limits.capacity,
-        live=[_live_run(place, tx.now) for place in held if place.with_jobs or _is_silent(place, idle)],
+        live=[_live_run(place, tx.now, tools.rules.promote_after_s) for place in held if place.with_jobs or _is_silent(place, idle)],
         places=_places(tools, held, idle),
         quotas=limits,
         windows=windows,
@@ -95,18 +95,20 @@ def _is_silent(place: Held, idle: Sequence[IdleHost]) -> bool:
     return not place.is_leaving and all(host.host_id != place.host_id for host in idle)
 
 
-def _live_run(place: Held, now: datetime) -> LiveRun:
+def _live_run(place: Held, now: datetime, promote_after_s: float) -> LiveRun:
     going = [job for job in place.jobs if job.outcome is None]
+    began = place.create_time or now
+    classes = [class_in_queue(job.priority, (began - job.create_time).total_seconds(), promote_after_s) for job in going]
     return LiveRun(
         run_id=place.run_id,
         resources=_resources(place),
         jobs=situation.by_tenant(place.jobs),
-        started_s=(place.create_time or now).timestamp(),
+        started_s=began.timestamp(),
         ends_s=_ends_s(going, now),
         stops=place.with_jobs and (place.stops or all(job.state is JobState.STOPPING for job in going)),
         preempted=any(job.preempt_requested for job in going),
         may_stop=place.launched and bool(going) and all(job.is_preemptible for job in going),
-        priority_class=max((class_of(job.priority) for job in going), default=PriorityClass.LOW),
+        priority_class=max(classes, default=PriorityClass.LOW),
     )
 
 

@@ -148,6 +148,23 @@ async def test_what_may_not_be_preempted_is_not(world: World):
     assert await world.state(low) == "RUNNING"
 
 
+async def test_a_job_that_has_waited_into_the_high_class_is_not_pushed_aside_by_it_for_ever(world: World):
+    """It would be the first to start again, and be pushed aside again."""
+    first = await submit(world, 4, preemptible=False)
+    await world.settle()
+    low = await submit(world, 4, priority=-10)
+    world.clock.advance(13 * 3600)
+    await world.jobs.cancel(first)
+    world.backend.end(world.backend.launches[0])
+    world.clock.advance(6)
+    await world.settle()
+    assert await world.state(low) == "STARTING"
+    await train(world, world.backend.launches[-1])
+    await submit(world, 4, priority=60)
+    await world.settle()
+    assert await world.state(low) == "RUNNING"
+
+
 async def test_a_round_that_another_replica_has_overtaken_is_not_applied(world: World, monkeypatch: pytest.MonkeyPatch):
     name = await submit(world, 1)
     plan = admit._plan

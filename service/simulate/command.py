@@ -1,0 +1,136 @@
+"""The command `lorafleet simulate`: options to a load and a world, reports to a table, JSON or a picture."""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorafleet.commands import Format
+from lorafleet.errors import InvalidInput, LorafleetError
+from service.control.admission import Rules
+from service.control.capacity import Resources
+from service.control.quotas import Quota
+from service.simulate import trace
+from service.simulate.engine import World, by_admission, by_fifo, simulate
+from service.simulate.report import Report, Waits, summed_up
+
+LOOK_AHEAD = 200  # waiting jobs that a round looks at
+
+
+def command(
+    trace_file: Annotated[
+        Path | None, typer.Argument(metavar="[TRACE]", help="CSV or JSONL with submit_s, tenant, gpus, duration_s; more columns: docs.")
+    ] = None,
+    make: Annotated[int, typer.Option("--make", min=1, help="Make a load of so many jobs instead.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Of the load that is made.")] = 1,
+    load: Annotated[float, typer.Option("--load", min=0.01, help="Part of the GPUs that the load that is made asks for.")] = 0.9,
+    gpus: Annotated[float, typer.Option("--capacity-gpus", min=0, help="GPUs that there are.")] = 512,
+    cpus: Annotated[float | None, typer.Option("--capacity-cpus", min=0, help="CPUs that there are; unset: not counted.")] = None,
+    runs: Annotated[int | None, typer.Option("--max-running-runs", min=1, help="Runs at once; unset: any number.")] = None,
+    weight: Annotated[list[str] | None, typer.Option("--weight", help="TENANT=WEIGHT in the fair share; repeatable.")] = None,
+    max_gpus: Annotated[list[str] | None, typer.Option("--max-gpus", help="TENANT=GPUs, its quota; repeatable.")] = None,
+    preemption: Annotated[bool, typer.Option("--preemption/--no-preemption", help="Let higher classes take places.")] = True,
+    fifo: Annotated[bool, typer.Option("--fifo", help="Also first come, first served, to compare.")] = False,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw waiting times to this PNG (needs matplotlib).")] = None,
+    output: Annotated[Format, typer.Option("--output", "-o", help="How to print.")] = Format.TABLE,
+) -> None:
+    """Run admission on a recorded or made load, and report waiting times, fairness and utilisation."""
+    try:
+        jobs = _jobs(trace_file, make, seed, gpus, load)
+        quotas = _quotas(weight or [], max_gpus or [])
+        capacity = Resources(gpus, math.inf if cpus is None else cpus, math.inf if runs is None else runs)
+        world = World(capacity=capacity, quotas=quotas)
+        deciders = {"admission": by_admission(rules(preemption=preemption))}
+        if fifo:
+            deciders["fifo"] = by_fifo
+        reports = {name: summed_up(simulate(jobs, world, decide)) for name, decide in deciders.items()}
+        _print(reports, output)
+        if plot is not None:
+            draw(reports, plot)
+    except LorafleetError as error:
+        sys.stderr.write(f"lorafleet simulate: {error.message}\n")
+        raise typer.Exit(2 if isinstance(error, InvalidInput) else 1) from None
+
+
+def rules(*, preemption: bool = True) -> Rules:
+    """The service's, but for how far a round looks: a place in the queue interests nobody here."""
+    return Rules(look_ahead=LOOK_AHEAD) if preemption else Rules(look_ahead=LOOK_AHEAD, preempts_from=None)
+
+
+def draw(reports: dict[str, Report], path: Path) -> None:
+    """Waiting times of classes, one bar for each way to decide. Raises InvalidInput without matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise InvalidInput("--plot: matplotlib is not installed; pip install matplotlib", reason="MATPLOTLIB_MISSING") from None
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    kinds = [(name, of) for name, report in reports.items() for of in ("all", *report.by_class)]
+    labels = [f"{name}\n{of}" for name, of in kinds]
+    for offset, (percent, field) in enumerate((("p50", "p50_s"), ("p90", "p90_s"), ("p99", "p99_s"))):
+        values = [getattr(_of(reports[name], of), field) / 60 for name, of in kinds]
+        axes.bar([place + 0.27 * (offset - 1) for place in range(len(kinds))], values, width=0.25, label=percent)
+    axes.set_xticks(range(len(kinds)), labels, fontsize=8)
+    axes.set(ylabel="minutes from submission to start", title="Waiting times")
+    axes.set_yscale("symlog", linthresh=1)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def _jobs(path: Path | None, make: int, seed: int, gpus: float, load: float) -> list[trace.TraceJob]:
+    if (path is None) == (make == 0):
+        raise InvalidInput("give either a TRACE or --make NUMBER")
+    if path is not None:
+        return trace.read(path)
+    if gpus <= 0:
+        raise InvalidInput("--capacity-gpus: a load is made for a number of GPUs over 0")
+    return trace.made(make, seed, gpus, load=load)
+
+
+def _quotas(weights: list[str], max_gpus: list[str]) -> dict[str, Quota]:
+    weight_of, limit_of = _by_tenant(weights, "--weight"), _by_tenant(max_gpus, "--max-gpus")
+    return {tenant: Quota(weight=weight_of.get(tenant, 1.0), max_gpus=limit_of.get(tenant)) for tenant in sorted({*weight_of, *limit_of})}
+
+
+def _by_tenant(given: list[str], option: str) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for one in given:
+        tenant, _, value = one.partition("=")
+        try:
+            found[tenant] = float(value)
+        except ValueError:
+            raise InvalidInput(f"{option}: {one!r} is not TENANT=NUMBER") from None
+        if not tenant or found[tenant] < 0 or (option == "--weight" and found[tenant] == 0):
+            raise InvalidInput(f"{option}: {one!r} is not TENANT=NUMBER, with a number over 0")
+    return found
+
+
+def _of(report: Report, name: str) -> Waits:
+    return report.all if name == "all" else report.by_class[name]
+
+
+def _print(reports: dict[str, Report], output: Format) -> None:
+    if output is not Format.TABLE:
+        typer.echo(json.dumps({name: report.plain() for name, report in reports.items()}, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("decided by", "of", "jobs", "p50", "p90", "p99", "longest", title="Minutes from submission to start")
+    for name, report in reports.items():
+        for of, waits in {"all": report.all, **report.by_class, **report.by_tenant}.items():
+            times = (waits.p50_s, waits.p90_s, waits.p99_s, waits.max_s)
+            table.add_row(name, of, f"{waits.num_jobs:,}", *(f"{seconds / 60:,.1f}" for seconds in times))
+    console = Console()
+    console.print(table)
+    for name, report in reports.items():
+        told = (
+            f"{name}: {report.utilisation:.1%} of the GPUs at work, fairness {report.fairness:.3f}, {report.num_preemptions:,} preemptions"
+        )
+        console.print(f"{told}, at most {report.most_waiting:,} waiting, {report.num_never_started:,} never started")
