@@ -10,9 +10,13 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from lorafleet import __version__
 from service import log_context, telemetry
 from service.api.errors import Context, Handler
 
+ASK_VERSION = "lorafleet-ask-version"  # a call with it, set to 1, is answered with the server's version: lorafleet doctor's
+VERSION = "lorafleet-version"
+_METADATA_ASKS = (ASK_VERSION, "1")
 _TRACE_PARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")  # W3C trace context, level 1
 
 
@@ -45,6 +49,8 @@ def new_trace_parent() -> str:
 def _unary(method: str, call: Any) -> Any:
     async def observed(request: Any, context: Context) -> Any:
         began = time.monotonic()
+        if _METADATA_ASKS in (context.invocation_metadata() or ()):
+            await context.send_initial_metadata(((VERSION, __version__),))
         with _observed(method, request, context):
             try:
                 return await call(request, context)

@@ -26,7 +26,16 @@ async def api(world: World) -> AsyncIterator[Api]:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         jobs, reports = rpc.TrainingServiceStub(channel), report_service_pb2_grpc.ReportServiceStub(channel)
         batches = batch_service_pb2_grpc.BatchServiceStub(channel)
-        yield Api(channel=channel, jobs=jobs, reports=reports, batches=batches, stopping=stopping, world=world, caller=caller)
+        yield Api(
+            channel=channel,
+            jobs=jobs,
+            reports=reports,
+            batches=batches,
+            stopping=stopping,
+            world=world,
+            caller=caller,
+            address=f"127.0.0.1:{port}",
+        )
         stopping.set()  # as `serve` does: it ends the watches
         world.tools.db.bell.ring()
         await server.stop(None)

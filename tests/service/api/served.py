@@ -35,6 +35,7 @@ class Api:
     stopping: asyncio.Event
     world: World
     caller: Caller
+    address: str
 
     def request(self, **fields) -> pb.CreateTrainingJobRequest:
         """A good request, with some fields changed."""

@@ -1,0 +1,162 @@
+"""What the server needs of its machine and of what is around: disk, ports, certificate, Ray, identity provider, report address."""
+
+import asyncio
+import errno
+import importlib.util
+import shutil
+import socket
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lorafleet.errors import LorafleetError, Unavailable
+from service.access.settings import AccessSettings
+from service.backends.http import Http
+from service.backends.ray_jobs import JoinedRay
+from service.doctor.findings import Finding, failed, ok, skipped, warning
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+MIN_FREE_BYTES = 2**30
+WARN_FREE_BYTES = 10 * 2**30
+WARN_EXPIRY = timedelta(days=14)
+
+
+async def check_disk(folder: Path) -> Sequence[Finding]:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    told = f"{free / 2**30:.1f} GiB are free in {there}"
+    todo = "free space, or choose another --state-dir: the database, logs and local checkpoints lie there"
+    if free < MIN_FREE_BYTES:
+        return [failed("disk", told, todo)]
+    return [warning("disk", told, todo)] if free < WARN_FREE_BYTES else [ok("disk", told)]
+
+
+async def check_port(option: str, where: str) -> Sequence[Finding]:
+    """Whether a server could listen on that HOST:PORT. One that listens already may be ours."""
+    host, _, text = where.rpartition(":")
+    host = host.strip("[]")
+    if not host or not text.isdigit() or int(text) > 65535:
+        return [failed(option, f"{where!r} is not HOST:PORT", "write it as 127.0.0.1:7600")]
+    port = int(text)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                todo = "if that is lorafleet serve itself all is well; else stop it, or choose another port"
+                return [warning(option, f"somebody listens on {host}:{port}", todo)]
+            return [failed(option, f"{host}:{port} cannot be listened on: {error.strerror}", f"give {option} an address of this machine")]
+    return [ok(option, f"{host}:{port} is free")]
+
+
+async def check_access(access: AccessSettings, listen: str) -> Sequence[Finding]:
+    """What lorafleet serve itself refuses to start with."""
+    try:
+        access.check(listen.rpartition(":")[0].strip("[]"))
+    except LorafleetError as error:
+        return [failed("access", error.message, "lorafleet serve does not start like this: set what the message names")]
+    if not access.has_authenticator:
+        return [ok("access", "no authenticator: everybody on this machine may everything, and nobody else can call")]
+    return [ok("access", "callers are asked who they are")]
+
+
+async def check_certificate(path: Path | None, reached_as: str) -> Sequence[Finding]:
+    """Expiry, and whether the names in it are those by which the server is reached."""
+    if path is None:
+        return [skipped("TLS", "no --tls-cert: plaintext, on loopback only")]
+    from cryptography import x509
+
+    try:
+        certificate = x509.load_pem_x509_certificates(await asyncio.to_thread(path.read_bytes))[0]
+    except (OSError, ValueError) as error:
+        return [failed("TLS", f"{path} is no certificate: {error}", "give --tls-cert a PEM file, the server's own certificate first")]
+    findings = [_expiry(path, certificate.not_valid_before_utc, certificate.not_valid_after_utc)]
+    names = _names(certificate)
+    host = reached_as.rpartition(":")[0].strip("[]") or reached_as
+    if host and not _is_named(host, names):
+        todo = f"have it made again with {host} among its subject alternative names, or set --report-address to one that it has"
+        findings.append(failed("TLS", f"{path} names {', '.join(names) or 'nobody'}, and not {host}", todo))
+    elif host:
+        findings.append(ok("TLS", f"{path} names {host}"))
+    return findings
+
+
+def _expiry(path: Path, begins: datetime, ends: datetime) -> Finding:
+    now = datetime.now(UTC)
+    todo = "renew it and put it in place: lorafleet serve reads it anew without restart"
+    if ends <= now:
+        return failed("TLS", f"{path} expired on {ends:%Y-%m-%d %H:%M} UTC", todo)
+    if begins > now:
+        return failed("TLS", f"{path} is only good from {begins:%Y-%m-%d %H:%M} UTC", "check this machine's clock, and the certificate")
+    told = f"{path} is good until {ends:%Y-%m-%d %H:%M} UTC"
+    return warning("TLS", told, todo) if ends - now < WARN_EXPIRY else ok("TLS", told)
+
+
+def _names(certificate: "x509.Certificate") -> list[str]:
+    from cryptography import x509
+
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return [*names.get_values_for_type(x509.DNSName), *(str(address) for address in names.get_values_for_type(x509.IPAddress))]
+
+
+def _is_named(host: str, names: Sequence[str]) -> bool:
+    first, _, rest = host.partition(".")
+    return host in names or (bool(first) and f"*.{rest}" in names)
+
+
+async def check_ray(address: str, token: str | None) -> Sequence[Finding]:
+    if not address:
+        if importlib.util.find_spec("ray") is None:
+            todo = "pip install 'lorafleet[trainer]', or set --ray-address to a Ray that is there"
+            return [failed("Ray", "no --ray-address, and Ray is not installed here", todo)]
+        return [ok("Ray", "no --ray-address: lorafleet serve starts a Ray of its own, which is installed here")]
+    http = Http()
+    try:
+        await JoinedRay(address, token, http).endpoint()
+    except Unavailable as error:
+        todo = (
+            "check RAY_AUTH_TOKEN" if error.reason == "RAY_TOKEN_REFUSED" else f"check that {address} is the dashboard's address and is up"
+        )
+        return [failed("Ray", error.message, todo)]
+    except (LorafleetError, ValueError) as error:
+        return [failed("Ray", f"{address} is no Ray: {error}", "give --ray-address the http:// address of the Jobs API (port 8265)")]
+    finally:
+        await http.close()
+    return [ok("Ray", f"{address} answers{'' if token else ' without a token'}")]
+
+
+async def check_keys(where: str) -> Sequence[Finding]:
+    """The identity provider's keys, as the authenticator reads them."""
+    if not where:
+        return [skipped("OIDC", "no --oidc-jwks")]
+    from service.access import jwks
+
+    try:
+        keys = jwks.parse(await jwks.source(where)())
+    except Exception as error:  # file, network, form: whatever it is, nobody could log in
+        return [failed("OIDC", f"{where}: {type(error).__name__}: {error}", "check --oidc-jwks; callers cannot be known without it")]
+    if not keys:
+        return [failed("OIDC", f"{where} has no signing key with an id", "check that it is the provider's jwks_uri")]
+    return [ok("OIDC", f"{where} has {len(keys)} keys")]
+
+
+async def check_report_address(address: str) -> Sequence[Finding]:
+    """Whether somebody listens where runs report to, as seen from here."""
+    if not address:
+        return [skipped("report address", "no --report-address: runs report to where the server listens")]
+    host, _, port = address.rpartition(":")
+    todo = "start lorafleet serve, or correct --report-address; try the same from a Ray node, which may see another network"
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), 5)
+    except (OSError, TimeoutError, ValueError) as error:
+        return [failed("report address", f"{address} cannot be reached from here ({type(error).__name__})", todo)]
+    writer.close()
+    return [ok("report address", f"{address} can be reached from here")]
