@@ -20,6 +20,7 @@ from service.control import lifecycle
 from service.control.lifecycle import JobState
 from service.control.runs import StopPolicy
 from service.db import batches, jobs, quotas, runs
+from service.db.again import again
 from service.db.database import Database
 from service.db.models import BatchRow, JobRow
 from service.db.transaction import Transaction
@@ -89,9 +90,9 @@ class Batches:
         another etag than the one that the batch has before the first of them.
         """
         await self._check_owner(name, caller)
-        num_asked = some = await self._cancel_some(name, etag)
+        num_asked = some = await again(lambda: self._cancel_some(name, etag))
         while some:
-            some = await self._cancel_some(name)
+            some = await again(lambda: self._cancel_some(name))
             num_asked += some
         log.info("cancelling %s: asked %d jobs to end", name, num_asked)
         return await self.get(name)

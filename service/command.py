@@ -14,7 +14,9 @@ from service.logs import LogFormat, LogLevel, set_up
 from service.options import grouped
 from service.settings import (
     CallLimits,
+    Role,
     Settings,
+    check_replica,
     default_artifacts,
     default_cache,
     parse_listen,
@@ -38,6 +40,14 @@ def serve(
     ray_address: Annotated[
         str, typer.Option(envvar="LORAFLEET_RAY_ADDRESS", help="http:// address of a Ray's Jobs API; unset: a local Ray of our own.")
     ] = "",
+    database_url: Annotated[
+        str,
+        typer.Option(
+            envvar="LORAFLEET_DATABASE_URL",
+            help="postgresql://USER:PASSWORD@HOST:PORT/DATABASE that several servers share; unset: SQLite in the state directory.",
+        ),
+    ] = "",
+    role: Annotated[Role, typer.Option(envvar="LORAFLEET_ROLE", help="Answer calls, run the loops, or all of it.")] = Role.ALL,
     max_running_runs: Annotated[int, typer.Option(envvar="LORAFLEET_MAX_RUNNING_RUNS", min=1, help="Runs at work at once.")] = 1,
     capacity_gpus: Annotated[
         float | None, typer.Option(envvar="LORAFLEET_CAPACITY_GPUS", min=0, help="GPUs of all runs together; unset: not counted.")
@@ -124,6 +134,7 @@ def serve(
         host, port = parse_listen(listen)
         report_listen = parse_listen(access.report_listen, "--report-listen") if access.report_listen else None
         access.check(host, *(report_listen or ())[:1])
+        check_replica(database_url, role, ray_address, artifacts, access.report_address)
         artifacts_uri = (artifacts or default_artifacts(state_dir)).rstrip("/")
         settings = Settings(
             host=host,
@@ -144,6 +155,8 @@ def serve(
             heartbeat_timeout_s=heartbeat_timeout_s,
             start_timeout_s=start_timeout_s,
             start_deadline_s=start_deadline_s,
+            database_url=database_url or None,
+            role=role,
             metrics_listen=parse_metrics_listen(metrics_listen),
             otlp_endpoint=parse_otlp_endpoint(otlp_endpoint),
             calls=CallLimits(

@@ -5,7 +5,7 @@ import fcntl
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -33,22 +33,21 @@ from service.base_shapes import ShapeCache
 from service.batches import Batches
 from service.bell import Bell
 from service.candidates import Candidates
-from service.clock import SystemClock
 from service.control.admission import Limits
 from service.control.memory import GIB
 from service.control.packing import PackLimits
 from service.control.runs import StopPolicy
-from service.db import events, locks, migrate
+from service.db import events
 from service.db.database import Database
-from service.db.engines import sqlite_engine, sqlite_url
 from service.health import Readiness, backend_check, database_check
 from service.jobs import Jobs
 from service.observed import observing
 from service.plans import Planner, Policy
 from service.reconcile import loops
 from service.reconcile.tools import Places, Tools
+from service.replica import database
 from service.reports import Reports
-from service.settings import Settings
+from service.settings import Role, Settings
 from service.storage import Store
 from service.tokens import RunTokens
 from service.warm import Warmth
@@ -68,23 +67,24 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     stopping = _on_signal()
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _only_one(settings.state_dir):
-        async with _database(settings) as db, _listening(settings, db) as (server, address):
+        async with database(settings) as db, _listening(settings, db) as (server, address):
             backend = ObservedBackend(_backend(settings, db.bell))
             try:
                 tools = await _tools(settings, db, backend, address)
-                healths = await add_services(server, tools, stopping)
+                serves_calls = settings.role is not Role.RECONCILE
+                healths = await (add_services(server, tools, stopping) if serves_calls else add_health(server, tools))
                 async with AsyncExitStack() as stack:
                     await stack.enter_async_context(observing(settings, tools))
                     await server.start()
                     announce(address)
-                    await _work(server, tools, healths, stopping)
+                    await _work(server, tools, healths, stopping, runs_loops=settings.role is not Role.API)
             finally:
                 await backend.close()
 
 
-async def _work(server: grpc.aio.Server, tools: Tools, healths: Healths, stopping: asyncio.Event) -> None:
+async def _work(server: grpc.aio.Server, tools: Tools, healths: Healths, stopping: asyncio.Event, *, runs_loops: bool) -> None:
     """Loops and calls until `stopping`, then both to their end: no new call, the ones under way, the steps under way."""
-    working = asyncio.create_task(loops.run_all(tools, stopping))
+    working = asyncio.create_task(loops.run_all(tools, stopping) if runs_loops else asyncio.sleep(0))
     following = asyncio.create_task(healths.follow())
     await stopping.wait()
     log.info("stopping")
@@ -95,7 +95,7 @@ async def _work(server: grpc.aio.Server, tools: Tools, healths: Healths, stoppin
     try:
         await asyncio.wait_for(working, FINISH_STEPS_S)
     except TimeoutError:
-        log.warning("a step took too long; the next start goes on with it")
+        log.warning("a step took too long; whoever takes its row next goes on with it")
 
 
 def _on_signal() -> asyncio.Event:
@@ -115,18 +115,6 @@ def _only_one(state_dir: Path) -> Iterator[None]:
             told = f"another lorafleet serve works in {state_dir}; stop it, or choose another --state-dir"
             raise FailedPrecondition(told, reason="STATE_DIR_IN_USE") from None
         yield
-
-
-@asynccontextmanager
-async def _database(settings: Settings) -> AsyncIterator[Database]:
-    migrate.upgrade(sqlite_url(settings.database_path))
-    db = Database(sqlite_engine(settings.database_path), SystemClock(), Bell())
-    try:
-        async with db.transaction() as tx:
-            await locks.release_all(tx)  # we hold the state directory: whoever held these is dead
-        yield db
-    finally:
-        await db.close()
 
 
 @asynccontextmanager
@@ -236,7 +224,12 @@ async def add_services(server: grpc.aio.Server, tools: Tools, stopping: asyncio.
     reporting = ReportServicer(Reports(tools.db, warmth))
     report_service_pb2_grpc.add_ReportServiceServicer_to_server(reporting, server)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    healths = Healths(tools.readiness, SERVICES)
+    return await add_health(server, tools, SERVICES)
+
+
+async def add_health(server: grpc.aio.Server, tools: Tools, names: Sequence[str] = ()) -> Healths:
+    """The standard health service, of the server and of these services."""
+    healths = Healths(tools.readiness, names)
     healths.add_to(server)
     await healths.tell()
     return healths

@@ -1,12 +1,23 @@
 """What `lorafleet serve` is told, checked before anything starts."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
-from lorafleet.errors import InvalidInput
+from lorafleet.errors import FailedPrecondition, InvalidInput
 from lorafleet.layout import join
 from service.access.settings import AccessSettings
 from service.names import parse_tenant
+
+DATABASE_NAME = "lorafleet.db"  # in the state directory
+
+
+class Role(StrEnum):
+    """What a replica does: answer calls, run the loops, or both."""
+
+    API = "api"
+    RECONCILE = "reconcile"
+    ALL = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +52,16 @@ class Settings:
     heartbeat_timeout_s: float = 60.0
     start_timeout_s: float = 900.0
     start_deadline_s: float = 7200.0
+    # Replicas: several servers on one PostgreSQL.
+    database_url: str | None = field(default=None, repr=False)  # it holds a password; unset: SQLite in the state directory
+    role: Role = Role.ALL
     metrics_listen: tuple[str, int] | None = None  # unset: no side port
     otlp_endpoint: str = ""  # unset: no traces
     calls: CallLimits = CallLimits()
 
     @property
     def database_path(self) -> Path:
-        return self.state_dir / "lorafleet.db"
+        return self.state_dir / DATABASE_NAME
 
 
 def parse_listen(listen: str, option: str = "--listen") -> tuple[str, int]:
@@ -72,6 +86,29 @@ def parse_otlp_endpoint(endpoint: str) -> str:
     if endpoint and not endpoint.startswith(("http://", "https://")):
         raise InvalidInput(f"--otlp-endpoint: {endpoint!r} is not a URL, as http://127.0.0.1:4317")
     return endpoint
+
+
+def check_replica(database_url: str, role: Role, ray_address: str, artifacts: str, report_address: str) -> None:
+    """What several servers must have in common. Raises InvalidInput (for a URL that is none) and FailedPrecondition."""
+    if database_url:
+        from service.db.engines import parse_url  # imports SQLAlchemy, which a server of its own needs later
+
+        if parse_url(database_url).drivername != "postgresql":
+            raise InvalidInput(
+                "--database-url: SQLite needs none, it is in --state-dir; write postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+            )
+        if not ray_address:
+            told = "--database-url: servers that share a database share a Ray too; name it by --ray-address (a local Ray has one owner)"
+            raise FailedPrecondition(told, reason="LOCAL_RAY_NOT_SHARED")
+        if not artifacts:
+            told = "--database-url: servers that share a database share a store too; name it by --artifacts"
+            raise FailedPrecondition(told, reason="STORE_NOT_SHARED")
+    elif role is not Role.ALL:
+        told = f"--role {role}: the other half must see the same database, so --database-url must name a PostgreSQL"
+        raise FailedPrecondition(told, reason="DATABASE_NOT_SHARED")
+    if role is Role.RECONCILE and not report_address:
+        told = "--role reconcile answers no reports of runs; name the servers that do by --report-address"
+        raise FailedPrecondition(told, reason="NO_REPORT_ADDRESS")
 
 
 def parse_tenant_id(tenant: str) -> str:

@@ -6,8 +6,7 @@ second must not cost an import of everything).
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,9 @@ from bench.chaos.failpoints import Failpoints, install
 from bench.chaos.sim_backend import SimBackend
 from lorafleet.errors import Unavailable
 from service import server
-from service.bell import Bell
-from service.clock import FollowingClock
 from service.control.attempts import RetryPolicy
-from service.db import migrate
-from service.db.database import Database
-from service.db.engines import engine_of
 from service.reconcile import copy_logs, launch, loops, observe, stop, tools
+from service.replica import database
 from service.settings import Settings
 from service.storage import FileBacking
 
@@ -56,7 +51,7 @@ def main(config: ReplicaConfig) -> None:
         _shorten(config.lease_s)
     _let_the_store_go_away(config.folder / "store-is-away")
     backend = SimBackend(config.backend_port, points.reach)
-    server._database = lambda _: _database(config.database_url)
+    server.database = lambda settings: database(replace(settings, database_url=config.database_url))
     server._backend = lambda *_, **__: backend
     original: Callable[..., Any] = server._tools
 
@@ -67,16 +62,6 @@ def main(config: ReplicaConfig) -> None:
 
     server._tools = patient
     asyncio.run(server.serve(config.settings, lambda address: logging.info("listening on %s", address)))
-
-
-@asynccontextmanager
-async def _database(url: str) -> AsyncIterator[Database]:
-    await asyncio.to_thread(migrate.upgrade, url)
-    db = Database(engine_of(url), FollowingClock(), Bell())
-    try:
-        yield db
-    finally:
-        await db.close()
 
 
 def _shorten(lease_s: float) -> None:

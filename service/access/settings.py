@@ -43,7 +43,12 @@ class AccessSettings:
         str, _option("--report-listen", "REPORT_LISTEN", "HOST:PORT for who has no client certificate, runs above all.")
     ] = ""
     report_address: Annotated[
-        str, _option("--report-address", "REPORT_ADDRESS", "HOST:PORT by which runs reach this server; unset: as it listens.")
+        str,
+        _option(
+            "--report-address",
+            "REPORT_ADDRESS",
+            "HOST:PORT by which runs reach this server, or several as ipv4:10.0.0.1:7600,10.0.0.2:7600; unset: as it listens.",
+        ),
     ] = ""
     report_tls_ca: Annotated[
         Path | None, _option("--report-tls-ca", "REPORT_TLS_CA", "PEM file of who signed --tls-cert, for runs; unset: as they trust.")

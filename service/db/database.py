@@ -73,7 +73,7 @@ class Database:
             async with asyncio.timeout(TRANSACTION_S), self._engine.connect() as connection:
                 await connection.execution_options(**how[self.dialect])
                 async with AsyncSession(connection, expire_on_commit=False) as session, session.begin():
-                    yield Transaction(session=session, now=await self._now(session))
+                    yield Transaction(session=session, now=await self._now(session), sender=self.sender)
                     await session.flush()
                     committing = True
         except SQLAlchemyError as error:

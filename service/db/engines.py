@@ -94,6 +94,14 @@ def blocking_engine(url: str) -> Engine:
     return engine
 
 
+def listening_arguments(url: str) -> dict[str, Any]:
+    """psycopg's arguments for a connection that only listens."""
+    parsed = parse_url(url)
+    where = {"host": parsed.host, "port": parsed.port, "user": parsed.username, "password": parsed.password, "dbname": parsed.database}
+    given = {name: value for name, value in {**where, **parsed.query}.items() if value is not None}
+    return {**given, "connect_timeout": CONNECT_TIMEOUT_S, "application_name": "lorafleet listening", **_PROBES}
+
+
 def _postgres_arguments() -> dict[str, Any]:
     timeouts = {
         "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_S}s",

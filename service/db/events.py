@@ -13,6 +13,7 @@ from service.db.models import JobEventRow, JobRow, ServiceRow
 from service.db.transaction import Transaction
 from service.resources import JobRun, job_message
 
+COMPACTED_AT_ONCE = 5000  # events that one transaction deletes
 SLICE = 1000  # rows written by one statement: the event loop goes on between two of them
 
 
@@ -58,13 +59,17 @@ async def after(tx: Transaction, seq: int, *which: ColumnElement[bool], limit: i
     return [(event, job) for event, job in await tx.session.execute(query)]
 
 
-async def compact(tx: Transaction, before: datetime) -> int:
-    """Deletes events older than `before`; watches that stand further back must begin anew. Returns how many."""
-    newest = await tx.session.scalar(select(func.max(JobEventRow.seq)).where(JobEventRow.time < before))
+async def compact(tx: Transaction, before: datetime, *, size: int = COMPACTED_AT_ONCE) -> int:
+    """Deletes up to `size` of the events older than `before`, oldest first; watches that stand further back must begin anew.
+    Returns how many."""
+    oldest = await tx.session.scalar(select(func.min(JobEventRow.seq)))
+    old = (JobEventRow.time < before, JobEventRow.seq < (oldest or 0) + size)
+    newest = await tx.session.scalar(select(func.max(JobEventRow.seq)).where(*old))
     if newest is None:
         return 0
-    await tx.session.execute(update(ServiceRow).values(floor_seq=newest))
     result = await tx.session.execute(delete(JobEventRow).where(JobEventRow.seq <= newest).returning(JobEventRow.seq))
+    # Last, for all writers need that row; and never back, should another have come further.
+    await tx.session.execute(update(ServiceRow).where(ServiceRow.floor_seq < newest).values(floor_seq=newest))
     num_deleted = len(result.all())
     after_commit(tx, lambda: telemetry.count("lorafleet_events_compacted_total", num_deleted))
     return num_deleted

@@ -19,7 +19,7 @@ async def take(
     free = or_(kind.lock_expires_at.is_(None), kind.lock_expires_at <= tx.now)
     row = await tx.session.scalar(tx.locked(select(kind).where(*eligible, free).order_by(first).limit(1), skip=True))
     if row is not None:
-        row.lock_token = uuid4().hex
+        row.lock_token = f"{tx.sender}.{uuid4().hex}"
         row.lock_expires_at = tx.now + timedelta(seconds=lock_for_s)
     return row
 
@@ -37,6 +37,16 @@ def release(row: Lockable) -> None:
     """Free for the next who takes it."""
     row.lock_token = None
     row.lock_expires_at = None
+
+
+async def release_held_by(tx: Transaction, sender: str) -> None:
+    """Frees what a process took, by itself, once it works on nothing any more."""
+    for kind in (RunRow, RunLogRow):
+        mine = kind.lock_token.startswith(f"{sender}.", autoescape=True)
+        released = await tx.session.execute(
+            update(kind).where(mine).values(lock_token=None, lock_expires_at=None).returning(kind.lock_token)
+        )
+        tx.changed = tx.changed or bool(released.all())
 
 
 async def release_all(tx: Transaction) -> None:

@@ -26,14 +26,15 @@ def revision(url: str) -> str | None:
         return _revision(connection)
 
 
-def upgrade(url: str, to: str = HEAD) -> None:
-    """Creates the schema, or migrates it. A schema that is newer than ours is left alone. Blocks."""
+def upgrade(url: str, to: str = HEAD) -> str | None:
+    """Creates the schema, or migrates it; what it is then. A schema that is newer than ours is left alone. Blocks."""
     if revision(url) == to:
-        return
+        return to
     with _locked(url) as connection:
         before = _revision(connection)
         if before is None or before < to:
             _run("upgrade", connection, to)
+        return _revision(connection)
 
 
 def downgrade(url: str, to: str) -> None:

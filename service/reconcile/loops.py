@@ -36,6 +36,6 @@ async def run_all(tools: Tools, stopping: asyncio.Event) -> None:
 async def compact_once(tools: Tools) -> bool:
     """Forget events that no watch may go on from any more, and the ids of requests that nobody repeats any more."""
     async with tools.db.transaction() as tx:
-        await events.compact(tx, tx.now - timedelta(seconds=KEEP_EVENTS_S))
+        num_gone = await events.compact(tx, tx.now - timedelta(seconds=KEEP_EVENTS_S))
         await requests.forget(tx, tx.now - timedelta(seconds=requests.KEEP_S))
-    return False
+    return num_gone == events.COMPACTED_AT_ONCE

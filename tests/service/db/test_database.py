@@ -85,6 +85,16 @@ async def test_compaction_forgets_old_events_alone(world: World):
         assert (await events.service(tx)).floor_seq == 1
 
 
+async def test_compaction_goes_in_pieces_from_the_oldest_on_and_its_floor_never_falls(world: World):
+    for name in ("one", "two", "three"):
+        await world.submit(name)
+    world.clock.advance(100)
+    for gone, floor in ((2, 2), (1, 3), (0, 3)):
+        async with world.tools.db.transaction() as tx:
+            assert await events.compact(tx, tx.now, size=2) == gone
+            assert (await events.service(tx)).floor_seq == floor
+
+
 async def test_saving_an_unchanged_job_tells_nobody(world: World):
     name = await world.submit()
     async with world.tools.db.transaction() as tx:

@@ -1,0 +1,48 @@
+"""Rings the bell when another replica has changed something: PostgreSQL's LISTEN and NOTIFY. Without it polls find the same, later."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from psycopg import AsyncConnection, Error
+
+from service.db.database import CHANNEL, Database
+from service.db.engines import listening_arguments
+
+RETRY_S = 1.0
+ASK_EVERY_S = 10.0  # whether the connection still is one
+
+log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def listening(db: Database, url: str) -> AsyncIterator[None]:
+    """In the block, `db.bell` rings for the commits of others too. An away database is looked for again and again."""
+    task = asyncio.create_task(_listen(db, url))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _listen(db: Database, url: str) -> None:
+    while True:
+        try:
+            async with await AsyncConnection.connect(**listening_arguments(url), autocommit=True) as connection:
+                await connection.execute(f"LISTEN {CHANNEL}".encode())
+                db.bell.ring()  # for what was missed
+                await _ring(db, connection)
+        except (Error, OSError) as error:
+            log.debug("changes of other replicas are polled for: %s", error)
+        await asyncio.sleep(RETRY_S)
+
+
+async def _ring(db: Database, connection: AsyncConnection) -> None:
+    while True:
+        async for notice in connection.notifies(timeout=ASK_EVERY_S):
+            if notice.payload != db.sender:  # our own commits have rung already
+                db.bell.ring()
+        await connection.execute(b"SELECT 1")

@@ -1,0 +1,75 @@
+"""The command `lorafleet db`: looks at the schema of a database, brings it up to date, or back."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lorafleet.errors import InvalidInput, LorafleetError
+from service.settings import DATABASE_NAME
+
+
+class Action(StrEnum):
+    """What to do."""
+
+    CHECK = "check"
+    UPGRADE = "upgrade"
+    DOWNGRADE = "downgrade"
+
+
+def db(
+    action: Annotated[Action, typer.Argument(help="check: 1 unless the schema is this version's; upgrade; downgrade --to REVISION.")],
+    database_url: Annotated[
+        str,
+        typer.Option(envvar="LORAFLEET_DATABASE_URL", help="postgresql://USER:PASSWORD@HOST:PORT/DATABASE; unset: SQLite in --state-dir."),
+    ] = "",
+    state_dir: Annotated[Path, typer.Option(envvar="LORAFLEET_STATE_DIR", help="Where the SQLite database is.")] = Path("~/.lorafleet"),
+    to: Annotated[str, typer.Option(help="Downgrade: the revision to go back to, or base for none.")] = "",
+) -> None:
+    """Check the schema of the database, upgrade it, or downgrade it. Back it up before a downgrade, which drops what is newer."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from service.db.engines import parse_url, sqlite_url
+
+    url = database_url or sqlite_url(state_dir.expanduser().resolve() / DATABASE_NAME)
+    try:
+        parse_url(url)
+        _do(action, url, to)
+    except LorafleetError as error:
+        _fail(error.message)
+    except SQLAlchemyError as error:
+        _fail(f"the database does not answer: {str(getattr(error, 'orig', None) or error).strip().splitlines()[0]}")
+
+
+def _do(action: Action, url: str, to: str) -> None:
+    from service.db import migrate
+
+    if to and action is not Action.DOWNGRADE:
+        raise InvalidInput(f"--to is for downgrade; {action} goes to {migrate.HEAD}")
+    match action:
+        case Action.CHECK:
+            _check(migrate, migrate.revision(url))
+        case Action.UPGRADE:
+            _check(migrate, migrate.upgrade(url))
+        case Action.DOWNGRADE:
+            if to not in {"base", *migrate.REVISIONS}:
+                raise InvalidInput(f"--to {to!r} is no revision; known are base, {', '.join(migrate.REVISIONS)}")
+            migrate.downgrade(url, to)
+            typer.echo(f"the schema is {to}; a `lorafleet serve` of this version would upgrade it again: start the older one")
+
+
+def _check(migrate: Any, found: str | None) -> None:
+    """Says how the schema is. Raises FailedPrecondition's like by exit code 1 when it is not this version's."""
+    if found == migrate.HEAD:
+        typer.echo(f"the schema is {found}, as this version needs it")
+    elif found is None or found in migrate.REVISIONS:
+        _fail(f"the schema is {found or 'not there'}, this version needs {migrate.HEAD}: run `lorafleet db upgrade`")
+    else:
+        _fail(f"the schema is {found}, this version knows it up to {migrate.HEAD}: use a newer lorafleet, or downgrade with that one")
+
+
+def _fail(message: str) -> None:
+    sys.stderr.write(f"lorafleet db: {message}\n")
+    raise typer.Exit(1)
