@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import grpc.aio
 import pytest
 
-from lorafleet.v1 import batch_service_pb2_grpc, report_service_pb2_grpc
+from lorafleet.v1 import access_service_pb2_grpc, batch_service_pb2_grpc, report_service_pb2_grpc
 from lorafleet.v1 import training_service_pb2_grpc as rpc
 from service.api.options import new_server
 from service.server import add_services
@@ -26,7 +26,16 @@ async def api(world: World) -> AsyncIterator[Api]:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         jobs, reports = rpc.TrainingServiceStub(channel), report_service_pb2_grpc.ReportServiceStub(channel)
         batches = batch_service_pb2_grpc.BatchServiceStub(channel)
-        yield Api(channel=channel, jobs=jobs, reports=reports, batches=batches, stopping=stopping, world=world, caller=caller)
+        yield Api(
+            channel=channel,
+            jobs=jobs,
+            reports=reports,
+            batches=batches,
+            access=access_service_pb2_grpc.AccessServiceStub(channel),
+            stopping=stopping,
+            world=world,
+            caller=caller,
+        )
         stopping.set()  # as `serve` does: it ends the watches
         world.tools.db.bell.ring()
         await server.stop(None)

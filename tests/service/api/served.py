@@ -7,7 +7,7 @@ import grpc.aio
 
 from lorafleet import spec_proto
 from lorafleet.errors import Unauthenticated
-from lorafleet.v1 import batch_service_pb2_grpc, report_service_pb2_grpc
+from lorafleet.v1 import access_service_pb2_grpc, batch_service_pb2_grpc, report_service_pb2_grpc
 from lorafleet.v1 import training_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2_grpc as rpc
 from service.access.identity import OPEN, Identity
@@ -32,6 +32,7 @@ class Api:
     jobs: rpc.TrainingServiceStub
     reports: report_service_pb2_grpc.ReportServiceStub
     batches: batch_service_pb2_grpc.BatchServiceStub
+    access: access_service_pb2_grpc.AccessServiceStub
     stopping: asyncio.Event
     world: World
     caller: Caller
