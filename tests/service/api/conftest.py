@@ -27,6 +27,7 @@ async def api(world: World) -> AsyncIterator[Api]:
         jobs, reports = rpc.TrainingServiceStub(channel), report_service_pb2_grpc.ReportServiceStub(channel)
         batches = batch_service_pb2_grpc.BatchServiceStub(channel)
         yield Api(
+            address=f"127.0.0.1:{port}",
             channel=channel,
             jobs=jobs,
             reports=reports,

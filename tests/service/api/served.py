@@ -28,6 +28,7 @@ class Caller:
 
 @dataclass
 class Api:
+    address: str
     channel: grpc.aio.Channel
     jobs: rpc.TrainingServiceStub
     reports: report_service_pb2_grpc.ReportServiceStub
