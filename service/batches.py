@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from uuid import uuid4
 
 from lorafleet.errors import AlreadyExists, InvalidSpec, NotFound, Violation
@@ -19,7 +19,7 @@ from service.concurrency import bounded
 from service.control import lifecycle
 from service.control.lifecycle import JobState
 from service.control.runs import StopPolicy
-from service.db import batches, jobs, quotas, runs
+from service.db import audit, batches, jobs, quotas, runs
 from service.db.again import again
 from service.db.database import Database
 from service.db.models import BatchRow, JobRow
@@ -29,6 +29,7 @@ from service.names import BatchName
 from service.resources import Counts, batch_etag, batch_message, check_etag
 from service.run_stops import stop_what_is_over
 from service.storage import Store
+from service.tenancy.grants import Grants, Use
 
 SLICE = 500  # jobs that one transaction changes: reports of runs wait for no longer than that takes
 
@@ -43,6 +44,7 @@ class Batches:
         self._store = store
         self._artifacts_uri = artifacts_uri
         self._policy = policy
+        self._grants = Grants(db, artifacts_uri)
 
     async def create(self, new: NewBatch, *, validate_only: bool = False) -> pb.Batch:
         """The batch, accepted and committed as a whole; the first one again for a repeated request.
@@ -58,6 +60,7 @@ class Batches:
                 return await message(tx, known)
             await _check_free(tx, new)
             clashes = await _clashes(tx, new, places)
+        await self._grants.check(new.tenant, _uses(places))
         _refuse([*clashes, *await check_store(self._store, places, new.tenant, self._artifacts_uri)])
         batch, rows = await asyncio.to_thread(_rows, new, batch_id, digest, places)
         if validate_only:
@@ -69,6 +72,7 @@ class Batches:
             await _check_free(tx, new)
             await quotas.check(tx, new.tenant, len(rows))
             _refuse(await _clashes(tx, new, places))
+            audit.about(batch.name)
             await batches.insert(tx, batch, rows)
             accepted = await message(tx, batch)
         log.info("accepted %s with %d jobs", batch.name, len(rows))
@@ -76,7 +80,9 @@ class Batches:
 
     async def specs(self, new: NewBatch) -> list[Spec]:
         """The items' specs, as `create` would take them; nothing is stored. Raises InvalidSpec."""
-        return [place.item.spec for place in await self._places(new, new.batch_id or "batch")]
+        places = await self._places(new, new.batch_id or "batch")
+        await self._grants.check(new.tenant, _uses(places))
+        return [place.item.spec for place in places]
 
     async def get(self, name: BatchName) -> pb.Batch:
         """Raises NotFound."""
@@ -204,6 +210,16 @@ async def _clashes(tx: Transaction, new: NewBatch, places: Sequence[Place]) -> l
         if place.output_uri in writers
     ]
     return [*ids, *outputs]
+
+
+def _uses(places: Sequence[Place]) -> Iterator[Use]:
+    """Each URI where it is to be mended. An output of the service's choice is the tenant's own."""
+    for place in places:
+        spec, blame = place.item.spec, place.item.blame
+        yield Use(blame("base_model", "uri"), spec.base_model.uri)
+        yield Use(blame("dataset", "uri"), spec.dataset.uri)
+        if spec.output.uri is not None:
+            yield Use(blame("output", "uri"), spec.output.uri, write=True)
 
 
 def _refuse(violations: Sequence[Violation]) -> None:

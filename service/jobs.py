@@ -14,7 +14,7 @@ from service.access.access import may_end
 from service.access.identity import Identity
 from service.control import lifecycle
 from service.control.runs import StopPolicy
-from service.db import attempts, jobs, quotas, runs
+from service.db import attempts, audit, jobs, quotas, runs
 from service.db.database import Database
 from service.db.models import JobRow, RequestRow
 from service.db.transaction import Transaction
@@ -24,6 +24,7 @@ from service.resources import check_etag, job_etag, job_message
 from service.run_stops import stop_what_is_over
 from service.storage import Store
 from service.store_checks import check_store
+from service.tenancy.grants import Grants, Use
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Jobs:
         self._store = store
         self._artifacts_uri = artifacts_uri
         self._policy = policy
+        self._grants = Grants(db, artifacts_uri)
 
     async def create(self, new: NewJob, *, validate_only: bool = False) -> pb.TrainingJob:
         """The job, accepted and committed; the first one again for a repeated request.
@@ -65,6 +67,7 @@ class Jobs:
                 return await message(tx, known)
             await _check_free(tx, new)
         row = self._row(new)
+        await self._grants.check(new.tenant, _uses(new.spec))
         await check_store(self._store, new.spec, row.output_uri)
         if validate_only:
             row.create_time = row.update_time = self._db.clock.now()
@@ -112,6 +115,11 @@ async def message(tx: Transaction, row: JobRow) -> pb.TrainingJob:
     return job_message(row, (await attempts.of_jobs(tx, [row.uid]))[row.uid])
 
 
+def _uses(spec: Spec) -> list[Use]:
+    uses = [Use("base_model.uri", spec.base_model.uri), Use("dataset.uri", spec.dataset.uri)]
+    return uses if spec.output.uri is None else [*uses, Use("output.uri", spec.output.uri, write=True)]
+
+
 async def _existing(tx: Transaction, name: JobName) -> JobRow:
     row = await jobs.by_name(tx, name.tenant, name.job_id)
     if row is None:
@@ -146,6 +154,7 @@ async def _check_output(tx: Transaction, row: JobRow) -> None:
 async def _insert(tx: Transaction, row: JobRow, new: NewJob) -> None:
     row.create_time = row.update_time = tx.now
     tx.session.add(row)
+    audit.about(row.name)
     await tx.session.flush()  # before the rows that refer to it
     if new.request_id:
         digest = new.body_sha256

@@ -56,6 +56,14 @@ def parse_batch(name: str, field: str = "name") -> BatchName:
     return BatchName(match["tenant"], match["batch"])
 
 
+def parse_held(name: str, kind: str, field: str = "name") -> tuple[str, str]:
+    """Tenant and id of tenants/{tenant}/{kind}/{id}, as of a token or a reservation. Raises InvalidInput."""
+    match = re.fullmatch(rf"tenants/(?P<tenant>{_ID})/{kind}/(?P<id>[a-z0-9][a-z0-9-]{{0,39}})", name)
+    if match is None:
+        raise invalid(field, f"{name[:200]!r} is not tenants/TENANT/{kind}/ID")
+    return match["tenant"], match["id"]
+
+
 def check_batch_id(batch_id: str, field: str) -> str:
     """The id itself. Raises InvalidInput."""
     if re.fullmatch(_BATCH_ID, batch_id) is None:

@@ -14,9 +14,10 @@ from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 
 from lorafleet.errors import FailedPrecondition, Unavailable
-from lorafleet.v1 import batch_service_pb2_grpc, report_service_pb2_grpc, training_service_pb2_grpc
+from lorafleet.v1 import access_service_pb2_grpc, batch_service_pb2_grpc, report_service_pb2_grpc, training_service_pb2_grpc
 from service.access.access import Access
 from service.access.build import authenticators, report_tls_ca, server_tls
+from service.api.administering import AccessServicer
 from service.api.authentication import anybody, by
 from service.api.batching import BatchServicer
 from service.api.feed import Feed
@@ -54,7 +55,7 @@ from service.warm import Warmth
 
 FINISH_CALLS_S = 5.0
 FINISH_STEPS_S = 10.0
-SERVICES = ("lorafleet.v1.TrainingService", "lorafleet.v1.BatchService", "lorafleet.v1.ReportService")
+SERVICES = tuple(f"lorafleet.v1.{name}" for name in ("TrainingService", "BatchService", "AccessService", "ReportService"))
 
 log = logging.getLogger(__name__)
 
@@ -220,6 +221,7 @@ async def add_services(server: grpc.aio.Server, tools: Tools, stopping: asyncio.
     batches = Batches(tools.db, tools.store, tools.places.artifacts_uri, tools.stop)
     batching = BatchServicer(access, tools.db, batches, tools.candidates.planner, feed)
     batch_service_pb2_grpc.add_BatchServiceServicer_to_server(batching, server)
+    access_service_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(access, tools.db), server)
     warmth = Warmth(tokens=tools.tokens, artifacts_uri=tools.places.artifacts_uri, stop=tools.stop, retry=tools.retry)
     reporting = ReportServicer(Reports(tools.db, warmth))
     report_service_pb2_grpc.add_ReportServiceServicer_to_server(reporting, server)

@@ -40,6 +40,7 @@ class Backing(Protocol):
     def delete(self, uri: str) -> None: ...
     def exists(self, uri: str) -> bool: ...
     def is_empty(self, uri: str) -> bool: ...
+    def signed_url(self, uri: str, lifetime_s: int) -> str: ...
 
 
 class Store:
@@ -72,6 +73,13 @@ class Store:
     async def is_empty(self, uri: str) -> bool:
         """Whether nothing lies under the folder `uri`."""
         return await self._call(self._of(uri).is_empty, uri)
+
+    def signed_url(self, uri: str, lifetime_s: int) -> str:
+        """A URL that reads the object without credentials, for a while. Blocks, for the work of a signature, and asks nobody.
+
+        Raises StoreError (CANNOT_SIGN) for a kind of store that has no such URLs.
+        """
+        return self._of(uri).signed_url(uri, lifetime_s)
 
     async def _call(self, method: Callable[..., _Result], *arguments: Any) -> _Result:
         with outside_call("store", method.__name__):
@@ -126,6 +134,10 @@ class FileBacking:
     def is_empty(self, uri: str) -> bool:
         return _file_call(uri, lambda: not file_path(uri).is_dir() or not any(file_path(uri).iterdir()))
 
+    def signed_url(self, uri: str, lifetime_s: int) -> str:
+        told = f"{uri}: a folder has no signed URLs; copy it from the machine that it is on, or keep artifacts in s3://"
+        raise StoreError(told, reason="CANNOT_SIGN")
+
 
 def file_path(uri: str) -> Path:
     """The path that a `file://` URI names."""
@@ -173,6 +185,10 @@ class S3Backing:
 
         return self._call(uri, first)["KeyCount"] == 0
 
+    def signed_url(self, uri: str, lifetime_s: int) -> str:
+        sign = lambda s3, where: s3.generate_presigned_url("get_object", Params=where, ExpiresIn=lifetime_s)  # noqa: E731
+        return self._call(uri, sign)
+
     def _call(self, uri: str, call: Callable[[Any, dict[str, str]], Any]) -> Any:
         """Calls S3; None when there is no such object."""
         from botocore.exceptions import BotoCoreError, ClientError
@@ -205,6 +221,7 @@ def _client() -> Any:
         read_timeout=READ_TIMEOUT_S,
         max_pool_connections=MAX_CALLS,
         retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},  # exponential back-off with jitter
+        signature_version="s3v4",  # of presigned URLs too: some stores and all newer regions take no other
         s3={"addressing_style": style},
         # Stores other than AWS's own refuse the checksum trailers that botocore adds by default.
         request_checksum_calculation="when_required",

@@ -9,6 +9,7 @@ Calls ride out a server that is away for a while, so all of them are safe to rep
 """
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
+from lorafleet.aio.administration import AsyncAdministration
 from lorafleet.aio.batches import AsyncBatches
 from lorafleet.aio.connection import AsyncConnection
 from lorafleet.aio.downloads import AsyncDownloads
@@ -16,7 +17,7 @@ from lorafleet.credentials import Credentials
 from lorafleet.retry import Patience
 
 
-class AsyncClient(AsyncDownloads, AsyncBatches):
+class AsyncClient(AsyncDownloads, AsyncBatches, AsyncAdministration):
     """One connection to a control plane, acting for one tenant.
 
     A call takes at most `call_timeout_s` for each try, and rides out an absent server for `patience.total_s`; `within` sets one

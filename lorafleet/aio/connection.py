@@ -49,6 +49,10 @@ class AsyncConnection:
         """Raises LorafleetError; DeadlineExceeded when the time of `within` is up."""
         return await self._until_answered(lambda try_s: method(request, timeout=try_s), self._call_timeout_s)
 
+    async def call_once(self, method: async_io.Method[Response], request: Message) -> Response:
+        """For what must not happen twice: the first failure is raised, Unavailable when it is not known what became of it."""
+        return await self._until_answered(lambda try_s: method(request, timeout=try_s), self._call_timeout_s, may_repeat=False)
+
     async def call_with_all(self, method: async_io.Method[Response], requests: Sequence[Message], *, more_s: float = 0.0) -> Response:
         """A call that sends many messages. Another try sends all of them again."""
         return await self._until_answered(lambda try_s: method(iter(requests), timeout=try_s), self._call_timeout_s + more_s)
@@ -104,7 +108,7 @@ class AsyncConnection:
     def deadline(self, timeout_s: float | None = None) -> Deadline:
         return self._deadline.or_after(timeout_s)
 
-    async def _until_answered(self, attempt: async_io.Attempt[Response], try_s: float) -> Response:
+    async def _until_answered(self, attempt: async_io.Attempt[Response], try_s: float, *, may_repeat: bool = True) -> Response:
         tries = Tries(self.patience)
         async with async_io.cancelled_by_close(self._is_closed, self._closed_error):
             while True:
@@ -113,7 +117,10 @@ class AsyncConnection:
                 try:
                     return await attempt(self._deadline.cut(try_s))
                 except grpc.RpcError as error:
-                    await self._pause(tries, self._translated(error), self._deadline)
+                    known = self._translated(error)
+                    if not may_repeat:
+                        raise known from None
+                    await self._pause(tries, known, self._deadline)
 
     async def _pause(self, tries: Tries, error: LorafleetError, deadline: Deadline) -> None:
         if not error.retryable:

@@ -8,9 +8,13 @@ from lorafleet import async_io
 from lorafleet import download as downloading
 from lorafleet.aio.jobs import AsyncJobs
 from lorafleet.artifact_manifest import ArtifactManifest
-from lorafleet.blobs import blobs_at
-from lorafleet.errors import FailedPrecondition
+from lorafleet.blobs import Blobs, blobs_at
+from lorafleet.errors import FailedPrecondition, LorafleetError
+from lorafleet.signed_blobs import SignedBlobs
 from lorafleet.states import label
+from lorafleet.v1 import training_service_pb2 as pb
+
+NOT_OFFERED = {"UNIMPLEMENTED", "CANNOT_SIGN"}  # by an older server; for a store that signs nothing
 
 
 class AsyncDownloads(AsyncJobs):
@@ -28,8 +32,21 @@ class AsyncDownloads(AsyncJobs):
         if not found.HasField("artifact"):
             raise FailedPrecondition(f"{found.name} is {label(found)} and has no artifact", reason="NO_ARTIFACT")
         artifact = found.artifact
+        blobs = await self._blobs(found)
 
         def fetch(stop: threading.Event) -> ArtifactManifest:
-            return downloading.download(blobs_at(artifact.uri), artifact.manifest_sha256, Path(folder), told=told, stop=stop)
+            return downloading.download(blobs, artifact.manifest_sha256, Path(folder), told=told, stop=stop)
 
         return await async_io.in_thread(fetch)
+
+    async def _blobs(self, job: pb.TrainingJob) -> Blobs:
+        """By signed URLs, without credentials of the store, where the server offers them; else as this machine can reach the store."""
+        if job.artifact.uri.startswith("s3://"):
+            try:
+                signed = await self.sign_artifact(job.name)
+            except LorafleetError as error:
+                if error.reason not in NOT_OFFERED:
+                    raise
+            else:
+                return SignedBlobs({file.path: file.url for file in signed.files})
+        return blobs_at(job.artifact.uri)

@@ -60,6 +60,14 @@ class AsyncJobs(AsyncBase):
         """
         return await self.connection.call(self._rpc.CancelTrainingJob, pb.CancelTrainingJobRequest(name=self.name(job), etag=etag))
 
+    async def sign_artifact(self, job: str, *, expire_s: int = 0) -> pb.SignArtifactResponse:
+        """URLs with which anybody can download a job's artifact for a while, an hour unless `expire_s` says how long.
+
+        Raises NotFound, and FailedPrecondition without an artifact or for a store that signs nothing.
+        """
+        request = pb.SignArtifactRequest(name=self.name(job), expire_s=expire_s)
+        return await self.connection.call(self._rpc.SignArtifact, request)
+
     async def watch(self, job: str = "", *, timeout_s: float | None = None) -> AsyncGenerator[pb.TrainingJob]:
         """A job as it is, then after every change until it has ended; without `job`, all of the tenant's, for ever.
 

@@ -12,12 +12,13 @@ Calls ride out a server that is away for a while, so all of them are safe to rep
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
 from lorafleet.credentials import Credentials
 from lorafleet.retry import Patience
+from lorafleet.sync.administration import Administration
 from lorafleet.sync.batches import Batches
 from lorafleet.sync.connection import Connection
 from lorafleet.sync.downloads import Downloads
 
 
-class Client(Downloads, Batches):
+class Client(Downloads, Batches, Administration):
     """One connection to a control plane, acting for one tenant.
 
     A call takes at most `call_timeout_s` for each try, and rides out an absent server for `patience.total_s`; `within` sets one

@@ -50,6 +50,10 @@ class Connection:
         """Raises LorafleetError; DeadlineExceeded when the time of `within` is up."""
         return self._until_answered(lambda try_s: method(request, timeout=try_s), self._call_timeout_s)
 
+    def call_once(self, method: sync_io.Method[Response], request: Message) -> Response:
+        """For what must not happen twice: the first failure is raised, Unavailable when it is not known what became of it."""
+        return self._until_answered(lambda try_s: method(request, timeout=try_s), self._call_timeout_s, may_repeat=False)
+
     def call_with_all(self, method: sync_io.Method[Response], requests: Sequence[Message], *, more_s: float = 0.0) -> Response:
         """A call that sends many messages. Another try sends all of them again."""
         return self._until_answered(lambda try_s: method(iter(requests), timeout=try_s), self._call_timeout_s + more_s)
@@ -103,7 +107,7 @@ class Connection:
     def deadline(self, timeout_s: float | None = None) -> Deadline:
         return self._deadline.or_after(timeout_s)
 
-    def _until_answered(self, attempt: sync_io.Attempt[Response], try_s: float) -> Response:
+    def _until_answered(self, attempt: sync_io.Attempt[Response], try_s: float, *, may_repeat: bool = True) -> Response:
         tries = Tries(self.patience)
         with sync_io.cancelled_by_close(self._is_closed, self._closed_error):
             while True:
@@ -112,7 +116,10 @@ class Connection:
                 try:
                     return attempt(self._deadline.cut(try_s))
                 except grpc.RpcError as error:
-                    self._pause(tries, self._translated(error), self._deadline)
+                    known = self._translated(error)
+                    if not may_repeat:
+                        raise known from None
+                    self._pause(tries, known, self._deadline)
 
     def _pause(self, tries: Tries, error: LorafleetError, deadline: Deadline) -> None:
         if not error.retryable:

@@ -8,10 +8,14 @@ from pathlib import Path
 from lorafleet import download as downloading
 from lorafleet import sync_io
 from lorafleet.artifact_manifest import ArtifactManifest
-from lorafleet.blobs import blobs_at
-from lorafleet.errors import FailedPrecondition
+from lorafleet.blobs import Blobs, blobs_at
+from lorafleet.errors import FailedPrecondition, LorafleetError
+from lorafleet.signed_blobs import SignedBlobs
 from lorafleet.states import label
 from lorafleet.sync.jobs import Jobs
+from lorafleet.v1 import training_service_pb2 as pb
+
+NOT_OFFERED = {"UNIMPLEMENTED", "CANNOT_SIGN"}  # by an older server; for a store that signs nothing
 
 
 class Downloads(Jobs):
@@ -27,8 +31,21 @@ class Downloads(Jobs):
         if not found.HasField("artifact"):
             raise FailedPrecondition(f"{found.name} is {label(found)} and has no artifact", reason="NO_ARTIFACT")
         artifact = found.artifact
+        blobs = self._blobs(found)
 
         def fetch(stop: threading.Event) -> ArtifactManifest:
-            return downloading.download(blobs_at(artifact.uri), artifact.manifest_sha256, Path(folder), told=told, stop=stop)
+            return downloading.download(blobs, artifact.manifest_sha256, Path(folder), told=told, stop=stop)
 
         return sync_io.in_thread(fetch)
+
+    def _blobs(self, job: pb.TrainingJob) -> Blobs:
+        """By signed URLs, without credentials of the store, where the server offers them; else as this machine can reach the store."""
+        if job.artifact.uri.startswith("s3://"):
+            try:
+                signed = self.sign_artifact(job.name)
+            except LorafleetError as error:
+                if error.reason not in NOT_OFFERED:
+                    raise
+            else:
+                return SignedBlobs({file.path: file.url for file in signed.files})
+        return blobs_at(job.artifact.uri)

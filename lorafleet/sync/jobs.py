@@ -61,6 +61,14 @@ class Jobs(Base):
         """
         return self.connection.call(self._rpc.CancelTrainingJob, pb.CancelTrainingJobRequest(name=self.name(job), etag=etag))
 
+    def sign_artifact(self, job: str, *, expire_s: int = 0) -> pb.SignArtifactResponse:
+        """URLs with which anybody can download a job's artifact for a while, an hour unless `expire_s` says how long.
+
+        Raises NotFound, and FailedPrecondition without an artifact or for a store that signs nothing.
+        """
+        request = pb.SignArtifactRequest(name=self.name(job), expire_s=expire_s)
+        return self.connection.call(self._rpc.SignArtifact, request)
+
     def watch(self, job: str = "", *, timeout_s: float | None = None) -> Generator[pb.TrainingJob]:
         """A job as it is, then after every change until it has ended; without `job`, all of the tenant's, for ever.
 

@@ -215,3 +215,29 @@ class StreamTrainingJobLogsResponse(_message.Message):
     attempt: int
     text: str
     def __init__(self, attempt: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
+
+class SignArtifactRequest(_message.Message):
+    __slots__ = ("name", "expire_s")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_S_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    expire_s: int
+    def __init__(self, name: _Optional[str] = ..., expire_s: _Optional[int] = ...) -> None: ...
+
+class SignArtifactResponse(_message.Message):
+    __slots__ = ("files", "manifest_sha256", "expire_time")
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_SHA256_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    files: _containers.RepeatedCompositeFieldContainer[SignedFile]
+    manifest_sha256: str
+    expire_time: _timestamp_pb2.Timestamp
+    def __init__(self, files: _Optional[_Iterable[_Union[SignedFile, _Mapping]]] = ..., manifest_sha256: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class SignedFile(_message.Message):
+    __slots__ = ("path", "url")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    url: str
+    def __init__(self, path: _Optional[str] = ..., url: _Optional[str] = ...) -> None: ...

@@ -65,6 +65,11 @@ class TrainingServiceStub:
                 request_serializer=lorafleet_dot_v1_dot_training__service__pb2.StreamTrainingJobLogsRequest.SerializeToString,
                 response_deserializer=lorafleet_dot_v1_dot_training__service__pb2.StreamTrainingJobLogsResponse.FromString,
                 _registered_method=True)
+        self.SignArtifact = channel.unary_unary(
+                '/lorafleet.v1.TrainingService/SignArtifact',
+                request_serializer=lorafleet_dot_v1_dot_training__service__pb2.SignArtifactRequest.SerializeToString,
+                response_deserializer=lorafleet_dot_v1_dot_training__service__pb2.SignArtifactResponse.FromString,
+                _registered_method=True)
 
 
 class TrainingServiceServicer:
@@ -113,6 +118,13 @@ class TrainingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SignArtifact(self, request, context):
+        """URLs with which a job's artifact can be downloaded without credentials of the store, for a while (AIP-136).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrainingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +157,11 @@ def add_TrainingServiceServicer_to_server(servicer, server):
                     servicer.StreamTrainingJobLogs,
                     request_deserializer=lorafleet_dot_v1_dot_training__service__pb2.StreamTrainingJobLogsRequest.FromString,
                     response_serializer=lorafleet_dot_v1_dot_training__service__pb2.StreamTrainingJobLogsResponse.SerializeToString,
+            ),
+            'SignArtifact': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignArtifact,
+                    request_deserializer=lorafleet_dot_v1_dot_training__service__pb2.SignArtifactRequest.FromString,
+                    response_serializer=lorafleet_dot_v1_dot_training__service__pb2.SignArtifactResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +327,33 @@ class TrainingService:
             '/lorafleet.v1.TrainingService/StreamTrainingJobLogs',
             lorafleet_dot_v1_dot_training__service__pb2.StreamTrainingJobLogsRequest.SerializeToString,
             lorafleet_dot_v1_dot_training__service__pb2.StreamTrainingJobLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignArtifact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorafleet.v1.TrainingService/SignArtifact',
+            lorafleet_dot_v1_dot_training__service__pb2.SignArtifactRequest.SerializeToString,
+            lorafleet_dot_v1_dot_training__service__pb2.SignArtifactResponse.FromString,
             options,
             channel_credentials,
             insecure,

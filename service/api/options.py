@@ -2,6 +2,7 @@
 
 import grpc.aio
 
+from service.api.auditing import AuditInterceptor
 from service.api.authentication import AuthenticationInterceptor, WhoCalls
 from service.api.errors import ErrorInterceptor
 from service.api.flow import FlowInterceptor
@@ -20,7 +21,7 @@ OTHER_CALLS = 2_000  # that may be under way beside the streams
 
 def new_server(limits: CallLimits, who_calls: WhoCalls, db: Database) -> grpc.aio.Server:
     """A server without services. What a call meets first stands first: its pace, what is noted of it, its errors' form, who
-    calls, its limits."""
+    calls, its limits; and last what the audit log keeps."""
     return grpc.aio.server(
         interceptors=[
             FlowInterceptor(limits.slow_reader_s),
@@ -28,6 +29,7 @@ def new_server(limits: CallLimits, who_calls: WhoCalls, db: Database) -> grpc.ai
             ErrorInterceptor(),
             AuthenticationInterceptor(who_calls),
             LimitsInterceptor(limits, db),
+            AuditInterceptor(db),
         ],
         options=options(limits),
         maximum_concurrent_rpcs=limits.max_streams + OTHER_CALLS,

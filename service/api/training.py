@@ -12,6 +12,7 @@ from service.api.feed import Feed
 from service.api.listing import list_jobs
 from service.api.logs import LogStream
 from service.api.resume_tokens import scope_of
+from service.api.signing import sign_artifact
 from service.api.watch import Watch
 from service.backends.base import Backend
 from service.db.database import Database
@@ -78,3 +79,8 @@ class TrainingServicer(rpc.TrainingServiceServicer):
         async for piece in stream.pieces(name, attempt=request.attempt, follow=request.follow):
             await self._access.require(Permission.VIEW, name.tenant)
             yield piece
+
+    async def SignArtifact(self, request: pb.SignArtifactRequest, context: Context) -> pb.SignArtifactResponse:
+        name = parse_job(request.name)
+        await self._access.require(Permission.VIEW, name.tenant)
+        return await sign_artifact(self._db, self._store, name, request.expire_s)

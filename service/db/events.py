@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, delete, func, insert, select, update
 
 from service import telemetry
 from service.concurrency import slices
-from service.db import attempts
+from service.db import attempts, audit
 from service.db.after_commit import after_commit
 from service.db.models import JobEventRow, JobRow, ServiceRow
 from service.db.transaction import Transaction
@@ -20,6 +20,7 @@ SLICE = 1000  # rows written by one statement: the event loop goes on between tw
 async def record(tx: Transaction) -> None:
     """Appends an event for every touched job. Runs right before commit, so that it sees all that was done, and holds the one
     row that all writers need for no longer than that takes."""
+    audit.record(tx)
     await tx.session.flush()  # what has to wait for others waits before that
     if tx.has_admitted:
         await tx.session.execute(update(ServiceRow).values(admission_epoch=ServiceRow.admission_epoch + 1))

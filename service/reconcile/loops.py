@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 from functools import partial
 
-from service.db import events, requests
+from service.db import audit, events, requests
 from service.reconcile.admit import admit_once
 from service.reconcile.copy_logs import copy_log_once
 from service.reconcile.launch import launch_once
@@ -14,6 +14,7 @@ from service.reconcile.orphans import end_orphans_once
 from service.reconcile.stop import expire_once, notice_silence_once, stop_once
 from service.reconcile.tools import Tools
 
+KEEP_AUDIT_DAYS = 400  # more than the year that auditors ask after
 KEEP_EVENTS_S = 24 * 3600.0  # a watch may be away for so long and go on
 
 
@@ -34,8 +35,10 @@ async def run_all(tools: Tools, stopping: asyncio.Event) -> None:
 
 
 async def compact_once(tools: Tools) -> bool:
-    """Forget events that no watch may go on from any more, and the ids of requests that nobody repeats any more."""
+    """Forget events that no watch may go on from any more, and the ids of requests that nobody repeats any more;
+    and what the audit log has kept long enough."""
     async with tools.db.transaction() as tx:
         num_gone = await events.compact(tx, tx.now - timedelta(seconds=KEEP_EVENTS_S))
         await requests.forget(tx, tx.now - timedelta(seconds=requests.KEEP_S))
+        await audit.forget(tx, tx.now - timedelta(days=KEEP_AUDIT_DAYS))
     return num_gone == events.COMPACTED_AT_ONCE

@@ -37,5 +37,11 @@ def parts(head: pb.BatchHeader, items: Iterable[pb.BatchItem], per_message: int 
         rest = rest[per_message:]
 
 
+def plan_parts(head: pb.BatchHeader, items: Iterable[pb.BatchItem]) -> Iterator[pb.PlanBatchRequest]:
+    """The stream of a PlanBatch."""
+    yield pb.PlanBatchRequest(header=head)
+    yield pb.PlanBatchRequest(items=pb.BatchItems(items=list(items)))
+
+
 async def create(api: Api, items: Iterable[pb.BatchItem], **fields: Any) -> pb.Batch:
     return await api.batches.CreateBatch(parts(header(api.world, **fields), items))

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import grpc.aio
 import pytest
 
-from lorafleet.v1 import batch_service_pb2_grpc, report_service_pb2_grpc
+from lorafleet.v1 import access_service_pb2_grpc, batch_service_pb2_grpc, report_service_pb2_grpc
 from lorafleet.v1 import training_service_pb2_grpc as rpc
 from service.api.options import new_server
 from service.server import add_services
@@ -27,6 +27,7 @@ async def api(world: World) -> AsyncIterator[Api]:
         jobs, reports = rpc.TrainingServiceStub(channel), report_service_pb2_grpc.ReportServiceStub(channel)
         batches = batch_service_pb2_grpc.BatchServiceStub(channel)
         yield Api(
+            address=f"127.0.0.1:{port}",
             channel=channel,
             jobs=jobs,
             reports=reports,
@@ -34,7 +35,7 @@ async def api(world: World) -> AsyncIterator[Api]:
             stopping=stopping,
             world=world,
             caller=caller,
-            address=f"127.0.0.1:{port}",
+            access=access_service_pb2_grpc.AccessServiceStub(channel),
         )
         stopping.set()  # as `serve` does: it ends the watches
         world.tools.db.bell.ring()

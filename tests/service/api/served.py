@@ -7,7 +7,7 @@ import grpc.aio
 
 from lorafleet import spec_proto
 from lorafleet.errors import Unauthenticated
-from lorafleet.v1 import batch_service_pb2_grpc, report_service_pb2_grpc
+from lorafleet.v1 import access_service_pb2_grpc, batch_service_pb2_grpc, report_service_pb2_grpc
 from lorafleet.v1 import training_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2_grpc as rpc
 from service.access.identity import OPEN, Identity
@@ -28,14 +28,15 @@ class Caller:
 
 @dataclass
 class Api:
+    address: str
     channel: grpc.aio.Channel
     jobs: rpc.TrainingServiceStub
     reports: report_service_pb2_grpc.ReportServiceStub
     batches: batch_service_pb2_grpc.BatchServiceStub
+    access: access_service_pb2_grpc.AccessServiceStub
     stopping: asyncio.Event
     world: World
     caller: Caller
-    address: str
 
     def request(self, **fields) -> pb.CreateTrainingJobRequest:
         """A good request, with some fields changed."""

@@ -1,0 +1,150 @@
+"""What the client does with tenants and what belongs to them: limits, members, tokens, grants, reservations, the audit log."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from datetime import datetime
+from typing import Any, cast
+
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from lorafleet.aio.base import AsyncBase
+from lorafleet.aio.connection import AsyncConnection
+from lorafleet.v1 import access_service_pb2 as pb
+from lorafleet.v1.access_service_pb2_grpc import AccessServiceStub
+
+
+class AsyncAdministration(AsyncBase):
+    """The part of the client that sets tenants up. All but `create_tenant`, `get_tenant`, `list_tenants` and `update_tenant` act in
+    the client's own tenant. Every call raises Unauthenticated, PermissionDenied, NotFound, InvalidInput.
+    """
+
+    def __init__(self, connection: AsyncConnection, tenant: str) -> None:
+        super().__init__(connection, tenant)
+        self._access_rpc = cast(Any, AccessServiceStub(connection.channel))  # generated, untyped
+
+    async def create_tenant(self, tenant_id: str, tenant: pb.Tenant | None = None) -> pb.Tenant:
+        """Set a tenant up, with the limits of `tenant`. Raises AlreadyExists, also when the answer to an earlier try was lost."""
+        request = pb.CreateTenantRequest(tenant_id=tenant_id, tenant=tenant or pb.Tenant())
+        return await self.connection.call(self._access_rpc.CreateTenant, request)
+
+    async def get_tenant(self, tenant_id: str = "") -> pb.Tenant:
+        """A tenant, and how many jobs of it wait and are at work; without `tenant_id` the client's own."""
+        name = f"tenants/{tenant_id}" if tenant_id else self.parent
+        return await self.connection.call(self._access_rpc.GetTenant, pb.GetTenantRequest(name=name))
+
+    async def list_tenants(self, *, page_size: int = 0) -> AsyncGenerator[pb.Tenant]:
+        """The tenants that the caller is a member of; all of them for an administrator of the service."""
+        async with aclosing(self._pages(self._access_rpc.ListTenants, pb.ListTenantsRequest(page_size=page_size))) as pages:
+            async for page in pages:
+                for tenant in page.tenants:
+                    yield tenant
+
+    async def update_tenant(self, tenant: pb.Tenant, fields: Sequence[str]) -> pb.Tenant:
+        """Change the named fields of the tenant that `tenant.name` names; a limit that is named and not set becomes none.
+
+        With the etag of a tenant that was read, only if it has not changed since. Raises Aborted.
+        """
+        request = pb.UpdateTenantRequest(tenant=tenant, update_mask=FieldMask(paths=fields))
+        return await self.connection.call(self._access_rpc.UpdateTenant, request)
+
+    async def set_member(self, principal: str, role: pb.Role) -> pb.Member:
+        """Make a principal a member, or give a member another role."""
+        request = pb.SetMemberRequest(parent=self.parent, member=pb.Member(principal=principal, role=role))
+        return await self.connection.call(self._access_rpc.SetMember, request)
+
+    async def list_members(self, *, page_size: int = 0) -> AsyncGenerator[pb.Member]:
+        """The members by principal."""
+        request = pb.ListMembersRequest(parent=self.parent, page_size=page_size)
+        async with aclosing(self._pages(self._access_rpc.ListMembers, request)) as pages:
+            async for page in pages:
+                for member in page.members:
+                    yield member
+
+    async def remove_member(self, principal: str) -> None:
+        """Take a membership away."""
+        request = pb.RemoveMemberRequest(parent=self.parent, principal=principal)
+        await self.connection.call(self._access_rpc.RemoveMember, request)
+
+    async def create_api_token(
+        self, role: pb.Role, *, display_name: str = "", expire_time: datetime | None = None
+    ) -> pb.CreateApiTokenResponse:
+        """Make a token for a program; `secret` in the answer is told this once.
+
+        It is the one call that is not repeated: a token whose secret was lost on the way would stay. Look for it in
+        `list_api_tokens` after Unavailable.
+        """
+        token = pb.ApiToken(role=role, display_name=display_name, expire_time=_stamp(expire_time))
+        request = pb.CreateApiTokenRequest(parent=self.parent, api_token=token)
+        return await self.connection.call_once(self._access_rpc.CreateApiToken, request)
+
+    async def list_api_tokens(self, *, page_size: int = 0) -> AsyncGenerator[pb.ApiToken]:
+        """The tokens, without their secrets."""
+        request = pb.ListApiTokensRequest(parent=self.parent, page_size=page_size)
+        async with aclosing(self._pages(self._access_rpc.ListApiTokens, request)) as pages:
+            async for page in pages:
+                for token in page.api_tokens:
+                    yield token
+
+    async def revoke_api_token(self, token: str) -> pb.ApiToken:
+        """End a token for good, by its id or its full name."""
+        name = token if "/" in token else f"{self.parent}/tokens/{token}"
+        return await self.connection.call(self._access_rpc.RevokeApiToken, pb.RevokeApiTokenRequest(name=name))
+
+    async def add_grant(self, prefix: str, *, may_write: bool = False) -> pb.Grant:
+        """Let the tenant read, or write too, under a prefix of the store."""
+        request = pb.AddGrantRequest(parent=self.parent, grant=pb.Grant(prefix=prefix, may_write=may_write))
+        return await self.connection.call(self._access_rpc.AddGrant, request)
+
+    async def list_grants(self, *, page_size: int = 0) -> AsyncGenerator[pb.Grant]:
+        """The grants by prefix."""
+        request = pb.ListGrantsRequest(parent=self.parent, page_size=page_size)
+        async with aclosing(self._pages(self._access_rpc.ListGrants, request)) as pages:
+            async for page in pages:
+                for grant in page.grants:
+                    yield grant
+
+    async def remove_grant(self, prefix: str) -> None:
+        """Take a grant away; jobs that were accepted go on."""
+        request = pb.RemoveGrantRequest(parent=self.parent, prefix=prefix)
+        await self.connection.call(self._access_rpc.RemoveGrant, request)
+
+    async def create_reservation(self, reservation_id: str, *, gpus: float, start_time: datetime, end_time: datetime) -> pb.Reservation:
+        """Keep GPUs for the tenant for a while. Raises AlreadyExists, also when the answer to an earlier try was lost."""
+        reservation = pb.Reservation(gpus=gpus, start_time=_stamp(start_time), end_time=_stamp(end_time))
+        request = pb.CreateReservationRequest(parent=self.parent, reservation_id=reservation_id, reservation=reservation)
+        return await self.connection.call(self._access_rpc.CreateReservation, request)
+
+    async def list_reservations(self, *, page_size: int = 0) -> AsyncGenerator[pb.Reservation]:
+        """The reservations by id."""
+        request = pb.ListReservationsRequest(parent=self.parent, page_size=page_size)
+        async with aclosing(self._pages(self._access_rpc.ListReservations, request)) as pages:
+            async for page in pages:
+                for reservation in page.reservations:
+                    yield reservation
+
+    async def delete_reservation(self, reservation: str) -> None:
+        """Give the GPUs free again, by the reservation's id or its full name."""
+        name = reservation if "/" in reservation else f"{self.parent}/reservations/{reservation}"
+        await self.connection.call(self._access_rpc.DeleteReservation, pb.DeleteReservationRequest(name=name))
+
+    async def list_audit_events(
+        self, *, start_time: datetime | None = None, end_time: datetime | None = None, page_size: int = 0
+    ) -> AsyncGenerator[pb.AuditEvent]:
+        """Writes and refused tries of them, newest first."""
+        request = pb.ListAuditEventsRequest(
+            parent=self.parent, start_time=_stamp(start_time), end_time=_stamp(end_time), page_size=page_size
+        )
+        async with aclosing(self._pages(self._access_rpc.ListAuditEvents, request)) as pages:
+            async for page in pages:
+                for event in page.audit_events:
+                    yield event
+
+
+def _stamp(time: datetime | None) -> Timestamp | None:
+    """An aware time as it travels."""
+    if time is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(time)
+    return stamp

@@ -1,0 +1,1 @@
+"""What tenants have: limits, members, tokens, grants, reservations. Knows neither gRPC nor runs."""

@@ -1,0 +1,145 @@
+"""Tenants and their members: one transaction for each call."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import delete, func, select
+
+from lorafleet.errors import AlreadyExists, InvalidInput, NotFound, Violation
+from lorafleet.v1 import access_service_pb2 as pb
+from service.access.access import Access
+from service.access.identity import Identity, Role
+from service.control.lifecycle import FINISHED, JobState
+from service.db.database import Database
+from service.db.models import JobRow, MemberRow, TenantRow
+from service.db.transaction import Transaction
+from service.names import invalid
+from service.resources import check_etag
+from service.tenancy import messages
+
+LIMITS = ("max_gpus", "max_running_jobs", "max_queued_jobs", "max_storage_bytes", "max_requests_per_s")
+FIELDS = ("display_name", "weight", *LIMITS, "store_credentials", "is_isolated")
+MAX_TEXT = 200
+
+
+@dataclass(frozen=True)
+class Tenants:
+    """All tenants."""
+
+    db: Database
+    access: Access
+
+    async def create(self, tenant_id: str, wanted: pb.Tenant) -> pb.Tenant:
+        """Raises InvalidInput with every violation, and AlreadyExists."""
+        values = _checked(wanted, FIELDS)
+        async with self.db.transaction() as tx:
+            if await tx.session.get(TenantRow, tenant_id) is not None:
+                raise AlreadyExists(f"tenants/{tenant_id} exists; update it instead", reason="TENANT_ID_TAKEN")
+            row = TenantRow(id=tenant_id, create_time=tx.now, update_time=tx.now, version=1, **values)
+            tx.session.add(row)
+        return messages.tenant(row)
+
+    async def get(self, tenant_id: str) -> pb.Tenant:
+        """With what it has waiting and at work. Raises NotFound."""
+        async with self.db.snapshot() as tx:
+            message = messages.tenant(await existing(tx, tenant_id))
+            count = select(JobRow.state, func.count()).where(JobRow.tenant == tenant_id).group_by(JobRow.state)
+            for state, number in await tx.session.execute(count.where(JobRow.state.not_in([one.value for one in FINISHED]))):
+                if state == JobState.QUEUED.value:
+                    message.num_queued_jobs += number
+                else:
+                    message.num_running_jobs += number
+        return message
+
+    async def page(self, caller: Identity, *, behind: str, size: int) -> Sequence[TenantRow]:
+        """Up to `size` tenants that the caller may see, by id."""
+        query = select(TenantRow).where(TenantRow.id > behind).order_by(TenantRow.id).limit(size)
+        if not caller.is_admin and caller.tenant is not None:
+            query = query.where(TenantRow.id == caller.tenant)
+        elif not caller.is_admin:
+            query = query.where(TenantRow.id.in_(select(MemberRow.tenant).where(MemberRow.principal == caller.principal)))
+        async with self.db.snapshot() as tx:
+            return (await tx.session.scalars(query)).all()
+
+    async def update(self, tenant_id: str, wanted: pb.Tenant, paths: Sequence[str]) -> pb.Tenant:
+        """Changes the fields of the mask. Raises InvalidInput with every violation, NotFound, and Aborted for an old etag."""
+        if unknown := [path for path in paths if path not in FIELDS] or not paths:
+            named = ", ".join(unknown) if isinstance(unknown, list) else "nothing"
+            raise invalid("update_mask", f"names {named[:MAX_TEXT]}; it takes one or more of {', '.join(FIELDS)}")
+        values = _checked(wanted, paths)
+        async with self.db.transaction() as tx:
+            row = await existing(tx, tenant_id, lock=True)
+            check_etag(f"tenants/{tenant_id}", messages.etag(row), wanted.etag)
+            for name, value in values.items():
+                setattr(row, name, value)
+            row.version, row.update_time = row.version + 1, tx.now
+            tx.changed = True  # limits decide who may start
+        return messages.tenant(row)
+
+    async def set_member(self, tenant_id: str, principal: str, role: Role) -> pb.Member:
+        """Raises InvalidInput and NotFound."""
+        check_text("member.principal", principal, at_least=1)
+        async with self.db.transaction() as tx:
+            await existing(tx, tenant_id)
+            row = await tx.session.get(MemberRow, (tenant_id, principal))
+            if row is None:
+                row = MemberRow(tenant=tenant_id, principal=principal, role=role.value, create_time=tx.now)
+                tx.session.add(row)
+            row.role = role.value
+        self.access.forget(tenant_id)
+        return messages.member(row)
+
+    async def remove_member(self, tenant_id: str, principal: str) -> None:
+        """Raises NotFound."""
+        async with self.db.transaction() as tx:
+            row = await tx.session.get(MemberRow, (tenant_id, principal))
+            if row is None:
+                raise NotFound(f"{principal[:MAX_TEXT]!r} is no member of tenants/{tenant_id}", reason="MEMBER_NOT_FOUND")
+            await tx.session.execute(delete(MemberRow).where(MemberRow.tenant == tenant_id, MemberRow.principal == principal))
+        self.access.forget(tenant_id)
+
+
+async def existing(tx: Transaction, tenant_id: str, *, lock: bool = False) -> TenantRow:
+    """Raises NotFound."""
+    row = await tx.session.get(TenantRow, tenant_id, with_for_update=lock or None)
+    if row is None:
+        raise NotFound(f"tenants/{tenant_id} is not set up; an administrator of the service creates it", reason="TENANT_NOT_FOUND")
+    return row
+
+
+def check_text(field: str, text: str, *, at_least: int = 0) -> None:
+    """Raises InvalidInput."""
+    if not at_least <= len(text) <= MAX_TEXT or re.search(r"[\x00-\x1f\x7f]", text):
+        raise invalid(field, f"is not {at_least} to {MAX_TEXT} characters without control characters")
+
+
+def _checked(wanted: pb.Tenant, paths: Sequence[str]) -> dict[str, Any]:
+    """The values of these fields. Raises InvalidInput with every violation."""
+    values = {path: _value(wanted, path) for path in paths}
+    found = [Violation(field=f"tenant.{path}", message=told) for path, value in values.items() if (told := _mistake(path, value))]
+    if found:
+        raise InvalidInput("\n".join(str(violation) for violation in found), violations=found)
+    return values
+
+
+def _value(wanted: pb.Tenant, path: str) -> Any:
+    if path == "weight":
+        return wanted.weight if wanted.HasField("weight") else 1.0
+    if path in LIMITS:
+        return getattr(wanted, path) if wanted.HasField(path) else None
+    return getattr(wanted, path)
+
+
+def _mistake(path: str, value: Any) -> str | None:
+    if path == "weight":
+        return None if math.isfinite(value) and value > 0 else f"{value} is not more than 0"
+    if path in LIMITS:
+        return None if value is None or (math.isfinite(value) and value >= 0) else f"{value} is negative, or no number"
+    if path == "store_credentials":
+        return None if not value or re.fullmatch(r"[a-z][a-z0-9-]{0,39}", value) else f"{value[:40]!r} is no name of a-z, 0-9 and '-'"
+    if path == "display_name":
+        return None if len(value) <= MAX_TEXT else f"is longer than {MAX_TEXT} characters"
+    return None
