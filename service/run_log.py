@@ -25,7 +25,7 @@ def of_job(text: bytes, *, job: str, run: str, host: str) -> bytes:
 def _of_run(lines: Iterable[bytes], run: bytes, host: bytes) -> Iterator[bytes]:
     """Workers begin a run each at its own time; a source that has begun none (the driver) is where the newest of them is.
 
-    Of such a source a line that names a run is that run's: Ray's controller tells of a report seconds after it was made.
+    A line that names a run is that run's, whoever wrote it: Ray tells of a report seconds after it was made.
     """
     newest = host
     begun: dict[bytes, bytes] = {}
@@ -39,11 +39,11 @@ def _of_run(lines: Iterable[bytes], run: bytes, host: bytes) -> Iterator[bytes]:
 
 
 def _run_of(line: bytes, begun: bytes | None, newest: bytes) -> bytes:
-    if begun is not None:
-        return begun
     named = _NAMES.search(line)
     if named is not None:
         return named[0]
+    if begun is not None:
+        return begun
     return newest if line.endswith(b"\n") or b"run" not in line else b""  # a run's name may be half written
 
 

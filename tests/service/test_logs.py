@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import grpc
 import pytest
@@ -55,7 +56,7 @@ SECRETS = {
     "bearer": ("authorization: Bearer abc.def-ghi", "abc.def-ghi"),
     "jwt": ("token eyJhbGciOiJub25lIn0.eyJzdWIiOiJtZSJ9.c2ln was refused", "eyJzdWIiOiJtZSJ9"),
     "api token": ((text := new_token().text), text.rsplit("_", 1)[1]),
-    "run token": ((run := RunTokens(b"k" * 32).of("run-0123456789abcdef")), run.split(".", 1)[1]),
+    "run token": ((run := RunTokens(b"k" * 32).of("run-0123456789abcdef", datetime.now(UTC))), run.rsplit(".", 1)[1]),
     "database url": ("postgresql://lorafleet:hunter2hunter2@db/lorafleet", "hunter2hunter2"),
     "presigned url": ("https://b/k?X-Amz-Credential=AKIA123&X-Amz-Signature=0a1b2c3d", "0a1b2c3d"),
     "a setting": ("{'aws_secret_access_key': 'wJalrXUtnFEMI'}", "wJalrXUtnFEMI"),

@@ -208,7 +208,7 @@ class ControlPlane(RuleBasedStateMachine):
         self.model.let_go(run)
 
     def _send(self, request: rpb.ReportRequest) -> None:
-        self.run(self.world.reports.apply(self.world.tools.tokens.of(request.run), request))
+        self.run(self.world.reports.apply(self.world.tools.tokens.of(request.run, self.world.clock.now()), request))
 
     @rule(place=st.integers(0, 100))
     def run_dies(self, place: int) -> None:

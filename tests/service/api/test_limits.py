@@ -88,7 +88,7 @@ async def test_a_tenants_own_limit_comes_before_the_servers(world: World):
 async def test_reports_cost_their_run_and_not_the_tenant(world: World, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(call_limits, "RUN_REPORTS_PER_S", 0.01)
     _, run = await world.started()
-    metadata = (("authorization", f"Bearer {world.tools.tokens.of(run)}"),)
+    metadata = (("authorization", f"Bearer {world.tools.tokens.of(run, world.clock.now())}"),)
     async with serving(world, CallLimits(max_requests_per_s=0.01)) as channel:
         reports = report_service_pb2_grpc.ReportServiceStub(channel)
         request = report_pb.ReportRequest(run=run, source="driver")

@@ -84,7 +84,7 @@ async def test_mutated_messages_break_nothing(lived: Lived, method: MethodDescri
     assert good, f"{method.input_type.name} has no good message to begin with: add one to _seeds"
     one = st.sampled_from(good).flatmap(mutated) | wild(method.input_type)
     sent = data.draw(st.lists(one, max_size=4) if method.client_streaming else one)
-    token = data.draw(st.sampled_from([lived.api.world.tools.tokens.of(lived.run), "", "x"]))
+    token = data.draw(st.sampled_from([lived.api.world.tools.tokens.of(lived.run, lived.api.world.clock.now()), "", "x"]))
     await _call(lived.api.channel, method, sent, token)
 
 
