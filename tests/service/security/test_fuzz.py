@@ -116,6 +116,7 @@ def _seeds(api: Api, run: str) -> Iterator[Message]:
     yield pb.CancelTrainingJobRequest(name=one, etag="x")
     yield pb.WatchTrainingJobsRequest(parent="tenants/acme", name=one)
     yield pb.StreamTrainingJobLogsRequest(name=one, attempt=1)
+    yield pb.SignArtifactRequest(name=one, expire_s=60)
     yield from (batch_pb.CreateBatchRequest(header=head), batch_pb.CreateBatchRequest(items=items))
     yield from (batch_pb.PlanBatchRequest(header=head), batch_pb.PlanBatchRequest(items=items))
     yield batch_pb.GetBatchRequest(name=night)
