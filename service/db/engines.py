@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.util.concurrency import in_greenlet
 
 from lorafleet.errors import InvalidInput
 
@@ -77,6 +78,7 @@ def engine_of(url: str) -> AsyncEngine:
 def sqlite_engine(path: Path) -> AsyncEngine:
     """An engine on an SQLite file: WAL, so that readers never wait for writers."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_S})
+    engine.sync_engine.dialect.do_terminate = _close
     event.listen(engine.sync_engine, "connect", _configure)
     event.listen(engine.sync_engine, "begin", _begin)
     return engine
@@ -111,6 +113,18 @@ def _postgres_arguments() -> dict[str, Any]:
     }
     options = " ".join(f"-c {name}={value}" for name, value in timeouts.items())
     return {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "lorafleet", "options": options, **_PROBES}
+
+
+def _close(dbapi_connection: Any) -> None:
+    """Closes the connection of a call that was cancelled in the middle of a statement.
+
+    SQLAlchemy leaves that to a task of its own, and stops the connection once more should the event loop end before that task:
+    aiosqlite 0.22 then waits without end for a thread that has ended, and the process with it.
+    """
+    if in_greenlet():
+        dbapi_connection.close()
+    else:  # nobody has closed it, and nobody can wait for it
+        dbapi_connection.terminate()
 
 
 def _configure(connection: Any, record: Any) -> None:

@@ -24,6 +24,8 @@ from tests.service.world import World
 
 only_postgres = pytest.mark.parametrize("database_url", [pytest.param("postgresql", marks=pytest.mark.postgresql)], indirect=True)
 
+BUSY_SQLITE = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000) SELECT count(*) FROM n"
+
 
 @pytest.fixture
 async def other(database_url: str, clock: FakeClock) -> AsyncIterator[Database]:
@@ -303,6 +305,33 @@ async def test_who_stands_still_in_a_transaction_loses_it_and_its_row_locks(worl
         row = await jobs.by_name(tx, name.tenant, name.job_id)
         assert row is not None
         assert row.message == "written by another"
+
+
+async def test_a_call_that_is_cancelled_in_a_statement_leaves_nothing_that_waits(db: Database):
+    """As a server's end cancels all that is left: once a call, and at once whatever that has begun."""
+    busy = "SELECT pg_sleep(0.1)" if db.dialect == "postgresql" else BUSY_SQLITE
+
+    async def read() -> None:
+        async with db.snapshot() as tx:
+            begun.set()
+            await tx.session.execute(text(busy))
+
+    for turns in range(1, 12):  # of the event loop, between the two cancels
+        begun = asyncio.Event()
+        reading = asyncio.create_task(read())
+        await begun.wait()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        reading.cancel()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        _, waiting = await asyncio.wait({*left, reading}, timeout=20)
+        assert not waiting
+    async with db.snapshot() as tx:
+        assert await tx.session.scalar(text("SELECT 1")) == 1
 
 
 def new(world: World, job_id: str) -> NewJob:
