@@ -63,6 +63,10 @@ schema: $(READY) ## Write docs/spec.schema.json from lorafleet/spec.py
 sync-client: $(READY) ## Make lorafleet/sync, the blocking client, from lorafleet/aio
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/make_sync_client.py
 
+.PHONY: settings
+settings: $(READY) ## Write the table of settings of docs/operations.md
+	$(BIN)/python -m tests.service.test_operations_document
+
 .PHONY: constraints
 constraints: $(READY) ## Pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile -q --upgrade --all-extras --python-version 3.11 --no-annotate --no-header \

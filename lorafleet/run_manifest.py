@@ -37,8 +37,8 @@ class RunManifest(_Frozen):
     # whoever is with it (trainer/adapters/pack.py).
     in_company: bool = False
     warm_idle_s: float = 0.0  # how long the workers wait for another run on the same base once all styles have ended
-    # Where the run sends its spans, and the W3C trace parents of its jobs, in the order of the pack. Left out when unset: a
-    # warm worker of the version before must be able to read the manifest.
+    # Where the run sends its spans, and the W3C trace parents of its jobs, in the order of the pack. Left out when
+    # unset: a trainer that does not know a field refuses the manifest.
     otlp_endpoint: str = Field(default="", exclude_if=lambda endpoint: not endpoint)
     trace_parents: tuple[str, ...] = Field(default=(), exclude_if=lambda parents: not parents)
     storage_dir: str  # Ray Train's own bookkeeping; a folder that all nodes of the run share or an s3:// URI

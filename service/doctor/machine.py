@@ -77,13 +77,14 @@ async def check_certificate(path: Path | None, reached_as: str) -> Sequence[Find
         return [failed("TLS", f"{path} is no certificate: {error}", "give --tls-cert a PEM file, the server's own certificate first")]
     findings = [_expiry(path, certificate.not_valid_before_utc, certificate.not_valid_after_utc)]
     names = _names(certificate)
-    host = reached_as.rpartition(":")[0].strip("[]") or reached_as
-    if host and not _is_named(host, names):
-        todo = f"have it made again with {host} among its subject alternative names, or set --report-address to one that it has"
-        findings.append(failed("TLS", f"{path} names {', '.join(names) or 'nobody'}, and not {host}", todo))
-    elif host:
-        findings.append(ok("TLS", f"{path} names {host}"))
-    return findings
+    return [*findings, *(_named(path, names, host) for host, _ in addresses(reached_as))]
+
+
+def _named(path: Path, names: Sequence[str], host: str) -> Finding:
+    if _is_named(host, names):
+        return ok("TLS", f"{path} names {host}")
+    todo = f"have it made again with {host} among its subject alternative names, or set --report-address to one that it has"
+    return failed("TLS", f"{path} names {', '.join(names) or 'nobody'}, and not {host}", todo)
 
 
 def _expiry(path: Path, begins: datetime, ends: datetime) -> Finding:
@@ -148,15 +149,26 @@ async def check_keys(where: str) -> Sequence[Finding]:
     return [ok("OIDC", f"{where} has {len(keys)} keys")]
 
 
-async def check_report_address(address: str) -> Sequence[Finding]:
+def addresses(target: str) -> list[tuple[str, str]]:
+    """Hosts and ports of HOST:PORT, or of several as ipv4:10.0.0.1:7600,10.0.0.2:7600."""
+    listed = target.removeprefix("ipv4:").removeprefix("ipv6:").removeprefix("dns:").lstrip("/")
+    found = [each.rpartition(":") for each in listed.split(",")]
+    return [(host.strip("[]"), port) for host, _, port in found]
+
+
+async def check_report_address(target: str) -> Sequence[Finding]:
     """Whether somebody listens where runs report to, as seen from here."""
-    if not address:
+    if not target:
         return [skipped("report address", "no --report-address: runs report to where the server listens")]
-    host, _, port = address.rpartition(":")
+    return [await _reached(host, port) for host, port in addresses(target)]
+
+
+async def _reached(host: str, port: str) -> Finding:
+    address = f"{host}:{port}"
     todo = "start lorafleet serve, or correct --report-address; try the same from a Ray node, which may see another network"
     try:
-        _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), 5)
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host, int(port)), 5)
     except (OSError, TimeoutError, ValueError) as error:
-        return [failed("report address", f"{address} cannot be reached from here ({type(error).__name__})", todo)]
+        return failed("report address", f"{address} cannot be reached from here ({type(error).__name__})", todo)
     writer.close()
-    return [ok("report address", f"{address} can be reached from here")]
+    return ok("report address", f"{address} can be reached from here")

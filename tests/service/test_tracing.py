@@ -112,7 +112,7 @@ async def test_the_launch_continues_the_jobs_trace_and_hands_it_to_the_run(expor
     assert parent_id(backend) == format(launch.get_span_context().span_id, "016x")
 
 
-async def test_a_manifest_without_a_collector_is_one_that_the_version_before_can_read(world: World):
+async def test_a_manifest_without_a_collector_has_no_field_of_it(world: World):
     await world.started("a")
     assert not {"otlp_endpoint", "trace_parents"} & set(json.loads(await _manifest(world)))
 

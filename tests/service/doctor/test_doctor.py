@@ -169,6 +169,16 @@ async def test_a_port_that_is_taken_is_a_warning_for_it_may_be_ours():
     assert finding.state == State.WARNING
 
 
+async def test_each_of_several_report_addresses_is_tried():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        there, nobody = f"127.0.0.1:{other.getsockname()[1]}", f"127.0.0.1:{free_port()}"
+        findings = await machine.check_report_address(f"ipv4:{there},{nobody}")
+    assert [finding.state for finding in findings] == [State.OK, State.FAILED]
+    assert nobody in findings[1].message
+
+
 async def test_keys_of_the_identity_provider(tmp_path: Path):
     keys = tmp_path / "jwks.json"
     keys.write_text(json.dumps({"keys": [{"kid": "a", "kty": "EC", "use": "sig"}]}))
