@@ -7,7 +7,20 @@ import typer
 from typer.core import TyperGroup
 
 from lorafleet import __version__
-from lorafleet.commands import ExitCode, batch, complain, download, extensions, given_credentials, jobs, logs, specs, submit, watch
+from lorafleet.commands import (
+    ExitCode,
+    administration,
+    batch,
+    complain,
+    download,
+    extensions,
+    given_credentials,
+    jobs,
+    logs,
+    specs,
+    submit,
+    watch,
+)
 from lorafleet.errors import InvalidInput, LorafleetError
 
 EPILOG = """
@@ -83,6 +96,12 @@ app.command("logs")(logs.logs)
 app.command("cancel")(jobs.cancel)
 app.command("download")(download.download)
 app.add_typer(batch.app, name="batch")
+app.add_typer(administration.tenant_app, name="tenant")
+app.add_typer(administration.member_app, name="member")
+app.add_typer(administration.token_app, name="token")
+app.add_typer(administration.grant_app, name="grant")
+app.add_typer(administration.reservation_app, name="reservation")
+app.add_typer(administration.audit_app, name="audit")
 app.command("validate")(specs.validate)
 app.command("schema")(specs.schema)
 

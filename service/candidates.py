@@ -8,8 +8,8 @@ from typing import Any
 
 from lorafleet import spec
 from service.concurrency import slices
-from service.control.packing import Candidate
-from service.db import queue
+from service.control.packing import Candidate, Sharing
+from service.db import queue, tenants
 from service.db.database import Database
 from service.db.models import JobRow
 from service.db.queue import Waiting
@@ -26,6 +26,7 @@ class Candidates:
     def __init__(self, planner: Planner) -> None:
         self.planner = planner
         self._known: dict[str, Candidate] = {}
+        self._isolated: frozenset[str] = frozenset()  # tenants that are set up so, as of the last look at the queue
 
     async def of_queue(self, db: Database) -> list[Candidate]:
         """All jobs that could start now. Asks the store about bases not seen before, so not inside a transaction."""
@@ -33,6 +34,7 @@ class Candidates:
             waiting = await queue.waiting(tx)
             again = [job.uid for job in waiting if job.first_step_time is not None]
             company = await queue.had_company(tx, again)
+            self._isolated = await tenants.isolated(tx)
             specs = await queue.specs(tx, [job.uid for job in waiting if not self._is_known(job.uid)])
         await self._learn(waiting, specs)
         return [self._as_it_began(job, company) for job in waiting]
@@ -41,7 +43,7 @@ class Candidates:
         """A job that is in a run."""
         if not self._is_known(row.uid):
             self._remember(_order(row.create_time, row.batch_index), row.create_time, row.uid, row.tenant, row.spec)
-        return self._known[row.uid]
+        return self._as_its_tenant(self._known[row.uid])
 
     async def _learn(self, waiting: Sequence[Waiting], specs: dict[str, dict[str, Any]]) -> None:
         if len(self._known) > MOST_REMEMBERED:
@@ -67,9 +69,14 @@ class Candidates:
 
     def _as_it_began(self, job: Waiting, company: set[str]) -> Candidate:
         """A style that has trained alone goes on alone: in company its numbers would change in their last bits."""
-        known = self._known[job.uid]
+        known = self._as_its_tenant(self._known[job.uid])
         began_alone = job.first_step_time is not None and job.uid not in company
         return replace(known, alone="an earlier attempt of it trained alone") if began_alone and not known.alone else known
+
+    def _as_its_tenant(self, known: Candidate) -> Candidate:
+        """What a tenant is set up as may change while its jobs wait: it is laid over what is remembered of them."""
+        shares = known.sharing is Sharing.ANYONE and known.tenant in self._isolated
+        return replace(known, sharing=Sharing.TENANT) if shares else known
 
 
 def _order(create_time: datetime, batch_index: int | None) -> int:

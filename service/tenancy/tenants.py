@@ -21,7 +21,7 @@ from service.resources import check_etag
 from service.tenancy import messages
 
 LIMITS = ("max_gpus", "max_running_jobs", "max_queued_jobs", "max_storage_bytes", "max_requests_per_s")
-FIELDS = ("display_name", "weight", *LIMITS, "store_credentials", "is_isolated")
+FIELDS = ("display_name", "weight", *LIMITS, "is_isolated")
 MAX_TEXT = 200
 
 
@@ -138,8 +138,6 @@ def _mistake(path: str, value: Any) -> str | None:
         return None if math.isfinite(value) and value > 0 else f"{value} is not more than 0"
     if path in LIMITS:
         return None if value is None or (math.isfinite(value) and value >= 0) else f"{value} is negative, or no number"
-    if path == "store_credentials":
-        return None if not value or re.fullmatch(r"[a-z][a-z0-9-]{0,39}", value) else f"{value[:40]!r} is no name of a-z, 0-9 and '-'"
     if path == "display_name":
         return None if len(value) <= MAX_TEXT else f"is longer than {MAX_TEXT} characters"
     return None

@@ -3,7 +3,6 @@
 import pytest
 
 from lorafleet.v1 import access_service_pb2 as pb
-from lorafleet.v1 import training_service_pb2 as jobs_pb
 from service.access import api_tokens
 from service.access.identity import OPEN, Identity, Role
 from service.db.models import ApiTokenRow
@@ -39,9 +38,9 @@ async def test_a_tenant_is_created_read_and_listed(api: Api):
 
 
 async def test_every_bad_limit_is_told(api: Api):
-    wanted = pb.Tenant(weight=0, max_gpus=-1, max_running_jobs=-1, store_credentials="../x")
+    wanted = pb.Tenant(weight=0, max_gpus=-1, max_running_jobs=-1)
     answer = await refusal(api.access.CreateTenant(pb.CreateTenantRequest(tenant_id="acme", tenant=wanted)))
-    assert set(answer.fields) == {"tenant.weight", "tenant.max_gpus", "tenant.max_running_jobs", "tenant.store_credentials"}
+    assert set(answer.fields) == {"tenant.weight", "tenant.max_gpus", "tenant.max_running_jobs"}
 
 
 async def test_an_update_changes_what_the_mask_names_and_wants_the_newest_etag(acme: Api):
@@ -161,14 +160,3 @@ async def test_reservations(acme: Api):
     assert len((await acme.access.ListReservations(pb.ListReservationsRequest(parent=ACME))).reservations) == 1
     await acme.access.DeleteReservation(pb.DeleteReservationRequest(name=made.name))
     assert not (await acme.access.ListReservations(pb.ListReservationsRequest(parent=ACME))).reservations
-
-
-async def test_a_folder_signs_nothing_and_says_why(api: Api):
-    from tests.service.world import succeeded
-
-    name, run = await api.world.running()
-    await api.world.commit_artifact(name)
-    folder = (await api.world.job(name)).output_uri
-    await api.world.report(run, succeeded(f"{folder}/adapter"))
-    answer = await refusal(api.jobs.SignArtifact(jobs_pb.SignArtifactRequest(name=str(name))))
-    assert (answer.code, answer.reason) == ("FAILED_PRECONDITION", "ARTIFACT_CHANGED")

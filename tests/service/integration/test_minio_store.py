@@ -1,6 +1,7 @@
 """The store on a real S3 server: objects, and every refusal that a user may meet."""
 
 import boto3
+import httpx
 import pytest
 
 from lorafleet.errors import InvalidSpec, Unavailable
@@ -67,3 +68,14 @@ async def test_a_good_spec_passes_and_leaves_nothing(store: Store):
     spec = parse({"base_model": {"uri": f"s3://{BUCKET}/base"}, "dataset": {"uri": f"s3://{BUCKET}/pictures"}})
     await check_store(store, spec, f"s3://{BUCKET}/out")
     assert await store.is_empty(f"s3://{BUCKET}/out")
+
+
+async def test_a_signed_url_reads_its_object_without_credentials_and_nothing_else(store: Store):
+    uri = f"s3://{BUCKET}/signed/a b.safetensors"
+    await store.put(uri, b"weights")
+    url = store.signed_url(uri, 60)
+    async with httpx.AsyncClient() as anybody:
+        assert (await anybody.get(url)).content == b"weights"
+        assert (await anybody.get(url.replace("a%20b", "other"))).status_code == 403
+        assert (await anybody.put(url, content=b"x")).status_code == 403
+        assert (await anybody.get(url.partition("?")[0])).status_code == 403

@@ -1,0 +1,335 @@
+"""`lorafleet tenant`, `member`, `token`, `grant`, `reservation` and `audit`: tenants and what they have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+
+from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
+from lorafleet.commands import Format, Output, Server, Tenant, connect, stdout_console
+
+tenant_app = typer.Typer(help="Tenants: their share and their limits.", no_args_is_help=True)
+member_app = typer.Typer(help="Who may do what in a tenant.", no_args_is_help=True)
+token_app = typer.Typer(help="API tokens of a tenant, for programs.", no_args_is_help=True)
+grant_app = typer.Typer(help="Where in the store a tenant may read and write.", no_args_is_help=True)
+reservation_app = typer.Typer(help="GPUs that are kept for a tenant.", no_args_is_help=True)
+audit_app = typer.Typer(help="Who wrote what, and who was refused.", no_args_is_help=True)
+
+Principal = Annotated[str, typer.Argument(metavar="PRINCIPAL", help="As the server's authenticator names it.", show_default=False)]
+
+
+class RoleArgument(StrEnum):
+    """What a member or a token may do; each may what those before it may."""
+
+    VIEWER = "viewer"
+    SUBMITTER = "submitter"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+RoleName = Annotated[RoleArgument, typer.Argument(metavar="ROLE", help="viewer, submitter, operator or admin.", show_default=False)]
+Prefix = Annotated[str, typer.Argument(metavar="PREFIX", help="s3://bucket/folder, or s3://name-* for any rest.", show_default=False)]
+Limit = Annotated[float | None, typer.Option(min=0, show_default=False)]
+Count = Annotated[int | None, typer.Option(min=0, show_default=False)]
+
+TENANT = ("name", "display_name", "weight", "max_gpus", "max_running_jobs", "max_queued_jobs", "is_isolated", "etag")
+MEMBER = ("principal", "role", "create_time")
+TOKEN = ("name", "display_name", "role", "created_by", "expire_time", "revoke_time")
+GRANT = ("prefix", "may_write", "create_time")
+RESERVATION = ("name", "gpus", "start_time", "end_time")
+EVENT = ("time", "principal", "method", "resource", "peer", "code", "reason")
+
+
+def _tenant(name: str, fields: dict[str, Any]) -> Any:
+    from lorafleet.v1 import access_service_pb2 as pb
+
+    return pb.Tenant(name=f"tenants/{name}", **fields)
+
+
+def _role(name: RoleArgument) -> Any:
+    from lorafleet.v1 import access_service_pb2 as pb
+
+    return pb.Role.Value(f"ROLE_{name.upper()}")
+
+
+def _aware(time: datetime) -> datetime:
+    """A time of the command line is in UTC."""
+    return time.replace(tzinfo=UTC)
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    return None if time is None else _aware(time)
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+@tenant_app.command("create")
+def create_tenant(
+    name: Annotated[str, typer.Argument(metavar="TENANT", show_default=False)],
+    display_name: Annotated[str | None, typer.Option(show_default=False)] = None,
+    weight: Limit = None,
+    max_gpus: Limit = None,
+    max_running_jobs: Count = None,
+    max_queued_jobs: Count = None,
+    max_storage_bytes: Count = None,
+    max_requests_per_s: Limit = None,
+    isolated: Annotated[bool, typer.Option(help="Share no process with another tenant.")] = False,
+    output: Output = Format.TABLE,
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Set a tenant up; a limit that is not given is no limit."""
+    fields = _given(
+        display_name=display_name,
+        weight=weight,
+        max_gpus=max_gpus,
+        max_running_jobs=max_running_jobs,
+        max_queued_jobs=max_queued_jobs,
+        max_storage_bytes=max_storage_bytes,
+        max_requests_per_s=max_requests_per_s,
+        is_isolated=isolated,
+    )
+    with connect(server, name) as there:
+        _print_one(there.create_tenant(name, _tenant(name, fields)), TENANT, output)
+
+
+@tenant_app.command("update")
+def update_tenant(
+    name: Annotated[str, typer.Argument(metavar="TENANT", show_default=False)],
+    display_name: Annotated[str | None, typer.Option(show_default=False)] = None,
+    weight: Limit = None,
+    max_gpus: Limit = None,
+    max_running_jobs: Count = None,
+    max_queued_jobs: Count = None,
+    max_storage_bytes: Count = None,
+    max_requests_per_s: Limit = None,
+    isolated: Annotated[bool | None, typer.Option("--isolated/--not-isolated", show_default=False)] = None,
+    no_limit: Annotated[list[str] | None, typer.Option(metavar="LIMIT", help="Take a limit away, as max_gpus; repeatable.")] = None,
+    etag: Annotated[str, typer.Option(help="Only if the tenant is still that.")] = "",
+    output: Output = Format.TABLE,
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Change what is given, and nothing else."""
+    fields = _given(
+        display_name=display_name,
+        weight=weight,
+        max_gpus=max_gpus,
+        max_running_jobs=max_running_jobs,
+        max_queued_jobs=max_queued_jobs,
+        max_storage_bytes=max_storage_bytes,
+        max_requests_per_s=max_requests_per_s,
+        is_isolated=isolated,
+    )
+    with connect(server, name) as there:
+        _print_one(there.update_tenant(_tenant(name, {**fields, "etag": etag}), [*fields, *(no_limit or ())]), TENANT, output)
+
+
+@tenant_app.command("get")
+def get_tenant(
+    name: Annotated[str, typer.Argument(metavar="TENANT", show_default=False)],
+    output: Output = Format.TABLE,
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Show a tenant, and how many of its jobs wait and run."""
+    with connect(server, name) as there:
+        _print_one(there.get_tenant(), (*TENANT, "num_queued_jobs", "num_running_jobs"), output)
+
+
+@tenant_app.command("list")
+def list_tenants(output: Output = Format.TABLE, server: Server = DEFAULT_SERVER) -> None:
+    """List the tenants that you may see."""
+    with connect(server, DEFAULT_TENANT) as there:
+        _print(list(there.list_tenants()), TENANT, output)
+
+
+@member_app.command("set")
+def set_member(
+    principal: Principal, role: RoleName, output: Output = Format.TABLE, server: Server = DEFAULT_SERVER, tenant: Tenant = DEFAULT_TENANT
+) -> None:
+    """Make a member, or give one another role."""
+    with connect(server, tenant) as there:
+        _print_one(there.set_member(principal, _role(role)), MEMBER, output)
+
+
+@member_app.command("list")
+def list_members(output: Output = Format.TABLE, server: Server = DEFAULT_SERVER, tenant: Tenant = DEFAULT_TENANT) -> None:
+    """List the members."""
+    with connect(server, tenant) as there:
+        _print(list(there.list_members()), MEMBER, output)
+
+
+@member_app.command("remove")
+def remove_member(principal: Principal, server: Server = DEFAULT_SERVER, tenant: Tenant = DEFAULT_TENANT) -> None:
+    """Take a membership away."""
+    with connect(server, tenant) as there:
+        there.remove_member(principal)
+
+
+@token_app.command("create")
+def create_token(
+    role: RoleName,
+    display_name: Annotated[str, typer.Option(help="What it is for.")] = "",
+    expires: Annotated[datetime | None, typer.Option(help="In UTC; without it the token stays good.", show_default=False)] = None,
+    output: Output = Format.TABLE,
+    server: Server = DEFAULT_SERVER,
+    tenant: Tenant = DEFAULT_TENANT,
+) -> None:
+    """Make a token. Its secret is printed now and can never be shown again."""
+    with connect(server, tenant) as there:
+        made = there.create_api_token(_role(role), display_name=display_name, expire_time=_utc(expires))
+    if output is Format.TABLE:
+        typer.echo(made.secret)
+    else:
+        _print_one(made, (), output)
+
+
+@token_app.command("list")
+def list_tokens(output: Output = Format.TABLE, server: Server = DEFAULT_SERVER, tenant: Tenant = DEFAULT_TENANT) -> None:
+    """List the tokens, without their secrets."""
+    with connect(server, tenant) as there:
+        _print(list(there.list_api_tokens()), TOKEN, output)
+
+
+@token_app.command("revoke")
+def revoke_token(
+    token: Annotated[str, typer.Argument(metavar="TOKEN", help="Its id.", show_default=False)],
+    output: Output = Format.TABLE,
+    server: Server = DEFAULT_SERVER,
+    tenant: Tenant = DEFAULT_TENANT,
+) -> None:
+    """End a token for good."""
+    with connect(server, tenant) as there:
+        _print_one(there.revoke_api_token(token), TOKEN, output)
+
+
+@grant_app.command("add")
+def add_grant(
+    prefix: Prefix,
+    write: Annotated[bool, typer.Option("--write", help="It may write there, too.")] = False,
+    output: Output = Format.TABLE,
+    server: Server = DEFAULT_SERVER,
+    tenant: Tenant = DEFAULT_TENANT,
+) -> None:
+    """Let a tenant read, or write too, under a prefix."""
+    with connect(server, tenant) as there:
+        _print_one(there.add_grant(prefix, may_write=write), GRANT, output)
+
+
+@grant_app.command("list")
+def list_grants(output: Output = Format.TABLE, server: Server = DEFAULT_SERVER, tenant: Tenant = DEFAULT_TENANT) -> None:
+    """List the grants."""
+    with connect(server, tenant) as there:
+        _print(list(there.list_grants()), GRANT, output)
+
+
+@grant_app.command("remove")
+def remove_grant(prefix: Prefix, server: Server = DEFAULT_SERVER, tenant: Tenant = DEFAULT_TENANT) -> None:
+    """Take a grant away; jobs that were accepted go on."""
+    with connect(server, tenant) as there:
+        there.remove_grant(prefix)
+
+
+@reservation_app.command("create")
+def create_reservation(
+    reservation: Annotated[str, typer.Argument(metavar="RESERVATION", show_default=False)],
+    gpus: Annotated[float, typer.Option(min=0, help="How many.")],
+    start: Annotated[datetime, typer.Option(help="In UTC.")],
+    end: Annotated[datetime, typer.Option(help="In UTC.")],
+    output: Output = Format.TABLE,
+    server: Server = DEFAULT_SERVER,
+    tenant: Tenant = DEFAULT_TENANT,
+) -> None:
+    """Keep GPUs for a tenant for a while."""
+    with connect(server, tenant) as there:
+        _print_one(there.create_reservation(reservation, gpus=gpus, start_time=_aware(start), end_time=_aware(end)), RESERVATION, output)
+
+
+@reservation_app.command("list")
+def list_reservations(output: Output = Format.TABLE, server: Server = DEFAULT_SERVER, tenant: Tenant = DEFAULT_TENANT) -> None:
+    """List the reservations."""
+    with connect(server, tenant) as there:
+        _print(list(there.list_reservations()), RESERVATION, output)
+
+
+@reservation_app.command("delete")
+def delete_reservation(
+    reservation: Annotated[str, typer.Argument(metavar="RESERVATION", show_default=False)],
+    server: Server = DEFAULT_SERVER,
+    tenant: Tenant = DEFAULT_TENANT,
+) -> None:
+    """Give the GPUs free again."""
+    with connect(server, tenant) as there:
+        there.delete_reservation(reservation)
+
+
+@audit_app.command("list")
+def list_audit(
+    since: Annotated[datetime | None, typer.Option(help="In UTC.", show_default=False)] = None,
+    until: Annotated[datetime | None, typer.Option(help="In UTC.", show_default=False)] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most so many.")] = 100,
+    output: Output = Format.TABLE,
+    server: Server = DEFAULT_SERVER,
+    tenant: Tenant = DEFAULT_TENANT,
+) -> None:
+    """List writes and refused tries of them, newest first."""
+    with connect(server, tenant) as there:
+        _print(list(islice(there.list_audit_events(start_time=_utc(since), end_time=_utc(until)), limit)), EVENT, output)
+
+
+def _print_one(message: Any, columns: Sequence[str], output: Format) -> None:
+    from lorafleet import output as text
+
+    match output:
+        case Format.JSON:
+            typer.echo(text.as_json(_plain(message)))
+        case Format.YAML:
+            typer.echo(text.as_yaml(_plain(message)))
+        case Format.TABLE:
+            row = _plain(message)
+            _show([(column, str(row[column])) for column in columns if column in row])
+
+
+def _print(messages: Iterable[Any], columns: Sequence[str], output: Format) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from lorafleet import output as text
+
+    rows = [_plain(message) for message in messages]
+    match output:
+        case Format.JSON:
+            typer.echo(text.as_json(rows))
+        case Format.YAML:
+            typer.echo(text.as_yaml(rows))
+        case Format.TABLE:
+            table = Table(box=None, pad_edge=False, header_style="bold")
+            for place, column in enumerate(columns):
+                table.add_column(column.upper(), no_wrap=place == 0, overflow="fold")  # the first is what one copies
+            for row in rows:
+                table.add_row(*(Text(str(row.get(column, ""))) for column in columns))
+            stdout_console().print(table)
+
+
+def _show(fields: Sequence[tuple[str, str]]) -> None:
+    """One thing, a line for each of its fields that is set."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in fields:
+        table.add_row(name, Text(value))
+    stdout_console().print(table)
+
+
+def _plain(message: Any) -> dict[str, Any]:
+    from google.protobuf import json_format
+
+    return json_format.MessageToDict(message, preserving_proto_field_name=True)
