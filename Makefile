@@ -34,8 +34,12 @@ demo-batch: $(READY) $(if $(filter minio,$(STORE)),minio) ## Train 16 styles as 
 	$(BIN)/python -m examples.demo_batch --store $(STORE)
 
 .PHONY: test
-test: $(READY) minio postgres ## Run the tests (TESTS=path for some of them)
+test: $(READY) minio postgres ## Run the tests, those without servers of ours two at a time (TESTS=path for some of them)
+ifeq ($(TESTS),)
+	status=0; $(BIN)/pytest -n 2 -m 'not integration' || status=1; $(BIN)/pytest -m integration || status=1; exit $$status
+else
 	$(BIN)/pytest $(TESTS)
+endif
 
 .PHONY: fuzz
 fuzz: $(READY) ## Call every RPC with 50 times as many mutated messages as `make test` does (some minutes)
