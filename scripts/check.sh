@@ -36,10 +36,11 @@ schema_is_fresh() {
     diff <(lorafleet schema) docs/spec.schema.json || { echo 'docs/spec.schema.json is old: run make schema'; return 1; }
 }
 
-charts_lint() {
-    local chart
-    for chart in helm/*/; do
-        helm lint --strict "$chart"
+chart_lints() {
+    local helm values
+    helm=$(scripts/get-helm.sh)
+    for values in tests/helm/values/*.yaml; do
+        "$helm" lint --quiet --strict --kube-version 1.34.0 --values "$values" helm/lorafleet || return 1
     done
 }
 
@@ -55,7 +56,8 @@ check 'protos' buf lint
 check 'stubs' stubs_are_fresh
 check 'sync client' sync_client_is_fresh
 check 'schema' schema_is_fresh
-[ ! -d helm ] || check 'chart' charts_lint
+check 'chart' chart_lints
+check 'image' hadolint Dockerfile
 mapfile -t scripts < <(shell_scripts)
 check 'shell' shellcheck "${scripts[@]}"
 

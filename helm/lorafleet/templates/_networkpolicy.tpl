@@ -1,0 +1,45 @@
+{{/* Peers and rules that policies share. */}}
+
+{{- define "lorafleet.dnsRule" -}}
+- to: {{- toYaml .Values.networkPolicy.dns | nindent 4 }}
+  ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
+{{- end }}
+
+{{/* Pods of runs, in all of their namespaces. */}}
+{{- define "lorafleet.runPeers" -}}
+{{- range $namespace, $_ := include "lorafleet.runNamespaces" . | fromJson }}
+- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ $namespace }}}}
+  podSelector: {matchLabels: {app.kubernetes.io/managed-by: lorafleet}}
+{{- end }}
+{{- end }}
+
+{{/* Pods of a component, from anywhere: (dict "of" $ "component" ...). */}}
+{{- define "lorafleet.componentPeer" -}}
+- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ .of.Release.Namespace }}}}
+  podSelector:
+    matchLabels: {{- include "lorafleet.componentSelector" . | nindent 6 }}
+{{- end }}
+
+{{- define "lorafleet.storeRule" -}}
+{{- if .Values.dev.minio.enabled -}}
+- to: {{- include "lorafleet.componentPeer" (dict "of" . "component" "minio") | nindent 4 }}
+  ports: [{port: 9000}]
+{{- else -}}
+# Addresses of a store are not known to a policy. Not the cloud's metadata service, which would give out a node's identity.
+- to:
+    {{- toYaml (.Values.networkPolicy.store.peers | default (list (dict "ipBlock" (dict "cidr" "0.0.0.0/0" "except" (list "169.254.0.0/16"))))) | nindent 4 }}
+  ports: [{port: {{ .Values.networkPolicy.store.port }}}]
+{{- end }}
+{{- end }}
+
+{{- define "lorafleet.databaseRule" -}}
+{{- if .Values.dev.postgresql.enabled -}}
+- to: {{- include "lorafleet.componentPeer" (dict "of" . "component" "postgresql") | nindent 4 }}
+  ports: [{port: 5432}]
+{{- else -}}
+- ports: [{port: {{ .Values.networkPolicy.database.port }}}]
+  {{- with .Values.networkPolicy.database.peers }}
+  to: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- end }}

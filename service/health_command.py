@@ -1,0 +1,31 @@
+"""The command `lorafleet health`: asks a server's standard health service, as `helm test` does. Needs no token: nobody's data is shown."""
+
+from typing import Annotated
+
+import typer
+
+from lorafleet.commands import ExitCode, complain, given_credentials
+
+
+def health(
+    server: Annotated[str, typer.Option("--server", envvar="LORAFLEET_SERVER", help="host:port of the server.")] = "127.0.0.1:7600",
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="Seconds that it has for an answer.")] = 30.0,
+) -> None:
+    """Ask a server whether it serves (grpc.health.v1); exit code 1 if it does not, or does not answer."""
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    from lorafleet.channel import open_channel
+    from lorafleet.credentials import Credentials
+
+    with open_channel(server, Credentials(**given_credentials)) as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=timeout_s, wait_for_ready=True)
+        except grpc.RpcError as error:
+            code, details = error.code().name, error.details()  # pyright: ignore[reportAttributeAccessIssue] (it is a call too)
+            complain(f"{server} does not answer within {timeout_s:g} s: {code}: {details}")
+            raise typer.Exit(ExitCode.ERROR) from None
+    status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    typer.echo(f"{server}: {status}")
+    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+        raise typer.Exit(ExitCode.ERROR)
