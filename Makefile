@@ -63,6 +63,16 @@ protos: $(READY) ## Generate lorafleet/v1 from protos/
 schema: $(READY) ## Write docs/spec.schema.json from lorafleet/spec.py
 	$(BIN)/lorafleet schema > docs/spec.schema.json
 
+.PHONY: golden
+golden: ## Write tests/helm/golden: what the chart renders for each value set
+	rm -rf tests/helm/golden
+	scripts/render-chart.sh tests/helm/golden
+
+.PHONY: kube-schemas
+kube-schemas: $(READY) ## Write tests/helm/schemas from what Kubernetes and others publish (Go is needed)
+	rm -rf tests/helm/schemas
+	$(BIN)/python scripts/make_kube_schemas.py tests/helm/schemas
+
 .PHONY: sync-client
 sync-client: $(READY) ## Make lorafleet/sync, the blocking client, from lorafleet/aio
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/make_sync_client.py

@@ -36,14 +36,6 @@ schema_is_fresh() {
     diff <(lorafleet schema) docs/spec.schema.json || { echo 'docs/spec.schema.json is old: run make schema'; return 1; }
 }
 
-chart_lints() {
-    local helm values
-    helm=$(scripts/get-helm.sh)
-    for values in tests/helm/values/*.yaml; do
-        "$helm" lint --quiet --strict --kube-version 1.34.0 --values "$values" helm/lorafleet || return 1
-    done
-}
-
 shell_scripts() {
     git ls-files --cached --others --exclude-standard '*.sh' .ci/run
 }
@@ -56,7 +48,7 @@ check 'protos' buf lint
 check 'stubs' stubs_are_fresh
 check 'sync client' sync_client_is_fresh
 check 'schema' schema_is_fresh
-check 'chart' chart_lints
+check 'chart' scripts/check-chart.sh
 check 'image' hadolint Dockerfile
 mapfile -t scripts < <(shell_scripts)
 check 'shell' shellcheck "${scripts[@]}"

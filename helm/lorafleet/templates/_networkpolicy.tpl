@@ -25,9 +25,14 @@
 - to: {{- include "lorafleet.componentPeer" (dict "of" . "component" "minio") | nindent 4 }}
   ports: [{port: 9000}]
 {{- else -}}
-# Addresses of a store are not known to a policy. Not the cloud's metadata service, which would give out a node's identity.
+# Public addresses: no other pod, no API server, and no metadata service, which would give out a node's identity.
 - to:
-    {{- toYaml (.Values.networkPolicy.store.peers | default (list (dict "ipBlock" (dict "cidr" "0.0.0.0/0" "except" (list "169.254.0.0/16"))))) | nindent 4 }}
+    {{- with .Values.networkPolicy.store.peers }}
+    {{- toYaml . | nindent 4 }}
+    {{- else }}
+    - ipBlock: {cidr: 0.0.0.0/0, except: [10.0.0.0/8, 100.64.0.0/10, 169.254.0.0/16, 172.16.0.0/12, 192.168.0.0/16]}
+    - ipBlock: {cidr: "::/0", except: ["fc00::/7", "fe80::/10"]}
+    {{- end }}
   ports: [{port: {{ .Values.networkPolicy.store.port }}}]
 {{- end }}
 {{- end }}
