@@ -123,6 +123,8 @@ def outside_call(kind: str, call: str, **attributes: Any) -> Iterator[None]:
     with span(f"{kind} {call}", **attributes):
         try:
             yield
+        except GeneratorExit:  # whoever read a stream has read enough
+            raise
         except BaseException as error:
             outcome = error.reason if isinstance(error, LorafleetError) else type(error).__name__
             raise

@@ -89,7 +89,7 @@ class LogStream:
         if not source.whole:
             try:
                 run = source.run.run
-                if text := await self.backend.logs(RunRef(run_id=run.host_id, handle=run.handle)):
+                if text := b"".join([piece async for piece in self.backend.logs(RunRef(run_id=run.host_id, handle=run.handle))]):
                     return await asyncio.to_thread(of_job, text, job=source.job, run=run.id, host=run.host_id)
             except Unavailable:
                 pass  # the store has what was copied so far

@@ -1,7 +1,7 @@
 """What a backend is: a place where runs execute. Each call is idempotent; names derive from the run id."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from service.control.attempts import Gone
@@ -14,7 +14,9 @@ class RunRequest:
     run_id: str
     instance: str  # the service's own: others may launch on the same backend
     manifest_uri: str
-    token: str  # with which it reports; must not be shown anywhere
+    token: str = field(repr=False)  # with which it reports; must not be shown anywhere
+    # AWS_* variables of its tenant's own store credentials, as secret as the token; empty: the place's own.
+    store_env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +54,11 @@ class Backend(Protocol):
         """The runs that live here and were launched for that instance of the service."""
         ...
 
-    async def logs(self, run: RunRef) -> bytes:
-        """All that the run has written so far; empty when there is nothing, or nothing any more."""
+    def logs(self, run: RunRef, start: int = 0) -> AsyncIterator[bytes]:
+        """What the run has written so far from byte `start` on, in pieces; none when there is nothing, or nothing any more.
+
+        Close it when you have read enough (`contextlib.aclosing`). Holds a piece at a time, however long the log is.
+        """
         ...
 
     async def ping(self) -> None:

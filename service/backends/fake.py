@@ -1,6 +1,6 @@
 """A backend in memory, for tests. It keeps the contract of the real ones (tests/service/backends) and its own history."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lorafleet.errors import Unavailable
@@ -16,11 +16,13 @@ class FakeBackend:
     stops: list[str] = field(default_factory=list)
     tokens: dict[str, str] = field(default_factory=dict)
     instances: dict[str, str] = field(default_factory=dict)  # by run id
+    store_envs: dict[str, Mapping[str, str]] = field(default_factory=dict)
     reachable: bool = True
     stops_obeyed: bool = True
     before_launch: Callable[[], None] | None = None  # failpoints
     after_launch: Callable[[], None] | None = None
     written: dict[str, bytes] = field(default_factory=dict)
+    piece_bytes: int = 7  # of its logs
     _runs: dict[str, Observation] = field(default_factory=dict)
 
     async def launch(self, run: RunRequest) -> str:
@@ -32,6 +34,7 @@ class FakeBackend:
             self.launches.append(run.run_id)
             self.tokens[run.run_id] = run.token
             self.instances[run.run_id] = run.instance
+            self.store_envs[run.run_id] = run.store_env
         if self.after_launch is not None:
             self.after_launch()
         return f"fake:{run.run_id}"
@@ -50,9 +53,11 @@ class FakeBackend:
         self._check()
         return [RunRef(run_id=run_id, handle=f"fake:{run_id}") for run_id in self.alive if self.instances[run_id] == instance]
 
-    async def logs(self, run: RunRef) -> bytes:
+    async def logs(self, run: RunRef, start: int = 0) -> AsyncIterator[bytes]:
         self._check()
-        return self.written.get(run.run_id, b"")
+        text = self.written.get(run.run_id, b"")[start:]
+        for at in range(0, len(text), self.piece_bytes):
+            yield text[at : at + self.piece_bytes]
 
     async def ping(self) -> None:
         self._check()

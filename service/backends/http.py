@@ -2,6 +2,8 @@
 and the control plane answers before."""
 
 import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     import httpx
 
 CONNECT_TIMEOUT_S = 5.0
+PIECE_BYTES = 64 * 1024  # of a streamed answer
 TIMEOUT_S = 60.0  # the first submission to a Ray makes its agent start up
 
 
@@ -47,6 +50,22 @@ class Http:
         except httpx.HTTPError as error:
             raise Unavailable(f"Ray at {_origin(url)} does not answer ({type(error).__name__})", reason="RAY_UNREACHABLE") from None
         return Answer(response.status_code, response.text)
+
+    @asynccontextmanager
+    async def stream(self, url: str, *, token: str | None, query: Mapping[str, str]) -> AsyncIterator[Answer | AsyncIterator[bytes]]:
+        """The body in pieces as it comes, or the whole answer when it is not a good one. Raises as `call` does, pieces too."""
+        import httpx
+
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        try:
+            async with self._connected().stream("GET", url, headers=headers, params=query) as response:
+                if response.is_success:
+                    yield response.aiter_bytes(PIECE_BYTES)
+                else:
+                    await response.aread()
+                    yield Answer(response.status_code, response.text)
+        except httpx.HTTPError as error:  # also what the reading of a piece raises at `yield`
+            raise Unavailable(f"Ray at {_origin(url)} does not answer ({type(error).__name__})", reason="RAY_UNREACHABLE") from None
 
     async def close(self) -> None:
         if self._client is not None:

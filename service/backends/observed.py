@@ -1,6 +1,7 @@
 """Around a backend: each of its calls counted, timed, and in the trace. Changes nothing of what it does."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 
 from service.backends.base import Backend, Observation, RunRef, RunRequest
 from service.telemetry import outside_call
@@ -24,9 +25,11 @@ class ObservedBackend:
         with outside_call("backend", "stop", run=run.run_id):
             await self._backend.stop(run)
 
-    async def logs(self, run: RunRef) -> bytes:
+    async def logs(self, run: RunRef, start: int = 0) -> AsyncIterator[bytes]:
         with outside_call("backend", "logs", run=run.run_id):
-            return await self._backend.logs(run)
+            async with aclosing(self._backend.logs(run, start)) as pieces:
+                async for piece in pieces:
+                    yield piece
 
     async def runs(self, instance: str) -> Sequence[RunRef]:
         with outside_call("backend", "runs"):

@@ -7,7 +7,8 @@ environment variables, gives the driver another worker-pool key, and none of Ray
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +22,8 @@ from service.control.attempts import Gone
 MESSAGE_TAIL = 600  # characters of the driver's last lines that a job's message shows
 RAYS_OWN_LINES = ("Runtime env is setting up.", "Running entrypoint for job ")
 INSTANCE = "lorafleet_instance"  # in a job's metadata: whose run it is
+LOG_TIMEOUT_S = "600"  # for all of it; Ray's own default is 30
+NO_SUCH_FILE = "A file is not found"  # in HTTP 500: Ray has no other word for it
 ENDED = {"STOPPED", "SUCCEEDED", "FAILED"}
 
 
@@ -103,12 +106,29 @@ class RayJobs:
             if job["status"] not in ENDED and (job.get("metadata") or {}).get(INSTANCE) == instance and job.get("submission_id")
         ]
 
-    async def logs(self, run: RunRef) -> bytes:
+    async def logs(self, run: RunRef, start: int = 0) -> AsyncIterator[bytes]:
         if await self._cluster.lost(run.handle) is not None:
-            return b""
+            return
         endpoint = await self._cluster.endpoint()
-        answer = await self._call(endpoint, "GET", f"/api/jobs/{run.run_id}/logs", missing_ok=True)
-        return b"" if answer is None else answer.json()["logs"].encode()
+        details = await self._details(endpoint, run.run_id)
+        node = None if details is None else details.get("driver_node_id")  # unset before there is a driver
+        if node is None:
+            return
+        async with aclosing(self._log_file(endpoint, run.run_id, node)) as pieces:
+            async for piece in pieces:  # Ray's API knows no offset: what was read before is passed over as it comes
+                if len(piece) > start:
+                    yield piece[start:]
+                start = max(0, start - len(piece))
+
+    async def _log_file(self, endpoint: Endpoint, run_id: str, node: str) -> AsyncIterator[bytes]:
+        """The driver's log from its beginning. The Jobs API answers it as one JSON string; this way it comes in pieces."""
+        query = {"node_id": node, "filename": f"job-driver-{run_id}.log", "lines": "-1", "timeout": LOG_TIMEOUT_S}
+        async with self._http.stream(f"{endpoint.url}/api/v0/logs/file", token=endpoint.token, query=query) as answer:
+            if not isinstance(answer, Answer):
+                async for piece in answer:
+                    yield piece
+            elif NO_SUCH_FILE not in answer.text:  # nothing is written yet
+                _checked(endpoint.url, answer)
 
     async def ping(self) -> None:
         await self._cluster.endpoint()

@@ -58,7 +58,7 @@ def _was_over(run: RunRow, read_at: datetime) -> bool:
 async def _copy(tools: Tools, run: RunRow, pack: list[Member], copied_bytes: int) -> int | None:
     """Bytes that the store has now; None when that could not be done."""
     try:
-        text = await tools.backend.logs(RunRef(run_id=run.host_id, handle=run.handle))
+        text = b"".join([piece async for piece in tools.backend.logs(RunRef(run_id=run.host_id, handle=run.handle))])
         if len(text) <= copied_bytes:  # nothing new, or the backend has lost what it had
             return copied_bytes
         for member in pack:

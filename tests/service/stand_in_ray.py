@@ -39,6 +39,8 @@ class StandInRay:
     def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         if path == "/api/version":
             return 200, {"version": "4", "ray_version": "2.60.0", "session_name": "session-1"}
+        if path.startswith("/api/v0/logs/file?"):
+            return 200, self.logs[path.partition("filename=job-driver-")[2].partition(".log")[0]]
         _, _, _, run_id, *verb = path.split("/")
         if method == "POST" and not run_id:
             return self._submit(body)
@@ -49,16 +51,21 @@ class StandInRay:
         if verb == ["stop"]:
             self.jobs[run_id]["status"] = "STOPPED"
             return 200, {"stopped": True}
-        return 200, {"logs": self.logs[run_id]} if verb == ["logs"] else self.jobs[run_id]
+        return 200, self.jobs[run_id]
 
     def _submit(self, body: dict[str, Any]) -> tuple[int, Any]:
         run_id = body["submission_id"]
-        self.jobs[run_id] = {"status": "RUNNING", "message": "", "driver_exit_code": None, "metadata": body["metadata"]}
+        self.jobs[run_id] = {
+            "status": "RUNNING",
+            "message": "",
+            "driver_exit_code": None,
+            "driver_node_id": "cafe01",
+            "metadata": body["metadata"],
+        }
         self.logs[run_id] = ""
         words = shlex.split(body["entrypoint"])
         manifest = RunManifest.model_validate_json(Path(words[words.index("--manifest") + 1].removeprefix("file://")).read_text())
-        driver = Driver(self, manifest, body["runtime_env"]["env_vars"][RUN_TOKEN_ENV])
-        threading.Thread(target=driver.run, daemon=True).start()
+        threading.Thread(target=Driver(self, manifest, body["runtime_env"]["env_vars"][RUN_TOKEN_ENV]).run, daemon=True).start()
         return 200, {"submission_id": run_id}
 
 
@@ -136,7 +143,7 @@ def stand_in_ray() -> Iterator[StandInRay]:
 
         def _answer(self, body: Any) -> None:
             status, value = ray.answer(self.command, self.path, body)
-            data = json.dumps(value).encode()
+            data = value.encode() if "/logs/" in self.path else json.dumps(value).encode()
             self.send_response(status)
             self.send_header("content-length", str(len(data)))
             self.end_headers()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import httpx
 
 TOKEN = "ray-token"
+NODE = "cafe01"
 
 
 @dataclass
@@ -15,6 +16,7 @@ class FakeRay:
     jobs: dict[str, dict] = field(default_factory=dict)
     submissions: list[dict] = field(default_factory=list)
     requests: list[httpx.Request] = field(default_factory=list)
+    logs: dict[str, bytes] = field(default_factory=dict)  # by file name
 
     def transport(self) -> httpx.MockTransport:
         return httpx.MockTransport(self.answer)
@@ -27,7 +29,16 @@ class FakeRay:
             return httpx.Response(401, text="Unauthorized: Missing authentication token")
         if request.url.path == "/api/version":
             return httpx.Response(200, json={"version": "4", "ray_version": "2.60.0", "session_name": self.session})
+        if request.url.path == "/api/v0/logs/file":
+            return self._log(request.url.params)
         return self._jobs(request)
+
+    def _log(self, asked: httpx.QueryParams) -> httpx.Response:
+        assert asked["lines"] == "-1", "Ray answers the last 1,000 lines unless it is asked for all"
+        text = self.logs.get(asked["filename"]) if asked["node_id"] == NODE else None
+        if text is None:
+            return httpx.Response(500, text=f"A file is not found at: /logs/{asked['filename']}")
+        return httpx.Response(200, content=text)
 
     def _jobs(self, request: httpx.Request) -> httpx.Response:
         _, _, _, run_id, *verb = request.url.path.split("/")
@@ -40,8 +51,6 @@ class FakeRay:
         if verb == ["stop"]:
             self.jobs[run_id]["status"] = "STOPPED"
             return httpx.Response(200, json={"stopped": True})
-        if verb == ["logs"]:
-            return httpx.Response(200, json={"logs": "a line\n"})
         return httpx.Response(200, json=self.jobs[run_id])
 
     def _submit(self, body: dict) -> httpx.Response:
@@ -56,6 +65,7 @@ class FakeRay:
             "message": "",
             "metadata": body["metadata"],
             "driver_exit_code": None,
+            "driver_node_id": NODE,
         }
         return httpx.Response(200, json={"job_id": run_id, "submission_id": run_id})
 

@@ -1,7 +1,7 @@
 """Every backend keeps the same contract: idempotent calls, and an absence that is for ever."""
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -14,6 +14,7 @@ from service.control.attempts import Gone
 from tests.service.backends.fake_ray import TOKEN, FakeRay
 
 RUN = RunRequest(run_id="run-1", instance="ours", manifest_uri="s3://b/run.json", token="secret-token")
+LOG = "a line, größer\nand another\n".encode() * 3
 
 
 @dataclass
@@ -27,10 +28,10 @@ class Seam:
 @pytest.fixture(params=["fake", "ray_jobs"])
 async def seam(request: pytest.FixtureRequest) -> AsyncIterator[Seam]:
     if request.param == "fake":
-        fake = FakeBackend(written={"run-1": b"a line\n"})
+        fake = FakeBackend(written={"run-1": LOG})
         yield Seam(fake, lambda: len(fake.launches), lambda: fake.end("run-1"), lambda: setattr(fake, "reachable", False))
         return
-    ray = FakeRay()
+    ray = FakeRay(logs={"job-driver-run-1.log": LOG})
     backend = joined(ray)
     end = lambda: ray.jobs["run-1"].update(status="FAILED", driver_exit_code=1, message="x")  # noqa: E731
     yield Seam(backend, lambda: len(ray.submissions), end, lambda: setattr(ray, "away", True))
@@ -80,10 +81,19 @@ async def test_stopping_an_unknown_run_is_harmless(seam: Seam):
     await seam.backend.stop(RunRef(run_id="run-2", handle=None))
 
 
-async def test_logs_are_bytes_and_empty_for_an_unknown_run(seam: Seam):
+async def test_logs_are_read_from_any_byte_on_and_are_empty_for_an_unknown_run(seam: Seam):
     handle = await seam.backend.launch(RUN)
-    assert await seam.backend.logs(RunRef(run_id="run-1", handle=handle)) == b"a line\n"
-    assert await seam.backend.logs(RunRef(run_id="run-2", handle=handle)) == b""
+    for start in (0, 1, 7, len(LOG) - 1, len(LOG), len(LOG) + 1):
+        assert await _log(seam, "run-1", handle, start) == LOG[start:]
+    assert await _log(seam, "run-2", handle) == b""
+
+
+async def test_a_run_that_has_written_nothing_yet_has_no_log(seam: Seam):
+    assert await _log(seam, "run-3", await seam.backend.launch(replace(RUN, run_id="run-3"))) == b""
+
+
+async def _log(seam: Seam, run_id: str, handle: str, start: int = 0) -> bytes:
+    return b"".join([piece async for piece in seam.backend.logs(RunRef(run_id=run_id, handle=handle), start)])
 
 
 async def test_living_runs_of_an_instance_are_listed_and_no_others(seam: Seam):
@@ -102,7 +112,7 @@ async def test_a_backend_that_is_away_says_so_and_nothing_else(seam: Seam):
         seam.backend.launch(RUN),
         seam.backend.observe(ref),
         seam.backend.stop(ref),
-        seam.backend.logs(ref),
+        _log(seam, "run-1", ref.handle or ""),
         seam.backend.runs("ours"),
     ):
         with pytest.raises(Unavailable):
