@@ -52,6 +52,11 @@ def job_root(artifacts_uri: str, job_name: str) -> str:
     return join(artifacts_uri, job_name)
 
 
+def tenant_root(artifacts_uri: str, tenant: str) -> str:
+    """The tenant's own folder."""
+    return join(artifacts_uri, "tenants", tenant)
+
+
 def run_manifest(artifacts_uri: str, run_id: str) -> str:
     """Where the control plane leaves the manifest of a run for its driver."""
     return join(artifacts_uri, "runs", run_id, "run.json")

@@ -24,39 +24,42 @@ DENOISER = "unet/diffusion_pytorch_model.safetensors"
 OTHER_PARTS = ("vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors")
 FIRST_LAYER = "conv_in"
 
+Base = tuple[str, str]  # its URI, and the reference of the store credentials that it is read with
+
 log = logging.getLogger(__name__)
 
 
 class ShapeCache:
-    """The shapes of every base that was asked for, by URI."""
+    """The shapes of every base that was asked for."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._known: dict[str, BaseShapes | None] = {}
-        self._read_again_at: dict[str, datetime] = {}
+        self._known: dict[Base, BaseShapes | None] = {}
+        self._read_again_at: dict[Base, datetime] = {}
 
-    def known(self, uri: str) -> BaseShapes | None:
-        """The shapes as far as they were read."""
-        return self._known.get(uri)
+    def known(self, uri: str, store_credentials: str = "") -> BaseShapes | None:
+        """The shapes as far as they were read with these credentials: what one tenant can read is not another's to know."""
+        return self._known.get((uri, store_credentials))
 
-    async def read(self, uris: Collection[str]) -> None:
+    async def read(self, bases: Collection[Base]) -> None:
         """Reads what is not known yet. A base that cannot be read is asked for again after a while. Never raises."""
-        await asyncio.gather(*(self._read_one(uri) for uri in sorted(set(uris)) if self._is_due(uri)))
+        await asyncio.gather(*(self._read_one(base) for base in sorted(set(bases)) if self._is_due(base)))
 
-    def _is_due(self, uri: str) -> bool:
-        if self._known.get(uri) is not None:
+    def _is_due(self, base: Base) -> bool:
+        if self._known.get(base) is not None:
             return False
-        again_at = self._read_again_at.get(uri)
+        again_at = self._read_again_at.get(base)
         return again_at is None or again_at <= self._clock.now()
 
-    async def _read_one(self, uri: str) -> None:
+    async def _read_one(self, base: Base) -> None:
+        uri, store_credentials = base
         try:
-            self._known[uri] = await read_shapes(self._store, uri)
+            self._known[base] = await read_shapes(self._store.of(store_credentials), uri)
         except (LorafleetError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.info("the shapes of %s are not known: %s", uri, error)
-            self._known[uri] = None
-            self._read_again_at[uri] = self._clock.now() + timedelta(seconds=READ_AGAIN_S)
+            self._known[base] = None
+            self._read_again_at[base] = self._clock.now() + timedelta(seconds=READ_AGAIN_S)
 
 
 async def read_shapes(store: Store, uri: str) -> BaseShapes:

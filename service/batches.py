@@ -23,6 +23,7 @@ from service.db import audit, batches, jobs, quotas, runs
 from service.db.again import again
 from service.db.database import Database
 from service.db.models import BatchRow, JobRow
+from service.db.tenants import store_credentials_of
 from service.db.transaction import Transaction
 from service.job_rows import new_row
 from service.names import BatchName
@@ -61,7 +62,8 @@ class Batches:
             await _check_free(tx, new)
             clashes = await _clashes(tx, new, places)
         await self._grants.check(new.tenant, _uses(places))
-        _refuse([*clashes, *await check_store(self._store, places, new.tenant, self._artifacts_uri)])
+        store = self._store.of(await store_credentials_of(self._db, new.tenant))
+        _refuse([*clashes, *await check_store(store, places, new.tenant, self._artifacts_uri)])
         batch, rows = await asyncio.to_thread(_rows, new, batch_id, digest, places)
         if validate_only:
             batch.create_time = self._db.clock.now()
@@ -112,13 +114,15 @@ class Batches:
         await self._check_owner(name, caller)
         async with self._db.snapshot() as tx:
             await _check_etag(tx, await existing(tx, name), etag)
+        store = self._store.of(await store_credentials_of(self._db, name.tenant))
+        holds_artifact = lambda uri: store.exists(join(JobLayout(uri).adapter, MANIFEST))  # noqa: E731
         failed = (JobRow.state == JobState.FAILED.value,)
         behind: int | None = -1
         while behind is not None:
             async with self._db.snapshot() as tx:
                 batch = await existing(tx, name)
                 rows = await batches.jobs_page(tx, batch.uid, failed, behind=behind, size=SLICE)
-            committed = await bounded(self._holds_artifact, [row.output_uri for row in rows], AT_ONCE)
+            committed = await bounded(holds_artifact, [row.output_uri for row in rows], AT_ONCE)
             await self._retry([row.uid for row, has_artifact in zip(rows, committed, strict=True) if not has_artifact])
             behind = rows[-1].batch_index if len(rows) == SLICE else None
         return await self.get(name)
@@ -144,9 +148,6 @@ class Batches:
                 jobs.save(tx, row, lifecycle.cancel(jobs.value(row), tx.now))
             await stop_what_is_over(tx, before, self._policy)
         return len(uids)
-
-    async def _holds_artifact(self, output_uri: str) -> bool:
-        return await self._store.exists(join(JobLayout(output_uri).adapter, MANIFEST))
 
     async def _retry(self, uids: Sequence[str]) -> None:
         async with self._db.transaction() as tx:

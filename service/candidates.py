@@ -26,7 +26,9 @@ class Candidates:
     def __init__(self, planner: Planner) -> None:
         self.planner = planner
         self._known: dict[str, Candidate] = {}
-        self._isolated: frozenset[str] = frozenset()  # tenants that are set up so, as of the last look at the queue
+        # What tenants are set up as, as of the last look at the queue.
+        self._isolated: frozenset[str] = frozenset()
+        self._store_credentials: dict[str, str] = {}
 
     async def of_queue(self, db: Database) -> list[Candidate]:
         """All jobs that could start now. Asks the store about bases not seen before, so not inside a transaction."""
@@ -35,6 +37,7 @@ class Candidates:
             again = [job.uid for job in waiting if job.first_step_time is not None]
             company = await queue.had_company(tx, again)
             self._isolated = await tenants.isolated(tx)
+            self._store_credentials = await tenants.store_credentials(tx)
             specs = await queue.specs(tx, [job.uid for job in waiting if not self._is_known(job.uid)])
         await self._learn(waiting, specs)
         return [self._as_it_began(job, company) for job in waiting]
@@ -49,8 +52,8 @@ class Candidates:
         if len(self._known) > MOST_REMEMBERED:
             kept = {job.uid for job in waiting}
             self._known = {uid: job for uid, job in self._known.items() if uid in kept}
-        await self.planner.shapes.read({fields["base_model"]["uri"] for fields in specs.values()})
         new = [job for job in waiting if job.uid in specs]
+        await self.planner.shapes.read({(specs[job.uid]["base_model"]["uri"], self._reference(job.tenant)) for job in new})
         for some in slices(new, SLICE):
             await asyncio.to_thread(self._remember_all, some, specs)
 
@@ -60,12 +63,19 @@ class Candidates:
 
     def _remember(self, order: int, create_time: datetime, uid: str, tenant: str, fields: dict[str, Any]) -> None:
         parsed = spec.parse(fields)
-        self._known[uid] = self.planner.candidate(uid, tenant, parsed, order=order, submitted_s=create_time.timestamp())
+        self._known[uid] = self.planner.candidate(
+            uid, tenant, parsed, order=order, submitted_s=create_time.timestamp(), store_credentials=self._reference(tenant)
+        )
 
     def _is_known(self, uid: str) -> bool:
         """False again once the shapes of its base, unknown before, have been read."""
         job = self._known.get(uid)
-        return job is not None and (job.footprint is not None or self.planner.shapes.known(job.key.warm.base_uri) is None)
+        if job is None or job.footprint is not None:
+            return job is not None
+        return self.planner.shapes.known(job.key.warm.base_uri, self._reference(job.tenant)) is None
+
+    def _reference(self, tenant: str) -> str:
+        return self._store_credentials.get(tenant, "")
 
     def _as_it_began(self, job: Waiting, company: set[str]) -> Candidate:
         """A style that has trained alone goes on alone: in company its numbers would change in their last bits."""
@@ -75,8 +85,17 @@ class Candidates:
 
     def _as_its_tenant(self, known: Candidate) -> Candidate:
         """What a tenant is set up as may change while its jobs wait: it is laid over what is remembered of them."""
-        shares = known.sharing is Sharing.ANYONE and known.tenant in self._isolated
-        return replace(known, sharing=Sharing.TENANT) if shares else known
+        reference = self._reference(known.tenant)
+        if known.sharing is Sharing.ANYONE and (reference or known.tenant in self._isolated):
+            known = replace(known, sharing=Sharing.TENANT)
+        return with_credentials(known, reference)
+
+
+def with_credentials(known: Candidate, reference: str) -> Candidate:
+    """The job as one that is to train with these store credentials."""
+    if known.key.warm.store_credentials == reference:
+        return known
+    return replace(known, key=replace(known.key, warm=replace(known.key.warm, store_credentials=reference)))
 
 
 def _order(create_time: datetime, batch_index: int | None) -> int:

@@ -24,6 +24,7 @@ from service.settings import (
     parse_otlp_endpoint,
     parse_tenant_id,
 )
+from service.store_credentials import CredentialsFile
 
 
 @grouped
@@ -133,6 +134,7 @@ def serve(
     try:
         host, port = parse_listen(listen)
         report_listen = parse_listen(access.report_listen, "--report-listen") if access.report_listen else None
+        CredentialsFile(access.store_credentials).profiles()
         access.check(host, *(report_listen or ())[:1])
         check_replica(database_url, role, ray_address, artifacts, access.report_address)
         artifacts_uri = (artifacts or default_artifacts(state_dir)).rstrip("/")

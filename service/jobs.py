@@ -17,6 +17,7 @@ from service.control.runs import StopPolicy
 from service.db import attempts, audit, jobs, quotas, runs
 from service.db.database import Database
 from service.db.models import JobRow, RequestRow
+from service.db.tenants import store_credentials_of
 from service.db.transaction import Transaction
 from service.job_rows import new_row
 from service.names import JobName
@@ -68,7 +69,8 @@ class Jobs:
             await _check_free(tx, new)
         row = self._row(new)
         await self._grants.check(new.tenant, _uses(new.spec))
-        await check_store(self._store, new.spec, row.output_uri)
+        store = self._store.of(await store_credentials_of(self._db, new.tenant))
+        await check_store(store, new.spec, row.output_uri)
         if validate_only:
             row.create_time = row.update_time = self._db.clock.now()
             return job_message(row, [])

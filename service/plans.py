@@ -33,28 +33,38 @@ class Planner:
         self.policy = policy
         self._footprints: dict[tuple[str, Ask], Footprint] = {}  # thousands of jobs ask for a handful of different ones
 
-    async def plan(self, tenant: str, specs: Sequence[Spec]) -> pb.PlanBatchResponse:
+    async def plan(self, tenant: str, specs: Sequence[Spec], store_credentials: str = "") -> pb.PlanBatchResponse:
         """What would become of such jobs on an idle service. Raises InvalidSpec with every item that fits no worker."""
-        await self.shapes.read({spec.base_model.uri for spec in specs})
+        await self.shapes.read({(spec.base_model.uri, store_credentials) for spec in specs})
         queue: list[Candidate] = []
         for start in range(0, len(specs), SLICE):
             part = enumerate(specs[start : start + SLICE], start=start)
-            queue += [self.candidate(str(index), tenant, spec, order=index) for index, spec in part]
+            queue += [self.candidate(str(index), tenant, spec, order=index, store_credentials=store_credentials) for index, spec in part]
             await asyncio.sleep(0)
         plan = await asyncio.to_thread(packing.plan, queue, self.policy.limits, self.policy.num_free_runs)
         if plan.refusals:
             raise InvalidSpec([Violation(field=f"items[{refusal.uid}]", message=refusal.message) for refusal in plan.refusals])
         return _message(plan, self.policy.limits)
 
-    def candidate(self, uid: str, tenant: str, spec: Spec, *, order: int, submitted_s: float = 0.0, began_alone: bool = False) -> Candidate:
+    def candidate(
+        self,
+        uid: str,
+        tenant: str,
+        spec: Spec,
+        *,
+        order: int,
+        submitted_s: float = 0.0,
+        began_alone: bool = False,
+        store_credentials: str = "",
+    ) -> Candidate:
         """The spec as the planner sees it, with what is known of its base now."""
         return Candidate(
             uid=uid,
             tenant=tenant,
-            key=key_of(spec),
+            key=key_of(spec, store_credentials),
             sharing=sharing_of(tenant, spec, self.policy.isolated_tenants),
             max_steps=spec.training.max_steps,
-            footprint=self._footprint(spec),
+            footprint=self._footprint(spec, store_credentials),
             priority=spec.scheduling.priority,
             order=order,
             submitted_s=submitted_s,
@@ -63,8 +73,8 @@ class Planner:
             alone="its earlier attempt trained alone" if began_alone else why_alone(spec),
         )
 
-    def _footprint(self, spec: Spec) -> Footprint | None:
-        base = self.shapes.known(spec.base_model.uri)
+    def _footprint(self, spec: Spec, store_credentials: str) -> Footprint | None:
+        base = self.shapes.known(spec.base_model.uri, store_credentials)
         if base is None:
             return None
         question = (spec.base_model.uri, _ask(spec))
@@ -73,11 +83,15 @@ class Planner:
         return self._footprints[question]
 
 
-def key_of(spec: Spec) -> Key:
+def key_of(spec: Spec, store_credentials: str = "") -> Key:
     """What it must have in common with the others of a pack."""
     return Key(
         warm=WarmKey(
-            base_uri=spec.base_model.uri, family=spec.base_model.family, precision=spec.training.precision, cluster=_cluster(spec.cluster)
+            base_uri=spec.base_model.uri,
+            family=spec.base_model.family,
+            precision=spec.training.precision,
+            cluster=_cluster(spec.cluster),
+            store_credentials=store_credentials,
         ),
         method=spec.adapter.method,
         resolution=spec.dataset.resolution,

@@ -50,6 +50,7 @@ from service.replica import database
 from service.reports import Reports
 from service.settings import Role, Settings
 from service.storage import Store
+from service.store_credentials import CredentialsFile
 from service.tokens import RunTokens
 from service.warm import Warmth
 
@@ -169,7 +170,7 @@ async def _tools(settings: Settings, db: Database, backend: Backend, address: st
     async with db.snapshot() as tx:
         service = await events.service(tx)
     local = settings.ray_address is None
-    store = Store()
+    store = Store(CredentialsFile(settings.access.store_credentials))
     return Tools(
         db=db,
         backend=backend,
@@ -221,8 +222,8 @@ async def add_services(server: grpc.aio.Server, tools: Tools, stopping: asyncio.
     batches = Batches(tools.db, tools.store, tools.places.artifacts_uri, tools.stop)
     batching = BatchServicer(access, tools.db, batches, tools.candidates.planner, feed)
     batch_service_pb2_grpc.add_BatchServiceServicer_to_server(batching, server)
-    access_service_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(access, tools.db), server)
-    warmth = Warmth(tokens=tools.tokens, artifacts_uri=tools.places.artifacts_uri, stop=tools.stop, retry=tools.retry)
+    access_service_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(access, tools.db, tools.store.credentials), server)
+    warmth = Warmth(tokens=tools.tokens, places=tools.places, stop=tools.stop, retry=tools.retry)
     reporting = ReportServicer(Reports(tools.db, warmth))
     report_service_pb2_grpc.add_ReportServiceServicer_to_server(reporting, server)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)

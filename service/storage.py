@@ -1,6 +1,7 @@
 """The store as the control plane uses it: small objects, `s3://` and `file://` through one interface.
 
-Credentials come from the environment, the AWS files or web identity, and appear in no message. The trainer's data path
+Credentials come from the environment, the AWS files or web identity, or are a tenant's own (`Store.of`), and appear in no
+message. The trainer's data path
 is its own (obstore); what both must agree on is `lorafleet.layout`.
 """
 
@@ -8,6 +9,7 @@ import asyncio
 import os
 import secrets
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,11 +17,13 @@ from typing import Any, NoReturn, Protocol, TypeVar
 from urllib.parse import unquote
 
 from lorafleet.errors import LorafleetError, Unavailable
+from service.store_credentials import CredentialsFile, StoreCredentials
 from service.telemetry import outside_call
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 20
 MAX_ATTEMPTS = 4
+MAX_TENANTS = 256  # whose S3 clients are kept: one takes some MB
 MAX_CALLS = 32  # at once: a batch asks after thousands of folders, and a call to S3 is mostly waiting
 
 _Result = TypeVar("_Result")
@@ -46,9 +50,35 @@ class Backing(Protocol):
 class Store:
     """Every store behind one interface; the URI's scheme chooses."""
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: CredentialsFile | None = None) -> None:
+        self.credentials = credentials or CredentialsFile()
         self._backings: dict[str, Backing] = {"file": FileBacking(), "s3": S3Backing()}
         self._threads = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="store")
+        self._of_tenants = OrderedDict[StoreCredentials, Store]()
+
+    def of(self, reference: str) -> "Store":
+        """The store as these credentials reach it; `""` are the service's own. Raises Unavailable when they are not known.
+
+        Ask for it anew each time: what a reference stands for may change.
+        """
+        if not reference:
+            return self
+        credentials = self.credentials.get(reference)
+        known = self._of_tenants.pop(credentials, None) or self._with(credentials)
+        self._of_tenants[credentials] = known
+        if len(self._of_tenants) > MAX_TENANTS:
+            self._of_tenants.popitem(last=False)
+        return known
+
+    def env_of(self, reference: str) -> dict[str, str]:
+        """Those credentials as a run gets them; empty for the service's own. Raises as `of` does."""
+        return self.credentials.get(reference).env if reference else {}
+
+    def _with(self, credentials: StoreCredentials) -> "Store":
+        store = Store.__new__(Store)
+        store.credentials, store._threads, store._of_tenants = self.credentials, self._threads, self._of_tenants
+        store._backings = {**self._backings, "s3": S3Backing(credentials)}
+        return store
 
     async def get(self, uri: str) -> bytes | None:
         """The object's bytes; None when there is no such object."""
@@ -156,7 +186,8 @@ def _file_call(uri: str, call: Callable[[], _Result]) -> _Result:
 class S3Backing:
     """`s3://bucket/key`. boto3 is imported on first use: it takes most of a second, and file:// needs none of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: StoreCredentials | None = None) -> None:
+        self._credentials = credentials
         self._lock = threading.Lock()
         self._client: Any = None
 
@@ -207,11 +238,11 @@ class S3Backing:
     def _connected(self) -> Any:
         with self._lock:
             if self._client is None:
-                self._client = _client()
+                self._client = _client(self._credentials)
             return self._client
 
 
-def _client() -> Any:
+def _client(credentials: StoreCredentials | None) -> Any:
     import boto3
     from botocore.config import Config
 
@@ -228,7 +259,14 @@ def _client() -> Any:
         response_checksum_validation="when_required",
     )
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ("us-east-1" if _endpoint() else None)
-    return boto3.Session().client("s3", endpoint_url=_endpoint(), region_name=region, config=config)
+    session = boto3.Session() if credentials is None else _session(credentials)
+    return session.client("s3", endpoint_url=_endpoint(), region_name=region, config=config)
+
+
+def _session(credentials: StoreCredentials) -> Any:
+    import boto3
+
+    return boto3.Session(credentials.access_key_id, credentials.secret_access_key, credentials.session_token or None)
 
 
 def _endpoint() -> str | None:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from lorafleet.layout import run_manifest
 from lorafleet.v1 import report_service_pb2 as pb
 from service.control.attempts import Gone, RetryPolicy
 from service.control.lifecycle import Outcome
@@ -20,6 +19,7 @@ from service.db.models import RunRow
 from service.db.runs import Member
 from service.db.transaction import Transaction
 from service.reconcile.settle import MISSED, settle_jobs
+from service.reconcile.tools import Places
 from service.tokens import RunTokens
 
 NEXT_REPORT_S = 0.5
@@ -34,7 +34,7 @@ class Warmth:
     """Speaks with warm workers."""
 
     tokens: RunTokens
-    artifacts_uri: str
+    places: Places
     stop: StopPolicy
     retry: RetryPolicy
 
@@ -56,6 +56,9 @@ class Warmth:
         tx.changed = True
         log.info("%s has ended; its workers wait, warm", run.id)
 
+    async def _manifest(self, tx: Transaction, run: RunRow) -> str:
+        return self.places.of(run, await runs.tenant(tx, run.id) if run.store_credentials else "").manifest(run.id)
+
     async def answer(self, tx: Transaction, run: RunRow, acked: int) -> pb.ReportResponse:
         """What idle workers are told."""
         coming = await hosts.coming(tx, run)
@@ -64,7 +67,7 @@ class Warmth:
             release(tx, run, self.stop.linger_s, f"nothing came for {self.stop.warm_idle_s:.0f} s")
         response = pb.ReportResponse(acked_sequence=acked, next_report_s=NEXT_REPORT_S)
         if coming is not None and coming.state == RunState.OFFERED.value:
-            uri = run_manifest(self.artifacts_uri, coming.id)
+            uri = await self._manifest(tx, coming)
             response.next_run.CopyFrom(pb.NextRun(run=coming.id, manifest_uri=uri, token=self.tokens.of(coming.id, tx.now)))
         elif run.stop_at is not None:
             response.directives.append(pb.Directive(action=pb.DIRECTIVE_ACTION_RELEASE))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from trainer import store_credentials
 from trainer.plan import RunPlan
 from trainer.prepare import PreparedStyle
 from trainer.preparing import prepare_pack, read_manifest
@@ -36,6 +37,7 @@ def train_loop_per_worker(plan: RunPlan) -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
     os.environ["HF_HUB_OFFLINE"] = "1"  # everything comes from the store; a missing file must fail, not be looked up
+    store_credentials.adopt(plan.store_env)
     group = Group.current()
     crew = Crew(group)
     following: RunPlan | None = plan
@@ -118,7 +120,7 @@ def _wait_for_next(plan: RunPlan, reporter: Reporter) -> RunPlan | None:
         with span("prepare", num_jobs=len(manifest.pack)):
             pack = prepare_pack(manifest.pack, manifest.cache_uri, preparing)
         preparing.flush()
-    return RunPlan.of(manifest, pack, address)
+    return RunPlan.of(manifest, pack, address, {})  # its store credentials are those of the run before
 
 
 def _is_within_its_memory(plan: RunPlan) -> bool:

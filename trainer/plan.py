@@ -1,6 +1,7 @@
 """What the driver hands to its workers: the prepared pack and where to report. Small, and without torch."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lorafleet.run_manifest import RunManifest
@@ -19,11 +20,12 @@ class RunPlan:
     in_company: bool
     warm_idle_s: float
     report_to: Address
+    store_env: Mapping[str, str] = field(default_factory=dict, repr=False)  # its tenant's own store credentials
     trace_to: TraceTo = field(default_factory=TraceTo)
     planned_at: float = field(default_factory=time.time)  # Unix time: from then on workers were waited for
 
     @classmethod
-    def of(cls, manifest: RunManifest, pack: tuple[PreparedStyle, ...], report_to: Address) -> "RunPlan":
+    def of(cls, manifest: RunManifest, pack: tuple[PreparedStyle, ...], report_to: Address, store_env: Mapping[str, str]) -> "RunPlan":
         return cls(
             run=manifest.run,
             pack=pack,
@@ -31,5 +33,6 @@ class RunPlan:
             in_company=manifest.in_company,
             warm_idle_s=manifest.warm_idle_s,
             report_to=report_to,
+            store_env=store_env,
             trace_to=TraceTo.of(manifest),
         )

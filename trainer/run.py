@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from lorafleet.errors import RunFailed
+from trainer import store_credentials
 from trainer.plan import RunPlan
 from trainer.preparing import prepare_pack, read_manifest
 from trainer.report import Address, Reporter, StaleAttempt
@@ -21,6 +22,8 @@ log = logging.getLogger("lorafleet.run")
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stdout)
+    store_env = store_credentials.given(options.store_credentials_file)
+    store_credentials.adopt(store_env)
     manifest = read_manifest(options.manifest)
     address = Address.of(manifest, options.token_file)
     with tracing(TraceTo.of(manifest)), Reporter(address, source="driver", on_stale=_end_stale_run) as reporter:
@@ -31,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not reporter.close():
             return 1
     # From here on the workers speak for the run, and warm ones for runs that this driver never hears of.
-    return train(RunPlan.of(manifest, pack, address), storage_dir=manifest.storage_dir) if pack else 0
+    return train(RunPlan.of(manifest, pack, address, store_env), storage_dir=manifest.storage_dir) if pack else 0
 
 
 def train(plan: RunPlan, *, storage_dir: str) -> int:
@@ -62,6 +65,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m trainer.run", description="Driver of one training run.")
     parser.add_argument("--manifest", required=True, help="URI of the run's manifest")
     parser.add_argument("--token-file", help="file that holds the run token; else it is read from the environment")
+    parser.add_argument("--store-credentials-file", help="file that holds the store's AWS_* variables; else they are the environment's")
     return parser.parse_args(arguments)
 
 

@@ -35,9 +35,13 @@ class RoleArgument(StrEnum):
 RoleName = Annotated[RoleArgument, typer.Argument(metavar="ROLE", help="viewer, submitter, operator or admin.", show_default=False)]
 Prefix = Annotated[str, typer.Argument(metavar="PREFIX", help="s3://bucket/folder, or s3://name-* for any rest.", show_default=False)]
 Limit = Annotated[float | None, typer.Option(min=0, show_default=False)]
+Credentials = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Its own store credentials, as the operators named them; '' takes them away.", show_default=False),
+]
 Count = Annotated[int | None, typer.Option(min=0, show_default=False)]
 
-TENANT = ("name", "display_name", "weight", "max_gpus", "max_running_jobs", "max_queued_jobs", "is_isolated", "etag")
+TENANT = ("name", "display_name", "weight", "max_gpus", "max_running_jobs", "max_queued_jobs", "store_credentials", "is_isolated", "etag")
 MEMBER = ("principal", "role", "create_time")
 TOKEN = ("name", "display_name", "role", "created_by", "expire_time", "revoke_time")
 GRANT = ("prefix", "may_write", "create_time")
@@ -80,6 +84,7 @@ def create_tenant(
     max_queued_jobs: Count = None,
     max_storage_bytes: Count = None,
     max_requests_per_s: Limit = None,
+    store_credentials: Credentials = None,
     isolated: Annotated[bool, typer.Option(help="Share no process with another tenant.")] = False,
     output: Output = Format.TABLE,
     server: Server = DEFAULT_SERVER,
@@ -93,6 +98,7 @@ def create_tenant(
         max_queued_jobs=max_queued_jobs,
         max_storage_bytes=max_storage_bytes,
         max_requests_per_s=max_requests_per_s,
+        store_credentials=store_credentials,
         is_isolated=isolated,
     )
     with connect(server, name) as there:
@@ -109,6 +115,7 @@ def update_tenant(
     max_queued_jobs: Count = None,
     max_storage_bytes: Count = None,
     max_requests_per_s: Limit = None,
+    store_credentials: Credentials = None,
     isolated: Annotated[bool | None, typer.Option("--isolated/--not-isolated", show_default=False)] = None,
     no_limit: Annotated[list[str] | None, typer.Option(metavar="LIMIT", help="Take a limit away, as max_gpus; repeatable.")] = None,
     etag: Annotated[str, typer.Option(help="Only if the tenant is still that.")] = "",
@@ -124,6 +131,7 @@ def update_tenant(
         max_queued_jobs=max_queued_jobs,
         max_storage_bytes=max_storage_bytes,
         max_requests_per_s=max_requests_per_s,
+        store_credentials=store_credentials,
         is_isolated=isolated,
     )
     with connect(server, name) as there:

@@ -25,7 +25,7 @@ ROLE_OPERATOR: Role
 ROLE_ADMIN: Role
 
 class Tenant(_message.Message):
-    __slots__ = ("name", "display_name", "weight", "max_gpus", "max_running_jobs", "max_queued_jobs", "max_storage_bytes", "max_requests_per_s", "is_isolated", "create_time", "update_time", "etag", "num_queued_jobs", "num_running_jobs")
+    __slots__ = ("name", "display_name", "weight", "max_gpus", "max_running_jobs", "max_queued_jobs", "max_storage_bytes", "max_requests_per_s", "store_credentials", "is_isolated", "create_time", "update_time", "etag", "num_queued_jobs", "num_running_jobs")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +34,7 @@ class Tenant(_message.Message):
     MAX_QUEUED_JOBS_FIELD_NUMBER: _ClassVar[int]
     MAX_STORAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_REQUESTS_PER_S_FIELD_NUMBER: _ClassVar[int]
+    STORE_CREDENTIALS_FIELD_NUMBER: _ClassVar[int]
     IS_ISOLATED_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -48,13 +49,14 @@ class Tenant(_message.Message):
     max_queued_jobs: int
     max_storage_bytes: int
     max_requests_per_s: float
+    store_credentials: str
     is_isolated: bool
     create_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
     etag: str
     num_queued_jobs: int
     num_running_jobs: int
-    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., weight: _Optional[float] = ..., max_gpus: _Optional[float] = ..., max_running_jobs: _Optional[int] = ..., max_queued_jobs: _Optional[int] = ..., max_storage_bytes: _Optional[int] = ..., max_requests_per_s: _Optional[float] = ..., is_isolated: _Optional[bool] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., num_queued_jobs: _Optional[int] = ..., num_running_jobs: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., weight: _Optional[float] = ..., max_gpus: _Optional[float] = ..., max_running_jobs: _Optional[int] = ..., max_queued_jobs: _Optional[int] = ..., max_storage_bytes: _Optional[int] = ..., max_requests_per_s: _Optional[float] = ..., store_credentials: _Optional[str] = ..., is_isolated: _Optional[bool] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., num_queued_jobs: _Optional[int] = ..., num_running_jobs: _Optional[int] = ...) -> None: ...
 
 class Member(_message.Message):
     __slots__ = ("principal", "role", "create_time")

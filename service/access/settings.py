@@ -53,6 +53,14 @@ class AccessSettings:
     report_tls_ca: Annotated[
         Path | None, _option("--report-tls-ca", "REPORT_TLS_CA", "PEM file of who signed --tls-cert, for runs; unset: as they trust.")
     ] = None
+    store_credentials: Annotated[
+        Path | None,
+        _option(
+            "--store-credentials",
+            "STORE_CREDENTIALS",
+            "File of store credentials, in AWS's format, whose profiles tenants are given by name; read anew when it changes.",
+        ),
+    ] = None
     run_token_ttl_s: Annotated[
         float, _option("--run-token-ttl-s", "RUN_TOKEN_TTL_S", "Seconds that a run's token is good; renewed with its reports.", min=60)
     ] = 12 * 3600.0

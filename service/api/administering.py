@@ -14,6 +14,7 @@ from service.db.database import Database
 from service.db.job_pages import PageKey
 from service.db.models import ApiTokenRow, GrantRow, MemberRow, ReservationRow
 from service.names import check_job_id, invalid, parse_held, parse_tenant
+from service.store_credentials import CredentialsFile
 from service.tenancy import messages
 from service.tenancy.holdings import Holdings, moment
 from service.tenancy.tenants import Tenants
@@ -22,10 +23,10 @@ from service.tenancy.tenants import Tenants
 class AccessServicer(rpc.AccessServiceServicer):
     """The public API of tenants."""
 
-    def __init__(self, access: Access, db: Database) -> None:
+    def __init__(self, access: Access, db: Database, credentials: CredentialsFile | None = None) -> None:
         self._access = access
         self._db = db
-        self._tenants = Tenants(db, access)
+        self._tenants = Tenants(db, access, credentials or CredentialsFile())
         self._holdings = Holdings(db)
 
     async def CreateTenant(self, request: pb.CreateTenantRequest, context: Context) -> pb.Tenant:

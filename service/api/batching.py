@@ -19,6 +19,7 @@ from service.batch_specs import NewBatch
 from service.batches import Batches
 from service.db.again import again
 from service.db.database import Database
+from service.db.tenants import store_credentials_of
 from service.names import check_batch_id, invalid, parse_batch, parse_request_id, parse_tenant
 
 MAX_BATCH_BYTES = 64 * 2**20  # of items; 10,000 rich specs are a quarter of it
@@ -27,7 +28,7 @@ MAX_BATCH_BYTES = 64 * 2**20  # of items; 10,000 rich specs are a quarter of it
 class Plans(Protocol):
     """What makes packs of specs."""
 
-    async def plan(self, tenant: str, specs: Sequence[Spec]) -> pb.PlanBatchResponse:
+    async def plan(self, tenant: str, specs: Sequence[Spec], store_credentials: str = "") -> pb.PlanBatchResponse:
         """The packs that such jobs would train as on an idle service. Raises InvalidSpec."""
         ...
 
@@ -50,7 +51,8 @@ class BatchServicer(rpc.BatchServiceServicer):
     async def PlanBatch(self, request_iterator: AsyncIterator[pb.PlanBatchRequest], context: Context) -> pb.PlanBatchResponse:
         header, items = await _received(request_iterator, self._may_submit)
         new = _new(header, items, caller())
-        return await self._planner.plan(new.tenant, await self._batches.specs(new))
+        specs = await self._batches.specs(new)
+        return await self._planner.plan(new.tenant, specs, await store_credentials_of(self._db, new.tenant))
 
     async def GetBatch(self, request: pb.GetBatchRequest, context: Context) -> pb.Batch:
         name = parse_batch(request.name)

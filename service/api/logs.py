@@ -13,7 +13,8 @@ from service.control.runs import RunState
 from service.db import attempts, jobs
 from service.db.database import Database
 from service.db.models import JobRow, RunLogRow
-from service.names import JobName
+from service.db.tenants import store_credentials_of
+from service.names import JobName, parse_job
 from service.resources import JobRun
 from service.run_log import of_job
 from service.storage import Store
@@ -93,7 +94,8 @@ class LogStream:
                     return await asyncio.to_thread(of_job, text, job=source.job, run=run.id, host=run.host_id)
             except Unavailable:
                 pass  # the store has what was copied so far
-        return await self.store.get(source.uri) or b""
+        store = self.store.of(await store_credentials_of(self.db, parse_job(source.job).tenant))
+        return await store.get(source.uri) or b""
 
 
 def _whole(run: JobRun, copy: RunLogRow | None) -> bool:

@@ -11,6 +11,7 @@ from lorafleet.v1 import training_service_pb2 as pb
 from service.db import jobs
 from service.db.database import Database
 from service.db.models import JobRow
+from service.db.tenants import store_credentials_of
 from service.names import JobName, invalid
 from service.storage import Store, StoreError
 from service.tenancy.messages import time
@@ -30,6 +31,7 @@ async def sign_artifact(db: Database, store: Store, name: JobName, expire_s: int
     if job is None:
         raise NotFound(f"there is no job {name}", reason="JOB_NOT_FOUND")
     folder, sha256 = _artifact(job)
+    store = store.of(await store_credentials_of(db, name.tenant))
     try:
         text = await store.get(join(folder, MANIFEST))
         if text is None or hashlib.sha256(text).hexdigest() != sha256:

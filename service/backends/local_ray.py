@@ -6,6 +6,7 @@ processes by `close`. `head.json` in the state directory is how it is found agai
 
 import asyncio
 import hashlib
+import json
 import logging
 import os
 import secrets
@@ -71,8 +72,13 @@ class LocalRay:
         token_file = self._runs / run.run_id / "token"
         token_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _write_secret(token_file, run.token)
-        # An empty runtime_env, and credentials by inheritance: nothing to show, and Ray's idle workers fit.
-        return Submission(entrypoint=entrypoint(run, "--token-file", str(token_file)), runtime_env={})
+        options = ["--token-file", str(token_file)]
+        if run.store_env:
+            credentials_file = token_file.with_name("store-credentials")
+            _write_secret(credentials_file, json.dumps(dict(run.store_env)))
+            options += ["--store-credentials-file", str(credentials_file)]
+        # An empty runtime_env, and the service's own credentials by inheritance: nothing to show, and Ray's idle workers fit.
+        return Submission(entrypoint=entrypoint(run, *options), runtime_env={})
 
     def start(self) -> None:
         """Adopts the head that is there, or starts one, in the background. Nothing happens when that is under way."""

@@ -174,8 +174,9 @@ class JoinedRay:
         return None
 
     def submission(self, run: RunRequest) -> Submission:
-        # Whoever may look at this cluster's dashboard may submit code to it anyway; the token is good for this run alone.
-        return Submission(entrypoint=entrypoint(run, python="python"), runtime_env={"env_vars": {RUN_TOKEN_ENV: run.token}})
+        # Whoever may look at this cluster's dashboard may submit code to it anyway, and read the environment of its processes.
+        secrets = {RUN_TOKEN_ENV: run.token, **run.store_env}
+        return Submission(entrypoint=entrypoint(run, python="python"), runtime_env={"env_vars": secrets})
 
     async def close(self) -> None:
         """Nothing here was started for this process."""

@@ -60,6 +60,7 @@ class WarmKey:
     family: str
     precision: str
     cluster: Cluster
+    store_credentials: str = ""  # the reference; a process has those of one tenant, or the service's own
 
 
 @dataclass(frozen=True, kw_only=True)

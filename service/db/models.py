@@ -237,6 +237,7 @@ class RunRow(Lockable, Base):
     # The backend job that it executes in, by the id of the first run there: warm workers take one run after another.
     host_id: Mapped[str] = mapped_column(default=_own_id)
     in_company: Mapped[bool] = mapped_column(default=False)  # as its manifest says
+    store_credentials: Mapped[str] = mapped_column(default="")  # the reference that its tenant had; unset: the service's own
     state: Mapped[str]
     handle: Mapped[str | None] = mapped_column(Text, default=None)  # the backend's own name for it
     create_time: Mapped[datetime]

@@ -40,13 +40,16 @@ class Member:
         return JobState(self.job.state)
 
 
-async def add(tx: Transaction, jobs: Sequence[JobRow], *, host_id: str | None = None, in_company: bool = False) -> RunRow:
+async def add(
+    tx: Transaction, jobs: Sequence[JobRow], *, host_id: str | None = None, in_company: bool = False, store_credentials: str = ""
+) -> RunRow:
     """A new run of these jobs, to be launched at once: on the warm workers of a host, or as its own."""
     run_id = f"run-{uuid4().hex[:16]}"
     run = RunRow(
         id=run_id,
         host_id=host_id or run_id,
         in_company=in_company,
+        store_credentials=store_credentials,
         state=RunState.PENDING.value,
         create_time=tx.now,
         due_at=tx.now,
@@ -77,6 +80,12 @@ async def members(tx: Transaction, run_id: str) -> list[Member]:
     """The run's pack in a stable order, to be read. To change it: `lock_members`."""
     query = select(RunJobRow, JobRow).join(JobRow).where(RunJobRow.run_id == run_id).order_by(JobRow.create_time, JobRow.uid)
     return [Member(place, job) for place, job in await tx.session.execute(query)]
+
+
+async def tenant(tx: Transaction, run_id: str) -> str:
+    """Whose run it is. Only to be asked of a run of one tenant."""
+    query = select(JobRow.tenant).join(RunJobRow, RunJobRow.job_uid == JobRow.uid).where(RunJobRow.run_id == run_id)
+    return (await tx.session.scalars(query.limit(1))).one()
 
 
 async def lock_members(tx: Transaction, run_id: str) -> list[Member]:

@@ -107,7 +107,8 @@ async def _start(tx: Transaction, start: Start, rows: dict[str, JobRow], idle: d
         jobs.save(tx, row, lifecycle.admit(jobs.value(row)))
         row.queue_position = None
     in_company = len(pack) > 1 or any(row.uid in company for row in pack)
-    run = await runs.add(tx, pack, host_id=start.host.host_id if start.host else None, in_company=in_company)
+    host_id = start.host.host_id if start.host else None
+    run = await runs.add(tx, pack, host_id=host_id, in_company=in_company, store_credentials=start.pack.key.warm.store_credentials)
     where = f" on the warm workers of {start.host.host_id}" if start.host else ""
     log.info("%s%s takes %d of the queue: %s", run.id, where, len(pack), start.pack.arithmetic)
     return True

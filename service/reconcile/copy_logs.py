@@ -61,9 +61,10 @@ async def _copy(tools: Tools, run: RunRow, pack: list[Member], copied_bytes: int
         text = b"".join([piece async for piece in tools.backend.logs(RunRef(run_id=run.host_id, handle=run.handle))])
         if len(text) <= copied_bytes:  # nothing new, or the backend has lost what it had
             return copied_bytes
+        store = await tools.store_of(run, pack[0].job.tenant)
         for member in pack:
             own = await asyncio.to_thread(of_job, text, job=member.job.name, run=run.id, host=run.host_id)
-            await tools.store.put(JobLayout(member.job.output_uri).log(member.place.attempt), own)
+            await store.put(JobLayout(member.job.output_uri).log(member.place.attempt), own)
         return len(text)
     except LorafleetError as error:
         log.warning("the log of %s is not copied: %s", run.id, error)

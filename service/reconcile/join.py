@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from lorafleet.errors import LorafleetError
 from lorafleet.layout import JobLayout
 from lorafleet.v1.training_service_pb2 import Progress
+from service.candidates import with_credentials
 from service.control import joining, lifecycle, packing
 from service.control.admission import usage_of
 from service.control.joining import Join, TrainingRun
@@ -21,8 +22,9 @@ from service.control.packing import Candidate
 from service.control.placing import Tenancy, tenancy
 from service.control.quotas import Budgets
 from service.db import hosts, jobs, queue, runs
-from service.db.models import JobRow, RunJobRow
+from service.db.models import JobRow, RunJobRow, RunRow
 from service.db.runs import Member
+from service.db.tenants import store_credentials_of
 from service.db.transaction import Transaction
 from service.reconcile.situation import Seen
 from service.reconcile.tools import Tools
@@ -54,18 +56,18 @@ async def _training(tools: Tools, tx: Transaction) -> list[TrainingRun]:
     for host_id, job in await hosts.guests(tx, [run.host_id for run in found]):
         guest = tools.candidates.of_row(job)
         guests[host_id].add(tenancy(guest.tenant, guest.sharing))
-    return [_as_it_trains(tools, run.id, pack, guests[run.host_id]) for run, pack in found.items() if _trains(pack)]
+    return [_as_it_trains(tools, run, pack, guests[run.host_id]) for run, pack in found.items() if _trains(pack)]
 
 
 def _trains(pack: Sequence[Member]) -> bool:
     return any(member.state is JobState.RUNNING and member.place.outcome is None for member in pack)
 
 
-def _as_it_trains(tools: Tools, run_id: str, pack: Sequence[Member], guests: set[Tenancy]) -> TrainingRun:
+def _as_it_trains(tools: Tools, run: RunRow, pack: Sequence[Member], guests: set[Tenancy]) -> TrainingRun:
     there = [member for member in pack if member.place.outcome is None and member.job.end_time is None]
-    members = tuple(tools.candidates.of_row(member.job) for member in there)
+    members = tuple(with_credentials(tools.candidates.of_row(member.job), run.store_credentials) for member in there)
     remaining = max((_remaining_steps(member, known) for member, known in zip(there, members, strict=True)), default=0)
-    return TrainingRun(run_id=run_id, members=members, tenancy=frozenset(guests), remaining_steps=remaining)
+    return TrainingRun(run_id=run.id, members=members, tenancy=frozenset(guests), remaining_steps=remaining)
 
 
 def _remaining_steps(member: Member, known: Candidate) -> int:
@@ -97,7 +99,8 @@ def _join(tx: Transaction, join: Join, rows: Mapping[str, JobRow]) -> str:
 async def _written(tools: Tools, row: JobRow) -> bool:
     """Leaves the spec beside the job's work, as a launch does. A store that refuses is a launch's to report."""
     try:
-        await tools.store.put(JobLayout(row.output_uri).spec, json.dumps(row.spec, indent=2).encode())
+        store = tools.store.of(await store_credentials_of(tools.db, row.tenant))
+        await store.put(JobLayout(row.output_uri).spec, json.dumps(row.spec, indent=2).encode())
     except LorafleetError as error:
         log.warning("%s does not join a run: %s", row.name, error)
         return False

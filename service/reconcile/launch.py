@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lorafleet import spec
 from lorafleet.errors import LorafleetError
-from lorafleet.layout import JobLayout, run_manifest
+from lorafleet.layout import JobLayout
 from lorafleet.run_manifest import RunManifest, Style
 from service import log_context, telemetry
 from service.backends.base import RunRequest
@@ -72,15 +72,16 @@ async def _offer(tx: Transaction, run: RunRow) -> None:
 
 async def _launch(tools: Tools, run: RunRow, pack: list[Member], instance: str) -> str | None:
     """The backend's handle; None for a run on warm workers, which are told of it with their next report."""
-    manifest = manifest_of(run, pack, tools.places, tools.stop.warm_idle_s)
+    places, store = tools.places.of(run, pack[0].job.tenant), tools.store.of(run.store_credentials)
+    manifest = manifest_of(run, pack, places, tools.stop.warm_idle_s)
     for style in manifest.pack:
-        await tools.store.put(JobLayout(style.output_uri).spec, json.dumps(style.spec.model_dump(mode="json"), indent=2).encode())
-    uri = run_manifest(tools.places.artifacts_uri, run.id)
-    await tools.store.put(uri, manifest.model_dump_json(indent=2).encode())
+        await store.put(JobLayout(style.output_uri).spec, json.dumps(style.spec.model_dump(mode="json"), indent=2).encode())
+    uri = places.manifest(run.id)
+    await store.put(uri, manifest.model_dump_json(indent=2).encode())
     if run.host_id != run.id:
         return None
-    request = RunRequest(run_id=run.id, instance=instance, manifest_uri=uri, token=tools.tokens.of(run.id, tools.db.clock.now()))
-    return await tools.backend.launch(request)
+    token, store_env = tools.tokens.of(run.id, tools.db.clock.now()), tools.store.env_of(run.store_credentials)
+    return await tools.backend.launch(RunRequest(run_id=run.id, instance=instance, manifest_uri=uri, token=token, store_env=store_env))
 
 
 def _trace_parents(pack: list[Member]) -> tuple[str, ...]:

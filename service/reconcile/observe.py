@@ -42,7 +42,7 @@ async def observe_once(tools: Tools) -> bool:
     log_context.bind(run=run.id, jobs=runs.told(pack))
 
     seen = await _observe(tools, run)
-    artifacts = await _committed(tools, [*pack, *waiting]) if isinstance(seen, Gone) else {}
+    artifacts = await _committed(tools, run, [*pack, *waiting]) if isinstance(seen, Gone) else {}
 
     async with tools.db.transaction() as tx:
         await hosts.lock(tx, run.host_id)
@@ -103,13 +103,14 @@ def _given_up(tools: Tools, run: RunRow, error: Unavailable) -> Gone | None:
     return Gone(reason="RAY_HEAD_GONE", message=f"neither Ray nor the run was heard of for {silent.total_seconds():.0f} s ({error})")
 
 
-async def _committed(tools: Tools, pack: list[Member]) -> dict[str, Artifact]:
+async def _committed(tools: Tools, run: RunRow, pack: list[Member]) -> dict[str, Artifact]:
     """The artifacts of jobs that ended without a word: a manifest in the store is a whole artifact."""
     found: dict[str, Artifact] = {}
+    store = await tools.store_of(run, pack[0].job.tenant)
     for member in pack:
         if member.place.outcome is None:
             folder = JobLayout(member.job.output_uri).adapter
-            manifest = await tools.store.get(join(folder, MANIFEST))
+            manifest = await store.get(join(folder, MANIFEST))
             if manifest is not None:
                 sha256 = hashlib.sha256(manifest).hexdigest()
                 found[member.job.uid] = Artifact(uri=folder, manifest_sha256=sha256, size_bytes=_size_bytes(manifest))

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from lorafleet.v1.training_service_pb2 import Progress
@@ -74,7 +74,9 @@ async def _idle_hosts(tools: Tools, tx: Transaction) -> list[IdleHost]:
 
 def _host(run: RunRow, guests: Sequence[Candidate]) -> IdleHost:
     present = frozenset(tenancy(guest.tenant, guest.sharing) for guest in guests)
-    return IdleHost(run_id=run.id, host_id=run.host_id, key=guests[0].key.warm, tenancy=present)
+    return IdleHost(
+        run_id=run.id, host_id=run.host_id, key=replace(guests[0].key.warm, store_credentials=run.store_credentials), tenancy=present
+    )
 
 
 def _places(tools: Tools, held: Sequence[Held], idle: Sequence[IdleHost]) -> Places:

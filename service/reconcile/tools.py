@@ -1,15 +1,17 @@
 """What every loop works with."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from lorafleet.layout import join
+from lorafleet.layout import join, run_manifest, tenant_root
 from service.backends.base import Backend
 from service.candidates import Candidates
 from service.control.admission import Decided, Limits, Rules
 from service.control.attempts import RetryPolicy
 from service.control.runs import StopPolicy
 from service.db.database import Database
+from service.db.models import RunRow
+from service.db.tenants import store_credentials_of
 from service.health import Pulse, Readiness
 from service.storage import Store
 from service.tokens import RunTokens
@@ -28,6 +30,18 @@ class Places:
     otlp_endpoint: str = ""  # where runs send their spans
     report_tls: bool = False
     report_tls_ca: str | None = None  # PEM; unset: what the runs' machines trust
+
+    def of(self, run: RunRow, tenant: str) -> "Places":
+        """Where things of this run lie. One with store credentials of its tenant's own finds all of them in the tenant's folder,
+        so that the credentials need to reach nothing that others use."""
+        if not run.store_credentials:
+            return self
+        home = tenant_root(self.artifacts_uri, tenant)
+        storage = f"{home}/runs" if "://" in self.ray_storage_uri else self.ray_storage_uri
+        return replace(self, artifacts_uri=home, cache_uri=f"{home}/cache", ray_storage_uri=storage)
+
+    def manifest(self, run_id: str) -> str:
+        return run_manifest(self.artifacts_uri, run_id)
 
     def ray_storage(self, run_id: str) -> str:
         return join(self.ray_storage_uri, run_id, "ray-train")
@@ -61,3 +75,7 @@ class Tools:
     limits: Limits = field(default_factory=lambda: Limits(max_running_runs=1))
     rules: Rules = field(default_factory=Rules)
     admission: AdmissionMemory = field(default_factory=AdmissionMemory)
+
+    async def store_of(self, run: RunRow, tenant: str) -> Store:
+        """The store in which a run has written: with what its tenant has now, where it ran with credentials of its tenant's own."""
+        return self.store.of(await store_credentials_of(self.db, tenant)) if run.store_credentials else self.store

@@ -41,6 +41,7 @@ def tenant(row: TenantRow) -> pb.Tenant:
         max_queued_jobs=row.max_queued_jobs,
         max_storage_bytes=row.max_storage_bytes,
         max_requests_per_s=row.max_requests_per_s,
+        store_credentials=row.store_credentials,
         is_isolated=row.is_isolated,
         create_time=time(row.create_time),
         update_time=time(row.update_time),

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import delete, func, select
@@ -18,11 +18,13 @@ from service.db.models import JobRow, MemberRow, TenantRow
 from service.db.transaction import Transaction
 from service.names import invalid
 from service.resources import check_etag
+from service.store_credentials import CredentialsFile
 from service.tenancy import messages
 
 LIMITS = ("max_gpus", "max_running_jobs", "max_queued_jobs", "max_storage_bytes", "max_requests_per_s")
-FIELDS = ("display_name", "weight", *LIMITS, "is_isolated")
+FIELDS = ("display_name", "weight", *LIMITS, "store_credentials", "is_isolated")
 MAX_TEXT = 200
+MAX_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,11 @@ class Tenants:
 
     db: Database
     access: Access
+    credentials: CredentialsFile = field(default_factory=CredentialsFile)
 
     async def create(self, tenant_id: str, wanted: pb.Tenant) -> pb.Tenant:
         """Raises InvalidInput with every violation, and AlreadyExists."""
-        values = _checked(wanted, FIELDS)
+        values = self._checked(wanted, FIELDS)
         async with self.db.transaction() as tx:
             if await tx.session.get(TenantRow, tenant_id) is not None:
                 raise AlreadyExists(f"tenants/{tenant_id} exists; update it instead", reason="TENANT_ID_TAKEN")
@@ -69,7 +72,7 @@ class Tenants:
         if unknown := [path for path in paths if path not in FIELDS] or not paths:
             named = ", ".join(unknown) if isinstance(unknown, list) else "nothing"
             raise invalid("update_mask", f"names {named[:MAX_TEXT]}; it takes one or more of {', '.join(FIELDS)}")
-        values = _checked(wanted, paths)
+        values = self._checked(wanted, paths)
         async with self.db.transaction() as tx:
             row = await existing(tx, tenant_id, lock=True)
             check_etag(f"tenants/{tenant_id}", messages.etag(row), wanted.etag)
@@ -78,6 +81,28 @@ class Tenants:
             row.version, row.update_time = row.version + 1, tx.now
             tx.changed = True  # limits decide who may start
         return messages.tenant(row)
+
+    def _checked(self, wanted: pb.Tenant, paths: Sequence[str]) -> dict[str, Any]:
+        """The values of these fields. Raises InvalidInput with every violation."""
+        values = {path: _value(wanted, path) for path in paths}
+        mistakes = {path: _mistake(path, value) for path, value in values.items()}
+        if reference := values.get("store_credentials"):
+            mistakes["store_credentials"] = self._no_profile(reference)
+        found = [Violation(field=f"tenant.{path}", message=told) for path, told in mistakes.items() if told is not None]
+        if found:
+            raise InvalidInput("\n".join(str(violation) for violation in found), violations=found)
+        return values
+
+    def _no_profile(self, reference: str) -> str | None:
+        """What is wrong with a reference; only administrators of the service come here, who may know what there is."""
+        try:
+            there = sorted(self.credentials.profiles())
+        except InvalidInput:
+            return "the service's file of store credentials cannot be read; see its log"
+        if reference in there:
+            return None
+        known = ", ".join(there[:MAX_SHOWN]) + (f" and {len(there) - MAX_SHOWN} more" if len(there) > MAX_SHOWN else "")
+        return f"{reference[:MAX_TEXT]!r} is no profile of the file of --store-credentials; there: {known or 'none'}"
 
     async def set_member(self, tenant_id: str, principal: str, role: Role) -> pb.Member:
         """Raises InvalidInput and NotFound."""
@@ -114,15 +139,6 @@ def check_text(field: str, text: str, *, at_least: int = 0) -> None:
     """Raises InvalidInput."""
     if not at_least <= len(text) <= MAX_TEXT or re.search(r"[\x00-\x1f\x7f]", text):
         raise invalid(field, f"is not {at_least} to {MAX_TEXT} characters without control characters")
-
-
-def _checked(wanted: pb.Tenant, paths: Sequence[str]) -> dict[str, Any]:
-    """The values of these fields. Raises InvalidInput with every violation."""
-    values = {path: _value(wanted, path) for path in paths}
-    found = [Violation(field=f"tenant.{path}", message=told) for path, value in values.items() if (told := _mistake(path, value))]
-    if found:
-        raise InvalidInput("\n".join(str(violation) for violation in found), violations=found)
-    return values
 
 
 def _value(wanted: pb.Tenant, path: str) -> Any:

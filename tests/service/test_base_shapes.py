@@ -47,14 +47,14 @@ async def test_a_base_that_cannot_be_read_is_unknown_and_asked_for_again_later(t
     clock = FakeClock()
     cache = ShapeCache(Store(), clock)
     uri = f"file://{tmp_path}"
-    await cache.read([uri])
+    await cache.read([(uri, "")])
     assert cache.known(uri) is None
 
     write_base(tmp_path)
-    await cache.read([uri])
+    await cache.read([(uri, "")])
     assert cache.known(uri) is None, "not with every step of a loop"
     clock.advance(READ_AGAIN_S)
-    await cache.read([uri])
+    await cache.read([(uri, "")])
     assert cache.known(uri) is not None
 
 
@@ -63,7 +63,7 @@ async def test_bad_files_are_no_reason_to_raise(tmp_path: Path):
     for name, text in (("unet/config.json", "[]"), ("unet/config.json", "{"), ("unet/diffusion_pytorch_model.safetensors", "x" * 50)):
         (tmp_path / name).write_text(text)
         cache = ShapeCache(Store(), FakeClock())
-        await cache.read([uri])
+        await cache.read([(uri, "")])
         assert cache.known(uri) is None
         write_base(tmp_path)
 
@@ -71,7 +71,7 @@ async def test_bad_files_are_no_reason_to_raise(tmp_path: Path):
 async def test_what_is_known_is_not_read_again(tmp_path: Path):
     cache = ShapeCache(Store(), FakeClock())
     uri = write_base(tmp_path)
-    await cache.read([uri])
+    await cache.read([(uri, "")])
     (tmp_path / "unet" / "config.json").unlink()
-    await cache.read([uri])
+    await cache.read([(uri, "")])
     assert cache.known(uri) is not None

@@ -54,7 +54,7 @@ class World:
         candidates = Candidates(Planner(ShapeCache(store, clock), Policy()))
         tools = Tools(db=db, backend=backend, store=store, tokens=tokens, places=places, candidates=candidates, up_since=clock.now())
         jobs = Jobs(db, tools.store, artifacts, tools.stop)
-        warmth = Warmth(tokens=tokens, artifacts_uri=artifacts, stop=tools.stop, retry=tools.retry)
+        warmth = Warmth(tokens=tokens, places=places, stop=tools.stop, retry=tools.retry)
         return cls(tools=tools, backend=backend, clock=clock, folder=folder, jobs=jobs, reports=Reports(db, warmth))
 
     def spec(self, **changes: Any) -> spec.Spec:
