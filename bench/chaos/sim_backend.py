@@ -1,6 +1,6 @@
 """The simulated backend as a replica sees it. Only bench/chaos uses it: no option of `lorafleet serve` leads here."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from bench.chaos import lines
@@ -34,7 +34,7 @@ class SimBackend:
     async def runs(self, instance: str) -> Sequence[RunRef]:
         return [RunRef(run_id=host, handle=f"sim:{host}") for host in await self._ask("runs", instance=instance)]
 
-    async def logs(self, run: RunRef, start: int = 0) -> AsyncIterator[bytes]:
+    async def logs(self, run: RunRef, start: int = 0) -> AsyncGenerator[bytes, None]:
         if text := (await self._ask("logs", host=run.run_id)).encode()[start:]:
             yield text
 

@@ -1,6 +1,6 @@
 """What a backend is: a place where runs execute. Each call is idempotent; names derive from the run id."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -54,7 +54,7 @@ class Backend(Protocol):
         """The runs that live here and were launched for that instance of the service."""
         ...
 
-    def logs(self, run: RunRef, start: int = 0) -> AsyncIterator[bytes]:
+    def logs(self, run: RunRef, start: int = 0) -> AsyncGenerator[bytes, None]:
         """What the run has written so far from byte `start` on, in pieces; none when there is nothing, or nothing any more.
 
         Close it when you have read enough (`contextlib.aclosing`). Holds a piece at a time, however long the log is.

@@ -1,6 +1,6 @@
 """A backend in memory, for tests. It keeps the contract of the real ones (tests/service/backends) and its own history."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lorafleet.errors import Unavailable
@@ -53,7 +53,7 @@ class FakeBackend:
         self._check()
         return [RunRef(run_id=run_id, handle=f"fake:{run_id}") for run_id in self.alive if self.instances[run_id] == instance]
 
-    async def logs(self, run: RunRef, start: int = 0) -> AsyncIterator[bytes]:
+    async def logs(self, run: RunRef, start: int = 0) -> AsyncGenerator[bytes, None]:
         self._check()
         text = self.written.get(run.run_id, b"")[start:]
         for at in range(0, len(text), self.piece_bytes):

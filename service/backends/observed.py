@@ -1,6 +1,6 @@
 """Around a backend: each of its calls counted, timed, and in the trace. Changes nothing of what it does."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from service.backends.base import Backend, Observation, RunRef, RunRequest
@@ -25,7 +25,7 @@ class ObservedBackend:
         with outside_call("backend", "stop", run=run.run_id):
             await self._backend.stop(run)
 
-    async def logs(self, run: RunRef, start: int = 0) -> AsyncIterator[bytes]:
+    async def logs(self, run: RunRef, start: int = 0) -> AsyncGenerator[bytes, None]:
         with outside_call("backend", "logs", run=run.run_id):
             async with aclosing(self._backend.logs(run, start)) as pieces:
                 async for piece in pieces:

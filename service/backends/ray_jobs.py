@@ -7,7 +7,7 @@ environment variables, gives the driver another worker-pool key, and none of Ray
 
 import shlex
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +106,7 @@ class RayJobs:
             if job["status"] not in ENDED and (job.get("metadata") or {}).get(INSTANCE) == instance and job.get("submission_id")
         ]
 
-    async def logs(self, run: RunRef, start: int = 0) -> AsyncIterator[bytes]:
+    async def logs(self, run: RunRef, start: int = 0) -> AsyncGenerator[bytes, None]:
         if await self._cluster.lost(run.handle) is not None:
             return
         endpoint = await self._cluster.endpoint()
@@ -120,7 +120,7 @@ class RayJobs:
                     yield piece[start:]
                 start = max(0, start - len(piece))
 
-    async def _log_file(self, endpoint: Endpoint, run_id: str, node: str) -> AsyncIterator[bytes]:
+    async def _log_file(self, endpoint: Endpoint, run_id: str, node: str) -> AsyncGenerator[bytes, None]:
         """The driver's log from its beginning. The Jobs API answers it as one JSON string; this way it comes in pieces."""
         query = {"node_id": node, "filename": f"job-driver-{run_id}.log", "lines": "-1", "timeout": LOG_TIMEOUT_S}
         async with self._http.stream(f"{endpoint.url}/api/v0/logs/file", token=endpoint.token, query=query) as answer:
