@@ -38,8 +38,9 @@ class JobLayout:
     def adapter(self) -> str:
         return join(self.root, "adapter")
 
-    def log(self, attempt: int) -> str:
-        return join(self.root, "logs", f"attempt-{attempt}.log")
+    def log(self, attempt: int, number: int = 0) -> str:
+        """An object of the attempt's log: a long one goes on in number 1, 2 and so on."""
+        return join(self.root, "logs", f"attempt-{attempt}.{number:04d}.log" if number else f"attempt-{attempt}.log")
 
 
 def step_folder(step: int) -> str:

@@ -26,6 +26,8 @@ MAX_ATTEMPTS = 4
 MAX_TENANTS = 256  # whose S3 clients are kept: one takes some MB
 MAX_CALLS = 32  # at once: a batch asks after thousands of folders, and a call to S3 is mostly waiting
 
+BEHIND_THE_END = "BEHIND_THE_END"
+
 _Result = TypeVar("_Result")
 
 
@@ -197,7 +199,12 @@ class S3Backing:
 
     def get_range(self, uri: str, start: int, size_bytes: int) -> bytes | None:
         wanted = f"bytes={start}-{start + size_bytes - 1}"
-        response = self._call(uri, lambda s3, where: s3.get_object(**where, Range=wanted))
+        try:
+            response = self._call(uri, lambda s3, where: s3.get_object(**where, Range=wanted))
+        except StoreError as error:
+            if error.reason == BEHIND_THE_END:
+                return b""
+            raise
         return None if response is None else response["Body"].read()
 
     def put(self, uri: str, data: bytes) -> None:
@@ -280,6 +287,8 @@ def _kind(response: Any) -> str:
         return "bucket_missing"
     if code in {"NoSuchKey", "404", "NotFound"} or status == 404:
         return "missing"
+    if status == 416:
+        return "behind_the_end"
     if status in {401, 403}:
         return "denied"
     return "busy" if status >= 500 or status == 429 else "other"
@@ -290,6 +299,8 @@ def _refuse(bucket: str, kind: str, response: Any) -> NoReturn:
     match kind:
         case "bucket_missing":
             raise StoreError(f'bucket "{bucket}" does not exist; create it or correct the URI', reason="BUCKET_MISSING")
+        case "behind_the_end":
+            raise StoreError("the object ends before the bytes that are asked for", reason=BEHIND_THE_END)
         case "denied":
             told = f'access to bucket "{bucket}" is denied ({code}); check the AWS credentials of the service and the bucket\'s policy'
             raise StoreError(told, reason="ACCESS_DENIED")

@@ -1,12 +1,14 @@
 """StreamTrainingJobLogs: from the backend while a run lives, from the store once its log is copied whole."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
 from lorafleet.errors import NotFound, Unavailable
 from lorafleet.layout import JobLayout
 from lorafleet.v1 import training_service_pb2 as pb
+from service import log_copy
 from service.backends.base import Backend, RunRef
 from service.bell import heard
 from service.control.runs import RunState
@@ -16,10 +18,12 @@ from service.db.models import JobRow, RunLogRow
 from service.db.tenants import store_credentials_of
 from service.names import JobName, parse_job
 from service.resources import JobRun
-from service.run_log import of_job
+from service.run_log import RunLines, of_job
 from service.storage import Store
 
 POLL_S = 1.0
+READ_AGAIN_BYTES_PER_S = 100e6  # backends pass over what was read before, which takes time: long logs less often
+MAX_PAUSE_S = 10.0
 PIECE_BYTES = 256 * 1024  # well below gRPC's 4 MiB
 
 
@@ -29,12 +33,30 @@ class Source:
 
     job: str
     run: JobRun
-    uri: str
+    layout: JobLayout
     whole: bool
 
     @property
     def attempt(self) -> int:
         return self.run.member.attempt
+
+
+@dataclass
+class Tail:
+    """How much of one attempt's log a reader has."""
+
+    lines: RunLines  # of the backend's log
+    found_bytes: int = 0  # of the job's own text, in `lines`
+    sent_bytes: int = 0  # of that text, from wherever it came
+    has_begun: bool = False  # the backend has something
+
+    def unsent(self, lines: Sequence[bytes], job: str) -> bytes:
+        """The job's own text in the next of `lines`, without what the store had before."""
+        text = of_job(lines, job)
+        new = text[max(0, self.sent_bytes - self.found_bytes) :]
+        self.found_bytes += len(text)
+        self.sent_bytes += len(new)
+        return new
 
 
 @dataclass
@@ -45,7 +67,7 @@ class LogStream:
     backend: Backend
     store: Store
     stopping: asyncio.Event
-    sent_bytes: dict[int, int] = field(default_factory=dict)  # by attempt
+    tails: dict[int, Tail] = field(default_factory=dict)  # by attempt
 
     async def pieces(self, name: JobName, *, attempt: int, follow: bool) -> AsyncIterator[pb.StreamTrainingJobLogsResponse]:
         """Raises NotFound; Unavailable when the server stops."""
@@ -61,6 +83,7 @@ class LogStream:
                 return
             if self.stopping.is_set():
                 raise Unavailable("the server is stopping; try again", reason="SERVER_STOPPING")
+            await asyncio.sleep(min(MAX_PAUSE_S, sum(tail.lines.read_bytes for tail in self.tails.values()) / READ_AGAIN_BYTES_PER_S))
             await heard(ring, POLL_S)
 
     async def _sources(self, name: JobName, attempt: int) -> tuple[JobRow, list[Source]]:
@@ -72,30 +95,41 @@ class LogStream:
             copies = {run.run.id: await tx.session.get(RunLogRow, run.run.id) for run in runs}
         layout = JobLayout(job.output_uri)
         return job, [
-            Source(job=job.name, run=run, uri=layout.log(run.member.attempt), whole=_whole(run, copies[run.run.id]))
+            Source(job=job.name, run=run, layout=layout, whole=_whole(run, copies[run.run.id]))
             for run in runs
             if attempt in {0, run.member.attempt}
         ]
 
     async def _new(self, source: Source, *, to_the_end: bool) -> AsyncIterator[pb.StreamTrainingJobLogsResponse]:
-        start = self.sent_bytes.get(source.attempt, 0)
-        text = (await self._text(source))[start:]
-        if not to_the_end:
-            text = text[: text.rfind(b"\n") + 1]  # whole lines while more may come
-        self.sent_bytes[source.attempt] = start + len(text)
-        for piece in _pieces(text):
-            yield pb.StreamTrainingJobLogsResponse(attempt=source.attempt, text=piece.decode(errors="replace"))
+        """What was not sent yet; while more may come, whole lines of it."""
+        tail = self.tails.setdefault(source.attempt, Tail(RunLines(source.run.run.id, source.run.run.host_id)))
+        async with aclosing(_pieces(self._texts(source, tail, to_the_end=to_the_end))) as pieces:
+            async for piece in pieces:
+                yield pb.StreamTrainingJobLogsResponse(attempt=source.attempt, text=piece.decode(errors="replace"))
 
-    async def _text(self, source: Source) -> bytes:
+    async def _texts(self, source: Source, tail: Tail, *, to_the_end: bool) -> AsyncGenerator[bytes, None]:
         if not source.whole:
-            try:
-                run = source.run.run
-                if text := b"".join([piece async for piece in self.backend.logs(RunRef(run_id=run.host_id, handle=run.handle))]):
-                    return await asyncio.to_thread(of_job, text, job=source.job, run=run.id, host=run.host_id)
-            except Unavailable:
-                pass  # the store has what was copied so far
+            with suppress(Unavailable):  # the store has what was copied so far
+                async with aclosing(self._live(source, tail)) as texts:
+                    async for text in texts:
+                        yield text
+                if tail.has_begun:
+                    if to_the_end:
+                        yield tail.unsent(tail.lines.unfinished(), source.job)
+                    return
         store = self.store.of(await store_credentials_of(self.db, parse_job(source.job).tenant))
-        return await store.get(source.uri) or b""
+        async with aclosing(log_copy.read(store, source.layout, source.attempt, tail.sent_bytes)) as pieces:
+            async for piece in pieces:
+                tail.sent_bytes += len(piece)
+                yield piece
+
+    async def _live(self, source: Source, tail: Tail) -> AsyncGenerator[bytes, None]:
+        run = source.run.run
+        tail.lines.again()
+        async with aclosing(self.backend.logs(RunRef(run_id=run.host_id, handle=run.handle), tail.lines.read_bytes)) as pieces:
+            async for piece in pieces:
+                tail.has_begun = True
+                yield tail.unsent(tail.lines.feed(piece), source.job)
 
 
 def _whole(run: JobRun, copy: RunLogRow | None) -> bool:
@@ -103,9 +137,15 @@ def _whole(run: JobRun, copy: RunLogRow | None) -> bool:
     return run.run.state == RunState.GONE.value if copy is None else copy.complete
 
 
-def _pieces(text: bytes) -> Iterator[bytes]:
-    """Pieces of whole lines, as far as a line fits into one."""
-    while text:
-        cut = text.rfind(b"\n", 0, PIECE_BYTES) + 1 if len(text) > PIECE_BYTES else len(text)
-        yield text[: cut or PIECE_BYTES]
-        text = text[cut or PIECE_BYTES :]
+async def _pieces(texts: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Pieces that fit a message, of whole lines as far as a line fits into one."""
+    text = b""
+    async with aclosing(texts):
+        async for more in texts:
+            text += more
+            while len(text) > PIECE_BYTES:
+                cut = text.rfind(b"\n", 0, PIECE_BYTES) + 1 or PIECE_BYTES
+                yield text[:cut]
+                text = text[cut:]
+    if text:
+        yield text

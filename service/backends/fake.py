@@ -22,7 +22,8 @@ class FakeBackend:
     before_launch: Callable[[], None] | None = None  # failpoints
     after_launch: Callable[[], None] | None = None
     written: dict[str, bytes] = field(default_factory=dict)
-    piece_bytes: int = 7  # of its logs
+    piece_bytes: int = 64 * 1024  # of its logs
+    log_reads: list[int] = field(default_factory=list)  # from which byte on
     _runs: dict[str, Observation] = field(default_factory=dict)
 
     async def launch(self, run: RunRequest) -> str:
@@ -55,6 +56,7 @@ class FakeBackend:
 
     async def logs(self, run: RunRef, start: int = 0) -> AsyncGenerator[bytes, None]:
         self._check()
+        self.log_reads.append(start)
         text = self.written.get(run.run_id, b"")[start:]
         for at in range(0, len(text), self.piece_bytes):
             yield text[at : at + self.piece_bytes]

@@ -277,7 +277,8 @@ class RunLogRow(Lockable, Base):
     __tablename__ = "run_logs"
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)
     due_at: Mapped[datetime]
-    size_bytes: Mapped[int] = mapped_column(BigInteger, default=0)  # copied so far
+    size_bytes: Mapped[int] = mapped_column(BigInteger, default=0)  # of the backend's log, copied so far
+    reading: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), default=None)  # reconcile.copy_logs: where to go on
     complete: Mapped[bool] = mapped_column(default=False)
 
     __table_args__ = (Index("ix_run_logs_due", "complete", "due_at"),)

@@ -1,15 +1,27 @@
 """A job's log holds its own lines and nobody's: never another style's, never another run's."""
 
+import json
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.run_log import of_job
+from service.run_log import CUT, MAX_LINE_BYTES, RunLines, of_job
 
 MINE, OTHER = "tenants/acme/jobs/mine", "tenants/blue/jobs/other"
 
 
 def mine(text: str, *, run: str = "run-1", host: str = "run-1") -> str:
-    return of_job(text.encode(), job=MINE, run=run, host=host).decode()
+    lines = RunLines(run, host)
+    return of_job([*lines.feed(text.encode()), *lines.unfinished()], MINE).decode()
+
+
+def in_pieces(text: bytes, cuts: list[int], *, run: str) -> bytes:
+    """The same, read in pieces, each by another reader that goes on where the one before ended."""
+    lines, found = RunLines(run, "run-1"), b""
+    for end in [*sorted(cuts), len(text)]:
+        lines = RunLines.restored(run, "run-1", json.loads(json.dumps(lines.state())))
+        found += of_job(lines.feed(text[lines.read_bytes : max(end, lines.read_bytes)]), MINE)
+    return found + of_job(lines.unfinished(), MINE)
 
 
 def test_a_lone_run_is_shown_whole():
@@ -95,3 +107,30 @@ def test_no_line_about_another_alone_and_none_of_another_run_slips_through(text)
     shown = [mine(text, run=run).splitlines() for run in ("run-1", "run-2")]
     assert not any(OTHER in line and MINE not in line for lines in shown for line in lines)
     assert sum(map(len, shown)) <= len(text.splitlines())
+
+
+@given(_lines, st.lists(st.integers(0, 600), max_size=6), st.booleans())
+def test_however_it_is_cut_and_whoever_goes_on_the_same_is_found(text: str, cuts: list[int], ends: bool):
+    written = text.encode() + (b"" if ends else b"[tenants/acme/jobs/mine] un")
+    for run in ("run-1", "run-2"):
+        assert in_pieces(written, [min(cut, len(written)) for cut in cuts], run=run).decode() == mine(written.decode(), run=run)
+
+
+@given(st.integers(-2, 2), st.lists(st.integers(0, 3 * MAX_LINE_BYTES), max_size=4))
+def test_a_line_without_end_is_cut_and_holds_no_memory(more: int, cuts: list[int]):
+    long = b"x" * (MAX_LINE_BYTES + more)
+    text = b"before\n" + long + b"\n" + long * 2 + b"\nbehind\n"
+    shown = (long if more <= 0 else long[:MAX_LINE_BYTES] + CUT[:-1]) + b"\n"
+    assert in_pieces(text, [min(cut, len(text)) for cut in cuts], run="run-1") == b"".join(
+        [b"before\n", shown, b"x" * MAX_LINE_BYTES + CUT, b"behind\n"]
+    )
+    lines = RunLines("run-1", "run-1")
+    for _ in range(10):
+        lines.feed(long)
+    assert len(lines.unfinished()) == 0
+    assert lines.read_bytes == 10 * len(long)
+
+
+def test_the_rest_of_a_cut_line_about_another_is_not_shown():
+    text = f"[{OTHER}] ".encode() + b"x" * MAX_LINE_BYTES + f"secret [{MINE}]\nbehind\n".encode()
+    assert in_pieces(text, [MAX_LINE_BYTES + 40], run="run-1") == b"behind\n"

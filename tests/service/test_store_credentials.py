@@ -8,6 +8,7 @@ from lorafleet import layout
 from lorafleet.errors import InvalidInput, Unavailable
 from lorafleet.run_manifest import RunManifest
 from lorafleet.v1 import access_service_pb2 as pb
+from service.access.access import Access
 from service.backends.base import RunRequest
 from service.backends.http import Http
 from service.backends.local_ray import LocalRay
@@ -20,12 +21,12 @@ from service.names import JobName, parse_job
 from service.plans import Planner, Policy
 from service.storage import Store
 from service.store_credentials import CredentialsFile, parse
+from service.tenancy.tenants import Tenants
 from tests.service.access.members import make_tenant
-from tests.service.api.refusals import refusal
-from tests.service.api.served import Api
 from tests.service.backends.fake_ray import FakeRay
 from tests.service.backends.test_contract import joined
 from tests.service.world import World, progress, succeeded
+from trainer import store_credentials
 
 SECRET = "acme-secret-that-nobody-may-see"
 PROFILES = f"""
@@ -179,28 +180,12 @@ def _write(file: Path, text: str) -> None:
     file.write_text(text)
 
 
-async def test_only_a_profile_that_there_is_can_be_given_to_a_tenant(api: Api):
-    await make_tenant(api.world.tools.db, "acme")
-    answer = await refusal(api.access.UpdateTenant(_update("acme-store")))
-    assert answer.fields == {"tenant.store_credentials": "'acme-store' is no profile of the file of --store-credentials; there: none"}
-    assert (await api.access.UpdateTenant(_update(""))).store_credentials == ""
-
-
 async def test_a_profile_is_given_to_a_tenant(acme: World, file: Path):
-    from service.access.access import Access
-    from service.tenancy.tenants import Tenants
-
     tenants = Tenants(acme.tools.db, Access(acme.tools.db), CredentialsFile(file))
     changed = await tenants.update("acme", pb.Tenant(store_credentials="next"), ["store_credentials"])
     assert changed.store_credentials == "next"
     with pytest.raises(InvalidInput, match=r"'other' is no profile .*; there: acme-store, next$"):
         await tenants.update("acme", pb.Tenant(store_credentials="other"), ["store_credentials"])
-
-
-def _update(reference: str) -> pb.UpdateTenantRequest:
-    request = pb.UpdateTenantRequest(tenant=pb.Tenant(name="tenants/acme", store_credentials=reference))
-    request.update_mask.paths.append("store_credentials")
-    return request
 
 
 RUN = RunRequest(run_id="run-1", instance="ours", manifest_uri="s3://b/run.json", token="secret-token", store_env=ENV)
@@ -221,6 +206,4 @@ def test_a_local_ray_gets_them_in_a_file_that_only_we_may_read(tmp_path: Path):
     assert submission.entrypoint.endswith(f"--store-credentials-file {path}")
     assert SECRET not in str(submission)
     assert path.stat().st_mode & 0o777 == 0o600
-    from trainer import store_credentials
-
     assert store_credentials.given(str(path)) == ENV

@@ -59,6 +59,17 @@ async def test_an_update_changes_what_the_mask_names_and_wants_the_newest_etag(a
         assert list((await refusal(acme.access.UpdateTenant(request(pb.Tenant(name=ACME), *paths)))).fields) == ["update_mask"]
 
 
+async def test_only_a_profile_that_there_is_can_be_given_to_a_tenant(acme: Api):
+    def request(reference: str) -> pb.UpdateTenantRequest:
+        asked = pb.UpdateTenantRequest(tenant=pb.Tenant(name=ACME, store_credentials=reference))
+        asked.update_mask.paths.append("store_credentials")
+        return asked
+
+    answer = await refusal(acme.access.UpdateTenant(request("acme-store")))
+    assert answer.fields == {"tenant.store_credentials": "'acme-store' is no profile of the file of --store-credentials; there: none"}
+    assert (await acme.access.UpdateTenant(request(""))).store_credentials == ""
+
+
 async def test_only_an_administrator_makes_tenants_and_others_see_their_own(acme: Api):
     await make_tenant(acme.world.tools.db, "other")
     await make_member(acme.world.tools.db, "acme", "ada", Role.ADMIN)

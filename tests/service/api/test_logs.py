@@ -5,8 +5,13 @@ import asyncio
 import pytest
 
 from lorafleet.errors import NotFound
+from lorafleet.v1 import training_service_pb2 as pb
 from service.api import logs
 from service.api.logs import LogStream
+from service.backends.fake import FakeBackend
+from service.bell import Bell
+from service.db.database import Database
+from service.db.engines import engine_of
 from service.names import JobName
 from tests.service.world import World, succeeded
 
@@ -95,3 +100,50 @@ async def test_long_logs_come_in_pieces_that_fit_a_message(world: World):
     pieces = await read(world, name)
     assert all(len(text) <= logs.PIECE_BYTES and text.endswith("\n") for _, text in pieces)
     assert "".join(text for _, text in pieces).encode() == world.backend.written[run]
+
+
+async def test_a_log_is_tailed_through_another_replica_than_the_one_that_copies_it(world: World, database_url: str):
+    """That one does not reach the backend at all, then for a while, then not again: every line comes once all the same."""
+    name, run = await world.running()
+    other = FakeBackend(reachable=False, written=world.backend.written)
+    db = Database(engine_of(database_url), world.clock, Bell())
+    pieces = LogStream(db=db, backend=other, store=world.tools.store, stopping=asyncio.Event()).pieces(name, attempt=0, follow=True)
+
+    async def copied(text: bytes) -> None:
+        world.backend.written[run] = text
+        world.clock.advance(10)
+        await world.copy_logs()
+
+    async with asyncio.timeout(20):
+        await copied(b"one\ntw")
+        assert (await anext(pieces)).text == "one\n"
+        await copied(b"one\ntwo\n")
+        assert (await anext(pieces)).text == "two\n"
+        other.reachable = True
+        world.backend.written[run] = b"one\ntwo\nthree\n"
+        assert (await anext(pieces)).text == "three\n"
+        other.reachable = False
+        await copied(b"one\ntwo\nthree\nfour\n")
+        assert (await anext(pieces)).text == "four\n"
+        world.backend.written[run] += b"the end"
+        await world.report(run, succeeded())
+        world.backend.end(run)
+        world.clock.advance(10)
+        await world.settle()
+        await world.copy_logs()
+        assert [piece.text async for piece in pieces] == ["the end"]
+    await db.close()
+
+
+async def test_a_reader_that_follows_asks_for_what_is_new(world: World):
+    name, run = await world.running()
+    world.backend.written[run] = b"one\n"
+    pieces = stream(world, name, follow=True)
+    async with asyncio.timeout(10):
+        seen: list[pb.StreamTrainingJobLogsResponse] = [await anext(pieces)]
+        world.backend.written[run] = b"one\ntwo\n"
+        seen.append(await anext(pieces))
+    await pieces.aclose()
+    assert [piece.text for piece in seen] == ["one\n", "two\n"]
+    assert world.backend.log_reads[0] == 0
+    assert set(world.backend.log_reads[1:]) == {4}

@@ -28,7 +28,7 @@ class Seam:
 @pytest.fixture(params=["fake", "ray_jobs"])
 async def seam(request: pytest.FixtureRequest) -> AsyncIterator[Seam]:
     if request.param == "fake":
-        fake = FakeBackend(written={"run-1": LOG})
+        fake = FakeBackend(written={"run-1": LOG}, piece_bytes=7)
         yield Seam(fake, lambda: len(fake.launches), lambda: fake.end("run-1"), lambda: setattr(fake, "reachable", False))
         return
     ray = FakeRay(logs={"job-driver-run-1.log": LOG})

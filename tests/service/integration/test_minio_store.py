@@ -38,6 +38,13 @@ async def test_objects_are_written_read_and_deleted(store: Store):
     assert not await store.exists(uri)
 
 
+async def test_a_range_ends_with_its_object(store: Store):
+    uri = f"s3://{BUCKET}/folder/range"
+    assert await store.get_range(uri, 0, 9) is None
+    await store.put(uri, b"0123456789")
+    assert [await store.get_range(uri, start, 9) for start in (0, 8, 10, 11)] == [b"012345678", b"89", b"", b""]
+
+
 async def test_a_missing_bucket_and_a_wrong_secret_are_told_apart(store: Store, monkeypatch: pytest.MonkeyPatch):
     assert await refused(store, "s3://no-such-bucket/x") == "BUCKET_MISSING"
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")

@@ -1,7 +1,17 @@
 """Logs are in the store before the backend that wrote them is gone."""
 
+import tracemalloc
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from lorafleet.errors import Unavailable
 from lorafleet.layout import JobLayout
+from service import log_copy
+from service.backends.base import RunRef
+from service.backends.fake import FakeBackend
 from service.db.models import RunLogRow
+from service.storage import Store
 from tests.service.world import World, progress, succeeded
 
 
@@ -78,3 +88,127 @@ async def test_a_job_whose_workers_wait_has_its_whole_log(world: World):
     assert copy is not None
     assert copy.complete
     assert await _stored(world, name) == b"one\n"
+
+
+LINES = b"".join(b"line %d\n" % number for number in range(40))
+
+
+async def _whole(world: World, name) -> bytes:
+    layout = JobLayout((await world.job(name)).output_uri)
+    return b"".join([piece async for piece in log_copy.read(world.tools.store, layout, 1, 0)])
+
+
+async def _again(world: World) -> None:
+    world.clock.advance(10)
+    await world.copy_logs()
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_copy, "OBJECT_BYTES", 50)
+    monkeypatch.setattr(log_copy, "READ_BYTES", 7)
+
+
+async def test_what_is_new_is_read_and_no_more(world: World):
+    name, run = await world.running()
+    for end in (100, 105, 200, len(LINES)):
+        world.backend.written[run] = LINES[:end]
+        await _again(world)
+        assert await _whole(world, name) == LINES[: LINES.rfind(b"\n", 0, end) + 1], "whole lines"
+    starts = world.backend.log_reads
+    assert starts == [LINES.rfind(b"\n", 0, start) + 1 for start in (0, 100, 105, 200)]
+
+
+@pytest.mark.usefixtures("small")
+async def test_a_long_log_is_kept_in_objects_of_limited_size(world: World):
+    name, run = await world.running()
+    for end in range(0, len(LINES) + 1, 33):
+        world.backend.written[run] = LINES[:end]
+        await _again(world)
+    world.backend.written[run] = LINES + b"the end"
+    world.backend.end(run)
+    await world.settle()
+    await _again(world)
+    assert await _whole(world, name) == LINES + b"the end"
+    sizes = [file.stat().st_size for file in (world.folder / "artifacts").rglob("attempt-1*.log")]
+    assert sorted(sizes) == [len(LINES + b"the end") % 50, *[50] * (len(LINES + b"the end") // 50)]
+
+
+class Breaking(Store):
+    """A store that breaks off some of its first writes, after the write."""
+
+    writes = 0
+
+    async def put(self, uri: str, data: bytes) -> None:
+        await super().put(uri, data)
+        self.writes += 1
+        if self.writes in {2, 3, 5, 9, 12, 14, 21, 22, 30}:
+            raise Unavailable("the store went away", reason="STORE_UNREACHABLE")
+
+
+@pytest.mark.usefixtures("small")
+async def test_what_a_broken_step_has_written_is_not_doubled(world: World):
+    names = [await world.submit("one"), await world.submit("two")]
+    await world.settle()
+    (run,) = world.backend.launches
+    world.with_tools(store=Breaking())
+    for end in [*range(0, len(LINES), 33), *[len(LINES)] * 9]:
+        world.backend.written[run] = LINES[:end]
+        await _again(world)
+    for name in names:
+        assert await _whole(world, name) == LINES
+
+
+@pytest.mark.usefixtures("small")
+async def test_a_member_that_joins_gets_what_was_copied_before(world: World):
+    names = [await world.submit("one"), await world.submit("two")]
+    await world.settle()
+    (run,) = world.backend.launches
+    text = b"".join(b"both\n[%s] step\n" % str(name).encode() for name in names)
+    world.backend.written[run] = text + b"[tena"
+    await _again(world)
+    late = (await world.job(names[1])).uid
+    async with world.tools.db.transaction() as tx:
+        copy = await tx.session.get(RunLogRow, run)
+        assert copy is not None
+        assert copy.reading is not None
+        copy.reading = {**copy.reading, "written": {uid: size for uid, size in copy.reading["written"].items() if uid != late}}
+    world.backend.written[run] = text + b"more\n"
+    await _again(world)
+    assert await _whole(world, names[1]) == b"both\nboth\n[%s] step\nmore\n" % str(names[1]).encode()
+    assert await _whole(world, names[0]) == b"both\n[%s] step\nboth\nmore\n" % str(names[0]).encode()
+
+
+@pytest.mark.usefixtures("small")
+async def test_a_copy_that_was_deleted_is_made_anew(world: World):
+    name, run = await world.running()
+    world.backend.written[run] = LINES[:120]
+    await _again(world)
+    for file in (world.folder / "artifacts").rglob("attempt-1*.log"):
+        file.unlink()
+    world.backend.written[run] = LINES
+    await _again(world)
+    await _again(world)
+    assert await _whole(world, name) == LINES
+
+
+class Endless(FakeBackend):
+    """Every run has written 48 MB."""
+
+    async def logs(self, run: RunRef, start: int = 0) -> AsyncGenerator[bytes, None]:
+        for _ in range(start // 64_000, 750):
+            yield b"x" * 15_999 + b"\n" + (b"y" * 47_999 + b"\n")
+
+
+async def test_no_log_is_ever_held_whole(world: World):
+    name, _ = await world.running()
+    world.with_tools(backend=Endless())
+    tracemalloc.start()
+    await world.copy_logs()
+    size_bytes = 0
+    async for piece in log_copy.read(world.tools.store, JobLayout((await world.job(name)).output_uri), 1, 0):
+        size_bytes += len(piece)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size_bytes == 750 * 64_000
+    assert peak_bytes < 24e6, "the log has 48 MB"
