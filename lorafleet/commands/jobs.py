@@ -10,7 +10,9 @@ from lorafleet.commands import Format, Job, Output, Server, Tenant, connect
 
 
 def list_jobs(
-    filter: Annotated[str, typer.Option("--filter", "-f", help="""Such as 'state = RUNNING AND labels.team = "red"'.""")] = "",
+    filter: Annotated[
+        str, typer.Option("--filter", "-f", help="""Such as '(state = RUNNING OR state = QUEUED) AND labels.team = "red"'.""")
+    ] = "",
     order_by: Annotated[str, typer.Option("--order-by", help="create_time, or create_time desc.")] = "",
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most so many.")] = 100,
     output: Output = Format.TABLE,

@@ -1,8 +1,9 @@
-"""A small subset of AIP-160: comparisons joined by AND. Text in, values out; the database is not its business."""
+"""A small subset of AIP-160: comparisons with AND, OR, NOT and parentheses. Text in, values out; the database is not its business."""
 
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from lorafleet.errors import InvalidInput
 from service.control.lifecycle import JobState
@@ -10,10 +11,19 @@ from service.names import invalid
 
 MAX_LENGTH = 2000
 MAX_COMPARISONS = 20
-_TOKEN = re.compile(r'\s*(?:(?P<op><=|>=|!=|=|<|>)|(?P<quoted>"(?:[^"\\]|\\.)*")|(?P<word>[^\s"=<>!()]+))')
+MAX_DEPTH = 20  # of parentheses and NOTs in one another
+_TOKEN = re.compile(r'\s*(?:(?P<op><=|>=|!=|=|<|>)|(?P<quoted>"(?:[^"\\]|\\.)*")|(?P<sign>[()])|(?P<word>[^\s"=<>!()]+))')
+OPPOSITE = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 _LABEL = re.compile(r"labels\.([a-z][a-z0-9_.-]*)")
 _ORDERS = {"", "create_time desc", "create_time", "create_time asc"}
-_HINT = 'write state = RUNNING AND labels.team = "red" AND create_time > "2026-01-31T12:00:00Z"'
+_HINT = 'write (state = RUNNING OR state = QUEUED) AND NOT labels.team = "red" AND create_time > "2026-01-31T12:00:00Z"'
+
+
+class Token(NamedTuple):
+    """`kind` is word, op, quoted or sign."""
+
+    kind: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -26,22 +36,99 @@ class Comparison:
     label: str = ""
 
 
-def parse_filter(text: str) -> list[Comparison]:
-    """The comparisons that all must hold. Raises InvalidInput."""
+@dataclass(frozen=True)
+class AllOf:
+    """Every one of them holds."""
+
+    parts: "tuple[Condition, ...]"
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """One of them holds, or several."""
+
+    parts: "tuple[Condition, ...]"
+
+
+@dataclass(frozen=True)
+class Not:
+    """It does not hold."""
+
+    part: "Condition"
+
+
+Condition = Comparison | AllOf | AnyOf | Not
+
+
+def parse_filter(text: str) -> Condition | None:
+    """The condition that must hold; None for an empty filter. Raises InvalidInput.
+
+    As in AIP-160 OR binds closer than AND: `a AND b OR c` is `a AND (b OR c)`. `-` is another way to write NOT.
+    """
     if len(text) > MAX_LENGTH:
         raise _bad(f"is longer than {MAX_LENGTH} characters")
     if "\x00" in text:
         raise _bad("has a NUL character in it")
     tokens = _tokens(text)
-    comparisons: list[Comparison] = []
-    while tokens:
-        if comparisons and tokens.pop(0) != ("word", "AND"):
-            raise _bad(f"has something other than AND between two comparisons; {_HINT}")
-        comparisons.append(_comparison(tokens[:3]))
-        del tokens[:3]
-    if len(comparisons) > MAX_COMPARISONS:
-        raise _bad(f"has more than {MAX_COMPARISONS} comparisons")
-    return comparisons
+    return _Parser(tokens).whole() if tokens else None
+
+
+class _Parser:
+    """Reads tokens from left to right, one function for each level of the grammar."""
+
+    def __init__(self, tokens: list[Token]) -> None:
+        self._tokens = tokens[::-1]  # the next one last
+        self._num_comparisons = 0
+
+    def whole(self) -> Condition:
+        condition = self._all_of(depth=0)
+        if self._tokens:
+            text = self._tokens[-1].text
+            raise _bad(f"has {text!r} where AND, OR or the end should be; {_HINT}" if text != ")" else "has a ')' too many")
+        return condition
+
+    def _all_of(self, depth: int) -> Condition:
+        parts = [self._any_of(depth)]
+        while self._takes("AND"):
+            parts.append(self._any_of(depth))
+        return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
+
+    def _any_of(self, depth: int) -> Condition:
+        parts = [self._term(depth)]
+        while self._takes("OR"):
+            parts.append(self._term(depth))
+        return parts[0] if len(parts) == 1 else AnyOf(tuple(parts))
+
+    def _term(self, depth: int) -> Condition:
+        if depth > MAX_DEPTH:
+            raise _bad(f"has more than {MAX_DEPTH} parentheses and NOTs in one another")
+        if self._takes("NOT") or self._takes("-"):
+            return Not(self._term(depth + 1))
+        if not self._takes("("):
+            return self._comparison()
+        condition = self._all_of(depth + 1)
+        if not self._takes(")"):
+            raise _bad("has a '(' without its ')'")
+        return condition
+
+    def _takes(self, text: str) -> bool:
+        """Goes on behind this word or sign, if it is the next."""
+        if not self._tokens or self._tokens[-1].kind == "quoted" or self._tokens[-1].text != text:
+            return False
+        self._tokens.pop()
+        return True
+
+    def _comparison(self) -> Comparison:
+        tokens = self._tokens[:-4:-1]
+        if [token.kind for token in tokens] not in (["word", "op", "word"], ["word", "op", "quoted"]):
+            raise _bad(f"is not a comparison at {' '.join(token.text for token in tokens) or 'its end'!r}; {_HINT}")
+        del self._tokens[-3:]
+        self._num_comparisons += 1
+        if self._num_comparisons > MAX_COMPARISONS:
+            raise _bad(f"has more than {MAX_COMPARISONS} comparisons")
+        field, op, value = tokens
+        text = re.sub(r"\\(.)", r"\1", value.text[1:-1]) if value.kind == "quoted" else value.text
+        return _typed(field.text, op.text, text)
 
 
 def parse_order(text: str) -> bool:
@@ -52,24 +139,24 @@ def parse_order(text: str) -> bool:
     return order in {"", "create_time desc"}
 
 
-def _tokens(text: str) -> list[tuple[str, str]]:
-    tokens: list[tuple[str, str]] = []
+def _tokens(text: str) -> list[Token]:
+    tokens: list[Token] = []
     position = 0
     text = text.rstrip()
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None or match.lastgroup is None:
             raise _bad(f"is not understood at character {position + 1}; {_HINT}")
-        tokens.append((match.lastgroup, match[match.lastgroup]))
+        tokens += _split(Token(match.lastgroup, match[match.lastgroup]), is_value=bool(tokens) and tokens[-1].kind == "op")
         position = match.end()
     return tokens
 
 
-def _comparison(tokens: list[tuple[str, str]]) -> Comparison:
-    if [kind for kind, _ in tokens] not in (["word", "op", "word"], ["word", "op", "quoted"]):
-        raise _bad(f"is not a comparison at {' '.join(text for _, text in tokens) or 'its end'!r}; {_HINT}")
-    (_, field), (_, op), (kind, value) = tokens
-    return _typed(field, op, re.sub(r"\\(.)", r"\1", value[1:-1]) if kind == "quoted" else value)
+def _split(token: Token, *, is_value: bool) -> list[Token]:
+    """A `-` before a field is a sign of its own; in a value it is a letter like others."""
+    if token.kind != "word" or is_value or not token.text.startswith("-"):
+        return [token]
+    return [Token("sign", "-"), *(_split(Token("word", token.text[1:]), is_value=False) if token.text != "-" else [])]
 
 
 def _typed(field: str, op: str, value: str) -> Comparison:

@@ -3,11 +3,11 @@
 from datetime import datetime
 from typing import assert_never
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, and_, or_
 
 from lorafleet.v1 import training_service_pb2 as pb
 from service.api import paging
-from service.api.filters import Comparison, parse_filter, parse_order
+from service.api.filters import OPPOSITE, AllOf, AnyOf, Comparison, Condition, Not, parse_filter, parse_order
 from service.db import attempts, job_pages
 from service.db.database import Database
 from service.db.job_pages import PageKey
@@ -36,16 +36,32 @@ async def list_jobs(db: Database, request: pb.ListTrainingJobsRequest) -> pb.Lis
 
 def compiled(filter_text: str) -> list[ColumnElement[bool]]:
     """The filter as SQL; values become bound parameters. Raises InvalidInput."""
-    return [_compiled(comparison) for comparison in parse_filter(filter_text)]
+    condition = parse_filter(filter_text)
+    return [] if condition is None else [_compiled(condition, holds=True)]
 
 
-def _compiled(comparison: Comparison) -> ColumnElement[bool]:
+def _compiled(condition: Condition, *, holds: bool) -> ColumnElement[bool]:
+    """That the condition holds, or that it does not. A NOT is carried down to the comparisons: in SQL the NOT of a comparison with
+    a label that is not there would be neither true nor false."""
+    match condition:
+        case Not(part):
+            return _compiled(part, holds=not holds)
+        case AllOf(parts) | AnyOf(parts):
+            compiled_parts = [_compiled(part, holds=holds) for part in parts]
+            return and_(*compiled_parts) if isinstance(condition, AllOf) is holds else or_(*compiled_parts)
+        case Comparison():
+            return _compared(condition, condition.op if holds else OPPOSITE[condition.op])
+        case _:
+            assert_never(condition)
+
+
+def _compared(comparison: Comparison, op: str) -> ColumnElement[bool]:
     value = comparison.value
     match value:
         case datetime():
-            return job_pages.compare_time(comparison.op, value)
+            return job_pages.compare_time(op, value)
         case str():
             column = job_pages.label(comparison.label) if comparison.field == "labels" else JobRow.state
-            return job_pages.compare_text(column, comparison.op, value)
+            return job_pages.compare_text(column, op, value)
         case _:
             assert_never(value)
