@@ -154,9 +154,11 @@ def _tokens(text: str) -> list[Token]:
 
 def _split(token: Token, *, is_value: bool) -> list[Token]:
     """A `-` before a field is a sign of its own; in a value it is a letter like others."""
-    if token.kind != "word" or is_value or not token.text.startswith("-"):
+    if token.kind != "word" or is_value:
         return [token]
-    return [Token("sign", "-"), *(_split(Token("word", token.text[1:]), is_value=False) if token.text != "-" else [])]
+    word = token.text.lstrip("-")
+    signs = [Token("sign", "-")] * (len(token.text) - len(word))
+    return [*signs, Token("word", word)] if word else signs
 
 
 def _typed(field: str, op: str, value: str) -> Comparison:
