@@ -39,8 +39,9 @@ ARG TORCH_INDEX=""
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends g++ python3-dev && rm -rf /var/lib/apt/lists/*
 # DeepSpeed comes as source and imports torch while it is built. The one op that training on CPUs needs is built here, not in
-# each pod; it takes no flag of this machine's processor.
-RUN uv pip install -c constraints.txt ${TORCH_INDEX:+--index "$TORCH_INDEX"} torch setuptools ninja packaging py-cpuinfo \
+# each pod; it takes no flag of this machine's processor. Of a torch from elsewhere only torch itself comes from there.
+RUN if [ -n "$TORCH_INDEX" ]; then uv pip install -c constraints.txt --no-deps --default-index "$TORCH_INDEX" torch; fi \
+    && uv pip install -c constraints.txt torch setuptools ninja packaging py-cpuinfo \
     && DS_BUILD_OPS=0 DS_BUILD_SHM_COMM=1 DS_ACCELERATOR=cpu uv pip install -c constraints.txt --no-build-isolation-package deepspeed \
     --extra trainer -r pyproject.toml
 COPY README.md LICENSE ./

@@ -97,6 +97,15 @@ def test_secrets_come_by_reference_and_only_development_servers_have_ones_of_the
     assert made == (ours if values == "dev" else set())
 
 
+def test_an_upgrade_leaves_the_development_servers_running() -> None:
+    before, after = rendered("dev"), rendered("dev", "--set", "image.tag=next", "--set", "serve.maxRunningRuns=5")
+    for name in ("lorafleet-minio", "lorafleet-postgresql"):
+        templates = [named("Deployment", name, objects)["spec"]["template"] for objects in (before, after)]
+        assert templates[0] == templates[1]
+        assert "helm.sh/chart" not in templates[0]["metadata"]["labels"], "a new chart would start it anew, and its data be gone"
+    assert named("Deployment", "lorafleet", before)["spec"]["template"] != named("Deployment", "lorafleet", after)["spec"]["template"]
+
+
 def test_a_store_by_web_identity_needs_no_secret() -> None:
     objects = rendered("web-identity")
     assert not {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} & env_of(control_plane(objects)).keys()
