@@ -58,7 +58,7 @@ else
 endif
 
 .PHONY: fuzz
-fuzz: $(READY) ## Call every RPC with 150 times as many mutated messages as `make test` does (some minutes)
+fuzz: $(READY) ## Call every RPC with 50 times as many mutated messages as `make test` does (some minutes)
 	LORAFLEET_FUZZ_EXAMPLES=600 $(BIN)/pytest tests/service/security/test_fuzz.py
 
 .PHONY: check

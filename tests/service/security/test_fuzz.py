@@ -1,6 +1,6 @@
 """Every RPC of every service, called with mutated messages over a real channel: refused in good form or answered, never broken.
 
-LORAFLEET_FUZZ_EXAMPLES sets how many messages each method gets (4); `make proofs` sends more, `make fuzz` many more.
+LORAFLEET_FUZZ_EXAMPLES sets how many messages each method gets (12); `make proofs` sends more, `make fuzz` many more.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from tests.service.api.served import Api
 from tests.service.security.messages import mutated, wild
 from tests.service.world import progress
 
-EXAMPLES = int(os.environ.get("LORAFLEET_FUZZ_EXAMPLES", "4"))
+EXAMPLES = int(os.environ.get("LORAFLEET_FUZZ_EXAMPLES", "12"))
 ANSWER_S = 20.0
 STREAMED = 4  # answers of a stream that are read before it is left
 BROKEN = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.DATA_LOSS}
