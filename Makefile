@@ -1,4 +1,4 @@
-# The verbs of this repository; `make` lists them. CI runs `make check` and `make test` (.ci/run).
+# The verbs of this repository; `make` lists them. CI runs `make check`, `make test` and `make proofs` (.ci/run).
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -13,6 +13,11 @@ LIST ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# One OpenMP thread each: with as many as there are cores they mostly spin, waiting for threads that have no core. A worker keeps
+# to a stretch of the tests, so that a module's servers start once, and takes over a part of the other's when it is done.
+TWO_AT_A_TIME := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+RANDOM_INPUT := tests/service/security/test_fuzz.py tests/service/test_state_machine.py
+MUCH_RANDOM_INPUT := LORAFLEET_FUZZ_EXAMPLES=60 LORAFLEET_STATE_MACHINE_EXAMPLES=20
 
 .PHONY: help
 help: ## List the verbs
@@ -34,9 +39,20 @@ demo-batch: $(READY) $(if $(filter minio,$(STORE)),minio) ## Train 16 styles as 
 	$(BIN)/python -m examples.demo_batch --store $(STORE)
 
 .PHONY: test
-test: $(READY) minio postgres ## Run the tests, those without servers of ours two at a time (TESTS=path for some of them)
+test: $(READY) minio postgres ## Run the tests but the slow proofs, those without servers of ours two at a time (TESTS=path for some)
 ifeq ($(TESTS),)
-	status=0; $(BIN)/pytest -n 2 -m 'not integration' || status=1; $(BIN)/pytest -m integration || status=1; exit $$status
+	status=0; $(TWO_AT_A_TIME) -m 'not integration and not proof and not k8s' || status=1; \
+	$(BIN)/pytest -m 'integration and not proof and not k8s' || status=1; exit $$status
+else
+	$(BIN)/pytest $(TESTS)
+endif
+
+.PHONY: proofs
+proofs: $(READY) minio postgres ## Run the slow proofs: equal bits, calamities, kills, every ZeRO stage, much random input (TESTS=path for some)
+ifeq ($(TESTS),)
+	status=0; $(TWO_AT_A_TIME) -m 'proof and not integration and not k8s' || status=1; \
+	$(MUCH_RANDOM_INPUT) $(TWO_AT_A_TIME) $(RANDOM_INPUT) || status=1; \
+	$(BIN)/pytest -m 'proof and integration and not k8s' || status=1; exit $$status
 else
 	$(BIN)/pytest $(TESTS)
 endif

@@ -3,9 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from examples.demo_store import start_minio
 from examples.processes import Servers
+
+settings.register_profile("untimed", deadline=None)  # else an example that takes 0.2 s on a busy machine fails
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

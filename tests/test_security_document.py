@@ -5,6 +5,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
 TEXT = (REPOSITORY / "docs" / "security.md").read_text()
+THREATS = TEXT.partition("## Threats")[2]
 
 
 def test_every_test_that_the_threat_model_cites_exists() -> None:
@@ -16,6 +17,14 @@ def test_every_test_that_the_threat_model_cites_exists() -> None:
     }
     assert len(cited) > 20
     assert not cited - written
+
+
+def test_every_threat_that_something_stands_against_cites_a_test() -> None:
+    lines = [line for line in THREATS.splitlines() if re.match(r"\| [\w ]+ \| \S*: ", line)]
+    assert len(lines) > 20
+    for line in lines:
+        _, threat, defence, shown_by, *_ = (cell.strip() for cell in line.strip("| ").split(" |"))
+        assert defence == "nothing" or re.search(r"`test_\w+`", shown_by), threat
 
 
 def test_every_file_that_the_document_names_exists() -> None:

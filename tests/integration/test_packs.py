@@ -45,6 +45,7 @@ def adapter(job: pb.TrainingJob) -> dict[str, Tensor]:
     return load_file(Path(job.artifact.uri.removeprefix("file://")) / "pytorch_lora_weights.safetensors")
 
 
+@pytest.mark.proof
 def test_four_calamities_in_a_pack_of_eight_change_no_bit_of_the_other_five(fleet: Fleet, base: str, style: str, tmp_path: Path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     (tmp_path / "broken.txt").write_text("nothing")

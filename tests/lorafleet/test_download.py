@@ -73,6 +73,14 @@ def test_tampered_manifest_is_refused(artifact: Path, tmp_path: Path) -> None:
     assert left_behind(tmp_path) == []
 
 
+def test_half_written_artifact_is_refused_and_nothing_is_left_behind(artifact: Path, tmp_path: Path) -> None:
+    """The manifest is written last: without it the files are nothing yet."""
+    (artifact / "manifest.json").unlink()
+    with pytest.raises(NotFound, match=r"manifest\.json"):
+        fetch(artifact, tmp_path / "fox")
+    assert left_behind(tmp_path) == []
+
+
 def test_missing_file_is_refused_and_nothing_is_left_behind(artifact: Path, tmp_path: Path) -> None:
     (artifact / "README.md").unlink()
     with pytest.raises(NotFound, match=r"README\.md"):

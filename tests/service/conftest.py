@@ -13,8 +13,9 @@ from service.bell import Bell
 from service.clock import FakeClock
 from service.db import migrate
 from service.db.database import Database
-from service.db.engines import engine_of, sqlite_url
+from service.db.engines import sqlite_url
 from tests.postgres import Postgres, postgres_server
+from tests.service.engines import engine_at
 from tests.service.world import World
 
 _number = count()  # of this process's PostgreSQL databases
@@ -69,7 +70,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def db(database_url: str, clock: FakeClock) -> AsyncIterator[Database]:
-    database = Database(engine_of(database_url), clock, Bell())
+    database = Database(engine_at(database_url), clock, Bell())
     yield database
     await database.close()
 

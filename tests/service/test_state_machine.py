@@ -35,12 +35,13 @@ from service.control.admission import Limits
 from service.control.packing import PackLimits
 from service.db import events
 from service.db.database import Database
-from service.db.engines import engine_of, sqlite_url
+from service.db.engines import sqlite_url
 from service.jobs import NewJob
 from service.names import BatchName, parse_job
 from service.plans import Planner, Policy
 from service.reconcile.orphans import end_orphans_once
 from tests.service.conftest import TEMPLATE
+from tests.service.engines import engine_at
 from tests.service.model import Model, ModelJob
 from tests.service.world import World, failed, progress, stopped, succeeded
 
@@ -81,7 +82,7 @@ class ControlPlane(RuleBasedStateMachine):
         return self.loop.run_until_complete(work)
 
     async def _open(self) -> None:
-        self.db = Database(engine_of(self.url), self.clock, Bell())
+        self.db = Database(engine_at(self.url), self.clock, Bell())
         self.world = await World.create(self.db, self.backend, self.clock, self.folder)
         tools = self.world.tools
         policy = replace(Policy(), limits=PackLimits(max_pack_size=1), num_free_runs=MAX_RUNS)

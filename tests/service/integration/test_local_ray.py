@@ -133,6 +133,7 @@ def test_cancel_stops_the_driver_in_good_order(fleet: Fleet):
     until(lambda: not fleet.drivers(job), PATIENCE_S, "the driver's end")
 
 
+@pytest.mark.proof
 def test_a_dead_ray_head_is_replaced_and_its_run_tried_again(fleet: Fleet):
     name = fleet.submit("orphan")
     fleet.until(name, "RUNNING")
@@ -146,6 +147,7 @@ def test_a_dead_ray_head_is_replaced_and_its_run_tried_again(fleet: Fleet):
     fleet.until(name, "SUCCEEDED", attempts=2)
 
 
+@pytest.mark.proof
 def test_a_good_order_stop_leaves_no_process_and_costs_no_attempt(fleet: Fleet):
     name = fleet.submit("paused")
     fleet.until(name, "RUNNING")

@@ -1,6 +1,6 @@
 """Every RPC of every service, called with mutated messages over a real channel: refused in good form or answered, never broken.
 
-LORAFLEET_FUZZ_EXAMPLES sets how many messages each method gets (12); `make fuzz` sends many more.
+LORAFLEET_FUZZ_EXAMPLES sets how many messages each method gets (12); `make proofs` sends more, `make fuzz` many more.
 """
 
 import asyncio
