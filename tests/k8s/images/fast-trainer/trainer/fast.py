@@ -5,11 +5,14 @@ import json
 import logging
 import math
 import sys
+import threading
 import time
+from collections.abc import Callable
 
 from lorafleet.layout import MANIFEST, JobLayout, step_folder
 from lorafleet.run_manifest import RunManifest, Style
 from lorafleet.v1.training_service_pb2 import Artifact
+from trainer import leaving
 from trainer.report import Address, Reporter
 from trainer.storage import Folder
 
@@ -17,16 +20,30 @@ log = logging.getLogger("lorafleet.fast")
 WEIGHTS = "pytorch_lora_weights.safetensors"
 
 
-def train(rank: int, manifest: RunManifest, address: Address) -> None:
-    """One worker. Rank 0 reports and writes; the others hold their places until the driver ends the run."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
-    while rank:
-        time.sleep(1)
-    with Reporter(address, source="worker-0") as reporter:
-        for style in manifest.pack:
-            _train_style(style, reporter)
-        if not reporter.flush():
-            raise RuntimeError("the control plane did not hear the end of this run")
+class Worker:
+    """One worker. Rank 0 reports and writes; the others hold their places until the driver ends the run, or their pod must go."""
+
+    def __init__(self, rank: int) -> None:
+        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
+        self._rank = rank
+        self._leave = threading.Event()
+
+    def leave(self) -> None:
+        self._leave.set()
+
+    def train(self, manifest: RunManifest, address: Address) -> None:
+        if self._rank:
+            while not self._must_leave():
+                time.sleep(0.5)
+            return
+        with leaving.at_work(), Reporter(address, source="worker-0") as reporter:
+            for style in manifest.pack:
+                _train_style(style, reporter, self._must_leave)
+            if not reporter.flush():
+                raise RuntimeError("the control plane did not hear the end of this run")
+
+    def _must_leave(self) -> bool:
+        return self._leave.is_set() or leaving.is_told()
 
 
 def loss(seed: int, step: int) -> float:
@@ -35,7 +52,7 @@ def loss(seed: int, step: int) -> float:
     return 0.1 + math.exp(-step / 50) + 0.01 * noise
 
 
-def _train_style(style: Style, reporter: Reporter) -> None:
+def _train_style(style: Style, reporter: Reporter, must_leave: Callable[[], bool]) -> None:
     layout, max_steps = JobLayout(style.output_uri), style.spec.training.max_steps
     if (manifest := Folder(layout.adapter).get_or_none(MANIFEST)) is not None:
         reporter.succeeded(style.job, max_steps, _reported(layout.adapter, manifest))  # an earlier attempt died after its commit
@@ -45,7 +62,7 @@ def _train_style(style: Style, reporter: Reporter) -> None:
         reporter.resumed(style.job, step)
         log.info("[%s] resumed at step %d", style.job, step)
     while step < max_steps:
-        if reporter.must_stop(style.job):
+        if reporter.must_stop(style.job) or must_leave():
             _save(Folder(layout.checkpoints), style, step)
             reporter.stopped(style.job, step)
             log.info("[%s] stopped at step %d", style.job, step)

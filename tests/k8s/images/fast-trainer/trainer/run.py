@@ -12,9 +12,10 @@ import sys
 import ray
 from ray.util.placement_group import placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-from trainer.fast import train
+from trainer.fast import Worker
 
 from lorafleet.run_manifest import RunManifest
+from trainer import leaving
 from trainer.report import Address, Reporter
 from trainer.storage import Folder
 
@@ -42,12 +43,27 @@ def fit(manifest: RunManifest, address: Address) -> int:
     ray.init(logging_level=logging.WARNING)
     group = placement_group([bundle] * cluster.num_workers, strategy="PACK")
     ray.get(group.ready())
-    worker = ray.remote(train).options(num_cpus=bundle["CPU"], num_gpus=bundle.get("GPU", 0), max_retries=0)
     log.info("== run %s ==", manifest.run)
-    places = [PlacementGroupSchedulingStrategy(group, index) for index in range(cluster.num_workers)]
-    ranks = [worker.options(scheduling_strategy=place).remote(rank, manifest, address) for rank, place in enumerate(places)]
-    ended, _ = ray.wait(ranks)
-    ray.get(ended)
+    workers = [
+        ray.remote(Worker)
+        .options(
+            num_cpus=bundle["CPU"],
+            num_gpus=bundle.get("GPU", 0),
+            max_concurrency=2,  # it trains in one thread, and hears in the other that it must leave
+            scheduling_strategy=PlacementGroupSchedulingStrategy(group, rank),
+        )
+        .remote(rank)
+        for rank in range(cluster.num_workers)
+    ]
+    rounds = [worker.train.remote(manifest, address) for worker in workers]
+    with leaving.at_work():
+        while not (ended := ray.wait(rounds, timeout=1)[0]):
+            if leaving.is_told():
+                workers[0].leave.remote()
+        ray.get(ended)  # raises what a worker died of
+        if ended[0] != rounds[0]:  # another rank's pod must go: rank 0 saves for all
+            workers[0].leave.remote()
+            ray.get(rounds[0])
     return 0
 
 
