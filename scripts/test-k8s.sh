@@ -75,6 +75,5 @@ fi
 [ "${IMAGES:-}" = given ] || make_images "$@"
 export LORAFLEET_TEST_K8S=${LORAFLEET_TEST_K8S:-1}
 [ $# -gt 0 ] || set -- tests/k8s
-status=0
-.venv/bin/pytest -v -p no:cacheprovider "$@" || status=$?
-exit "$status"
+# Its exit code 2 is for a missing cluster alone.
+.venv/bin/pytest -v "$@" || exit 1
