@@ -6,6 +6,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from service.backends.kuberay.names import object_name
+
 from deploy.kubectl import get, kubectl, port_forward
 from deploy.set_up import admin_client
 from deploy.store import Store, open_store
@@ -145,8 +147,13 @@ class Fleet:
         return "\n".join([str(self.job(name)), objects, *events])
 
     def _all_pods(self, job: pb.TrainingJob, kind: str) -> list[Any]:
-        selector = f"{RUN_LABEL}={job.attempts[-1].run}" + (f",ray.io/node-type={kind}" if kind else "")
+        selector = f"{RUN_LABEL}={run_object(job)}" + (f",ray.io/node-type={kind}" if kind else "")
         return get("pod", namespace=self.runs_namespace, selector=selector)
+
+
+def run_object(job: pb.TrainingJob) -> str:
+    """Name of the RayJob of the job's newest run, and of the Secret beside it."""
+    return object_name(job.attempts[-1].run)
 
 
 def log_text(fleet: Fleet, name: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from deploy.kubectl import get, port_forward
 from lorafleet.v1 import training_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2_grpc as rpc
-from tests.k8s.fleet import Fleet, folder_of, log_text
+from tests.k8s.fleet import Fleet, folder_of, log_text, run_object
 
 pytestmark = pytest.mark.smoke
 
@@ -40,7 +40,7 @@ def test_without_a_token_nothing_is_told(fleet: Fleet):
 
 def _shows_no_secret(fleet: Fleet, job: pb.TrainingJob) -> None:
     """A run's token and the store's keys stand in Secrets: whoever may read pods and RayJobs reads neither."""
-    [secret] = [each for each in get("secret", namespace=fleet.runs_namespace) if each["metadata"]["name"] == job.attempts[-1].run]
+    [secret] = [each for each in get("secret", namespace=fleet.runs_namespace) if each["metadata"]["name"] == run_object(job)]
     assert secret["metadata"]["ownerReferences"][0]["kind"] == "RayJob"
     shown = json.dumps([get(kind, namespace=fleet.runs_namespace) for kind in ("pod", "rayjob", "raycluster")])
     assert f"{job.attempts[-1].run}." not in shown, "a run token begins so"

@@ -7,7 +7,7 @@ import pytest
 
 from deploy.kubectl import get, kubectl
 from lorafleet.v1 import training_service_pb2 as pb
-from tests.k8s.fleet import RUN_LABEL, Fleet, folder_of
+from tests.k8s.fleet import RUN_LABEL, Fleet, folder_of, run_object
 from tests.k8s.waiting import until
 
 STEPS = 60
@@ -47,7 +47,7 @@ def test_the_head_pod_is_deleted(fleet: Fleet):
 
 def test_the_ray_job_is_deleted(fleet: Fleet):
     with _training(fleet, "lost-ray-job") as job:
-        kubectl("-n", fleet.runs_namespace, "delete", "rayjob", job.attempts[-1].run, "--wait=false")
+        kubectl("-n", fleet.runs_namespace, "delete", "rayjob", run_object(job), "--wait=false")
     _went_on(fleet, job)
 
 
@@ -76,7 +76,7 @@ def test_a_node_is_drained(fleet: Fleet):
         try:
             for node in nodes:
                 kubectl(
-                    *("drain", node, f"--pod-selector={RUN_LABEL}={job.attempts[-1].run}", "--grace-period=60", "--timeout=150s"),
+                    *("drain", node, f"--pod-selector={RUN_LABEL}={run_object(job)}", "--grace-period=60", "--timeout=150s"),
                     *("--ignore-daemonsets", "--delete-emptydir-data", "--force"),
                     timeout_s=180,
                 )

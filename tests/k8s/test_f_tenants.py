@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from deploy.kubectl import KubectlFailed, apply, get, kubectl
 from lorafleet.errors import AlreadyExists, InvalidInput, NotFound
 from lorafleet.v1 import training_service_pb2 as pb
-from tests.k8s.fleet import Fleet, folder_of
+from tests.k8s.fleet import Fleet, folder_of, run_object
 from tests.k8s.minio_users import make_user
 from tests.k8s.release import TENANTS
 from tests.k8s.waiting import until
@@ -64,7 +64,7 @@ def test_each_run_lives_in_its_tenants_namespace_with_its_tenants_credentials(te
             rays_own = pod["metadata"]["labels"]["ray.io/cluster"]  # KubeRay keeps Ray's token in a Secret of that name
             named = {name for name in _secrets_of(pod) if not name.startswith(rays_own)}
             assert f"{tenant}-store" in named
-            assert named <= {f"{tenant}-store", jobs[tenant].attempts[-1].run}
+            assert named <= {f"{tenant}-store", run_object(jobs[tenant])}
     for tenant, fleet in tenants.items():
         fleet.succeeded(jobs[tenant].name)
 

@@ -8,7 +8,7 @@ import urllib.request
 from deploy.kubectl import get, port_forward
 from lorafleet.states import has_ended
 from lorafleet.v1 import training_service_pb2 as pb
-from tests.k8s.fleet import Fleet
+from tests.k8s.fleet import Fleet, run_object
 from tests.k8s.waiting import until
 
 JOBS = int(os.environ.get("JOBS", "200"))
@@ -32,7 +32,7 @@ def test_two_hundred_jobs_end_once_and_leave_nothing(fleet: Fleet):
     namespace = fleet.runs_namespace
     until(lambda: not get("rayjob,raycluster,pod", namespace=namespace), 120, "an empty namespace")
     secrets = {secret["metadata"]["name"] for secret in get("secret", namespace=namespace)}
-    assert not secrets & {attempt.run for job in jobs for attempt in job.attempts}
+    assert not secrets & {run_object(job) for job in jobs}
     asked = (_num_requests(fleet) - before) / JOBS
     print(f"{JOBS} jobs in {time.monotonic() - started:.0f} s, {asked:.1f} requests to the API server for each")
     assert 0 < asked <= REQUESTS_PER_JOB
