@@ -76,4 +76,4 @@ fi
 export LORAFLEET_TEST_K8S=${LORAFLEET_TEST_K8S:-1}
 [ $# -gt 0 ] || set -- tests/k8s
 # Its exit code 2 is for a missing cluster alone.
-.venv/bin/pytest -v "$@" || exit 1
+.venv/bin/pytest -v --timeout 1800 "$@" || exit 1

@@ -15,7 +15,6 @@ from tests.k8s.release import REPOSITORY
 
 TOLERANCE = 1e-5
 LAST_STEP = 200  # of examples/emoji-style.yaml
-pytestmark = pytest.mark.timeout(3600)
 
 
 @pytest.fixture(scope="module", autouse=True)
