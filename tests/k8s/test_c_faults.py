@@ -11,6 +11,7 @@ from tests.k8s.fleet import RUN_LABEL, Fleet, folder_of, run_object
 from tests.k8s.waiting import until
 
 STEPS = 60
+KILL_ALL = "import os, signal; os.kill(-1, signal.SIGKILL)"  # but for the caller, and the first process, which the kernel shields
 
 
 @contextmanager
@@ -30,6 +31,16 @@ def _went_on(fleet: Fleet, job: pb.TrainingJob) -> pb.TrainingJob:
     bucket, prefix = folder_of(job)
     assert [key for key in fleet.store.keys(bucket, prefix) if key.endswith("adapter/manifest.json")] == [f"{prefix}/adapter/manifest.json"]
     return job
+
+
+def test_a_worker_dies_without_a_word(fleet: Fleet):
+    """As when its node loses power: no hook runs, nothing is saved. What the spec saves on the way is what it goes on from."""
+    with _training(fleet, "dead-worker") as job:
+        pod = fleet.pods(job, kind="worker")[0]["metadata"]
+        kubectl("-n", pod["namespace"], "exec", pod["name"], "--", "python", "-c", KILL_ALL)
+    job = _went_on(fleet, job)
+    assert job.attempts[1].resumed_from_step % 5 == 0
+    assert job.attempts[0].reason != "STOPPED"
 
 
 @pytest.mark.smoke
