@@ -21,7 +21,7 @@ MUCH_RANDOM_INPUT := LORAFLEET_FUZZ_EXAMPLES=60 LORAFLEET_STATE_MACHINE_EXAMPLES
 
 .PHONY: help
 help: ## List the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: venv
 venv: $(READY) ## Make .venv with everything pinned by constraints.txt
@@ -56,6 +56,14 @@ ifeq ($(TESTS),)
 else
 	$(BIN)/pytest $(TESTS)
 endif
+
+.PHONY: test-k8s
+test-k8s: $(READY) ## Run the tests on a real cluster: KUBECONFIG's, else one that onenode starts (TESTS=path for some of them)
+	scripts/test-k8s.sh $(TESTS)
+
+.PHONY: test-k8s-smoke
+test-k8s-smoke: $(READY) ## The same, only the quick ones: install, a job, a lost worker, a cancel
+	scripts/test-k8s.sh tests/k8s -m smoke
 
 .PHONY: fuzz
 fuzz: $(READY) ## Call every RPC with 50 times as many mutated messages as `make test` does (some minutes)
@@ -140,6 +148,29 @@ chaos: $(READY) toxiproxy ## Kill, pause, cut and delay 3 replicas for some minu
 .PHONY: mutants
 mutants: $(READY) ## Take each guard away and name the test that notices (LIST=1 only lists them)
 	$(BIN)/python -m tests.mutants $(if $(LIST),--list)
+
+.PHONY: kind-up
+kind-up: $(READY) ## Make a kind cluster with lorafleet in it
+	deploy/kind/up.sh
+
+.PHONY: kind-demo
+kind-demo: $(READY) ## Train the demo's style in that cluster, and draw build/kubernetes/demo/before-after.png
+	$(BIN)/python -m deploy.demo
+
+.PHONY: kind-down
+kind-down: ## Delete the kind cluster
+	deploy/kind/down.sh
+
+.PHONY: minikube-up
+minikube-up: $(READY) ## Make a minikube cluster with lorafleet in it
+	deploy/minikube/up.sh
+
+.PHONY: minikube-demo
+minikube-demo: kind-demo ## Train the demo's style in that cluster
+
+.PHONY: minikube-down
+minikube-down: ## Delete the minikube cluster
+	deploy/minikube/down.sh
 
 .PHONY: toxiproxy
 toxiproxy: ## Find toxiproxy, or build it into .tools/bin (seconds, once)

@@ -10,7 +10,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/operations.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/operations.md", "docs/kubernetes.md"]
 MAX_LINES = 400
 
 
@@ -66,8 +66,8 @@ def test_documents_name_files_that_are_there(document: str) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_documents_name_make_verbs_that_are_there(document: str) -> None:
-    verbs = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE))
-    named = set(re.findall(r"(?:^|`)make ([a-z][a-z-]*)", (REPOSITORY / document).read_text(), flags=re.MULTILINE))
+    verbs = set(re.findall(r"^([a-z0-9-]+):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE))
+    named = set(re.findall(r"(?:^|`)make ([a-z][a-z0-9-]*)", (REPOSITORY / document).read_text(), flags=re.MULTILINE))
     assert named <= verbs
 
 

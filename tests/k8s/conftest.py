@@ -1,0 +1,41 @@
+"""One release for the whole run, installed by deploy/install.sh as anybody would, and taken away at the end.
+
+`make test-k8s` sets LORAFLEET_TEST_K8S, once there is a cluster and it has the images; without it nothing here is collected.
+LORAFLEET_TEST_K8S=keep leaves the release, and finds it again in the next run.
+"""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.k8s.fleet import Fleet
+from tests.k8s.release import Release
+
+if "LORAFLEET_TEST_K8S" not in os.environ:
+    collect_ignore_glob = ["test_*.py"]
+
+
+@pytest.fixture(scope="session")
+def release() -> Iterator[Release]:
+    """The chart with dev.minio and dev.postgresql, and runs of the fast trainer."""
+    release = Release.of(os.environ)
+    keep = os.environ["LORAFLEET_TEST_K8S"] == "keep"
+    if not (keep and release.is_there()):
+        release.install()
+    yield release
+    if not keep:
+        release.remove()
+
+
+@pytest.fixture(scope="session")
+def whole_fleet(release: Release) -> Iterator[Fleet]:
+    with Fleet.open(release) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def fleet(whole_fleet: Fleet) -> Iterator[Fleet]:
+    """Jobs that a failed test leaves are cancelled, so that the next finds an empty cluster."""
+    yield whole_fleet
+    whole_fleet.clear()
