@@ -4,13 +4,17 @@
 LORAFLEET_TEST_K8S=keep leaves the release, and finds it again in the next run.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.k8s.fleet import Fleet
-from tests.k8s.release import Release
+if TYPE_CHECKING:  # the tests that need no cluster are spared what these import
+    from tests.k8s.fleet import Fleet
+    from tests.k8s.release import Release
 
 if "LORAFLEET_TEST_K8S" not in os.environ:
     collect_ignore_glob = ["test_*.py"]
@@ -19,6 +23,8 @@ if "LORAFLEET_TEST_K8S" not in os.environ:
 @pytest.fixture(scope="session")
 def release() -> Iterator[Release]:
     """The chart with dev.minio and dev.postgresql, and runs of the fast trainer."""
+    from tests.k8s.release import Release
+
     release = Release.of(os.environ)
     keep = os.environ["LORAFLEET_TEST_K8S"] == "keep"
     if not (keep and release.is_there()):
@@ -30,6 +36,8 @@ def release() -> Iterator[Release]:
 
 @pytest.fixture(scope="session")
 def whole_fleet(release: Release) -> Iterator[Fleet]:
+    from tests.k8s.fleet import Fleet
+
     with Fleet.open(release) as fleet:
         yield fleet
 
