@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from lorafleet.errors import InvalidSpec, Violation
 
 MAX_LABELS = 64
+DEFAULT_PROFILE = "default"
 MAX_URI = 2000  # a key of S3 has 1024 bytes
 MAX_MODULE_NAME = 200
 MAX_PROMPT = 2000
@@ -138,6 +139,10 @@ class ClusterSpec(_Part):
     memory_gib_per_worker: Annotated[float, Field(gt=0)] | None = None
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
     offload: Literal["none", "cpu"] = "none"
+    # Of the pods, as operators configure it. Left out where it is the default: a trainer that does not know it refuses the spec.
+    profile: Annotated[
+        str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", exclude_if=lambda profile: profile == DEFAULT_PROFILE)
+    ] = DEFAULT_PROFILE
 
 
 class ValidationSpec(_Part):

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from uuid import uuid4
 
 from lorafleet.errors import AlreadyExists, InvalidSpec, NotFound, Violation
@@ -27,6 +27,7 @@ from service.db.tenants import store_credentials_of
 from service.db.transaction import Transaction
 from service.job_rows import new_row
 from service.names import BatchName
+from service.profiles import ONLY_DEFAULT, unknown_profile
 from service.resources import Counts, batch_etag, batch_message, check_etag
 from service.run_stops import stop_what_is_over
 from service.storage import Store
@@ -40,11 +41,12 @@ log = logging.getLogger(__name__)
 class Batches:
     """The batches of all tenants."""
 
-    def __init__(self, db: Database, store: Store, artifacts_uri: str, policy: StopPolicy) -> None:
+    def __init__(self, db: Database, store: Store, artifacts_uri: str, policy: StopPolicy, profiles: frozenset[str] = ONLY_DEFAULT) -> None:
         self._db = db
         self._store = store
         self._artifacts_uri = artifacts_uri
         self._policy = policy
+        self._profiles = profiles
         self._grants = Grants(db, artifacts_uri)
 
     async def create(self, new: NewBatch, *, validate_only: bool = False) -> pb.Batch:
@@ -63,7 +65,7 @@ class Batches:
             clashes = await _clashes(tx, new, places)
         await self._grants.check(new.tenant, _uses(places))
         store = self._store.of(await store_credentials_of(self._db, new.tenant))
-        _refuse([*clashes, *await check_store(store, places, new.tenant, self._artifacts_uri)])
+        _refuse([*clashes, *self._unknown_profiles(places), *await check_store(store, places, new.tenant, self._artifacts_uri)])
         batch, rows = await asyncio.to_thread(_rows, new, batch_id, digest, places)
         if validate_only:
             batch.create_time = self._db.clock.now()
@@ -85,6 +87,11 @@ class Batches:
         places = await self._places(new, new.batch_id or "batch")
         await self._grants.check(new.tenant, _uses(places))
         return [place.item.spec for place in places]
+
+    def _unknown_profiles(self, places: Sequence[Place]) -> Iterable[Violation]:
+        """Each once, however many items have it from the defaults."""
+        blamed = (unknown_profile(place.item.spec, self._profiles, field=place.item.blame("cluster", "profile")) for place in places)
+        return dict.fromkeys(violation for violations in blamed for violation in violations)
 
     async def get(self, name: BatchName) -> pb.Batch:
         """Raises NotFound."""

@@ -13,12 +13,14 @@ from service.access.settings import AccessSettings
 from service.logs import LogFormat, LogLevel, set_up
 from service.options import grouped
 from service.settings import (
+    BackendKind,
     CallLimits,
     Role,
     Settings,
     check_replica,
     default_artifacts,
     default_cache,
+    parse_backend,
     parse_listen,
     parse_metrics_listen,
     parse_otlp_endpoint,
@@ -41,6 +43,13 @@ def serve(
     ray_address: Annotated[
         str, typer.Option(envvar="LORAFLEET_RAY_ADDRESS", help="http:// address of a Ray's Jobs API; unset: a local Ray of our own.")
     ] = "",
+    backend: Annotated[
+        BackendKind, typer.Option(envvar="LORAFLEET_BACKEND", help="Where runs execute: as jobs of a Ray, or as RayJobs on Kubernetes.")
+    ] = BackendKind.RAY,
+    kuberay_config: Annotated[
+        Path | None,
+        typer.Option(envvar="LORAFLEET_KUBERAY_CONFIG", help="YAML file of how runs look on Kubernetes; for --backend kuberay."),
+    ] = None,
     database_url: Annotated[
         str,
         typer.Option(
@@ -128,7 +137,7 @@ def serve(
         LogFormat, typer.Option(envvar="LORAFLEET_LOG_FORMAT", help="Text for people, or one JSON object a line.")
     ] = LogFormat.TEXT,
 ) -> None:
-    """Serve the control plane: gRPC API, queue, and runs on Ray. Ctrl-C stops it in good order."""
+    """Serve the control plane: gRPC API, queue, and runs on Ray or Kubernetes. Ctrl-C stops it in good order."""
     set_up(log_level, log_format)
     state_dir = state_dir.expanduser().resolve()
     try:
@@ -136,7 +145,8 @@ def serve(
         report_listen = parse_listen(access.report_listen, "--report-listen") if access.report_listen else None
         CredentialsFile(access.store_credentials).profiles()
         access.check(host, *(report_listen or ())[:1])
-        check_replica(database_url, role, ray_address, artifacts, access.report_address)
+        kuberay = parse_backend(backend, kuberay_config, ray_address, artifacts)
+        check_replica(database_url, role, bool(ray_address or kuberay), artifacts, access.report_address)
         artifacts_uri = (artifacts or default_artifacts(state_dir)).rstrip("/")
         settings = Settings(
             host=host,
@@ -146,6 +156,7 @@ def serve(
             artifacts_uri=artifacts_uri,
             cache_uri=cache.rstrip("/") or default_cache(artifacts_uri),
             ray_address=ray_address or None,
+            kuberay=kuberay,
             max_running_runs=max_running_runs,
             capacity_gpus=capacity_gpus,
             capacity_cpus=capacity_cpus,

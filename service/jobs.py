@@ -21,6 +21,7 @@ from service.db.tenants import store_credentials_of
 from service.db.transaction import Transaction
 from service.job_rows import new_row
 from service.names import JobName
+from service.profiles import ONLY_DEFAULT, unknown_profile
 from service.resources import check_etag, job_etag, job_message
 from service.run_stops import stop_what_is_over
 from service.storage import Store
@@ -50,18 +51,19 @@ class NewJob:
 class Jobs:
     """The jobs of all tenants."""
 
-    def __init__(self, db: Database, store: Store, artifacts_uri: str, policy: StopPolicy) -> None:
+    def __init__(self, db: Database, store: Store, artifacts_uri: str, policy: StopPolicy, profiles: frozenset[str] = ONLY_DEFAULT) -> None:
         self._db = db
         self._store = store
         self._artifacts_uri = artifacts_uri
         self._policy = policy
+        self._profiles = profiles
         self._grants = Grants(db, artifacts_uri)
 
     async def create(self, new: NewJob, *, validate_only: bool = False) -> pb.TrainingJob:
         """The job, accepted and committed; the first one again for a repeated request.
 
-        Raises InvalidSpec with every violation that the store shows, AlreadyExists, QuotaExceeded, and Unavailable when the store
-        is away.
+        Raises InvalidSpec with every violation that the store and the profiles show, AlreadyExists, QuotaExceeded, and
+        Unavailable when the store is away.
         """
         async with self._db.snapshot() as tx:
             if (known := await _answered(tx, new)) is not None:
@@ -70,7 +72,7 @@ class Jobs:
         row = self._row(new)
         await self._grants.check(new.tenant, _uses(new.spec))
         store = self._store.of(await store_credentials_of(self._db, new.tenant))
-        await check_store(store, new.spec, row.output_uri)
+        await check_store(store, new.spec, row.output_uri, also=unknown_profile(new.spec, self._profiles))
         if validate_only:
             row.create_time = row.update_time = self._db.clock.now()
             return job_message(row, [])

@@ -72,6 +72,8 @@ METRICS = (
     Metric("lorafleet_store_calls_total", "counter", "Calls to the store.", ("call", "outcome")),
     Metric("lorafleet_store_call_seconds", "histogram", "Duration of calls to the store.", ("call",)),
     Metric("lorafleet_backend_calls_total", "counter", "Calls to the backend where runs execute.", ("call", "outcome")),
+    Metric("lorafleet_kubernetes_requests_total", "counter", "Requests to the Kubernetes API server.", ("verb", "resource", "code")),
+    Metric("lorafleet_kubernetes_request_seconds", "histogram", "Duration of requests to it, without watches.", ("verb",)),
     Metric("lorafleet_backend_call_seconds", "histogram", "Duration of calls to the backend.", ("call",)),
 )
 

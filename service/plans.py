@@ -123,6 +123,7 @@ def _cluster(cluster: ClusterSpec) -> Cluster:
         memory_gib_per_worker=cluster.memory_gib_per_worker,
         zero_stage=cluster.zero_stage,
         offload=cluster.offload,
+        profile=cluster.profile,
     )
 
 

@@ -14,6 +14,7 @@ from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 
 from lorafleet.errors import FailedPrecondition, Unavailable
+from lorafleet.spec import DEFAULT_PROFILE
 from lorafleet.v1 import access_service_pb2_grpc, batch_service_pb2_grpc, report_service_pb2_grpc, training_service_pb2_grpc
 from service.access.access import Access
 from service.access.build import authenticators, report_tls_ca, server_tls
@@ -157,6 +158,11 @@ def listen(server: grpc.aio.Server, address: str, tls: grpc.ServerCredentials | 
 
 
 def _backend(settings: Settings, bell: Bell) -> Backend:
+    if settings.kuberay is not None:
+        from service.backends.kuberay.api import Api
+        from service.backends.kuberay.backend import KubeRay
+
+        return KubeRay(settings.kuberay, Api())
     if settings.ray_address is not None:
         http = Http()
         return RayJobs(JoinedRay(settings.ray_address, ambient_token(os.environ), http), http)
@@ -169,7 +175,7 @@ def _backend(settings: Settings, bell: Bell) -> Backend:
 async def _tools(settings: Settings, db: Database, backend: Backend, address: str) -> Tools:
     async with db.snapshot() as tx:
         service = await events.service(tx)
-    local = settings.ray_address is None
+    local = settings.ray_address is None and settings.kuberay is None
     store = Store(CredentialsFile(settings.access.store_credentials))
     return Tools(
         db=db,
@@ -195,6 +201,7 @@ async def _tools(settings: Settings, db: Database, backend: Backend, address: st
             start_deadline_s=settings.start_deadline_s,
             warm_idle_s=settings.warm_idle_s,
         ),
+        profiles=frozenset(settings.kuberay.profiles) if settings.kuberay else frozenset({DEFAULT_PROFILE}),
         limits=Limits(
             max_running_runs=settings.max_running_runs,
             capacity_gpus=settings.capacity_gpus,
@@ -208,18 +215,18 @@ def _policy(settings: Settings) -> Policy:
     return Policy(
         limits=PackLimits(max_pack_size=settings.max_pack_size, worker_memory_bytes=None if memory_gib is None else int(memory_gib * GIB)),
         num_free_runs=settings.max_running_runs,
-        isolated_tenants=frozenset(settings.isolated_tenants),
+        isolated_tenants=frozenset({*settings.isolated_tenants, *(settings.kuberay.tenants if settings.kuberay else ())}),
     )
 
 
 async def add_services(server: grpc.aio.Server, tools: Tools, stopping: asyncio.Event) -> Healths:
     """The services of ours, with health and reflection."""
     access = Access(tools.db)
-    jobs = Jobs(tools.db, tools.store, tools.places.artifacts_uri, tools.stop)
+    jobs = Jobs(tools.db, tools.store, tools.places.artifacts_uri, tools.stop, tools.profiles)
     feed = Feed(tools.db, stopping)
     training = TrainingServicer(access, tools.db, jobs, tools.backend, tools.store, feed)
     training_service_pb2_grpc.add_TrainingServiceServicer_to_server(training, server)
-    batches = Batches(tools.db, tools.store, tools.places.artifacts_uri, tools.stop)
+    batches = Batches(tools.db, tools.store, tools.places.artifacts_uri, tools.stop, tools.profiles)
     batching = BatchServicer(access, tools.db, batches, tools.candidates.planner, feed)
     batch_service_pb2_grpc.add_BatchServiceServicer_to_server(batching, server)
     access_service_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(access, tools.db, tools.store.credentials), server)

@@ -3,13 +3,24 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lorafleet.errors import FailedPrecondition, InvalidInput
 from lorafleet.layout import join
 from service.access.settings import AccessSettings
 from service.names import parse_tenant
 
+if TYPE_CHECKING:
+    from service.backends.kuberay.config import KuberayConfig
+
 DATABASE_NAME = "lorafleet.db"  # in the state directory
+
+
+class BackendKind(StrEnum):
+    """Where runs execute."""
+
+    RAY = "ray"  # as jobs of one Ray
+    KUBERAY = "kuberay"  # each as a RayJob on Kubernetes
 
 
 class Role(StrEnum):
@@ -41,6 +52,7 @@ class Settings:
     cache_uri: str
     access: AccessSettings = field(default_factory=AccessSettings)
     ray_address: str | None = None
+    kuberay: "KuberayConfig | None" = None  # set: runs go to Kubernetes
     max_running_runs: int = 1
     capacity_gpus: float | None = None  # unset: only the number of runs limits
     capacity_cpus: float | None = None
@@ -88,7 +100,24 @@ def parse_otlp_endpoint(endpoint: str) -> str:
     return endpoint
 
 
-def check_replica(database_url: str, role: Role, ray_address: str, artifacts: str, report_address: str) -> None:
+def parse_backend(backend: BackendKind, kuberay_config: Path | None, ray_address: str, artifacts: str) -> "KuberayConfig | None":
+    """How runs go to Kubernetes; None: they do not. Raises InvalidInput with everything that is wrong in the file."""
+    if backend is BackendKind.RAY:
+        if kuberay_config is not None:
+            raise InvalidInput("--kuberay-config is for --backend kuberay")
+        return None
+    if ray_address:
+        raise InvalidInput("--ray-address is for --backend ray; with --backend kuberay every run has a Ray of its own")
+    if kuberay_config is None:
+        raise InvalidInput("--backend kuberay: --kuberay-config must name the file that says how runs are started")
+    if not artifacts.startswith("s3://"):
+        raise InvalidInput("--backend kuberay: runs share no folder with this server; give --artifacts an s3:// URI")
+    from service.backends.kuberay.config import load
+
+    return load(kuberay_config)
+
+
+def check_replica(database_url: str, role: Role, shares_backend: bool, artifacts: str, report_address: str) -> None:
     """What several servers must have in common. Raises InvalidInput (for a URL that is none) and FailedPrecondition."""
     if database_url:
         from service.db.engines import parse_url  # imports SQLAlchemy, which a server of its own needs later
@@ -97,7 +126,7 @@ def check_replica(database_url: str, role: Role, ray_address: str, artifacts: st
             raise InvalidInput(
                 "--database-url: SQLite needs none, it is in --state-dir; write postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
             )
-        if not ray_address:
+        if not shares_backend:
             told = "--database-url: servers that share a database share a Ray too; name it by --ray-address (a local Ray has one owner)"
             raise FailedPrecondition(told, reason="LOCAL_RAY_NOT_SHARED")
         if not artifacts:

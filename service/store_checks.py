@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 
 from lorafleet.errors import InvalidSpec, Violation
 from lorafleet.layout import MANIFEST, JobLayout, join
@@ -12,14 +12,14 @@ from service.storage import Store, StoreError
 MODEL_INDEX = "model_index.json"
 
 
-async def check_store(store: Store, spec: Spec, output_uri: str) -> None:
-    """Raises InvalidSpec with every violation found, and Unavailable when a store does not answer."""
+async def check_store(store: Store, spec: Spec, output_uri: str, *, also: Sequence[Violation] = ()) -> None:
+    """Raises InvalidSpec with every violation found, and those that are known `also`, and Unavailable when a store does not answer."""
     found = await asyncio.gather(
         _checked("base_model.uri", base_model(store, spec.base_model.uri)),
         _checked("dataset.uri", dataset(store, spec.dataset.uri)),
         _checked("output.uri", _output(store, output_uri)),
     )
-    violations = [violation for violation in found if violation is not None]
+    violations = [*also, *(violation for violation in found if violation is not None)]
     if violations:
         raise InvalidSpec(violations)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -72,6 +73,10 @@ class Group:
         if self.world_size > 1:
             dist.all_reduce(tensor, group=self.cpu)
         return tensor
+
+    def any(self, mine: bool) -> bool:
+        """Whether it is so on any rank, on every rank."""
+        return bool(self.sum(torch.tensor([int(mine)])).item())
 
     def barrier(self) -> None:
         if self.world_size > 1:

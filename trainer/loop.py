@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from trainer import store_credentials
+from trainer import leaving, store_credentials
 from trainer.plan import RunPlan
 from trainer.prepare import PreparedStyle
 from trainer.preparing import prepare_pack, read_manifest
@@ -31,14 +31,18 @@ log = logging.getLogger("lorafleet.loop")
 
 def train_loop_per_worker(plan: RunPlan) -> None:
     """Trains the pack, one artifact for each style, and then the packs that warm workers are given."""
-    import ray.train
-
     from trainer.group import Group
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
     os.environ["HF_HUB_OFFLINE"] = "1"  # everything comes from the store; a missing file must fail, not be looked up
     store_credentials.adopt(plan.store_env)
-    group = Group.current()
+    with leaving.at_work():
+        _train_one_after_another(plan, Group.current())
+
+
+def _train_one_after_another(plan: RunPlan, group: "Group") -> None:
+    import ray.train
+
     crew = Crew(group)
     following: RunPlan | None = plan
     while following is not None:
@@ -49,7 +53,7 @@ def train_loop_per_worker(plan: RunPlan) -> None:
                         pass
                 with span("train", num_jobs=len(following.pack)):
                     crew.train(following, reporter)
-            given = _next_run(following, reporter, group)
+            given = _next_run(following, reporter, group, may_wait=not crew.must_leave)
         ray.train.report({"run": following.run, "styles": len(following.pack)})
         following = given
 
@@ -60,6 +64,7 @@ class Crew:
     def __init__(self, group: "Group") -> None:
         self.group = group
         self.base: FrozenBase | None = None
+        self.must_leave = False  # a pod of the run is about to go
 
     def train(self, plan: RunPlan, reporter: Reporter | None) -> None:
         if self.group.rank == 0:
@@ -76,8 +81,15 @@ class Crew:
         from trainer.pack_run import PackRun
 
         for styles in trainable_together(plan.pack):
+            if self.must_leave:  # not begun here: they go on elsewhere
+                if reporter is not None:
+                    for style in styles:
+                        reporter.stopped(style.job, step=0)
+                continue
             base = self._base(styles[0], device)
-            PackRun(styles, base, Folder(plan.cache_uri), self.group, reporter, in_company=plan.in_company).train()
+            run = PackRun(styles, base, Folder(plan.cache_uri), self.group, reporter, in_company=plan.in_company)
+            run.train()
+            self.must_leave = run.must_leave
             if styles[0].spec.cluster.zero_stage == 3:
                 self.base = None  # partitioned: no other engine can have it
         if self.group.rank == 0:
@@ -102,15 +114,16 @@ def trainable_together(styles: Sequence[PreparedStyle]) -> list[list[PreparedSty
     return list(packs.values())
 
 
-def _next_run(plan: RunPlan, reporter: Reporter | None, group: "Group") -> RunPlan | None:
+def _next_run(plan: RunPlan, reporter: Reporter | None, group: "Group", *, may_wait: bool) -> RunPlan | None:
     """What warm workers go on with; None: nothing has come in time, or they are not to wait."""
-    return group.agree(_wait_for_next(plan, reporter) if reporter is not None else None)
+    return group.agree(_wait_for_next(plan, reporter, may_wait=may_wait) if reporter is not None else None)
 
 
-def _wait_for_next(plan: RunPlan, reporter: Reporter) -> RunPlan | None:
+def _wait_for_next(plan: RunPlan, reporter: Reporter, *, may_wait: bool) -> RunPlan | None:
     if not reporter.flush():
         raise RuntimeError("the control plane did not hear the end of this run; the next attempt finds the artifacts")
-    given = reporter.wait_for_next(plan.warm_idle_s) if plan.warm_idle_s > 0 and _is_within_its_memory(plan) else None
+    may_wait = may_wait and plan.warm_idle_s > 0 and _is_within_its_memory(plan)
+    given = reporter.wait_for_next(plan.warm_idle_s) if may_wait else None
     if given is None:
         return None
     log.info("== run %s ==", given.run)  # from here on the log is the next run's; the control plane cuts there

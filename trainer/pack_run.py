@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lorafleet.errors import RunFailed
 from lorafleet.layout import JobLayout
-from trainer import artifact, checkpoint, evaluate, latent_cache
+from trainer import artifact, checkpoint, evaluate, latent_cache, leaving
 from trainer.adapters.layout import Kind, initial_row, scaling
 from trainer.adapters.pack import LEAST_SLOTS, ROWS_MULTIPLE, Bank, PackModel, Seat
 from trainer.batch import PackBatch, assemble
@@ -53,6 +53,7 @@ class PackRun:
         self.device = base.device
         self.spec = styles[0].spec  # what is read from it, all styles of a pack have in common
         self.seats: dict[Kind, list[Member]] = {}  # in the order of the banks; a member's place in its list is its slot
+        self.must_leave = False  # a pod of the run is about to go: nothing more is begun here
         self._pipeline: Any = None
         self._saved: dict[str, Checkpoint] = {}
         self._first_pictures: dict[tuple[object, ...], list[bytes]] = {}
@@ -320,6 +321,9 @@ class PackRun:
     def _stop_those_told(self) -> None:
         jobs = [member.job for member in self.members if self.reporter is not None and self.reporter.must_stop(member.job)]
         told = self.group.agree(jobs)
+        if leaving.is_heard() and self.group.any(leaving.is_told()):
+            log.warning("a pod of this run must go: every style saves its work and stops")
+            self.must_leave, told = True, [member.job for member in self.members]
         for member in [member for member in self.members if member.job in told]:
             self._only_its_own(member, self._stop)
 

@@ -7,10 +7,11 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lorafleet.errors import RunFailed
-from trainer import store_credentials
+from lorafleet.run_manifest import RunManifest
+from trainer import leaving, store_credentials
 from trainer.plan import RunPlan
 from trainer.preparing import prepare_pack, read_manifest
 from trainer.report import Address, Reporter, StaleAttempt
@@ -26,6 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     store_credentials.adopt(store_env)
     manifest = read_manifest(options.manifest)
     address = Address.of(manifest, options.token_file)
+    with leaving.at_work():
+        return _run(manifest, address, store_env)
+
+
+def _run(manifest: RunManifest, address: Address, store_env: Mapping[str, str]) -> int:
     with tracing(TraceTo.of(manifest)), Reporter(address, source="driver", on_stale=_end_stale_run) as reporter:
         with span("prepare", num_jobs=len(manifest.pack)):
             pack = prepare_pack(manifest.pack, manifest.cache_uri, reporter)

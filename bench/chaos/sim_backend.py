@@ -38,6 +38,12 @@ class SimBackend:
         if text := (await self._ask("logs", host=run.run_id)).encode()[start:]:
             yield text
 
+    async def forget(self, run: RunRef) -> None:
+        """Its history is kept: it is what is checked afterwards."""
+
+    async def ping(self) -> None:
+        """What it does when it is away, every other call shows."""
+
     async def close(self) -> None:
         """Nothing was started for this process."""
 

@@ -120,20 +120,22 @@ class OptimizationSpec(_message.Message):
     def __init__(self, max_steps: _Optional[int] = ..., micro_batch_size: _Optional[int] = ..., gradient_accumulation_steps: _Optional[int] = ..., learning_rate: _Optional[float] = ..., lr_scheduler: _Optional[str] = ..., lr_warmup_steps: _Optional[int] = ..., optimizer: _Optional[str] = ..., adam_beta1: _Optional[float] = ..., adam_beta2: _Optional[float] = ..., adam_epsilon: _Optional[float] = ..., weight_decay: _Optional[float] = ..., max_grad_norm: _Optional[float] = ..., precision: _Optional[str] = ..., seed: _Optional[int] = ..., min_snr_gamma: _Optional[float] = ..., caption_dropout: _Optional[float] = ..., noise_offset: _Optional[float] = ...) -> None: ...
 
 class ClusterSpec(_message.Message):
-    __slots__ = ("num_workers", "cpus_per_worker", "gpus_per_worker", "memory_gib_per_worker", "zero_stage", "offload")
+    __slots__ = ("num_workers", "cpus_per_worker", "gpus_per_worker", "memory_gib_per_worker", "zero_stage", "offload", "profile")
     NUM_WORKERS_FIELD_NUMBER: _ClassVar[int]
     CPUS_PER_WORKER_FIELD_NUMBER: _ClassVar[int]
     GPUS_PER_WORKER_FIELD_NUMBER: _ClassVar[int]
     MEMORY_GIB_PER_WORKER_FIELD_NUMBER: _ClassVar[int]
     ZERO_STAGE_FIELD_NUMBER: _ClassVar[int]
     OFFLOAD_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
     num_workers: int
     cpus_per_worker: float
     gpus_per_worker: float
     memory_gib_per_worker: float
     zero_stage: int
     offload: str
-    def __init__(self, num_workers: _Optional[int] = ..., cpus_per_worker: _Optional[float] = ..., gpus_per_worker: _Optional[float] = ..., memory_gib_per_worker: _Optional[float] = ..., zero_stage: _Optional[int] = ..., offload: _Optional[str] = ...) -> None: ...
+    profile: str
+    def __init__(self, num_workers: _Optional[int] = ..., cpus_per_worker: _Optional[float] = ..., gpus_per_worker: _Optional[float] = ..., memory_gib_per_worker: _Optional[float] = ..., zero_stage: _Optional[int] = ..., offload: _Optional[str] = ..., profile: _Optional[str] = ...) -> None: ...
 
 class ValidationSpec(_message.Message):
     __slots__ = ("prompts", "every_steps", "guidance_scale", "num_inference_steps", "seed", "early_stopping_patience")

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from lorafleet.spec import ClusterSpec
 from service.control.attempts import Gone
 
 
@@ -17,6 +18,9 @@ class RunRequest:
     token: str = field(repr=False)  # with which it reports; must not be shown anywhere
     # AWS_* variables of its tenant's own store credentials, as secret as the token; empty: the place's own.
     store_env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    tenant: str = ""  # whose jobs it runs; empty: several tenants'
+    cluster: ClusterSpec = field(default_factory=ClusterSpec)  # the workers that it asks for
+    priority_class: str = "normal"  # low, normal, high: the highest of its jobs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +31,20 @@ class RunRef:
     handle: str | None
 
 
+SUSPENDED = "SUSPENDED"  # what a run waits for that somebody else's queue holds back
+
+
 @dataclass(frozen=True, kw_only=True)
 class Alive:
-    """The backend has the run, waiting or executing."""
+    """The backend has the run, waiting or executing.
+
+    `waiting` is a stable reason, UPPER_SNAKE, while it cannot begin, and `message` says it to people. `leaving` says that
+    the place where it executes is about to go: it should save its work and end.
+    """
+
+    waiting: str = ""
+    message: str = ""
+    leaving: str = ""
 
 
 Observation = Alive | Gone
@@ -59,6 +74,10 @@ class Backend(Protocol):
 
         Close it when you have read enough (`contextlib.aclosing`). Holds a piece at a time, however long the log is.
         """
+        ...
+
+    async def forget(self, run: RunRef) -> None:
+        """The run is gone and its log copied: what the backend still keeps of it may go. Nothing happens when it is alive."""
         ...
 
     async def ping(self) -> None:

@@ -14,6 +14,7 @@ class FakeBackend:
 
     launches: list[str] = field(default_factory=list)  # run ids, every one that really started
     stops: list[str] = field(default_factory=list)
+    requests: dict[str, RunRequest] = field(default_factory=dict)  # by run id
     tokens: dict[str, str] = field(default_factory=dict)
     instances: dict[str, str] = field(default_factory=dict)  # by run id
     store_envs: dict[str, Mapping[str, str]] = field(default_factory=dict)
@@ -24,6 +25,7 @@ class FakeBackend:
     written: dict[str, bytes] = field(default_factory=dict)
     piece_bytes: int = 64 * 1024  # of its logs
     log_reads: list[int] = field(default_factory=list)  # from which byte on
+    forgotten: list[str] = field(default_factory=list)
     _runs: dict[str, Observation] = field(default_factory=dict)
 
     async def launch(self, run: RunRequest) -> str:
@@ -33,6 +35,7 @@ class FakeBackend:
         if run.run_id not in self._runs:
             self._runs[run.run_id] = Alive()
             self.launches.append(run.run_id)
+            self.requests[run.run_id] = run
             self.tokens[run.run_id] = run.token
             self.instances[run.run_id] = run.instance
             self.store_envs[run.run_id] = run.store_env
@@ -61,6 +64,10 @@ class FakeBackend:
         for at in range(0, len(text), self.piece_bytes):
             yield text[at : at + self.piece_bytes]
 
+    async def forget(self, run: RunRef) -> None:
+        self._check()
+        self.forgotten.append(run.run_id)
+
     async def ping(self) -> None:
         self._check()
 
@@ -71,6 +78,11 @@ class FakeBackend:
         """The run ends, if it lives."""
         if isinstance(self._runs.get(run_id), Alive):
             self._runs[run_id] = Gone(reason=reason, message=message)
+
+    def say(self, run_id: str, alive: Alive) -> None:
+        """What is to be told of a run that lives."""
+        if isinstance(self._runs.get(run_id), Alive):
+            self._runs[run_id] = alive
 
     @property
     def alive(self) -> list[str]:

@@ -35,6 +35,10 @@ class ObservedBackend:
         with outside_call("backend", "runs"):
             return await self._backend.runs(instance)
 
+    async def forget(self, run: RunRef) -> None:
+        with outside_call("backend", "forget", run=run.run_id):
+            await self._backend.forget(run)
+
     async def ping(self) -> None:
         await self._backend.ping()
 

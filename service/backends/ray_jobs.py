@@ -16,11 +16,10 @@ from typing import Any, Protocol
 from lorafleet.errors import LorafleetError, Unavailable
 from lorafleet.run_manifest import RUN_TOKEN_ENV
 from service.backends.base import Alive, Observation, RunRef, RunRequest
+from service.backends.driver_message import MESSAGE_TAIL, last_lines
 from service.backends.http import Answer, Http
 from service.control.attempts import Gone
 
-MESSAGE_TAIL = 600  # characters of the driver's last lines that a job's message shows
-RAYS_OWN_LINES = ("Runtime env is setting up.", "Running entrypoint for job ")
 INSTANCE = "lorafleet_instance"  # in a job's metadata: whose run it is
 LOG_TIMEOUT_S = "600"  # for all of it; Ray's own default is 30
 NO_SUCH_FILE = "A file is not found"  # in HTTP 500: Ray has no other word for it
@@ -130,6 +129,9 @@ class RayJobs:
             elif NO_SUCH_FILE not in answer.text:  # nothing is written yet
                 _checked(endpoint.url, answer)
 
+    async def forget(self, run: RunRef) -> None:
+        """Ray keeps a job's record and log as long as its head lives, at no cost."""
+
     async def ping(self) -> None:
         await self._cluster.endpoint()
 
@@ -202,17 +204,13 @@ def _observation(details: dict[str, Any]) -> Observation:
         case "STOPPED":
             return Gone(reason="RUN_STOPPED", message="the run was stopped")
         case "FAILED" if (code := details.get("driver_exit_code")) is not None:
-            return Gone(reason="DRIVER_EXITED", message=f"the driver exited with code {code}; its last lines: {_last_lines(details)}")
+            return Gone(
+                reason="DRIVER_EXITED", message=f"the driver exited with code {code}; its last lines: {last_lines(details.get('message'))}"
+            )
         case "FAILED":
-            return Gone(reason="RUN_LOST", message=f"Ray lost the driver: {_last_lines(details)}")
+            return Gone(reason="RUN_LOST", message=f"Ray lost the driver: {last_lines(details.get('message'))}")
         case _:
             return Alive()
-
-
-def _last_lines(details: dict[str, Any]) -> str:
-    message = (details.get("message") or "").rsplit("(truncated to 20,000 chars):\n", 1)[-1]
-    lines = [line for line in message.splitlines() if not any(rays in line for rays in RAYS_OWN_LINES)]
-    return "\n".join(lines).strip()[-MESSAGE_TAIL:] or "none"
 
 
 def _checked(url: str, answer: Answer) -> Answer:

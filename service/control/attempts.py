@@ -8,7 +8,8 @@ from service.control.lifecycle import PREEMPTED, Artifact, Ending, Job, JobState
 # Ends that no job is to blame for: they cost none of its attempts.
 HOST_GONE = "HOST_GONE"  # the warm workers that were to take the run ended before they began it
 JOIN_MISSED = "JOIN_MISSED"  # the run that the job was to join ended before it took it in
-INTERRUPTIONS = frozenset({"RAY_STOPPED", HOST_GONE, JOIN_MISSED})
+TAKEN_AWAY = frozenset({"EVICTED", "NODE_LOST", "POD_DELETED", "SUSPENDED"})  # by whoever runs the machines
+INTERRUPTIONS = frozenset({"RAY_STOPPED", HOST_GONE, JOIN_MISSED, *TAKEN_AWAY})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +48,8 @@ def run_gone(job: Job, ending: Ending | None, gone: Gone, artifact: Artifact | N
         return end_expired(job, at)
     has_failed = ending is not None and ending.outcome is Outcome.FAILED
     if job.preempt_requested and not has_failed:
-        return requeue(
-            job, at, reason=PREEMPTED, message="a job of a higher class took its place; it goes on from its checkpoint", retry_at=at
-        )
+        why = "a job of a higher class took its place" if job.reason == PREEMPTED else "the place where it ran was taken away"
+        return requeue(job, at, reason=job.reason, message=f"{why}; it goes on from its checkpoint", retry_at=at)
     if gone.reason in INTERRUPTIONS or (ending is not None and ending.outcome is Outcome.STOPPED):
         told = f"attempt {job.attempt} was interrupted: {gone.message or gone.reason}"
         return requeue(job, at, reason="RETRYING", message=told, retry_at=at)

@@ -39,6 +39,7 @@ FINISHED = frozenset({S.SUCCEEDED, S.FAILED, S.CANCELLED})
 IN_A_RUN = frozenset({S.ADMITTED, S.STARTING, S.RUNNING, S.STOPPING})
 
 PREEMPTED = "PREEMPTED"
+COMING_UP = "COMING_UP"  # nothing stands in the way of its run, it only takes its time
 MAX_RUN_TIME_EXCEEDED = "MAX_RUN_TIME_EXCEEDED"
 
 
@@ -187,6 +188,18 @@ def preempt(job: Job, message: str) -> Job:
     if job.state not in {S.ADMITTED, S.STARTING, S.RUNNING}:
         return job
     return replace(move(job, S.STOPPING, reason=PREEMPTED, message=message), preempt_requested=True)
+
+
+def leave(job: Job, reason: str, message: str) -> Job:
+    """The place where it runs is being taken away: it stops after a checkpoint and is queued again. Else it stays as it is."""
+    told = f"stopping after a checkpoint: {message}; it will go on elsewhere"
+    return replace(preempt(job, told), reason=reason) if job.state in {S.ADMITTED, S.STARTING, S.RUNNING} else job
+
+
+def not_begun(job: Job, reason: str, message: str) -> Job:
+    """Its run is there and has not begun to train, and why. What is said once of a reason stays said: servers vary their words."""
+    is_old = job.reason == reason and reason not in {"", COMING_UP}
+    return job if job.state is not S.STARTING or is_old else replace(job, reason=reason, message=message or "starting")
 
 
 def expire(job: Job, now: datetime) -> Job:

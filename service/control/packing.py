@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
+from lorafleet.spec import DEFAULT_PROFILE
 from service.control.capacity import Resources
 from service.control.memory import GIB, Footprint, arithmetic, gib, pack_bytes
 from service.control.quotas import Budgets
@@ -45,6 +46,7 @@ class Cluster:
     memory_gib_per_worker: float | None
     zero_stage: int
     offload: str
+    profile: str = DEFAULT_PROFILE
 
     @cached_property
     def resources(self) -> Resources:

@@ -57,7 +57,17 @@ async def copy_log_once(tools: Tools) -> bool:
             held.reading, held.size_bytes = copy.done, copy.done_bytes
             held.due_at = tx.now + timedelta(seconds=COPY_EVERY_S + SECONDS_PER_MB * held.size_bytes / 1e6)
             locks.release(held)
+    if held is not None and held.complete and run.state == RunState.GONE.value:
+        await _forget(tools, run)
     return True
+
+
+async def _forget(tools: Tools, run: RunRow) -> None:
+    """A backend that is away now is asked to end what it still has by `orphans.py`."""
+    try:
+        await tools.backend.forget(RunRef(run_id=run.host_id, handle=run.handle))
+    except LorafleetError as error:
+        log.warning("what is left of %s is not removed: %s", run.id, error)
 
 
 def _was_over(run: RunRow, read_at: datetime) -> bool:

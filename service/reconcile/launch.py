@@ -12,6 +12,7 @@ from service import log_context, telemetry
 from service.backends.base import RunRequest
 from service.control import lifecycle
 from service.control.attempts import Gone
+from service.control.priority import class_of
 from service.control.runs import RunState
 from service.db import events, hosts, jobs, locks, runs
 from service.db.models import RunRow
@@ -80,8 +81,23 @@ async def _launch(tools: Tools, run: RunRow, pack: list[Member], instance: str) 
     await store.put(uri, manifest.model_dump_json(indent=2).encode())
     if run.host_id != run.id:
         return None
+    request = request_of(run, pack, manifest.pack[0].spec.cluster, instance)
     token, store_env = tools.tokens.of(run.id, tools.db.clock.now()), tools.store.env_of(run.store_credentials)
-    return await tools.backend.launch(RunRequest(run_id=run.id, instance=instance, manifest_uri=uri, token=token, store_env=store_env))
+    return await tools.backend.launch(replace(request, manifest_uri=uri, token=token, store_env=store_env))
+
+
+def request_of(run: RunRow, pack: list[Member], cluster: spec.ClusterSpec, instance: str) -> RunRequest:
+    """What the backend needs to know, but for what is secret. Pure. The styles of a pack ask for the same workers."""
+    tenants = {member.job.tenant for member in pack}
+    return RunRequest(
+        run_id=run.id,
+        instance=instance,
+        manifest_uri="",
+        token="",
+        tenant=tenants.pop() if len(tenants) == 1 else "",
+        cluster=cluster,
+        priority_class=max(class_of(member.job.priority) for member in pack).name.lower(),
+    )
 
 
 def _trace_parents(pack: list[Member]) -> tuple[str, ...]:

@@ -11,16 +11,19 @@ from lorafleet import artifact_manifest
 from lorafleet.errors import InvalidInput, Unavailable
 from lorafleet.layout import MANIFEST, JobLayout, join
 from service import log_context
-from service.backends.base import Alive, Observation, RunRef
+from service.backends.base import SUSPENDED, Alive, Observation, RunRef
+from service.control import lifecycle
 from service.control.attempts import HOST_GONE, Gone
 from service.control.lifecycle import Artifact, JobState
 from service.control.runs import COMING, RunState
-from service.db import hosts, locks, runs
+from service.db import hosts, jobs, locks, runs
 from service.db.models import RunRow
 from service.db.runs import Member
 from service.db.transaction import Transaction
 from service.reconcile.settle import settle
 from service.reconcile.tools import LOCK_S, Tools
+from service.run_stops import stop_what_is_over
+from service.warm import release
 
 OBSERVE_EVERY_S = 1.0
 _THERE = (RunState.LAUNCHED.value, RunState.IDLE.value)
@@ -54,7 +57,10 @@ async def observe_once(tools: Tools) -> bool:
                 _log_end(held, pack, seen)
                 await _gone(tx, tools, held, seen, artifacts)
             case _:
-                _go_on(tx, held, None if isinstance(seen, Gone) else seen)
+                alive = None if isinstance(seen, Gone) else seen
+                if alive is not None:
+                    await _tell(tx, tools, held, alive, pack)
+                _go_on(tx, held, alive)
     return True
 
 
@@ -81,7 +87,28 @@ def _go_on(tx: Transaction, run: RunRow, seen: Alive | None) -> None:
     run.due_at = tx.now + timedelta(seconds=OBSERVE_EVERY_S)
     if seen is not None:
         run.seen_time = tx.now
+        if seen.waiting == SUSPENDED:  # its time to start begins once it may
+            run.launch_time = tx.now
     locks.release(run)
+
+
+async def _tell(tx: Transaction, tools: Tools, run: RunRow, seen: Alive, pack: list[Member]) -> None:
+    """The run's jobs hear why they do not begin, and that they must save their work because their place goes."""
+    if seen.leaving and run.state == RunState.IDLE.value and run.stop_at is None:
+        release(tx, run, tools.stop.linger_s, seen.message)
+    elif run.state == RunState.LAUNCHED.value and (seen.leaving or any(member.state is JobState.STARTING for member in pack)):
+        asked: dict[str, JobState] = {}
+        for member in await runs.lock_members(tx, run.id):
+            before = jobs.value(member.job)
+            if seen.leaving:
+                after = lifecycle.leave(before, seen.leaving, seen.message)
+            else:
+                after = lifecycle.not_begun(before, seen.waiting, seen.message)
+            if jobs.save(tx, member.job, after) and seen.leaving:
+                asked[member.job.uid] = before.state
+        if asked:
+            log.warning("%s must leave its place: %s", run.id, seen.message)
+            await stop_what_is_over(tx, asked, tools.stop, seen.leaving, seen.message)
 
 
 async def _observe(tools: Tools, run: RunRow) -> Observation | None:

@@ -37,7 +37,8 @@ async def settle_jobs(tx: Transaction, run: RunRow, gone: Gone, artifacts: Mappi
         if member.place.outcome is None:
             _explain(member, why, artifact)
         elif job.preempt_requested and member.place.outcome == Outcome.STOPPED.value:
-            member.place.reason, member.place.message = lifecycle.PREEMPTED, "a job of a higher class took its place"
+            told = "a job of a higher class took its place" if job.reason == lifecycle.PREEMPTED else job.message
+            member.place.reason, member.place.message = job.reason, told
         if job.state in IN_A_RUN:
             jobs.save(tx, member.job, run_gone(job, member.ending, why, artifact, tx.now, policy))
         tx.touch(member.job)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from lorafleet.layout import join, run_manifest, tenant_root
+from lorafleet.spec import DEFAULT_PROFILE
 from service.backends.base import Backend
 from service.candidates import Candidates
 from service.control.admission import Decided, Limits, Rules
@@ -73,6 +74,7 @@ class Tools:
     pulse: Pulse = field(default_factory=Pulse)
     readiness: Readiness = field(default_factory=lambda: Readiness({}))
     limits: Limits = field(default_factory=lambda: Limits(max_running_runs=1))
+    profiles: frozenset[str] = frozenset({DEFAULT_PROFILE})  # that a spec may name
     rules: Rules = field(default_factory=Rules)
     admission: AdmissionMemory = field(default_factory=AdmissionMemory)
 

@@ -6,8 +6,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from service.backends.kuberay.names import object_name
-
 from deploy.kubectl import get, kubectl, port_forward
 from deploy.set_up import admin_client
 from deploy.store import Store, open_store
@@ -20,6 +18,7 @@ from lorafleet.errors import LorafleetError
 from lorafleet.states import has_ended
 from lorafleet.v1 import access_service_pb2 as access
 from lorafleet.v1 import training_service_pb2 as pb
+from service.backends.kuberay.names import object_name
 from tests.k8s.release import REPOSITORY, Release
 from tests.k8s.waiting import until
 

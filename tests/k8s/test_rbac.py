@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from service.backends.kuberay.access import RULES
 
 from deploy.kubectl import kubectl
+from service.backends.kuberay.access import RULES
 from tests.k8s.release import Release
 
 pytestmark = pytest.mark.smoke

@@ -1,0 +1,94 @@
+"""The one place that changes anything at the API server. Each action may be repeated."""
+
+import logging
+from typing import Any
+
+from lorafleet.errors import LorafleetError
+from service.backends.base import RunRequest
+from service.backends.kuberay.api import Api, Refused
+from service.backends.kuberay.config import KuberayConfig
+from service.backends.kuberay.manifest import STORE_SUFFIX, is_ours, ray_job, run_secret, standing_entries
+from service.backends.kuberay.names import MANAGER, object_name
+
+Object = dict[str, Any]
+
+ENDED = "lorafleet.dev/ended"  # annotation of a RayJob that we end ourselves: REASON message
+
+log = logging.getLogger(__name__)
+
+
+def ray_job_path(namespace: str, name: str = "") -> str:
+    return f"/apis/ray.io/v1/namespaces/{namespace}/rayjobs" + (f"/{name}" if name else "")
+
+
+def secret_path(namespace: str, name: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/secrets/{name}"
+
+
+async def launch(api: Api, run: RunRequest, config: KuberayConfig) -> Object:
+    """The run's RayJob, made unless it was made before, and the Secret with its token.
+
+    Raises LorafleetError NAME_TAKEN when somebody else's object has the name, Refused, and Unavailable.
+    """
+    wanted = ray_job(run, config)
+    namespace, name = wanted["metadata"]["namespace"], wanted["metadata"]["name"]
+    found = await get_ray_job(api, namespace, name)
+    if found is None:
+        found = await _apply(api, ray_job_path(namespace, name), wanted)
+    if not is_ours(found, run):
+        told = f"namespace {namespace} has a RayJob {name} that is not this run's; remove it, or give runs a namespace of their own"
+        raise LorafleetError(told, reason="NAME_TAKEN", retryable=False)
+    if config.standing_cluster is None:
+        await _apply(api, secret_path(namespace, name), run_secret(run, namespace, found["metadata"]["uid"]))
+    else:
+        await _hand_over(api, run, namespace, config.standing_cluster.token_secret)
+    return found
+
+
+async def get_ray_job(api: Api, namespace: str, name: str) -> Object | None:
+    """None: there is none."""
+    try:
+        return await api.get(ray_job_path(namespace, name))
+    except Refused as error:
+        if error.status == 404 and error.cause == "NotFound":
+            return None
+        raise
+
+
+async def end(api: Api, namespace: str, name: str, reason: str = "", message: str = "") -> None:
+    """Deletes the RayJob; it stays until its pods are gone. `reason` is kept on it for whoever sees it go."""
+    try:
+        if reason:
+            await api.merge(ray_job_path(namespace, name), {"metadata": {"annotations": {ENDED: f"{reason} {message}"}}}, MANAGER)
+        await api.delete(ray_job_path(namespace, name))
+    except Refused as error:
+        if error.status != 404:
+            raise
+
+
+async def _apply(api: Api, path: str, wanted: Object) -> Object:
+    try:
+        return await api.apply(path, wanted, MANAGER)
+    except Refused as error:
+        if error.status == 409 and error.cause == "Conflict":  # its fields are another manager's
+            told = f"{path} exists and is managed by somebody else: {error.message}"
+            raise LorafleetError(told, reason="NAME_TAKEN", retryable=False) from None
+        raise
+
+
+async def _hand_over(api: Api, run: RunRequest, namespace: str, secret: str) -> None:
+    """What is secret, among that of others in a standing cluster's Secret, which its head mounts. Each run's entry has a
+    manager of its own, so that none takes another's away."""
+    entry = {"metadata": {"name": secret, "namespace": namespace}, "stringData": standing_entries(run)}
+    await api.apply(secret_path(namespace, secret), {"apiVersion": "v1", "kind": "Secret", **entry}, f"{MANAGER}-{object_name(run.run_id)}")
+
+
+async def take_back(api: Api, run_id: str, namespace: str, secret: str) -> None:
+    """Removes what was handed over."""
+    try:
+        await api.merge(
+            secret_path(namespace, secret), {"data": {object_name(run_id): None, f"{object_name(run_id)}{STORE_SUFFIX}": None}}, MANAGER
+        )
+    except Refused as error:
+        if error.status != 404:
+            raise

@@ -1,0 +1,158 @@
+"""Runs as RayJobs, behind the seam of service.backends.base. A run's handle is the namespace that it lives in."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from lorafleet.errors import LorafleetError, Unavailable
+from service.backends.base import Alive, Observation, RunRef, RunRequest
+from service.backends.kuberay import apply, checks
+from service.backends.kuberay.api import Api, Refused
+from service.backends.kuberay.config import KuberayConfig
+from service.backends.kuberay.driver_log import behind, gathered
+from service.backends.kuberay.manifest import RUN_ID, log_prefix
+from service.backends.kuberay.names import INSTANCE, object_name
+from service.backends.kuberay.observation import Lost, ended_before, has_ended, observation
+from service.backends.kuberay.pods import HEAD
+from service.backends.kuberay.troubles import is_head, time_of
+from service.backends.kuberay.watch import Namespace, Sight
+
+Object = dict[str, Any]
+
+FORGOTTEN_S = 300.0  # beyond its time to live: what ended before and is still there was forgotten by whoever was to remove it
+SEEN_WITHIN_S = 5.0  # what was launched is seen by the watch within that time, or asked for
+
+log = logging.getLogger(__name__)
+
+
+class KubeRay:
+    """The backend."""
+
+    def __init__(
+        self,
+        config: KuberayConfig,
+        api: Api,
+        changed: Callable[[], None] = lambda: None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """`changed` is called whenever an object of a run has changed: whoever observes may look sooner."""
+        self._config = config
+        self._api = api
+        self._changed = changed
+        self._now = now
+        self._namespaces: dict[str, Namespace] = {}
+        self._in_order = False
+
+    async def launch(self, run: RunRequest) -> str:
+        await apply.launch(self._api, run, self._config)
+        return self._config.namespace_of(run.tenant)
+
+    async def observe(self, run: RunRef) -> Observation:
+        name = object_name(run.run_id)
+        namespace, sight = await self._sight(run)
+        if sight.ray_job is None and not sight.pods and sight.departed_ray_job is None and await self._is_there(namespace.name, name):
+            return Alive()  # the watch has not heard of it yet
+        seen = observation(sight, self._now())
+        if isinstance(seen, Lost):
+            log.warning("%s cannot go on: %s", run.run_id, seen.message)
+            await apply.end(self._api, namespace.name, name, seen.reason, seen.message)
+            return Alive(waiting="ENDING", message=seen.message)
+        return seen
+
+    async def stop(self, run: RunRef) -> None:
+        for namespace in self._namespaces_of(run):
+            await apply.end(self._api, namespace, object_name(run.run_id), "RUN_STOPPED", "the run was stopped")
+
+    async def runs(self, instance: str) -> Sequence[RunRef]:
+        """Those that have ended long ago and are still there are among them: nobody else would remove them."""
+        found: list[RunRef] = []
+        long_ago = self._now() - timedelta(seconds=self._config.shutdown_ttl_seconds + FORGOTTEN_S)
+        for namespace in [await self._watched(name) for name in self._config.namespaces]:
+            for job in namespace.ray_jobs():
+                if job["metadata"]["labels"].get(INSTANCE) == instance and (not has_ended(job) or ended_before(job, long_ago)):
+                    found.append(RunRef(run_id=_run_id(job), handle=namespace.name))
+        return found
+
+    async def logs(self, run: RunRef, start: int = 0) -> AsyncGenerator[bytes, None]:
+        namespace, sight = await self._sight(run)
+        head = await self._head(sight)
+        if head is None:
+            return
+        path = f"/api/v1/namespaces/{namespace.name}/pods/{head}/log"
+        try:
+            async with aclosing(self._api.lines(path, {"container": HEAD})) as lines:
+                async for piece in behind(start, gathered(lines, log_prefix(run.run_id).encode())):
+                    yield piece
+        except Refused as error:
+            if error.status not in {400, 404}:  # its container has not begun, or is gone
+                raise
+
+    async def _head(self, sight: Sight) -> str | None:
+        """The pod where the driver is, or was."""
+        standing = self._config.standing_cluster
+        pods = sight.pods if standing is None else (await self._watched(standing.namespace)).of_cluster(standing.name)
+        heads = sorted((pod for pod in pods if is_head(pod)), key=lambda pod: time_of(pod["metadata"]["creationTimestamp"]))
+        return heads[0]["metadata"]["name"] if heads else None
+
+    async def forget(self, run: RunRef) -> None:
+        for namespace in self._namespaces_of(run):
+            job = await apply.get_ray_job(self._api, namespace, object_name(run.run_id))
+            if job is not None and has_ended(job):
+                await apply.end(self._api, namespace, object_name(run.run_id))
+            if (standing := self._config.standing_cluster) is not None and standing.namespace == namespace:
+                await apply.take_back(self._api, run.run_id, namespace, standing.token_secret)
+
+    async def ping(self) -> None:
+        """Looks at everything once, and later only whether the API server is heard of."""
+        if not self._in_order:
+            await self._check()
+            self._in_order = True
+        for name in self._config.namespaces:
+            await self._watched(name)
+
+    async def close(self) -> None:
+        """Runs go on; only what this process had open ends."""
+        await asyncio.gather(*(namespace.stop() for namespace in self._namespaces.values()))
+        await self._api.close()
+
+    async def _check(self) -> None:
+        try:
+            await checks.check(self._api, self._config.namespaces)
+        except Unavailable:
+            raise
+        except LorafleetError as error:
+            raise Unavailable(error.message, reason=error.reason) from None
+
+    def _namespaces_of(self, run: RunRef) -> Sequence[str]:
+        """Where it may be. A run whose handle was lost may be anywhere."""
+        return self._config.namespaces if run.handle is None else (run.handle,)
+
+    async def _sight(self, run: RunRef) -> tuple[Namespace, Sight]:
+        names = self._namespaces_of(run)
+        for name in names:
+            namespace = await self._watched(name)
+            sight = namespace.of_run(object_name(run.run_id))
+            if sight.ray_job is not None or sight.pods or name == names[-1]:
+                return namespace, sight
+        raise LookupError("there is always a namespace")
+
+    async def _watched(self, name: str) -> Namespace:
+        """Raises Unavailable while it cannot be told what is there."""
+        namespace = self._namespaces.get(name)
+        if namespace is None:
+            namespace = self._namespaces[name] = Namespace(self._api, name, self._changed)
+        try:
+            await namespace.ready()
+        except Refused as error:  # forbidden, or no such API: nothing is concluded from that
+            raise Unavailable(error.message, reason=error.reason) from None
+        return namespace
+
+    async def _is_there(self, namespace: str, name: str) -> bool:
+        return await apply.get_ray_job(self._api, namespace, name) is not None
+
+
+def _run_id(job: Object) -> str:
+    return (job["metadata"].get("annotations") or {}).get(RUN_ID) or job["metadata"]["name"]

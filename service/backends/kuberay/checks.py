@@ -1,0 +1,80 @@
+"""What must be in order before runs can go to this cluster: KubeRay's API, new enough, and our rights. Each answer says what to do."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from lorafleet.errors import LorafleetError
+from service.backends.kuberay.access import reviews, told
+from service.backends.kuberay.api import Api, Refused
+
+Object = dict[str, Any]
+
+NEEDED = "KubeRay 1.6"
+# Fields of a RayJob that we set, by path in the schema's `spec`. The newest of them came with NEEDED.
+FIELDS = (
+    ("submissionMode",),
+    ("backoffLimit",),
+    ("preRunningDeadlineSeconds",),
+    ("ttlSecondsAfterFinished",),
+    ("clusterSelector",),
+    ("rayClusterSpec", "authOptions"),
+)
+
+
+class NotInOrder(LorafleetError):
+    """The cluster cannot take runs as it is. The message names everything that is wrong."""
+
+    reason = "KUBERNETES_NOT_READY"
+
+
+async def check(api: Api, namespaces: Sequence[str]) -> None:
+    """Raises NotInOrder, and Unavailable when the API server is away."""
+    wrong = [*await kuberay(api), *await rights(api, namespaces)]
+    if wrong:
+        raise NotInOrder("\n".join(["this cluster cannot take runs yet", *(f"  {each}" for each in wrong)]))
+
+
+async def kuberay(api: Api) -> list[str]:
+    """Whether its API is there and new enough."""
+    missing = f"the API ray.io/v1 is not there; install {NEEDED} or newer: its CustomResourceDefinitions, and its operator"
+    try:
+        found = await api.get("/apis/ray.io/v1")
+    except Refused as error:
+        if error.status == 404:
+            return [missing]
+        raise
+    if not any(resource["name"] == "rayjobs" for resource in found.get("resources", [])):
+        return [missing]
+    lacking = lacks(await api.get("/openapi/v3/apis/ray.io/v1"))
+    if not lacking:
+        return []
+    return [f"the CustomResourceDefinition of RayJob is too old: it has no {', '.join(lacking)}; install {NEEDED} or newer"]
+
+
+def lacks(openapi: Object) -> list[str]:
+    """The fields of FIELDS that the RayJob of these schemas does not have. Pure."""
+    schema = next((each for name, each in openapi["components"]["schemas"].items() if name.endswith(".RayJob")), {})
+    spec = schema.get("properties", {}).get("spec", {})
+    return [f"spec.{'.'.join(path)}" for path in FIELDS if not _has(spec, path)]
+
+
+def _has(schema: Object, path: Sequence[str]) -> bool:
+    for name in path:
+        if name not in schema.get("properties", {}):
+            return False
+        schema = schema["properties"][name]
+    return True
+
+
+async def rights(api: Api, namespaces: Sequence[str]) -> list[str]:
+    """The rules that we miss there."""
+    asked = [review for namespace in namespaces for review in reviews(namespace)]
+    allowed = await asyncio.gather(*(_is_allowed(api, review) for review in asked))
+    return [f"the service account may not: {told(review)}" for review, good in zip(asked, allowed, strict=True) if not good]
+
+
+async def _is_allowed(api: Api, review: dict[str, str]) -> bool:
+    body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": review}}
+    answer = await api.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body)
+    return bool(answer.get("status", {}).get("allowed"))

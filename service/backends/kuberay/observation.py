@@ -1,0 +1,151 @@
+"""What the objects of a run say about it, in one observation with a reason that people can act on. Pure.
+
+Reasons are stable, UPPER_SNAKE. Troubles of pods come first: they tell why where KubeRay only tells that.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from service.backends.base import SUSPENDED, Alive, Observation
+from service.backends.driver_message import last_lines
+from service.backends.kuberay import troubles
+from service.backends.kuberay.apply import ENDED
+from service.backends.kuberay.troubles import Trouble
+from service.backends.kuberay.watch import Sight
+from service.control.attempts import Gone
+from service.control.lifecycle import COMING_UP
+
+Object = dict[str, Any]
+
+OPERATOR_SILENT_S = 30.0  # a RayJob that KubeRay does not take up in this time is waiting for KubeRay
+ENDING = "ENDING"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lost:
+    """It cannot go on, and KubeRay does not end it: the backend must."""
+
+    reason: str
+    message: str
+
+
+def observation(sight: Sight, now: datetime) -> Observation | Lost:
+    """What there is to tell."""
+    job = sight.ray_job
+    if job is None:
+        return Alive(waiting=ENDING, message=_ending(sight)) if sight.pods else _absent(sight)
+    if job["metadata"].get("deletionTimestamp"):
+        return Alive(waiting=ENDING, message=_ending(sight))
+    status: Object = job.get("status") or {}
+    match status.get("jobDeploymentStatus", ""):
+        case "Complete" | "Failed" | "ValidationFailed":
+            return _ended(job, status, sight)
+        case "Running":
+            return _running(sight)
+        case _ if job["spec"].get("suspend") and not sight.pods:
+            return Alive(waiting=SUSPENDED, message="Kueue holds it back until its queue has room")
+        case _:
+            return _leaving(sight) or _starting(job, status, sight, now)
+
+
+def has_ended(job: Object) -> bool:
+    """Whether its driver executes no more."""
+    return (job.get("status") or {}).get("jobDeploymentStatus") in {"Complete", "Failed", "ValidationFailed"}
+
+
+def ended_before(job: Object, at: datetime) -> bool:
+    """Whether it ended before that time."""
+    end = (job.get("status") or {}).get("endTime")
+    return has_ended(job) and end is not None and troubles.time_of(end) < at
+
+
+def _absent(sight: Sight) -> Gone:
+    """Nothing of it is there. It may have been seen before."""
+    last = sight.departed_ray_job
+    if last is None:
+        return Gone(reason="RUN_LOST", message="Kubernetes has no RayJob of this run")
+    if noted := (last["metadata"].get("annotations") or {}).get(ENDED):
+        reason, _, message = noted.partition(" ")
+        return Gone(reason=reason, message=message)
+    if has_ended(last):
+        return _ended(last, last["status"], sight)
+    return Gone(reason="RAYJOB_DELETED", message="somebody deleted the run's RayJob")
+
+
+def _ended(job: Object, status: Object, sight: Sight) -> Gone:
+    if status["jobDeploymentStatus"] == "ValidationFailed":
+        return Gone(reason="RAYJOB_INVALID", message=f"KubeRay refuses the RayJob: {status.get('message', '')}")
+    match status.get("jobStatus"):
+        case "SUCCEEDED":
+            return Gone(reason="DRIVER_EXITED", message="the driver exited with code 0 and did not report the job's end")
+        case "STOPPED":
+            return Gone(reason="RUN_STOPPED", message="the run was stopped")
+        case _ if status.get("reason") == "PreRunningDeadlineExceeded":
+            return _too_late(job, sight)
+        case _:
+            return _failed(status, sight)
+
+
+def _too_late(job: Object, sight: Sight) -> Gone:
+    after = f"not started within {job['spec'].get('preRunningDeadlineSeconds', 0)} s"
+    why = troubles.of_start(_num_pods(job), sight.pods, sight.departed_pods, sight.events)
+    if why is None:
+        return Gone(reason="START_TIMEOUT", message=f"{after}: {_progress(sight.pods)}")
+    return Gone(reason=why.reason, message=f"{after}: {why.message}")
+
+
+def _failed(status: Object, sight: Sight) -> Gone:
+    """The driver failed. What happened to a pod is why."""
+    if (why := troubles.of_end([*sight.pods, *sight.departed_pods])) is not None:
+        return Gone(reason=why.reason, message=why.message)
+    if status.get("reason") == "AppFailed":
+        return Gone(reason="DRIVER_EXITED", message=f"the driver failed; its last lines: {last_lines(status.get('message'))}")
+    return Gone(reason="RUN_LOST", message=f"KubeRay gave it up ({status.get('reason') or 'no reason'}): {status.get('message', '')}")
+
+
+def _running(sight: Sight) -> Observation | Lost:
+    heads = [pod for pod in sight.pods if troubles.is_head(pod)]
+    if (leaving := _leaving(sight)) is not None:
+        return leaving
+    if heads and all(troubles.has_died(pod) for pod in heads):
+        why = troubles.of_end(heads) or Trouble(reason="RAY_HEAD_GONE", message="the pod of its Ray head died")
+        return Lost(reason=why.reason, message=why.message)
+    past = [pod for pod in sight.departed_pods if troubles.is_head(pod)]
+    if not heads and (why := troubles.of_end(past) or troubles.of_leaving(past)) is not None:
+        return Lost(reason=why.reason, message=why.message)
+    return Alive()
+
+
+def _leaving(sight: Sight) -> Alive | None:
+    """A pod is being taken away from a run that nobody ends: drained, evicted, preempted, or the run suspended."""
+    why = troubles.of_leaving(pod for pod in sight.pods if pod["metadata"].get("deletionTimestamp"))
+    return None if why is None else Alive(leaving=why.reason, message=why.message)
+
+
+def _starting(job: Object, status: Object, sight: Sight, now: datetime) -> Alive:
+    waited = now - troubles.time_of(job["metadata"]["creationTimestamp"])
+    if not status.get("jobDeploymentStatus") and waited > timedelta(seconds=OPERATOR_SILENT_S):
+        told = "KubeRay has not taken it up; is its operator running, and does it watch this namespace?"
+        return Alive(waiting="OPERATOR_SILENT", message=told)
+    why = troubles.of_start(_num_pods(job), sight.pods, sight.departed_pods, sight.events)
+    if why is None:
+        return Alive(waiting=COMING_UP, message=_progress(sight.pods))
+    return Alive(waiting=why.reason, message=why.message)
+
+
+def _progress(pods: Sequence[Object]) -> str:
+    ready = sum(troubles.is_ready(pod) for pod in pods)
+    return f"{ready} of {len(pods)} pods are ready" if pods else "its pods are not made yet"
+
+
+def _ending(sight: Sight) -> str:
+    num = len(sight.pods)
+    return f"{num} pod{'s' if num != 1 else ''} of it {'are' if num != 1 else 'is'} still there" if num else "its objects are being deleted"
+
+
+def _num_pods(job: Object) -> int:
+    """How many pods it is to have; none of its own on a standing cluster."""
+    cluster = job["spec"].get("rayClusterSpec")
+    return 0 if cluster is None else 1 + sum(group.get("replicas", 0) for group in cluster.get("workerGroupSpecs", []))
