@@ -22,7 +22,7 @@ Object = dict[str, Any]
 CONNECT_TIMEOUT_S = 5.0
 TIMEOUT_S = 30.0
 PIECE_BYTES = 64 * 1024  # that are read at once of what is long
-WATCH_SILENT_S = 90.0  # bookmarks come every minute
+WATCH_SILENT_S = 150.0  # the server ends a watch before, also one that has nothing to tell (watch.py)
 UNREACHABLE = "KUBERNETES_UNREACHABLE"
 MESSAGE_MAX = 1000  # characters of a server's own words
 

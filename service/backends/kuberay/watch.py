@@ -19,7 +19,7 @@ Object = dict[str, Any]
 
 FIRST_LIST_WITHIN_S = 20.0
 STALE_S = 30.0  # after which what was seen last is no longer told as what is
-WATCH_FOR_S = 290  # the server ends it then, and it goes on
+WATCH_FOR_S = 120  # the server ends it then, and it goes on; events have no bookmarks, so silence alone says nothing
 MAX_BACKOFF_S = 10.0
 PAGE = 500
 MAX_DEPARTED = 2000

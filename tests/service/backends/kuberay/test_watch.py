@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lorafleet.errors import Unavailable
-from service.backends.kuberay import watch
+from service.backends.kuberay import api, watch
 from service.backends.kuberay.api import Api, Refused
 from service.backends.kuberay.watch import PODS, Watched
 from tests.service.backends.kuberay.api_server import ApiServer
@@ -24,15 +24,15 @@ async def server() -> AsyncIterator[ApiServer]:
 
 
 @pytest.fixture
-async def api(server: ApiServer, tmp_path: Path) -> AsyncIterator[Api]:
-    api = Api(server.kubeconfig(tmp_path))
-    yield api
-    await api.close()
+async def connection(server: ApiServer, tmp_path: Path) -> AsyncIterator[Api]:
+    connection = Api(server.kubeconfig(tmp_path))
+    yield connection
+    await connection.close()
 
 
 @pytest.fixture
-async def pods(api: Api) -> AsyncIterator[Watched]:
-    watched = Watched(api, PODS, "runs")
+async def pods(connection: Api) -> AsyncIterator[Watched]:
+    watched = Watched(connection, PODS, "runs")
     yield watched
     await watched.stop()
 
@@ -145,3 +145,7 @@ async def test_credentials_go_with_every_request(server: ApiServer, pods: Watche
     await begun(pods)
     await until(lambda: len(server.watches) == 1)
     assert set(server.tokens) == {"Bearer first"}
+
+
+def test_the_server_ends_a_silent_watch_before_it_is_taken_for_dead():
+    assert watch.WATCH_FOR_S < api.WATCH_SILENT_S
