@@ -59,3 +59,26 @@
 {{- fail (printf "\n%s\n" .) }}
 {{- end }}
 {{- end }}
+
+{{/* Secrets that somebody else makes and that are not there, a line each. */}}
+{{- define "lorafleet.missingSecrets" -}}
+{{- $needed := list -}}
+{{- if not .Values.tls.certManager.enabled }}
+{{- $keys := ternary "tls.crt, tls.key, ca.crt" "tls.crt, tls.key" .Values.tls.caInSecret -}}
+{{- $needed = append $needed (list .Release.Namespace .Values.tls.secretName $keys) -}}
+{{- end }}
+{{- with .Values.access.clientCa.secretName }}{{ $needed = append $needed (list $.Release.Namespace . "ca.crt") }}{{ end -}}
+{{- with .Values.database.secretName }}{{ $needed = append $needed (list $.Release.Namespace . "LORAFLEET_DATABASE_URL") }}{{ end -}}
+{{- $storeKeys := "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY" -}}
+{{- with .Values.storage.secretName }}{{ $needed = append $needed (list $.Release.Namespace . $storeKeys) }}{{ end -}}
+{{- range $namespace, $names := ternary (include "lorafleet.runNamespaces" . | fromJson) dict (eq .Values.serve.backend "kuberay") }}
+{{- range without $names.storeSecrets (ternary (include "lorafleet.storeSecret" $) "" $.Values.dev.minio.enabled) }}
+{{- $needed = append $needed (list $namespace . $storeKeys) -}}
+{{- end }}
+{{- end }}
+{{- range $needed }}
+{{- if not (lookup "v1" "Secret" (index . 0) (index . 1)) }}
+  {{ index . 1 }} in {{ index . 0 }}, with {{ index . 2 }}
+{{- end }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,77 @@
+"""The chart and the backend kuberay agree: on rights, on the file of how runs look, and on the labels that networks go by."""
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from service.backends.kuberay import access, config
+from tests.helm.charts import CHART, RELEASE, SETS, Object, named, of_kind, rendered
+
+KUBERAY = [values for values in SETS if values != "ray"]
+RUNS = json.loads((CHART / "values.schema.json").read_text())["properties"]["runs"]
+
+
+@pytest.mark.parametrize("values", KUBERAY)
+def test_what_is_granted_is_exactly_what_the_backend_does(values: str) -> None:
+    done = {(rule.group, rule.resource, verb) for rule in access.RULES for verb in rule.verbs}
+    roles = of_kind("Role", rendered(values))
+    assert roles
+    for role in roles:
+        assert {
+            (group, resource, verb)
+            for rule in role["rules"]
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+        } == done
+
+
+def file_of(objects: tuple[Object, ...]) -> config.KuberayConfig:
+    return config.parse(yaml.safe_load(named("ConfigMap", RELEASE, objects)["data"]["kuberay.yaml"]))
+
+
+@pytest.mark.parametrize("values", KUBERAY)
+def test_the_backend_takes_the_file_and_its_namespaces_are_those_that_are_made_ready(values: str) -> None:
+    objects = rendered(values)
+    runs = file_of(objects)
+    assert set(runs.namespaces) == {role["metadata"]["namespace"] for role in of_kind("Role", objects)}
+    assert set(runs.namespaces) == {each["metadata"]["namespace"] for each in of_kind("NetworkPolicy", objects)} - {"lorafleet"}
+
+
+def test_service_accounts_that_runs_are_given_are_there() -> None:
+    objects = rendered("tenants")
+    runs = file_of(objects)
+    there = {(each["metadata"]["namespace"], each["metadata"]["name"]) for each in of_kind("ServiceAccount", objects)}
+    assert {(runs.namespace_of(tenant), runs.service_account_of(tenant)) for tenant in ("acme", "acme-research", "bolt", "other")} <= there
+
+
+def test_image_and_store_are_filled_in() -> None:
+    runs = file_of(rendered("dev"))
+    assert runs.image == "local/lorafleet-trainer:test"
+    assert runs.store_secret == "lorafleet-store"
+    assert runs.env == {"AWS_ENDPOINT_URL": "http://lorafleet-minio.lorafleet.svc:9000", "AWS_REGION": "us-east-1"}
+    assert file_of(rendered("web-identity")).store_secret is None
+    assert file_of(rendered("production")).env["NCCL_DEBUG"] == "WARN"
+
+
+PROFILE = RUNS["properties"]["profiles"]["additionalProperties"]
+
+
+@pytest.mark.parametrize(
+    ("model", "schema"),
+    [
+        (config.KuberayConfig, RUNS),
+        (config.Profile, PROFILE),
+        (config.Head, PROFILE["properties"]["head"]),
+        (config.Worker, PROFILE["properties"]["worker"]),
+        (config.Tenant, RUNS["properties"]["tenants"]["additionalProperties"]),
+        (config.Kueue, RUNS["properties"]["kueue"]),
+        (config.StandingCluster, RUNS["properties"]["standingCluster"]),
+    ],
+)
+def test_runs_of_the_schema_have_the_fields_of_the_file(model: type[BaseModel], schema: Any) -> None:
+    assert {field.alias for field in model.model_fields.values()} == set(schema["properties"])
+    assert schema["additionalProperties"] is False
