@@ -1,7 +1,5 @@
 """Users of a MinIO that may read and write under given prefixes alone, as a platform makes them for tenants."""
 
-import json
-import tempfile
 from collections.abc import Sequence
 
 from minio import MinioAdmin
@@ -14,11 +12,8 @@ def make_user(store: Store, name: str, secret: str, *, writes: Sequence[str], re
     """`writes` and `reads` are prefixes, as bucket/folder. The user's access key is its name."""
     environment = store.environment
     provider = StaticProvider(environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"])
-    admin = MinioAdmin(environment["AWS_ENDPOINT_URL"].removeprefix("http://"), provider, secure=False)
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(policy(writes=writes, reads=reads), file)
-        file.flush()
-        admin.policy_add(name, file.name)
+    admin = MinioAdmin(endpoint=environment["AWS_ENDPOINT_URL"].removeprefix("http://"), credentials=provider, secure=False)
+    admin.policy_add(name, policy=policy(writes=writes, reads=reads))
     admin.user_add(name, secret)
     admin.policy_set(name, user=name)
 
