@@ -15,7 +15,7 @@ from service.access.access import may_end
 from service.access.identity import Identity
 from service.batch_checks import AT_ONCE, check_store
 from service.batch_specs import NewBatch, Place
-from service.concurrency import bounded
+from service.concurrency import bounded, slices
 from service.control import lifecycle
 from service.control.lifecycle import JobState
 from service.control.runs import StopPolicy
@@ -115,14 +115,15 @@ class Batches:
     async def retry_failed(self, name: BatchName, etag: str = "", *, caller: Identity | None = None) -> pb.Batch:
         """Queues the failed jobs again. Those that have an artifact, or whose folder another job took over, stay as they are.
 
-        Raises NotFound, PermissionDenied for another's batch, Aborted for another etag than the batch's, and Unavailable
-        when a store is away.
+        Raises NotFound, PermissionDenied for another's batch, Aborted for another etag than the batch's, QuotaExceeded (all of
+        them or none, as far as can be told before), and Unavailable when a store is away.
         """
         await self._check_owner(name, caller)
         async with self._db.snapshot() as tx:
             await _check_etag(tx, await existing(tx, name), etag)
         store = self._store.of(await store_credentials_of(self._db, name.tenant))
         holds_artifact = lambda uri: store.exists(join(JobLayout(uri).adapter, MANIFEST))  # noqa: E731
+        uids: list[str] = []
         failed = (JobRow.state == JobState.FAILED.value,)
         behind: int | None = -1
         while behind is not None:
@@ -130,8 +131,13 @@ class Batches:
                 batch = await existing(tx, name)
                 rows = await batches.jobs_page(tx, batch.uid, failed, behind=behind, size=SLICE)
             committed = await bounded(holds_artifact, [row.output_uri for row in rows], AT_ONCE)
-            await self._retry([row.uid for row, has_artifact in zip(rows, committed, strict=True) if not has_artifact])
+            uids += [row.uid for row, has_artifact in zip(rows, committed, strict=True) if not has_artifact]
             behind = rows[-1].batch_index if len(rows) == SLICE else None
+        if uids:
+            async with self._db.transaction() as tx:
+                await quotas.check(tx, name.tenant, len(uids))
+        for some in slices(uids, SLICE):
+            await self._retry(name.tenant, some)
         return await self.get(name)
 
     async def _check_owner(self, name: BatchName, caller: Identity | None) -> None:
@@ -156,8 +162,9 @@ class Batches:
             await stop_what_is_over(tx, before, self._policy)
         return len(uids)
 
-    async def _retry(self, uids: Sequence[str]) -> None:
+    async def _retry(self, tenant: str, uids: Sequence[str]) -> None:
         async with self._db.transaction() as tx:
+            await quotas.check(tx, tenant, len(uids))
             rows = await batches.failed(tx, uids)
             taken = await jobs.writers(tx, [row.output_uri for row in rows])
             for row in rows:

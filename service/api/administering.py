@@ -1,5 +1,6 @@
 """AccessService: each method checks what came in and who asks, makes one call, and answers. Errors are raised, never caught."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lorafleet.v1 import access_service_pb2 as pb
@@ -39,8 +40,9 @@ class AccessServicer(rpc.AccessServiceServicer):
     async def ListTenants(self, request: pb.ListTenantsRequest, context: Context) -> pb.ListTenantsResponse:
         who, size = caller(), paging.size_of(request.page_size)
         rows = await self._tenants.page(who, behind=_behind(("tenants",), request.page_token), size=size + 1)
-        token = _token(("tenants",), rows[size - 1].id) if len(rows) > size else ""
-        return pb.ListTenantsResponse(tenants=[messages.tenant(row) for row in rows[:size]], next_page_token=token)
+        shown, last = _page([messages.tenant(row) for row in rows[:size]], rows)
+        token = "" if last is None else _token(("tenants",), last.id)
+        return pb.ListTenantsResponse(tenants=shown, next_page_token=token)
 
     async def UpdateTenant(self, request: pb.UpdateTenantRequest, context: Context) -> pb.Tenant:
         tenant = await self._for(Permission.ADMINISTER, request.tenant.name, "tenant.name")
@@ -53,8 +55,8 @@ class AccessServicer(rpc.AccessServiceServicer):
         return await self._tenants.set_member(tenant, request.member.principal, role)
 
     async def ListMembers(self, request: pb.ListMembersRequest, context: Context) -> pb.ListMembersResponse:
-        rows, token = await self._page(request, MemberRow, MemberRow.principal, Permission.VIEW)
-        return pb.ListMembersResponse(members=[messages.member(row) for row in rows], next_page_token=token)
+        shown, token = await self._page(request, MemberRow, MemberRow.principal, Permission.VIEW, messages.member)
+        return pb.ListMembersResponse(members=shown, next_page_token=token)
 
     async def RemoveMember(self, request: pb.RemoveMemberRequest, context: Context) -> pb.RemoveMemberResponse:
         await self._tenants.remove_member(await self._for(Permission.MANAGE, request.parent), request.principal)
@@ -66,8 +68,8 @@ class AccessServicer(rpc.AccessServiceServicer):
         return pb.CreateApiTokenResponse(api_token=messages.api_token(row), secret=text)
 
     async def ListApiTokens(self, request: pb.ListApiTokensRequest, context: Context) -> pb.ListApiTokensResponse:
-        rows, token = await self._page(request, ApiTokenRow, ApiTokenRow.id, Permission.MANAGE)
-        return pb.ListApiTokensResponse(api_tokens=[messages.api_token(row) for row in rows], next_page_token=token)
+        shown, token = await self._page(request, ApiTokenRow, ApiTokenRow.id, Permission.MANAGE, messages.api_token)
+        return pb.ListApiTokensResponse(api_tokens=shown, next_page_token=token)
 
     async def RevokeApiToken(self, request: pb.RevokeApiTokenRequest, context: Context) -> pb.ApiToken:
         tenant, token_id = parse_held(request.name, "tokens")
@@ -79,8 +81,8 @@ class AccessServicer(rpc.AccessServiceServicer):
         return messages.grant(await self._holdings.add_grant(tenant, request.grant))
 
     async def ListGrants(self, request: pb.ListGrantsRequest, context: Context) -> pb.ListGrantsResponse:
-        rows, token = await self._page(request, GrantRow, GrantRow.prefix, Permission.VIEW)
-        return pb.ListGrantsResponse(grants=[messages.grant(row) for row in rows], next_page_token=token)
+        shown, token = await self._page(request, GrantRow, GrantRow.prefix, Permission.VIEW, messages.grant)
+        return pb.ListGrantsResponse(grants=shown, next_page_token=token)
 
     async def RemoveGrant(self, request: pb.RemoveGrantRequest, context: Context) -> pb.RemoveGrantResponse:
         await self._holdings.remove_grant(await self._for(Permission.ADMINISTER, request.parent), request.prefix)
@@ -92,8 +94,8 @@ class AccessServicer(rpc.AccessServiceServicer):
         return messages.reservation(await self._holdings.create_reservation(tenant, reservation_id, request.reservation))
 
     async def ListReservations(self, request: pb.ListReservationsRequest, context: Context) -> pb.ListReservationsResponse:
-        rows, token = await self._page(request, ReservationRow, ReservationRow.reservation_id, Permission.VIEW)
-        return pb.ListReservationsResponse(reservations=[messages.reservation(row) for row in rows], next_page_token=token)
+        shown, token = await self._page(request, ReservationRow, ReservationRow.reservation_id, Permission.VIEW, messages.reservation)
+        return pb.ListReservationsResponse(reservations=shown, next_page_token=token)
 
     async def DeleteReservation(self, request: pb.DeleteReservationRequest, context: Context) -> pb.DeleteReservationResponse:
         tenant, reservation_id = parse_held(request.name, "reservations")
@@ -112,9 +114,9 @@ class AccessServicer(rpc.AccessServiceServicer):
         behind = paging.to_key(paging.place(query, request.page_token)) if request.page_token else None
         async with self._db.snapshot() as tx:
             rows = await audit.page(tx, tenant, start=start, end=end, behind=behind, size=size + 1)
-        shown = rows[:size]
-        token = paging.token(query, **paging.of_key(PageKey(shown[-1].time, shown[-1].uid))) if len(rows) > size else ""
-        return pb.ListAuditEventsResponse(audit_events=[messages.audit_event(row) for row in shown], next_page_token=token)
+        shown, last = _page([messages.audit_event(row) for row in rows[:size]], rows)
+        token = "" if last is None else paging.token(query, **paging.of_key(PageKey(last.time, last.uid)))
+        return pb.ListAuditEventsResponse(audit_events=shown, next_page_token=token)
 
     async def _for(self, permission: Permission, name: str, field: str = "parent") -> str:
         """The tenant's id, once the caller is known to be allowed that."""
@@ -122,16 +124,23 @@ class AccessServicer(rpc.AccessServiceServicer):
         await self._access.require(permission, tenant)
         return tenant
 
-    async def _page(self, request: Any, kind: Any, key: Any, permission: Permission) -> tuple[list[Any], str]:
-        """A page of what a tenant has, and the token of the next."""
+    async def _page(self, request: Any, kind: Any, key: Any, permission: Permission, shown: Callable[[Any], Any]) -> tuple[list[Any], str]:
+        """A page of what a tenant has, as messages, and the token of the next."""
         tenant, size = await self._for(permission, request.parent), paging.size_of(request.page_size)
         query = (request.parent, kind.__tablename__)
         rows = await self._holdings.page(kind, key, tenant, behind=_behind(query, request.page_token), size=size + 1)
-        return list(rows[:size]), _token(query, getattr(rows[size - 1], key.key)) if len(rows) > size else ""
+        messages_of_page, last = _page([shown(row) for row in rows[:size]], rows)
+        return messages_of_page, "" if last is None else _token(query, getattr(last, key.key))
+
+
+def _page(shown: list[Any], rows: Sequence[Any]) -> tuple[list[Any], Any]:
+    """As many of them as a message has room for, and the row of the last when there are more."""
+    num = paging.fitting(shown)
+    return shown[:num], rows[num - 1] if len(rows) > num else None
 
 
 def _behind(query: tuple[str, ...], page_token: str) -> str:
-    return paging.place(query, page_token)["behind"] if page_token else ""
+    return paging.to_text(paging.place(query, page_token)) if page_token else ""
 
 
 def _token(query: tuple[str, ...], last: str) -> str:

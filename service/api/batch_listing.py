@@ -1,14 +1,18 @@
 """ListBatches and ListBatchJobs: pages by key, tokens bound to their query (AIP-158, AIP-160)."""
 
+from collections.abc import Sequence
+from functools import partial
+
 from lorafleet.v1 import batch_service_pb2 as pb
 from service.api import paging
-from service.api.listing import compiled
+from service.api.listing import compiled, job_messages
 from service.batches import existing
-from service.db import attempts, batches
+from service.db import batches
 from service.db.database import Database
 from service.db.job_pages import PageKey
+from service.db.models import JobRow
 from service.names import parse_batch, parse_tenant
-from service.resources import batch_message, job_message
+from service.resources import batch_message
 
 
 async def list_batches(db: Database, request: pb.ListBatchesRequest) -> pb.ListBatchesResponse:
@@ -19,12 +23,11 @@ async def list_batches(db: Database, request: pb.ListBatchesRequest) -> pb.ListB
     behind = paging.to_key(paging.place(query, request.page_token)) if request.page_token else None
     async with db.snapshot() as tx:
         rows = await batches.page(tx, tenant, behind=behind, size=size + 1)
-        shown = rows[:size]
-        counts = await batches.counts(tx, [row.uid for row in shown])
-    token = ""
-    if len(rows) > size:
-        token = paging.token(query, **paging.of_key(PageKey(shown[-1].create_time, shown[-1].uid)))
-    return pb.ListBatchesResponse(batches=[batch_message(row, counts[row.uid]) for row in shown], next_page_token=token)
+        counts = await batches.counts(tx, [row.uid for row in rows[:size]])
+    shown = [batch_message(row, counts[row.uid]) for row in rows[:size]]
+    num = paging.fitting(shown)
+    token = paging.token(query, **paging.of_key(PageKey(rows[num - 1].create_time, rows[num - 1].uid))) if len(rows) > num else ""
+    return pb.ListBatchesResponse(batches=shown[:num], next_page_token=token)
 
 
 async def list_batch_jobs(db: Database, request: pb.ListBatchJobsRequest) -> pb.ListBatchJobsResponse:
@@ -36,8 +39,11 @@ async def list_batch_jobs(db: Database, request: pb.ListBatchJobsRequest) -> pb.
     behind = paging.to_index(paging.place(query, request.page_token)) if request.page_token else -1
     async with db.snapshot() as tx:
         batch = await existing(tx, name)
-        rows = await batches.jobs_page(tx, batch.uid, matches, behind=behind, size=size + 1)
-        shown = rows[:size]
-        runs = await attempts.of_jobs(tx, [row.uid for row in shown])
-    token = paging.token(query, index=shown[-1].batch_index) if len(rows) > size else ""
-    return pb.ListBatchJobsResponse(training_jobs=[job_message(row, runs[row.uid]) for row in shown], next_page_token=token)
+
+        async def fetch(last: JobRow | None, num: int) -> Sequence[JobRow]:
+            index = behind if last is None else last.batch_index
+            return await batches.jobs_page(tx, batch.uid, matches, behind=index or 0, size=num)
+
+        shown, last = await paging.filled(size, fetch, partial(job_messages, tx))
+    token = "" if last is None else paging.token(query, index=last.batch_index)
+    return pb.ListBatchJobsResponse(training_jobs=shown, next_page_token=token)

@@ -15,6 +15,7 @@ from service.api.batch_listing import list_batch_jobs, list_batches
 from service.api.batch_watch import watch_batch
 from service.api.errors import Context
 from service.api.feed import Feed
+from service.api.options import MAX_RESPONSE_BYTES
 from service.batch_specs import NewBatch
 from service.batches import Batches
 from service.db.again import again
@@ -52,7 +53,11 @@ class BatchServicer(rpc.BatchServiceServicer):
         header, items = await _received(request_iterator, self._may_submit)
         new = _new(header, items, caller())
         specs = await self._batches.specs(new)
-        return await self._planner.plan(new.tenant, specs, await store_credentials_of(self._db, new.tenant))
+        plan = await self._planner.plan(new.tenant, specs, await store_credentials_of(self._db, new.tenant))
+        if plan.ByteSize() > MAX_RESPONSE_BYTES:
+            told = f"lead to a plan of {plan.ByteSize() // 2**20 + 1} MiB, more than an answer holds; plan some thousand at a time"
+            raise invalid("items", told, reason="PLAN_TOO_LARGE")
+        return plan
 
     async def GetBatch(self, request: pb.GetBatchRequest, context: Context) -> pb.Batch:
         name = parse_batch(request.name)

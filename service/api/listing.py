@@ -1,6 +1,8 @@
 """ListTrainingJobs: filters compiled to SQL, and page tokens bound to their query (AIP-158, AIP-160)."""
 
+from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import assert_never
 
 from sqlalchemy import ColumnElement, and_, or_
@@ -12,6 +14,7 @@ from service.db import attempts, job_pages
 from service.db.database import Database
 from service.db.job_pages import PageKey
 from service.db.models import JobRow
+from service.db.transaction import Transaction
 from service.names import parse_tenant
 from service.resources import job_message
 
@@ -25,13 +28,20 @@ async def list_jobs(db: Database, request: pb.ListTrainingJobsRequest) -> pb.Lis
     query = (request.parent, request.filter, request.order_by)
     behind = paging.to_key(paging.place(query, request.page_token)) if request.page_token else None
     async with db.snapshot() as tx:
-        rows = await job_pages.page(tx, tenant, matches, newest_first=newest_first, behind=behind, size=size + 1)
-        shown = rows[:size]
-        runs = await attempts.of_jobs(tx, [row.uid for row in shown])
-    token = ""
-    if len(rows) > size:
-        token = paging.token(query, **paging.of_key(PageKey(shown[-1].create_time, shown[-1].uid)))
-    return pb.ListTrainingJobsResponse(training_jobs=[job_message(row, runs[row.uid]) for row in shown], next_page_token=token)
+
+        async def fetch(last: JobRow | None, num: int) -> Sequence[JobRow]:
+            key = behind if last is None else PageKey(last.create_time, last.uid)
+            return await job_pages.page(tx, tenant, matches, newest_first=newest_first, behind=key, size=num)
+
+        shown, last = await paging.filled(size, fetch, partial(job_messages, tx))
+    token = "" if last is None else paging.token(query, **paging.of_key(PageKey(last.create_time, last.uid)))
+    return pb.ListTrainingJobsResponse(training_jobs=shown, next_page_token=token)
+
+
+async def job_messages(tx: Transaction, rows: Sequence[JobRow]) -> list[pb.TrainingJob]:
+    """The jobs as users see them."""
+    runs = await attempts.of_jobs(tx, [row.uid for row in rows])
+    return [job_message(row, runs[row.uid]) for row in rows]
 
 
 def compiled(filter_text: str) -> list[ColumnElement[bool]]:

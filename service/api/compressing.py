@@ -1,0 +1,60 @@
+"""Which answers travel compressed to a client that takes it: the large ones."""
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from service.api.errors import Context, Handler
+
+WORTH_IT_BYTES = 2048  # an event or an answer to a report has some hundred: with a thousand watchers a deflate is most of the work
+
+
+class CompressionInterceptor(grpc.aio.ServerInterceptor):
+    """Lets small answers go as they are. The server's options say how the others are compressed."""
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return handler
+        serde = (handler.request_deserializer, handler.response_serializer)
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary), *serde)
+        if handler.stream_unary is not None:
+            return grpc.stream_unary_rpc_method_handler(_unary(handler.stream_unary), *serde)
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(_stream(handler.unary_stream), *serde)
+        return handler  # reflection's
+
+
+def _unary(method: Any) -> Any:
+    async def call(request: Any, context: Context) -> Any:
+        answer = await method(request, context)
+        _weigh(answer, context)
+        return answer
+
+    return call
+
+
+def _stream(method: Any) -> Any:
+    async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+        answers = method(request, context)
+        if inspect.isawaitable(answers):  # a method that writes by itself: Health.Watch
+            await answers
+            return
+        async with aclosing(answers):
+            async for answer in answers:
+                _weigh(answer, context)
+                yield answer
+
+    return call
+
+
+def _weigh(answer: Any, context: Context) -> None:
+    if answer.ByteSize() < WORTH_IT_BYTES:
+        context.disable_next_message_compression()
