@@ -76,8 +76,15 @@ class Fleet:
     def drivers(self, job: pb.TrainingJob) -> list[psutil.Process]:
         """The newest attempt's driver processes, without the shell around."""
         run = job.attempts[-1].run
-        lines = [(process, process.cmdline()) for process in ray_head.processes(self.head())]
+        lines = [(process, _command_line(process)) for process in ray_head.processes(self.head())]
         return [process for process, line in lines if line[:1] == [sys.executable] and any(run in part for part in line)]
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # it has ended since it was found, or waits to be reaped
+        return []
 
 
 @pytest.fixture(scope="module")
