@@ -1,4 +1,4 @@
-# The verbs of this repository; `make` lists them. CI runs `make check`, `make test` and `make proofs` (.ci/run).
+# The verbs of this repository; `make` lists them. CI runs `make check` and `make test` (.ci/run).
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
