@@ -230,7 +230,7 @@ _GUARDS = (
     (
         "artifact: a lost last report is not a lost job",
         "service/reconcile/observe.py",
-        "artifacts = await _committed(tools, [*pack, *waiting]) if isinstance(seen, Gone) else {}",
+        "artifacts = await _committed(tools, run, [*pack, *waiting]) if isinstance(seen, Gone) else {}",
         "artifacts = {}",
         "tests/service/reconcile/test_observe.py",
     ),

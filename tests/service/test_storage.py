@@ -19,7 +19,7 @@ def stubbed(monkeypatch: pytest.MonkeyPatch) -> tuple[S3Backing, Stubber]:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "verysecret")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     backing = S3Backing()
-    backing._client = _client()
+    backing._client = _client(None)
     stubber = Stubber(backing._client)
     stubber.activate()
     return backing, stubber
