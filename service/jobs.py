@@ -80,7 +80,7 @@ class Jobs:
             if (known := await _answered(tx, new)) is not None:
                 return await message(tx, known)
             await _check_free(tx, new)
-            await _check_output(tx, row)
+            await _check_output(tx, row, new)
             await quotas.check(tx, new.tenant, 1)
             await _insert(tx, row, new)
         log.info("accepted %s", row.name)
@@ -150,8 +150,9 @@ async def _check_free(tx: Transaction, new: NewJob) -> None:
         raise AlreadyExists(told, reason="JOB_ID_TAKEN")
 
 
-async def _check_output(tx: Transaction, row: JobRow) -> None:
+async def _check_output(tx: Transaction, row: JobRow, new: NewJob) -> None:
     if (other := await jobs.writing_to(tx, row.output_uri)) is not None:
+        await _check_free(tx, new)  # committed since it was asked for: then the name is what is wrong
         raise InvalidSpec([Violation(field="output.uri", message=f"{other.name} is writing to {row.output_uri}; choose another folder")])
 
 
