@@ -132,7 +132,7 @@ _GUARDS = (
     (
         "output folder: two unfinished jobs never share one",
         "service/jobs.py",
-        "            await _check_output(tx, row)\n",
+        "            await _check_output(tx, row, new)\n",
         "",
         "tests/service/api/test_create.py",
     ),
