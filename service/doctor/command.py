@@ -14,6 +14,7 @@ from lorafleet import DEFAULT_TENANT
 from lorafleet.commands import ExitCode, given_credentials
 from service.access.settings import AccessSettings
 from service.options import grouped
+from service.settings import BackendKind
 
 if TYPE_CHECKING:
     from service.doctor.findings import Check, Finding
@@ -43,6 +44,8 @@ def doctor(
     artifacts: Annotated[str, typer.Option(envvar="LORAFLEET_ARTIFACTS", help="As for serve.")] = "",
     cache: Annotated[str, typer.Option(envvar="LORAFLEET_CACHE", help="As for serve.")] = "",
     ray_address: Annotated[str, typer.Option(envvar="LORAFLEET_RAY_ADDRESS", help="As for serve.")] = "",
+    backend: Annotated[BackendKind, typer.Option(envvar="LORAFLEET_BACKEND", help="As for serve.")] = BackendKind.RAY,
+    kuberay_config: Annotated[Path | None, typer.Option(envvar="LORAFLEET_KUBERAY_CONFIG", help="As for serve.")] = None,
     output: Annotated[DoctorFormat, typer.Option("--output", "-o", help="How to print the findings.")] = DoctorFormat.TABLE,
 ) -> None:
     """Look at what a server stands on, or with --server at the server from here; exit code 1 if something is wrong.
@@ -62,7 +65,8 @@ def doctor(
         artifacts_uri = (artifacts or default_artifacts(folder)).rstrip("/")
         checks = [
             *_local(folder, database_url, listen, metrics_listen),
-            *_around(artifacts_uri, cache.rstrip("/") or default_cache(artifacts_uri), ray_address, access.report_address),
+            *_around(artifacts_uri, cache.rstrip("/") or default_cache(artifacts_uri), access.report_address),
+            _backend(backend, kuberay_config, ray_address),
             *_access(access, listen),
         ]
         findings = asyncio.run(run(checks))
@@ -84,15 +88,24 @@ def _local(folder: Path, database_url: str, listen: str, metrics_listen: str) ->
     ]
 
 
-def _around(artifacts_uri: str, cache_uri: str, ray_address: str, report_address: str) -> "list[tuple[str, Check]]":
+def _backend(backend: BackendKind, kuberay_config: Path | None, ray_address: str) -> "tuple[str, Check]":
+    if backend is BackendKind.KUBERAY:
+        from service.doctor.kubernetes import check_kubernetes
+
+        return ("Kubernetes", lambda: check_kubernetes(kuberay_config))
     from service.backends.ray_jobs import ambient_token
+    from service.doctor import machine
+
+    return ("Ray", lambda: machine.check_ray(ray_address, ambient_token(os.environ)))
+
+
+def _around(artifacts_uri: str, cache_uri: str, report_address: str) -> "list[tuple[str, Check]]":
     from service.doctor import machine
     from service.doctor.stores import check_store
 
     return [
         ("artifacts", lambda: check_store("artifacts", artifacts_uri)),
         ("cache", lambda: check_store("cache", cache_uri)),
-        ("Ray", lambda: machine.check_ray(ray_address, ambient_token(os.environ))),
         ("report address", lambda: machine.check_report_address(report_address)),
     ]
 

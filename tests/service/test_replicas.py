@@ -165,3 +165,7 @@ def test_a_replica_that_drains_answers_what_is_under_way_and_takes_nothing_new(t
                 pass
         assert error.value.code() is grpc.StatusCode.UNAVAILABLE, "the watch goes on with another replica"
         until(lambda: replica.process.poll() == 0, 60, "the end of the replica")
+
+
+def test_runs_on_kubernetes_need_no_ray_to_share():
+    check_replica(URL, Role.ALL, True, "s3://a", "")

@@ -23,7 +23,6 @@ from service.backends.kuberay.watch import Namespace, Sight
 Object = dict[str, Any]
 
 FORGOTTEN_S = 300.0  # beyond its time to live: what ended before and is still there was forgotten by whoever was to remove it
-SEEN_WITHIN_S = 5.0  # what was launched is seen by the watch within that time, or asked for
 
 log = logging.getLogger(__name__)
 
@@ -31,20 +30,13 @@ log = logging.getLogger(__name__)
 class KubeRay:
     """The backend."""
 
-    def __init__(
-        self,
-        config: KuberayConfig,
-        api: Api,
-        changed: Callable[[], None] = lambda: None,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        """`changed` is called whenever an object of a run has changed: whoever observes may look sooner."""
+    def __init__(self, config: KuberayConfig, api: Api, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._config = config
         self._api = api
-        self._changed = changed
         self._now = now
         self._namespaces: dict[str, Namespace] = {}
         self._in_order = False
+        self._told = ""  # what is wrong, as it was logged last
 
     async def launch(self, run: RunRequest) -> str:
         await apply.launch(self._api, run, self._config)
@@ -124,6 +116,9 @@ class KubeRay:
         except Unavailable:
             raise
         except LorafleetError as error:
+            if error.message != self._told:
+                log.error("%s", error.message)  # also to who reads logs and asks nobody whether we are ready
+                self._told = error.message
             raise Unavailable(error.message, reason=error.reason) from None
 
     def _namespaces_of(self, run: RunRef) -> Sequence[str]:
@@ -143,7 +138,7 @@ class KubeRay:
         """Raises Unavailable while it cannot be told what is there."""
         namespace = self._namespaces.get(name)
         if namespace is None:
-            namespace = self._namespaces[name] = Namespace(self._api, name, self._changed)
+            namespace = self._namespaces[name] = Namespace(self._api, name)
         try:
             await namespace.ready()
         except Refused as error:  # forbidden, or no such API: nothing is concluded from that

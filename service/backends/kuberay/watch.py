@@ -92,12 +92,10 @@ class Index:
 class Watched:
     """One kind in one namespace, as it is now as far as has been heard."""
 
-    def __init__(self, api: Api, kind: Kind, namespace: str, changed: Callable[[], None] = lambda: None) -> None:
-        """`changed` is called after every change."""
+    def __init__(self, api: Api, kind: Kind, namespace: str) -> None:
         self._api = api
         self._path = kind.path.format(namespace=namespace)
         self._query = kind.query
-        self._changed = changed
         self.there = Index(kind.keys)
         self.departed = Index(kind.keys, MAX_DEPARTED)  # those that are no more, as they were seen last
         self._version: str | None = None  # None: list
@@ -179,7 +177,6 @@ class Watched:
         self._version = page["metadata"]["resourceVersion"]
         self._heard()
         self._synced.set()
-        self._changed()
 
     async def _watch(self) -> None:
         query = {**self._query, "resourceVersion": self._version or "", "timeoutSeconds": str(WATCH_FOR_S), "allowWatchBookmarks": "true"}
@@ -197,7 +194,6 @@ class Watched:
                 self._depart(found)
             case _:
                 self.there.put(found)
-        self._changed()
 
     def _heard(self) -> None:
         self._heard_at = asyncio.get_running_loop().time()
@@ -227,10 +223,10 @@ class Sight:
 class Namespace:
     """The runs of one namespace."""
 
-    def __init__(self, api: Api, name: str, changed: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, api: Api, name: str) -> None:
         self.name = name
-        self._ray_jobs = Watched(api, RAY_JOBS, name, changed)
-        self._pods = Watched(api, PODS, name, changed)
+        self._ray_jobs = Watched(api, RAY_JOBS, name)
+        self._pods = Watched(api, PODS, name)
         self._events = Watched(api, EVENTS, name)
 
     @property

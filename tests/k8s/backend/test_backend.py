@@ -120,7 +120,7 @@ async def test_an_image_that_does_not_exist_is_told_until_the_deadline_and_then_
         assert "not started within 20 s" in seen.message
         await backend.forget(ref(run()))
         await eventually(cluster.pods, lambda pods: pods == [])
-        assert await cluster.ray_job(run().run_id) is None
+        await eventually(lambda: cluster.ray_job(run().run_id), lambda job: job is None)
 
 
 async def test_pods_that_find_no_node_say_what_they_miss(cluster: Cluster):

@@ -134,3 +134,18 @@ async def test_labels_are_kept_beside_the_spec(api: Api):
         row = await tx.session.get(JobRow, job.uid)
         assert row is not None
         assert row.labels == {"team": "red"}
+
+
+async def test_an_unknown_profile_is_refused_with_those_that_there_are(api: Api):
+    request = api.request()
+    request.training_job.spec.cluster.profile = "h100"
+    request.training_job.spec.dataset.uri = f"file://{api.world.folder}/nothing"
+    answer = await refusal(api.jobs.CreateTrainingJob(request))
+    assert (answer.code, answer.reason) == ("INVALID_ARGUMENT", "INVALID_SPEC")
+    assert answer.fields["cluster.profile"] == '"h100" is no profile of this service; there are: default'
+    assert "dataset.uri" in answer.fields
+    assert await count(api) == 0
+
+
+async def test_the_default_profile_is_told_like_any_default(api: Api):
+    assert (await api.jobs.CreateTrainingJob(api.request())).spec.cluster.profile == "default"

@@ -212,3 +212,16 @@ async def test_no_log_is_ever_held_whole(world: World):
     tracemalloc.stop()
     assert size_bytes == 750 * 64_000
     assert peak_bytes < 24e6, "the log has 48 MB"
+
+
+async def test_a_backend_may_forget_a_run_once_its_whole_log_is_copied(world: World):
+    _, run = await world.running()
+    world.backend.written[run] = b"a line\n"
+    await world.copy_logs()
+    assert world.backend.forgotten == []
+    await world.report(run, succeeded())
+    world.backend.end(run)
+    world.clock.advance(60)
+    await world.settle()
+    await world.copy_logs()
+    assert world.backend.forgotten == [run]

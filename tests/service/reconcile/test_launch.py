@@ -175,3 +175,12 @@ async def _restart(world: World) -> None:
     """What `lorafleet serve` does on a database of its own: the locks of the dead are freed."""
     async with world.tools.db.transaction() as tx:
         await locks.release_all(tx)
+
+
+async def test_a_backend_is_told_whose_run_it_is_and_what_it_needs(world: World):
+    cluster = {"num_workers": 2, "cpus_per_worker": 1.5, "gpus_per_worker": 1, "memory_gib_per_worker": 3}
+    _, run = await world.started(cluster=cluster, scheduling={"priority": 60})
+    request = world.backend.requests[run]
+    assert (request.tenant, request.priority_class) == ("acme", "high")
+    assert {name: getattr(request.cluster, name) for name in cluster} == cluster
+    assert request.cluster.profile == "default"

@@ -3,6 +3,7 @@
 import pytest
 
 from lorafleet.v1 import training_service_pb2 as pb
+from service.backends.base import SUSPENDED, Alive
 from service.control.attempts import Gone
 from service.db import locks
 from service.db.models import RunRow
@@ -131,3 +132,120 @@ async def test_an_observer_that_wakes_after_its_lock_expired_writes_nothing(worl
     monkeypatch.setattr(observe, "_observe", sleepy)
     await observe_once(world.tools)
     assert await world.state(name) == "RUNNING"
+
+
+async def test_a_job_hears_why_its_run_does_not_begin_and_once_of_each_reason(world: World):
+    name, run = await world.started()
+
+    async def told(seen: Alive) -> tuple[str, str]:
+        world.backend.say(run, seen)
+        world.clock.advance(1)
+        await world.settle()
+        job = await world.job(name)
+        assert await world.state(name) == "STARTING"
+        return job.reason, job.message
+
+    assert await told(Alive(waiting="UNSCHEDULABLE", message="no node")) == ("UNSCHEDULABLE", "no node")
+    assert await told(Alive(waiting="UNSCHEDULABLE", message="no node at all")) == ("UNSCHEDULABLE", "no node")
+    assert await told(Alive(waiting="IMAGE_PULL_FAILED", message="no image")) == ("IMAGE_PULL_FAILED", "no image")
+    assert await told(Alive(waiting="COMING_UP", message="1 of 2 pods are ready")) == ("COMING_UP", "1 of 2 pods are ready")
+    assert await told(Alive(waiting="COMING_UP", message="2 of 2 pods are ready")) == ("COMING_UP", "2 of 2 pods are ready")
+    assert await told(Alive()) == ("", "starting")
+    await world.report(run, progress(1))
+    assert ((await world.job(name)).reason, await world.state(name)) == ("", "RUNNING")
+
+
+async def test_what_a_run_waits_for_is_not_told_of_a_job_that_trains(world: World):
+    name, run = await world.running()
+    world.backend.say(run, Alive(waiting="ENDING", message="its pods are still there"))
+    world.clock.advance(1)
+    await world.settle()
+    assert ((await world.job(name)).reason, await world.state(name)) == ("", "RUNNING")
+
+
+async def test_a_run_whose_place_goes_saves_its_work_and_goes_on_elsewhere_at_no_cost(world: World):
+    name, run = await world.running()
+    for attempt in range(2, 7):  # more often than failures are forgiven
+        world.backend.say(run, Alive(leaving="EVICTED", message="a worker's pod is evicted"))
+        world.clock.advance(1)
+        await world.settle()
+        job = await world.job(name)
+        assert (await world.state(name), job.reason) == ("STOPPING", "EVICTED")
+        assert "a worker's pod is evicted" in job.message
+        answer = await world.report(run, stopped())
+        assert [directive.job for directive in answer.directives] in ([str(name)], [])
+        world.backend.end(run, "DRIVER_EXITED", "the driver exited with code 0")
+        world.clock.advance(1)
+        await world.settle()
+        assert (await world.job(name)).attempts[-1].number == attempt
+        run = world.backend.launches[-1]
+        await world.report(run, resumed(7), progress(8))
+    assert await world.state(name) == "RUNNING"
+
+
+async def test_a_run_is_told_to_stop_once_its_place_goes(world: World):
+    name, run = await world.running()
+    world.backend.say(run, Alive(leaving="POD_DELETED", message="its head"))
+    world.clock.advance(1)
+    await world.settle()
+    answer = await world.report(run, progress(2))
+    assert [directive.job for directive in answer.directives] == [str(name)]
+
+
+async def test_a_run_that_does_not_leave_in_time_is_stopped_and_queued_again(world: World):
+    name, run = await world.running()
+    world.backend.say(run, Alive(leaving="POD_DELETED", message="its head"))
+    world.clock.advance(1)
+    await world.settle()
+    for _ in range(11):
+        world.clock.advance(10)
+        await world.report(run, progress(3))
+        await world.settle()
+    assert world.backend.stops == []
+    world.clock.advance(20)
+    await world.settle()
+    world.clock.advance(1)
+    await world.settle()
+    assert world.backend.stops == [run]
+    assert (await world.job(name)).attempts[-1].number == 2
+
+
+async def test_a_cancel_stays_a_cancel_when_the_place_goes_too(world: World):
+    name, run = await world.running()
+    await world.jobs.cancel(name)
+    world.backend.say(run, Alive(leaving="EVICTED", message="x"))
+    world.clock.advance(1)
+    await world.settle()
+    await world.report(run, stopped())
+    world.backend.end(run)
+    world.clock.advance(1)
+    await world.settle()
+    assert await world.state(name) == "CANCELLED"
+
+
+async def test_a_run_that_another_queue_holds_back_is_not_taken_for_silent(world: World):
+    name, run = await world.started()
+    for _ in range(100):  # longer than any run may be silent, and than it may take to start
+        world.backend.say(run, Alive(waiting=SUSPENDED, message="Kueue holds it back"))
+        world.clock.advance(100)
+        await world.settle()
+    assert (await world.job(name)).reason == SUSPENDED
+    assert world.backend.stops == []
+    world.backend.say(run, Alive())
+    world.clock.advance(1)
+    await world.settle()
+    world.clock.advance(901)
+    await world.settle()
+    assert world.backend.stops == [run]
+
+
+@pytest.mark.parametrize("reason", ["EVICTED", "NODE_LOST", "POD_DELETED"])
+async def test_a_run_that_was_taken_away_without_a_word_costs_no_attempt(world: World, reason: str):
+    name, run = await world.running()
+    for _ in range(4):
+        world.backend.end(world.backend.launches[-1], reason, "the node went away")
+        world.clock.advance(1)
+        await world.settle()
+    assert await world.state(name) == "STARTING"
+    assert len(world.backend.launches) == 5
+    assert world.backend.launches[0] == run
