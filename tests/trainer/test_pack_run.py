@@ -17,7 +17,7 @@ from lorafleet.errors import RunFailed
 from lorafleet.layout import JobLayout
 from service.backends.ray_head import free_ports
 from tests.trainer.packs import Packs, Recorder, job_of
-from trainer import artifact, checkpoint
+from trainer import artifact, checkpoint, leaving
 from trainer.group import Group
 from trainer.storage import Folder
 
@@ -63,6 +63,28 @@ def assert_same_bits(ours: checkpoint.Checkpoint, theirs: checkpoint.Checkpoint)
 
 
 # Alone
+
+
+def test_a_pod_that_must_go_has_every_style_saved_and_resumed_elsewhere(packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The specs' own checkpoints are far away: only what the notice makes them save can be gone on from."""
+    monkeypatch.setenv("LORAFLEET_POD_DIR", str(tmp_path))
+    names, parts = ("leaving-a", "leaving-b"), {"checkpointing": {"every_steps": 1000}}
+    recorder = Recorder()
+
+    def leave(_job: str, step: int) -> None:
+        if step == 2:
+            (tmp_path / leaving.NOTICE).touch()
+
+    recorder.on_step = leave
+    run = packs.pack(*(packs.style(name, **parts) for name in names), recorder=recorder)
+    run.train()
+    assert run.must_leave
+    assert recorder.endings == {job_of(name): "stopped" for name in names}
+    (tmp_path / leaving.NOTICE).unlink()
+    resumed = packs.train(*(packs.style(name, **parts) for name in names))
+    assert set(resumed.resumed_from) == {job_of(name) for name in names}
+    assert all(step >= 2 for step in resumed.resumed_from.values())
+    assert resumed.endings == {job_of(name): "succeeded" for name in names}
 
 
 @pytest.mark.parametrize("zero_stage", [0, pytest.param(2, marks=proof), pytest.param(3, marks=proof)])
