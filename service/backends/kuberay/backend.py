@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,8 +17,7 @@ from service.backends.kuberay.driver_log import behind, gathered
 from service.backends.kuberay.manifest import RUN_ID, log_prefix
 from service.backends.kuberay.names import INSTANCE, object_name
 from service.backends.kuberay.observation import Lost, ended_before, has_ended, observation
-from service.backends.kuberay.pods import HEAD
-from service.backends.kuberay.troubles import is_head, time_of
+from service.backends.kuberay.troubles import is_head
 from service.backends.kuberay.watch import Namespace, Sight
 
 Object = dict[str, Any]
@@ -70,24 +70,17 @@ class KubeRay:
 
     async def logs(self, run: RunRef, start: int = 0) -> AsyncGenerator[bytes, None]:
         namespace, sight = await self._sight(run)
-        head = await self._head(sight)
-        if head is None:
+        heads = sorted((pod for pod in sight.hosts or sight.pods if is_head(pod)), key=lambda pod: pod["metadata"]["creationTimestamp"])
+        if not heads:
             return
-        path = f"/api/v1/namespaces/{namespace.name}/pods/{head}/log"
+        path = f"/api/v1/namespaces/{namespace.name}/pods/{heads[0]['metadata']['name']}/log"
         try:
-            async with aclosing(self._api.lines(path, {"container": HEAD})) as lines:
+            async with aclosing(self._api.lines(path, {"container": heads[0]["spec"]["containers"][0]["name"]})) as lines:
                 async for piece in behind(start, gathered(lines, log_prefix(run.run_id).encode())):
                     yield piece
         except Refused as error:
             if error.status not in {400, 404}:  # its container has not begun, or is gone
                 raise
-
-    async def _head(self, sight: Sight) -> str | None:
-        """The pod where the driver is, or was."""
-        standing = self._config.standing_cluster
-        pods = sight.pods if standing is None else (await self._watched(standing.namespace)).of_cluster(standing.name)
-        heads = sorted((pod for pod in pods if is_head(pod)), key=lambda pod: time_of(pod["metadata"]["creationTimestamp"]))
-        return heads[0]["metadata"]["name"] if heads else None
 
     async def forget(self, run: RunRef) -> None:
         for namespace in self._namespaces_of(run):
@@ -130,6 +123,8 @@ class KubeRay:
         for name in names:
             namespace = await self._watched(name)
             sight = namespace.of_run(object_name(run.run_id))
+            if self._config.standing_cluster is not None:
+                sight = replace(sight, hosts=namespace.of_cluster(self._config.standing_cluster.name))
             if sight.ray_job is not None or sight.pods or name == names[-1]:
                 return namespace, sight
         raise LookupError("there is always a namespace")

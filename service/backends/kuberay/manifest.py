@@ -15,6 +15,7 @@ Object = dict[str, Any]
 API_VERSION = "ray.io/v1"
 RUN_ID = "lorafleet.dev/run-id"  # annotation: the id in full
 TOKEN_KEY = "token"
+HANDED_OVER_WITHIN_S = 180  # a kubelet brings a changed Secret into a pod that has mounted it within two minutes
 STORE_SUFFIX = ".store"  # after a run's name: its store credentials, in a standing cluster's Secret
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
@@ -29,12 +30,12 @@ def ray_job(run: RunRequest, config: KuberayConfig) -> Object:
         "backoffLimit": 0,  # retries are ours: two places that retry would break "at most one live attempt"
         "jobId": run.run_id,
         "entrypoint": entrypoint(run, config),
+        "preRunningDeadlineSeconds": config.pre_running_deadline_seconds,
     }
     if config.standing_cluster is None:
         spec |= {
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": config.shutdown_ttl_seconds,
-            "preRunningDeadlineSeconds": config.pre_running_deadline_seconds,
             "rayClusterSpec": ray_cluster(run, config, profile_of(run, config)),
         }
     else:
@@ -106,7 +107,8 @@ def entrypoint(run: RunRequest, config: KuberayConfig) -> str:
     credentials = ["--store-credentials-file", f"{token}{STORE_SUFFIX}"] if standing is not None and run.store_env else []
     driver = shlex.join(["python", "-m", "trainer.run", "--manifest", run.manifest_uri, "--token-file", token, *credentials])
     line = f"s/^/{log_prefix(run.run_id)}/"
-    script = f"{driver} 2>&1 | tee -p >(sed -u {shlex.quote(line)} > /proc/1/fd/1)"
+    wait = "" if standing is None else f"for _ in $(seq {HANDED_OVER_WITHIN_S}); do [ -e {token} ] && break; sleep 1; done; "
+    script = f"{{ {wait}{driver}; }} 2>&1 | tee -p >(sed -u {shlex.quote(line)} > /proc/1/fd/1)"
     return shlex.join(["bash", "-o", "pipefail", "-c", script])
 
 

@@ -43,7 +43,7 @@ def observation(sight: Sight, now: datetime) -> Observation | Lost:
         case "Complete" | "Failed" | "ValidationFailed":
             return _ended(job, status, sight)
         case "Running":
-            return _running(sight)
+            return _running(job, sight)
         case _ if job["spec"].get("suspend") and not sight.pods:
             return Alive(waiting=SUSPENDED, message="Kueue holds it back until its queue has room")
         case _:
@@ -105,7 +105,9 @@ def _failed(status: Object, sight: Sight) -> Gone:
     return Gone(reason="RUN_LOST", message=f"KubeRay gave it up ({status.get('reason') or 'no reason'}): {status.get('message', '')}")
 
 
-def _running(sight: Sight) -> Observation | Lost:
+def _running(job: Object, sight: Sight) -> Observation | Lost:
+    if job["spec"].get("clusterSelector"):
+        return _running_on_hosts(job, [pod for pod in sight.hosts if troubles.is_head(pod)])
     heads = [pod for pod in sight.pods if troubles.is_head(pod)]
     if (leaving := _leaving(sight)) is not None:
         return leaving
@@ -116,6 +118,17 @@ def _running(sight: Sight) -> Observation | Lost:
     if not heads and (why := troubles.of_end(past) or troubles.of_leaving(past)) is not None:
         return Lost(reason=why.reason, message=why.message)
     return Alive()
+
+
+def _running_on_hosts(job: Object, heads: Sequence[Object]) -> Observation | Lost:
+    """On a standing cluster. KubeRay would give the job to a head that has taken the place of the one it began on."""
+    leaving = troubles.of_leaving(pod for pod in heads if pod["metadata"].get("deletionTimestamp"))
+    if leaving is not None:
+        return Alive(leaving=leaving.reason, message=leaving.message)
+    began = troubles.time_of(job["metadata"]["creationTimestamp"])
+    if any((up_since := troubles.up_since(pod)) is not None and up_since <= began for pod in heads):
+        return Alive()
+    return Lost(reason="RAY_HEAD_GONE", message="the head of the standing cluster is not the one that the run began on")
 
 
 def _leaving(sight: Sight) -> Alive | None:

@@ -66,6 +66,12 @@ def has_died(pod: Object) -> bool:
     return status.get("phase") in {"Failed", "Succeeded"} or any(each.get("restartCount") for each in _containers(pod))
 
 
+def up_since(pod: Object) -> datetime | None:
+    """Since when its container runs; None: it does not."""
+    running = [(each.get("state") or {}).get("running") for each in (pod.get("status") or {}).get("containerStatuses") or []]
+    return time_of(running[0]["startedAt"]) if running and running[0] else None
+
+
 def role(pod: Object) -> str:
     """The pod as people call it."""
     return "the head's pod" if is_head(pod) else "a worker's pod"

@@ -218,6 +218,7 @@ class Sight:
     events: tuple[Object, ...]
     departed_ray_job: Object | None = None  # the last one of that name that went
     departed_pods: tuple[Object, ...] = ()
+    hosts: tuple[Object, ...] = ()  # the pods of the standing cluster that it runs on
 
 
 class Namespace:

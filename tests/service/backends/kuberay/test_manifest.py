@@ -239,6 +239,7 @@ def test_what_the_driver_writes_can_be_told_from_all_else_and_its_exit_code_stay
     line = entrypoint(RUN, config()).replace("/proc/1/fd/1", str(output))
     shell = shlex.split(line)
     driver, rest = shell[-1].split(" 2>&1 ", 1)
+    assert driver.startswith("{ ")
     assert "trainer.run" in driver
     script = (
         f"sh -c 'echo one; echo two >&2; exit 7' 2>&1 {rest.replace('> ' + str(output), '>> ' + str(output))}; code=$?; wait; exit $code"

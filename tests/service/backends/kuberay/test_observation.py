@@ -1,6 +1,7 @@
 """What objects mean, by table: every trouble has a reason for programs and words for people."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -141,3 +142,31 @@ def test_who_ended_it_is_noted_on_what_went():
 def test_pods_that_are_still_there_keep_the_next_attempt_away():
     """Somebody deleted the RayJob without waiting for its pods."""
     assert isinstance(observation(sight(None, pod("w", deleting=True), departed_ray_job=job("Running")), NOW), Alive)
+
+
+def _host(started: str | None, **more: Any) -> dict[str, Any]:
+    """The head of a standing cluster."""
+    state = {"waiting": {}} if started is None else {"running": {"startedAt": started}}
+    return pod(containerStatuses=[{"name": "ray-head", "state": state}], **more)
+
+
+ON_HOSTS = [
+    (_host("2026-11-25T09:00:00Z"), Alive()),
+    (_host("2026-11-25T10:00:01Z"), "RAY_HEAD_GONE"),  # begun after the run
+    (_host(None), "RAY_HEAD_GONE"),
+    (None, "RAY_HEAD_GONE"),
+]
+
+
+@pytest.mark.parametrize(("host", "expected"), ON_HOSTS)
+def test_on_a_standing_cluster_a_run_lives_as_long_as_the_head_that_it_began_on(host, expected):
+    seen = sight(job("Running", spec={"clusterSelector": {"ray.io/cluster": "warm"}}), hosts=() if host is None else (host,))
+    found = observation(seen, NOW)
+    assert found == expected or (isinstance(found, Lost) and found.reason == expected)
+
+
+def test_a_standing_clusters_head_that_goes_makes_its_runs_leave():
+    seen = sight(job("Running", spec={"clusterSelector": {"ray.io/cluster": "warm"}}), hosts=(_host(CREATED, deleting=True),))
+    found = observation(seen, NOW)
+    assert isinstance(found, Alive)
+    assert found.leaving == "POD_DELETED"
