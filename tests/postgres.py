@@ -18,11 +18,16 @@ from pathlib import Path
 
 import psycopg
 
+from service.db.engines import CONNECT_TIMEOUT_S
+
 SCRIPT = Path(__file__).parents[1] / "scripts" / "get-postgres.sh"
 READY_WITHIN_S = 60.0
 _USER = "lorafleet"
 # Speed in place of safety: what a crash would lose is the test's.
 _FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "shared_buffers=64MB", "max_connections=200")
+# A call that is cancelled while it connects leaves its half of a handshake until Python collects it, and DROP DATABASE waits for
+# that backend: a minute by default. We ourselves give up a connection after as long.
+_SOON_TIRED = f"authentication_timeout={CONNECT_TIMEOUT_S}s"
 
 
 @dataclass
@@ -72,7 +77,7 @@ def postgres_server(*settings: str, fast: bool = True, port: int | None = None) 
             os.chown(folder, user.pw_uid, user.pw_gid)
         password = secrets.token_hex(16)
         _init(programs, folder, password, user)
-        yield from _serve(programs, folder, password, user, (*(_FAST if fast else ()), *settings), port or _free_port())
+        yield from _serve(programs, folder, password, user, (*(_FAST if fast else ()), _SOON_TIRED, *settings), port or _free_port())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
