@@ -88,9 +88,11 @@ class ApiServer:
             return web.Response(status=500)
         if self.refusal is not None:
             return web.json_response(self.refusal[1], status=self.refusal[0])
+        if request.query.get("watch"):
+            return await self._watch(request)
         if request.path != PODS:
             return web.json_response({"items": [], "metadata": {"resourceVersion": "1"}})
-        return await self._watch(request) if request.query.get("watch") else self._list(request)
+        return self._list(request)
 
     def _list(self, request: web.Request) -> web.Response:
         self.lists += 1
@@ -103,8 +105,10 @@ class ApiServer:
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         begin = int(request.query["resourceVersion"])
-        self.watches.append(str(begin))
-        if begin < self.oldest:
+        is_of_pods = request.path == PODS  # of other kinds nothing is there, and nothing happens
+        if is_of_pods:
+            self.watches.append(str(begin))
+        if is_of_pods and begin < self.oldest:
             gone = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
             return web.json_response({"type": "ERROR", "object": gone})
         response = web.StreamResponse()
@@ -112,7 +116,7 @@ class ApiServer:
         cut = self._cut
         while not cut.is_set():
             for version, event in self.history:
-                if version > begin:
+                if is_of_pods and version > begin:
                     await response.write(json.dumps(event).encode() + b"\n")
                     begin = version
             async with self._changed:
