@@ -15,7 +15,8 @@ from google.rpc import code_pb2
 
 from lorafleet.errors import LorafleetError
 from service.access.identity import caller
-from service.api.errors import Context, Handler, to_status
+from service.api.errors import Context, to_status
+from service.api.handlers import Handler
 from service.db import audit
 from service.db.audit import Entry
 from service.db.database import Database

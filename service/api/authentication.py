@@ -9,7 +9,8 @@ import grpc.aio
 from lorafleet.errors import Unauthenticated
 from service.access.authenticators import Authenticators, Shown, certificate_name
 from service.access.identity import OPEN, Identity, current_identity
-from service.api.errors import Context, Handler
+from service.api.errors import Context
+from service.api.handlers import Handler, wrapped
 
 # Reports carry the token of their run, and health is asked by load balancers, which have none.
 NOT_AUTHENTICATED = ("/lorafleet.v1.ReportService/", "/grpc.health.v1.Health/")
@@ -68,14 +69,7 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or handler_call_details.method.startswith(NOT_AUTHENTICATED):
             return handler
-        serde = (handler.request_deserializer, handler.response_serializer)
-        if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary), *serde)
-        if handler.stream_unary is not None:
-            return grpc.stream_unary_rpc_method_handler(self._unary(handler.stream_unary), *serde)
-        if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(self._stream(handler.unary_stream), *serde)
-        return grpc.stream_stream_rpc_method_handler(self._stream(handler.stream_stream), *serde)
+        return wrapped(handler, unary=self._unary, stream=self._stream)
 
     def _unary(self, method: Any) -> Any:
         async def call(request: Any, context: Context) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from service.api.errors import Context, Handler
+from service.api.errors import Context
+from service.api.handlers import Handler, wrapped
 
 WORTH_IT_BYTES = 2048  # an event or an answer to a report has some hundred: with a thousand watchers a deflate is most of the work
 
@@ -22,14 +23,7 @@ class CompressionInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler
-        serde = (handler.request_deserializer, handler.response_serializer)
-        if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary), *serde)
-        if handler.stream_unary is not None:
-            return grpc.stream_unary_rpc_method_handler(_unary(handler.stream_unary), *serde)
-        if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(_stream(handler.unary_stream), *serde)
-        return handler  # reflection's
+        return wrapped(handler, unary=_unary, stream=_stream)
 
 
 def _unary(method: Any) -> Any:

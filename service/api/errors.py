@@ -35,6 +35,7 @@ from lorafleet.errors import (
     Violation,
 )
 from service import telemetry
+from service.api.handlers import Handler, wrapped
 from service.db.again import again
 
 DOMAIN = "lorafleet"
@@ -61,7 +62,6 @@ _CODES: list[tuple[type[LorafleetError], int]] = [
 
 log = logging.getLogger(__name__)
 Context = Any  # aio.ServicerContext, which takes type arguments in its stubs alone
-Handler = Any  # grpc.RpcMethodHandler, likewise
 
 
 def to_status(error: LorafleetError) -> status_pb2.Status:
@@ -146,15 +146,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler
-        serde = (_decoder(handler.request_deserializer), handler.response_serializer)
-        if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary), *serde)
-        if handler.stream_unary is not None:
-            unary = _unary(handler.stream_unary, _once)  # what came in cannot be read again: the method does it itself
-            return grpc.stream_unary_rpc_method_handler(unary, *serde)
-        if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(_stream(handler.unary_stream), *serde)
-        return grpc.stream_stream_rpc_method_handler(_stream(handler.stream_stream), *serde)  # reflection's
+        decoder = _decoder(handler.request_deserializer)
+        # A stream that came in cannot be read again: its method does by itself what is to be tried again.
+        return wrapped(handler, unary=_unary, stream=_stream, stream_unary=partial(_unary, tried=_once), decoder=decoder)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import grpc
 import grpc.aio
 
 from lorafleet.errors import Unavailable
-from service.api.errors import Context, Handler, abort
+from service.api.errors import Context, abort
+from service.api.handlers import Handler, wrapped
 
 SAY_SO_S = 5.0  # that a slow reader gets to hear why its stream ends
 
@@ -32,14 +33,7 @@ class FlowInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler
-        serde = (handler.request_deserializer, handler.response_serializer)
-        if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(_in_time(handler.unary_unary), *serde)
-        if handler.stream_unary is not None:
-            return grpc.stream_unary_rpc_method_handler(_in_time(handler.stream_unary), *serde)
-        if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(self._paced(handler.unary_stream), *serde)
-        return grpc.stream_stream_rpc_method_handler(self._paced(handler.stream_stream), *serde)
+        return wrapped(handler, unary=_in_time, stream=self._paced)
 
     def _paced(self, method: Any) -> Any:
         async def call(request: Any, context: Context) -> None:

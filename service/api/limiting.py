@@ -12,7 +12,8 @@ from google.protobuf.message import Message
 from lorafleet.errors import LorafleetError
 from service.access.identity import current_identity
 from service.api.call_limits import Rates, Streams
-from service.api.errors import Context, Handler
+from service.api.errors import Context
+from service.api.handlers import Handler, wrapped
 from service.db.database import Database
 from service.settings import CallLimits
 
@@ -36,13 +37,8 @@ class LimitsInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or not method.startswith(_OURS):
             return handler
-        serde = (handler.request_deserializer, handler.response_serializer)
-        if handler.unary_unary is not None:
-            limited = self._report if method.startswith(_REPORTS) else self._unary
-            return grpc.unary_unary_rpc_method_handler(limited(handler.unary_unary), *serde)
-        if handler.stream_unary is not None:
-            return grpc.stream_unary_rpc_method_handler(self._many(handler.stream_unary), *serde)
-        return grpc.unary_stream_rpc_method_handler(self._stream(handler.unary_stream), *serde)
+        unary = self._report if method.startswith(_REPORTS) else self._unary
+        return wrapped(handler, unary=unary, stream=self._stream, stream_unary=self._many)
 
     def _report(self, method: Any) -> Any:
         async def call(request: Any, context: Context) -> Any:

@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -12,7 +13,8 @@ import grpc.aio
 
 from lorafleet import __version__
 from service import log_context, telemetry
-from service.api.errors import Context, Handler
+from service.api.errors import Context
+from service.api.handlers import Handler, wrapped
 
 ASK_VERSION = "lorafleet-ask-version"  # a call with it, set to 1, is answered with the server's version: lorafleet doctor's
 VERSION = "lorafleet-version"
@@ -31,14 +33,7 @@ class ObservingInterceptor(grpc.aio.ServerInterceptor):
             telemetry.count("lorafleet_rpcs_total", method="unknown", code="UNIMPLEMENTED")
             return handler
         method = handler_call_details.method.removeprefix("/").removeprefix("lorafleet.v1.")
-        serde = (handler.request_deserializer, handler.response_serializer)
-        if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(_unary(method, handler.unary_unary), *serde)
-        if handler.stream_unary is not None:
-            return grpc.stream_unary_rpc_method_handler(_unary(method, handler.stream_unary), *serde)
-        if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(_stream(method, handler.unary_stream), *serde)
-        return grpc.stream_stream_rpc_method_handler(_stream(method, handler.stream_stream), *serde)
+        return wrapped(handler, unary=partial(_unary, method), stream=partial(_stream, method))
 
 
 def new_trace_parent() -> str:

@@ -1,0 +1,25 @@
+"""A method's handler with something around it: what interceptors that look at whole calls have in common."""
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+Handler = Any  # grpc.RpcMethodHandler, of which grpcio's types know nothing
+Around = Callable[[Any], Any]  # from the method to the method with something around it
+
+
+def wrapped(handler: Handler, *, unary: Around, stream: Around, stream_unary: Around | None = None, decoder: Any = None) -> Handler:
+    """The handler with its method wrapped, by whether it answers once or many times.
+
+    `stream_unary`: for a method that takes a stream and answers once, where `unary` does not do; `decoder`: of requests, in place
+    of the handler's own.
+    """
+    serde = (decoder or handler.request_deserializer, handler.response_serializer)
+    if handler.unary_unary is not None:
+        return grpc.unary_unary_rpc_method_handler(unary(handler.unary_unary), *serde)
+    if handler.stream_unary is not None:
+        return grpc.stream_unary_rpc_method_handler((stream_unary or unary)(handler.stream_unary), *serde)
+    if handler.unary_stream is not None:
+        return grpc.unary_stream_rpc_method_handler(stream(handler.unary_stream), *serde)
+    return grpc.stream_stream_rpc_method_handler(stream(handler.stream_stream), *serde)
