@@ -122,7 +122,6 @@ class Batches:
         async with self._db.snapshot() as tx:
             await _check_etag(tx, await existing(tx, name), etag)
         store = self._store.of(await store_credentials_of(self._db, name.tenant))
-        holds_artifact = lambda uri: store.exists(join(JobLayout(uri).adapter, MANIFEST))  # noqa: E731
         uids: list[str] = []
         failed = (JobRow.state == JobState.FAILED.value,)
         behind: int | None = -1
@@ -130,7 +129,8 @@ class Batches:
             async with self._db.snapshot() as tx:
                 batch = await existing(tx, name)
                 rows = await batches.jobs_page(tx, batch.uid, failed, behind=behind, size=SLICE)
-            committed = await bounded(holds_artifact, [row.output_uri for row in rows], AT_ONCE)
+            manifests = [join(JobLayout(row.output_uri).adapter, MANIFEST) for row in rows]
+            committed = await bounded(store.exists, manifests, AT_ONCE)
             uids += [row.uid for row, has_artifact in zip(rows, committed, strict=True) if not has_artifact]
             behind = rows[-1].batch_index if len(rows) == SLICE else None
         if uids:

@@ -88,8 +88,7 @@ class Cluster:
     async def quota(self, name: str, **hard: str) -> None:
         body = {"metadata": {"name": name}, "spec": {"hard": {key.replace("__", "/"): value for key, value in hard.items()}}}
         await self.admin.create(self._core("resourcequotas"), body)
-        counted = lambda found: bool(found.get("status", {}).get("hard"))  # noqa: E731
-        await eventually(lambda: self.admin.get(self._core("resourcequotas", name)), counted)
+        await eventually(lambda: self.admin.get(self._core("resourcequotas", name)), _is_counted)
 
     async def ray_job(self, name: str) -> Object | None:
         try:
@@ -140,3 +139,8 @@ async def eventually(look: Callable[[], Awaitable[T]], good: Callable[[T], bool]
     except TimeoutError:
         raise AssertionError(f"not within {within_s} s; the last answer: {last}") from None
     return last
+
+
+def _is_counted(quota: Object) -> bool:
+    """Whether its controller has taken it up: before that it holds nobody back."""
+    return bool(quota.get("status", {}).get("hard"))
