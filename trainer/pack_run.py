@@ -17,14 +17,14 @@ from lorafleet.errors import RunFailed
 from lorafleet.layout import JobLayout
 from trainer import artifact, checkpoint, evaluate, latent_cache, leaving
 from trainer.adapters.layout import Kind, initial_row, scaling
-from trainer.adapters.pack import LEAST_SLOTS, ROWS_MULTIPLE, Bank, PackModel, Seat
+from trainer.adapters.pack import Bank, PackModel, Seat, filling
 from trainer.batch import PackBatch, assemble
 from trainer.checkpoint import Checkpoint
 from trainer.engine import Engine
 from trainer.frozen_base import FrozenBase
 from trainer.group import Group
 from trainer.member import Member
-from trainer.passes import Pass, Work, passes
+from trainer.passes import Filling, Pass, Work, passes
 from trainer.prepare import PreparedStyle
 from trainer.preparing import prepare_pack
 from trainer.report import Reporter, StaleAttempt
@@ -175,9 +175,7 @@ class PackRun:
         for number, member in enumerate(members):
             mine = member.micro_batches(rank=self.group.rank, world_size=self.group.world_size)
             work.append(Work(number, *self._place(member), tuple(member.latent_shape(mine[0])), mine))
-        if not self.in_company:
-            return passes(work, least_slots=1, rows_multiple=1)
-        return passes(work, least_slots=LEAST_SLOTS, rows_multiple=ROWS_MULTIPLE.get(self.device.type, 1))
+        return passes(work, filling(self.device.type, torch.get_num_threads()) if self.in_company else Filling())
 
     def _forward(self, each: Pass, batch: PackBatch) -> Tensor:
         start = 0

@@ -60,14 +60,27 @@ class Pass:
     num_padding: int
 
 
-def passes(work: Sequence[Work], *, least_slots: int, rows_multiple: int) -> list[Pass]:
-    """The passes of a step. `least_slots` is 1 or 2; the rows of each pass are a multiple of `rows_multiple`."""
+@dataclass(frozen=True, kw_only=True)
+class Filling:
+    """Up to what passes are filled with rows of nobody."""
+
+    least_slots: int = 1  # of a bank in a pass: 1 or 2
+    least_rows: int = 1
+    rows_multiple: int = 1
+
+    def num_padding(self, num_rows: int) -> int:
+        """Rows that a pass of so many lacks."""
+        return max(num_rows + -num_rows % self.rows_multiple, self.least_rows) - num_rows
+
+
+def passes(work: Sequence[Work], filling: Filling) -> list[Pass]:
+    """The passes of a step."""
     found: list[Pass] = []
     for number in range(max(len(each.micro_batches) for each in work)):
         taking_part = [each for each in work if number < len(each.micro_batches)]
         for shape in sorted({each.shape for each in taking_part}):
-            benches = _benches([each for each in taking_part if each.shape == shape], number, least_slots)
-            found.append(Pass(shape, benches, -sum(bench.num_rows for bench in benches) % rows_multiple))
+            benches = _benches([each for each in taking_part if each.shape == shape], number, filling.least_slots)
+            found.append(Pass(shape, benches, filling.num_padding(sum(bench.num_rows for bench in benches))))
     return found
 
 

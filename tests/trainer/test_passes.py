@@ -3,8 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainer.adapters.pack import filling
 from trainer.objective import Draw
-from trainer.passes import Work, passes
+from trainer.passes import Filling, Work, passes
 
 _works = st.lists(
     st.tuples(st.integers(0, 2), st.sampled_from([(4, 8, 8), (4, 8, 16)]), st.integers(1, 3), st.integers(1, 3)), min_size=1, max_size=12
@@ -24,7 +25,7 @@ def made(drawn: list[tuple[int, tuple[int, ...], int, int]]) -> list[Work]:
 @given(_works, st.booleans())
 def test_every_micro_batch_is_in_one_pass_of_its_shape_and_bank(drawn: list[tuple[int, tuple[int, ...], int, int]], padded: bool):
     works = made(drawn)
-    plan = passes(works, least_slots=2 if padded else 1, rows_multiple=4 if padded else 1)
+    plan = passes(works, filling("cpu", 2) if padded else Filling())
     found = [
         (each.shape, bench.bank, block.style, block.slot, tuple(each.indices for each in block.examples))
         for each in plan
@@ -39,10 +40,13 @@ def test_every_micro_batch_is_in_one_pass_of_its_shape_and_bank(drawn: list[tupl
     assert sorted(found) == sorted(expected)
 
 
-@given(_works)
-def test_in_company_no_slot_sits_alone_and_rows_come_in_fours(drawn: list[tuple[int, tuple[int, ...], int, int]]):
-    for each in passes(made(drawn), least_slots=2, rows_multiple=4):
-        assert (sum(bench.num_rows for bench in each.benches) + each.num_padding) % 4 == 0
+@given(_works, st.sampled_from([1, 2, 8]))
+def test_in_company_no_slot_sits_alone_and_rows_come_in_fours(drawn: list[tuple[int, tuple[int, ...], int, int]], num_threads: int):
+    for each in passes(made(drawn), filling("cpu", num_threads)):
+        num_rows = sum(bench.num_rows for bench in each.benches) + each.num_padding
+        assert num_rows % 4 == 0
+        assert num_rows >= (16 if num_threads == 1 else 4)
+        assert each.num_padding < 4 or num_rows == 16
         for bench in each.benches:
             assert len(set(bench.slots)) == len(bench.slots) >= 2
             assert all(len(block.examples) == bench.rows_each for block in bench.blocks)
@@ -50,5 +54,5 @@ def test_in_company_no_slot_sits_alone_and_rows_come_in_fours(drawn: list[tuple[
 
 @given(_works)
 def test_alone_nothing_is_added(drawn: list[tuple[int, tuple[int, ...], int, int]]):
-    plan = passes(made(drawn), least_slots=1, rows_multiple=1)
+    plan = passes(made(drawn), Filling())
     assert all(each.num_padding == 0 and bench.idle_slot is None for each in plan for bench in each.benches)

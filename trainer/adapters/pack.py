@@ -5,8 +5,8 @@ so are its gradient and its moments. A forward pass sees them as batched matrice
 that k updates are two batched products (`bmm`), however many styles there are. Rows of the batch lie style by style.
 
 A style's numbers must not depend, to the last bit, on who trains with it. On CPUs the kernels of oneDNN and MKL compute
-a row the same way in every batch of a multiple of 4 rows, and a matrix the same way in every batch of 2 or more
-(bench/invariance.py measures both), so in company batches are filled up to that.
+a row the same way in every batch of a multiple of 4 rows (on one thread: in those of 16 and more), and a matrix the same
+way in every batch of 2 or more (bench/invariance.py measures both), so in company batches are filled up to that.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,11 +20,18 @@ from torch import Tensor, nn
 from trainer.adapters.dropout import keyed_dropout
 from trainer.adapters.layout import TEXT_ENCODER_MODULES, Kind, Layer, Layout, is_target, layout
 from trainer.families.protocol import Family
+from trainer.passes import Filling
 
-ROWS_MULTIPLE = {"cpu": 4}  # by device; see above
 LEAST_SLOTS = 2
 
 Weights = Mapping[str, Tensor]  # by role
+
+
+def filling(device_type: str, num_threads: int) -> Filling:
+    """Up to what passes in company are filled there; see above. On GPUs nothing would do."""
+    if device_type != "cpu":
+        return Filling(least_slots=LEAST_SLOTS)
+    return Filling(least_slots=LEAST_SLOTS, least_rows=16 if num_threads == 1 else 4, rows_multiple=4)
 
 
 class Bank(nn.Module):
