@@ -4,22 +4,26 @@ While the control plane is away events are kept, newest progress only, and deliv
 has replaced hears STALE_ATTEMPT and must stop itself.
 """
 
+import logging
 import os
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
+from pydantic import ValidationError
 
 from lorafleet.errors import RunFailed
 from lorafleet.run_manifest import RUN_TOKEN_ENV, RunManifest, Style
 from lorafleet.v1 import report_service_pb2 as pb
 from lorafleet.v1 import report_service_pb2_grpc as rpc
 from lorafleet.v1.training_service_pb2 import Artifact, Progress
+
+log = logging.getLogger("lorafleet.report")
 
 CALL_TIMEOUT_S = 10.0
 DELIVERY_TIMEOUT_S = 600.0  # how long a finished run waits for a control plane that is away
@@ -84,6 +88,7 @@ class Reporter:
         self._next: NextRun | None = None
         self._answered = threading.Event()  # an idle run has heard what comes next
         self._joining: dict[str, Style] = {}
+        self._unreadable: set[str] = set()  # joiners whose spec this trainer does not understand
         self._thread = threading.Thread(target=self._loop, name="reporter", daemon=True)
 
     def __enter__(self) -> "Reporter":
@@ -175,7 +180,11 @@ class Reporter:
         with _channel(self._address) as channel:
             report = rpc.ReportServiceStub(channel).Report
             while not self._stale.is_set():
-                interval_s = self._send(report)
+                try:
+                    interval_s = self._send(report)
+                except Exception:  # without this thread the run would train on unheard, until it is taken for dead
+                    log.exception("a report failed; the next one is sent all the same")
+                    interval_s = self._address.interval_s
                 with self._delivered:
                     self._delivered.notify_all()
                 if self._closing.is_set() and not self._pending:
@@ -204,9 +213,26 @@ class Reporter:
         with self._lock:
             self._pending = [event for event in self._pending if event.sequence > response.acked_sequence]
             self._stops |= {each.job for each in response.directives if each.action == pb.DIRECTIVE_ACTION_STOP}
-            self._joining |= {each.job: Style.model_validate_json(each.style_json) for each in response.joining}
+        self._hear_joining(response.joining)
         self._hear_next(response)
         return response.next_report_s or self._address.interval_s
+
+    def _hear_joining(self, joining: Iterable[pb.JoiningStyle]) -> None:
+        for each in joining:
+            try:
+                style = Style.model_validate_json(each.style_json)
+            except ValidationError as error:
+                self._refuse(each.job, error)
+            else:
+                with self._lock:
+                    self._joining[each.job] = style
+
+    def _refuse(self, job: str, error: ValidationError) -> None:
+        """Once: the control plane sends a joiner until it has heard of it."""
+        if job not in self._unreadable:
+            self._unreadable.add(job)
+            message = f"this trainer does not understand the spec: {error}; is it older than the control plane?"
+            self.failed(job, RunFailed(message, reason="INVALID_SPEC"))
 
     def _hear_next(self, response: pb.ReportResponse) -> None:
         if response.next_run.run and self._next is None:

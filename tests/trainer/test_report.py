@@ -1,5 +1,6 @@
 """Reports: nothing is lost while the control plane is away, directives are heard, a replaced run stops."""
 
+import json
 from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
@@ -8,7 +9,8 @@ import grpc
 import pytest
 
 from lorafleet.errors import RunFailed
-from lorafleet.run_manifest import RunManifest
+from lorafleet.run_manifest import RunManifest, Style
+from lorafleet.spec import BaseModelSpec, DatasetSpec, Spec
 from lorafleet.v1 import report_service_pb2 as pb
 from lorafleet.v1 import report_service_pb2_grpc as rpc
 from lorafleet.v1.training_service_pb2 import Artifact
@@ -29,6 +31,7 @@ class ControlPlane(rpc.ReportServiceServicer):
         self.stale = False
         self.lose_answers = 0
         self.newer_token = ""
+        self.joining: list[pb.JoiningStyle] = []
         self._acked: dict[str, int] = {}
 
     def Report(self, request: pb.ReportRequest, context: grpc.ServicerContext) -> pb.ReportResponse:
@@ -44,7 +47,11 @@ class ControlPlane(rpc.ReportServiceServicer):
             context.abort(grpc.StatusCode.UNAVAILABLE, "the answer is lost, the events are not")
         directives = [pb.Directive(job=JOB, action=pb.DIRECTIVE_ACTION_STOP)] if self.stop else []
         return pb.ReportResponse(
-            acked_sequence=self._acked.get(request.source, 0), directives=directives, next_report_s=0.05, token=self.newer_token
+            acked_sequence=self._acked.get(request.source, 0),
+            directives=directives,
+            next_report_s=0.05,
+            token=self.newer_token,
+            joining=self.joining,
         )
 
     def steps(self) -> list[int]:
@@ -122,6 +129,38 @@ def test_a_stop_is_heard(plane: ControlPlane, port: int):
         plane.stop = True
         until(lambda: reports.must_stop(JOB), 10, "the directive")
         assert not reports.must_stop("tenants/acme/jobs/other")
+
+
+def test_a_joiner_whose_spec_is_not_understood_fails_alone_and_once(plane: ControlPlane, port: int):
+    spec = Spec(base_model=BaseModelSpec(uri="file:///base"), dataset=DatasetSpec(uri="file:///pictures"))
+    good = Style(job="tenants/acme/jobs/good", spec=spec, output_uri="file:///out")
+    newer = json.loads(good.model_dump_json())
+    newer["spec"]["training"]["field_of_next_year"] = 1
+    plane.joining = [
+        pb.JoiningStyle(job="tenants/acme/jobs/newer", style_json=json.dumps(newer)),
+        pb.JoiningStyle(job=good.job, style_json=good.model_dump_json()),
+    ]
+    with reporter(port) as reports:
+        until(lambda: [style.job for style in reports.joining()] == [good.job], 10, "the joiner that is understood")
+        until(lambda: bool(plane.ends()), 10, "the end of the other")
+        reports.progress(JOB, phase="training", step=1)
+        until(lambda: plane.steps() == [1], 10, "a report after that")
+    assert [(end.outcome, end.reason, end.retryable) for end in plane.ends()] == [(pb.STYLE_OUTCOME_FAILED, "INVALID_SPEC", False)]
+    assert "field_of_next_year" in plane.ends()[0].message
+
+
+def test_reports_go_on_after_one_that_broke_unforeseen(plane: ControlPlane, port: int, monkeypatch: pytest.MonkeyPatch):
+    broken = iter([True])
+
+    def hear_next(_self: Reporter, _response: pb.ReportResponse) -> None:
+        if next(broken, False):
+            raise RuntimeError("never seen before")
+
+    monkeypatch.setattr(Reporter, "_hear_next", hear_next)
+    with reporter(port) as reports:
+        until(lambda: bool(plane.tokens), 10, "the report that breaks")
+        reports.progress(JOB, phase="training", step=1)
+        until(lambda: plane.steps() == [1], 10, "a report after that")
 
 
 def test_a_replaced_run_stops_itself(plane: ControlPlane, port: int):
