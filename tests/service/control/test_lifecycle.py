@@ -1,6 +1,8 @@
 """The state machine keeps its table, whatever happens in whatever order."""
 
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -229,3 +231,9 @@ def test_a_finished_job_never_moves():
             run_gone(job, None, WENT, ARTIFACT, late, POLICY),
         ):
             assert after == job
+
+
+def test_the_diagram_of_the_documents_shows_every_move_once() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "architecture.md").read_text()
+    drawn = re.findall(r"^  ([A-Z]+) --> ([A-Z]+)", text, flags=re.M)
+    assert sorted(drawn) == sorted((state.value, to.value) for state, moves in MOVES.items() for to in moves)
