@@ -39,12 +39,14 @@ class Alive:
     """The backend has the run, waiting or executing.
 
     `waiting` is a stable reason, UPPER_SNAKE, while it cannot begin, and `message` says it to people. `leaving` says that
-    the place where it executes is about to go: it should save its work and end.
+    the place where it executes is about to go: it should save its work and end. `is_bounded`: whoever lets it wait ends that
+    himself when it takes too long, so that the wait is no silence of the run's.
     """
 
     waiting: str = ""
     message: str = ""
     leaving: str = ""
+    is_bounded: bool = False
 
 
 Observation = Alive | Gone

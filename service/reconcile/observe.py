@@ -11,7 +11,7 @@ from lorafleet import artifact_manifest
 from lorafleet.errors import InvalidInput, Unavailable
 from lorafleet.layout import MANIFEST, JobLayout, join
 from service import log_context
-from service.backends.base import SUSPENDED, Alive, Observation, RunRef
+from service.backends.base import Alive, Observation, RunRef
 from service.control import lifecycle
 from service.control.attempts import HOST_GONE, Gone
 from service.control.lifecycle import Artifact, JobState
@@ -87,7 +87,7 @@ def _go_on(tx: Transaction, run: RunRow, seen: Alive | None) -> None:
     run.due_at = tx.now + timedelta(seconds=OBSERVE_EVERY_S)
     if seen is not None:
         run.seen_time = tx.now
-        if seen.waiting == SUSPENDED:  # its time to start begins once it may
+        if seen.is_bounded:  # its time to start begins once it may
             run.launch_time = tx.now
     locks.release(run)
 

@@ -45,7 +45,7 @@ def observation(sight: Sight, now: datetime) -> Observation | Lost:
         case "Running":
             return _running(job, sight)
         case _ if job["spec"].get("suspend") and not sight.pods:
-            return Alive(waiting=SUSPENDED, message="Kueue holds it back until its queue has room")
+            return Alive(waiting=SUSPENDED, message="Kueue holds it back until its queue has room", is_bounded=True)
         case _:
             return _leaving(sight) or _starting(job, status, sight, now)
 
@@ -138,14 +138,15 @@ def _leaving(sight: Sight) -> Alive | None:
 
 
 def _starting(job: Object, status: Object, sight: Sight, now: datetime) -> Alive:
+    """Bounded by preRunningDeadlineSeconds, of which KubeRay takes care: unless it does not look."""
     waited = now - troubles.time_of(job["metadata"]["creationTimestamp"])
     if not status.get("jobDeploymentStatus") and waited > timedelta(seconds=OPERATOR_SILENT_S):
         told = "KubeRay has not taken it up; is its operator running, and does it watch this namespace?"
         return Alive(waiting="OPERATOR_SILENT", message=told)
     why = troubles.of_start(_num_pods(job), sight.pods, sight.departed_pods, sight.events)
     if why is None:
-        return Alive(waiting=COMING_UP, message=_progress(sight.pods))
-    return Alive(waiting=why.reason, message=why.message)
+        return Alive(waiting=COMING_UP, message=_progress(sight.pods), is_bounded=True)
+    return Alive(waiting=why.reason, message=why.message, is_bounded=True)
 
 
 def _progress(pods: Sequence[Object]) -> str:

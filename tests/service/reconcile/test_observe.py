@@ -223,13 +223,14 @@ async def test_a_cancel_stays_a_cancel_when_the_place_goes_too(world: World):
     assert await world.state(name) == "CANCELLED"
 
 
-async def test_a_run_that_another_queue_holds_back_is_not_taken_for_silent(world: World):
+@pytest.mark.parametrize("reason", [SUSPENDED, "UNSCHEDULABLE"])
+async def test_a_run_whose_wait_the_backend_bounds_is_not_taken_for_silent(world: World, reason: str):
     name, run = await world.started()
     for _ in range(100):  # longer than any run may be silent, and than it may take to start
-        world.backend.say(run, Alive(waiting=SUSPENDED, message="Kueue holds it back"))
+        world.backend.say(run, Alive(waiting=reason, message="it may not begin", is_bounded=True))
         world.clock.advance(100)
         await world.settle()
-    assert (await world.job(name)).reason == SUSPENDED
+    assert (await world.job(name)).reason == reason
     assert world.backend.stops == []
     world.backend.say(run, Alive())
     world.clock.advance(1)
@@ -249,3 +250,27 @@ async def test_a_run_that_was_taken_away_without_a_word_costs_no_attempt(world: 
     assert await world.state(name) == "STARTING"
     assert len(world.backend.launches) == 5
     assert world.backend.launches[0] == run
+
+
+async def test_a_run_that_never_gets_its_pods_ends_with_the_backends_reason(world: World):
+    """The backend's deadline and the service's are 900 s each, and the service's began first."""
+    name, run = await world.started()
+    for _ in range(9):
+        world.backend.say(run, Alive(waiting="UNSCHEDULABLE", message="finds no node", is_bounded=True))
+        world.clock.advance(100)
+        await world.settle()
+    world.backend.end(run, "UNSCHEDULABLE", "not started within 900 s: the head's pod finds no node")
+    world.clock.advance(1)
+    await world.settle()
+    job = await world.job(name)
+    assert world.backend.stops == []
+    assert "UNSCHEDULABLE" in job.message
+
+
+async def test_a_run_that_waits_for_nobody_who_bounds_it_is_lost_in_time(world: World):
+    _, run = await world.started()
+    for _ in range(10):
+        world.backend.say(run, Alive(waiting="OPERATOR_SILENT", message="KubeRay has not taken it up"))
+        world.clock.advance(100)
+        await world.settle()
+    assert world.backend.stops[:1] == [run]

@@ -51,6 +51,7 @@ def test_a_run_that_waits_says_why(seen, reason, words):
     assert found.waiting == reason
     assert words in found.message
     assert not found.leaving
+    assert found.is_bounded is (reason != "ENDING")
 
 
 def test_an_operator_that_does_not_look_is_told_of_after_a_while():
@@ -62,7 +63,7 @@ def test_an_operator_that_does_not_look_is_told_of_after_a_while():
 
 def test_a_refusal_of_long_ago_is_not_told_once_all_pods_are_there():
     seen = sight(job("Initializing"), pod(), pod("a"), pod("b"), events=(event("FailedToCreateWorkerPod", QUOTA),))
-    assert observation(seen, NOW) == Alive(waiting="COMING_UP", message="0 of 3 pods are ready")
+    assert observation(seen, NOW) == Alive(waiting="COMING_UP", message="0 of 3 pods are ready", is_bounded=True)
 
 
 def test_a_running_job_is_alive_and_nothing_else():
