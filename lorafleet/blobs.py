@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
 from lorafleet.errors import LorafleetError, NotFound, Unavailable
+from lorafleet.s3_settings import S3Settings
 
 PAGE_SIZE = 1000  # names in one answer of a listing: S3's own limit
 
@@ -114,14 +115,9 @@ def _told_of(uri: str) -> Generator[None]:
 def _s3_client() -> Any:
     try:
         from boto3.session import Session
-        from botocore.config import Config
     except ImportError:
         raise LorafleetError("reading s3:// needs boto3: pip install 'lorafleet[s3]'", reason="NOT_INSTALLED") from None
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    style = os.environ.get("LORAFLEET_S3_ADDRESSING_STYLE") or ("path" if endpoint else "auto")
-    config = cast(Any, Config)(retries={"mode": "standard"}, connect_timeout=5, read_timeout=60, s3={"addressing_style": style})
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    return cast(Any, Session()).client("s3", config=config, region_name=region)
+    return S3Settings.of().boto3_client(Session(), connect_timeout=5, read_timeout=60)
 
 
 def _refused(uri: str, error: dict[str, str]) -> LorafleetError:

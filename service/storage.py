@@ -6,7 +6,6 @@ is its own (obstore); what both must agree on is `lorafleet.layout`.
 """
 
 import asyncio
-import os
 import secrets
 import threading
 from collections import OrderedDict
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
 from urllib.parse import unquote
 
-from lorafleet.errors import LorafleetError, Unavailable
+from lorafleet.errors import InvalidInput, LorafleetError, Unavailable
+from lorafleet.s3_settings import S3Settings
 from service.store_credentials import CredentialsFile, StoreCredentials
 from service.telemetry import outside_call
 
@@ -251,33 +251,28 @@ class S3Backing:
 
 def _client(credentials: StoreCredentials | None) -> Any:
     import boto3
-    from botocore.config import Config
 
-    style: Any = os.environ.get("AWS_S3_ADDRESSING_STYLE", "path" if _endpoint() else "auto")
-    config = Config(
+    session = boto3.Session() if credentials is None else _session(credentials)
+    return _settings().boto3_client(
+        session,
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
         max_pool_connections=MAX_CALLS,
-        retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},  # exponential back-off with jitter
-        signature_version="s3v4",  # of presigned URLs too: some stores and all newer regions take no other
-        s3={"addressing_style": style},
-        # Stores other than AWS's own refuse the checksum trailers that botocore adds by default.
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
+        retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
     )
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ("us-east-1" if _endpoint() else None)
-    session = boto3.Session() if credentials is None else _session(credentials)
-    return session.client("s3", endpoint_url=_endpoint(), region_name=region, config=config)
+
+
+def _settings() -> S3Settings:
+    try:
+        return S3Settings.of()
+    except InvalidInput as error:  # the operators' mistake, and not the caller's
+        raise StoreError(error.message, reason="STORE_ERROR") from None
 
 
 def _session(credentials: StoreCredentials) -> Any:
     import boto3
 
     return boto3.Session(credentials.access_key_id, credentials.secret_access_key, credentials.session_token or None)
-
-
-def _endpoint() -> str | None:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
 
 
 def _kind(response: Any) -> str:
@@ -311,7 +306,7 @@ def _refuse(bucket: str, kind: str, response: Any) -> NoReturn:
 
 
 def _unreachable(bucket: str, error: Exception) -> NoReturn:
-    where = _endpoint() or "AWS"
+    where = _settings().endpoint or "AWS"
     if type(error).__name__ in {"NoCredentialsError", "PartialCredentialsError"}:
         told = f'no AWS credentials for bucket "{bucket}"; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for lorafleet serve'
         raise StoreError(told, reason="ACCESS_DENIED") from None

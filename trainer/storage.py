@@ -18,7 +18,8 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, S3Store
 
-from lorafleet.errors import RunFailed
+from lorafleet.errors import InvalidInput, RunFailed
+from lorafleet.s3_settings import S3Settings
 
 CONCURRENCY = 32
 CHUNK_BYTES = 8 * 2**20
@@ -63,7 +64,7 @@ class Folder:
         if self.uri.startswith("file://"):
             return LocalStore("/")
         bucket = self.uri.removeprefix("s3://").split("/", 1)[0]
-        options: Any = _s3_options()
+        options: Any = _s3_options(bucket)
         return S3Store(bucket, **options)
 
     @cached_property
@@ -190,21 +191,35 @@ async def _gather(call: Callable[[str], Awaitable[T]], paths: Iterable[str]) -> 
     return list(await asyncio.gather(*(limited(path) for path in paths)))
 
 
-def _s3_options() -> dict[str, Any]:
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    options: dict[str, Any] = {"client_options": dict(_CLIENT), "retry_config": _RETRY}
-    if endpoint:
-        options["endpoint"] = endpoint
-        options["client_options"]["allow_http"] = endpoint.startswith("http://")
-    options["region"] = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    if os.environ.get("LORAFLEET_S3_ADDRESSING_STYLE") == "virtual":
-        options["virtual_hosted_style_request"] = True
+def _s3_options(bucket: str) -> dict[str, Any]:
+    try:
+        settings = S3Settings.of()
+    except InvalidInput as error:
+        raise RunFailed(error.message, reason="STORE_NOT_USABLE") from None
+    client: dict[str, Any] = dict(_CLIENT)
+    options: dict[str, Any] = {"client_options": client, "retry_config": _RETRY, "region": settings.region}
+    virtual = settings.addressing_style == "virtual"
+    options["virtual_hosted_style_request"] = virtual
+    if settings.endpoint:
+        scheme, _, host = settings.endpoint.partition("://")
+        options["endpoint"] = f"{scheme}://{bucket}.{host}" if virtual else settings.endpoint  # obstore wants the bucket in it then
+        client["allow_http"] = scheme == "http"
+    if settings.ca_bundle:
+        client["root_certificate"] = Path(settings.ca_bundle).read_bytes()
     if not _has_native_credentials():
-        # obstore reads no ~/.aws files itself; boto3 knows them all (profiles, SSO, process).
-        from obstore.auth.boto3 import Boto3CredentialProvider
-
-        options["credential_provider"] = Boto3CredentialProvider()
+        options["credential_provider"] = _boto3_credentials()
     return options
+
+
+def _boto3_credentials() -> Any:
+    """obstore reads no ~/.aws files itself; boto3 knows all that they can say (profiles, SSO, processes)."""
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    try:
+        return Boto3CredentialProvider()
+    except ValueError:
+        told = "no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for the run, or name a profile that has some"
+        raise RunFailed(told, reason="ACCESS_DENIED") from None
 
 
 def _has_native_credentials() -> bool:

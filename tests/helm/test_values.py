@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from lorafleet.s3_settings import STYLE_ENV
 from service.command import serve
 from tests.helm.charts import CHART, REPOSITORY, SETS, control_plane, env_of, refusal, rendered, tool
 
@@ -96,7 +97,7 @@ def test_every_default_is_in_the_schema_and_the_schema_is_strict_throughout() ->
 def test_what_the_control_plane_is_told_are_options_of_serve(values: str) -> None:
     options = {each.annotation.__metadata__[0].envvar for each in serve.__signature__.parameters.values()}  # pyright: ignore
     told = {name for name in env_of(control_plane(rendered(values))) if name.startswith("LORAFLEET_")}
-    assert told - {"LORAFLEET_S3_ADDRESSING_STYLE"} <= options
+    assert told <= options | {STYLE_ENV}
 
 
 def test_values_reach_serve_as_it_reads_them() -> None:

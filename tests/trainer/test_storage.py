@@ -9,7 +9,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from examples.demo_store import REPOSITORY, _wait_until_alive
+from examples.demo_store import REPOSITORY, wait_until_alive
 from lorafleet.errors import RunFailed
 from service.backends.ray_head import free_ports
 from trainer.storage import Folder, explain
@@ -102,7 +102,7 @@ def test_a_store_that_is_down_for_half_a_minute_is_ridden_out(tmp_path: Path, mo
     def start() -> subprocess.Popen[bytes]:
         command = [binary, "server", "--quiet", "--address", f"127.0.0.1:{port}", str(tmp_path / "data")]
         process = subprocess.Popen(command, env={**os.environ, **root}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        _wait_until_alive(f"http://127.0.0.1:{port}/minio/health/live")
+        wait_until_alive(f"http://127.0.0.1:{port}/minio/health/live")
         return process
 
     minio = start()
