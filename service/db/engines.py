@@ -21,6 +21,7 @@ LOCK_TIMEOUT_S = 10
 STATEMENT_TIMEOUT_S = 30
 _PROBES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
 _SERVER_PROBES = {"tcp_keepalives_idle": 5, "tcp_keepalives_interval": 2, "tcp_keepalives_count": 3, "tcp_user_timeout": 10_000}
+_PRIVATE = {"hide_parameters": True}  # an error names its statement in the log, never the values in it: users', or secret
 _BEGIN = "lorafleet_begin"  # execution option: how SQLite begins the transaction
 
 WRITING: dict[str, dict[str, Any]] = {
@@ -71,13 +72,15 @@ def engine_of(url: str) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_S,
         pool_pre_ping=True,
+        **_PRIVATE,
         **WRITING["postgresql"],
     )
 
 
 def sqlite_engine(path: Path) -> AsyncEngine:
     """An engine on an SQLite file: WAL, so that readers never wait for writers."""
-    engine = create_async_engine(f"sqlite+aiosqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_S})
+    arguments = {"timeout": BUSY_TIMEOUT_S}
+    engine = create_async_engine(f"sqlite+aiosqlite:///{path}", connect_args=arguments, **_PRIVATE)
     engine.sync_engine.dialect.do_terminate = _close
     event.listen(engine.sync_engine, "connect", _configure)
     event.listen(engine.sync_engine, "begin", _begin)
@@ -89,8 +92,8 @@ def blocking_engine(url: str) -> Engine:
     parsed = parse_url(url)
     if parsed.drivername == "postgresql":
         arguments = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "lorafleet db", **_PROBES}
-        return create_engine(parsed.set(drivername="postgresql+psycopg"), connect_args=arguments)
-    engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S})
+        return create_engine(parsed.set(drivername="postgresql+psycopg"), connect_args=arguments, **_PRIVATE)
+    engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S}, **_PRIVATE)
     event.listen(engine, "connect", _without_own_transactions)
     event.listen(engine, "begin", _begin)
     return engine

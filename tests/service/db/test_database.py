@@ -8,6 +8,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from service.bell import Bell
 from service.clock import FakeClock
@@ -47,6 +48,14 @@ async def test_a_transaction_that_raises_leaves_nothing(world: World):
         await half()
     async with world.tools.db.snapshot() as tx:
         assert await tx.session.scalar(text("SELECT count(*) FROM runs")) == 0
+
+
+async def test_an_error_names_its_statement_and_not_the_values_in_it(world: World):
+    with pytest.raises(DBAPIError) as raised:
+        async with world.tools.db.snapshot() as tx:
+            await tx.session.execute(text("SELECT nothing FROM service WHERE instance = :instance"), {"instance": "s3cret"})
+    assert "SELECT nothing" in str(raised.value)
+    assert "s3cret" not in str(raised.value)
 
 
 async def test_sqlite_writes_ahead_and_knows_its_references(database_path: Path, clock: FakeClock):
