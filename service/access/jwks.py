@@ -31,18 +31,21 @@ class Keys:
         self._monotonic = monotonic
         self._keys: dict[str, Key] | None = None
         self._fetched = self._tried = float("-inf")
+        self._failed = False  # the newest try
         self._one_at_a_time = asyncio.Lock()
         self._renewing: asyncio.Task[None] | None = None
 
     async def key(self, kid: str) -> Key | None:
-        """The key; None when the provider has none of that id. Raises Unavailable while no keys were ever got."""
+        """The key; None when the provider has none of that id. Raises Unavailable while nobody can tell: the provider is away,
+        and the key may be newer than those that we have."""
         if self._keys is None or kid not in self._keys:
             await self._renew()
         elif self._monotonic() - self._fetched > RENEWED_AFTER_S and self._may_try():
             self._renewing = asyncio.create_task(self._renew())  # the old keys serve until then, and on if it fails
-        if self._keys is None:
+        known = None if self._keys is None else self._keys.get(kid)
+        if known is None and (self._keys is None or self._failed):
             raise Unavailable("the identity provider's keys cannot be read; the server's log says why", reason="JWKS_UNAVAILABLE")
-        return self._keys.get(kid)
+        return known
 
     def _may_try(self) -> bool:
         return self._monotonic() - self._tried >= TRIED_AGAIN_AFTER_S
@@ -56,8 +59,9 @@ class Keys:
                 self._keys = parse(await self._fetch())
             except Exception as error:  # whatever is wrong with it: what we have serves on
                 log.warning("the identity provider's keys cannot be read: %s: %s", type(error).__name__, error)
+                self._failed = True
                 return
-            self._fetched = self._monotonic()
+            self._fetched, self._failed = self._monotonic(), False
 
 
 def parse(text: bytes) -> dict[str, Key]:
