@@ -16,7 +16,7 @@ from lorafleet.errors import InvalidSpec, Violation
 
 MAX_LABELS = 64
 DEFAULT_PROFILE = "default"
-MAX_URI = 2000  # a key of S3 has 1024 bytes
+MAX_URI = 2000  # bytes: a key of S3 has 1024, an entry of a PostgreSQL index 2704
 MAX_MODULE_NAME = 200
 MAX_PROMPT = 2000
 _LABEL_KEY = re.compile(r"[a-z]([a-z0-9_.-]{0,61}[a-z0-9])?")
@@ -25,8 +25,8 @@ _URI = re.compile(r"(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|file:///.*)")
 
 
 def _check_uri(uri: str) -> str:
-    if len(uri) > MAX_URI:
-        raise PydanticCustomError("uri", "{uri}… is longer than {most} characters", {"uri": repr(uri[:80]), "most": MAX_URI})
+    if len(uri) > MAX_URI or len(uri.encode(errors="replace")) > MAX_URI:
+        raise PydanticCustomError("uri", "{uri}… is longer than {most} bytes", {"uri": repr(uri[:80]), "most": MAX_URI})
     if not _URI.fullmatch(uri):
         raise PydanticCustomError("uri", "{uri} is no store URI; write s3://bucket/prefix or file:///folder", {"uri": repr(uri)})
     path = uri.split("://", 1)[1]

@@ -101,7 +101,7 @@ async def _noted(entry: Entry, answer: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def _entry(method: str, request: Any, context: Context) -> Entry:
-    resource = _resource(request)[:MAX_RESOURCE]
+    resource = _printable(_resource(request))[:MAX_RESOURCE]
     tenant = _TENANT.match(resource)
     return Entry(
         tenant=tenant[1] if tenant else "", principal=caller().principal, method=method, resource=resource, peer=str(context.peer())
@@ -119,6 +119,11 @@ def _resource(request: Any) -> str:
     if name := getattr(request, "name", ""):
         return name
     return "/".join([getattr(request, "parent", ""), *_apart(request)])
+
+
+def _printable(text: str) -> str:
+    """A row is kept of whatever was tried: a NUL must not keep PostgreSQL from taking it, nor a line break make two lines of it."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def _apart(request: Any) -> list[str]:

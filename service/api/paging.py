@@ -98,7 +98,7 @@ def to_key(values: dict[str, Any]) -> PageKey:
 def to_text(values: dict[str, Any]) -> str:
     """The text behind which a page begins. Raises InvalidInput for what no token of ours holds."""
     match values:
-        case {"behind": str(text)}:
+        case {"behind": str(text)} if text.isprintable():  # and so of no NUL and no half of a character, which databases refuse
             return text
         case _:
             raise _bad("is not one that this service gave")

@@ -79,7 +79,8 @@ class Holdings:
         return row
 
     async def remove_grant(self, tenant: str, prefix: str) -> None:
-        """Raises NotFound."""
+        """Raises InvalidInput and NotFound."""
+        check_text("prefix", prefix, at_least=1, at_most=prefixes.MAX_BYTES)
         async with self.db.transaction() as tx:
             if await tx.session.get(GrantRow, (tenant, prefix.rstrip("/"))) is None:
                 raise NotFound(f"{prefix[:200]!r} is not granted to tenants/{tenant}", reason="GRANT_NOT_FOUND")

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 from lorafleet.errors import Violation
 
 MAX_SHOWN = 8
+MAX_BYTES = 2000  # of a granted prefix, as of a spec's URIs: PostgreSQL's indexes take no more than 2,704
 _FORM = re.compile(r"(?P<scheme>s3|file)://(?P<rest>.*)", re.DOTALL)
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\?#]")
 _ROUNDS = 5  # of decoding: what is still encoded after so many is refused
@@ -90,6 +91,8 @@ def _place(uri: str) -> str:
 
 def mistake(prefix: str) -> str | None:
     """What is wrong with a prefix that somebody wants to grant; None: nothing."""
+    if len(prefix.encode()) > MAX_BYTES:
+        return f"{prefix[:80]!r}… is longer than {MAX_BYTES:,} bytes"
     found = parts(prefix)
     if found is None:
         return f"{prefix!r} is no s3://bucket/folder and no file:///folder, written plainly"

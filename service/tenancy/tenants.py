@@ -25,6 +25,7 @@ LIMITS = ("max_gpus", "max_running_jobs", "max_queued_jobs", "max_storage_bytes"
 FIELDS = ("display_name", "weight", *LIMITS, "store_credentials", "is_isolated")
 MAX_TEXT = 200
 MAX_SHOWN = 8
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ class Tenants:
         return messages.member(row)
 
     async def remove_member(self, tenant_id: str, principal: str) -> None:
-        """Raises NotFound."""
+        """Raises InvalidInput and NotFound."""
+        check_text("principal", principal, at_least=1)
         async with self.db.transaction() as tx:
             row = await tx.session.get(MemberRow, (tenant_id, principal))
             if row is None:
@@ -135,10 +137,10 @@ async def existing(tx: Transaction, tenant_id: str, *, lock: bool = False) -> Te
     return row
 
 
-def check_text(field: str, text: str, *, at_least: int = 0) -> None:
+def check_text(field: str, text: str, *, at_least: int = 0, at_most: int = MAX_TEXT) -> None:
     """Raises InvalidInput."""
-    if not at_least <= len(text) <= MAX_TEXT or re.search(r"[\x00-\x1f\x7f]", text):
-        raise invalid(field, f"is not {at_least} to {MAX_TEXT} characters without control characters")
+    if not at_least <= len(text) <= at_most or _CONTROL.search(text):
+        raise invalid(field, f"is not {at_least} to {at_most:,} characters without control characters")
 
 
 def _value(wanted: pb.Tenant, path: str) -> Any:
@@ -155,5 +157,6 @@ def _mistake(path: str, value: Any) -> str | None:
     if path in LIMITS:
         return None if value is None or (math.isfinite(value) and value >= 0) else f"{value} is negative, or no number"
     if path == "display_name":
-        return None if len(value) <= MAX_TEXT else f"is longer than {MAX_TEXT} characters"
+        is_text = len(value) <= MAX_TEXT and not _CONTROL.search(value)
+        return None if is_text else f"is longer than {MAX_TEXT} characters, or has control characters"
     return None

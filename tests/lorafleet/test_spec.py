@@ -36,6 +36,8 @@ def violations(fields: Any) -> dict[str, str]:
         (with_fields(base_model={"uri": "file:///b", "family": "sd9"}), "base_model.family", "'sd1' (got 'sd9')"),
         (with_fields(dataset={"uri": "http://x/y"}), "dataset.uri", "s3://bucket/prefix"),
         (with_fields(dataset={"uri": "s3://bucket/../secrets"}), "dataset.uri", "'..'"),
+        (with_fields(dataset={"uri": f"s3://bucket/{'x' * 1990}"}), "dataset.uri", "longer than 2000 bytes"),
+        (with_fields(dataset={"uri": f"s3://bucket/{'猫' * 700}"}), "dataset.uri", "longer than 2000 bytes"),
         (with_fields(output={"formats": ["pickle"]}), "output.formats[0]", "'pickle'"),
         (with_fields(labels={"Team": "red"}), "labels.Team", "a-z"),
         (with_fields(training=None), "training", "valid dictionary"),

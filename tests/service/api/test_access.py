@@ -8,21 +8,18 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
 from sqlalchemy import delete
 
-from lorafleet.v1 import access_service_pb2, batch_service_pb2, training_service_pb2
+from lorafleet.v1 import training_service_pb2
 from service.access.identity import Identity, Role
 from service.db.models import MemberRow
 from tests.service.access.members import make_grant, make_member
 from tests.service.api import batch_requests
+from tests.service.api.methods import methods
 from tests.service.api.refusals import refusal
 from tests.service.api.served import Api
 
-SERVICES = [
-    training_service_pb2.DESCRIPTOR.services_by_name["TrainingService"],
-    batch_service_pb2.DESCRIPTOR.services_by_name["BatchService"],
-    access_service_pb2.DESCRIPTOR.services_by_name["AccessService"],
-]
 OF_NO_TENANT = {"CreateTenant", "ListTenants"}  # their own tests: test_administering.py
-METHODS = [method for service in SERVICES for method in service.methods if method.name not in OF_NO_TENANT]
+OF_RUNS = "ReportService"  # which have their tokens: test_reports.py
+METHODS = [method for method in methods() if method.containing_service.name != OF_RUNS and method.name not in OF_NO_TENANT]
 FOR_ADMINS = {"ListApiTokens", "ListAuditEvents"}  # of the tenant
 STRANGER = Identity(principal="eve")
 

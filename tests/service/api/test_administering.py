@@ -5,6 +5,7 @@ import pytest
 from lorafleet.v1 import access_service_pb2 as pb
 from service.access import api_tokens
 from service.access.identity import OPEN, Identity, Role
+from service.api import paging
 from service.db.models import ApiTokenRow
 from tests.service.access.members import make_member, make_tenant
 from tests.service.api import batch_requests
@@ -171,3 +172,22 @@ async def test_reservations(acme: Api):
     assert len((await acme.access.ListReservations(pb.ListReservationsRequest(parent=ACME))).reservations) == 1
     await acme.access.DeleteReservation(pb.DeleteReservationRequest(name=made.name))
     assert not (await acme.access.ListReservations(pb.ListReservationsRequest(parent=ACME))).reservations
+
+
+@pytest.mark.parametrize("behind", ["a\x00", "\ud800", "a\nb"])
+async def test_a_page_token_that_somebody_made_is_refused_before_the_database_sees_it(acme: Api, behind: str):
+    """The sum in a token is no secret."""
+    made = paging.token((ACME, "members"), behind=behind)
+    answer = await refusal(acme.access.ListMembers(pb.ListMembersRequest(parent=ACME, page_token=made)))
+    assert (answer.code, answer.reason) == ("INVALID_ARGUMENT", "BAD_PAGE_TOKEN")
+
+
+async def test_text_that_a_database_does_not_keep_is_refused_by_its_field(acme: Api):
+    update = pb.UpdateTenantRequest(tenant=pb.Tenant(name=ACME, display_name="a\x00"), update_mask={"paths": ["display_name"]})
+    assert list((await refusal(acme.access.UpdateTenant(update))).fields) == ["tenant.display_name"]
+    member = pb.RemoveMemberRequest(parent=ACME, principal="a\x00")
+    assert list((await refusal(acme.access.RemoveMember(member))).fields) == ["principal"]
+    grant = pb.RemoveGrantRequest(parent=ACME, prefix="s3://a\x00")
+    assert list((await refusal(acme.access.RemoveGrant(grant))).fields) == ["prefix"]
+    long = pb.AddGrantRequest(parent=ACME, grant=pb.Grant(prefix=f"s3://acme/{'x' * 2000}"))
+    assert list((await refusal(acme.access.AddGrant(long))).fields) == ["grant.prefix"]

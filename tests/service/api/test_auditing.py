@@ -99,3 +99,13 @@ async def test_the_log_is_read_by_time_and_page_and_only_by_admins(api: Api):
     assert [event.time.seconds for event in some.audit_events] == [seen[2], seen[3]]
     other = pb.ListAuditEventsRequest(parent=ACME, page_token=request.page_token, start_time={"seconds": 1})
     assert (await refusal(api.access.ListAuditEvents(other))).reason == "BAD_PAGE_TOKEN"
+
+
+@pytest.mark.parametrize("principal", ["bob\x00", "bob\n", "\u202e"])
+async def test_no_name_keeps_a_refused_try_out_of_the_log(api: Api, principal: str):
+    await make_tenant(api.world.tools.db, "acme")
+    api.caller.identity = STRANGER
+    await refusal(api.access.RemoveMember(pb.RemoveMemberRequest(parent=ACME, principal=principal)))
+    [row] = await rows(api)
+    assert (row.code, row.tenant) == ("NOT_FOUND", "acme")
+    assert row.resource.isprintable()

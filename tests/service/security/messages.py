@@ -1,5 +1,6 @@
-"""Hypothesis strategies for any protobuf message, made from its descriptor: wild ones, and good ones with some fields gone wrong."""
+"""Any protobuf message gone wrong, made from its descriptor: wild ones and mutated ones for Hypothesis, and each field at its edges."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from google.protobuf import message_factory
@@ -58,6 +59,16 @@ NASTY = (
     "driver",
 )
 
+# An index of PostgreSQL takes some thousand bytes after compression, so this must not compress well.
+LONG_AND_MIXED = "".join(chr(0x4E00 + number * 7919 % 20_000) for number in range(20_000))
+# What a text may be that databases, files or logs do not take as they take others.
+EDGES_OF_TEXT: tuple[Callable[[str], str], ...] = (
+    lambda text: f"{text}\x00",
+    lambda text: f"{text}\n\U0010ffff",
+    lambda text: text + LONG_AND_MIXED,
+    lambda text: "",
+)
+
 _INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
     FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
@@ -96,6 +107,61 @@ def mutated(good: Message) -> st.SearchStrategy[Message]:
         return message
 
     return build()
+
+
+def at_edges(good: Message) -> Iterator[Message]:
+    """The good message with one of its scalar fields, at any depth, at one of its edges."""
+    for path, field in _scalars(good):
+        for edge in _edges(_at(good, path), field):
+            message = type(good)()
+            message.CopyFrom(good)
+            _put(_at(message, path), field, edge)
+            yield message
+
+
+def _scalars(message: Message, path: tuple[tuple[str, int | None], ...] = ()) -> Iterator[tuple[Any, FieldDescriptor]]:
+    """Every scalar field of the message and of the messages in it, with the way to where it is."""
+    for field in message.DESCRIPTOR.fields:
+        if field.message_type is None:
+            yield path, field
+        elif field.message_type.GetOptions().map_entry:
+            continue
+        elif field.is_repeated:
+            for index, part in enumerate(getattr(message, field.name)):
+                yield from _scalars(part, (*path, (field.name, index)))
+        elif message.HasField(field.name):
+            yield from _scalars(getattr(message, field.name), (*path, (field.name, None)))
+
+
+def _at(message: Any, path: tuple[tuple[str, int | None], ...]) -> Any:
+    for name, index in path:
+        message = getattr(message, name)
+        message = message if index is None else message[index]
+    return message
+
+
+def _edges(holder: Any, field: FieldDescriptor) -> list[Any]:
+    match field.cpp_type:
+        case FieldDescriptor.CPPTYPE_STRING if field.type != FieldDescriptor.TYPE_BYTES:
+            old = getattr(holder, field.name)
+            text = next(iter(old), "") if field.is_repeated else old
+            return [edge(text) for edge in EDGES_OF_TEXT]
+        case FieldDescriptor.CPPTYPE_DOUBLE | FieldDescriptor.CPPTYPE_FLOAT:
+            return [float("nan"), float("inf"), -1.0, 1e300]
+        case FieldDescriptor.CPPTYPE_ENUM:
+            return [0, 2**31 - 1]
+        case kind if kind in _INTEGERS:
+            low, high = _INTEGERS[kind]
+            return [low, high]
+        case _:
+            return []
+
+
+def _put(holder: Any, field: FieldDescriptor, value: Any) -> None:
+    if field.is_repeated:
+        getattr(holder, field.name).append(value)
+    else:
+        setattr(holder, field.name, value)
 
 
 def _mutate(draw: st.DrawFn, message: Message, depth: int = 0) -> None:

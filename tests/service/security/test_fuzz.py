@@ -12,38 +12,32 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from google.protobuf import descriptor_pool, message_factory
+from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lorafleet.v1 import access_service_pb2 as access_pb
 from lorafleet.v1 import batch_service_pb2 as batch_pb
 from lorafleet.v1 import report_service_pb2 as report_pb
 from lorafleet.v1 import training_service_pb2 as pb
+from service.access import api_tokens
+from service.access.identity import Role
 from service.reconcile.loops import compact_once
+from tests.service.access.members import make_grant, make_member
 from tests.service.api.batch_requests import create, header, item
+from tests.service.api.methods import methods
 from tests.service.api.served import Api
-from tests.service.security.messages import mutated, wild
+from tests.service.security.messages import at_edges, mutated, wild
 from tests.service.world import progress
 
 EXAMPLES = int(os.environ.get("LORAFLEET_FUZZ_EXAMPLES", "12"))
 ANSWER_S = 20.0
+METHODS = methods()
 STREAMED = 4  # answers of a stream that are read before it is left
 BROKEN = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.DATA_LOSS}
 INSIDE = ("traceback", "sqlalchemy", "sqlite", "psycopg", "select ", "insert into", 'file "', ".py", "lorafleet.db")
-
-
-def services() -> list[str]:
-    """Every service of ours that the generated code knows."""
-    files = ("training", "batch", "report")
-    found = [descriptor_pool.Default().FindFileByName(f"lorafleet/v1/{name}_service.proto") for name in files]
-    return [service.full_name for file in found for service in file.services_by_name.values()]
-
-
-def methods() -> list[MethodDescriptor]:
-    pool = descriptor_pool.Default()
-    return [method for name in services() for method in pool.FindServiceByName(name).methods]
 
 
 FUZZ = settings(
@@ -66,6 +60,8 @@ class Lived:
 async def lived(api: Api) -> AsyncIterator[Lived]:
     _, run = await api.world.running("one", labels={"team": "red"})
     await create(api, [item(), item()])
+    await make_member(api.world.tools.db, "acme", "bob", Role.SUBMITTER)
+    await make_grant(api.world.tools.db, "acme", f"file://{api.world.folder}", may_write=True)
     yield Lived(api, run, list(_seeds(api, run)))
     job = await api.jobs.CreateTrainingJob(api.request())
     assert await api.jobs.GetTrainingJob(pb.GetTrainingJobRequest(name=job.name)) == job
@@ -76,7 +72,7 @@ async def lived(api: Api) -> AsyncIterator[Lived]:
         api.world.clock.advance(30)
 
 
-@pytest.mark.parametrize("method", methods(), ids=lambda method: method.name)
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 @FUZZ
 @given(data=st.data())
 async def test_mutated_messages_break_nothing(lived: Lived, method: MethodDescriptor, data: st.DataObject):
@@ -88,7 +84,15 @@ async def test_mutated_messages_break_nothing(lived: Lived, method: MethodDescri
     await _call(lived.api.channel, method, sent, token)
 
 
-@pytest.mark.parametrize("method", methods(), ids=lambda method: method.name)
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+async def test_each_field_at_its_edges_breaks_nothing(lived: Lived, method: MethodDescriptor):
+    token = lived.api.world.tools.tokens.of(lived.run, lived.api.world.clock.now())
+    for good in [seed for seed in lived.seeds if seed.DESCRIPTOR is method.input_type]:
+        for message in at_edges(good):
+            await _call(lived.api.channel, method, [message] if method.client_streaming else message, token)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 @FUZZ
 @given(data=st.data())
 async def test_bytes_that_are_no_message_break_nothing(lived: Lived, method: MethodDescriptor, data: st.DataObject):
@@ -97,12 +101,12 @@ async def test_bytes_that_are_no_message_break_nothing(lived: Lived, method: Met
     await _call(lived.api.channel, method, [sent] if method.client_streaming else sent, "")
 
 
-@pytest.mark.parametrize("method", methods(), ids=lambda method: method.name)
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 async def test_text_that_is_no_utf8_is_refused(api: Api, method: MethodDescriptor):
     field = next(field for field in method.input_type.fields if field.type in {field.TYPE_STRING, field.TYPE_MESSAGE})
     text = b"\xff\xfe" if field.type == field.TYPE_STRING else b"\x0a\x02\xff\xfe"  # in a message: its field 1, a string
     sent = bytes([field.number << 3 | 2, len(text)]) + text
-    code = await _call(api.channel, method, [sent] if method.client_streaming else sent, "")
+    code = await _call(api.channel, method, [sent] if method.client_streaming else sent, "", read_for_s=ANSWER_S)
     assert code is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -130,9 +134,35 @@ def _seeds(api: Api, run: str) -> Iterator[Message]:
     )
     told = [progress(2), report_pb.RunEvent(sequence=2, job=one, resumed=report_pb.Resumed(step=1)), ended]
     yield report_pb.ReportRequest(run=run, source="driver", events=told)
+    yield from _access_seeds()
 
 
-async def _call(channel: grpc.aio.Channel, method: MethodDescriptor, sent: Any, token: str) -> grpc.StatusCode:
+def _access_seeds() -> Iterator[Message]:
+    acme = "tenants/acme"
+    limits = access_pb.Tenant(display_name="Acme", weight=2, max_gpus=8, max_running_jobs=4, max_queued_jobs=9, max_storage_bytes=2**40)
+    yield access_pb.CreateTenantRequest(tenant_id="beta", tenant=limits)
+    yield access_pb.GetTenantRequest(name=acme)
+    yield access_pb.ListTenantsRequest(page_size=1)
+    changed = access_pb.Tenant(name=acme, display_name="Acme", max_requests_per_s=50, is_isolated=True)
+    yield access_pb.UpdateTenantRequest(tenant=changed, update_mask={"paths": ["display_name", "max_requests_per_s", "is_isolated"]})
+    yield access_pb.SetMemberRequest(parent=acme, member=access_pb.Member(principal="eve", role=access_pb.ROLE_VIEWER))
+    yield access_pb.ListMembersRequest(parent=acme, page_size=1)
+    yield access_pb.RemoveMemberRequest(parent=acme, principal="bob")
+    token = access_pb.ApiToken(display_name="ci", role=access_pb.ROLE_SUBMITTER, expire_time={"seconds": 2**32})
+    yield access_pb.CreateApiTokenRequest(parent=acme, api_token=token)
+    yield access_pb.ListApiTokensRequest(parent=acme, page_size=1)
+    yield access_pb.RevokeApiTokenRequest(name=f"{acme}/tokens/{api_tokens.new_token().id}")
+    yield access_pb.AddGrantRequest(parent=acme, grant=access_pb.Grant(prefix="s3://acme/styles", may_write=True))
+    yield access_pb.ListGrantsRequest(parent=acme, page_size=1)
+    yield access_pb.RemoveGrantRequest(parent=acme, prefix="s3://acme-*")
+    night = access_pb.Reservation(gpus=2, start_time={"seconds": 2**31}, end_time={"seconds": 2**32})
+    yield access_pb.CreateReservationRequest(parent=acme, reservation_id="night", reservation=night)
+    yield access_pb.ListReservationsRequest(parent=acme, page_size=1)
+    yield access_pb.DeleteReservationRequest(name=f"{acme}/reservations/night")
+    yield access_pb.ListAuditEventsRequest(parent=acme, page_size=1, start_time={"seconds": 1}, end_time={"seconds": 2**32})
+
+
+async def _call(channel: grpc.aio.Channel, method: MethodDescriptor, sent: Any, token: str, *, read_for_s: float = 0.05) -> grpc.StatusCode:
     """Calls and judges the answer."""
     path = f"/{method.containing_service.full_name}/{method.name}"
     serde = {"request_serializer": _bytes, "response_deserializer": message_factory.GetMessageClass(method.output_type).FromString}
@@ -142,20 +172,20 @@ async def _call(channel: grpc.aio.Channel, method: MethodDescriptor, sent: Any, 
         if method.client_streaming:
             await channel.stream_unary(path, **serde)(iter(sent), **how)
         elif method.server_streaming:
-            await _read_some(channel.unary_stream(path, **serde)(sent, **how))
+            await _read_some(channel.unary_stream(path, **serde)(sent, **how), read_for_s)
         else:
             await channel.unary_unary(path, **serde)(sent, **how)
     except grpc.aio.AioRpcError as error:
         code, told = error.code(), f"{error.details()} {error.trailing_metadata()}"
-        assert code not in BROKEN, told
+        assert code not in BROKEN, f"{told}: {str(sent)[:1000]}"
         assert not any(word in told.lower() for word in INSIDE), told
     return code
 
 
-async def _read_some(stream: Any) -> None:
+async def _read_some(stream: Any, read_for_s: float) -> None:
     for _ in range(STREAMED):
         try:
-            async with asyncio.timeout(0.05):
+            async with asyncio.timeout(read_for_s):
                 if await stream.read() is grpc.aio.EOF:
                     return
         except TimeoutError:
