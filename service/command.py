@@ -33,111 +33,132 @@ from service.store_credentials import CredentialsFile
 def serve(
     access: AccessSettings,
     listen: Annotated[str, typer.Option(envvar="LORAFLEET_LISTEN", help="HOST:PORT; port 0 takes a free one.")] = "127.0.0.1:7600",
-    state_dir: Annotated[Path, typer.Option(envvar="LORAFLEET_STATE_DIR", help="Database and local Ray.")] = Path("~/.lorafleet"),
+    state_dir: Annotated[Path, typer.Option(envvar="LORAFLEET_STATE_DIR", help="Folder of the database and the local Ray.")] = Path(
+        "~/.lorafleet"
+    ),
     artifacts: Annotated[
-        str, typer.Option(envvar="LORAFLEET_ARTIFACTS", help="s3:// or file:// folder of what jobs write; unset: in the state directory.")
+        str, typer.Option(envvar="LORAFLEET_ARTIFACTS", help="s3:// or file:// folder that jobs write to; unset: in the state directory.")
     ] = "",
     cache: Annotated[
-        str, typer.Option(envvar="LORAFLEET_CACHE", help="s3:// or file:// folder of latents and text embeddings; unset: in --artifacts.")
+        str,
+        typer.Option(
+            envvar="LORAFLEET_CACHE", help="s3:// or file:// folder of cached latents and text embeddings; unset: in --artifacts."
+        ),
     ] = "",
     ray_address: Annotated[
-        str, typer.Option(envvar="LORAFLEET_RAY_ADDRESS", help="http:// address of a Ray's Jobs API; unset: a local Ray of our own.")
+        str,
+        typer.Option(envvar="LORAFLEET_RAY_ADDRESS", help="http:// address of the Jobs API of an existing Ray; unset: start a local one."),
     ] = "",
     backend: Annotated[
-        BackendKind, typer.Option(envvar="LORAFLEET_BACKEND", help="Where runs execute: as jobs of a Ray, or as RayJobs on Kubernetes.")
+        BackendKind, typer.Option(envvar="LORAFLEET_BACKEND", help="Where runs execute: as jobs on a Ray, or as RayJobs on Kubernetes.")
     ] = BackendKind.RAY,
     kuberay_config: Annotated[
         Path | None,
-        typer.Option(envvar="LORAFLEET_KUBERAY_CONFIG", help="YAML file of how runs look on Kubernetes; for --backend kuberay."),
+        typer.Option(envvar="LORAFLEET_KUBERAY_CONFIG", help="YAML file that configures runs on Kubernetes; for --backend kuberay."),
     ] = None,
     database_url: Annotated[
         str,
         typer.Option(
             envvar="LORAFLEET_DATABASE_URL",
-            help="postgresql://USER:PASSWORD@HOST:PORT/DATABASE that several servers share; unset: SQLite in the state directory.",
+            help="postgresql://USER:PASSWORD@HOST:PORT/DATABASE, which several servers may share; unset: SQLite in the state directory.",
         ),
     ] = "",
-    role: Annotated[Role, typer.Option(envvar="LORAFLEET_ROLE", help="Answer calls, run the loops, or all of it.")] = Role.ALL,
-    max_running_runs: Annotated[int, typer.Option(envvar="LORAFLEET_MAX_RUNNING_RUNS", min=1, help="Runs at work at once.")] = 1,
+    role: Annotated[Role, typer.Option(envvar="LORAFLEET_ROLE", help="Serve calls, run the loops, or both.")] = Role.ALL,
+    max_running_runs: Annotated[int, typer.Option(envvar="LORAFLEET_MAX_RUNNING_RUNS", min=1, help="Maximum number of active runs.")] = 1,
     capacity_gpus: Annotated[
-        float | None, typer.Option(envvar="LORAFLEET_CAPACITY_GPUS", min=0, help="GPUs of all runs together; unset: not counted.")
+        float | None, typer.Option(envvar="LORAFLEET_CAPACITY_GPUS", min=0, help="Total GPUs for runs; unset: not counted.")
     ] = None,
     capacity_cpus: Annotated[
-        float | None, typer.Option(envvar="LORAFLEET_CAPACITY_CPUS", min=0, help="CPUs of all runs together; unset: not counted.")
+        float | None, typer.Option(envvar="LORAFLEET_CAPACITY_CPUS", min=0, help="Total CPUs for runs; unset: not counted.")
     ] = None,
     max_pack_size: Annotated[
-        int, typer.Option(envvar="LORAFLEET_MAX_PACK_SIZE", min=1, help="Styles that train together in one run, at most.")
+        int, typer.Option(envvar="LORAFLEET_MAX_PACK_SIZE", min=1, help="Maximum number of styles that train together in one run.")
     ] = 16,
     worker_memory_gib: Annotated[
         float | None,
         typer.Option(
             envvar="LORAFLEET_WORKER_MEMORY_GIB",
             min=0.1,
-            help="Memory that a pack may take on one worker, by the planner's estimate; unset: what its spec reserves, else any.",
+            help="Maximum memory of a pack on one worker, by the planner's estimate; unset: what its spec reserves, else unlimited.",
         ),
     ] = None,
     isolate_tenant: Annotated[
         list[str] | None,
         typer.Option(
             envvar="LORAFLEET_ISOLATE_TENANT",
-            help="A tenant whose jobs never share a run or a warm worker with another's, whatever their specs say; repeatable.",
+            help="Tenant whose jobs never share a run or a warm worker with other tenants, whatever their specs say; repeatable.",
         ),
     ] = None,
     warm_idle_s: Annotated[
-        float, typer.Option(envvar="LORAFLEET_WARM_IDLE_S", min=0, help="Seconds that workers wait for another run; 0: they never do.")
+        float, typer.Option(envvar="LORAFLEET_WARM_IDLE_S", min=0, help="Seconds that workers stay warm for another run; 0: never.")
     ] = 60.0,
     grace_period_s: Annotated[
-        float, typer.Option(envvar="LORAFLEET_GRACE_PERIOD_S", min=0, help="Seconds that a cancelled run has to save its work.")
+        float, typer.Option(envvar="LORAFLEET_GRACE_PERIOD_S", min=0, help="Seconds that a stopping run has to save its work.")
     ] = 120.0,
     heartbeat_timeout_s: Annotated[
-        float, typer.Option(envvar="LORAFLEET_HEARTBEAT_TIMEOUT_S", min=5, help="Seconds after which a silent, training run is lost.")
+        float,
+        typer.Option(
+            envvar="LORAFLEET_HEARTBEAT_TIMEOUT_S", min=5, help="Seconds without a report after which a training run counts as lost."
+        ),
     ] = 60.0,
     start_timeout_s: Annotated[
-        float, typer.Option(envvar="LORAFLEET_START_TIMEOUT_S", min=5, help="Seconds after which a silent run that does not train is lost.")
+        float,
+        typer.Option(
+            envvar="LORAFLEET_START_TIMEOUT_S",
+            min=5,
+            help="Seconds without a report after which a run that is not training yet counts as lost.",
+        ),
     ] = 900.0,
     start_deadline_s: Annotated[
         float,
         typer.Option(
-            envvar="LORAFLEET_START_DEADLINE_S", min=5, help="Seconds that a run has until its first training step, reports or not."
+            envvar="LORAFLEET_START_DEADLINE_S",
+            min=5,
+            help="Seconds that a run has until its first training step, with or without reports.",
         ),
     ] = 7200.0,
     address_file: Annotated[
-        Path | None, typer.Option(envvar="LORAFLEET_ADDRESS_FILE", help="Where to write the address once it is listened on.")
+        Path | None, typer.Option(envvar="LORAFLEET_ADDRESS_FILE", help="File to write the address to once the server listens.")
     ] = None,
     metrics_listen: Annotated[
         str,
         typer.Option(
             envvar="LORAFLEET_METRICS_LISTEN",
-            help="HOST:PORT for /healthz/live, /healthz/ready and /metrics, over HTTP and to anybody: counts, times, tenant names. "
-            "Unset: none.",
+            help="HOST:PORT for /healthz/live, /healthz/ready and /metrics over plain, unauthenticated HTTP: shows counts, times and "
+            "tenant names; unset: off.",
         ),
     ] = "",
     otlp_endpoint: Annotated[
         str,
         typer.Option(
             envvar="LORAFLEET_OTLP_ENDPOINT",
-            help="http:// or https:// address of an OpenTelemetry collector (OTLP over gRPC) for traces, from runs too. Unset: none.",
+            help="http:// or https:// address of an OpenTelemetry collector (OTLP over gRPC) for traces, also of runs; unset: off.",
         ),
     ] = "",
     max_requests_per_s: Annotated[
         float,
-        typer.Option(envvar="LORAFLEET_MAX_REQUESTS_PER_S", min=0, help="Calls of a tenant without a limit of its own; 0: any number."),
+        typer.Option(
+            envvar="LORAFLEET_MAX_REQUESTS_PER_S", min=0, help="Calls per second of a tenant without its own limit; 0: unlimited."
+        ),
     ] = CallLimits.max_requests_per_s,
     max_streams: Annotated[
-        int, typer.Option(envvar="LORAFLEET_MAX_STREAMS", min=1, help="Watches and logs that this server holds open at once.")
+        int, typer.Option(envvar="LORAFLEET_MAX_STREAMS", min=1, help="Maximum open watches and followed logs on this server.")
     ] = CallLimits.max_streams,
     max_streams_per_tenant: Annotated[
-        int, typer.Option(envvar="LORAFLEET_MAX_STREAMS_PER_TENANT", min=1, help="Of them, one tenant's.")
+        int, typer.Option(envvar="LORAFLEET_MAX_STREAMS_PER_TENANT", min=1, help="Maximum open streams per tenant.")
     ] = CallLimits.max_streams_per_tenant,
     slow_reader_s: Annotated[
-        float, typer.Option(envvar="LORAFLEET_SLOW_READER_S", min=1, help="Seconds after which a stream that is not read ends.")
+        float,
+        typer.Option(envvar="LORAFLEET_SLOW_READER_S", min=1, help="Seconds after which a stream that its client does not read ends."),
     ] = CallLimits.slow_reader_s,
-    log_level: Annotated[LogLevel, typer.Option(envvar="LORAFLEET_LOG_LEVEL", help="How much is logged to stderr.")] = LogLevel.INFO,
+    log_level: Annotated[
+        LogLevel, typer.Option(envvar="LORAFLEET_LOG_LEVEL", help="Minimum level of log lines on stderr.")
+    ] = LogLevel.INFO,
     log_format: Annotated[
-        LogFormat, typer.Option(envvar="LORAFLEET_LOG_FORMAT", help="Text for people, or one JSON object a line.")
+        LogFormat, typer.Option(envvar="LORAFLEET_LOG_FORMAT", help="Text, or one JSON object per line.")
     ] = LogFormat.TEXT,
 ) -> None:
-    """Serve the control plane: gRPC API, queue, and runs on Ray or Kubernetes. Ctrl-C stops it in good order."""
+    """Serve the control plane: gRPC API, queue, and runs on Ray or Kubernetes. Ctrl-C shuts it down cleanly."""
     set_up(log_level, log_format)
     state_dir = state_dir.expanduser().resolve()
     try:

@@ -20,7 +20,7 @@ from service.health import OK, Pulse, Readiness
 from service.probes import Page
 
 MAX_TENANTS = 100
-FRESH_S = 5.0  # what is counted in the database is counted no more often, whoever scrapes
+FRESH_S = 5.0  # minimum interval between counts in the database, however often it is scraped
 OTHER = "other"
 
 Kind = Literal["counter", "gauge", "histogram"]
@@ -41,45 +41,47 @@ class Metric:
 
 METRICS = (
     Metric("lorafleet_build_info", "gauge", "1, with the version as its label.", ("version",)),
-    Metric("lorafleet_ready", "gauge", "1 while this part is as calls need it, else 0.", ("part",)),
+    Metric("lorafleet_ready", "gauge", "1 while this part is ready for calls, else 0.", ("part",)),
     # The queue. The same on every replica: take the maximum, not the sum.
     Metric("lorafleet_jobs", "gauge", "Unfinished jobs, from the database.", ("state", "tenant")),
-    Metric("lorafleet_oldest_queued_seconds", "gauge", "Age of the job that has been queued longest; 0 when none is."),
-    Metric("lorafleet_runs", "gauge", "Runs that are not gone, from the database.", ("state",)),
-    Metric("lorafleet_job_moves_total", "counter", "Moves of jobs into a state.", ("state",)),
+    Metric("lorafleet_oldest_queued_seconds", "gauge", "Age of the job queued longest; 0 when the queue is empty."),
+    Metric("lorafleet_runs", "gauge", "Runs not yet gone, from the database.", ("state",)),
+    Metric("lorafleet_job_moves_total", "counter", "Transitions of jobs into a state.", ("state",)),
     Metric("lorafleet_job_admission_seconds", "histogram", "From acceptance to the first admission.", (), _WAITS_S),
     Metric("lorafleet_job_first_step_seconds", "histogram", "From acceptance to the first training step.", (), _WAITS_S),
     # Loops.
-    Metric("lorafleet_loop_lag_seconds", "gauge", "How long the loop's step takes by now, or its next one is overdue.", ("loop",)),
+    Metric(
+        "lorafleet_loop_lag_seconds", "gauge", "Duration so far of the loop's current step, or how long its next one is overdue.", ("loop",)
+    ),
     Metric("lorafleet_loop_step_seconds", "histogram", "Duration of a step.", ("loop",)),
-    Metric("lorafleet_loop_errors_total", "counter", "Steps that failed and are tried again.", ("loop", "reason")),
-    Metric("lorafleet_event_loop_lag_seconds", "histogram", "How late the event loop comes back from a short sleep."),
+    Metric("lorafleet_loop_errors_total", "counter", "Steps that failed and will be retried.", ("loop", "reason")),
+    Metric("lorafleet_event_loop_lag_seconds", "histogram", "Delay of the event loop in waking from a short sleep."),
     # Calls.
-    Metric("lorafleet_rpcs_total", "counter", "RPCs that have ended.", ("method", "code")),
+    Metric("lorafleet_rpcs_total", "counter", "Completed RPCs.", ("method", "code")),
     Metric("lorafleet_rpc_seconds", "histogram", "Duration of unary RPCs.", ("method",)),
-    Metric("lorafleet_rpcs_in_flight", "gauge", "RPCs being answered, streams among them.", ("method",)),
-    Metric("lorafleet_rpc_errors_total", "counter", "RPCs refused or failed, by the reason that the caller was told.", ("reason",)),
-    Metric("lorafleet_auth_failures_total", "counter", "Calls whose caller was not known or whose token was not good.", ("reason",)),
-    Metric("lorafleet_rate_limited_total", "counter", "Calls refused because a limit was reached.", ("reason",)),
-    Metric("lorafleet_watchers", "gauge", "Watches that are open on this replica."),
-    Metric("lorafleet_report_lag_seconds", "histogram", "From an event in a run to its taking in.", (), _WAITS_S),
-    # What it stands on.
-    Metric("lorafleet_db_transaction_seconds", "histogram", "Duration of database transactions, the waiting among it.", ("kind",)),
-    Metric("lorafleet_db_errors_total", "counter", "Database transactions that failed.", ("reason",)),
-    Metric("lorafleet_db_retries_total", "counter", "Calls and steps done again because another transaction came first.", ("reason",)),
+    Metric("lorafleet_rpcs_in_flight", "gauge", "RPCs in progress, including streams.", ("method",)),
+    Metric("lorafleet_rpc_errors_total", "counter", "Refused or failed RPCs, by the reason returned to the caller.", ("reason",)),
+    Metric("lorafleet_auth_failures_total", "counter", "Calls that failed authentication.", ("reason",)),
+    Metric("lorafleet_rate_limited_total", "counter", "Calls refused because of a limit.", ("reason",)),
+    Metric("lorafleet_watchers", "gauge", "Open watches on this replica."),
+    Metric("lorafleet_report_lag_seconds", "histogram", "From an event in a run until it is recorded.", (), _WAITS_S),
+    # Dependencies.
+    Metric("lorafleet_db_transaction_seconds", "histogram", "Duration of database transactions, including waits.", ("kind",)),
+    Metric("lorafleet_db_errors_total", "counter", "Failed database transactions.", ("reason",)),
+    Metric("lorafleet_db_retries_total", "counter", "Calls and steps repeated because of a conflicting transaction.", ("reason",)),
     Metric("lorafleet_events_appended_total", "counter", "Events appended to the log that watches read."),
-    Metric("lorafleet_events_compacted_total", "counter", "Events deleted from it by age."),
+    Metric("lorafleet_events_compacted_total", "counter", "Events deleted from the log by age."),
     Metric("lorafleet_store_calls_total", "counter", "Calls to the store.", ("call", "outcome")),
     Metric("lorafleet_store_call_seconds", "histogram", "Duration of calls to the store.", ("call",)),
     Metric("lorafleet_backend_calls_total", "counter", "Calls to the backend where runs execute.", ("call", "outcome")),
     Metric("lorafleet_kubernetes_requests_total", "counter", "Requests to the Kubernetes API server.", ("verb", "resource", "code")),
-    Metric("lorafleet_kubernetes_request_seconds", "histogram", "Duration of requests to it, without watches.", ("verb",)),
+    Metric("lorafleet_kubernetes_request_seconds", "histogram", "Duration of those requests, except watches.", ("verb",)),
     Metric("lorafleet_backend_call_seconds", "histogram", "Duration of calls to the backend.", ("call",)),
 )
 
 
 class Metrics:
-    """Counts what `service.telemetry` tells, and writes it as Prometheus reads it."""
+    """Collects what `service.telemetry` records, and renders it for Prometheus."""
 
     def __init__(self) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -107,7 +109,7 @@ class Metrics:
         self._child(name, labels).set(value)
 
     def replace(self, name: str, values: Mapping[tuple[str, ...], float]) -> None:
-        """All of a gauge's values: one that is not among them is gone."""
+        """Set all of a gauge's values; labels not among them are removed."""
         metric = self._metrics[name]
         metric.clear()
         for labels, value in values.items():

@@ -18,51 +18,56 @@ def _option(name: str, envvar: str, help: str, **more: float) -> typer.models.Op
 
 @dataclass(frozen=True, kw_only=True)
 class AccessSettings:
-    """Nothing set: everybody who reaches the server may everything, so it listens on loopback only."""
+    """Without settings every caller has every permission, so the server listens on loopback only."""
 
-    tls_cert: Annotated[
-        Path | None, _option("--tls-cert", "SERVE_TLS_CERT", "PEM file of the server's certificate, with those between.")
+    tls_cert: Annotated[Path | None, _option("--tls-cert", "SERVE_TLS_CERT", "Server certificate chain (PEM).")] = None
+    tls_key: Annotated[
+        Path | None, _option("--tls-key", "SERVE_TLS_KEY", "Private key (PEM). Both files are reloaded when they change.")
     ] = None
-    tls_key: Annotated[Path | None, _option("--tls-key", "SERVE_TLS_KEY", "PEM file of its key. Both are read anew when they change.")] = (
-        None
-    )
     tls_client_ca: Annotated[
         Path | None,
-        _option("--tls-client-ca", "SERVE_TLS_CLIENT_CA", "PEM file: who calls must show a certificate of it, and is known by it."),
+        _option(
+            "--tls-client-ca",
+            "SERVE_TLS_CLIENT_CA",
+            "CA file (PEM); clients must present a certificate that it signed, which identifies them.",
+        ),
     ] = None
-    oidc_issuer: Annotated[str, _option("--oidc-issuer", "OIDC_ISSUER", "Take tokens of this OpenID Connect provider (their iss).")] = ""
-    oidc_audience: Annotated[str, _option("--oidc-audience", "OIDC_AUDIENCE", "The audience that its tokens must be for (aud).")] = ""
-    oidc_jwks: Annotated[str, _option("--oidc-jwks", "OIDC_JWKS", "Its keys: a JWKS as a file or an https:// URL.")] = ""
-    oidc_claim: Annotated[str, _option("--oidc-claim", "OIDC_CLAIM", "The claim that names who calls.")] = "sub"
+    oidc_issuer: Annotated[str, _option("--oidc-issuer", "OIDC_ISSUER", "Accept tokens of this OpenID Connect provider (their iss).")] = ""
+    oidc_audience: Annotated[str, _option("--oidc-audience", "OIDC_AUDIENCE", "Audience that its tokens must name (aud).")] = ""
+    oidc_jwks: Annotated[str, _option("--oidc-jwks", "OIDC_JWKS", "Its keys: a JWKS file or https:// URL.")] = ""
+    oidc_claim: Annotated[str, _option("--oidc-claim", "OIDC_CLAIM", "Claim that names the caller.")] = "sub"
     oidc_leeway_s: Annotated[
-        float, _option("--oidc-leeway-s", "OIDC_LEEWAY_S", "Seconds that its clock may be from ours.", min=0, max=300)
+        float, _option("--oidc-leeway-s", "OIDC_LEEWAY_S", "Allowed clock difference to the provider, in seconds.", min=0, max=300)
     ] = 30.0
-    api_tokens: Annotated[bool, _option("--api-tokens", "API_TOKENS", "Take API tokens, as tenants make them.")] = False
-    admin: Annotated[list[str] | None, _option("--admin", "ADMIN", "Who may everything, as oidc:NAME or cert:NAME; repeatable.")] = None
+    api_tokens: Annotated[bool, _option("--api-tokens", "API_TOKENS", "Accept API tokens that tenants create.")] = False
+    admin: Annotated[
+        list[str] | None, _option("--admin", "ADMIN", "Administrator of the service, as oidc:NAME or cert:NAME; repeatable.")
+    ] = None
     report_listen: Annotated[
-        str, _option("--report-listen", "REPORT_LISTEN", "HOST:PORT for who has no client certificate, runs above all.")
+        str, _option("--report-listen", "REPORT_LISTEN", "HOST:PORT of a second listener without client certificates, mainly for runs.")
     ] = ""
     report_address: Annotated[
         str,
         _option(
             "--report-address",
             "REPORT_ADDRESS",
-            "HOST:PORT by which runs reach this server, or several as ipv4:10.0.0.1:7600,10.0.0.2:7600; unset: as it listens.",
+            "HOST:PORT where runs reach this server, or several as ipv4:10.0.0.1:7600,10.0.0.2:7600; unset: the listening address.",
         ),
     ] = ""
     report_tls_ca: Annotated[
-        Path | None, _option("--report-tls-ca", "REPORT_TLS_CA", "PEM file of who signed --tls-cert, for runs; unset: as they trust.")
+        Path | None,
+        _option("--report-tls-ca", "REPORT_TLS_CA", "CA file (PEM) with which runs verify --tls-cert; unset: their default CAs."),
     ] = None
     store_credentials: Annotated[
         Path | None,
         _option(
             "--store-credentials",
             "STORE_CREDENTIALS",
-            "File of store credentials, in AWS's format, whose profiles tenants are given by name; read anew when it changes.",
+            "Store credentials file in AWS's format, whose profiles are assigned to tenants by name; reloaded when it changes.",
         ),
     ] = None
     run_token_ttl_s: Annotated[
-        float, _option("--run-token-ttl-s", "RUN_TOKEN_TTL_S", "Seconds that a run's token is good; renewed with its reports.", min=60)
+        float, _option("--run-token-ttl-s", "RUN_TOKEN_TTL_S", "Seconds that a run's token is valid; renewed with its reports.", min=60)
     ] = 12 * 3600.0
 
     @property
