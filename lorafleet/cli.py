@@ -1,4 +1,4 @@
-"""The command line: finds the commands, and turns every outcome into a message and an exit code. Knows no gRPC."""
+"""The command line: finds the commands, and turns every outcome into a message and an exit code. Knows nothing of gRPC."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,13 +24,13 @@ from lorafleet.commands import (
 from lorafleet.errors import InvalidInput, LorafleetError
 
 EPILOG = """
-Exit codes: 0 done, and every job that was waited for succeeded | 1 error | 2 wrong usage or invalid spec
-| 3 a job failed | 4 a job was cancelled | 130 Ctrl-C: jobs go on
+Exit codes: 0 success, including every job waited for | 1 error | 2 wrong usage or invalid spec
+| 3 a job failed | 4 a job was cancelled | 130 Ctrl-C (jobs continue)
 """
 
 
 class Commands(TyperGroup):
-    """Our commands, and those that other packages register. Errors end here: one line each, no traceback."""
+    """Our commands and those registered by other packages. Errors end here, as one line without a traceback."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [*extensions.names(), *super().list_commands(ctx)]
@@ -76,15 +76,17 @@ def _credential(variable: str, help: str) -> Any:
 
 @app.callback()
 def root(
-    token: Annotated[str, _credential("LORAFLEET_TOKEN", "Who calls: better in the environment, since others can see command lines.")] = "",
-    token_file: Annotated[Path | None, _credential("LORAFLEET_TOKEN_FILE", "A file that holds the token, read at each call.")] = None,
-    tls: Annotated[bool, _credential("LORAFLEET_TLS", "TLS, trusting this machine's certificate authorities.")] = False,
-    tls_ca: Annotated[Path | None, _credential("LORAFLEET_TLS_CA", "TLS, trusting the authorities in this PEM file.")] = None,
-    tls_cert: Annotated[Path | None, _credential("LORAFLEET_TLS_CERT", "The caller's own certificate (mTLS).")] = None,
-    tls_key: Annotated[Path | None, _credential("LORAFLEET_TLS_KEY", "The key of --tls-cert.")] = None,
+    token: Annotated[
+        str, _credential("LORAFLEET_TOKEN", "Access token; safer in the environment, since command lines are visible to others.")
+    ] = "",
+    token_file: Annotated[Path | None, _credential("LORAFLEET_TOKEN_FILE", "File with the token, read at each call.")] = None,
+    tls: Annotated[bool, _credential("LORAFLEET_TLS", "Use TLS with this machine's certificate authorities.")] = False,
+    tls_ca: Annotated[Path | None, _credential("LORAFLEET_TLS_CA", "Use TLS with the certificate authorities in this PEM file.")] = None,
+    tls_cert: Annotated[Path | None, _credential("LORAFLEET_TLS_CERT", "Client certificate (mTLS), PEM.")] = None,
+    tls_key: Annotated[Path | None, _credential("LORAFLEET_TLS_KEY", "Private key of --tls-cert, PEM.")] = None,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
-    """The options of `lorafleet` itself: credentials, for lorafleet.commands.connect."""
+    """The options of `lorafleet` itself: credentials for `lorafleet.commands.connect`."""
     given_credentials.update(token=token, token_file=token_file, tls=tls, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key)
 
 

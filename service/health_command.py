@@ -1,4 +1,4 @@
-"""The command `lorafleet health`: asks a server's standard health service, as `helm test` does. Needs no token: nobody's data is shown."""
+"""The command `lorafleet health`: asks a server's standard health service, as `helm test` does. Needs no token, since it shows no data."""
 
 from typing import Annotated
 
@@ -8,10 +8,10 @@ from lorafleet.commands import ExitCode, complain, given_credentials
 
 
 def health(
-    server: Annotated[str, typer.Option("--server", envvar="LORAFLEET_SERVER", help="host:port of the server.")] = "127.0.0.1:7600",
-    timeout_s: Annotated[float, typer.Option(min=0.1, help="Seconds that it has for an answer.")] = 30.0,
+    server: Annotated[str, typer.Option("--server", envvar="LORAFLEET_SERVER", help="The server's host:port.")] = "127.0.0.1:7600",
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for a response.")] = 30.0,
 ) -> None:
-    """Ask a server whether it serves (grpc.health.v1); exit code 1 if it does not, or does not answer."""
+    """Check that a server is serving (grpc.health.v1); exit code 1 if it is not or does not answer."""
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 

@@ -1,4 +1,4 @@
-"""What the commands share: their options, their exit codes, and how they speak. Imports nothing slow."""
+"""Options, exit codes and messages shared by the commands. Imports nothing slow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ExitCode(IntEnum):
-    """How a command ended, for scripts."""
+    """The outcome of a command, for scripts."""
 
     SUCCEEDED = 0
     ERROR = 1
@@ -29,22 +29,22 @@ class ExitCode(IntEnum):
 
 
 class Format(StrEnum):
-    """What `-o` takes."""
+    """The values of `-o`."""
 
     TABLE = "table"
     JSON = "json"
     YAML = "yaml"
 
 
-given_credentials: dict[str, Any] = {}  # options of `lorafleet` itself, which stand before the command
+given_credentials: dict[str, Any] = {}  # options of `lorafleet` itself, given before the command
 Server = Annotated[str, typer.Option("--server", envvar="LORAFLEET_SERVER", help="The control plane's host:port.")]
-Tenant = Annotated[str, typer.Option("--tenant", envvar="LORAFLEET_TENANT", help="Act for this tenant.")]
-Output = Annotated[Format, typer.Option("--output", "-o", help="How to print the result.")]
+Tenant = Annotated[str, typer.Option("--tenant", envvar="LORAFLEET_TENANT", help="The tenant to act in.")]
+Output = Annotated[Format, typer.Option("--output", "-o", help="Output format.")]
 Job = Annotated[str, typer.Argument(metavar="JOB", help="Job id, or tenants/TENANT/jobs/JOB.", show_default=False)]
 
 
 def connect(server: str, tenant: str) -> Client:
-    """A client that says on stderr when it has to wait for the server. Raises InvalidInput for credentials that do not go together."""
+    """A client that reports on stderr when it waits for the server. Raises InvalidInput for contradictory credentials."""
     from lorafleet.client import Client
     from lorafleet.credentials import Credentials
     from lorafleet.retry import Patience
@@ -68,7 +68,7 @@ def complain(message: str) -> None:
 
 
 def stderr_console() -> Console:
-    """For progress and remarks: results alone go to stdout."""
+    """For progress and remarks; only results go to stdout."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
@@ -77,5 +77,5 @@ def stderr_console() -> Console:
 def stdout_console() -> Console:
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160  # a pipe has no width to fit into
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160  # a pipe has no width
     return Console(highlight=False, width=width)

@@ -1,4 +1,4 @@
-"""`lorafleet tenant`, `member`, `token`, `grant`, `reservation` and `audit`: tenants and what they have."""
+"""`lorafleet tenant`, `member`, `token`, `grant`, `reservation` and `audit`: administration of tenants."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import typer
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
 from lorafleet.commands import Format, Output, Server, Tenant, connect, stdout_console
 
-tenant_app = typer.Typer(help="Tenants: their share and their limits.", no_args_is_help=True)
-member_app = typer.Typer(help="Who may do what in a tenant.", no_args_is_help=True)
+tenant_app = typer.Typer(help="Tenants, their fair share and limits.", no_args_is_help=True)
+member_app = typer.Typer(help="Members of a tenant and their roles.", no_args_is_help=True)
 token_app = typer.Typer(help="API tokens of a tenant, for programs.", no_args_is_help=True)
-grant_app = typer.Typer(help="Where in the store a tenant may read and write.", no_args_is_help=True)
-reservation_app = typer.Typer(help="GPUs that are kept for a tenant.", no_args_is_help=True)
-audit_app = typer.Typer(help="Who wrote what, and who was refused.", no_args_is_help=True)
+grant_app = typer.Typer(help="Store prefixes that a tenant may read and write.", no_args_is_help=True)
+reservation_app = typer.Typer(help="GPUs reserved for a tenant.", no_args_is_help=True)
+audit_app = typer.Typer(help="The audit log of writes and denied writes.", no_args_is_help=True)
 
-Principal = Annotated[str, typer.Argument(metavar="PRINCIPAL", help="As the server's authenticator names it.", show_default=False)]
+Principal = Annotated[str, typer.Argument(metavar="PRINCIPAL", help="Such as oidc:ada@example.com or cert:NAME.", show_default=False)]
 
 
 class RoleArgument(StrEnum):
-    """What a member or a token may do; each may what those before it may."""
+    """Roles of members and tokens; each includes the permissions of those before it."""
 
     VIEWER = "viewer"
     SUBMITTER = "submitter"
@@ -33,11 +33,13 @@ class RoleArgument(StrEnum):
 
 
 RoleName = Annotated[RoleArgument, typer.Argument(metavar="ROLE", help="viewer, submitter, operator or admin.", show_default=False)]
-Prefix = Annotated[str, typer.Argument(metavar="PREFIX", help="s3://bucket/folder, or s3://name-* for any rest.", show_default=False)]
+Prefix = Annotated[
+    str, typer.Argument(metavar="PREFIX", help="s3://bucket/folder; a trailing * matches the rest of a name.", show_default=False)
+]
 Limit = Annotated[float | None, typer.Option(min=0, show_default=False)]
 Credentials = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Its own store credentials, as the operators named them; '' takes them away.", show_default=False),
+    typer.Option(metavar="NAME", help="Profile of its own store credentials; '' removes them.", show_default=False),
 ]
 Count = Annotated[int | None, typer.Option(min=0, show_default=False)]
 
@@ -85,11 +87,11 @@ def create_tenant(
     max_storage_bytes: Count = None,
     max_requests_per_s: Limit = None,
     store_credentials: Credentials = None,
-    isolated: Annotated[bool, typer.Option(help="Share no process with another tenant.")] = False,
+    isolated: Annotated[bool, typer.Option(help="Never share a process with another tenant.")] = False,
     output: Output = Format.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:
-    """Set a tenant up; a limit that is not given is no limit."""
+    """Create a tenant. Limits that are not given are unlimited."""
     fields = _given(
         display_name=display_name,
         weight=weight,
@@ -117,12 +119,12 @@ def update_tenant(
     max_requests_per_s: Limit = None,
     store_credentials: Credentials = None,
     isolated: Annotated[bool | None, typer.Option("--isolated/--not-isolated", show_default=False)] = None,
-    no_limit: Annotated[list[str] | None, typer.Option(metavar="LIMIT", help="Take a limit away, as max_gpus; repeatable.")] = None,
-    etag: Annotated[str, typer.Option(help="Only if the tenant is still that.")] = "",
+    no_limit: Annotated[list[str] | None, typer.Option(metavar="LIMIT", help="Remove a limit, such as max_gpus; repeatable.")] = None,
+    etag: Annotated[str, typer.Option(help="Fail if the tenant has changed since it had this etag.")] = "",
     output: Output = Format.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:
-    """Change what is given, and nothing else."""
+    """Change the given fields of a tenant and no others."""
     fields = _given(
         display_name=display_name,
         weight=weight,
@@ -144,14 +146,14 @@ def get_tenant(
     output: Output = Format.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:
-    """Show a tenant, and how many of its jobs wait and run."""
+    """Show a tenant and its numbers of queued and running jobs."""
     with connect(server, name) as there:
         _print_one(there.get_tenant(), (*TENANT, "num_queued_jobs", "num_running_jobs"), output)
 
 
 @tenant_app.command("list")
 def list_tenants(output: Output = Format.TABLE, server: Server = DEFAULT_SERVER) -> None:
-    """List the tenants that you may see."""
+    """List the tenants that you are a member of, or all if you administer the service."""
     with connect(server, DEFAULT_TENANT) as there:
         _print(list(there.list_tenants()), TENANT, output)
 
@@ -160,7 +162,7 @@ def list_tenants(output: Output = Format.TABLE, server: Server = DEFAULT_SERVER)
 def set_member(
     principal: Principal, role: RoleName, output: Output = Format.TABLE, server: Server = DEFAULT_SERVER, tenant: Tenant = DEFAULT_TENANT
 ) -> None:
-    """Make a member, or give one another role."""
+    """Add a member, or change a member's role."""
     with connect(server, tenant) as there:
         _print_one(there.set_member(principal, _role(role)), MEMBER, output)
 
@@ -174,7 +176,7 @@ def list_members(output: Output = Format.TABLE, server: Server = DEFAULT_SERVER,
 
 @member_app.command("remove")
 def remove_member(principal: Principal, server: Server = DEFAULT_SERVER, tenant: Tenant = DEFAULT_TENANT) -> None:
-    """Take a membership away."""
+    """Remove a member."""
     with connect(server, tenant) as there:
         there.remove_member(principal)
 
@@ -183,12 +185,12 @@ def remove_member(principal: Principal, server: Server = DEFAULT_SERVER, tenant:
 def create_token(
     role: RoleName,
     display_name: Annotated[str, typer.Option(help="What it is for.")] = "",
-    expires: Annotated[datetime | None, typer.Option(help="In UTC; without it the token stays good.", show_default=False)] = None,
+    expires: Annotated[datetime | None, typer.Option(help="Time of expiry, in UTC; unset: never.", show_default=False)] = None,
     output: Output = Format.TABLE,
     server: Server = DEFAULT_SERVER,
     tenant: Tenant = DEFAULT_TENANT,
 ) -> None:
-    """Make a token. Its secret is printed now and can never be shown again."""
+    """Create a token. Its secret is printed once and cannot be shown again."""
     with connect(server, tenant) as there:
         made = there.create_api_token(_role(role), display_name=display_name, expire_time=_utc(expires))
     if output is Format.TABLE:
@@ -211,7 +213,7 @@ def revoke_token(
     server: Server = DEFAULT_SERVER,
     tenant: Tenant = DEFAULT_TENANT,
 ) -> None:
-    """End a token for good."""
+    """Revoke a token for good."""
     with connect(server, tenant) as there:
         _print_one(there.revoke_api_token(token), TOKEN, output)
 
@@ -219,12 +221,12 @@ def revoke_token(
 @grant_app.command("add")
 def add_grant(
     prefix: Prefix,
-    write: Annotated[bool, typer.Option("--write", help="It may write there, too.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Allow writing as well.")] = False,
     output: Output = Format.TABLE,
     server: Server = DEFAULT_SERVER,
     tenant: Tenant = DEFAULT_TENANT,
 ) -> None:
-    """Let a tenant read, or write too, under a prefix."""
+    """Let a tenant read under a prefix, and write with --write."""
     with connect(server, tenant) as there:
         _print_one(there.add_grant(prefix, may_write=write), GRANT, output)
 
@@ -238,7 +240,7 @@ def list_grants(output: Output = Format.TABLE, server: Server = DEFAULT_SERVER, 
 
 @grant_app.command("remove")
 def remove_grant(prefix: Prefix, server: Server = DEFAULT_SERVER, tenant: Tenant = DEFAULT_TENANT) -> None:
-    """Take a grant away; jobs that were accepted go on."""
+    """Remove a grant; jobs already accepted continue."""
     with connect(server, tenant) as there:
         there.remove_grant(prefix)
 
@@ -246,14 +248,14 @@ def remove_grant(prefix: Prefix, server: Server = DEFAULT_SERVER, tenant: Tenant
 @reservation_app.command("create")
 def create_reservation(
     reservation: Annotated[str, typer.Argument(metavar="RESERVATION", show_default=False)],
-    gpus: Annotated[float, typer.Option(min=0, help="How many.")],
+    gpus: Annotated[float, typer.Option(min=0, help="Number of GPUs.")],
     start: Annotated[datetime, typer.Option(help="In UTC.")],
     end: Annotated[datetime, typer.Option(help="In UTC.")],
     output: Output = Format.TABLE,
     server: Server = DEFAULT_SERVER,
     tenant: Tenant = DEFAULT_TENANT,
 ) -> None:
-    """Keep GPUs for a tenant for a while."""
+    """Reserve GPUs for a tenant during a window."""
     with connect(server, tenant) as there:
         _print_one(there.create_reservation(reservation, gpus=gpus, start_time=_aware(start), end_time=_aware(end)), RESERVATION, output)
 
@@ -271,7 +273,7 @@ def delete_reservation(
     server: Server = DEFAULT_SERVER,
     tenant: Tenant = DEFAULT_TENANT,
 ) -> None:
-    """Give the GPUs free again."""
+    """Release reserved GPUs."""
     with connect(server, tenant) as there:
         there.delete_reservation(reservation)
 
@@ -280,12 +282,12 @@ def delete_reservation(
 def list_audit(
     since: Annotated[datetime | None, typer.Option(help="In UTC.", show_default=False)] = None,
     until: Annotated[datetime | None, typer.Option(help="In UTC.", show_default=False)] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most so many.")] = 100,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number shown.")] = 100,
     output: Output = Format.TABLE,
     server: Server = DEFAULT_SERVER,
     tenant: Tenant = DEFAULT_TENANT,
 ) -> None:
-    """List writes and refused tries of them, newest first."""
+    """List writes and denied writes, newest first."""
     with connect(server, tenant) as there:
         _print(list(islice(there.list_audit_events(start_time=_utc(since), end_time=_utc(until)), limit)), EVENT, output)
 
@@ -318,14 +320,14 @@ def _print(messages: Iterable[Any], columns: Sequence[str], output: Format) -> N
         case Format.TABLE:
             table = Table(box=None, pad_edge=False, header_style="bold")
             for place, column in enumerate(columns):
-                table.add_column(column.upper(), no_wrap=place == 0, overflow="fold")  # the first is what one copies
+                table.add_column(column.upper(), no_wrap=place == 0, overflow="fold")  # the first column is the one to copy
             for row in rows:
                 table.add_row(*(Text(str(row.get(column, ""))) for column in columns))
             stdout_console().print(table)
 
 
 def _show(fields: Sequence[tuple[str, str]]) -> None:
-    """One thing, a line for each of its fields that is set."""
+    """One resource, a line per field that is set."""
     from rich.table import Table
     from rich.text import Text
 

@@ -14,7 +14,7 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty fold
 def download(
     job: Job, folder: Folder, output: Output = Format.TABLE, server: Server = DEFAULT_SERVER, tenant: Tenant = DEFAULT_TENANT
 ) -> None:
-    """Bring a job's artifact to a folder, every SHA-256 checked: all of it or nothing."""
+    """Download a job's artifact to a folder and check every SHA-256: all of it or nothing."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
     from lorafleet import output as text

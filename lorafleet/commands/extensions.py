@@ -20,7 +20,7 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Any:
-    """The command of that name as the command line runs it; None when nobody brings one."""
+    """The command of that name; None when no package provides it."""
     for entry in entry_points(group=GROUP, name=name):
         return _command(name, _loaded(entry))
     return None

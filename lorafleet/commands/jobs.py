@@ -14,7 +14,7 @@ def list_jobs(
         str, typer.Option("--filter", "-f", help="""Such as '(state = RUNNING OR state = QUEUED) AND labels.team = "red"'.""")
     ] = "",
     order_by: Annotated[str, typer.Option("--order-by", help="create_time, or create_time desc.")] = "",
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most so many.")] = 100,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number shown.")] = 100,
     output: Output = Format.TABLE,
     server: Server = DEFAULT_SERVER,
     tenant: Tenant = DEFAULT_TENANT,
@@ -28,7 +28,7 @@ def list_jobs(
 
 
 def get(job: Job, output: Output = Format.TABLE, server: Server = DEFAULT_SERVER, tenant: Tenant = DEFAULT_TENANT) -> None:
-    """Show one job."""
+    """Show a job."""
     from lorafleet.commands.printing import print_job
 
     with connect(server, tenant) as client:

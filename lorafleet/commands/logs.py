@@ -10,12 +10,12 @@ from lorafleet.commands import ExitCode, Job, Server, Tenant, complain, connect
 
 def logs(
     job: Job,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep reading until the job ends.")] = False,
     attempt: Annotated[int, typer.Option("--attempt", min=0, help="Only this attempt; 0: all, oldest first.")] = 0,
     server: Server = DEFAULT_SERVER,
     tenant: Tenant = DEFAULT_TENANT,
 ) -> None:
-    """Print a job's log, also after its end."""
+    """Print a job's log, even after it has ended."""
     with connect(server, tenant) as client:
         try:
             for piece in client.logs(job, follow=follow, attempt=attempt):

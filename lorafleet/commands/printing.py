@@ -32,7 +32,7 @@ def print_jobs(jobs: Iterable[pb.TrainingJob], format: Format) -> None:
 
 
 def print_change(job: pb.TrainingJob, format: Format) -> None:
-    """A change for programs: one JSON object a line, or one YAML document. People see the bars."""
+    """A change, for programs: a JSON object per line, or a YAML document. People see the bars."""
     match format:
         case Format.JSON:
             typer.echo(json.dumps(output.plain(job), ensure_ascii=False))
@@ -43,7 +43,7 @@ def print_change(job: pb.TrainingJob, format: Format) -> None:
 
 
 def print_endings(jobs: Sequence[pb.TrainingJob], format: Format) -> None:
-    """How jobs ended, for people."""
+    """The outcome of jobs, for people."""
     if format is Format.TABLE:
         for job in jobs:
             stdout_console().print(output.ending(job), soft_wrap=True)

@@ -7,12 +7,14 @@ import typer
 
 from lorafleet.commands import Format, Output
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="A spec in YAML.", show_default=False)]
-Overrides = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Set one field, as in training.max_steps=50.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="YAML file with a spec.", show_default=False)]
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="PATH=VALUE", help="Set a field, such as training.max_steps=50; repeatable.")
+]
 
 
 def validate(file: File, overrides: Overrides = [], output: Output = Format.TABLE) -> None:  # noqa: B006 - typer reads it, nobody writes
-    """Check a spec here, without a server; -o yaml prints it with every default filled in."""
+    """Check a spec locally, without a server; -o yaml prints it with all defaults filled in."""
     from lorafleet import output as text
     from lorafleet import spec_file
 

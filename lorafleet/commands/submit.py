@@ -12,15 +12,15 @@ from lorafleet.commands.specs import File, Overrides
 def submit(
     file: File,
     overrides: Overrides = [],  # noqa: B006 - typer reads it, nobody writes
-    job_id: Annotated[str, typer.Option("--job-id", help="The job's id; without it the server chooses one.")] = "",
-    request_id: Annotated[str, typer.Option("--request-id", help="A UUID that makes it safe to run this command again.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Let the server check everything, and submit nothing.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", "-w", help="Watch until it has ended; Ctrl-C stops watching, not the job.")] = False,
+    job_id: Annotated[str, typer.Option("--job-id", help="Id of the job; unset: chosen by the server.")] = "",
+    request_id: Annotated[str, typer.Option("--request-id", help="UUID that makes it safe to repeat this command.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Let the server check everything without submitting.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Watch until the job ends; Ctrl-C stops watching, not the job.")] = False,
     output: Output = Format.TABLE,
     server: Server = DEFAULT_SERVER,
     tenant: Tenant = DEFAULT_TENANT,
 ) -> None:
-    """Submit a training spec. Once this returns the job is safe."""
+    """Submit a training spec. Once this returns, the job cannot be lost."""
     from lorafleet import spec_file
     from lorafleet.commands.printing import print_job
     from lorafleet.commands.watch import follow_to_the_end
@@ -38,4 +38,4 @@ def submit(
             return
     print_job(job, output)
     if output is Format.TABLE:
-        stderr_console().print(f"lorafleet watch {id_of(job)} shows it train", markup=False)
+        stderr_console().print(f"to follow it: lorafleet watch {id_of(job)}", markup=False)

@@ -18,7 +18,7 @@ LIVE = ("QUEUED", "ADMITTED", "STARTING", "RUNNING", "STOPPING")
 
 
 def watch(
-    jobs: Annotated[list[str] | None, typer.Argument(metavar="[JOB...]", help="Without any: all that have not ended.")] = None,
+    jobs: Annotated[list[str] | None, typer.Argument(metavar="[JOB...]", help="Jobs to watch; default: all that have not ended.")] = None,
     output: Output = Format.TABLE,
     server: Server = DEFAULT_SERVER,
     tenant: Tenant = DEFAULT_TENANT,
@@ -33,7 +33,7 @@ def watch(
 
 
 def follow_to_the_end(client: Client, names: Sequence[str], output: Format) -> None:
-    """Show jobs until all have ended, then exit by their outcome."""
+    """Show jobs until all have ended, then exit with the code of the worst outcome."""
     from lorafleet.commands.printing import print_change, print_endings
     from lorafleet.progress_view import view_on
 
@@ -52,7 +52,7 @@ def follow_to_the_end(client: Client, names: Sequence[str], output: Format) -> N
 
 
 def outcome(jobs: Sequence[pb.TrainingJob]) -> ExitCode:
-    """The exit code of a set of ended jobs: the worst counts."""
+    """The exit code of a set of ended jobs: that of the worst outcome."""
     from lorafleet.v1 import training_service_pb2 as pb
 
     states = {job.state for job in jobs}

@@ -34,23 +34,23 @@ _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim
 def doctor(
     access: AccessSettings,
     server: Annotated[
-        str, typer.Option("--server", envvar="LORAFLEET_SERVER", help="Look from the client's side at this host:port, and at nothing else.")
+        str, typer.Option("--server", envvar="LORAFLEET_SERVER", help="Check only this host:port, from the client's side.")
     ] = "",
-    tenant: Annotated[str, typer.Option("--tenant", envvar="LORAFLEET_TENANT", help="Act for this tenant.")] = DEFAULT_TENANT,
-    listen: Annotated[str, typer.Option(envvar="LORAFLEET_LISTEN", help="As for serve.")] = "127.0.0.1:7600",
-    metrics_listen: Annotated[str, typer.Option(envvar="LORAFLEET_METRICS_LISTEN", help="As for serve.")] = "",
-    state_dir: Annotated[Path, typer.Option(envvar="LORAFLEET_STATE_DIR", help="As for serve.")] = Path("~/.lorafleet"),
-    database_url: Annotated[str, typer.Option(envvar="LORAFLEET_DATABASE_URL", help="As for serve.", show_default=False)] = "",
-    artifacts: Annotated[str, typer.Option(envvar="LORAFLEET_ARTIFACTS", help="As for serve.")] = "",
-    cache: Annotated[str, typer.Option(envvar="LORAFLEET_CACHE", help="As for serve.")] = "",
-    ray_address: Annotated[str, typer.Option(envvar="LORAFLEET_RAY_ADDRESS", help="As for serve.")] = "",
-    backend: Annotated[BackendKind, typer.Option(envvar="LORAFLEET_BACKEND", help="As for serve.")] = BackendKind.RAY,
-    kuberay_config: Annotated[Path | None, typer.Option(envvar="LORAFLEET_KUBERAY_CONFIG", help="As for serve.")] = None,
-    output: Annotated[DoctorFormat, typer.Option("--output", "-o", help="How to print the findings.")] = DoctorFormat.TABLE,
+    tenant: Annotated[str, typer.Option("--tenant", envvar="LORAFLEET_TENANT", help="The tenant to act in.")] = DEFAULT_TENANT,
+    listen: Annotated[str, typer.Option(envvar="LORAFLEET_LISTEN", help="As for lorafleet serve.")] = "127.0.0.1:7600",
+    metrics_listen: Annotated[str, typer.Option(envvar="LORAFLEET_METRICS_LISTEN", help="As for lorafleet serve.")] = "",
+    state_dir: Annotated[Path, typer.Option(envvar="LORAFLEET_STATE_DIR", help="As for lorafleet serve.")] = Path("~/.lorafleet"),
+    database_url: Annotated[str, typer.Option(envvar="LORAFLEET_DATABASE_URL", help="As for lorafleet serve.", show_default=False)] = "",
+    artifacts: Annotated[str, typer.Option(envvar="LORAFLEET_ARTIFACTS", help="As for lorafleet serve.")] = "",
+    cache: Annotated[str, typer.Option(envvar="LORAFLEET_CACHE", help="As for lorafleet serve.")] = "",
+    ray_address: Annotated[str, typer.Option(envvar="LORAFLEET_RAY_ADDRESS", help="As for lorafleet serve.")] = "",
+    backend: Annotated[BackendKind, typer.Option(envvar="LORAFLEET_BACKEND", help="As for lorafleet serve.")] = BackendKind.RAY,
+    kuberay_config: Annotated[Path | None, typer.Option(envvar="LORAFLEET_KUBERAY_CONFIG", help="As for lorafleet serve.")] = None,
+    output: Annotated[DoctorFormat, typer.Option("--output", "-o", help="Output format.")] = DoctorFormat.TABLE,
 ) -> None:
-    """Look at what a server stands on, or with --server at the server from here; exit code 1 if something is wrong.
+    """Check everything that a server depends on, or with --server the server itself from here; exit code 1 if a check fails.
 
-    Take the options, or the environment, that `lorafleet serve` gets. The store is written to and cleaned up; nothing else is changed.
+    Use the options or environment of `lorafleet serve`. Test objects are written to the store and deleted; nothing else is changed.
     """
     if server:
         from lorafleet.credentials import Credentials

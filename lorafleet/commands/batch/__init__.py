@@ -4,7 +4,7 @@ import typer
 
 from lorafleet.commands.batch import download, jobs, plan, report, submit, watch
 
-app = typer.Typer(help="Many styles at once: submit a file of them, watch all on one screen, report, download.", no_args_is_help=True)
+app = typer.Typer(help="Many styles at once: submit, watch on one screen, report, download.", no_args_is_help=True)
 
 app.command("submit")(submit.submit)
 app.command("plan")(plan.plan)

@@ -21,7 +21,7 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Each artifact goes 
 def download(
     batch: Batch, folder: Folder, output: Output = Format.TABLE, server: Server = DEFAULT_SERVER, tenant: Tenant = DEFAULT_TENANT
 ) -> None:
-    """Bring every artifact of a batch, every SHA-256 checked. Run it again for those that come later: what is there stays."""
+    """Download all artifacts of a batch and check every SHA-256. Repeat it for later ones: what is there is kept."""
     from rich.progress import track
 
     from lorafleet.batch_download import download_all

@@ -11,7 +11,7 @@ from lorafleet.commands.batch.source import Batch
 
 
 def list_batches(
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most so many.")] = 100,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number shown.")] = 100,
     output: Output = Format.TABLE,
     server: Server = DEFAULT_SERVER,
     tenant: Tenant = DEFAULT_TENANT,
@@ -25,7 +25,7 @@ def list_batches(
 
 
 def get(batch: Batch, output: Output = Format.TABLE, server: Server = DEFAULT_SERVER, tenant: Tenant = DEFAULT_TENANT) -> None:
-    """Show one batch with its counts."""
+    """Show a batch and its counts of jobs."""
     from lorafleet.commands.batch.printing import print_batch
 
     with connect(server, tenant) as client:
@@ -36,7 +36,7 @@ def get(batch: Batch, output: Output = Format.TABLE, server: Server = DEFAULT_SE
 def list_jobs(
     batch: Batch,
     filter: Annotated[str, typer.Option("--filter", "-f", help="""Such as 'state = FAILED AND labels.team = "red"'.""")] = "",
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most so many.")] = 10_000,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number shown.")] = 10_000,
     output: Output = Format.TABLE,
     server: Server = DEFAULT_SERVER,
     tenant: Tenant = DEFAULT_TENANT,

@@ -15,7 +15,7 @@ def plan(
     server: Server = DEFAULT_SERVER,
     tenant: Tenant = DEFAULT_TENANT,
 ) -> None:
-    """Show the packs that a batch would train as on an idle service; nothing is submitted."""
+    """Show the packs that a batch would train as on an idle service, without submitting it."""
     from lorafleet.commands.batch.printing import print_plan
 
     source = read(file, each, defaults, overrides, job_ids)

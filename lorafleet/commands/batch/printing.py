@@ -45,7 +45,7 @@ def print_plan(plan: batch_pb.PlanBatchResponse, names: Sequence[str], format: F
 
 
 def print_end(batch: batch_pb.Batch, jobs: Sequence[pb.TrainingJob], format: Format) -> None:
-    """How a batch ended, for people: the failed ones, and where to look next."""
+    """The outcome of a batch, for people: its failures, and what to do next."""
     if format is not Format.TABLE:
         return
     bad = [job for job in jobs if has_ended(job) and job.state != pb.JOB_STATE_SUCCEEDED]
@@ -56,7 +56,7 @@ def print_end(batch: batch_pb.Batch, jobs: Sequence[pb.TrainingJob], format: For
     done = sum(job.state == pb.JOB_STATE_SUCCEEDED for job in jobs)
     stdout_console().print(f"{batch_id_of(batch)}  {done} of {output.number(len(jobs), 'style')} succeeded", highlight=False, markup=False)
     if any(job.state == pb.JOB_STATE_FAILED for job in bad):
-        stderr_console().print(f"lorafleet batch retry {batch_id_of(batch)} queues the failed ones again", markup=False)
+        stderr_console().print(f"to retry the failed ones: lorafleet batch retry {batch_id_of(batch)}", markup=False)
 
 
 def batch_id_of(batch: batch_pb.Batch) -> str:

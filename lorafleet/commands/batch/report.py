@@ -16,11 +16,11 @@ from lorafleet.commands.batch.source import Batch
 if TYPE_CHECKING:
     from lorafleet.v1 import training_service_pb2 as pb
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Reports that are there are written over.", show_default=False)]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the report; an earlier one is overwritten.", show_default=False)]
 
 
 def report(batch: Batch, folder: Folder, server: Server = DEFAULT_SERVER, tenant: Tenant = DEFAULT_TENANT) -> None:
-    """Write report.json, report.md and sheet.png (one row a style) to a folder, also while the batch still trains."""
+    """Write report.json, report.md and sheet.png (a row per style) to a folder, even while the batch trains."""
     from lorafleet import batch_report, output
 
     with connect(server, tenant) as client:
@@ -36,7 +36,7 @@ def report(batch: Batch, folder: Folder, server: Server = DEFAULT_SERVER, tenant
 
 
 def _draw(jobs: Sequence[pb.TrainingJob], folder: Path) -> list[str]:
-    """The names of the sheets; none, and a remark, where they cannot be drawn."""
+    """The names of the sheets; none, with a remark on stderr, if they cannot be drawn."""
     try:
         from lorafleet.batch_sheet import draw
     except ModuleNotFoundError:

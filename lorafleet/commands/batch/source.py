@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
 File = Annotated[
     Path | None,
-    typer.Argument(metavar="FILE", help="YAML with defaults: and items:, or CSV with a row for each item.", show_default=False),
+    typer.Argument(metavar="FILE", help="YAML with defaults: and items:, or CSV with a row per item.", show_default=False),
 ]
 Each = Annotated[
-    str, typer.Option("--each", metavar="URI", help="Instead of FILE: an item for each folder, as in 's3://styles/*/'.", show_default=False)
+    str, typer.Option("--each", metavar="URI", help="Instead of FILE: an item per folder, such as 's3://styles/*/'.", show_default=False)
 ]
 Defaults = Annotated[
-    Path | None, typer.Option("--defaults", metavar="FILE", help="A partial spec in YAML, below all items.", show_default=False)
+    Path | None, typer.Option("--defaults", metavar="FILE", help="YAML file with a partial spec that all items extend.", show_default=False)
 ]
 Overrides = Annotated[
     list[str],
     typer.Option("--set", metavar="PATH=VALUE", help="Set a field of the defaults; with --each, {name} is the folder's name."),
 ]
 JobIds = Annotated[
-    str, typer.Option("--job-ids", metavar="TEXT", help="With --each: what ids are made from, as in {name}-v2.", show_default="{name}")
+    str, typer.Option("--job-ids", metavar="TEXT", help="With --each: template of job ids, such as {name}-v2.", show_default="{name}")
 ]
 Batch = Annotated[str, typer.Argument(metavar="BATCH", help="Batch id, or tenants/TENANT/batches/BATCH.", show_default=False)]
 
@@ -34,13 +34,13 @@ Result = TypeVar("Result")
 
 
 def read(file: Path | None, each: str, defaults: Path | None, overrides: list[str], job_ids: str) -> BatchFile:
-    """The batch that the options name, checked as far as can be here. Raises InvalidSpec."""
+    """The batch that the options describe, checked as far as possible without a server. Raises InvalidSpec."""
     from lorafleet import batch_file, batch_folders, spec_file
 
     if (file is None) == (not each):
-        raise typer.BadParameter("name a FILE, or folders with --each, and not both")
+        raise typer.BadParameter("give either a FILE or folders with --each")
     if job_ids and file is not None:
-        raise typer.BadParameter("a FILE holds the ids of its jobs; --job-ids is for --each")
+        raise typer.BadParameter("--job-ids needs --each; a FILE contains the ids of its jobs")
     if file is not None:
         return batch_file.load(file, defaults=defaults, overrides=overrides)
     below = spec_file.read(defaults) if defaults else {}
@@ -48,7 +48,7 @@ def read(file: Path | None, each: str, defaults: Path | None, overrides: list[st
 
 
 def in_words_of(source: BatchFile, call: Callable[[], Result]) -> Result:
-    """A call whose refusal names the items by their places in the file."""
+    """Make a call whose errors name items by their place in the file."""
     from lorafleet.errors import InvalidSpec
 
     try:

@@ -15,17 +15,19 @@ def submit(
     defaults: Defaults = None,
     overrides: Overrides = [],  # noqa: B006 - typer reads it, nobody writes
     job_ids: JobIds = "",
-    batch_id: Annotated[str, typer.Option("--batch-id", help="The batch's id, over that of FILE; without one the server chooses.")] = "",
-    request_id: Annotated[str, typer.Option("--request-id", help="A UUID that makes it safe to run this command again.")] = "",
+    batch_id: Annotated[
+        str, typer.Option("--batch-id", help="Id of the batch, instead of the one in FILE; unset: chosen by the server.")
+    ] = "",
+    request_id: Annotated[str, typer.Option("--request-id", help="UUID that makes it safe to repeat this command.")] = "",
     validate_only: Annotated[
-        bool, typer.Option("--validate-only", "--dry-run", help="Let the server check everything, and submit nothing.")
+        bool, typer.Option("--validate-only", "--dry-run", help="Let the server check everything without submitting.")
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Watch until all have ended; Ctrl-C stops watching, not the jobs.")] = False,
     output: Output = Format.TABLE,
     server: Server = DEFAULT_SERVER,
     tenant: Tenant = DEFAULT_TENANT,
 ) -> None:
-    """Submit many styles as one batch: all are accepted, or none. Once this returns they are safe."""
+    """Submit many styles as one batch: all are accepted or none. Once this returns, they cannot be lost."""
     from lorafleet.commands.batch.printing import batch_id_of, print_batch
     from lorafleet.commands.batch.watch import follow_to_the_end
     from lorafleet.output import number
@@ -43,4 +45,4 @@ def submit(
             return
     print_batch(batch, output)
     if output is Format.TABLE:
-        stderr_console().print(f"lorafleet batch watch {batch_id_of(batch)} shows them train", markup=False)
+        stderr_console().print(f"to follow it: lorafleet batch watch {batch_id_of(batch)}", markup=False)
