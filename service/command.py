@@ -1,4 +1,4 @@
-"""The command `lorafleet serve`: options to settings, errors to exit codes."""
+"""The command `lorafleet serve`: options to settings."""
 
 import asyncio
 import gc
@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from lorafleet.errors import LorafleetError
 from service.access.settings import AccessSettings
 from service.logs import LogFormat, LogLevel, set_up
 from service.options import grouped
@@ -161,49 +160,45 @@ def serve(
     """Serve the control plane: gRPC API, queue, and runs on Ray or Kubernetes. Ctrl-C shuts it down cleanly."""
     set_up(log_level, log_format)
     state_dir = state_dir.expanduser().resolve()
-    try:
-        host, port = parse_listen(listen)
-        report_listen = parse_listen(access.report_listen, "--report-listen") if access.report_listen else None
-        CredentialsFile(access.store_credentials).profiles()
-        access.check(host, *(report_listen or ())[:1])
-        kuberay = parse_backend(backend, kuberay_config, ray_address, artifacts)
-        check_replica(database_url, role, bool(ray_address or kuberay), artifacts, access.report_address)
-        artifacts_uri = (artifacts or default_artifacts(state_dir)).rstrip("/")
-        settings = Settings(
-            host=host,
-            port=port,
-            access=access,
-            state_dir=state_dir,
-            artifacts_uri=artifacts_uri,
-            cache_uri=cache.rstrip("/") or default_cache(artifacts_uri),
-            ray_address=ray_address or None,
-            kuberay=kuberay,
-            max_running_runs=max_running_runs,
-            capacity_gpus=capacity_gpus,
-            capacity_cpus=capacity_cpus,
-            max_pack_size=max_pack_size,
-            worker_memory_gib=worker_memory_gib,
-            isolated_tenants=tuple(parse_tenant_id(tenant) for tenant in isolate_tenant or ()),
-            warm_idle_s=warm_idle_s,
-            grace_period_s=grace_period_s,
-            heartbeat_timeout_s=heartbeat_timeout_s,
-            start_timeout_s=start_timeout_s,
-            start_deadline_s=start_deadline_s,
-            database_url=database_url or None,
-            role=role,
-            metrics_listen=parse_metrics_listen(metrics_listen),
-            otlp_endpoint=parse_otlp_endpoint(otlp_endpoint),
-            calls=CallLimits(
-                max_requests_per_s=max_requests_per_s,
-                max_streams=max_streams,
-                max_streams_per_tenant=max_streams_per_tenant,
-                slow_reader_s=slow_reader_s,
-            ),
-        )
-        _run(settings, address_file)
-    except LorafleetError as error:
-        sys.stderr.write(f"lorafleet serve: {error.message}\n")
-        raise typer.Exit(1) from None
+    host, port = parse_listen(listen)
+    report_listen = parse_listen(access.report_listen, "--report-listen") if access.report_listen else None
+    CredentialsFile(access.store_credentials).profiles()
+    access.check(host, *(report_listen or ())[:1])
+    kuberay = parse_backend(backend, kuberay_config, ray_address, artifacts)
+    check_replica(database_url, role, bool(ray_address or kuberay), artifacts, access.report_address)
+    artifacts_uri = (artifacts or default_artifacts(state_dir)).rstrip("/")
+    settings = Settings(
+        host=host,
+        port=port,
+        access=access,
+        state_dir=state_dir,
+        artifacts_uri=artifacts_uri,
+        cache_uri=cache.rstrip("/") or default_cache(artifacts_uri),
+        ray_address=ray_address or None,
+        kuberay=kuberay,
+        max_running_runs=max_running_runs,
+        capacity_gpus=capacity_gpus,
+        capacity_cpus=capacity_cpus,
+        max_pack_size=max_pack_size,
+        worker_memory_gib=worker_memory_gib,
+        isolated_tenants=tuple(parse_tenant_id(tenant) for tenant in isolate_tenant or ()),
+        warm_idle_s=warm_idle_s,
+        grace_period_s=grace_period_s,
+        heartbeat_timeout_s=heartbeat_timeout_s,
+        start_timeout_s=start_timeout_s,
+        start_deadline_s=start_deadline_s,
+        database_url=database_url or None,
+        role=role,
+        metrics_listen=parse_metrics_listen(metrics_listen),
+        otlp_endpoint=parse_otlp_endpoint(otlp_endpoint),
+        calls=CallLimits(
+            max_requests_per_s=max_requests_per_s,
+            max_streams=max_streams,
+            max_streams_per_tenant=max_streams_per_tenant,
+            slow_reader_s=slow_reader_s,
+        ),
+    )
+    _run(settings, address_file)
 
 
 def _run(settings: Settings, address_file: Path | None) -> None:
@@ -221,7 +216,3 @@ def _announce(address: str, address_file: Path | None) -> None:
         address_file.write_text(address)
     typer.echo(f"lorafleet is listening on {address}")
     sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    typer.run(serve)

@@ -1,13 +1,12 @@
 """The command `lorafleet db`: looks at the schema of a database, brings it up to date, or back."""
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lorafleet.errors import InvalidInput, LorafleetError
+from lorafleet.errors import FailedPrecondition, InvalidInput, Unavailable
 from service.settings import DATABASE_NAME
 
 
@@ -37,10 +36,9 @@ def db(
     try:
         parse_url(url)
         _do(action, url, to)
-    except LorafleetError as error:
-        _fail(error.message)
     except SQLAlchemyError as error:
-        _fail(f"the database does not answer: {str(getattr(error, 'orig', None) or error).strip().splitlines()[0]}")
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise Unavailable(f"the database does not answer: {reason}", reason="DATABASE_UNREACHABLE") from None
 
 
 def _do(action: Action, url: str, to: str) -> None:
@@ -61,15 +59,12 @@ def _do(action: Action, url: str, to: str) -> None:
 
 
 def _check(migrate: Any, found: str | None) -> None:
-    """Says how the schema is. Raises FailedPrecondition's like by exit code 1 when it is not this version's."""
+    """Says how the schema is. Raises FailedPrecondition when it is not this version's."""
     if found == migrate.HEAD:
         typer.echo(f"the schema is {found}, as this version needs it")
-    elif found is None or found in migrate.REVISIONS:
-        _fail(f"the schema is {found or 'not there'}, this version needs {migrate.HEAD}: run `lorafleet db upgrade`")
-    else:
-        _fail(f"the schema is {found}, this version knows it up to {migrate.HEAD}: use a newer lorafleet, or downgrade with that one")
-
-
-def _fail(message: str) -> None:
-    sys.stderr.write(f"lorafleet db: {message}\n")
-    raise typer.Exit(1)
+        return
+    if found is None or found in migrate.REVISIONS:
+        message = f"the schema is {found or 'not there'}, this version needs {migrate.HEAD}: run `lorafleet db upgrade`"
+        raise FailedPrecondition(message, reason="SCHEMA_TOO_OLD")
+    message = f"the schema is {found}, this version knows it up to {migrate.HEAD}: use a newer lorafleet, or downgrade with that one"
+    raise FailedPrecondition(message, reason="SCHEMA_TOO_NEW")

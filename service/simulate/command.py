@@ -1,15 +1,14 @@
 """The command `lorafleet simulate`: options to a load and a world, reports to a table, JSON or a picture."""
 
-import json
 import math
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lorafleet.commands import Format
-from lorafleet.errors import InvalidInput, LorafleetError
+from lorafleet.errors import InvalidInput
+from lorafleet.output import as_json, as_yaml
 from service.control.admission import Rules
 from service.control.capacity import Resources
 from service.control.quotas import Quota
@@ -22,9 +21,9 @@ LOOK_AHEAD = 200  # waiting jobs that a round looks at
 
 def command(
     trace_file: Annotated[
-        Path | None, typer.Argument(metavar="[TRACE]", help="CSV or JSONL with submit_s, tenant, gpus, duration_s; more columns: docs.")
+        Path | None, typer.Argument(metavar="TRACE", help="CSV or JSONL with submit_s, tenant, gpus, duration_s; more columns: docs.")
     ] = None,
-    make: Annotated[int, typer.Option("--make", min=1, help="Make a load of so many jobs instead.")] = 0,
+    make: Annotated[int | None, typer.Option("--make", min=1, help="Generate a load of this many jobs instead.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the load that is made.")] = 1,
     load: Annotated[float, typer.Option("--load", min=0.01, help="Part of the GPUs that the load that is made asks for.")] = 0.9,
     gpus: Annotated[float, typer.Option("--capacity-gpus", min=0, help="GPUs that there are.")] = 512,
@@ -38,21 +37,17 @@ def command(
     output: Annotated[Format, typer.Option("--output", "-o", help="How to print.")] = Format.TABLE,
 ) -> None:
     """Run admission on a recorded or made load, and report waiting times, fairness and utilisation."""
-    try:
-        jobs = _jobs(trace_file, make, seed, gpus, load)
-        quotas = _quotas(weight or [], max_gpus or [])
-        capacity = Resources(gpus, math.inf if cpus is None else cpus, math.inf if runs is None else runs)
-        world = World(capacity=capacity, quotas=quotas)
-        deciders = {"admission": by_admission(rules(preemption=preemption))}
-        if fifo:
-            deciders["fifo"] = by_fifo
-        reports = {name: summed_up(simulate(jobs, world, decide)) for name, decide in deciders.items()}
-        _print(reports, output)
-        if plot is not None:
-            draw(reports, plot)
-    except LorafleetError as error:
-        sys.stderr.write(f"lorafleet simulate: {error.message}\n")
-        raise typer.Exit(2 if isinstance(error, InvalidInput) else 1) from None
+    jobs = _jobs(trace_file, make, seed, gpus, load)
+    quotas = _quotas(weight or [], max_gpus or [])
+    capacity = Resources(gpus, math.inf if cpus is None else cpus, math.inf if runs is None else runs)
+    world = World(capacity=capacity, quotas=quotas)
+    deciders = {"admission": by_admission(rules(preemption=preemption))}
+    if fifo:
+        deciders["fifo"] = by_fifo
+    reports = {name: summed_up(simulate(jobs, world, decide)) for name, decide in deciders.items()}
+    _print(reports, output)
+    if plot is not None:
+        draw(reports, plot)
 
 
 def rules(*, preemption: bool = True) -> Rules:
@@ -83,11 +78,11 @@ def draw(reports: dict[str, Report], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _jobs(path: Path | None, make: int, seed: int, gpus: float, load: float) -> list[trace.TraceJob]:
-    if (path is None) == (make == 0):
-        raise InvalidInput("give either a TRACE or --make NUMBER")
-    if path is not None:
+def _jobs(path: Path | None, make: int | None, seed: int, gpus: float, load: float) -> list[trace.TraceJob]:
+    if path is not None and make is None:
         return trace.read(path)
+    if path is not None or make is None:
+        raise InvalidInput("give either a TRACE or --make NUMBER")
     if gpus <= 0:
         raise InvalidInput("--capacity-gpus: a load is made for a number of GPUs over 0")
     return trace.made(make, seed, gpus, load=load)
@@ -117,7 +112,8 @@ def _of(report: Report, name: str) -> Waits:
 
 def _print(reports: dict[str, Report], output: Format) -> None:
     if output is not Format.TABLE:
-        typer.echo(json.dumps({name: report.plain() for name, report in reports.items()}, indent=2))
+        plain = {name: report.plain() for name, report in reports.items()}
+        typer.echo(as_json(plain) if output is Format.JSON else as_yaml(plain))
         return
     from rich.console import Console
     from rich.table import Table

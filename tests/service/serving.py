@@ -38,7 +38,7 @@ class Served:
 
 
 def command(state_dir: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "service.command", "--listen", "127.0.0.1:0", "--state-dir", str(state_dir), *options]
+    return [sys.executable, "-m", "lorafleet.cli", "serve", "--listen", "127.0.0.1:0", "--state-dir", str(state_dir), *options]
 
 
 @contextmanager

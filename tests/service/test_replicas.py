@@ -29,9 +29,8 @@ def shared(folder: Path, url: str, *options: str) -> tuple[str, ...]:
 
 
 def db_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    program = "import typer; from service.db_command import db; typer.run(db)"
     return subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=120, check=False, cwd=REPOSITORY
+        [sys.executable, "-m", "lorafleet.cli", "db", *arguments], capture_output=True, text=True, timeout=120, check=False, cwd=REPOSITORY
     )
 
 
@@ -127,7 +126,7 @@ def test_the_schema_is_checked_upgraded_and_taken_back(kind: str, tmp_path: Path
     assert "run `lorafleet db upgrade`" in told("check", code=1)
     assert f"the schema is {migrate.HEAD}" in told("upgrade", code=0)
     assert f"the schema is {migrate.HEAD}" in told("check", code=0)
-    assert "known are base, 0001" in told("downgrade", "--to", "9999", code=1)
+    assert "known are base, 0001" in told("downgrade", "--to", "9999", code=2)
     for revision in [*migrate.REVISIONS[-2::-1], "base"]:
         migrate.downgrade(url, revision)
     assert "run `lorafleet db upgrade`" in told("check", code=1)

@@ -17,7 +17,7 @@ from tests.service.serving import REPOSITORY, command, served
 NOWHERE = ("--ray-address", "http://127.0.0.1:1")  # joins a Ray that is not there: starts none
 
 
-def failed(state_dir: Path, *options: str) -> str:
+def failed(state_dir: Path, *options: str, code: int = 1) -> str:
     """What a server that refuses to start says."""
     ran = subprocess.run(
         command(state_dir, *NOWHERE, *options),
@@ -27,7 +27,7 @@ def failed(state_dir: Path, *options: str) -> str:
         check=False,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
-    assert ran.returncode == 1, ran
+    assert ran.returncode == code, ran
     assert "Traceback" not in ran.stderr
     return ran.stderr
 
@@ -74,4 +74,8 @@ def test_loopback_addresses(listen: str, host: str):
 
 def test_an_isolation_that_names_no_tenant_is_refused(tmp_path: Path):
     """A misspelt one would silently isolate nobody."""
-    assert "--isolate-tenant" in failed(tmp_path, "--isolate-tenant", "Acme!")
+    assert "--isolate-tenant" in failed(tmp_path, "--isolate-tenant", "Acme!", code=2)
+
+
+def test_wrong_usage_is_another_exit_code_than_a_server_that_cannot_start(tmp_path: Path):
+    assert "'foo' is not HOST:PORT" in failed(tmp_path, "--listen", "foo", code=2)

@@ -7,17 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import typer
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from lorafleet.cli import app
 from lorafleet.errors import InvalidInput
 from service.control.admission import Rules
 from service.control.capacity import Resources
 from service.control.quotas import Quota
 from service.simulate import trace
-from service.simulate.command import command
 from service.simulate.engine import CHECKPOINT_S, RESUME_S, Outcome, World, by_admission, by_fifo, simulate
 from service.simulate.fairness import jain, max_min
 from service.simulate.report import summed_up
@@ -155,9 +155,7 @@ def test_a_line_that_makes_no_sense_is_named(tmp_path: Path, line: str):
 
 
 def cli(*arguments: str):
-    app = typer.Typer()
-    app.command()(command)
-    return CliRunner().invoke(app, arguments)
+    return CliRunner().invoke(app, ["simulate", *arguments])
 
 
 def test_the_command_prints_json_and_draws(tmp_path: Path):
@@ -178,6 +176,23 @@ def test_the_command_prints_a_table_of_tenants_and_classes():
     assert "tenant-00" in made.stdout
 
 
-@pytest.mark.parametrize("wrong", [[], ["--make", "5", "--weight", "acme"], ["nowhere.csv", "--make", "5"]])
-def test_wrong_usage_is_told_and_exits_with_2(wrong: list[str]):
-    assert cli(*wrong).exit_code == 2
+def test_the_command_reads_a_trace_and_prints_yaml(tmp_path: Path):
+    (tmp_path / "trace.csv").write_text("submit_s,tenant,gpus,duration_s\n1,acme,1,60\n5,blue,2,90\n")
+    ran = cli(str(tmp_path / "trace.csv"), "--capacity-gpus", "4", "-o", "yaml")
+    assert ran.exit_code == 0, ran.output
+    assert not ran.stdout.startswith("{"), "that would be JSON"
+    assert yaml.safe_load(ran.stdout)["admission"]["all"]["num_jobs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ([], "give either a TRACE or --make NUMBER"),
+        (["nowhere.csv", "--make", "5"], "give either a TRACE or --make NUMBER"),
+        (["--make", "5", "--weight", "acme"], "--weight: 'acme' is not TENANT=NUMBER"),
+        (["--make", "0"], "Invalid value for '--make'"),
+    ],
+)
+def test_wrong_usage_is_told_and_exits_with_2(wrong: list[str], told: str):
+    ran = cli(*wrong)
+    assert (ran.exit_code, told in ran.stderr) == (2, True), ran.stderr
