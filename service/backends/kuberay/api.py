@@ -160,7 +160,7 @@ async def _connect(kubeconfig: str | None) -> "ApiClient":
     from kubernetes_asyncio.client import ApiClient, Configuration
 
     settings = Configuration()
-    settings.connection_pool_maxsize = 100  # watches hold theirs open
+    settings.connection_pool_maxsize = 0  # no bound: each namespace holds three open for its watches, and calls need some beside
     in_pod = os.environ.get("KUBERNETES_SERVICE_HOST") and not (kubeconfig or os.environ.get("KUBECONFIG"))
     try:
         if in_pod:

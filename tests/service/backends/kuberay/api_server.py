@@ -22,6 +22,7 @@ class ApiServer:
     history: list[tuple[int, Object]] = field(default_factory=list)  # (version, event)
     lists: int = 0
     watches: list[str] = field(default_factory=list)  # resource versions that watches began with
+    num_open: int = 0  # watches of all kinds that are held open
     away: bool = False
     refusal: tuple[int, Object] | None = None
     tokens: list[str] = field(default_factory=list)
@@ -113,6 +114,7 @@ class ApiServer:
             return web.json_response({"type": "ERROR", "object": gone})
         response = web.StreamResponse()
         await response.prepare(request)
+        self.num_open += 1
         cut = self._cut
         while not cut.is_set():
             for version, event in self.history:
@@ -124,4 +126,5 @@ class ApiServer:
                     await asyncio.wait_for(self._changed.wait(), 0.05)
                 except TimeoutError:
                     continue
+        self.num_open -= 1
         return response

@@ -9,7 +9,7 @@ import pytest
 from lorafleet.errors import Unavailable
 from service.backends.kuberay import api, watch
 from service.backends.kuberay.api import Api, Refused
-from service.backends.kuberay.watch import PODS, Watched
+from service.backends.kuberay.watch import PODS, Namespace, Watched
 from tests.service.backends.kuberay.api_server import ApiServer
 
 DEADLINE_S = 60
@@ -145,6 +145,15 @@ async def test_credentials_go_with_every_request(server: ApiServer, pods: Watche
     await begun(pods)
     await until(lambda: len(server.watches) == 1)
     assert set(server.tokens) == {"Bearer first"}
+
+
+async def test_calls_are_answered_however_many_watches_are_open(server: ApiServer, connection: Api):
+    namespaces = [Namespace(connection, f"runs-{number}") for number in range(40)]
+    await asyncio.gather(*(namespace.ready() for namespace in namespaces))
+    await until(lambda: server.num_open == 120)
+    async with asyncio.timeout(DEADLINE_S):
+        await connection.get("/apis/ray.io/v1/namespaces/runs/rayjobs")
+    await asyncio.gather(*(namespace.stop() for namespace in namespaces))
 
 
 def test_the_server_ends_a_silent_watch_before_it_is_taken_for_dead():
