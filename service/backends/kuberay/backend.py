@@ -59,11 +59,15 @@ class KubeRay:
             await apply.end(self._api, namespace, object_name(run.run_id), "RUN_STOPPED", "the run was stopped")
 
     async def runs(self, instance: str) -> Sequence[RunRef]:
-        """Those that have ended long ago and are still there are among them: nobody else would remove them."""
+        """Those that have ended long ago and are still there are among them: nobody else would remove them. Those that are
+        being deleted are not: more cannot be done about them, and the pods of a dead node hold them for as long as it likes.
+        """
         found: list[RunRef] = []
         long_ago = self._now() - timedelta(seconds=self._config.shutdown_ttl_seconds + FORGOTTEN_S)
         for namespace in [await self._watched(name) for name in self._config.namespaces]:
             for job in namespace.ray_jobs():
+                if job["metadata"].get("deletionTimestamp"):
+                    continue
                 if job["metadata"]["labels"].get(INSTANCE) == instance and (not has_ended(job) or ended_before(job, long_ago)):
                     found.append(RunRef(run_id=_run_id(job), handle=namespace.name))
         return found

@@ -34,10 +34,8 @@ class Lost:
 def observation(sight: Sight, now: datetime) -> Observation | Lost:
     """What there is to tell."""
     job = sight.ray_job
-    if job is None:
-        return Alive(waiting=ENDING, message=_ending(sight)) if sight.pods else _absent(sight)
-    if job["metadata"].get("deletionTimestamp"):
-        return Alive(waiting=ENDING, message=_ending(sight))
+    if job is None or job["metadata"].get("deletionTimestamp"):
+        return _leftover(sight, now)
     status: Object = job.get("status") or {}
     match status.get("jobDeploymentStatus", ""):
         case "Complete" | "Failed" | "ValidationFailed":
@@ -61,14 +59,31 @@ def ended_before(job: Object, at: datetime) -> bool:
     return has_ended(job) and end is not None and troubles.time_of(end) < at
 
 
+def _leftover(sight: Sight, now: datetime) -> Observation:
+    """Its RayJob is gone or being deleted. What is left of it keeps the next attempt away, but for pods of a dead node."""
+    if sight.pods and all(troubles.is_unanswered(pod, now) for pod in sight.pods):
+        return _noted(sight.ray_job or sight.departed_ray_job) or Gone(reason="NODE_LOST", message=troubles.unanswered(sight.pods))
+    if sight.ray_job is None and not sight.pods:
+        return _absent(sight)
+    return Alive(waiting=ENDING, message=_ending(sight))
+
+
+def _noted(job: Object | None) -> Gone | None:
+    """Why we ended it, if we did."""
+    noted = None if job is None else (job["metadata"].get("annotations") or {}).get(ENDED)
+    if noted is None:
+        return None
+    reason, _, message = noted.partition(" ")
+    return Gone(reason=reason, message=message)
+
+
 def _absent(sight: Sight) -> Gone:
     """Nothing of it is there. It may have been seen before."""
     last = sight.departed_ray_job
     if last is None:
         return Gone(reason="RUN_LOST", message="Kubernetes has no RayJob of this run")
-    if noted := (last["metadata"].get("annotations") or {}).get(ENDED):
-        reason, _, message = noted.partition(" ")
-        return Gone(reason=reason, message=message)
+    if (noted := _noted(last)) is not None:
+        return noted
     if has_ended(last):
         return _ended(last, last["status"], sight)
     return Gone(reason="RAYJOB_DELETED", message="somebody deleted the run's RayJob")

@@ -3,12 +3,15 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 Object = dict[str, Any]
 
 NODE_TYPE = "ray.io/node-type"
+# Beyond its grace period: a kubelet that has not ended a pod by then is dead or cut off. Should it come back with the run still
+# at work, the run's next report is refused and it stops itself.
+UNANSWERED_S = 300.0
 MAX_WORDS = 400  # characters of what Kubernetes says
 
 _PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable", "ImageInspectError"}
@@ -64,6 +67,18 @@ def has_died(pod: Object) -> bool:
     """Its containers run no more, or are not those that it began with."""
     status = pod.get("status") or {}
     return status.get("phase") in {"Failed", "Succeeded"} or any(each.get("restartCount") for each in _containers(pod))
+
+
+def is_unanswered(pod: Object, now: datetime) -> bool:
+    """Whether its node should have ended it long ago; `deletionTimestamp` has the grace period in it."""
+    end = pod["metadata"].get("deletionTimestamp")
+    return end is not None and now - time_of(end) > timedelta(seconds=UNANSWERED_S)
+
+
+def unanswered(pods: Iterable[Object]) -> str:
+    """Of pods that nobody ends."""
+    nodes = sorted({(pod.get("spec") or {}).get("nodeName", "unknown") for pod in pods})
+    return f"the node of its pods ({', '.join(nodes)}) does not answer: they were told to end, and were not seen to"
 
 
 def up_since(pod: Object) -> datetime | None:

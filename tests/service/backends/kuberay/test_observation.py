@@ -145,6 +145,27 @@ def test_pods_that_are_still_there_keep_the_next_attempt_away():
     assert isinstance(observation(sight(None, pod("w", deleting=True), departed_ray_job=job("Running")), NOW), Alive)
 
 
+@pytest.mark.parametrize("left", [job("Running", deleting=True), None])
+def test_pods_of_a_node_that_answers_no_more_do_not_hold_their_job_for_ever(left: dict[str, Any] | None):
+    seen = sight(left, pod(deleting=True), departed_ray_job=None if left else job("Running"))
+    assert isinstance(observation(seen, NOW + timedelta(minutes=4)), Alive)
+    assert observation(seen, NOW + timedelta(minutes=6)) == Gone(
+        reason="NODE_LOST", message="the node of its pods (node-1) does not answer: they were told to end, and were not seen to"
+    )
+
+
+def test_one_pod_that_is_still_to_end_keeps_the_next_attempt_away():
+    seen = sight(job("Running", deleting=True), pod(deleting=True), pod("w"))
+    assert isinstance(observation(seen, NOW + timedelta(days=1)), Alive)
+
+
+def test_of_a_lost_node_it_is_told_why_the_run_was_ended():
+    ended = job("Running", deleting=True)
+    ended["metadata"]["annotations"]["lorafleet.dev/ended"] = "RUN_STOPPED the run was stopped"
+    found = observation(sight(ended, pod(deleting=True)), NOW + timedelta(hours=1))
+    assert found == Gone(reason="RUN_STOPPED", message="the run was stopped")
+
+
 def _host(started: str | None, **more: Any) -> dict[str, Any]:
     """The head of a standing cluster."""
     state = {"waiting": {}} if started is None else {"running": {"startedAt": started}}
