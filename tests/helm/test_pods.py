@@ -82,6 +82,16 @@ def test_the_schema_is_brought_up_to_date_before_pods_serve(values: str) -> None
     assert (hooks, first) == (([], ["migrate"]) if values == "dev" else (["pre-install,pre-upgrade"], []))
 
 
+def test_whoever_connects_to_the_database_has_the_authority_of_its_certificate() -> None:
+    objects = rendered("production")
+    for kind, name in (("Deployment", "lorafleet"), ("Job", "lorafleet-migrate")):
+        spec = named(kind, name, objects)["spec"]["template"]["spec"]
+        assert env_of(spec["containers"][0])["PGSSLROOTCERT"] == "/etc/lorafleet-database/ca.crt"
+        assert {"name": "database-ca", "mountPath": "/etc/lorafleet-database", "readOnly": True} in spec["containers"][0]["volumeMounts"]
+        (volume,) = [volume["secret"] for volume in spec["volumes"] if volume["name"] == "database-ca"]
+        assert volume["secretName"] == "lorafleet-database-ca"
+
+
 def secret_of(container: Object, name: str) -> str:
     return env_of(container)[name]["secretKeyRef"]["name"]
 

@@ -85,4 +85,7 @@ LORAFLEET_REPORT_LISTEN: 0.0.0.0:7602
 {{- define "lorafleet.databaseEnv" -}}
 - name: LORAFLEET_DATABASE_URL
   valueFrom: {secretKeyRef: {name: {{ include "lorafleet.databaseSecret" . }}, key: LORAFLEET_DATABASE_URL}}
+{{- if .Values.database.caSecretName }}
+- {name: PGSSLROOTCERT, value: /etc/lorafleet-database/ca.crt}
+{{- end }}
 {{- end }}

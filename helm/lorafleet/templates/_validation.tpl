@@ -8,6 +8,9 @@
 {{- if and $v.database.secretName $v.dev.postgresql.enabled }}
 - database.secretName and dev.postgresql.enabled are both set: which database is meant?
 {{- end }}
+{{- if and $v.database.caSecretName $v.dev.postgresql.enabled }}
+- database.caSecretName is of a database of your own; dev.postgresql speaks no TLS
+{{- end }}
 {{- if and (not $v.storage.artifacts) (not $v.dev.minio.enabled) }}
 - storage.artifacts: name an s3:// folder for what jobs write (or, to try lorafleet out, set dev.minio.enabled)
 {{- end }}
@@ -69,6 +72,7 @@
 {{- end }}
 {{- with .Values.access.clientCa.secretName }}{{ $needed = append $needed (list $.Release.Namespace . "ca.crt") }}{{ end -}}
 {{- with .Values.database.secretName }}{{ $needed = append $needed (list $.Release.Namespace . "LORAFLEET_DATABASE_URL") }}{{ end -}}
+{{- with .Values.database.caSecretName }}{{ $needed = append $needed (list $.Release.Namespace . "ca.crt") }}{{ end -}}
 {{- $storeKeys := "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY" -}}
 {{- with .Values.storage.secretName }}{{ $needed = append $needed (list $.Release.Namespace . $storeKeys) }}{{ end -}}
 {{- range $namespace, $names := ternary (include "lorafleet.runNamespaces" . | fromJson) dict (eq .Values.serve.backend "kuberay") }}
