@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from PIL import Image
 
-from examples.demo import BUILD, SPEC, report
+from examples.demo import BUILD, SPEC, has_learned, report
 from lorafleet import spec_file
 from lorafleet.contact_sheet import CELL, Row, contact_sheet
 from lorafleet.v1 import training_service_pb2 as pb
@@ -47,6 +48,22 @@ def test_report_of_a_job_that_succeeded_tells_everything() -> None:
 
 def test_report_of_a_job_that_never_started_has_the_same_keys() -> None:
     assert list(report(pb.TrainingJob(state=pb.JOB_STATE_FAILED), 0.0, None)) == KEYS
+
+
+@pytest.mark.parametrize(
+    ("state", "base", "adapter", "learned"),
+    [
+        ("SUCCEEDED", 0.33, 0.09, True),
+        ("SUCCEEDED", 0.33, 0.32, False),
+        ("SUCCEEDED", 0.33, float("nan"), False),
+        ("SUCCEEDED", None, None, False),
+        ("FAILED", 0.33, 0.09, False),
+    ],
+)
+def test_demo_ends_well_only_if_the_lora_has_learned_the_style(
+    state: str, base: float | None, adapter: float | None, learned: bool
+) -> None:
+    assert has_learned({"state": state, "held_out_loss_base": base, "held_out_loss_adapter": adapter}) is learned
 
 
 def test_sheet_shows_a_column_for_each_prompt_and_a_row_for_each_stage() -> None:
