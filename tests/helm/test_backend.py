@@ -16,17 +16,36 @@ RUNS = json.loads((CHART / "values.schema.json").read_text())["properties"]["run
 
 @pytest.mark.parametrize("values", KUBERAY)
 def test_what_is_granted_is_exactly_what_the_backend_does(values: str) -> None:
-    done = {(rule.group, rule.resource, verb) for rule in access.RULES for verb in rule.verbs}
-    roles = of_kind("Role", rendered(values))
+    objects = rendered(values)
+    roles = of_kind("Role", objects)
     assert roles
     for role in roles:
-        assert {
-            (group, resource, verb)
-            for rule in role["rules"]
-            for group in rule["apiGroups"]
-            for resource in rule["resources"]
-            for verb in rule["verbs"]
-        } == done
+        assert granted(role) == done(file_of(objects), role["metadata"]["namespace"])
+
+
+def test_at_a_standing_cluster_the_secret_of_tokens_is_the_only_one_that_is_changed() -> None:
+    objects = rendered("standing")
+    (role,) = of_kind("Role", objects)
+    assert granted(role) == done(file_of(objects), "lorafleet-runs")
+    assert [each for each in granted(role) if each[1] == "secrets" and each[2] != "create"] == [("", "secrets", "patch", "warm-tokens")]
+
+
+Right = tuple[str, str, str, str]  # API group, resource, verb, name of the object
+
+
+def done(runs: config.KuberayConfig, namespace: str) -> set[Right]:
+    return {(rule.group, rule.resource, verb, rule.name) for rule in access.rules(runs, namespace) for verb in rule.verbs}
+
+
+def granted(role: Object) -> set[Right]:
+    return {
+        (group, resource, verb, name)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        for name in rule.get("resourceNames", [""])
+    }
 
 
 def file_of(objects: tuple[Object, ...]) -> config.KuberayConfig:

@@ -1,5 +1,5 @@
-{{/* What the backend kuberay does in a namespace of runs, and no more: RULES in service/backends/kuberay/access.py says the same, and
-a test compares. It writes Secrets and reads none. */}}
+{{/* What the backend kuberay does in a namespace of runs, and no more: `rules` in service/backends/kuberay/access.py says the same, and
+a test compares. It makes Secrets and reads none: (dict "of" $ "namespace" ...). */}}
 {{- define "lorafleet.runRules" -}}
 - apiGroups: [ray.io]
   resources: [rayjobs]
@@ -15,5 +15,13 @@ a test compares. It writes Secrets and reads none. */}}
   verbs: [list, watch]
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [create, patch]
+  verbs: [create]
+{{- with .of.Values.runs.standingCluster }}
+{{- if eq .namespace $.namespace }}
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: [{{ .tokenSecret | default "lorafleet-run-tokens" }}]
+  verbs: [patch]
+{{- end }}
+{{- end }}
 {{- end }}

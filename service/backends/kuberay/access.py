@@ -6,6 +6,8 @@ The chart's Role grants exactly this (a test compares them), and a start asks wh
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from service.backends.kuberay.config import KuberayConfig
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -14,6 +16,7 @@ class Rule:
     group: str
     resource: str
     verbs: tuple[str, ...]
+    name: str = ""  # of the only object that it is about; empty: all of them
 
 
 RULES = (
@@ -21,20 +24,30 @@ RULES = (
     Rule("", "pods", ("list", "watch")),
     Rule("", "pods/log", ("get",)),
     Rule("", "events", ("list", "watch")),
-    Rule("", "secrets", ("create", "patch")),  # it writes the tokens of runs and reads nobody's secrets
+    Rule("", "secrets", ("create",)),  # the tokens of runs. No patch: it answers with the whole Secret, so it reads as well
 )
 
 
-def reviews(namespace: str) -> Iterator[dict[str, str]]:
+def rules(config: KuberayConfig, namespace: str) -> tuple[Rule, ...]:
+    """What it does in one namespace of runs: at a standing cluster it also changes the Secret of tokens, which is there."""
+    standing = config.standing_cluster
+    if standing is None or standing.namespace != namespace:
+        return RULES
+    return (*RULES, Rule("", "secrets", ("patch",), standing.token_secret))
+
+
+def reviews(config: KuberayConfig, namespace: str) -> Iterator[dict[str, str]]:
     """The questions of a SelfSubjectAccessReview, one for each verb."""
-    for rule in RULES:
+    for rule in rules(config, namespace):
         resource, _, subresource = rule.resource.partition("/")
         for verb in rule.verbs:
-            yield {"namespace": namespace, "verb": verb, "group": rule.group, "resource": resource, "subresource": subresource}
+            question = {"namespace": namespace, "verb": verb, "group": rule.group, "resource": resource, "subresource": subresource}
+            yield {**question, "name": rule.name}
 
 
 def told(review: dict[str, str]) -> str:
     """The rule that is missing, as somebody would write it down."""
     resource = "/".join(part for part in (review["resource"], review["subresource"]) if part)
     group = review["group"] or '""'
-    return f"verb {review['verb']} on {resource} (API group {group}) in namespace {review['namespace']}"
+    name = f" {review['name']}" if review["name"] else ""
+    return f"verb {review['verb']} on {resource}{name} (API group {group}) in namespace {review['namespace']}"

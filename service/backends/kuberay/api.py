@@ -78,8 +78,10 @@ class Api:
         query = {"fieldManager": manager}
         return json.loads(await self.call("PATCH", path, query=query, body=body, content="application/merge-patch+json"))
 
-    async def delete(self, path: str, *, propagation: str = "Foreground") -> None:
-        await self.call("DELETE", path, body={"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": propagation})
+    async def delete(self, path: str, *, uid: str = "", propagation: str = "Foreground") -> None:
+        """With `uid`, only the object that has it."""
+        options: Object = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": propagation}
+        await self.call("DELETE", path, body={**options, "preconditions": {"uid": uid}} if uid else options)
 
     async def call(
         self, verb: str, path: str, *, query: Mapping[str, str] | None = None, body: Object | None = None, content: str = "application/json"

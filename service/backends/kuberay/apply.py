@@ -7,7 +7,7 @@ from lorafleet.errors import LorafleetError
 from service.backends.base import RunRequest
 from service.backends.kuberay.api import Api, Refused
 from service.backends.kuberay.config import KuberayConfig
-from service.backends.kuberay.manifest import STORE_SUFFIX, is_ours, ray_job, run_secret, standing_entries
+from service.backends.kuberay.manifest import STORE_SUFFIX, is_of_run, is_ours, ray_job, run_secret, standing_entries
 from service.backends.kuberay.names import MANAGER, object_name
 
 Object = dict[str, Any]
@@ -21,8 +21,8 @@ def ray_job_path(namespace: str, name: str = "") -> str:
     return f"/apis/ray.io/v1/namespaces/{namespace}/rayjobs" + (f"/{name}" if name else "")
 
 
-def secret_path(namespace: str, name: str) -> str:
-    return f"/api/v1/namespaces/{namespace}/secrets/{name}"
+def secret_path(namespace: str, name: str = "") -> str:
+    return f"/api/v1/namespaces/{namespace}/secrets" + (f"/{name}" if name else "")
 
 
 async def launch(api: Api, run: RunRequest, config: KuberayConfig) -> Object:
@@ -39,7 +39,7 @@ async def launch(api: Api, run: RunRequest, config: KuberayConfig) -> Object:
         told = f"namespace {namespace} has a RayJob {name} that is not this run's; remove it, or give runs a namespace of their own"
         raise LorafleetError(told, reason="NAME_TAKEN", retryable=False)
     if config.standing_cluster is None:
-        await _apply(api, secret_path(namespace, name), run_secret(run, namespace, found["metadata"]["uid"]))
+        await _create_once(api, secret_path(namespace), run_secret(run, namespace, found["metadata"]["uid"]))
     else:
         await _hand_over(api, run, namespace, config.standing_cluster.token_secret)
     return found
@@ -55,14 +55,32 @@ async def get_ray_job(api: Api, namespace: str, name: str) -> Object | None:
         raise
 
 
-async def end(api: Api, namespace: str, name: str, reason: str = "", message: str = "") -> None:
-    """Deletes the RayJob; it stays until its pods are gone. `reason` is kept on it for whoever sees it go."""
+async def find(api: Api, namespace: str, run_id: str) -> Object | None:
+    """The run's RayJob; None also where somebody else's has its name."""
+    found = await get_ray_job(api, namespace, object_name(run_id))
+    return found if found is not None and is_of_run(found, run_id) else None
+
+
+async def end(api: Api, job: Object, reason: str = "", message: str = "") -> None:
+    """Deletes a RayJob that was seen to be a run's; it stays until its pods are gone. `reason` is kept on it for whoever sees
+    it go. Another that has taken its name meanwhile has another uid, and is left alone."""
+    name, uid = job["metadata"]["name"], job["metadata"]["uid"]
+    path = ray_job_path(job["metadata"]["namespace"], name)
     try:
         if reason:
-            await api.merge(ray_job_path(namespace, name), {"metadata": {"annotations": {ENDED: f"{reason} {message}"}}}, MANAGER)
-        await api.delete(ray_job_path(namespace, name))
+            await api.merge(path, {"metadata": {"uid": uid, "annotations": {ENDED: f"{reason} {message}"}}}, MANAGER)
+        await api.delete(path, uid=uid)
     except Refused as error:
-        if error.status != 404:
+        if error.status != 404 and error.cause != "Conflict":
+            raise
+
+
+async def _create_once(api: Api, path: str, wanted: Object) -> None:
+    """Unless it is there: then an earlier launch made it, and a run's tokens are as good as each other."""
+    try:
+        await api.create(path, wanted)
+    except Refused as error:
+        if error.status != 409 or error.cause != "AlreadyExists":
             raise
 
 

@@ -43,20 +43,20 @@ class KubeRay:
         return self._config.namespace_of(run.tenant)
 
     async def observe(self, run: RunRef) -> Observation:
-        name = object_name(run.run_id)
         namespace, sight = await self._sight(run)
-        if sight.ray_job is None and not sight.pods and sight.departed_ray_job is None and await self._is_there(namespace.name, name):
+        if sight.ray_job is None and not sight.pods and sight.departed_ray_job is None and await self._is_there(namespace.name, run):
             return Alive()  # the watch has not heard of it yet
         seen = observation(sight, self._now())
         if isinstance(seen, Lost):
             log.warning("%s cannot go on: %s", run.run_id, seen.message)
-            await apply.end(self._api, namespace.name, name, seen.reason, seen.message)
+            await apply.end(self._api, seen.ray_job, seen.reason, seen.message)
             return Alive(waiting="ENDING", message=seen.message)
         return seen
 
     async def stop(self, run: RunRef) -> None:
         for namespace in self._namespaces_of(run):
-            await apply.end(self._api, namespace, object_name(run.run_id), "RUN_STOPPED", "the run was stopped")
+            if (job := await apply.find(self._api, namespace, run.run_id)) is not None:
+                await apply.end(self._api, job, "RUN_STOPPED", "the run was stopped")
 
     async def runs(self, instance: str) -> Sequence[RunRef]:
         """Those that have ended long ago and are still there are among them: nobody else would remove them. Those that are
@@ -88,9 +88,9 @@ class KubeRay:
 
     async def forget(self, run: RunRef) -> None:
         for namespace in self._namespaces_of(run):
-            job = await apply.get_ray_job(self._api, namespace, object_name(run.run_id))
+            job = await apply.find(self._api, namespace, run.run_id)
             if job is not None and has_ended(job):
-                await apply.end(self._api, namespace, object_name(run.run_id))
+                await apply.end(self._api, job)
             if (standing := self._config.standing_cluster) is not None and standing.namespace == namespace:
                 await apply.take_back(self._api, run.run_id, namespace, standing.token_secret)
 
@@ -109,7 +109,7 @@ class KubeRay:
 
     async def _check(self) -> None:
         try:
-            await checks.check(self._api, self._config.namespaces)
+            await checks.check(self._api, self._config)
         except Unavailable:
             raise
         except LorafleetError as error:
@@ -144,8 +144,8 @@ class KubeRay:
             raise Unavailable(error.message, reason=error.reason) from None
         return namespace
 
-    async def _is_there(self, namespace: str, name: str) -> bool:
-        return await apply.get_ray_job(self._api, namespace, name) is not None
+    async def _is_there(self, namespace: str, run: RunRef) -> bool:
+        return await apply.find(self._api, namespace, run.run_id) is not None
 
 
 def _run_id(job: Object) -> str:

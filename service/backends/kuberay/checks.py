@@ -7,6 +7,7 @@ from typing import Any
 from lorafleet.errors import LorafleetError
 from service.backends.kuberay.access import reviews, told
 from service.backends.kuberay.api import Api, Refused
+from service.backends.kuberay.config import KuberayConfig
 
 Object = dict[str, Any]
 
@@ -28,9 +29,9 @@ class NotInOrder(LorafleetError):
     reason = "KUBERNETES_NOT_READY"
 
 
-async def check(api: Api, namespaces: Sequence[str]) -> None:
+async def check(api: Api, config: KuberayConfig) -> None:
     """Raises NotInOrder, and Unavailable when the API server is away."""
-    wrong = [*await kuberay(api), *await rights(api, namespaces)]
+    wrong = [*await kuberay(api), *await rights(api, config)]
     if wrong:
         raise NotInOrder("\n".join(["this cluster cannot take runs yet", *(f"  {each}" for each in wrong)]))
 
@@ -67,9 +68,9 @@ def _has(schema: Object, path: Sequence[str]) -> bool:
     return True
 
 
-async def rights(api: Api, namespaces: Sequence[str]) -> list[str]:
-    """The rules that we miss there."""
-    asked = [review for namespace in namespaces for review in reviews(namespace)]
+async def rights(api: Api, config: KuberayConfig) -> list[str]:
+    """The rules that we miss where runs live."""
+    asked = [review for namespace in config.namespaces for review in reviews(config, namespace)]
     allowed = await asyncio.gather(*(_is_allowed(api, review) for review in asked))
     return [f"the service account may not: {told(review)}" for review, good in zip(asked, allowed, strict=True) if not good]
 

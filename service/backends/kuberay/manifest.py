@@ -131,9 +131,13 @@ def driver_line(line: bytes, prefix: bytes) -> bytes:
 
 def is_ours(found: Object, run: RunRequest) -> bool:
     """Whether the object of that name is the one that we made for this run."""
+    return is_of_run(found, run.run_id) and found["metadata"]["labels"].get(INSTANCE) == run.instance
+
+
+def is_of_run(found: Object, run_id: str) -> bool:
+    """Whether the object of that name is labelled as the run's."""
     on_it = found["metadata"].get("labels") or {}
-    wanted = {RUN: object_name(run.run_id), INSTANCE: run.instance, MANAGED_BY: MANAGER}
-    return all(on_it.get(name) == value for name, value in wanted.items())
+    return on_it.get(RUN) == object_name(run_id) and on_it.get(MANAGED_BY) == MANAGER
 
 
 def _kueue(run: RunRequest, config: KuberayConfig) -> dict[str, str]:

@@ -4,7 +4,7 @@ Reasons are stable, UPPER_SNAKE. Troubles of pods come first: they tell why wher
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -29,6 +29,7 @@ class Lost:
 
     reason: str
     message: str
+    ray_job: Object = field(repr=False)
 
 
 def observation(sight: Sight, now: datetime) -> Observation | Lost:
@@ -128,10 +129,10 @@ def _running(job: Object, sight: Sight) -> Observation | Lost:
         return leaving
     if heads and all(troubles.has_died(pod) for pod in heads):
         why = troubles.of_end(heads) or Trouble(reason="RAY_HEAD_GONE", message="the pod of its Ray head died")
-        return Lost(reason=why.reason, message=why.message)
+        return Lost(reason=why.reason, message=why.message, ray_job=job)
     past = [pod for pod in sight.departed_pods if troubles.is_head(pod)]
     if not heads and (why := troubles.of_end(past) or troubles.of_leaving(past)) is not None:
-        return Lost(reason=why.reason, message=why.message)
+        return Lost(reason=why.reason, message=why.message, ray_job=job)
     return Alive()
 
 
@@ -143,7 +144,7 @@ def _running_on_hosts(job: Object, heads: Sequence[Object]) -> Observation | Los
     began = troubles.time_of(job["metadata"]["creationTimestamp"])
     if any((up_since := troubles.up_since(pod)) is not None and up_since <= began for pod in heads):
         return Alive()
-    return Lost(reason="RAY_HEAD_GONE", message="the head of the standing cluster is not the one that the run began on")
+    return Lost(reason="RAY_HEAD_GONE", message="the head of the standing cluster is not the one that the run began on", ray_job=job)
 
 
 def _leaving(sight: Sight) -> Alive | None:

@@ -44,7 +44,11 @@ class Cluster:
 
     async def grant(self, rules: Sequence[Rule]) -> None:
         """The backend may do exactly this from now on."""
-        written = [{"apiGroups": [rule.group], "resources": [rule.resource], "verbs": list(rule.verbs)} for rule in rules]
+        written = [
+            {"apiGroups": [rule.group], "resources": [rule.resource], "verbs": list(rule.verbs)}
+            | ({"resourceNames": [rule.name]} if rule.name else {})
+            for rule in rules
+        ]
         role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": ACCOUNT}, "rules": written}
         await self.admin.apply(self._rbac("roles", ACCOUNT), role, "tests")
         binding = {

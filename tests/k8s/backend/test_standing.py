@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from service.backends.base import Alive
+from service.backends.kuberay.access import rules
 from service.backends.kuberay.config import KuberayConfig
 from service.backends.kuberay.manifest import ray_cluster
 from service.control.attempts import Gone
@@ -67,6 +68,7 @@ async def _tokens(cluster: Cluster) -> dict[str, Any]:
 async def _stand_up(cluster: Cluster) -> None:
     """As an operator would: a RayCluster whose head mounts the Secret of tokens, and whose pods are labelled for us to see."""
     await cluster.admin.create(f"/api/v1/namespaces/{cluster.namespace}/secrets", {"metadata": {"name": TOKENS}})
+    await cluster.grant(rules(cluster.config(standingCluster={"name": WARM, "namespace": cluster.namespace}), cluster.namespace))
     config = cluster.config(image=os.environ["FAST_TRAINER_IMAGE"])
     body = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": {"name": WARM}, "spec": _spec(config)}
     await cluster.admin.create(f"/apis/ray.io/v1/namespaces/{cluster.namespace}/rayclusters", body)

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from lorafleet.errors import Unavailable
 from service.backends.kuberay import checks
-from service.backends.kuberay.access import RULES
+from service.backends.kuberay.access import RULES, reviews, told
 from service.backends.kuberay.api import Api
 from service.backends.kuberay.backend import KubeRay
 from tests.service.backends.kuberay.api_server import ApiServer
@@ -119,6 +119,13 @@ def test_every_field_that_is_set_is_looked_for(field: tuple[str, ...]):
     assert checks.lacks(openapi) == [f"spec.{'.'.join(field)}"]
 
 
-def test_it_reads_no_secret():
-    [secrets] = [rule for rule in RULES if rule.resource == "secrets"]
-    assert not {"get", "list", "watch"} & set(secrets.verbs)
+def test_it_makes_secrets_and_reads_none():
+    """Whoever may patch a Secret reads it: the answer is the whole of it."""
+    assert [rule.verbs for rule in RULES if rule.resource == "secrets"] == [("create",)]
+
+
+def test_of_a_standing_clusters_tokens_it_asks_for_the_one_secret():
+    standing = config(standingCluster={"name": "warm", "namespace": "warmth"})
+    [patches] = [each for each in reviews(standing, "warmth") if each["verb"] == "patch" and each["resource"] == "secrets"]
+    assert told(patches) == 'verb patch on secrets lorafleet-run-tokens (API group "") in namespace warmth'
+    assert not [each for each in reviews(standing, "runs") if each["verb"] == "patch" and each["resource"] == "secrets"]

@@ -1,0 +1,75 @@
+"""What is changed at the API server: each action may be repeated, and none touches what is somebody else's."""
+
+from typing import Any
+
+import pytest
+
+from lorafleet.errors import LorafleetError
+from service.backends.base import RunRef
+from service.backends.kuberay import apply
+from service.backends.kuberay.apply import ray_job_path, secret_path
+from service.backends.kuberay.backend import KubeRay
+from tests.service.backends.kuberay.memory_api import MemoryApi
+from tests.service.backends.kuberay.objects import RUN, config
+
+JOB = ray_job_path("runs", RUN.run_id)
+SECRET = secret_path("runs", RUN.run_id)
+
+
+@pytest.fixture
+def api() -> MemoryApi:
+    return MemoryApi()
+
+
+@pytest.fixture
+async def backend(api: MemoryApi) -> KubeRay:
+    return KubeRay(config(), api)
+
+
+async def test_a_launch_makes_the_job_and_its_secret_and_a_repeated_one_changes_nothing(api: MemoryApi):
+    await apply.launch(api, RUN, config())
+    before = {path: api.objects[path] for path in (JOB, SECRET)}
+    await apply.launch(api, RUN, config())
+    assert {path: api.objects[path] for path in (JOB, SECRET)} == before
+    assert before[SECRET]["metadata"]["ownerReferences"][0]["uid"] == before[JOB]["metadata"]["uid"]
+
+
+async def test_a_secret_is_made_and_never_changed(api: MemoryApi):
+    await apply.launch(api, RUN, config())
+    await apply.launch(api, RUN, config())
+    assert [verb for verb, path in api.changes if "/secrets/" in path] == ["create", "create"]
+
+
+async def test_what_is_stopped_is_deleted_and_says_why(api: MemoryApi, backend: KubeRay):
+    await apply.launch(api, RUN, config())
+    await backend.stop(RunRef(run_id=RUN.run_id, handle="runs"))
+    await backend.stop(RunRef(run_id=RUN.run_id, handle="runs"))
+    assert JOB not in api.objects
+    assert api.changes[-2:] == [("merge", JOB), ("delete", JOB)]
+
+
+FOREIGN = {"metadata": {"name": RUN.run_id, "uid": "theirs", "labels": {}}, "status": {"jobDeploymentStatus": "Complete"}}
+
+
+@pytest.mark.parametrize("handle", ["runs", None])
+@pytest.mark.parametrize("foreign", [FOREIGN, {**FOREIGN, "metadata": {**FOREIGN["metadata"], "labels": None}}])
+async def test_a_job_of_that_name_that_is_somebody_elses_is_left_alone(
+    api: MemoryApi, backend: KubeRay, handle: str | None, foreign: dict[str, Any]
+):
+    api.objects[JOB] = foreign
+    with pytest.raises(LorafleetError) as caught:
+        await apply.launch(api, RUN, config())
+    assert caught.value.reason == "NAME_TAKEN"
+    await backend.stop(RunRef(run_id=RUN.run_id, handle=handle))
+    await backend.forget(RunRef(run_id=RUN.run_id, handle=handle))
+    assert api.objects == {JOB: foreign}
+    assert api.changes == []
+
+
+async def test_a_job_that_took_the_place_of_ours_meanwhile_is_left_alone(api: MemoryApi):
+    await apply.launch(api, RUN, config())
+    ours = await apply.find(api, "runs", RUN.run_id)
+    assert ours is not None
+    api.objects[JOB] = {**FOREIGN, "metadata": {**FOREIGN["metadata"], "uid": "theirs"}}
+    await apply.end(api, ours, "RUN_STOPPED", "the run was stopped")
+    assert "annotations" not in api.objects[JOB]["metadata"]
