@@ -75,108 +75,152 @@ class _Part(BaseModel):
 class BaseModelSpec(_Part):
     """The frozen base model, in diffusers' folder layout."""
 
-    uri: str
-    family: Literal["sd1"] = "sd1"
+    uri: Annotated[str, Field(description="Folder of the model: s3://bucket/prefix or file:///folder.")]
+    family: Annotated[Literal["sd1"], Field(description="Model family; sd1 is Stable Diffusion 1.x.")] = "sd1"
 
 
 class DatasetSpec(_Part):
     """The pictures and captions to learn from."""
 
-    uri: str
-    caption_column: Annotated[Text, Field(min_length=1, max_length=200)] = "text"
-    trigger_phrase: Annotated[Text, Field(max_length=1000)] = ""
-    validation_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    resolution: Annotated[int, Field(ge=32, le=4096)] | None = None  # pixels; unset: the base's own
-    aspect_ratio_bucketing: bool = True
-    on_corrupt: Literal["skip", "fail"] = "skip"
-    max_corrupt_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
+    uri: Annotated[
+        str,
+        Field(
+            description="Folder of the pictures, s3:// or file://, with metadata.jsonl, metadata.csv or a .txt file beside each picture."
+        ),
+    ]
+    caption_column: Annotated[Text, Field(min_length=1, max_length=200, description="Metadata column that holds the caption.")] = "text"
+    trigger_phrase: Annotated[Text, Field(max_length=1000, description="Words put before every caption.")] = ""
+    validation_fraction: Annotated[float, Field(ge=0, le=0.5, description="Share of the pictures held out for the held-out loss.")] = 0.1
+    resolution: Annotated[int, Field(ge=32, le=4096)] | None = Field(
+        default=None, description="Training pictures have about resolution squared pixels; unset: the base model's own resolution."
+    )
+    aspect_ratio_bucketing: Annotated[bool, Field(description="Group pictures by aspect ratio; false: crop each to a square.")] = True
+    on_corrupt: Annotated[Literal["skip", "fail"], Field(description="What to do with a picture that cannot be read.")] = "skip"
+    max_corrupt_fraction: Annotated[
+        float, Field(ge=0, le=1, description="With on_corrupt: skip, the job fails if more than this share cannot be read.")
+    ] = 0.1
 
 
 class AdapterSpec(_Part):
     """The adapter to train: LoRA (Hu et al. 2021), rsLoRA (Kalajdzievski 2023) or DoRA (Liu et al. 2024)."""
 
-    method: Literal["lora", "rslora", "dora"] = "lora"
-    rank: Annotated[int, Field(ge=1, le=512)] = 16
-    alpha: Annotated[float, Field(gt=0)] | None = None  # unset: rank
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: Annotated[tuple[ModuleName, ...], Field(min_length=1, max_length=64, strict=False)] = (
-        "to_q",
-        "to_k",
-        "to_v",
-        "to_out.0",
+    method: Annotated[Literal["lora", "rslora", "dora"], Field(description="Kind of adapter.")] = "lora"
+    rank: Annotated[int, Field(ge=1, le=512, description="Rank of the low-rank update.")] = 16
+    alpha: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="The update is scaled by alpha / rank (rslora: by alpha / sqrt(rank)); unset: rank."
     )
-    text_encoder: bool = False
+    dropout: Annotated[float, Field(ge=0, lt=1, description="Dropout on the adapter's input.")] = 0.0
+    target_modules: Annotated[
+        tuple[ModuleName, ...],
+        Field(
+            min_length=1,
+            max_length=64,
+            strict=False,
+            description="Suffixes of module names; each must match a linear or convolution layer of the UNet.",
+        ),
+    ] = ("to_q", "to_k", "to_v", "to_out.0")
+    text_encoder: Annotated[bool, Field(description="Also train an adapter on the text encoder's attention.")] = False
 
 
 class OptimizationSpec(_Part):
     """How the adapter is trained."""
 
-    max_steps: Annotated[int, Field(ge=1, le=10_000_000)] = 1000
-    micro_batch_size: Annotated[int, Field(ge=1, le=1024)] = 1
-    gradient_accumulation_steps: Annotated[int, Field(ge=1, le=1024)] = 1
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-4
-    lr_scheduler: Literal["constant", "linear", "cosine"] = "cosine"
-    lr_warmup_steps: Annotated[int, Field(ge=0)] = 0
-    optimizer: Literal["adamw"] = "adamw"
-    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    adam_epsilon: Annotated[float, Field(gt=0)] = 1e-8
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: never clip
-    precision: Literal["fp32", "bf16"] = "fp32"
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
-    caption_dropout: Annotated[float, Field(ge=0, le=1)] = 0.0
-    noise_offset: Annotated[float, Field(ge=0, le=1)] = 0.0
+    max_steps: Annotated[int, Field(ge=1, le=10_000_000, description="Number of optimizer steps.")] = 1000
+    micro_batch_size: Annotated[int, Field(ge=1, le=1024, description="Pictures per worker in one forward pass.")] = 1
+    gradient_accumulation_steps: Annotated[int, Field(ge=1, le=1024, description="Forward passes per optimizer step.")] = 1
+    learning_rate: Annotated[float, Field(gt=0, le=10, description="Peak learning rate.")] = 1e-4
+    lr_scheduler: Annotated[Literal["constant", "linear", "cosine"], Field(description="How the rate falls after the warm-up.")] = "cosine"
+    lr_warmup_steps: Annotated[int, Field(ge=0, description="Steps over which the rate rises from 0 to its peak.")] = 0
+    optimizer: Annotated[Literal["adamw"], Field(description="AdamW (Loshchilov and Hutter 2019).")] = "adamw"
+    adam_beta1: Annotated[float, Field(ge=0, lt=1, description="AdamW's decay of the gradient's mean.")] = 0.9
+    adam_beta2: Annotated[float, Field(ge=0, lt=1, description="AdamW's decay of the gradient's square.")] = 0.999
+    adam_epsilon: Annotated[float, Field(gt=0, description="AdamW's term against division by zero.")] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0, description="AdamW's decoupled weight decay.")] = 1e-2
+    max_grad_norm: Annotated[float, Field(ge=0, description="Gradients are clipped to this norm; 0: never.")] = 1.0
+    precision: Annotated[Literal["fp32", "bf16"], Field(description="Of the base model; the adapter itself is always fp32.")] = "fp32"
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="Every random draw of the training derives from it.")] = 0
+    min_snr_gamma: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Min-SNR weighting of the loss (Hang et al. 2023); unset: none."
+    )
+    caption_dropout: Annotated[float, Field(ge=0, le=1, description="Share of captions replaced by the empty caption.")] = 0.0
+    noise_offset: Annotated[float, Field(ge=0, le=1, description="Strength of offset noise; 0: none.")] = 0.0
 
 
 class ClusterSpec(_Part):
     """The workers a run asks for."""
 
-    num_workers: Annotated[int, Field(ge=1, le=1024)] = 1
-    cpus_per_worker: Annotated[float, Field(gt=0, le=1024)] = 1.0
-    gpus_per_worker: Annotated[float, Field(ge=0, le=16)] = 0.0
-    memory_gib_per_worker: Annotated[float, Field(gt=0)] | None = None
-    zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
-    offload: Literal["none", "cpu"] = "none"
-    # Of the pods, as operators configure it. Left out where it is the default: a trainer that does not know it refuses the spec.
+    num_workers: Annotated[int, Field(ge=1, le=1024, description="Number of workers.")] = 1
+    cpus_per_worker: Annotated[float, Field(gt=0, le=1024, description="CPU cores per worker.")] = 1.0
+    gpus_per_worker: Annotated[float, Field(ge=0, le=16, description="GPUs per worker; 0: train on the CPU.")] = 0.0
+    memory_gib_per_worker: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Memory reserved per worker, in GiB; unset: none is reserved."
+    )
+    zero_stage: Annotated[int, Field(ge=0, le=3, description="DeepSpeed's ZeRO stage; only stage 0 trains in packs.")] = 0
+    offload: Annotated[
+        Literal["none", "cpu"],
+        Field(description="Where ZeRO keeps optimizer state (and parameters, at stage 3); cpu needs zero_stage 1 to 3."),
+    ] = "none"
+    # Left out where it is the default: a trainer that does not know it refuses the spec.
     profile: Annotated[
-        str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", exclude_if=lambda profile: profile == DEFAULT_PROFILE)
+        str,
+        Field(
+            pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+            exclude_if=lambda profile: profile == DEFAULT_PROFILE,
+            description="Name of a profile of pods that the service's operators have configured: node pools, devices, priorities.",
+        ),
     ] = DEFAULT_PROFILE
 
 
 class ValidationSpec(_Part):
     """Sample pictures drawn at step 0, every `every_steps` and at the end."""
 
-    prompts: Annotated[tuple[Annotated[Text, Field(max_length=MAX_PROMPT)], ...], Field(max_length=64, strict=False)] = ()
-    every_steps: Annotated[int, Field(ge=0)] = 0
-    guidance_scale: Annotated[float, Field(ge=0, le=50)] = 5.0
-    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 25
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    early_stopping_patience: Annotated[int, Field(ge=0, le=1_000_000)] = 0  # held-out losses without a new lowest; 0: never
+    prompts: Annotated[
+        tuple[Annotated[Text, Field(max_length=MAX_PROMPT)], ...],
+        Field(max_length=64, strict=False, description="One picture is drawn for each prompt."),
+    ] = ()
+    every_steps: Annotated[
+        int,
+        Field(ge=0, description="Draw, and take the held-out loss, every so many steps besides step 0 and the last; 0: only at those two."),
+    ] = 0
+    guidance_scale: Annotated[float, Field(ge=0, le=50, description="Scale of classifier-free guidance.")] = 5.0
+    num_inference_steps: Annotated[int, Field(ge=1, le=1000, description="Denoising steps per picture.")] = 25
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="The picture of prompt i is drawn with seed + i.")] = 0
+    early_stopping_patience: Annotated[
+        int, Field(ge=0, le=1_000_000, description="End early after this many held-out losses in a row without a new lowest; 0: never.")
+    ] = 0
 
 
 class SchedulingSpec(_Part):
-    """When a job runs, and in whose company."""
+    """When a job runs, and with which others."""
 
-    priority: Annotated[int, Field(ge=-100, le=100)] = 0  # higher starts first; below 0: class low, from 50 on: class high
-    sharing: Literal["anyone", "tenant", "nobody"] = "tenant"  # whose jobs may be in the same run
-    preemptible: bool = True  # a job of a higher class may take its place: checkpoint, wait, go on
-    max_run_time_s: Annotated[float, Field(ge=60)] | None = None  # in runs, all attempts together; unset: no limit
+    priority: Annotated[
+        int, Field(ge=-100, le=100, description="Higher starts first; below 0 is the class low, 50 and above the class high.")
+    ] = 0
+    sharing: Annotated[
+        Literal["anyone", "tenant", "nobody"], Field(description="Whose jobs may train in the same run and on the same warm workers.")
+    ] = "tenant"
+    preemptible: Annotated[
+        bool, Field(description="A job of a higher class may take its place: it then saves a checkpoint, waits, and goes on.")
+    ] = True
+    max_run_time_s: Annotated[float, Field(ge=60)] | None = Field(
+        default=None, description="Seconds in runs, over all attempts, after which it saves a checkpoint and fails; unset: no limit."
+    )
 
 
 class CheckpointingSpec(_Part):
     """When resumable state is saved; the last step always is."""
 
-    every_steps: Annotated[int, Field(ge=1)] = 500
-    keep: Annotated[int, Field(ge=1)] = 2
+    every_steps: Annotated[int, Field(ge=1, description="Save every so many steps.")] = 500
+    keep: Annotated[int, Field(ge=1, description="Number of newest checkpoints that are kept.")] = 2
 
 
 class OutputSpec(_Part):
     """Where the artifact goes, and in which formats."""
 
-    uri: str | None = None
-    formats: Annotated[tuple[Literal["diffusers", "kohya"], ...], Field(min_length=1, strict=False)] = ("diffusers", "kohya")
+    uri: str | None = Field(default=None, description="Folder for everything the job writes; unset: the service's own layout.")
+    formats: Annotated[
+        tuple[Literal["diffusers", "kohya"], ...], Field(min_length=1, strict=False, description="File formats of the LoRA.")
+    ] = ("diffusers", "kohya")
 
 
 class Spec(_Part):
@@ -191,7 +235,10 @@ class Spec(_Part):
     checkpointing: CheckpointingSpec = CheckpointingSpec()
     output: OutputSpec = OutputSpec()
     scheduling: SchedulingSpec = SchedulingSpec()
-    labels: Annotated[dict[LabelKey, Annotated[Text, Field(max_length=255)]], Field(max_length=MAX_LABELS)] = {}
+    labels: Annotated[
+        dict[LabelKey, Annotated[Text, Field(max_length=255)]],
+        Field(max_length=MAX_LABELS, description="Labels of your own, for filters."),
+    ] = {}
 
     @model_validator(mode="after")
     def _keeps_the_rules(self) -> Self:
