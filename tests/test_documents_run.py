@@ -73,6 +73,21 @@ def test_console_of_a_document_shows_what_comes(document: str) -> None:
         assert (ran.stdout + ran.stderr).strip() == shown.strip(), command
 
 
+@pytest.mark.proof  # it may have to build grpcurl
+def test_grpcurl_of_the_readme_shows_what_comes(address: str, folder: Path) -> None:
+    [section] = re.findall(r"^## With grpcurl\n(.*?)^## ", (REPOSITORY / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    [script] = re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    [shown] = re.findall(r"^```text\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    (folder / "scripts").symlink_to(REPOSITORY / "scripts")
+    (folder / ".tools").symlink_to(REPOSITORY / ".tools")
+    assert ADDRESS in script
+    script = script.replace(ADDRESS, address).replace("-max-time 20", "-max-time 3")
+    ran = subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert ran.returncode == 0, ran.stderr
+    pattern = re.escape(shown).replace(re.escape("..."), ".*?")
+    assert re.fullmatch(pattern, ran.stdout, re.DOTALL), ran.stdout[:5000]
+
+
 def environment() -> dict[str, str]:
     """Ours, without what would change whom the clients call."""
     return {**{name: value for name, value in os.environ.items() if not name.startswith("LORAFLEET_")}, "PYTHONPATH": str(REPOSITORY)}
