@@ -24,5 +24,6 @@ def object_name(run_id: str) -> str:
 
 
 def labels(run: RunRequest) -> dict[str, str]:
-    """On every object of a run. A run of several tenants has an empty tenant."""
-    return {RUN: object_name(run.run_id), INSTANCE: run.instance, TENANT: run.tenant, MANAGED_BY: MANAGER}
+    """On every object of a run. A run of several tenants has an empty tenant. A tenant's id may end in a dash and a label may
+    not: nothing is found by it, people read it."""
+    return {RUN: object_name(run.run_id), INSTANCE: run.instance, TENANT: run.tenant.rstrip("-"), MANAGED_BY: MANAGER}

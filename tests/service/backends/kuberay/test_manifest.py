@@ -1,6 +1,7 @@
 """A run as Kubernetes objects: what is asked for is in them, what is secret is not, and security review lets them in."""
 
 import json
+import re
 import shlex
 import subprocess
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 from lorafleet.errors import InvalidInput
 from lorafleet.spec import ClusterSpec
 from service.backends.kuberay.manifest import driver_line, entrypoint, is_ours, log_prefix, ray_job, run_secret, standing_entries
-from service.backends.kuberay.names import object_name
+from service.backends.kuberay.names import labels, object_name
 from tests.service.backends.kuberay.objects import RUN, config
 
 STANDING = {"name": "warm", "namespace": "runs"}
@@ -256,3 +257,9 @@ def test_an_object_of_that_name_is_ours_only_if_it_was_made_for_the_run():
     assert is_ours(ours, RUN)
     assert not is_ours(ours, replace(RUN, instance="another"))
     assert not is_ours({"metadata": {"name": RUN.run_id}}, RUN)
+
+
+@pytest.mark.parametrize("tenant", ["acme", "acme-", "a--", ""])
+def test_any_tenants_id_makes_labels_that_kubernetes_takes(tenant: str):
+    found = labels(replace(RUN, tenant=tenant))
+    assert all(re.fullmatch(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?", value) for value in found.values())
