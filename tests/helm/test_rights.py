@@ -189,6 +189,22 @@ def test_dns_is_open_to_whoever_looks_names_up(values: str) -> None:
         assert 53 in _ports(objects, pod, dns, "egress", "to"), pod.name
 
 
+@pytest.mark.parametrize(
+    ("address", "port"),
+    [("http://10.1.2.3", 80), ("http://ray.example.com:8265", 8265), ("https://ray.example.com", 443), ("https://10.1.2.3:8443", 8443)],
+)
+def test_a_joined_ray_is_reached_by_the_port_of_its_address_alone(address: str, port: int) -> None:
+    rules = named("NetworkPolicy", "lorafleet-control-plane", rendered("ray", "--set", f"serve.rayAddress={address}"))["spec"]["egress"]
+    elsewhere = {53, 5432, 9000, 443 if port != 443 else 0}  # DNS, database, store, keys of the identity provider
+    assert {each["port"] for rule in rules for each in rule["ports"]} - elsewhere == {port}
+
+
+def test_dns_is_asked_where_and_by_what_port_the_values_say() -> None:
+    objects = rendered("dev", "--set", "networkPolicy.dnsPorts={53,5353}")
+    dns = Pod("dns", "kube-system", {}, {})
+    assert _ports(objects, run_pod("lorafleet-runs"), dns, "egress", "to") == {53, 5353}
+
+
 def test_the_service_and_its_certificate_have_one_name() -> None:
     objects = rendered("production")
     certificate = named("Certificate", RELEASE, objects)["spec"]

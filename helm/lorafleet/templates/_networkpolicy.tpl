@@ -2,7 +2,17 @@
 
 {{- define "lorafleet.dnsRule" -}}
 - to: {{- toYaml .Values.networkPolicy.dns | nindent 4 }}
-  ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
+  ports:
+    {{- range .Values.networkPolicy.dnsPorts }}
+    - {port: {{ . }}, protocol: UDP}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
+{{- end }}
+
+{{/* The port of a URL. */}}
+{{- define "lorafleet.portOf" -}}
+{{- $url := urlParse . -}}
+{{ $url.host | regexFind ":[0-9]+$" | trimPrefix ":" | default (ternary "443" "80" (eq $url.scheme "https")) }}
 {{- end }}
 
 {{/* Pods of runs, in all of their namespaces. */}}
