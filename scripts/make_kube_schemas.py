@@ -2,7 +2,8 @@
 """Writes tests/helm/schemas: what kubeconform holds the chart to, so that a check needs no network.
 
 From what the projects publish, by the Go module proxy (Go must be there): Kubernetes' OpenAPI and the CRDs of others. Kept are the
-kinds that the chart makes, without descriptions, and strict: a field that the API server does not know is a mistake.
+kinds that the chart and the backend make, without descriptions, and strict: a field that the API server does not know is a
+mistake, and so is another API version than the one that the schema is of.
 """
 
 import json
@@ -33,12 +34,16 @@ KINDS = {
     "io.k8s.api.rbac.v1": ["Role", "RoleBinding"],
 }
 CRDS = {
+    "github.com/ray-project/kuberay/ray-operator@v1.6.2": ["config/crd/bases/ray.io_rayjobs.yaml"],
     "github.com/cert-manager/cert-manager@v1.19.1": ["deploy/crds/cert-manager.io_certificates.yaml"],
     "github.com/prometheus-operator/prometheus-operator@v0.85.0": [
         "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml",
         "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml",
     ],
-    "sigs.k8s.io/gateway-api@v1.4.0": ["config/crd/standard/gateway.networking.k8s.io_grpcroutes.yaml"],
+    "sigs.k8s.io/gateway-api@v1.4.0": [
+        "config/crd/standard/gateway.networking.k8s.io_backendtlspolicies.yaml",
+        "config/crd/standard/gateway.networking.k8s.io_grpcroutes.yaml",
+    ],
 }
 # Fields that take any shape where the API server takes two: its OpenAPI says "string" for the first, and means a number as well.
 EITHER = {"io.k8s.apimachinery.pkg.util.intstr.IntOrString", "io.k8s.apimachinery.pkg.api.resource.Quantity"}
@@ -71,6 +76,8 @@ def of_kubernetes(definitions: dict[str, Any], name: str) -> dict[str, Any]:
     needed = {each: stripped(definitions[each]) for each in sorted(reached(definitions, name))}
     for each in EITHER & needed.keys():
         needed[each] = {"type": ["string", "integer", "number"]}
+    (kind,) = definitions[name]["x-kubernetes-group-version-kind"]
+    pin(needed[name], "/".join(part for part in (kind["group"], kind["version"]) if part), kind["kind"])
     return {"$ref": f"#/definitions/{name}", "definitions": needed}
 
 
@@ -102,7 +109,24 @@ def of_crd(crd: dict[str, Any]) -> dict[str, Any]:
     schema = stripped(version["schema"]["openAPIV3Schema"])
     schema["properties"]["metadata"] = {"type": "object"}
     schema["properties"].pop("status", None)
-    return schema
+    pin(schema, f"{crd['spec']['group']}/{version['name']}", crd["spec"]["names"]["kind"])
+    return without_pods(schema)
+
+
+def pin(schema: dict[str, Any], api_version: str, kind: str) -> None:
+    """Files are found by their kind alone: the rest of what an object is called is the schema's to say. (kubeconform reads them as a
+    draft of JSON Schema that has no const.)"""
+    schema["properties"] |= {"apiVersion": {"enum": [api_version]}, "kind": {"enum": [kind]}}
+    schema["required"] = sorted({*schema.get("required", []), "apiVersion", "kind"})
+
+
+def without_pods(schema: Any) -> Any:
+    """A CRD's copies of Kubernetes' own pod, a megabyte each: whoever checks such an object holds its pods to that one."""
+    if not isinstance(schema, dict):
+        return [without_pods(part) for part in schema] if isinstance(schema, list) else schema
+    if "containers" in schema.get("properties", {}).get("spec", {}).get("properties", {}):
+        return {"type": "object"}
+    return {name: without_pods(part) for name, part in schema.items()}
 
 
 def stripped(schema: Any) -> Any:

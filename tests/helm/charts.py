@@ -1,7 +1,7 @@
 """The chart as helm renders it: objects as plain values."""
 
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -43,6 +43,14 @@ def refusal(*arguments: str, values: str | None = "dev") -> str:
     ran = helm_template(*(("--values", str(VALUES / f"{values}.yaml")) if values else ()), *arguments)
     assert ran.returncode != 0, "these values were taken"
     return ran.stderr
+
+
+def violations(objects: Iterable[Object], file: Path) -> str:
+    """What kubeconform says against them; nothing when they are as Kubernetes' and the CRDs' schemas have them."""
+    file.write_text(yaml.safe_dump_all(objects))
+    schemas = f"{REPOSITORY}/tests/helm/schemas/{{{{.ResourceKind}}}}.json"
+    command = [tool("kubeconform"), "-strict", "-schema-location", schemas, str(file)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
 
 
 def of_kind(kind: str, objects: tuple[Object, ...]) -> list[Object]:

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +14,29 @@ from lorafleet.errors import InvalidInput
 from lorafleet.spec import ClusterSpec
 from service.backends.kuberay.manifest import driver_line, entrypoint, is_ours, log_prefix, ray_job, run_secret, standing_entries
 from service.backends.kuberay.names import labels, object_name
+from tests.helm.charts import violations
 from tests.service.backends.kuberay.objects import RUN, config
 
 STANDING = {"name": "warm", "namespace": "runs"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"standingCluster": STANDING},
+        {"kueue": {"queue": "training"}},
+        {"storeSecret": "keys", "imagePullSecrets": ["registry"]},
+    ],
+)
+def test_objects_are_as_the_api_servers_schemas_have_them(tmp_path: Path, changes: dict[str, Any]):
+    """KubeRay's schema of the RayJob, and Kubernetes' own of its pods: a misspelt field is refused here and not by a cluster."""
+    job = ray_job(RUN, config(**changes))
+    of_pods = [] if "standingCluster" in changes else templates(job)
+    pods = [{"apiVersion": "v1", "kind": "Pod", **each} for each in of_pods]
+    assert violations([job, run_secret(RUN, "runs", "uid-1"), *pods], tmp_path / "objects.yaml") == ""
+    misspelt = {**job, "spec": {**job["spec"], "backofLimit": 0}}
+    assert "backofLimit" in violations([misspelt], tmp_path / "misspelt.yaml")
 
 
 def templates(job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
