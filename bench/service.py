@@ -43,7 +43,7 @@ from service.reconcile.orphans import end_orphans_once
 from service.reconcile.stop import notice_silence_once, stop_once
 from tests.postgres import postgres_server
 
-CALLERS = 24
+CALLERS = 64
 CREATE_S = 8.0
 RAW_S = 2.0
 WATCHERS = 1000

@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from lorafleet.errors import Violation
-from lorafleet.layout import job_root
 from service import store_checks
 from service.batch_specs import Place
 from service.concurrency import bounded
@@ -17,7 +16,10 @@ async def check_store(store: Store, places: Sequence[Place], tenant: str, artifa
     bases = await _asked(store, store_checks.base_model, [place.item.spec.base_model.uri for place in places])
     datasets = await _asked(store, store_checks.dataset, [place.item.spec.dataset.uri for place in places])
     outputs = await _asked(store, store_checks.no_artifact, [place.output_uri for place in places])
-    parents = {place.output_uri: _parent(place, tenant, artifacts_uri) for place in places}
+    parents = {
+        place.output_uri: store_checks.probed_folder(place.item.spec.output.uri, place.output_uri, tenant, artifacts_uri)
+        for place in places
+    }
     refusals = await _asked(store, store_checks.writable, parents.values())
     found: dict[Violation, None] = {}  # what the defaults are to blame for is told once
     for place in places:
@@ -46,12 +48,3 @@ async def _asked(store: Store, check: Callable[[Store, str], Awaitable[str | Non
 def _note(found: dict[Violation, None], field: str, problem: str | None) -> None:
     if problem is not None:
         found[Violation(field=field, message=problem)] = None
-
-
-def _parent(place: Place, tenant: str, artifacts_uri: str) -> str:
-    """The folder in which a probe tells whether the output can be written: one for many outputs."""
-    if place.item.spec.output.uri is None:
-        return job_root(artifacts_uri, f"tenants/{tenant}/jobs")
-    parent, _, _ = place.output_uri.rpartition("/")
-    has_parent = "/" in place.output_uri.split("://", 1)[1].strip("/")
-    return parent if has_parent else place.output_uri

@@ -4,6 +4,7 @@ from typing import Any
 from uuid import uuid4
 
 from lorafleet.spec import Spec
+from service import telemetry
 from service.control.lifecycle import JobState
 from service.db.models import JobRow
 
@@ -32,4 +33,5 @@ def new_row(tenant: str, job_id: str, spec: Spec, stored: dict[str, Any], output
         max_run_time_s=scheduling.max_run_time_s,
         run_time_s=0.0,
         version=0,
+        trace_parent=telemetry.calls_trace_parent.get(),
     )

@@ -1,51 +1,33 @@
-"""What users do with jobs: create, get, cancel. One transaction for each call; the store is asked before, outside it."""
+"""What users do with jobs: create, get, cancel. The store is asked outside of transactions."""
 
-import hashlib
-import json
 import logging
 import secrets
-from dataclasses import dataclass
+from functools import partial
 
-from lorafleet.errors import AlreadyExists, InvalidSpec, NotFound, Violation
+from lorafleet.errors import LorafleetError, NotFound
 from lorafleet.layout import job_root
 from lorafleet.spec import Spec
 from lorafleet.v1 import training_service_pb2 as pb
 from service.access.access import may_end
 from service.access.identity import Identity
+from service.coalescing import Coalescer
 from service.control import lifecycle
 from service.control.runs import StopPolicy
-from service.db import attempts, audit, jobs, quotas, runs
+from service.db import attempts, audit, jobs, runs
 from service.db.database import Database
-from service.db.models import JobRow, RequestRow
-from service.db.tenants import store_credentials_of
+from service.db.models import JobRow
 from service.db.transaction import Transaction
+from service.job_creation import Allowed, Draft, NewJob, accept, allowed, answered
 from service.job_rows import new_row
 from service.names import JobName
 from service.profiles import ONLY_DEFAULT, unknown_profile
 from service.resources import check_etag, job_etag, job_message
 from service.run_stops import stop_what_is_over
 from service.storage import Store
-from service.store_checks import check_store
+from service.store_checks import StoreChecks, probed_folder
 from service.tenancy.grants import Grants, Use
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class NewJob:
-    """A job to create. An empty `job_id` is chosen here; an empty `request_id` makes repeats new jobs."""
-
-    tenant: str
-    job_id: str
-    request_id: str
-    spec: Spec
-    created_by: str = ""
-
-    @property
-    def body_sha256(self) -> str:
-        """Equal for equal requests: the spec with its defaults filled in, and the id asked for."""
-        body = json.dumps({"job_id": self.job_id, "spec": self.spec.model_dump(mode="json")}, sort_keys=True)
-        return hashlib.sha256(body.encode()).hexdigest()
 
 
 class Jobs:
@@ -58,6 +40,9 @@ class Jobs:
         self._policy = policy
         self._profiles = profiles
         self._grants = Grants(db, artifacts_uri)
+        self._checks = StoreChecks()
+        self._allowed = Coalescer[str, Allowed](partial(allowed, db))
+        self._accept = Coalescer[Draft, pb.TrainingJob](partial(accept, db))
 
     async def create(self, new: NewJob, *, validate_only: bool = False) -> pb.TrainingJob:
         """The job, accepted and committed; the first one again for a repeated request.
@@ -65,26 +50,30 @@ class Jobs:
         Raises InvalidSpec with every violation that the store and the profiles show, AlreadyExists, QuotaExceeded, and
         Unavailable when the store is away.
         """
-        async with self._db.snapshot() as tx:
-            if (known := await _answered(tx, new)) is not None:
-                return await message(tx, known)
-            await _check_free(tx, new)
+        if validate_only and (known := await answered(self._db, new)) is not None:
+            return known
         row = self._row(new)
-        await self._grants.check(new.tenant, _uses(new.spec))
-        store = self._store.of(await store_credentials_of(self._db, new.tenant))
-        await check_store(store, new.spec, row.output_uri, also=unknown_profile(new.spec, self._profiles))
+        try:
+            await self._check(new, row)
+        except LorafleetError:
+            # A repeat whose job has ended, or whose inputs are gone by now, gets its answer all the same.
+            if (known := await answered(self._db, new)) is not None:
+                return known
+            raise
         if validate_only:
             row.create_time = row.update_time = self._db.clock.now()
             return job_message(row, [])
-        async with self._db.transaction() as tx:
-            if (known := await _answered(tx, new)) is not None:
-                return await message(tx, known)
-            await _check_free(tx, new)
-            await _check_output(tx, row, new)
-            await quotas.check(tx, new.tenant, 1)
-            await _insert(tx, row, new)
-        log.info("accepted %s", row.name)
-        return job_message(row, [])
+        accepted = await self._accept(new.tenant, Draft(new=new, row=row, entry=audit.current_entry.get()))
+        log.info("accepted %s", accepted.name)
+        return accepted
+
+    async def _check(self, new: NewJob, row: JobRow) -> None:
+        """Everything that is not in the database. Raises InvalidSpec and Unavailable."""
+        allowed = await self._allowed(new.tenant, new.tenant)
+        self._grants.check_against(allowed.granted, new.tenant, _uses(new.spec))
+        store = self._store.of(allowed.store_credentials)
+        probed = probed_folder(new.spec.output.uri, row.output_uri, new.tenant, self._artifacts_uri)
+        await self._checks.check(store, new.spec, row.output_uri, probed, also=unknown_profile(new.spec, self._profiles))
 
     async def get(self, name: JobName) -> pb.TrainingJob:
         """Raises NotFound."""
@@ -111,12 +100,12 @@ class Jobs:
     def _row(self, new: NewJob) -> JobRow:
         job_id = new.job_id or f"job-{secrets.token_hex(5)}"
         output_uri = new.spec.output.uri or job_root(self._artifacts_uri, f"tenants/{new.tenant}/jobs/{job_id}")
-        return new_row(new.tenant, job_id, new.spec, new.spec.model_dump(mode="json"), output_uri, new.created_by)
+        return new_row(new.tenant, job_id, new.spec, new.stored_spec, output_uri, new.created_by)
 
 
 async def message(tx: Transaction, row: JobRow) -> pb.TrainingJob:
     """The job as users see it."""
-    return job_message(row, (await attempts.of_jobs(tx, [row.uid]))[row.uid])
+    return job_message(row, await attempts.of_job(tx, row))
 
 
 def _uses(spec: Spec) -> list[Use]:
@@ -129,39 +118,3 @@ async def _existing(tx: Transaction, name: JobName) -> JobRow:
     if row is None:
         raise NotFound(f"there is no job {name}", reason="JOB_NOT_FOUND")
     return row
-
-
-async def _answered(tx: Transaction, new: NewJob) -> JobRow | None:
-    """The job that this request made before."""
-    if not new.request_id:
-        return None
-    request = await tx.session.get(RequestRow, (new.tenant, new.request_id))
-    if request is None:
-        return None
-    if request.body_sha256 != new.body_sha256:
-        told = f"request_id {new.request_id} was used with another body; use a new UUID for a new job"
-        raise AlreadyExists(told, reason="REQUEST_ID_REUSED")
-    return await tx.session.get(JobRow, request.job_uid)
-
-
-async def _check_free(tx: Transaction, new: NewJob) -> None:
-    if new.job_id and await jobs.by_name(tx, new.tenant, new.job_id) is not None:
-        told = f"tenants/{new.tenant}/jobs/{new.job_id} exists; choose another id, or leave it empty to have one chosen"
-        raise AlreadyExists(told, reason="JOB_ID_TAKEN")
-
-
-async def _check_output(tx: Transaction, row: JobRow, new: NewJob) -> None:
-    if (other := await jobs.writing_to(tx, row.output_uri)) is not None:
-        await _check_free(tx, new)  # committed since it was asked for: then the name is what is wrong
-        raise InvalidSpec([Violation(field="output.uri", message=f"{other.name} is writing to {row.output_uri}; choose another folder")])
-
-
-async def _insert(tx: Transaction, row: JobRow, new: NewJob) -> None:
-    row.create_time = row.update_time = tx.now
-    tx.session.add(row)
-    audit.about(row.name)
-    await tx.session.flush()  # before the rows that refer to it
-    if new.request_id:
-        digest = new.body_sha256
-        tx.session.add(RequestRow(tenant=new.tenant, request_id=new.request_id, body_sha256=digest, job_uid=row.uid, create_time=tx.now))
-    tx.touch(row)

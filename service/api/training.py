@@ -16,7 +16,8 @@ from service.api.signing import sign_artifact
 from service.api.watch import Watch
 from service.backends.base import Backend
 from service.db.database import Database
-from service.jobs import Jobs, NewJob
+from service.job_creation import NewJob
+from service.jobs import Jobs
 from service.names import check_job_id, invalid, parse_job, parse_request_id, parse_tenant
 from service.storage import Store
 

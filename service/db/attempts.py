@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import func, select
 from sqlalchemy.orm import aliased
 
-from service.db.models import RunJobRow, RunRow
+from service.db.models import JobRow, RunJobRow, RunRow
 from service.db.transaction import Transaction
 from service.resources import JobRun
 
@@ -19,3 +19,8 @@ async def of_jobs(tx: Transaction, uids: Sequence[str]) -> dict[str, list[JobRun
     for member, run, size in await tx.session.execute(query):
         found[member.job_uid].append(JobRun(member=member, run=run, pack_size=size))
     return found
+
+
+async def of_job(tx: Transaction, row: JobRow) -> list[JobRun]:
+    """The job's runs; nothing is asked about one that never had any."""
+    return (await of_jobs(tx, [row.uid]))[row.uid] if row.attempt else []

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, and_, delete, or_, select
+from sqlalchemy import ColumnElement, and_, delete, insert, or_, select
 
 from service.db.after_commit import after_commit
 from service.db.job_pages import PageKey
@@ -51,21 +51,35 @@ def record(tx: Transaction) -> None:
     after_commit(tx, written)
 
 
+async def add_all(tx: Transaction, entries: Sequence[Entry]) -> None:
+    """Writes the rows of calls that share this transaction."""
+    if entries:
+        await tx.session.execute(insert(AuditRow), [_values(tx, entry, "OK", "") for entry in entries])
+
+    def written() -> None:
+        for entry in entries:
+            entry.written = True
+
+    after_commit(tx, written)
+
+
 def append(tx: Transaction, entry: Entry, *, code: str, reason: str = "") -> None:
     """Adds a row."""
-    tx.session.add(
-        AuditRow(
-            uid=uuid4().hex,
-            time=tx.now,
-            tenant=entry.tenant,
-            principal=entry.principal,
-            method=entry.method,
-            resource=entry.resource,
-            peer=entry.peer,
-            code=code,
-            reason=reason,
-        )
-    )
+    tx.session.add(AuditRow(**_values(tx, entry, code, reason)))
+
+
+def _values(tx: Transaction, entry: Entry, code: str, reason: str) -> dict[str, object]:
+    return {
+        "uid": uuid4().hex,
+        "time": tx.now,
+        "tenant": entry.tenant,
+        "principal": entry.principal,
+        "method": entry.method,
+        "resource": entry.resource,
+        "peer": entry.peer,
+        "code": code,
+        "reason": reason,
+    }
 
 
 async def page(

@@ -86,7 +86,13 @@ async def with_a_deadline(tx: Transaction) -> Sequence[JobRow]:
 
 
 async def insert_all(tx: Transaction, rows: Sequence[JobRow]) -> None:
-    """Stores new jobs with their first events, in a few statements for every thousand. The rows stay outside the session.
+    """Stores new jobs with their first events, in a few statements for every thousand. The rows stay outside the session."""
+    await insert_rows(tx, rows)
+    await events.append(tx, rows)
+
+
+async def insert_rows(tx: Transaction, rows: Sequence[JobRow]) -> None:
+    """Stores new jobs; their first events are the caller's.
 
     Their times are a microsecond apart: wherever jobs stand by age, these stand in the order in which they came.
     """
@@ -95,7 +101,6 @@ async def insert_all(tx: Transaction, rows: Sequence[JobRow]) -> None:
         row.version, row.create_time, row.update_time = 1, tx.now + timedelta(microseconds=place), tx.now
     for some in slices(rows, events.SLICE):
         await tx.session.execute(insert(JobRow), [{name: getattr(row, name) for name in names} for row in some])
-    await events.append(tx, rows)
     tx.changed = True
 
 
@@ -110,9 +115,3 @@ async def writers(tx: Transaction, output_uris: Sequence[str]) -> dict[str, str]
     unfinished = JobRow.state.not_in([state.value for state in FINISHED])
     query = select(JobRow.output_uri, JobRow.tenant, JobRow.job_id).where(JobRow.output_uri.in_(output_uris), unfinished)
     return {output: f"tenants/{tenant}/jobs/{job_id}" for output, tenant, job_id in await tx.session.execute(query)}
-
-
-async def writing_to(tx: Transaction, output_uri: str) -> JobRow | None:
-    """An unfinished job with that output root."""
-    unfinished = JobRow.state.not_in([state.value for state in FINISHED])
-    return await tx.session.scalar(select(JobRow).where(JobRow.output_uri == output_uri, unfinished))

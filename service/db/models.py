@@ -6,7 +6,6 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Boolean, Float, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from service import telemetry
 from service.db.types import UtcTime
 
 
@@ -197,7 +196,7 @@ class JobRow(Base):
     run_start_time: Mapped[datetime | None] = mapped_column(default=None)  # of the run that it is in
     queue_position: Mapped[int | None] = mapped_column(default=None)  # 1: the next
     # W3C trace context of the call that created it.
-    trace_parent: Mapped[str] = mapped_column(default=lambda: telemetry.calls_trace_parent.get())
+    trace_parent: Mapped[str] = mapped_column(default="")
     create_time: Mapped[datetime]
     first_step_time: Mapped[datetime | None] = mapped_column(default=None)
     end_time: Mapped[datetime | None] = mapped_column(default=None)

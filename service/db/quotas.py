@@ -1,9 +1,11 @@
 """What tenants may have and what they have: as admission and the acceptance of jobs ask for it."""
 
+from dataclasses import dataclass
+
 from sqlalchemy import func, select
 
 from service.control.lifecycle import JobState
-from service.control.quotas import Quota, check_new_jobs
+from service.control.quotas import UNLIMITED, Quota, check_new_jobs
 from service.db.models import JobRow, TenantRow
 from service.db.transaction import Transaction
 
@@ -15,21 +17,41 @@ async def of_all(tx: Transaction) -> dict[str, Quota]:
     return {row[0]: _quota(*row[1:]) for row in await tx.session.execute(select(TenantRow.id, *_COLUMNS))}
 
 
+@dataclass
+class Room:
+    """What a tenant may still submit in this transaction."""
+
+    tenant: str
+    quota: Quota
+    num_queued: int = 0
+    stored_bytes: int = 0
+
+    def take(self, num_new: int = 1) -> None:
+        """Raises QuotaExceeded when it may not submit that many more jobs, and else counts them in."""
+        check_new_jobs(self.tenant, self.quota, num_queued=self.num_queued, num_new=num_new, stored_bytes=self.stored_bytes)
+        self.num_queued += num_new
+
+
 async def check(tx: Transaction, tenant: str, num_new: int) -> None:
-    """Raises QuotaExceeded when the tenant may not submit so many more jobs. Until commit nobody else submits for it.
+    """Raises QuotaExceeded when the tenant may not submit that many more jobs. Until commit nobody else submits for it."""
+    (await room(tx, tenant)).take(num_new)
+
+
+async def room(tx: Transaction, tenant: str) -> Room:
+    """What the tenant may still submit. Where that is limited, nobody else submits for it until commit.
 
     Others' jobs may only leave the queue meanwhile, or come back to it from a run; those were accepted before.
     """
     row = await tx.session.get(TenantRow, tenant)
     if row is None or (row.max_queued_jobs is None and row.max_storage_bytes is None):
-        return
+        return Room(tenant, UNLIMITED)
     query = tx.locked(select(TenantRow).where(TenantRow.id == tenant))
     if (row := await tx.session.scalar(query)) is None:
-        return
+        return Room(tenant, UNLIMITED)
     quota = _quota(row.max_gpus, row.max_running_jobs, row.max_queued_jobs, row.max_storage_bytes, row.weight)
     queued = 0 if quota.max_queued_jobs is None else await num_queued(tx, tenant)
     stored = 0 if quota.max_storage_bytes is None else await stored_bytes(tx, tenant)
-    check_new_jobs(tenant, quota, num_queued=queued, num_new=num_new, stored_bytes=stored)
+    return Room(tenant, quota, queued, stored)
 
 
 async def num_queued(tx: Transaction, tenant: str) -> int:

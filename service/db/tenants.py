@@ -21,4 +21,9 @@ async def store_credentials(tx: Transaction) -> dict[str, str]:
 async def store_credentials_of(db: Database, tenant: str) -> str:
     """The tenant's reference; empty: it has none."""
     async with db.snapshot() as tx:
-        return await tx.session.scalar(select(TenantRow.store_credentials).where(TenantRow.id == tenant)) or ""
+        return await credentials_reference(tx, tenant)
+
+
+async def credentials_reference(tx: Transaction, tenant: str) -> str:
+    """The tenant's reference; empty: it has none."""
+    return await tx.session.scalar(select(TenantRow.store_credentials).where(TenantRow.id == tenant)) or ""

@@ -36,7 +36,7 @@ from service.control.packing import PackLimits
 from service.db import events
 from service.db.database import Database
 from service.db.engines import sqlite_url
-from service.jobs import NewJob
+from service.job_creation import NewJob
 from service.names import BatchName, parse_job
 from service.plans import Planner, Policy
 from service.reconcile.orphans import end_orphans_once

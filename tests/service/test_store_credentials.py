@@ -16,7 +16,8 @@ from service.base_shapes import ShapeCache
 from service.candidates import Candidates
 from service.control.admission import Limits
 from service.db.models import Base, TenantRow
-from service.jobs import Jobs, NewJob
+from service.job_creation import NewJob
+from service.jobs import Jobs
 from service.names import JobName, parse_job
 from service.plans import Planner, Policy
 from service.storage import Store

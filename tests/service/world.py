@@ -13,7 +13,8 @@ from service.candidates import Candidates
 from service.clock import FakeClock
 from service.db import events
 from service.db.database import Database
-from service.jobs import Jobs, NewJob
+from service.job_creation import NewJob
+from service.jobs import Jobs
 from service.names import JobName, parse_job
 from service.plans import Planner, Policy
 from service.reconcile.admit import admit_once

@@ -17,7 +17,8 @@ from service.db.again import again
 from service.db.database import Database
 from service.db.engines import engine_of
 from service.db.models import TenantRow
-from service.jobs import Jobs, NewJob
+from service.job_creation import NewJob
+from service.jobs import Jobs
 from service.names import JobName, parse_job
 from tests.service.access.members import make_tenant
 from tests.service.api.batch_requests import create, item

@@ -18,7 +18,7 @@ from service.db.engines import engine_of
 from service.db.errors import Contended, Unreachable
 from service.db.listening import listening
 from service.db.models import RunRow
-from service.jobs import NewJob
+from service.job_creation import NewJob
 from service.names import JobName
 from tests.service.world import World
 

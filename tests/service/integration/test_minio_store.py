@@ -8,7 +8,7 @@ from lorafleet.errors import InvalidSpec, Unavailable
 from lorafleet.spec import parse
 from service import storage
 from service.storage import Store, StoreError
-from service.store_checks import check_store
+from service.store_checks import StoreChecks
 
 pytestmark = pytest.mark.integration
 BUCKET = "control-plane"
@@ -61,7 +61,7 @@ async def test_an_absent_server_may_be_tried_again(store: Store, monkeypatch: py
 async def test_every_problem_of_a_spec_is_named_with_its_field(store: Store):
     spec = parse({"base_model": {"uri": "s3://no-such-bucket/base"}, "dataset": {"uri": f"s3://{BUCKET}/nothing"}})
     with pytest.raises(InvalidSpec) as invalid:
-        await check_store(store, spec, "s3://not-there-either/out")
+        await StoreChecks().check(store, spec, "s3://not-there-either/out", "s3://not-there-either")
     told = {violation.field: violation.message for violation in invalid.value.violations}
     assert set(told) == {"base_model.uri", "dataset.uri", "output.uri"}
     assert '"no-such-bucket" does not exist' in told["base_model.uri"]
@@ -73,7 +73,7 @@ async def test_a_good_spec_passes_and_leaves_nothing(store: Store):
     await store.put(f"s3://{BUCKET}/base/model_index.json", b"{}")
     await store.put(f"s3://{BUCKET}/pictures/a.png", b"png")
     spec = parse({"base_model": {"uri": f"s3://{BUCKET}/base"}, "dataset": {"uri": f"s3://{BUCKET}/pictures"}})
-    await check_store(store, spec, f"s3://{BUCKET}/out")
+    await StoreChecks().check(store, spec, f"s3://{BUCKET}/out", f"s3://{BUCKET}/out")
     assert await store.is_empty(f"s3://{BUCKET}/out")
 
 

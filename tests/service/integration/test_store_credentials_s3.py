@@ -10,7 +10,8 @@ import pytest
 from lorafleet.errors import InvalidSpec
 from lorafleet.layout import MANIFEST, join
 from service.db.models import TenantRow
-from service.jobs import Jobs, NewJob
+from service.job_creation import NewJob
+from service.jobs import Jobs
 from service.storage import Store, StoreError
 from service.store_credentials import CredentialsFile
 from tests.service.access.members import make_tenant

@@ -13,7 +13,7 @@ from service.control.admission import Limits
 from service.control.memory import GIB
 from service.control.packing import PackLimits
 from service.db import events
-from service.jobs import NewJob
+from service.job_creation import NewJob
 from service.names import JobName
 from service.plans import Planner, Policy
 from service.reconcile import admit, tell

@@ -15,7 +15,7 @@ from service.control.packing import PackLimits
 from service.control.positions import rounded
 from service.db import events, jobs, queue
 from service.db.models import ReservationRow, TenantRow
-from service.jobs import NewJob
+from service.job_creation import NewJob
 from service.names import JobName, parse_job
 from service.plans import Planner, Policy
 from service.reconcile import admit

@@ -13,7 +13,7 @@ from lorafleet.v1 import training_service_pb2 as pb
 from service.candidates import Candidates
 from service.control.admission import Limits
 from service.db import locks, runs
-from service.jobs import NewJob
+from service.job_creation import NewJob
 from service.names import JobName
 from service.plans import Planner, Policy
 from service.reconcile.admit import admit_once
