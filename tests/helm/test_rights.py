@@ -205,6 +205,18 @@ def test_dns_is_asked_where_and_by_what_port_the_values_say() -> None:
     assert _ports(objects, run_pod("lorafleet-runs"), dns, "egress", "to") == {53, 5353}
 
 
+def test_a_gateway_speaks_tls_with_the_service_and_by_the_name_of_its_certificate() -> None:
+    objects = rendered("production")
+    (backend,) = named("GRPCRoute", RELEASE, objects)["spec"]["rules"][0]["backendRefs"]
+    policy = named("BackendTLSPolicy", RELEASE, objects)["spec"]
+    assert policy["targetRefs"] == [{"group": "", "kind": "Service", "name": backend["name"], "sectionName": "grpc"}]
+    assert [port["name"] for port in named("Service", RELEASE, objects)["spec"]["ports"] if port["port"] == backend["port"]] == ["grpc"]
+    assert policy["validation"]["hostname"] in named("Certificate", RELEASE, objects)["spec"]["dnsNames"]
+    assert policy["validation"]["caCertificateRefs"] == [{"group": "", "kind": "ConfigMap", "name": "lorafleet-ca"}]
+    by_the_systems = rendered("production", "--set-json", "grpcRoute.backendTLS.caCertificateRefs=[]")
+    assert named("BackendTLSPolicy", RELEASE, by_the_systems)["spec"]["validation"]["wellKnownCACertificates"] == "System"
+
+
 def test_the_service_and_its_certificate_have_one_name() -> None:
     objects = rendered("production")
     certificate = named("Certificate", RELEASE, objects)["spec"]

@@ -71,6 +71,8 @@ def test_nothing_set_says_all_that_must_be_set() -> None:
         (["serve.rayAddress=http://ray:8265"], "with kuberay each run has a Ray of its own"),
         (["ingress.enabled=true"], "ingress.host: must be set"),
         (["grpcRoute.enabled=true"], "grpcRoute.parentRefs: name the Gateway"),
+        (["access.clientCa.secretName=x", "grpcRoute.enabled=true", "grpcRoute.parentRefs[0].name=x"], "a proxy has none of theirs"),
+        (["access.clientCa.secretName=x", "ingress.enabled=true", "ingress.host=x"], "a proxy has none of theirs"),
         (["runs.namespace=lorafleet"], "is the control plane's namespace"),
         (["runs.tenants.acme.namespace=lorafleet"], "is the control plane's namespace"),
         (["runNamespaces.byName.elsewhere.quota.pods=1"], "runNamespaces.byName.elsewhere: no run lives there; runs names lorafleet-runs"),

@@ -47,6 +47,9 @@
 {{- if and $v.grpcRoute.enabled (not $v.grpcRoute.parentRefs) }}
 - grpcRoute.parentRefs: name the Gateway
 {{- end }}
+{{- if and $v.access.clientCa.secretName (or $v.ingress.enabled $v.grpcRoute.enabled) }}
+- access.clientCa asks every caller for a certificate, and a proxy has none of theirs: no ingress and no grpcRoute; give the Service an address (service.type)
+{{- end }}
 {{- if hasKey (include "lorafleet.runNamespaces" . | fromJson) .Release.Namespace }}
 - runs: {{ .Release.Namespace }} is the control plane's namespace, with its Secrets; give runs another
 {{- end }}
