@@ -61,6 +61,16 @@ def test_files_that_the_control_plane_is_told_of_are_mounted(values: str) -> Non
     assert {str(Path(file).parent) for file in files} <= folders
 
 
+def test_store_credentials_of_tenants_own_come_as_a_file_that_may_change() -> None:
+    objects = rendered("tenants")
+    assert env_of(control_plane(objects))["LORAFLEET_STORE_CREDENTIALS"] == "/etc/lorafleet-store-credentials/credentials"
+    (mount,) = [each for each in control_plane(objects)["volumeMounts"] if each["name"] == "store-credentials"]
+    assert mount == {"name": "store-credentials", "mountPath": "/etc/lorafleet-store-credentials", "readOnly": True}, "no subPath"
+    spec = named("Deployment", "lorafleet", objects)["spec"]["template"]["spec"]
+    (volume,) = [each["secret"] for each in spec["volumes"] if each["name"] == "store-credentials"]
+    assert (volume["secretName"], volume["items"]) == ("tenants-stores", [{"key": "credentials", "path": "credentials"}])
+
+
 def test_it_is_drained_before_it_is_killed() -> None:
     spec = named("Deployment", "lorafleet", rendered("production"))["spec"]["template"]["spec"]
     pre_stop_s = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]

@@ -48,6 +48,9 @@ LORAFLEET_REPORT_TLS_CA: /etc/lorafleet-tls/ca.crt
 {{- with $access.admins }}
 LORAFLEET_ADMIN: {{ join " " . | quote }}
 {{- end }}
+{{- if $access.storeCredentialsSecret }}
+LORAFLEET_STORE_CREDENTIALS: /etc/lorafleet-store-credentials/credentials
+{{- end }}
 {{- with $access.runTokenTtlS }}
 LORAFLEET_RUN_TOKEN_TTL_S: {{ toJson . | quote }}
 {{- end }}

@@ -74,6 +74,7 @@
 {{- $needed = append $needed (list .Release.Namespace .Values.tls.secretName $keys) -}}
 {{- end }}
 {{- with .Values.access.clientCa.secretName }}{{ $needed = append $needed (list $.Release.Namespace . "ca.crt") }}{{ end -}}
+{{- with .Values.access.storeCredentialsSecret }}{{ $needed = append $needed (list $.Release.Namespace . "credentials") }}{{ end -}}
 {{- with .Values.database.secretName }}{{ $needed = append $needed (list $.Release.Namespace . "LORAFLEET_DATABASE_URL") }}{{ end -}}
 {{- with .Values.database.caSecretName }}{{ $needed = append $needed (list $.Release.Namespace . "ca.crt") }}{{ end -}}
 {{- $storeKeys := "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY" -}}
