@@ -205,6 +205,15 @@ def test_dns_is_asked_where_and_by_what_port_the_values_say() -> None:
     assert _ports(objects, run_pod("lorafleet-runs"), dns, "egress", "to") == {53, 5353}
 
 
+def test_the_control_plane_and_runs_reach_the_agent_that_gives_out_their_identity_and_no_other_metadata() -> None:
+    objects = rendered("web-identity")
+    for pod in (pod_of("control-plane", objects), run_pod("lorafleet-runs")):
+        rules = [rule for each in of_pod(objects, pod) for rule in each["spec"].get("egress", [])]
+        blocks = [(peer["ipBlock"], rule["ports"]) for rule in rules for peer in rule.get("to", []) if "ipBlock" in peer]
+        assert [ports for block, ports in blocks if block["cidr"].startswith("169.254.")] == [[{"port": 80}]]
+        assert all("169.254.0.0/16" in block["except"] for block, _ in blocks if block["cidr"] == "0.0.0.0/0")
+
+
 def test_a_gateway_speaks_tls_with_the_service_and_by_the_name_of_its_certificate() -> None:
     objects = rendered("production")
     (backend,) = named("GRPCRoute", RELEASE, objects)["spec"]["rules"][0]["backendRefs"]
