@@ -1,14 +1,15 @@
 """The chart and the backend kuberay agree: on rights, on the file of how runs look, and on the labels that networks go by."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from pydantic import BaseModel
 
-from service.backends.kuberay import access, config
-from tests.helm.charts import CHART, RELEASE, SETS, Object, named, of_kind, rendered
+from service.backends.kuberay import access, config, names
+from tests.helm.charts import CHART, RELEASE, REPOSITORY, SETS, Object, named, of_kind, rendered, violations
 
 KUBERAY = [values for values in SETS if values != "ray"]
 RUNS = json.loads((CHART / "values.schema.json").read_text())["properties"]["runs"]
@@ -94,3 +95,17 @@ PROFILE = RUNS["properties"]["profiles"]["additionalProperties"]
 def test_runs_of_the_schema_have_the_fields_of_the_file(model: type[BaseModel], schema: Any) -> None:
     assert {field.alias for field in model.model_fields.values()} == set(schema["properties"])
     assert schema["additionalProperties"] is False
+
+
+def test_the_standing_cluster_that_is_shown_is_one_that_the_backend_sees_and_hands_tokens_to(tmp_path: Path) -> None:
+    cluster = yaml.safe_load((REPOSITORY / "deploy/standing-cluster.yaml").read_text())
+    standing = config.StandingCluster(name=cluster["metadata"]["name"], namespace=cluster["metadata"]["namespace"])
+    head, (worker,) = cluster["spec"]["headGroupSpec"]["template"], [each["template"] for each in cluster["spec"]["workerGroupSpecs"]]
+    assert all(each["metadata"]["labels"] == {names.MANAGED_BY: names.MANAGER} for each in (head, worker))
+    (tokens,) = [each for each in head["spec"]["volumes"] if each.get("secret", {}).get("secretName") == standing.token_secret]
+    mounts = {each["name"]: each["mountPath"] for each in head["spec"]["containers"][0]["volumeMounts"]}
+    assert mounts[tokens["name"]] == standing.token_path
+    assert cluster["spec"]["rayVersion"] == config.RAY_VERSION
+    job = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": "x"}, "spec": {"rayClusterSpec": cluster["spec"]}}
+    pods = [{"apiVersion": "v1", "kind": "Pod", **each} for each in (head, worker)]
+    assert violations([job, *pods], tmp_path / "objects.yaml") == ""

@@ -73,6 +73,7 @@ def test_nothing_set_says_all_that_must_be_set() -> None:
         (["grpcRoute.enabled=true"], "grpcRoute.parentRefs: name the Gateway"),
         (["access.clientCa.secretName=x", "grpcRoute.enabled=true", "grpcRoute.parentRefs[0].name=x"], "a proxy has none of theirs"),
         (["access.clientCa.secretName=x", "ingress.enabled=true", "ingress.host=x"], "a proxy has none of theirs"),
+        (["runs.standingCluster.name=x", "runs.standingCluster.namespace=x", "runs.kueue.queue=x"], "take runs.tenants and runs.kueue out"),
         (["runs.namespace=lorafleet"], "is the control plane's namespace"),
         (["runs.tenants.acme.namespace=lorafleet"], "is the control plane's namespace"),
         (["runNamespaces.byName.elsewhere.quota.pods=1"], "runNamespaces.byName.elsewhere: no run lives there; runs names lorafleet-runs"),

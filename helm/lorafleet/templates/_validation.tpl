@@ -50,6 +50,9 @@
 {{- if and $v.access.clientCa.secretName (or $v.ingress.enabled $v.grpcRoute.enabled) }}
 - access.clientCa asks every caller for a certificate, and a proxy has none of theirs: no ingress and no grpcRoute; give the Service an address (service.type)
 {{- end }}
+{{- if and $v.runs.standingCluster (or $v.runs.tenants $v.runs.kueue) }}
+- runs.standingCluster is one place for all tenants, and starts no pods that Kueue could hold back: take runs.tenants and runs.kueue out
+{{- end }}
 {{- if hasKey (include "lorafleet.runNamespaces" . | fromJson) .Release.Namespace }}
 - runs: {{ .Release.Namespace }} is the control plane's namespace, with its Secrets; give runs another
 {{- end }}

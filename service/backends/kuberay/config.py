@@ -118,6 +118,16 @@ class KuberayConfig(_Part):
             raise ValueError(f'profiles: "{DEFAULT_PROFILE}" is required: it is what a spec gets that names none')
         return self
 
+    @model_validator(mode="after")
+    def _fits_a_standing_cluster(self) -> Self:
+        if self.standing_cluster is not None and self.tenants:
+            raise ValueError("standingCluster: it is one place for all tenants; take tenants out, or give it up")
+        if self.standing_cluster is not None and self.kueue is not None:
+            raise ValueError(
+                "standingCluster: Kueue cannot hold back what starts no pods (KubeRay refuses it); take kueue out, or give it up"
+            )
+        return self
+
     @property
     def namespaces(self) -> tuple[str, ...]:
         """Every namespace that runs may live in."""
@@ -158,7 +168,7 @@ def parse(fields: Mapping[str, Any], origin: str = "--kuberay-config") -> Kubera
     try:
         return KuberayConfig.model_validate(fields, by_name=False, by_alias=True)
     except ValidationError as error:
-        found = [Violation(field=_path(each["loc"]), message=_message(each["msg"])) for each in error.errors()]
+        found = [_of(each) for each in error.errors()]
     lines = [f"{origin}: {len(found)} problem{'s' if len(found) != 1 else ''}", *(f"  {violation}" for violation in found)]
     raise InvalidInput("\n".join(lines), violations=found, reason="INVALID_KUBERAY_CONFIG")
 
@@ -168,8 +178,13 @@ def _path(location: tuple[int | str, ...]) -> str:
     for part in location:
         if part != "[key]":  # pydantic's mark of a mapping's key, beside the key itself
             path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
-    return path or "profiles"
+    return path
 
 
-def _message(message: str) -> str:
-    return message.removeprefix("Value error, ").removeprefix("profiles: ")
+def _of(error: Mapping[str, Any]) -> Violation:
+    """What a rule over several fields says begins with the field that it is about."""
+    message = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        field, _, message = message.partition(": ")
+        return Violation(field=field, message=message)
+    return Violation(field=_path(error["loc"]), message=message)

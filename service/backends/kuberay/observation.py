@@ -141,6 +141,9 @@ def _running_on_hosts(job: Object, heads: Sequence[Object]) -> Observation | Los
     leaving = troubles.of_leaving(pod for pod in heads if pod["metadata"].get("deletionTimestamp"))
     if leaving is not None:
         return Alive(leaving=leaving.reason, message=leaving.message)
+    if not heads:  # it may go on there all the same, and KubeRay has given it to one
+        told = "no head of the standing cluster is seen; do its pods have the label app.kubernetes.io/managed-by: lorafleet?"
+        return Alive(waiting="STANDING_CLUSTER_NOT_SEEN", message=told)
     began = troubles.time_of(job["metadata"]["creationTimestamp"])
     if any((up_since := troubles.up_since(pod)) is not None and up_since <= began for pod in heads):
         return Alive()

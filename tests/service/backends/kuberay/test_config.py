@@ -49,6 +49,13 @@ def test_a_default_profile_must_be_there():
         config(profiles={"big": {}})
 
 
+@pytest.mark.parametrize(("field", "value"), [("kueue", {"queue": "q"}), ("tenants", {"acme": {"namespace": "acme-runs"}})])
+def test_what_does_not_go_with_a_standing_cluster_is_refused(field: str, value: object):
+    with pytest.raises(InvalidInput, match=f"take {field} out") as caught:
+        config(standingCluster={"name": "warm", "namespace": "runs"}, **{field: value})
+    assert [violation.field for violation in caught.value.violations] == ["standingCluster"]
+
+
 def test_a_tenant_of_its_own_lives_apart_and_keeps_what_it_does_not_say():
     ours = config(
         serviceAccount="run",

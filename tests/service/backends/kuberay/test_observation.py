@@ -176,15 +176,21 @@ ON_HOSTS = [
     (_host("2026-11-25T09:00:00Z"), Alive()),
     (_host("2026-11-25T10:00:01Z"), "RAY_HEAD_GONE"),  # begun after the run
     (_host(None), "RAY_HEAD_GONE"),
-    (None, "RAY_HEAD_GONE"),
 ]
 
 
 @pytest.mark.parametrize(("host", "expected"), ON_HOSTS)
 def test_on_a_standing_cluster_a_run_lives_as_long_as_the_head_that_it_began_on(host, expected):
-    seen = sight(job("Running", spec={"clusterSelector": {"ray.io/cluster": "warm"}}), hosts=() if host is None else (host,))
+    seen = sight(job("Running", spec={"clusterSelector": {"ray.io/cluster": "warm"}}), hosts=(host,))
     found = observation(seen, NOW)
     assert found == expected or (isinstance(found, Lost) and found.reason == expected)
+
+
+def test_a_run_on_a_standing_cluster_whose_head_has_no_label_is_not_ended_for_that():
+    found = observation(sight(job("Running", spec={"clusterSelector": {"ray.io/cluster": "warm"}})), NOW)
+    assert isinstance(found, Alive)
+    assert found.waiting == "STANDING_CLUSTER_NOT_SEEN"
+    assert "app.kubernetes.io/managed-by: lorafleet" in found.message
 
 
 def test_a_standing_clusters_head_that_goes_makes_its_runs_leave():
