@@ -153,7 +153,11 @@ def _running_on_hosts(job: Object, heads: Sequence[Object]) -> Observation | Los
 def _leaving(sight: Sight) -> Alive | None:
     """A pod is being taken away from a run that nobody ends: drained, evicted, preempted, or the run suspended."""
     why = troubles.of_leaving(pod for pod in sight.pods if pod["metadata"].get("deletionTimestamp"))
-    return None if why is None else Alive(leaving=why.reason, message=why.message)
+    if why is None:
+        return None
+    if sight.ray_job is not None and sight.ray_job["spec"].get("suspend"):
+        return Alive(leaving=SUSPENDED, message="Kueue takes its place for another workload")
+    return Alive(leaving=why.reason, message=why.message)
 
 
 def _starting(job: Object, status: Object, sight: Sight, now: datetime) -> Alive:

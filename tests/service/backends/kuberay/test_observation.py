@@ -74,7 +74,8 @@ LEAVES = [
     (sight(job("Running"), pod(deleting=True)), "POD_DELETED", "the head's pod"),
     (sight(job("Running"), pod(), pod("a", deleting=True)), "POD_DELETED", "a worker's pod"),
     (sight(job("Running"), pod(), pod("a", deleting=True, conditions=[EVICTED])), "EVICTED", "EvictionByEvictionAPI"),
-    (sight(job("Suspending", spec={"suspend": True}), pod(deleting=True)), "POD_DELETED", "the head's pod"),
+    (sight(job("Suspending", spec={"suspend": True}), pod(deleting=True)), "SUSPENDED", "Kueue"),
+    (sight(job("Running", spec={"suspend": True}), pod(), pod("a", deleting=True)), "SUSPENDED", "Kueue"),
 ]
 
 
