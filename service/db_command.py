@@ -50,7 +50,11 @@ def _do(action: Action, url: str, to: str) -> None:
         case Action.CHECK:
             _check(migrate, migrate.revision(url))
         case Action.UPGRADE:
-            _check(migrate, migrate.upgrade(url))
+            found = migrate.upgrade(url)
+            if found in migrate.REVISIONS or migrate.misfits(url):
+                _check(migrate, found)
+            else:
+                typer.echo(f"the schema is {found}, newer than this version's {migrate.HEAD}; all that this version uses is there")
         case Action.DOWNGRADE:
             if to not in {"base", *migrate.REVISIONS}:
                 raise InvalidInput(f"--to {to!r} is no revision; known are base, {', '.join(migrate.REVISIONS)}")

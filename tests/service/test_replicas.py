@@ -14,6 +14,7 @@ from lorafleet.errors import FailedPrecondition, InvalidInput
 from lorafleet.v1 import report_service_pb2 as rpb
 from lorafleet.v1 import report_service_pb2_grpc, training_service_pb2_grpc
 from lorafleet.v1 import training_service_pb2 as pb
+from service import replica
 from service.db import migrate
 from service.db.engines import blocking_engine, parse_url, shown, sqlite_url
 from service.settings import Role, Settings, check_replica
@@ -26,6 +27,14 @@ URL = "postgresql://ada:very-secret@db.example:5432/fleet?sslpassword=also-secre
 def shared(folder: Path, url: str, *options: str) -> tuple[str, ...]:
     """The options of replicas; their Ray is not there."""
     return ("--database-url", url, "--ray-address", "http://127.0.0.1:1", "--artifacts", f"file://{folder}/artifacts", *options)
+
+
+def execute(url: str, *statements: str) -> None:
+    engine = blocking_engine(url)
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
 
 
 def db_command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -131,12 +140,31 @@ def test_the_schema_is_checked_upgraded_and_taken_back(kind: str, tmp_path: Path
         migrate.downgrade(url, revision)
     assert "run `lorafleet db upgrade`" in told("check", code=1)
     told("upgrade", code=0)
-    engine = blocking_engine(url)
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    engine.dispose()
+    execute(url, "UPDATE alembic_version SET version_num = '9999'")
     assert "use a newer lorafleet" in told("check", code=1)
     assert migrate.upgrade(url) == "9999", "what a newer version made is left alone"
+    assert "all that this version uses is there" in told("upgrade", code=0)
+    execute(url, "ALTER TABLE jobs ADD COLUMN noted VARCHAR", "ALTER TABLE jobs ADD COLUMN filled VARCHAR NOT NULL DEFAULT ''")
+    assert migrate.misfits(url) == []
+    execute(url, "ALTER TABLE jobs DROP COLUMN message")
+    assert migrate.misfits(url) == ["jobs.message is gone"]
+    assert "use a newer lorafleet" in told("upgrade", code=1)
+
+
+async def test_a_server_starts_on_a_newer_schema_that_has_all_that_it_uses(tmp_path: Path):
+    """After an upgrade that failed, or a rollback: a replica that is drained meanwhile must come back."""
+    settings = Settings(host="127.0.0.1", port=0, state_dir=tmp_path, artifacts_uri="", cache_uri="")
+    url = sqlite_url(settings.database_path)
+    migrate.upgrade(url)
+    execute(url, "UPDATE alembic_version SET version_num = '9999'", "CREATE TABLE jobs_of_tomorrow (id INTEGER)")
+    execute(url, "ALTER TABLE jobs ADD COLUMN weight INTEGER NOT NULL DEFAULT 1")
+    async with replica.database(settings):
+        pass
+    execute(url, "ALTER TABLE jobs RENAME COLUMN message TO words")
+    with pytest.raises(FailedPrecondition, match=r"jobs\.message is gone") as error:
+        async with replica.database(settings):
+            pass
+    assert error.value.reason == "SCHEMA_TOO_NEW"
 
 
 @pytest.mark.postgresql
