@@ -6,13 +6,14 @@ SQLite's writers are serialized. PostgreSQL's run beside each other, READ COMMIT
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.pool import QueuePool
 
 from service import telemetry
 from service.bell import Bell
@@ -23,6 +24,8 @@ from service.db.transaction import Transaction
 
 CHANNEL = "lorafleet"  # of PostgreSQL's NOTIFY: rings the bells of the other replicas
 TRANSACTION_S = 60.0  # one that takes longer has lost its connection, whatever that looks like from here
+CLOSE_WITHIN_S = 5.0
+LOOK_EVERY_S = 0.01
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOW = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
 
@@ -64,7 +67,17 @@ class Database:
             yield tx
 
     async def close(self) -> None:
+        """Once all connections are back, of calls too that were broken off a moment ago: what is left of them would be a connection
+        that nobody closes, and a transaction that PostgreSQL has to find out about."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_WITHIN_S):
+                while self._num_out():  # noqa: ASYNC110 (the pool tells nobody)
+                    await asyncio.sleep(LOOK_EVERY_S)
         await self._engine.dispose()
+
+    def _num_out(self) -> int:
+        pool = self._engine.pool
+        return pool.checkedout() if isinstance(pool, QueuePool) else 0
 
     @asynccontextmanager
     async def _begun(self, how: dict[str, dict]) -> AsyncIterator[Transaction]:

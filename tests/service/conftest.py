@@ -16,6 +16,7 @@ from service.db.database import Database
 from service.db.engines import sqlite_url
 from tests.postgres import Postgres, postgres_server
 from tests.service.engines import engine_at
+from tests.service.streams import end_all
 from tests.service.world import World
 
 _number = count()  # of this process's PostgreSQL databases
@@ -72,6 +73,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 async def db(database_url: str, clock: FakeClock) -> AsyncIterator[Database]:
     database = Database(engine_at(database_url), clock, Bell())
     yield database
+    await end_all()
     await database.close()
 
 

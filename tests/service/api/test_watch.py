@@ -13,6 +13,7 @@ from service.api.feed import Feed
 from service.api.resume_tokens import Scope
 from service.api.watch import Watch
 from service.db import events
+from tests.service.streams import begun
 from tests.service.world import World, progress, succeeded
 
 ALL = Scope(tenant="acme")
@@ -30,7 +31,7 @@ class Reader:
 
     def __init__(self, world: World, scope: Scope = ALL, token: str = "", feed: Feed | None = None) -> None:
         self._watch = Watch(db=world.tools.db, scope=scope, feed=feed or Feed(world.tools.db, asyncio.Event()))
-        self._events = self._watch.events(token)
+        self._events = begun(self._watch.events(token))
 
     async def next(self) -> pb.WatchTrainingJobsResponse:
         async with asyncio.timeout(10):

@@ -17,6 +17,7 @@ from service.names import BatchName
 from tests.service.api.batch_requests import create, item
 from tests.service.api.refusals import refusal
 from tests.service.api.served import Api
+from tests.service.streams import begun
 from tests.service.world import progress, succeeded
 
 NIGHT = BatchName("acme", "night")
@@ -33,7 +34,7 @@ class Reader:
 
     def __init__(self, api: Api, token: str = "", name: BatchName = NIGHT) -> None:
         db = api.world.tools.db
-        self._events = watch_batch(db, name, token, Feed(db, asyncio.Event()))
+        self._events = begun(watch_batch(db, name, token, Feed(db, asyncio.Event())))
 
     async def next(self) -> pb.WatchBatchResponse:
         async with asyncio.timeout(10):

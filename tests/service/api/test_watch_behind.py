@@ -11,13 +11,14 @@ from service.api import watch as watching
 from service.api.feed import Feed
 from service.api.watch import Scope, Watch
 from service.db import events
+from tests.service.streams import begun
 from tests.service.world import World
 
 
 async def test_an_open_watch_that_compaction_overtakes_is_told(world: World, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(watching, "POLL_S", 0.01)
     monkeypatch.setattr(watching, "HEARTBEAT_S", 0.02)
-    seen = Watch(db=world.tools.db, scope=Scope(tenant="acme"), feed=Feed(world.tools.db, asyncio.Event())).events("")
+    seen = begun(Watch(db=world.tools.db, scope=Scope(tenant="acme"), feed=Feed(world.tools.db, asyncio.Event())).events(""))
     async with asyncio.timeout(10):
         assert not (await anext(seen)).HasField("training_job")  # it stands at the beginning, and its reader pauses
         await world.submit("one")

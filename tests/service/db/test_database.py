@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from service.bell import Bell
 from service.clock import FakeClock
 from service.db import events, jobs, migrate
-from service.db.database import Database
+from service.db.database import CLOSE_WITHIN_S, LOOK_EVERY_S, Database
 from service.db.engines import blocking_engine, sqlite_engine, sqlite_url
 from service.db.models import Base, RunRow
 from tests.service.world import World, progress
@@ -56,6 +56,24 @@ async def test_an_error_names_its_statement_and_not_the_values_in_it(world: Worl
             await tx.session.execute(text("SELECT nothing FROM service WHERE instance = :instance"), {"instance": "s3cret"})
     assert "SELECT nothing" in str(raised.value)
     assert "s3cret" not in str(raised.value)
+
+
+async def test_closing_waits_for_the_connections_that_are_out(db: Database):
+    reading, may_end = asyncio.Event(), asyncio.Event()
+
+    async def read() -> None:
+        async with db.snapshot():
+            reading.set()
+            await may_end.wait()
+
+    reader = asyncio.create_task(read())
+    await reading.wait()
+    closing = asyncio.create_task(db.close())
+    await asyncio.sleep(5 * LOOK_EVERY_S)
+    assert not closing.done()
+    may_end.set()
+    await reader
+    await asyncio.wait_for(closing, CLOSE_WITHIN_S)
 
 
 async def test_sqlite_writes_ahead_and_knows_its_references(database_path: Path, clock: FakeClock):
