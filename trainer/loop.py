@@ -133,7 +133,7 @@ def _wait_for_next(plan: RunPlan, reporter: Reporter, *, may_wait: bool) -> RunP
         with span("prepare", num_jobs=len(manifest.pack)):
             pack = prepare_pack(manifest.pack, manifest.cache_uri, preparing)
         preparing.flush()
-    return RunPlan.of(manifest, pack, address, {})  # its store credentials are those of the run before
+    return RunPlan.of(manifest, pack, preparing.address, {})  # its store credentials are those of the run before
 
 
 def _is_within_its_memory(plan: RunPlan) -> bool:

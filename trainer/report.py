@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import grpc
@@ -97,6 +97,11 @@ class Reporter:
 
     def __exit__(self, *_exc: object) -> None:
         self.close(timeout_s=5.0)
+
+    @property
+    def address(self) -> Address:
+        """With the newest token: for whoever speaks for the run next."""
+        return replace(self._address, token=self._token)
 
     def progress(self, job: str, **changes: object) -> None:
         """Merges changes into the job's progress; a change of phase is sent at once."""

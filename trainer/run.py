@@ -40,7 +40,7 @@ def _run(manifest: RunManifest, address: Address, store_env: Mapping[str, str]) 
         if not reporter.close():
             return 1
     # From here on the workers speak for the run, and warm ones for runs that this driver never hears of.
-    return train(RunPlan.of(manifest, pack, address, store_env), storage_dir=manifest.storage_dir) if pack else 0
+    return train(RunPlan.of(manifest, pack, reporter.address, store_env), storage_dir=manifest.storage_dir) if pack else 0
 
 
 def train(plan: RunPlan, *, storage_dir: str) -> int:
