@@ -79,12 +79,18 @@ class Driver:
         self._sequence = 0
 
     def run(self) -> None:
-        with grpc.insecure_channel(self._manifest.report_address) as channel:
+        with self._channel() as channel:
             self._stub = rpc.ReportServiceStub(channel)
             for style in self._manifest.pack:
                 self._train(style)
         if self._job["status"] == "RUNNING":
             self._job.update(status="SUCCEEDED", driver_exit_code=0)
+
+    def _channel(self) -> grpc.Channel:
+        address, roots = self._manifest.report_address, self._manifest.report_tls_ca
+        if not self._manifest.report_tls:
+            return grpc.insecure_channel(address)
+        return grpc.secure_channel(address, grpc.ssl_channel_credentials(roots.encode() if roots else None))
 
     @property
     def _job(self) -> dict[str, Any]:
