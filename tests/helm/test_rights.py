@@ -230,5 +230,5 @@ def test_the_service_and_its_certificate_have_one_name() -> None:
     objects = rendered("production")
     certificate = named("Certificate", RELEASE, objects)["spec"]
     assert certificate["secretName"] == "lorafleet-tls"
-    assert {"lorafleet.lorafleet.svc", "lorafleet.example.com"} <= set(certificate["dnsNames"])
+    assert {"lorafleet.lorafleet.svc", "localhost", "lorafleet.example.com"} <= set(certificate["dnsNames"])
     assert named("Service", RELEASE, objects)["metadata"]["namespace"] == NAMESPACE
