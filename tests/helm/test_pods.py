@@ -102,6 +102,19 @@ def test_whoever_connects_to_the_database_has_the_authority_of_its_certificate()
         assert volume["secretName"] == "lorafleet-database-ca"
 
 
+@pytest.mark.parametrize("values", sorted(set(SETS) - {"dev"}))
+def test_the_migration_runs_where_the_control_plane_does_and_under_its_own_releases_policy(values: str) -> None:
+    objects = rendered(values)
+    specs = [named(*each, objects)["spec"]["template"]["spec"] for each in (("Deployment", "lorafleet"), ("Job", "lorafleet-migrate"))]
+    for field in ("nodeSelector", "tolerations", "affinity", "priorityClassName"):
+        assert specs[0].get(field) == specs[1].get(field), field
+    job = named("Job", "lorafleet-migrate", objects)["metadata"]["annotations"]
+    policy = named("NetworkPolicy", "lorafleet-migrate", objects)["metadata"]["annotations"]
+    assert policy["helm.sh/hook"] == job["helm.sh/hook"]
+    assert int(policy["helm.sh/hook-weight"]) < int(job.get("helm.sh/hook-weight", 0))
+    assert "hook-succeeded" not in policy["helm.sh/hook-delete-policy"], "or it is gone before the Job runs"
+
+
 def secret_of(container: Object, name: str) -> str:
     return env_of(container)[name]["secretKeyRef"]["name"]
 
