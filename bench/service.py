@@ -192,6 +192,8 @@ async def watchers(address: str, folder: Path, number: int) -> dict[str, float]:
         for channel in channels:
             await channel.close(None)
     told = sum(task.done() and not task.cancelled() and task.exception() is None for task in tasks)
+    if told < number:
+        raise RuntimeError(f"{number - told} of {number} watchers did not see the change within {WATCHERS_WITHIN_S} s")
     return {"watchers": number, "watchers_told": told, "watchers_told_s": took_s, "watchers_sent_away": crowd.num_sent_away - sent_away}
 
 
@@ -328,7 +330,7 @@ def request(folder: Path, tenant: str, job_id: str = "") -> pb.CreateTrainingJob
     """A job as a platform would send it; every one its own."""
     fields = {"base_model": {"uri": f"file://{folder}/base"}, "dataset": {"uri": f"file://{folder}/pictures"}}
     return pb.CreateTrainingJobRequest(
-        parent=f"tenants/{tenant}", training_job=pb.TrainingJob(spec=spec_proto.to_proto(spec.parse(fields)))
+        parent=f"tenants/{tenant}", training_job_id=job_id, training_job=pb.TrainingJob(spec=spec_proto.to_proto(spec.parse(fields)))
     )
 
 
