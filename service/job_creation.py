@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from lorafleet import spec_proto
 from lorafleet.errors import AlreadyExists, InvalidSpec, LorafleetError, Violation
 from lorafleet.spec import Spec
 from lorafleet.v1 import training_service_pb2 as pb
@@ -131,8 +132,8 @@ async def accept(db: Database, drafts: Sequence[Draft]) -> list[pb.TrainingJob |
             except LorafleetError as error:
                 found.append(error)
         await _insert(tx, accepted)
-        fresh = {draft.row.uid for draft in accepted}
-        return [each if isinstance(each, Exception) else await _message(tx, each, is_new=each.uid in fresh) for each in found]
+        fresh = {draft.row.uid: draft.new.spec for draft in accepted}
+        return [each if isinstance(each, Exception) else await _message(tx, each, fresh.get(each.uid)) for each in found]
 
 
 async def _existing(tx: Transaction, news: Sequence[NewJob]) -> Existing:
@@ -157,5 +158,10 @@ async def _insert(tx: Transaction, drafts: Sequence[Draft]) -> None:
     await events.append(tx, rows)  # last: it holds the row that all writers need
 
 
-async def _message(tx: Transaction, row: JobRow, *, is_new: bool = False) -> pb.TrainingJob:
-    return job_message(row, [] if is_new else await attempts.of_job(tx, row))
+async def _message(tx: Transaction, row: JobRow, spec: Spec | None = None) -> pb.TrainingJob:
+    """The job as users see it. With its `spec` it is new: it never ran, and what is stored need not be parsed again."""
+    if spec is None:
+        return job_message(row, await attempts.of_job(tx, row))
+    message = job_message(row, [], with_spec=False)
+    message.spec.CopyFrom(spec_proto.to_proto(spec))
+    return message

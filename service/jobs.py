@@ -24,7 +24,7 @@ from service.profiles import ONLY_DEFAULT, unknown_profile
 from service.resources import check_etag, job_etag, job_message
 from service.run_stops import stop_what_is_over
 from service.storage import Store
-from service.store_checks import StoreChecks, probed_folder
+from service.store_checks import Shared, StoreChecks, probed_folder
 from service.tenancy.grants import Grants, Use
 
 log = logging.getLogger(__name__)
@@ -71,9 +71,13 @@ class Jobs:
         """Everything that is not in the database. Raises InvalidSpec and Unavailable."""
         allowed = await self._allowed(new.tenant, new.tenant)
         self._grants.check_against(allowed.granted, new.tenant, _uses(new.spec))
-        store = self._store.of(allowed.store_credentials)
-        probed = probed_folder(new.spec.output.uri, row.output_uri, new.tenant, self._artifacts_uri)
-        await self._checks.check(store, new.spec, row.output_uri, probed, also=unknown_profile(new.spec, self._profiles))
+        shared = Shared(
+            self._store.of(allowed.store_credentials),
+            new.spec.base_model.uri,
+            new.spec.dataset.uri,
+            probed_folder(new.spec.output.uri, row.output_uri, new.tenant, self._artifacts_uri),
+        )
+        await self._checks.check(shared, row.output_uri, also=unknown_profile(new.spec, self._profiles))
 
     async def get(self, name: JobName) -> pb.TrainingJob:
         """Raises NotFound."""

@@ -2,51 +2,59 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
 
 from lorafleet.errors import InvalidSpec, Violation
 from lorafleet.layout import MANIFEST, JobLayout, job_root, join
-from lorafleet.spec import Spec
 from service.coalescing import Coalescer
 from service.storage import Store, StoreError
 
 MODEL_INDEX = "model_index.json"
 
 
-Check = Callable[[Store, str], Awaitable[str | None]]
+@dataclass(frozen=True)
+class Shared:
+    """What jobs that are submitted at the same time mostly have in common: a store, and folders in it."""
+
+    store: Store
+    base_model_uri: str
+    dataset_uri: str
+    probed_uri: str  # the folder in which a probe tells whether the output can be written
 
 
 class StoreChecks:
-    """Asks stores. Jobs that are submitted at the same time mostly name the same base, data set and folder: equal questions that
-    wait for each other are asked once."""
+    """Asks stores. What several waiting jobs want to know is asked once."""
 
     def __init__(self) -> None:
-        self._ask = Coalescer[tuple[Store, Check, str], str | None](_ask_once)
+        self._ask = Coalescer[Shared, list[Violation | None]](_ask_once)
 
-    async def check(self, store: Store, spec: Spec, output_uri: str, parent_uri: str, *, also: Sequence[Violation] = ()) -> None:
+    async def check(self, shared: Shared, output_uri: str, *, also: Sequence[Violation] = ()) -> None:
         """Raises InvalidSpec with every violation found, and those that are known `also`, and Unavailable when a store does not
-        answer. `parent_uri`: the folder in which a probe tells whether `output_uri` can be written."""
-        found = await asyncio.gather(
-            self._checked("base_model.uri", store, base_model, spec.base_model.uri),
-            self._checked("dataset.uri", store, dataset, spec.dataset.uri),
-            self._checked("output.uri", store, no_artifact, output_uri),
-            self._checked("output.uri", store, writable, parent_uri),
-        )
-        violations = list(dict.fromkeys([*also, *(violation for violation in found if violation is not None)]))
+        answer."""
+        own = _checked("output.uri", no_artifact(shared.store, output_uri))
+        of_inputs, artifact = await asyncio.gather(self._ask(shared, shared), own)
+        violations = list(dict.fromkeys(violation for violation in (*also, *of_inputs, artifact) if violation is not None))
         if violations:
             raise InvalidSpec(violations)
 
-    async def _checked(self, field: str, store: Store, check: Check, uri: str) -> Violation | None:
-        try:
-            problem = await self._ask((store, check, uri), (store, check, uri))
-        except StoreError as error:
-            problem = error.message
-        return None if problem is None else Violation(field=field, message=problem)
+
+async def _ask_once(calls: Sequence[Shared]) -> list[list[Violation | None]]:
+    shared = calls[0]
+    found = await asyncio.gather(
+        _checked("base_model.uri", base_model(shared.store, shared.base_model_uri)),
+        _checked("dataset.uri", dataset(shared.store, shared.dataset_uri)),
+        _checked("output.uri", writable(shared.store, shared.probed_uri)),
+    )
+    return [found] * len(calls)
 
 
-async def _ask_once(calls: Sequence[tuple[Store, Check, str]]) -> list[str | None]:
-    store, check, uri = calls[0]
-    return [await check(store, uri)] * len(calls)
+async def _checked(field: str, check: Awaitable[str | None]) -> Violation | None:
+    try:
+        problem = await check
+    except StoreError as error:
+        problem = error.message
+    return None if problem is None else Violation(field=field, message=problem)
 
 
 async def base_model(store: Store, uri: str) -> str | None:

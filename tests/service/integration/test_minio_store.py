@@ -5,10 +5,9 @@ import httpx
 import pytest
 
 from lorafleet.errors import InvalidSpec, Unavailable
-from lorafleet.spec import parse
 from service import storage
 from service.storage import Store, StoreError
-from service.store_checks import StoreChecks
+from service.store_checks import Shared, StoreChecks
 
 pytestmark = pytest.mark.integration
 BUCKET = "control-plane"
@@ -59,9 +58,9 @@ async def test_an_absent_server_may_be_tried_again(store: Store, monkeypatch: py
 
 
 async def test_every_problem_of_a_spec_is_named_with_its_field(store: Store):
-    spec = parse({"base_model": {"uri": "s3://no-such-bucket/base"}, "dataset": {"uri": f"s3://{BUCKET}/nothing"}})
+    shared = Shared(store, "s3://no-such-bucket/base", f"s3://{BUCKET}/nothing", "s3://not-there-either")
     with pytest.raises(InvalidSpec) as invalid:
-        await StoreChecks().check(store, spec, "s3://not-there-either/out", "s3://not-there-either")
+        await StoreChecks().check(shared, "s3://not-there-either/out")
     told = {violation.field: violation.message for violation in invalid.value.violations}
     assert set(told) == {"base_model.uri", "dataset.uri", "output.uri"}
     assert '"no-such-bucket" does not exist' in told["base_model.uri"]
@@ -72,8 +71,7 @@ async def test_every_problem_of_a_spec_is_named_with_its_field(store: Store):
 async def test_a_good_spec_passes_and_leaves_nothing(store: Store):
     await store.put(f"s3://{BUCKET}/base/model_index.json", b"{}")
     await store.put(f"s3://{BUCKET}/pictures/a.png", b"png")
-    spec = parse({"base_model": {"uri": f"s3://{BUCKET}/base"}, "dataset": {"uri": f"s3://{BUCKET}/pictures"}})
-    await StoreChecks().check(store, spec, f"s3://{BUCKET}/out", f"s3://{BUCKET}/out")
+    await StoreChecks().check(Shared(store, f"s3://{BUCKET}/base", f"s3://{BUCKET}/pictures", f"s3://{BUCKET}/out"), f"s3://{BUCKET}/out")
     assert await store.is_empty(f"s3://{BUCKET}/out")
 
 
