@@ -12,8 +12,21 @@ cluster_kind() {
     case $(kubectl config current-context 2>/dev/null) in
         kind-*) echo kind ;;
         minikube*) echo minikube ;;
-        *) if [ -n "${ONENODE:-}" ]; then echo onenode; else echo other; fi ;;
+        *)
+            if [ -n "${ONENODE:-}" ]; then
+                echo onenode
+            elif kubectl get nodes --selector minikube.k8s.io/name --output name 2>/dev/null | grep -q .; then
+                echo minikube # a profile by another name, as up.sh makes it
+            else
+                echo other
+            fi
+            ;;
     esac
+}
+
+# content_tag PATH...: twelve digits that change with any of these files of the working directory's repository.
+content_tag() {
+    git ls-files --cached --others --exclude-standard -z -- "$@" | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-12
 }
 
 # kind names its context after the cluster: kind-NAME.
@@ -34,7 +47,7 @@ build_image() {
             ;;
         minikube)
             docker build --tag "$tag" "$@" "$folder"
-            minikube image load "$tag"
+            minikube image load "$tag" --profile "${MINIKUBE_PROFILE:-$(kubectl config current-context)}" # its context's name
             ;;
         onenode) "${ONENODE:?}" build "$tag" "$folder" "$@" ;;
         *)

@@ -8,6 +8,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 repository=$PWD
+# shellcheck source=deploy/images.sh
+. deploy/images.sh
 
 find_onenode() {
     local path=${ONENODE:-$repository/../shared/tools/onenode/onenode}
@@ -27,11 +29,6 @@ start_onenode() {
     fi
     kubectl get crd rayjobs.ray.io >/dev/null 2>&1 || "$ONENODE" kuberay
     export CLUSTER=onenode VOLUMES_DIR=${VOLUMES_DIR:-/var/tmp/lorafleet-test-k8s}
-}
-
-# content_tag PATH...: twelve digits that change with any of these files.
-content_tag() {
-    git ls-files --cached --others --exclude-standard -z -- "$@" | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-12
 }
 
 is_there() {
@@ -61,8 +58,8 @@ make_images() {
 
 if [ -z "${KUBECONFIG:-}" ]; then
     if ! ONENODE=$(find_onenode); then
-        echo 'no cluster: set KUBECONFIG to one (kind and minikube do: make kind-up), or ONENODE to the script that starts a cluster of' \
-            'plain processes. Nothing was tested.' >&2
+        echo 'no cluster: set KUBECONFIG to one that is for tests alone, since they drain its nodes (after make kind-up:' \
+            'KUBECONFIG=~/.kube/config), or ONENODE to the script that starts a cluster of plain processes. Nothing was tested.' >&2
         exit 2
     fi
     export ONENODE

@@ -5,6 +5,7 @@ a cluster is tested on a real one, by tests/k8s.
 """
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -78,9 +79,21 @@ def test_kind_makes_the_cluster_and_loads_the_images_into_it(machine: Machine):
     config = REPOSITORY / "deploy" / "kind" / "cluster.yaml"
     assert f"kind create cluster --name mine --config {config} --wait 120s" in [_plain(line) for line in machine.asked]
     for target in ("service", "trainer"):
-        image = f"local/lorafleet-{target}:test"
-        assert f"docker build --tag {image} --target {target} {REPOSITORY}" in machine.asked
-        assert f"kind load docker-image {image} --name mine" in machine.asked
+        [build] = [line for line in machine.asked if line.startswith("docker build") and f"--target {target} " in line]
+        image = re.search(rf"local/lorafleet-{target}:[0-9a-f]{{12}}", build)
+        assert image, "a tag of its own for each content"
+        assert f"kind load docker-image {image[0]} --name mine" in machine.asked
+        assert ("--build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu" in build) is (target == "trainer")
+        assert re.search("--build-arg REVISION=[0-9a-f]{40}", build)
+
+
+def test_torch_for_gpus_is_taken_where_it_is_asked_for(machine: Machine):
+    for name in ("docker", "kind"):
+        machine.has(name)
+    machine.has("kubectl", says="kind-mine")
+    machine.environment = {"DEV_IMAGES": "no", "TORCH_INDEX": ""}
+    machine.run("deploy/kind/up.sh")
+    assert not [line for line in machine.asked if "TORCH_INDEX" in line]
 
 
 def test_a_kind_cluster_that_is_there_is_kept(machine: Machine):
@@ -94,10 +107,20 @@ def test_a_kind_cluster_that_is_there_is_kept(machine: Machine):
 def test_minikube_loads_the_images_into_its_profile(machine: Machine):
     for name in ("docker", "minikube", "kubectl"):
         machine.has(name)
-    machine.environment = {"CPUS": "6", "DEV_IMAGES": "no"}
+    machine.environment = {"CPUS": "6", "DEV_IMAGES": "no", "TAG": "mine"}
     machine.run("deploy/minikube/up.sh")
     assert "minikube start --driver=docker --cpus=6 --memory=12g --cni=calico" in machine.asked
-    assert "minikube image load local/lorafleet-service:test" in machine.asked
+    assert "minikube image load local/lorafleet-service:mine --profile lorafleet" in machine.asked
+
+
+def test_a_minikube_cluster_is_known_by_its_nodes_whatever_its_profile_is_called(machine: Machine):
+    for name in ("docker", "minikube"):
+        machine.has(name)
+    machine.has("kubectl", says="lorafleet")
+    machine.environment = {"DEV_IMAGES": "no", "TARGETS": "service"}
+    assert machine.run("deploy/build.sh").returncode == 0
+    assert "kubectl get nodes --selector minikube.k8s.io/name --output name" in machine.asked
+    assert "minikube image load local/lorafleet-service:test --profile lorafleet" in machine.asked
 
 
 @pytest.mark.parametrize(
