@@ -27,7 +27,7 @@ class StoreChecks:
     """Asks stores. What several waiting jobs want to know is asked once."""
 
     def __init__(self) -> None:
-        self._ask = Coalescer[Shared, list[Violation | None]](_ask_once)
+        self._ask = Coalescer[Shared, tuple[Violation | None, ...]](_ask_once)
 
     async def check(self, shared: Shared, output_uri: str, *, also: Sequence[Violation] = ()) -> None:
         """Raises InvalidSpec with every violation found, and those that are known `also`, and Unavailable when a store does not
@@ -39,7 +39,7 @@ class StoreChecks:
             raise InvalidSpec(violations)
 
 
-async def _ask_once(calls: Sequence[Shared]) -> list[list[Violation | None]]:
+async def _ask_once(calls: Sequence[Shared]) -> list[tuple[Violation | None, ...]]:
     shared = calls[0]
     found = await asyncio.gather(
         _checked("base_model.uri", base_model(shared.store, shared.base_model_uri)),
