@@ -1,5 +1,9 @@
 """Authenticators as the settings ask for them. Imports each only where it is on: PyJWT and cryptography are slow to import."""
 
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
 import grpc
 
 from lorafleet.credentials import read
@@ -8,6 +12,8 @@ from service.access.authenticators import Authenticator, Authenticators, Certifi
 from service.access.settings import AccessSettings
 from service.access.tls import Files, Reloading
 from service.db.database import Database
+
+log = logging.getLogger(__name__)
 
 
 def authenticators(settings: AccessSettings, db: Database) -> Authenticators | None:
@@ -43,11 +49,27 @@ def server_tls(settings: AccessSettings, *, ask_for_certificates: bool = True) -
     return Reloading(Files(cert=settings.tls_cert, key=settings.tls_key, client_ca=client_ca)).credentials()
 
 
-def report_tls_ca(settings: AccessSettings) -> str | None:
-    """The authority that runs trust when they report, in PEM form: it travels in their manifest. Raises InvalidInput."""
-    if settings.report_tls_ca is None:
-        return None
-    text = read(settings.report_tls_ca, "--report-tls-ca").decode(errors="replace")
+def report_tls_ca(settings: AccessSettings) -> Callable[[], str | None]:
+    """The authority that runs trust when they report, in PEM form: it travels in their manifest. Each call reads it anew, since
+    who signs the certificates renews his own; while it cannot be read the last one counts. Raises InvalidInput, at first."""
+    path = settings.report_tls_ca
+    if path is None:
+        return lambda: None
+    last = _authority(path)
+
+    def now() -> str:
+        nonlocal last
+        try:
+            last = _authority(path)
+        except InvalidInput as error:
+            log.warning("%s; runs are given the one of before", error)
+        return last
+
+    return now
+
+
+def _authority(path: Path) -> str:
+    text = read(path, "--report-tls-ca").decode(errors="replace")
     if "-----BEGIN CERTIFICATE-----" not in text:
-        raise InvalidInput(f"--report-tls-ca: {settings.report_tls_ca} holds no certificate in PEM form")
+        raise InvalidInput(f"--report-tls-ca: {path} holds no certificate in PEM form")
     return text

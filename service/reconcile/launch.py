@@ -105,7 +105,7 @@ def _trace_parents(pack: list[Member]) -> tuple[str, ...]:
 
 
 def manifest_of(run: RunRow, pack: list[Member], places: Places, warm_idle_s: float) -> RunManifest:
-    """What the run's driver needs to know. Pure: same rows, same manifest."""
+    """What the run's driver needs to know. Same rows, same manifest, but for the authority that it is to trust."""
     return RunManifest(
         run=run.id,
         attempt=max(member.place.attempt for member in pack),
@@ -113,7 +113,7 @@ def manifest_of(run: RunRow, pack: list[Member], places: Places, warm_idle_s: fl
         cache_uri=places.cache_uri,
         report_address=places.report_address,
         report_tls=places.report_tls,
-        report_tls_ca=places.report_tls_ca,
+        report_tls_ca=places.report_tls_ca(),
         in_company=run.in_company,
         warm_idle_s=warm_idle_s,
         otlp_endpoint=places.otlp_endpoint,

@@ -1,5 +1,6 @@
 """What every loop works with."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -30,7 +31,7 @@ class Places:
     report_address: str
     otlp_endpoint: str = ""  # where runs send their spans
     report_tls: bool = False
-    report_tls_ca: str | None = None  # PEM; unset: what the runs' machines trust
+    report_tls_ca: Callable[[], str | None] = lambda: None  # PEM, as it is now; None: what the runs' machines trust
 
     def of(self, run: RunRow, tenant: str) -> "Places":
         """Where things of this run lie. One with store credentials of its tenant's own finds all of them in the tenant's folder,

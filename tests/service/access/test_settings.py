@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from lorafleet.errors import FailedPrecondition, InvalidInput
+from service.access.build import report_tls_ca
 from service.access.jwks import source
 from service.access.settings import AccessSettings
 
@@ -63,3 +64,20 @@ def test_keys_that_others_could_send_are_refused(where: str) -> None:
 @pytest.mark.parametrize("where", ["https://login.example/keys", "http://127.0.0.1:1/keys", "http://localhost:1/keys", __file__])
 def test_keys_come_from_a_file_https_or_loopback(where: str) -> None:
     assert callable(source(where))
+
+
+def test_the_authority_that_runs_trust_is_the_one_of_now_and_stays_while_it_cannot_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "ca.crt"
+    settings = AccessSettings(tls_cert=PEM, tls_key=PEM, report_tls_ca=file)
+    first, second = (f"-----BEGIN CERTIFICATE-----\n{name}\n" for name in ("first", "second"))
+    file.write_text("no certificate")
+    with pytest.raises(InvalidInput, match="--report-tls-ca"):
+        report_tls_ca(settings)
+    file.write_text(first)
+    authority = report_tls_ca(settings)
+    assert authority() == first
+    file.write_text(second)
+    assert authority() == second
+    file.unlink()
+    assert authority() == second
+    assert report_tls_ca(AccessSettings())() is None
