@@ -34,7 +34,7 @@ async def check_kubernetes(path: Path | None) -> Sequence[Finding]:
 
 async def _cluster(api: Api, config: KuberayConfig) -> Sequence[Finding]:
     wrong = await checks.kuberay(api)
-    missing = await checks.rights(api, config)
+    missing = await checks.rights(api, config, set())
     where = ", ".join(config.namespaces)
     return [
         *(failed(NAME, each, "runs cannot be launched before that") for each in wrong),

@@ -36,6 +36,7 @@ class KubeRay:
         self._now = now
         self._namespaces: dict[str, Namespace] = {}
         self._in_order = False
+        self._granted: set[str] = set()  # rules that were found granted
         self._told = ""  # what is wrong, as it was logged last
 
     async def launch(self, run: RunRequest) -> str:
@@ -109,7 +110,7 @@ class KubeRay:
 
     async def _check(self) -> None:
         try:
-            await checks.check(self._api, self._config)
+            await checks.check(self._api, self._config, self._granted)
         except Unavailable:
             raise
         except LorafleetError as error:

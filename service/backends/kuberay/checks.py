@@ -11,6 +11,7 @@ from service.backends.kuberay.config import KuberayConfig
 
 Object = dict[str, Any]
 
+AT_ONCE = 20  # questions that the API server is asked
 NEEDED = "KubeRay 1.6"
 # Fields of a RayJob that we set, by path in the schema's `spec`. The newest of them came with NEEDED.
 FIELDS = (
@@ -29,9 +30,9 @@ class NotInOrder(LorafleetError):
     reason = "KUBERNETES_NOT_READY"
 
 
-async def check(api: Api, config: KuberayConfig) -> None:
-    """Raises NotInOrder, and Unavailable when the API server is away."""
-    wrong = [*await kuberay(api), *await rights(api, config)]
+async def check(api: Api, config: KuberayConfig, granted: set[str]) -> None:
+    """Raises NotInOrder, and Unavailable when the API server is away. `granted` is `rights`'."""
+    wrong = [*await kuberay(api), *await rights(api, config, granted)]
     if wrong:
         raise NotInOrder("\n".join(["this cluster cannot take runs yet", *(f"  {each}" for each in wrong)]))
 
@@ -68,11 +69,19 @@ def _has(schema: Object, path: Sequence[str]) -> bool:
     return True
 
 
-async def rights(api: Api, config: KuberayConfig) -> list[str]:
-    """The rules that we miss where runs live."""
-    asked = [review for namespace in config.namespaces for review in reviews(config, namespace)]
-    allowed = await asyncio.gather(*(_is_allowed(api, review) for review in asked))
-    return [f"the service account may not: {told(review)}" for review, good in zip(asked, allowed, strict=True) if not good]
+async def rights(api: Api, config: KuberayConfig, granted: set[str]) -> list[str]:
+    """The rules that we miss where runs live. What was found granted is added to `granted` and not asked again: many namespaces
+    are many questions, and a try that is cut off is not to have been for nothing."""
+    asked = [review for namespace in config.namespaces for review in reviews(config, namespace) if told(review) not in granted]
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(review: dict[str, str]) -> None:
+        async with turns:
+            if await _is_allowed(api, review):
+                granted.add(told(review))
+
+    await asyncio.gather(*map(ask, asked))
+    return [f"the service account may not: {told(review)}" for review in asked if told(review) not in granted]
 
 
 async def _is_allowed(api: Api, review: dict[str, str]) -> bool:

@@ -77,6 +77,18 @@ async def test_a_cluster_in_order_is_pinged_and_its_order_asked_for_once(cluster
     assert cluster.num_checks == num
 
 
+async def test_what_was_found_granted_is_not_asked_again(cluster: Discovery, tmp_path: Path):
+    """Readiness cuts a try off after seconds: with many namespaces none would come to its end."""
+    tenants = {f"t{number}": {"namespace": f"runs-{number}"} for number in range(20)}
+    backend = KubeRay(config(tenants=tenants), Api(cluster.kubeconfig(tmp_path)))
+    cluster.missing = {("delete", "rayjobs")}
+    await why(backend)
+    before = cluster.num_checks
+    await why(backend)
+    assert cluster.num_checks - before == 21 + 2, "one verb in each namespace, and what KubeRay there is"
+    await backend.close()
+
+
 async def test_a_cluster_without_kuberay_is_told_and_so_is_every_other_fault(
     cluster: Discovery, backend: KubeRay, caplog: pytest.LogCaptureFixture
 ):
