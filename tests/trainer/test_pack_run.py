@@ -115,8 +115,36 @@ def test_weights_that_are_no_numbers_are_never_saved(packs: Packs):
     ended = packs.alone("overflows", cluster={"zero_stage": 1}, **parts).endings[job_of("overflows")]
     assert isinstance(ended, RunFailed)
     assert ended.reason == "LOSS_NOT_FINITE"
-    newest = checkpoint.newest(Folder(JobLayout(f"file://{packs.folder}/overflows").checkpoints), job=job_of("overflows"))
-    assert newest is None or all(tensor.isfinite().all() for tensor in newest.weights.values())
+    assert "after step 1; no checkpoint was saved before it" in ended.message
+    assert checkpoint.newest(Folder(JobLayout(f"file://{packs.folder}/overflows").checkpoints), job=job_of("overflows")) is None
+
+
+@pytest.mark.parametrize(
+    ("poisoned_at", "every_steps", "told", "kept"),
+    [
+        (4, 3, "the training loss is nan at step 5; the checkpoint of step 3 is kept", 3),
+        (3, 1, "the adapter's weights are not finite after step 3; the checkpoint of step 2 is kept", 2),
+    ],
+    ids=["between-checkpoints", "at-a-checkpoint"],
+)
+def test_weights_that_turn_into_no_numbers_end_the_style_and_keep_its_last_good_checkpoint(
+    packs: Packs, poisoned_at: int, every_steps: int, told: str, kept: int
+):
+    name, recorder = f"poisoned-at-{poisoned_at}", Recorder()
+    run = packs.pack(packs.style(name, checkpointing={"every_steps": every_steps}), recorder=recorder)
+
+    def poison(_job: str, step: int) -> None:
+        if step == poisoned_at:
+            run.engine.banks[0].flat.data.fill_(float("nan"))
+
+    recorder.on_step = poison
+    run.train()
+    ended = recorder.endings[job_of(name)]
+    assert isinstance(ended, RunFailed)
+    assert told in ended.message
+    assert packs.saved(name).progress.step == kept
+    assert all(tensor.isfinite().all() for tensor in packs.saved(name).weights.values())
+    assert packs.alone(name).resumed_from == {job_of(name): kept}
 
 
 def test_pictures_are_drawn_under_zero_3_also_when_the_texts_were_cached(packs: Packs):
