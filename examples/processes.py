@@ -63,8 +63,10 @@ class Servers:
         """What a server writes to `path` once it is ready. Raises ServerDied."""
         deadline = time.monotonic() + timeout_s
         while not (path.is_file() and path.read_text().strip()):
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise ServerDied(f"a server ended before it was ready, or took too long; see the logs in {self._log_dir}")
+            if server.poll() is not None:
+                raise ServerDied(f"a server ended with exit code {server.returncode} before it was ready; see the logs in {self._log_dir}")
+            if time.monotonic() > deadline:
+                raise ServerDied(f"a server was not ready after {timeout_s:.0f} s; see the logs in {self._log_dir}")
             time.sleep(0.05)
         return path.read_text().strip()
 

@@ -116,13 +116,15 @@ def _wrong_kinds(fields: Fields) -> Iterator[Violation]:
 def read_csv(path: Path, defaults: Fields) -> BatchFile:
     """A header of spec paths (`dataset.uri`, `labels.customer`, `job_id`), a row for each item; an empty cell is not set.
 
-    Raises InvalidSpec when the header cannot be used.
+    Raises InvalidSpec when the header cannot be used, and InvalidInput when the file cannot be read.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(_rows(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise _invalid(str(path), f"cannot be read: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise spec_file.unreadable(path, error) from None
+    except csv.Error as error:
+        raise _invalid(str(path), f"is no CSV: {error}") from None
     header = _header(path, rows[0][1] if rows else [])
     read = [_item(header, cells) for _, cells in rows[1:]]
     places = [f"row {number} (line {line})" for number, (line, _) in enumerate(rows[1:], start=1)]

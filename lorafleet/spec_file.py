@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 import yaml
 
 from lorafleet import spec
-from lorafleet.errors import InvalidSpec, Violation
+from lorafleet.errors import InvalidInput, InvalidSpec, Violation
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> spec.Spec:
-    """The spec in a YAML file, with `training.max_steps=200` and the like set over it. Raises InvalidSpec."""
+    """The spec in a YAML file, with `training.max_steps=200` and the like set over it. Raises InvalidSpec, and what `read` raises."""
     fields = read(path)
     for override in overrides:
         fields = set_field(fields, override)
@@ -20,16 +20,32 @@ def load(path: Path, overrides: Sequence[str] = ()) -> spec.Spec:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises InvalidSpec when it cannot be read, is no YAML or no mapping."""
+    """The mapping in a YAML file. Raises InvalidSpec when it is not YAML or not a mapping, and InvalidInput when it cannot be read."""
     try:
         fields = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise _invalid(str(path), f"cannot be read: {error}") from None
+        raise unreadable(path, error) from None
     except yaml.YAMLError as error:
-        raise _invalid(str(path), f"is no YAML: {error}") from None
+        raise _invalid(str(path), f"is no YAML: {yaml_mistake(error)}") from None
     if not isinstance(fields, dict):
         raise _invalid(str(path), "holds no mapping; a spec starts with base_model: and dataset:")
     return cast(dict[str, Any], fields)
+
+
+def unreadable(path: Path, error: OSError | UnicodeDecodeError) -> InvalidInput:
+    """What to tell of a file that cannot be read."""
+    message = "no such file" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", None) or "is not UTF-8 text"
+    violation = Violation(field=str(path), message=message)
+    return InvalidInput(str(violation), violations=[violation], reason="UNREADABLE_FILE")
+
+
+def yaml_mistake(error: yaml.YAMLError) -> str:
+    """PyYAML's complaint on one line, with its place."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    mark = error.problem_mark
+    context = f", {error.context}" if error.context else ""
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}{context}"
 
 
 def set_field(fields: Mapping[str, Any], override: str) -> dict[str, Any]:
@@ -40,7 +56,7 @@ def set_field(fields: Mapping[str, Any], override: str) -> dict[str, Any]:
     try:
         value = load_yaml(text)
     except yaml.YAMLError as error:
-        raise _invalid(path, f"value is no YAML: {error}") from None
+        raise _invalid(path, f"value is no YAML: {yaml_mistake(error)}") from None
     return with_value(fields, path.split("."), value, override)
 
 

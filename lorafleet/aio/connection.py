@@ -134,7 +134,7 @@ class AsyncConnection:
             return self._closed_error()
         known = from_rpc_error(error)
         if type(known) is Unavailable and known.reason == Unavailable.reason:  # gRPC's own, which names no server
-            return Unavailable(f"{self.server} does not answer ({known.message})")
+            return Unavailable(f"{self.server} does not answer; is lorafleet serve running there, under this address? ({known.message})")
         return known
 
     def _is_closed(self) -> bool:

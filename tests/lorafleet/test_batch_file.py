@@ -130,7 +130,7 @@ def test_what_every_row_lacks_is_told_once(tmp_path: Path) -> None:
         ("", "the file is empty"),
         ("a..b,c\n1,2\n", "'a..b' is no path"),
         ("dataset.uri,dataset.uri\nx,y\n", "dataset.uri is there twice"),
-        ('dataset.uri\n"open', "cannot be read"),
+        ('dataset.uri\n"open', "is no CSV"),
     ],
 )
 def test_csv_that_cannot_be_used_is_told(tmp_path: Path, text: str, says: str) -> None:

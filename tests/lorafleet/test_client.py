@@ -41,7 +41,7 @@ async def test_two_creates_are_two_requests(server: FakeServer, client: AsyncCli
 
 async def test_server_that_stays_away_is_an_error_that_names_it(server: FakeServer, client: AsyncClient, time: FakeTime) -> None:
     server.answers("get", AWAY)
-    with pytest.raises(errors.Unavailable, match=f"{server.address} does not answer"):
+    with pytest.raises(errors.Unavailable, match=f"{server.address} does not answer; is lorafleet serve running there"):
         await client.get("fox")
     assert sum(time.slept_s) == pytest.approx(30)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lorafleet import spec, spec_file
-from lorafleet.errors import InvalidSpec
+from lorafleet.errors import InvalidInput, InvalidSpec
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALLEST = "base_model: {uri: 'file:///b'}\ndataset: {uri: 'file:///d'}\n"
@@ -70,5 +70,14 @@ def test_broken_file_is_a_violation_that_names_it(file: Path, text: str, says: s
 
 
 def test_absent_file_is_a_violation_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(InvalidSpec, match=r"absent\.yaml: cannot be read"):
+    with pytest.raises(InvalidInput) as caught:
         spec_file.load(tmp_path / "absent.yaml")
+    assert caught.value.message == f"{tmp_path}/absent.yaml: no such file"
+    assert caught.value.violations[0].field == f"{tmp_path}/absent.yaml"
+
+
+def test_file_that_is_not_yaml_says_where_on_one_line(file: Path) -> None:
+    file.write_text("base_model:\n  uri: a: b\n")
+    with pytest.raises(InvalidSpec) as caught:
+        spec_file.load(file)
+    assert caught.value.violations[0].message == "is no YAML: line 2, column 9: mapping values are not allowed in this context"
