@@ -23,20 +23,24 @@ from lorafleet.commands import (
 )
 from lorafleet.errors import InvalidInput, LorafleetError
 
-EPILOG = """
-Exit codes: 0 success, including every job waited for | 1 error | 2 wrong usage or invalid spec
-| 3 a job failed | 4 a job was cancelled | 130 Ctrl-C (jobs continue)
-"""
+EPILOG = (
+    "Exit codes: 0 success, including every job waited for; 1 error; 2 wrong usage or invalid spec; "
+    "3 a job failed; 4 a job was cancelled; 130 Ctrl-C (jobs continue)"
+)
+
+JOBS, SERVER, TENANTS = "Jobs", "Server", "Tenants"  # headings of the list of commands
 
 
 class Commands(TyperGroup):
     """Our commands and those registered by other packages. Errors end here, as one line without a traceback."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*extensions.names(), *super().list_commands(ctx)]
+        ours = super().list_commands(ctx)
+        tenants = ours.index("tenant")
+        return [*ours[:tenants], *extensions.names(), *ours[tenants:]]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        return super().get_command(ctx, cmd_name) or extensions.find(cmd_name)
+        return super().get_command(ctx, cmd_name) or extensions.find(cmd_name, panel=SERVER)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -90,22 +94,22 @@ def root(
     given_credentials.update(token=token, token_file=token_file, tls=tls, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key)
 
 
-app.command("submit")(submit.submit)
-app.command("list")(jobs.list_jobs)
-app.command("get")(jobs.get)
-app.command("watch")(watch.watch)
-app.command("logs")(logs.logs)
-app.command("cancel")(jobs.cancel)
-app.command("download")(download.download)
-app.add_typer(batch.app, name="batch")
-app.add_typer(administration.tenant_app, name="tenant")
-app.add_typer(administration.member_app, name="member")
-app.add_typer(administration.token_app, name="token")
-app.add_typer(administration.grant_app, name="grant")
-app.add_typer(administration.reservation_app, name="reservation")
-app.add_typer(administration.audit_app, name="audit")
-app.command("validate")(specs.validate)
-app.command("schema")(specs.schema)
+app.command("submit", rich_help_panel=JOBS)(submit.submit)
+app.command("list", rich_help_panel=JOBS)(jobs.list_jobs)
+app.command("get", rich_help_panel=JOBS)(jobs.get)
+app.command("watch", rich_help_panel=JOBS)(watch.watch)
+app.command("logs", rich_help_panel=JOBS)(logs.logs)
+app.command("cancel", rich_help_panel=JOBS)(jobs.cancel)
+app.command("download", rich_help_panel=JOBS)(download.download)
+app.command("validate", rich_help_panel=JOBS)(specs.validate)
+app.command("schema", rich_help_panel=JOBS)(specs.schema)
+app.add_typer(batch.app, name="batch", rich_help_panel=JOBS)
+app.add_typer(administration.tenant_app, name="tenant", rich_help_panel=TENANTS)
+app.add_typer(administration.member_app, name="member", rich_help_panel=TENANTS)
+app.add_typer(administration.token_app, name="token", rich_help_panel=TENANTS)
+app.add_typer(administration.grant_app, name="grant", rich_help_panel=TENANTS)
+app.add_typer(administration.reservation_app, name="reservation", rich_help_panel=TENANTS)
+app.add_typer(administration.audit_app, name="audit", rich_help_panel=TENANTS)
 
 
 def main() -> None:

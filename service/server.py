@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import grpc.aio
@@ -194,28 +195,23 @@ async def _tools(settings: Settings, db: Database, backend: Backend, address: st
         candidates=Candidates(Planner(ShapeCache(store, db.clock), _policy(settings))),
         up_since=db.clock.now(),
         readiness=Readiness({"database": database_check(db), "backend": backend_check(backend)}),
-        stop=StopPolicy(
-            grace_period_s=settings.grace_period_s,
-            heartbeat_timeout_s=settings.heartbeat_timeout_s,
-            start_timeout_s=settings.start_timeout_s,
-            start_deadline_s=settings.start_deadline_s,
-            warm_idle_s=settings.warm_idle_s,
-        ),
+        stop=StopPolicy(**asdict(settings.timeouts)),
         profiles=frozenset(settings.kuberay.profiles) if settings.kuberay else frozenset({DEFAULT_PROFILE}),
         limits=Limits(
-            max_running_runs=settings.max_running_runs,
-            capacity_gpus=settings.capacity_gpus,
-            capacity_cpus=settings.capacity_cpus,
+            max_running_runs=settings.capacity.max_running_runs,
+            capacity_gpus=settings.capacity.capacity_gpus,
+            capacity_cpus=settings.capacity.capacity_cpus,
         ),
     )
 
 
 def _policy(settings: Settings) -> Policy:
-    memory_gib = settings.worker_memory_gib
+    capacity, own_pods = settings.capacity, settings.kuberay.tenants if settings.kuberay else ()
+    memory_gib = capacity.worker_memory_gib
     return Policy(
-        limits=PackLimits(max_pack_size=settings.max_pack_size, worker_memory_bytes=None if memory_gib is None else int(memory_gib * GIB)),
-        num_free_runs=settings.max_running_runs,
-        isolated_tenants=frozenset({*settings.isolated_tenants, *(settings.kuberay.tenants if settings.kuberay else ())}),
+        limits=PackLimits(max_pack_size=capacity.max_pack_size, worker_memory_bytes=None if memory_gib is None else int(memory_gib * GIB)),
+        num_free_runs=capacity.max_running_runs,
+        isolated_tenants=frozenset({*capacity.isolated_tenants, *own_pods}),
     )
 
 

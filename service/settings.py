@@ -1,44 +1,17 @@
 """What `lorafleet serve` is told, checked before anything starts."""
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorafleet.errors import FailedPrecondition, InvalidInput
-from lorafleet.layout import join
 from service.access.settings import AccessSettings
-from service.names import parse_tenant
+from service.serve_options import BackendKind, CallLimits, CapacityOptions, Role, TimeoutOptions
 
 if TYPE_CHECKING:
     from service.backends.kuberay.config import KuberayConfig
 
 DATABASE_NAME = "lorafleet.db"  # in the state directory
-
-
-class BackendKind(StrEnum):
-    """Where runs execute."""
-
-    RAY = "ray"  # as jobs of one Ray
-    KUBERAY = "kuberay"  # each as a RayJob on Kubernetes
-
-
-class Role(StrEnum):
-    """What a replica does: answer calls, run the loops, or both."""
-
-    API = "api"
-    RECONCILE = "reconcile"
-    ALL = "all"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CallLimits:
-    """What one replica takes of its callers."""
-
-    max_requests_per_s: float = 500.0  # of a tenant that has no limit of its own; 0: as many as come
-    max_streams: int = 5_000  # watches and logs that are open at once
-    max_streams_per_tenant: int = 2_000
-    slow_reader_s: float = 30.0  # after which a stream that nobody reads ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,23 +26,14 @@ class Settings:
     access: AccessSettings = field(default_factory=AccessSettings)
     ray_address: str | None = None
     kuberay: "KuberayConfig | None" = None  # set: runs go to Kubernetes
-    max_running_runs: int = 1
-    capacity_gpus: float | None = None  # unset: only the number of runs limits
-    capacity_cpus: float | None = None
-    max_pack_size: int = 16
-    worker_memory_gib: float | None = None  # unset: what a spec reserves, else no limit
-    isolated_tenants: tuple[str, ...] = ()
-    warm_idle_s: float = 60.0  # 0: no warm workers
-    grace_period_s: float = 120.0
-    heartbeat_timeout_s: float = 60.0
-    start_timeout_s: float = 900.0
-    start_deadline_s: float = 7200.0
+    capacity: CapacityOptions = field(default_factory=CapacityOptions)
+    timeouts: TimeoutOptions = field(default_factory=TimeoutOptions)
     # Replicas: several servers on one PostgreSQL.
     database_url: str | None = field(default=None, repr=False)  # it holds a password; unset: SQLite in the state directory
     role: Role = Role.ALL
     metrics_listen: tuple[str, int] | None = None  # unset: no side port
     otlp_endpoint: str = ""  # unset: no traces
-    calls: CallLimits = CallLimits()
+    calls: CallLimits = field(default_factory=CallLimits)
 
     @property
     def database_path(self) -> Path:
@@ -138,18 +102,3 @@ def check_replica(database_url: str, role: Role, shares_backend: bool, artifacts
     if role is Role.RECONCILE and not report_address:
         told = "--role reconcile answers no reports of runs; name the servers that do by --report-address"
         raise FailedPrecondition(told, reason="NO_REPORT_ADDRESS")
-
-
-def parse_tenant_id(tenant: str) -> str:
-    """A tenant's id. Raises InvalidInput: an isolation that names nobody would be no isolation."""
-    return parse_tenant(f"tenants/{tenant}", "--isolate-tenant")
-
-
-def default_artifacts(state_dir: Path) -> str:
-    """A folder of the state directory."""
-    return f"file://{state_dir / 'artifacts'}"
-
-
-def default_cache(artifacts_uri: str) -> str:
-    """Beside the jobs, in the same store."""
-    return join(artifacts_uri, "cache")

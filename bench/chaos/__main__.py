@@ -24,6 +24,7 @@ from bench.chaos.load import Records, Tenant
 from bench.chaos.proxies import Proxies
 from bench.chaos.replica import LEASE_S, ReplicaConfig
 from lorafleet.v1 import training_service_pb2 as pb
+from service.serve_options import CapacityOptions, TimeoutOptions
 from service.settings import Settings
 
 MAX_RUNNING_JOBS = {"acme": 8, "globex": 5, "initech": 3}  # by tenant
@@ -196,12 +197,8 @@ def fleet_config(
         artifacts_uri=artifacts,
         cache_uri=f"{artifacts}/cache",
         ray_address="http://unused.invalid",
-        max_running_runs=MAX_RUNNING_RUNS,
-        max_pack_size=4,
-        warm_idle_s=3.0,
-        grace_period_s=4.0,
-        heartbeat_timeout_s=10.0,
-        start_timeout_s=20.0,
+        capacity=CapacityOptions(max_running_runs=MAX_RUNNING_RUNS, max_pack_size=4),
+        timeouts=TimeoutOptions(warm_idle_s=3.0, grace_period_s=4.0, heartbeat_timeout_s=10.0, start_timeout_s=20.0),
     )
     return ReplicaConfig(
         name=f"replica-{place}", folder=folder, settings=settings, database_url=database_url, backend_port=backend_port, lease_s=lease_s

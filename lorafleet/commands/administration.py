@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
@@ -12,6 +13,7 @@ import typer
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
 from lorafleet.commands import Format, Output, Server, Tenant, connect, stdout_console
+from lorafleet.commands.options import grouped
 
 tenant_app = typer.Typer(help="Tenants, their fair share and limits.", no_args_is_help=True)
 member_app = typer.Typer(help="Members of a tenant and their roles.", no_args_is_help=True)
@@ -36,13 +38,6 @@ RoleName = Annotated[RoleArgument, typer.Argument(metavar="ROLE", help="viewer, 
 Prefix = Annotated[
     str, typer.Argument(metavar="PREFIX", help="s3://bucket/folder; a trailing * matches the rest of a name.", show_default=False)
 ]
-Limit = Annotated[float | None, typer.Option(min=0, show_default=False)]
-Credentials = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Profile of its own store credentials; '' removes them.", show_default=False),
-]
-Count = Annotated[int | None, typer.Option(min=0, show_default=False)]
-
 TENANT = ("name", "display_name", "weight", "max_gpus", "max_running_jobs", "max_queued_jobs", "store_credentials", "is_isolated", "etag")
 MEMBER = ("principal", "role", "create_time")
 TOKEN = ("name", "display_name", "role", "created_by", "expire_time", "revoke_time")
@@ -72,77 +67,64 @@ def _utc(time: datetime | None) -> datetime | None:
     return None if time is None else _aware(time)
 
 
-def _given(**fields: Any) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
+TenantId = Annotated[str, typer.Argument(metavar="TENANT", help="Id of the tenant.", show_default=False)]
+ReservationId = Annotated[str, typer.Argument(metavar="RESERVATION", help="Id of the reservation.", show_default=False)]
+
+
+def _option(help: str, **more: Any) -> Any:
+    return typer.Option(help=help, show_default=False, **more)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TenantFields:
+    """What can be set of a tenant. None is left as it is; a new tenant's limits are unlimited then."""
+
+    display_name: Annotated[str | None, _option("Name for people.")] = None
+    weight: Annotated[float | None, _option("Weight of its fair share, compared with other tenants.", min=0)] = None
+    max_gpus: Annotated[float | None, _option("Maximum GPUs of its running jobs.", min=0)] = None
+    max_running_jobs: Annotated[int | None, _option("Maximum running jobs.", min=0)] = None
+    max_queued_jobs: Annotated[int | None, _option("Maximum waiting jobs.", min=0)] = None
+    max_storage_bytes: Annotated[int | None, _option("Maximum bytes of its artifacts.", min=0)] = None
+    max_requests_per_s: Annotated[float | None, _option("Maximum calls per second.", min=0)] = None
+    store_credentials: Annotated[str | None, _option("Profile of its own store credentials; '' removes them.", metavar="NAME")] = None
+    isolated: Annotated[
+        bool | None, typer.Option("--isolated/--not-isolated", help="Never share a process with another tenant.", show_default=False)
+    ] = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The fields that are set, by the proto's names."""
+        fields = {"is_isolated" if name == "isolated" else name: value for name, value in asdict(self).items()}
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 @tenant_app.command("create")
-def create_tenant(
-    name: Annotated[str, typer.Argument(metavar="TENANT", show_default=False)],
-    display_name: Annotated[str | None, typer.Option(show_default=False)] = None,
-    weight: Limit = None,
-    max_gpus: Limit = None,
-    max_running_jobs: Count = None,
-    max_queued_jobs: Count = None,
-    max_storage_bytes: Count = None,
-    max_requests_per_s: Limit = None,
-    store_credentials: Credentials = None,
-    isolated: Annotated[bool, typer.Option(help="Never share a process with another tenant.")] = False,
-    output: Output = Format.TABLE,
-    server: Server = DEFAULT_SERVER,
-) -> None:
+@grouped
+def create_tenant(name: TenantId, fields: TenantFields, output: Output = Format.TABLE, server: Server = DEFAULT_SERVER) -> None:
     """Create a tenant. Limits that are not given are unlimited."""
-    fields = _given(
-        display_name=display_name,
-        weight=weight,
-        max_gpus=max_gpus,
-        max_running_jobs=max_running_jobs,
-        max_queued_jobs=max_queued_jobs,
-        max_storage_bytes=max_storage_bytes,
-        max_requests_per_s=max_requests_per_s,
-        store_credentials=store_credentials,
-        is_isolated=isolated,
-    )
     with connect(server, name) as there:
-        _print_one(there.create_tenant(name, _tenant(name, fields)), TENANT, output)
+        _print_one(there.create_tenant(name, _tenant(name, fields.given)), TENANT, output)
 
 
 @tenant_app.command("update")
+@grouped
 def update_tenant(
-    name: Annotated[str, typer.Argument(metavar="TENANT", show_default=False)],
-    display_name: Annotated[str | None, typer.Option(show_default=False)] = None,
-    weight: Limit = None,
-    max_gpus: Limit = None,
-    max_running_jobs: Count = None,
-    max_queued_jobs: Count = None,
-    max_storage_bytes: Count = None,
-    max_requests_per_s: Limit = None,
-    store_credentials: Credentials = None,
-    isolated: Annotated[bool | None, typer.Option("--isolated/--not-isolated", show_default=False)] = None,
+    name: TenantId,
+    fields: TenantFields,
     no_limit: Annotated[list[str] | None, typer.Option(metavar="LIMIT", help="Remove a limit, such as max_gpus; repeatable.")] = None,
     etag: Annotated[str, typer.Option(help="Fail if the tenant has changed since it had this etag.")] = "",
     output: Output = Format.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """Change the given fields of a tenant and no others."""
-    fields = _given(
-        display_name=display_name,
-        weight=weight,
-        max_gpus=max_gpus,
-        max_running_jobs=max_running_jobs,
-        max_queued_jobs=max_queued_jobs,
-        max_storage_bytes=max_storage_bytes,
-        max_requests_per_s=max_requests_per_s,
-        store_credentials=store_credentials,
-        is_isolated=isolated,
-    )
+    given = fields.given
     with connect(server, name) as there:
-        _print_one(there.update_tenant(_tenant(name, {**fields, "etag": etag}), [*fields, *(no_limit or ())]), TENANT, output)
+        _print_one(there.update_tenant(_tenant(name, {**given, "etag": etag}), [*given, *(no_limit or ())]), TENANT, output)
 
 
 @tenant_app.command("get")
 def get_tenant(
-    name: Annotated[str, typer.Argument(metavar="TENANT", show_default=False)],
+    name: TenantId,
     output: Output = Format.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:
@@ -208,7 +190,7 @@ def list_tokens(output: Output = Format.TABLE, server: Server = DEFAULT_SERVER, 
 
 @token_app.command("revoke")
 def revoke_token(
-    token: Annotated[str, typer.Argument(metavar="TOKEN", help="Its id.", show_default=False)],
+    token: Annotated[str, typer.Argument(metavar="TOKEN", help="Id of the token.", show_default=False)],
     output: Output = Format.TABLE,
     server: Server = DEFAULT_SERVER,
     tenant: Tenant = DEFAULT_TENANT,
@@ -247,10 +229,10 @@ def remove_grant(prefix: Prefix, server: Server = DEFAULT_SERVER, tenant: Tenant
 
 @reservation_app.command("create")
 def create_reservation(
-    reservation: Annotated[str, typer.Argument(metavar="RESERVATION", show_default=False)],
+    reservation: ReservationId,
     gpus: Annotated[float, typer.Option(min=0, help="Number of GPUs.")],
-    start: Annotated[datetime, typer.Option(help="In UTC.")],
-    end: Annotated[datetime, typer.Option(help="In UTC.")],
+    start: Annotated[datetime, typer.Option(help="Begin, in UTC.")],
+    end: Annotated[datetime, typer.Option(help="End, in UTC.")],
     output: Output = Format.TABLE,
     server: Server = DEFAULT_SERVER,
     tenant: Tenant = DEFAULT_TENANT,
@@ -269,7 +251,7 @@ def list_reservations(output: Output = Format.TABLE, server: Server = DEFAULT_SE
 
 @reservation_app.command("delete")
 def delete_reservation(
-    reservation: Annotated[str, typer.Argument(metavar="RESERVATION", show_default=False)],
+    reservation: ReservationId,
     server: Server = DEFAULT_SERVER,
     tenant: Tenant = DEFAULT_TENANT,
 ) -> None:
@@ -280,8 +262,8 @@ def delete_reservation(
 
 @audit_app.command("list")
 def list_audit(
-    since: Annotated[datetime | None, typer.Option(help="In UTC.", show_default=False)] = None,
-    until: Annotated[datetime | None, typer.Option(help="In UTC.", show_default=False)] = None,
+    since: Annotated[datetime | None, typer.Option(help="Earliest time, in UTC.", show_default=False)] = None,
+    until: Annotated[datetime | None, typer.Option(help="Latest time, in UTC.", show_default=False)] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number shown.")] = 100,
     output: Output = Format.TABLE,
     server: Server = DEFAULT_SERVER,

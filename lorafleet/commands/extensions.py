@@ -19,16 +19,16 @@ def names() -> list[str]:
     return [entry.name for entry in entry_points(group=GROUP)]
 
 
-def find(name: str) -> Any:
+def find(name: str, *, panel: str) -> Any:
     """The command of that name; None when no package provides it."""
     for entry in entry_points(group=GROUP, name=name):
-        return _command(name, _loaded(entry))
+        return _command(name, _loaded(entry), panel)
     return None
 
 
-def _command(name: str, function: Callable[..., Any]) -> Any:
+def _command(name: str, function: Callable[..., Any], panel: str) -> Any:
     app = typer.Typer(add_completion=False)
-    app.command(name)(function)
+    app.command(name, rich_help_panel=panel)(function)
     command = typer.main.get_command(app)
     command.name = name
     return command

@@ -18,7 +18,7 @@ LIVE = ("QUEUED", "ADMITTED", "STARTING", "RUNNING", "STOPPING")
 
 
 def watch(
-    jobs: Annotated[list[str] | None, typer.Argument(metavar="[JOB...]", help="Jobs to watch; default: all that have not ended.")] = None,
+    jobs: Annotated[list[str] | None, typer.Argument(metavar="JOB", help="Jobs to watch; default: all that have not ended.")] = None,
     output: Output = Format.TABLE,
     server: Server = DEFAULT_SERVER,
     tenant: Tenant = DEFAULT_TENANT,
@@ -62,8 +62,8 @@ def outcome(jobs: Sequence[pb.TrainingJob]) -> ExitCode:
 
 
 def _live(client: Client) -> Iterator[str]:
-    for state in LIVE:
-        yield from (job.name for job in client.list(filter=f"state = {state}"))
+    """In one call: of several, a job that moves in between would be listed twice or missed."""
+    return (job.name for job in client.list(filter=" OR ".join(f"state = {state}" for state in LIVE)))
 
 
 def _changes(client: Client, names: Sequence[str]) -> Iterator[pb.TrainingJob]:

@@ -5,16 +5,16 @@ import json
 import os
 from collections.abc import Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lorafleet import DEFAULT_TENANT
 from lorafleet.commands import ExitCode, given_credentials
+from lorafleet.commands.options import grouped
 from service.access.settings import AccessSettings
-from service.options import grouped
-from service.settings import BackendKind
+from service.serve_options import BackendKind, BackendOptions, ListenOptions, StateOptions
+from service.settings import DATABASE_NAME
 
 if TYPE_CHECKING:
     from service.doctor.findings import Check, Finding
@@ -32,20 +32,14 @@ _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim
 
 @grouped
 def doctor(
+    where: ListenOptions,
+    state: StateOptions,
+    runs: BackendOptions,
     access: AccessSettings,
     server: Annotated[
         str, typer.Option("--server", envvar="LORAFLEET_SERVER", help="Check only this host:port, from the client's side.")
     ] = "",
     tenant: Annotated[str, typer.Option("--tenant", envvar="LORAFLEET_TENANT", help="The tenant to act in.")] = DEFAULT_TENANT,
-    listen: Annotated[str, typer.Option(envvar="LORAFLEET_LISTEN", help="As for lorafleet serve.")] = "127.0.0.1:7600",
-    metrics_listen: Annotated[str, typer.Option(envvar="LORAFLEET_METRICS_LISTEN", help="As for lorafleet serve.")] = "",
-    state_dir: Annotated[Path, typer.Option(envvar="LORAFLEET_STATE_DIR", help="As for lorafleet serve.")] = Path("~/.lorafleet"),
-    database_url: Annotated[str, typer.Option(envvar="LORAFLEET_DATABASE_URL", help="As for lorafleet serve.", show_default=False)] = "",
-    artifacts: Annotated[str, typer.Option(envvar="LORAFLEET_ARTIFACTS", help="As for lorafleet serve.")] = "",
-    cache: Annotated[str, typer.Option(envvar="LORAFLEET_CACHE", help="As for lorafleet serve.")] = "",
-    ray_address: Annotated[str, typer.Option(envvar="LORAFLEET_RAY_ADDRESS", help="As for lorafleet serve.")] = "",
-    backend: Annotated[BackendKind, typer.Option(envvar="LORAFLEET_BACKEND", help="As for lorafleet serve.")] = BackendKind.RAY,
-    kuberay_config: Annotated[Path | None, typer.Option(envvar="LORAFLEET_KUBERAY_CONFIG", help="As for lorafleet serve.")] = None,
     output: Annotated[DoctorFormat, typer.Option("--output", "-o", help="Output format.")] = DoctorFormat.TABLE,
 ) -> None:
     """Check everything that a server depends on, or with --server the server itself from here; exit code 1 if a check fails.
@@ -59,15 +53,12 @@ def doctor(
         findings = check_server(server, tenant, Credentials(**given_credentials))
     else:
         from service.doctor.findings import run
-        from service.settings import default_artifacts, default_cache
 
-        folder = state_dir.expanduser().resolve()
-        artifacts_uri = (artifacts or default_artifacts(folder)).rstrip("/")
         checks = [
-            *_local(folder, database_url, listen, metrics_listen),
-            *_around(artifacts_uri, cache.rstrip("/") or default_cache(artifacts_uri), access.report_address),
-            _backend(backend, kuberay_config, ray_address),
-            *_access(access, listen),
+            *_local(where, state),
+            *_around(state, access.report_address),
+            _backend(runs),
+            *_access(access, where.listen),
         ]
         findings = asyncio.run(run(checks))
     _print(findings, output)
@@ -75,37 +66,37 @@ def doctor(
         raise typer.Exit(ExitCode.ERROR)
 
 
-def _local(folder: Path, database_url: str, listen: str, metrics_listen: str) -> "list[tuple[str, Check]]":
+def _local(where: ListenOptions, state: StateOptions) -> "list[tuple[str, Check]]":
     from service.doctor import machine
     from service.doctor.databases import check_database
 
-    url = database_url or f"sqlite:///{folder / 'lorafleet.db'}"
-    ports = {"--listen": listen, "--metrics-listen": metrics_listen}
+    url = state.database_url or f"sqlite:///{state.folder / DATABASE_NAME}"
+    ports = {"--listen": where.listen, "--metrics-listen": where.metrics_listen}
     return [
         ("database", lambda: check_database(url)),
-        ("disk", lambda: machine.check_disk(folder)),
-        *((option, lambda option=option, where=where: machine.check_port(option, where)) for option, where in ports.items() if where),
+        ("disk", lambda: machine.check_disk(state.folder)),
+        *((option, lambda option=option, port=port: machine.check_port(option, port)) for option, port in ports.items() if port),
     ]
 
 
-def _backend(backend: BackendKind, kuberay_config: Path | None, ray_address: str) -> "tuple[str, Check]":
-    if backend is BackendKind.KUBERAY:
+def _backend(runs: BackendOptions) -> "tuple[str, Check]":
+    if runs.backend is BackendKind.KUBERAY:
         from service.doctor.kubernetes import check_kubernetes
 
-        return ("Kubernetes", lambda: check_kubernetes(kuberay_config))
+        return ("Kubernetes", lambda: check_kubernetes(runs.kuberay_config))
     from service.backends.ray_jobs import ambient_token
     from service.doctor import machine
 
-    return ("Ray", lambda: machine.check_ray(ray_address, ambient_token(os.environ)))
+    return ("Ray", lambda: machine.check_ray(runs.ray_address, ambient_token(os.environ)))
 
 
-def _around(artifacts_uri: str, cache_uri: str, report_address: str) -> "list[tuple[str, Check]]":
+def _around(state: StateOptions, report_address: str) -> "list[tuple[str, Check]]":
     from service.doctor import machine
     from service.doctor.stores import check_store
 
     return [
-        ("artifacts", lambda: check_store("artifacts", artifacts_uri)),
-        ("cache", lambda: check_store("cache", cache_uri)),
+        ("artifacts", lambda: check_store("artifacts", state.artifacts_uri)),
+        ("cache", lambda: check_store("cache", state.cache_uri)),
         ("report address", lambda: machine.check_report_address(report_address)),
     ]
 

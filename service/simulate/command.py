@@ -24,19 +24,21 @@ def command(
         Path | None, typer.Argument(metavar="TRACE", help="CSV or JSONL with submit_s, tenant, gpus, duration_s; more columns: docs.")
     ] = None,
     make: Annotated[int | None, typer.Option("--make", min=1, help="Generate a load of this many jobs instead.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the load that is made.")] = 1,
-    load: Annotated[float, typer.Option("--load", min=0.01, help="Part of the GPUs that the load that is made asks for.")] = 0.9,
-    gpus: Annotated[float, typer.Option("--capacity-gpus", min=0, help="GPUs that there are.")] = 512,
-    cpus: Annotated[float | None, typer.Option("--capacity-cpus", min=0, help="CPUs that there are; unset: not counted.")] = None,
-    runs: Annotated[int | None, typer.Option("--max-running-runs", min=1, help="Runs at once; unset: any number.")] = None,
-    weight: Annotated[list[str] | None, typer.Option("--weight", help="TENANT=WEIGHT in the fair share; repeatable.")] = None,
-    max_gpus: Annotated[list[str] | None, typer.Option("--max-gpus", help="TENANT=GPUs, its quota; repeatable.")] = None,
-    preemption: Annotated[bool, typer.Option("--preemption/--no-preemption", help="Let higher classes take places.")] = True,
-    fifo: Annotated[bool, typer.Option("--fifo", help="Also first come, first served, to compare.")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of the generated load.")] = 1,
+    load: Annotated[float, typer.Option("--load", min=0.01, help="Offered load of the generated jobs, as a fraction of the GPUs.")] = 0.9,
+    gpus: Annotated[float, typer.Option("--capacity-gpus", min=0, help="Total GPUs.")] = 512,
+    cpus: Annotated[float | None, typer.Option("--capacity-cpus", min=0, help="Total CPUs; unset: not counted.")] = None,
+    runs: Annotated[int | None, typer.Option("--max-running-runs", min=1, help="Maximum active runs; unset: unlimited.")] = None,
+    weight: Annotated[
+        list[str] | None, typer.Option("--weight", metavar="TENANT=WEIGHT", help="Weight of its fair share; repeatable.")
+    ] = None,
+    max_gpus: Annotated[list[str] | None, typer.Option("--max-gpus", metavar="TENANT=GPUS", help="Its quota of GPUs; repeatable.")] = None,
+    preemption: Annotated[bool, typer.Option("--preemption/--no-preemption", help="Let higher classes preempt lower ones.")] = True,
+    fifo: Annotated[bool, typer.Option("--fifo", help="Also simulate first come, first served.")] = False,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw waiting times to this PNG (needs matplotlib).")] = None,
-    output: Annotated[Format, typer.Option("--output", "-o", help="How to print.")] = Format.TABLE,
+    output: Annotated[Format, typer.Option("--output", "-o", help="Output format.")] = Format.TABLE,
 ) -> None:
-    """Run admission on a recorded or made load, and report waiting times, fairness and utilisation."""
+    """Run admission on a recorded or generated load, and report waiting times, fairness and utilisation."""
     jobs = _jobs(trace_file, make, seed, gpus, load)
     quotas = _quotas(weight or [], max_gpus or [])
     capacity = Resources(gpus, math.inf if cpus is None else cpus, math.inf if runs is None else runs)
