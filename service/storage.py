@@ -1,18 +1,19 @@
 """The store as the control plane uses it: small objects, `s3://` and `file://` through one interface.
 
 Credentials come from the environment, the AWS files or web identity, or are a tenant's own (`Store.of`), and appear in no
-message. The trainer's data path
-is its own (obstore); what both must agree on is `lorafleet.layout`.
+message. The trainer's data path is its own (obstore); what both must agree on is `lorafleet.layout`.
 """
 
 import asyncio
+import functools
 import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar, cast
 from urllib.parse import unquote
 
 from lorafleet.errors import InvalidInput, LorafleetError, Unavailable
@@ -27,8 +28,11 @@ MAX_TENANTS = 256  # whose S3 clients are kept: one takes some MB
 MAX_CALLS = 32  # at once: a batch asks after thousands of folders, and a call to S3 is mostly waiting
 
 BEHIND_THE_END = "BEHIND_THE_END"
+ALREADY_THERE = "ALREADY_THERE"
 
 _Result = TypeVar("_Result")
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+_NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
 class StoreError(LorafleetError):
@@ -43,6 +47,7 @@ class Backing(Protocol):
     def get(self, uri: str) -> bytes | None: ...
     def get_range(self, uri: str, start: int, size_bytes: int) -> bytes | None: ...
     def put(self, uri: str, data: bytes) -> None: ...
+    def put_if_absent(self, uri: str, data: bytes) -> bool: ...
     def delete(self, uri: str) -> None: ...
     def exists(self, uri: str) -> bool: ...
     def is_empty(self, uri: str) -> bool: ...
@@ -52,10 +57,12 @@ class Backing(Protocol):
 class Store:
     """Every store behind one interface; the URI's scheme chooses."""
 
-    def __init__(self, credentials: CredentialsFile | None = None) -> None:
+    def __init__(
+        self, credentials: CredentialsFile | None = None, *, s3: "S3Backing | None" = None, threads: ThreadPoolExecutor | None = None
+    ) -> None:
         self.credentials = credentials or CredentialsFile()
-        self._backings: dict[str, Backing] = {"file": FileBacking(), "s3": S3Backing()}
-        self._threads = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="store")
+        self._backings: dict[str, Backing] = {"file": FileBacking(), "s3": s3 or S3Backing()}
+        self._threads = threads or ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="store")
         self._of_tenants = OrderedDict[StoreCredentials, Store]()
 
     def of(self, reference: str) -> "Store":
@@ -66,7 +73,7 @@ class Store:
         if not reference:
             return self
         credentials = self.credentials.get(reference)
-        known = self._of_tenants.pop(credentials, None) or self._with(credentials)
+        known = self._of_tenants.pop(credentials, None) or Store(self.credentials, s3=S3Backing(credentials), threads=self._threads)
         self._of_tenants[credentials] = known
         if len(self._of_tenants) > MAX_TENANTS:
             self._of_tenants.popitem(last=False)
@@ -75,12 +82,6 @@ class Store:
     def env_of(self, reference: str) -> dict[str, str]:
         """Those credentials as a run gets them; empty for the service's own. Raises as `of` does."""
         return self.credentials.get(reference).env if reference else {}
-
-    def _with(self, credentials: StoreCredentials) -> "Store":
-        store = Store.__new__(Store)
-        store.credentials, store._threads, store._of_tenants = self.credentials, self._threads, self._of_tenants
-        store._backings = {**self._backings, "s3": S3Backing(credentials)}
-        return store
 
     async def get(self, uri: str) -> bytes | None:
         """The object's bytes; None when there is no such object."""
@@ -93,6 +94,10 @@ class Store:
     async def put(self, uri: str, data: bytes) -> None:
         """Writes the object whole, over an older one."""
         await self._call(self._of(uri).put, uri, data)
+
+    async def put_if_absent(self, uri: str, data: bytes) -> bool:
+        """Writes the object unless there is one; False when there is (If-None-Match: *)."""
+        return await self._call(self._of(uri).put_if_absent, uri, data)
 
     async def delete(self, uri: str) -> None:
         """Deletes the object, if there is one."""
@@ -124,65 +129,83 @@ class Store:
         return self._backings[scheme]
 
 
-class FileBacking:
-    """`file:///folder`: objects are files."""
-
-    def get(self, uri: str) -> bytes | None:
-        def read() -> bytes | None:
-            try:
-                return file_path(uri).read_bytes()
-            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-                return None
-
-        return _file_call(uri, read)
-
-    def get_range(self, uri: str, start: int, size_bytes: int) -> bytes | None:
-        def read() -> bytes | None:
-            try:
-                with file_path(uri).open("rb") as file:
-                    file.seek(start)
-                    return file.read(size_bytes)
-            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-                return None
-
-        return _file_call(uri, read)
-
-    def put(self, uri: str, data: bytes) -> None:
-        def write() -> None:
-            path = file_path(uri)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-            temporary.write_bytes(data)
-            temporary.replace(path)  # readers see the old object or the new one, never a part
-
-        _file_call(uri, write)
-
-    def delete(self, uri: str) -> None:
-        _file_call(uri, lambda: file_path(uri).unlink(missing_ok=True))
-
-    def exists(self, uri: str) -> bool:
-        return _file_call(uri, file_path(uri).is_file)
-
-    def is_empty(self, uri: str) -> bool:
-        return _file_call(uri, lambda: not file_path(uri).is_dir() or not any(file_path(uri).iterdir()))
-
-    def signed_url(self, uri: str, lifetime_s: int) -> str:
-        told = f"{uri}: a folder has no signed URLs; copy it from the machine that it is on, or keep artifacts in s3://"
-        raise StoreError(told, reason="CANNOT_SIGN")
-
-
 def file_path(uri: str) -> Path:
     """The path that a `file://` URI names."""
     return Path(unquote(uri.removeprefix("file://")))
 
 
-def _file_call(uri: str, call: Callable[[], _Result]) -> _Result:
-    try:
-        return call()
-    except PermissionError:
-        raise StoreError(f"{uri}: the service's user may not read or write there", reason="ACCESS_DENIED") from None
-    except OSError as error:
-        raise StoreError(f"{uri}: {error.strerror or error}", reason="STORE_ERROR") from None
+def _on_files(method: _Method) -> _Method:
+    """A method of FileBacking whose OSErrors are ours."""
+
+    @functools.wraps(method)
+    def call(self: Any, uri: str, *arguments: Any) -> Any:
+        try:
+            return method(self, uri, *arguments)
+        except PermissionError:
+            raise StoreError(f"{uri}: the service's user may not read or write there", reason="ACCESS_DENIED") from None
+        except OSError as error:
+            raise StoreError(f"{uri}: {error.strerror or error}", reason="STORE_ERROR") from None
+
+    return cast(_Method, call)
+
+
+class FileBacking:
+    """`file:///folder`: objects are files."""
+
+    @_on_files
+    def get(self, uri: str) -> bytes | None:
+        try:
+            return file_path(uri).read_bytes()
+        except _NO_FILE:
+            return None
+
+    @_on_files
+    def get_range(self, uri: str, start: int, size_bytes: int) -> bytes | None:
+        try:
+            with file_path(uri).open("rb") as file:
+                file.seek(start)
+                return file.read(size_bytes)
+        except _NO_FILE:
+            return None
+
+    @_on_files
+    def put(self, uri: str, data: bytes) -> None:
+        path = file_path(uri)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        temporary.write_bytes(data)
+        temporary.replace(path)  # readers see the old object or the new one, never a part
+
+    @_on_files
+    def put_if_absent(self, uri: str, data: bytes) -> bool:
+        path = file_path(uri)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        temporary.write_bytes(data)
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink()
+        return True
+
+    @_on_files
+    def delete(self, uri: str) -> None:
+        file_path(uri).unlink(missing_ok=True)
+
+    @_on_files
+    def exists(self, uri: str) -> bool:
+        return file_path(uri).is_file()
+
+    @_on_files
+    def is_empty(self, uri: str) -> bool:
+        path = file_path(uri)
+        return not path.is_dir() or not any(path.iterdir())
+
+    def signed_url(self, uri: str, lifetime_s: int) -> str:
+        told = f"{uri}: a folder has no signed URLs; copy it from the machine that it is on, or keep artifacts in s3://"
+        raise StoreError(told, reason="CANNOT_SIGN")
 
 
 class S3Backing:
@@ -210,6 +233,15 @@ class S3Backing:
     def put(self, uri: str, data: bytes) -> None:
         self._call(uri, lambda s3, where: s3.put_object(**where, Body=data))
 
+    def put_if_absent(self, uri: str, data: bytes) -> bool:
+        try:
+            self._call(uri, lambda s3, where: s3.put_object(**where, Body=data, IfNoneMatch="*"))
+        except StoreError as error:
+            if error.reason == ALREADY_THERE:
+                return False
+            raise
+        return True
+
     def delete(self, uri: str) -> None:
         self._call(uri, lambda s3, where: s3.delete_object(**where))
 
@@ -226,6 +258,11 @@ class S3Backing:
     def signed_url(self, uri: str, lifetime_s: int) -> str:
         sign = lambda s3, where: s3.generate_presigned_url("get_object", Params=where, ExpiresIn=lifetime_s)  # noqa: E731
         return self._call(uri, sign)
+
+    def time_s(self, uri: str) -> float:
+        """The store's clock, in whole seconds since the epoch: the date of an answer of it."""
+        answer = self._call(uri, lambda s3, where: s3.list_objects_v2(Bucket=where["Bucket"], MaxKeys=1))
+        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
 
     def _call(self, uri: str, call: Callable[[Any, dict[str, str]], Any]) -> Any:
         """Calls S3; None when there is no such object."""
@@ -284,6 +321,8 @@ def _kind(response: Any) -> str:
         return "missing"
     if status == 416:
         return "behind_the_end"
+    if code in {"PreconditionFailed", "ConditionalRequestConflict"}:
+        return "already_there"
     if status in {401, 403}:
         return "denied"
     return "busy" if status >= 500 or status == 429 else "other"
@@ -296,6 +335,8 @@ def _refuse(bucket: str, kind: str, response: Any) -> NoReturn:
             raise StoreError(f'bucket "{bucket}" does not exist; create it or correct the URI', reason="BUCKET_MISSING")
         case "behind_the_end":
             raise StoreError("the object ends before the bytes that are asked for", reason=BEHIND_THE_END)
+        case "already_there":
+            raise StoreError("there is such an object already", reason=ALREADY_THERE)
         case "denied":
             told = f'access to bucket "{bucket}" is denied ({code}); check the AWS credentials of the service and the bucket\'s policy'
             raise StoreError(told, reason="ACCESS_DENIED")

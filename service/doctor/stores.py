@@ -1,17 +1,15 @@
 """The store, as the server and its runs use it: write, read back, the conditional write that commits artifacts, delete, its clock."""
 
 import asyncio
-import os
 import secrets
 import time
 from collections.abc import Sequence
-from email.utils import parsedate_to_datetime
 
 from lorafleet.errors import LorafleetError
 from lorafleet.layout import join
 from service.doctor.clocks import skew
 from service.doctor.findings import Finding, failed, ok
-from service.storage import S3Backing, Store, file_path
+from service.storage import S3Backing, Store
 
 
 async def check_store(name: str, uri: str) -> Sequence[Finding]:
@@ -21,7 +19,7 @@ async def check_store(name: str, uri: str) -> Sequence[Finding]:
         await store.put(probe, data)
         if await store.get(probe) != data:
             return [failed(name, f"{uri}: what is read back is not what was written", "do not use this store: it would lose artifacts")]
-        conditional = await _conditional(name, probe)
+        conditional = await _conditional(store, name, probe)
         await store.delete(probe)
         if await store.get(probe) is not None:
             return [failed(name, f"{uri}: a deleted object is still there", "check versioning and locks of the bucket")]
@@ -30,42 +28,22 @@ async def check_store(name: str, uri: str) -> Sequence[Finding]:
     return [ok(name, f"{uri}: written, read back, deleted"), *conditional, *await _clock(name, uri)]
 
 
-async def _conditional(name: str, probe: str) -> Sequence[Finding]:
+async def _conditional(store: Store, name: str, probe: str) -> Sequence[Finding]:
     """If-None-Match: two attempts that finish at the same moment must not both commit."""
-    refuses = await asyncio.to_thread(_refuses_to_overwrite, probe)
-    if refuses:
+    if not await store.put_if_absent(probe, b""):
         return [ok(name, "a write that must be the first is refused when there is one (If-None-Match)")]
     told = "the store overwrites although it was told If-None-Match: *"
     return [failed(name, told, "use a store that honours it (AWS S3, MinIO, Ceph do); artifacts are committed by it")]
 
 
-def _refuses_to_overwrite(uri: str) -> bool:
-    if not uri.startswith("s3://"):
-        try:
-            os.close(os.open(file_path(uri), os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            return True
-        return False
-    from botocore.exceptions import ClientError
-
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    try:
-        S3Backing()._connected().put_object(Bucket=bucket, Key=key, Body=b"", IfNoneMatch="*")
-    except ClientError as error:
-        return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in {409, 412}
-    return False
-
-
 async def _clock(name: str, uri: str) -> Sequence[Finding]:
     if not uri.startswith("s3://"):
         return []
-    bucket = uri.removeprefix("s3://").partition("/")[0]
 
     def ask() -> tuple[float, float]:
         began = time.time()
-        answer = S3Backing()._connected().list_objects_v2(Bucket=bucket, MaxKeys=1)
-        told = answer["ResponseMetadata"]["HTTPHeaders"]["date"]
-        return parsedate_to_datetime(told).timestamp() + 0.5, (began + time.time()) / 2  # whole seconds: half a one is its middle
+        theirs = S3Backing().time_s(uri)
+        return theirs + 0.5, (began + time.time()) / 2  # whole seconds: half a one is its middle
 
     theirs, ours = await asyncio.to_thread(ask)
     return [skew(f"{name} clock", theirs - ours, precise_s=1.5)]

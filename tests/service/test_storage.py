@@ -37,6 +37,13 @@ async def test_files_are_written_whole_read_and_deleted(tmp_path: Path):
     assert await store.is_empty(f"file://{tmp_path}/a"), "no temporary file is left"
 
 
+async def test_the_first_of_two_files_stays_and_nothing_else_is_left(tmp_path: Path):
+    store, uri = Store(), f"file://{tmp_path}/a/b.json"
+    assert [await store.put_if_absent(uri, data) for data in (b"first", b"second")] == [True, False]
+    assert await store.get(uri) == b"first"
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.json"]
+
+
 async def test_another_kind_of_store_is_refused():
     with pytest.raises(StoreError):
         await Store().get("gs://bucket/x")
@@ -48,6 +55,14 @@ def test_objects_are_read_and_their_absence_is_no_error(stubbed):
     stubber.add_client_error("get_object", "NoSuchKey", http_status_code=404)
     stubber.add_client_error("head_object", "404", http_status_code=404)
     assert (backing.get(URI), backing.get(URI), backing.exists(URI)) == (b"x", None, False)
+
+
+def test_the_first_of_two_objects_stays(stubbed):
+    backing, stubber = stubbed
+    asked = {"Bucket": "raw", "Key": "folder/x.json", "Body": b"x", "IfNoneMatch": "*"}
+    stubber.add_response("put_object", {}, asked)
+    stubber.add_client_error("put_object", "PreconditionFailed", http_status_code=412, expected_params=asked)
+    assert [backing.put_if_absent(URI, b"x") for _ in range(2)] == [True, False]
 
 
 def test_a_folder_is_asked_for_one_key_under_its_name_alone(stubbed):

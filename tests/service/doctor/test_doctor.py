@@ -107,7 +107,10 @@ async def test_a_store_that_loses_what_is_written_fails(tmp_path: Path, monkeypa
 
 
 async def test_a_store_without_conditional_writes_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(stores, "_refuses_to_overwrite", lambda uri: False)
+    async def overwrites(store: Store, uri: str, data: bytes) -> bool:
+        return True
+
+    monkeypatch.setattr(Store, "put_if_absent", overwrites)
     finding = worst(await stores.check_store("artifacts", f"file://{tmp_path}"))
     assert finding.state == State.FAILED
     assert "If-None-Match" in finding.message
