@@ -13,7 +13,7 @@ from service.backends.base import Alive, Observation, RunRef, RunRequest
 from service.backends.kuberay import apply, checks
 from service.backends.kuberay.api import Api, Refused
 from service.backends.kuberay.config import KuberayConfig
-from service.backends.kuberay.driver_log import behind, gathered
+from service.backends.kuberay.driver_log import AllMarks, behind, gathered
 from service.backends.kuberay.manifest import RUN_ID, log_prefix
 from service.backends.kuberay.names import INSTANCE, object_name
 from service.backends.kuberay.observation import Lost, ended_before, has_ended, observation
@@ -35,6 +35,7 @@ class KubeRay:
         self._api = api
         self._now = now
         self._namespaces: dict[str, Namespace] = {}
+        self._marks = AllMarks()
         self._in_order = False
         self._granted: set[str] = set()  # rules that were found granted
         self._told = ""  # what is wrong, as it was logged last
@@ -78,10 +79,15 @@ class KubeRay:
         heads = sorted((pod for pod in sight.hosts or sight.pods if is_head(pod)), key=lambda pod: pod["metadata"]["creationTimestamp"])
         if not heads:
             return
-        path = f"/api/v1/namespaces/{namespace.name}/pods/{heads[0]['metadata']['name']}/log"
+        pod = heads[0]
+        path = f"/api/v1/namespaces/{namespace.name}/pods/{pod['metadata']['name']}/log"
+        marks = self._marks.of(run.run_id, pod["metadata"]["uid"])
+        mark = marks.before(start)
+        query = {"container": pod["spec"]["containers"][0]["name"], "timestamps": "true", **mark.query}
         try:
-            async with aclosing(self._api.lines(path, {"container": heads[0]["spec"]["containers"][0]["name"]})) as lines:
-                async for piece in behind(start, gathered(lines, log_prefix(run.run_id).encode())):
+            async with aclosing(self._api.lines(path, query)) as lines:
+                own = gathered(lines, log_prefix(run.run_id).encode(), mark, marks)
+                async for piece in behind(start - mark.end_bytes, own):
                     yield piece
         except Refused as error:
             if error.status not in {400, 404}:  # its container has not begun, or is gone
