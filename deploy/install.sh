@@ -62,8 +62,7 @@ make_certificate() {
     fi
     need openssl 'it makes the certificate; every system packages it'
     say 'making a certificate, good for a year'
-    local work service=lorafleet.$namespace.svc
-    work=$(mktemp -d)
+    local service=lorafleet.$namespace.svc
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 365 -keyout "$work/ca.key" -out "$build/ca.crt" \
         -subj '/CN=lorafleet dev authority' -addext 'basicConstraints=critical,CA:true' -addext 'keyUsage=critical,keyCertSign' 2>/dev/null
     openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -keyout "$work/tls.key" -out "$work/tls.csr" -subj '/CN=lorafleet' 2>/dev/null
@@ -72,7 +71,6 @@ make_certificate() {
     kubectl --namespace "$namespace" create secret generic lorafleet-tls --type=kubernetes.io/tls --dry-run=client -o yaml \
         --from-file=tls.crt="$work/tls.crt" --from-file=tls.key="$work/tls.key" --from-file=ca.crt="$build/ca.crt" |
         kubectl apply --server-side --force-conflicts --field-manager=lorafleet-install -f - >/dev/null
-    rm -rf "$work"
 }
 
 # The cluster signs tokens of its ServiceAccounts, and says by which keys: that makes it an OpenID Connect provider, and one of them
@@ -111,12 +109,10 @@ install_chart() {
 
 set_up_tenant() {
     say "buckets, tenant ${TENANT:-default} and its token"
-    local token
-    token=$(mktemp)
+    local token=$work/admin-token
     kubectl --namespace "$namespace" create token "$admin" --audience "$audience" --duration 15m >"$token"
     (cd "$repository" && "${PYTHON:-.venv/bin/python}" -m deploy.set_up --namespace "$namespace" --tenant "${TENANT:-default}" \
         --admin-token-file "$token" --build "$build")
-    rm -f "$token"
 }
 
 service_image=${SERVICE_IMAGE:-local/lorafleet-service:$tag}
@@ -124,6 +120,8 @@ trainer_image=${TRAINER_IMAGE:-local/lorafleet-trainer:$tag}
 minio_image=${MINIO_IMAGE:-local/minio:test}
 postgresql_image=${POSTGRESQL_IMAGE:-local/postgresql:test}
 mkdir -p "$build"
+work=$(mktemp -d) # the authority's key and the administrator's token are in it, and nowhere else
+trap 'rm -rf "$work"' EXIT
 check_cluster
 install_kuberay
 make_namespaces

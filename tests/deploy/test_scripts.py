@@ -143,6 +143,15 @@ def test_install_without_a_cluster_says_so(machine: Machine):
     assert "no cluster answers" in ran.stderr
 
 
+def test_an_install_that_breaks_off_leaves_no_key_and_no_token_behind(machine: Machine, tmp_path: Path):
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    machine.environment = {"TMPDIR": str(temporary), "BUILD": str(tmp_path / "build")}
+    machine.has("kubectl")
+    assert machine.run("deploy/install.sh").returncode == 2
+    assert not list(temporary.iterdir())
+
+
 def test_the_tests_on_a_cluster_never_pass_without_one(machine: Machine):
     machine.environment = {"ONENODE": str(REPOSITORY / "no-such-script")}
     ran = machine.run("scripts/test-k8s.sh")
