@@ -66,6 +66,14 @@ def test_namespaces_of_runs_enforce_the_restricted_standard_and_outlive_the_rele
         assert metadata["annotations"]["helm.sh/resource-policy"] == "keep"
 
 
+@pytest.mark.parametrize("values", KUBERAY)
+def test_runs_that_outlive_the_release_stay_closed_in(values: str) -> None:
+    objects = rendered(values)
+    for namespace in run_namespaces(values):
+        kept = [each["metadata"].get("annotations") for each in policies(objects, namespace)]
+        assert kept == [{"helm.sh/resource-policy": "keep"}] * 2
+
+
 def policies(objects: tuple[Object, ...], namespace: str) -> list[Object]:
     return [each for each in of_kind("NetworkPolicy", objects) if each["metadata"]["namespace"] == namespace]
 
