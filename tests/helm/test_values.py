@@ -11,7 +11,7 @@ import yaml
 
 from lorafleet.s3_settings import STYLE_ENV
 from service.command import serve
-from tests.helm.charts import CHART, REPOSITORY, SETS, Object, control_plane, env_of, refusal, rendered, violations
+from tests.helm.charts import CHART, REPOSITORY, SETS, Object, control_plane, env_of, named, refusal, rendered, violations
 
 DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
@@ -119,6 +119,13 @@ def test_with_client_certificates_runs_report_by_the_other_port() -> None:
     told = env_of(control_plane(rendered("mtls")))
     assert told["LORAFLEET_REPORT_LISTEN"] == "0.0.0.0:7602"
     assert told["LORAFLEET_REPORT_ADDRESS"] == "lorafleet.lorafleet.svc:7602"
+
+
+def test_an_image_may_be_named_by_its_digest() -> None:
+    tag = f"0.1.0@sha256:{'0123456789abcdef' * 4}"
+    objects = rendered("production", "--set-string", f"image.tag={tag}", "--set-string", f"trainerImage.tag={tag}")
+    assert control_plane(objects)["image"] == f"registry.example.com/lorafleet-service:{tag}"
+    assert f"registry.example.com/lorafleet-trainer:{tag}" in named("ConfigMap", "lorafleet", objects)["data"]["kuberay.yaml"]
 
 
 def test_the_version_is_one() -> None:

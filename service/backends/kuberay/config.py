@@ -42,6 +42,7 @@ class Placing(_Part):
     volumes: Items = ()
     volume_mounts: Items = ()
     shm_size: Quantity = "2Gi"  # /dev/shm: Ray's object store, NCCL, data loaders; counts as memory
+    ephemeral_storage: Quantity | None = None  # of the node's disk: /tmp, home, output; unset: no request and no limit
 
 
 class Head(Placing):

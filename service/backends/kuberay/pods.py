@@ -16,6 +16,7 @@ Object = dict[str, Any]
 HOME = "/var/lib/lorafleet"  # beside /tmp all that a container may write to
 TOKEN_DIR = "/var/run/lorafleet"
 POD_DIR = "/tmp/lorafleet"  # where a pod that must go leaves word for its trainer
+DISK = "ephemeral-storage"
 HEAD, WORKER = "ray-head", "ray-worker"  # the containers
 RAYS_LEAST_OBJECT_STORE_BYTES = 80 * 2**20
 STOP_SIGNAL_WAIT_S = 10  # from a driver's SIGINT to its SIGKILL
@@ -30,7 +31,7 @@ def head_pod(run: RunRequest, config: KuberayConfig, profile: Profile) -> Object
     container = {
         **_container(HEAD, run, config, profile, profile.head),
         "ports": [{"name": name, "containerPort": port} for name, port in (("gcs", 6379), ("dashboard", 8265), ("client", 10001))],
-        "resources": _resources({"cpu": profile.head.cpu, "memory": profile.head.memory}, limited=("memory",)),
+        "resources": _resources({"cpu": profile.head.cpu, "memory": profile.head.memory, **_disk(profile.head)}, limited=("memory", DISK)),
     }
     container["env"] += [_plain("RAY_JOB_STOP_SIGNAL", "SIGINT"), _plain("RAY_JOB_STOP_WAIT_TIME_S", str(STOP_SIGNAL_WAIT_S))]
     container["volumeMounts"].append({"name": "run-token", "mountPath": TOKEN_DIR, "readOnly": True})
@@ -50,7 +51,7 @@ def worker_pod(run: RunRequest, config: KuberayConfig, profile: Profile) -> Obje
         requests[config.gpu_resource] = str(gpus)
     container = {
         **_container(WORKER, run, config, profile, profile.worker),
-        "resources": _resources(requests, limited=("memory", config.gpu_resource)),
+        "resources": _resources(requests | _disk(profile.worker), limited=("memory", DISK, config.gpu_resource)),
     }
     return _template(run, config, profile.worker, container)
 
@@ -174,6 +175,10 @@ def _resources(requests: Mapping[str, str], *, limited: tuple[str, ...]) -> Obje
     """CPUs are no limit: what nobody else needs may be used."""
     limits = {name: value for name, value in requests.items() if name in limited}
     return {"requests": dict(requests), "limits": limits} if limits else {"requests": dict(requests)}
+
+
+def _disk(placing: Placing) -> dict[str, str]:
+    return {} if placing.ephemeral_storage is None else {DISK: placing.ephemeral_storage}
 
 
 def _object_store_bytes(placing: Placing) -> int:

@@ -39,6 +39,13 @@ def test_objects_are_as_the_api_servers_schemas_have_them(tmp_path: Path, change
     assert "backofLimit" in violations([misspelt], tmp_path / "misspelt.yaml")
 
 
+def test_a_share_of_the_nodes_disk_is_asked_for_and_kept_to_where_a_profile_names_one():
+    job = ray_job(RUN, config(profiles={"default": {"head": {"ephemeralStorage": "5Gi"}, "worker": {"ephemeralStorage": "50Gi"}}}))
+    for template, amount in zip(templates(job), ("5Gi", "50Gi"), strict=True):
+        resources = template["spec"]["containers"][0]["resources"]
+        assert resources["requests"]["ephemeral-storage"] == resources["limits"]["ephemeral-storage"] == amount
+
+
 def templates(job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Of the head's pod and the workers'."""
     cluster = job["spec"]["rayClusterSpec"]
