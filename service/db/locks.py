@@ -1,11 +1,17 @@
 """Rows taken by lock token: whoever holds the token may write, until it expires or another takes the row."""
 
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import uuid4
 
 from sqlalchemy import ColumnElement, UnaryExpression, inspect, or_, select, update
 
+from service.db.database import Database
+from service.db.errors import Contended, Unreachable
 from service.db.models import Lockable, RunLogRow, RunRow
 from service.db.transaction import Transaction
 
@@ -31,6 +37,30 @@ async def still_held(tx: Transaction, taken: Row) -> Row | None:
     row_id = getattr(taken, str(key.key))
     mine = (kind.lock_token == taken.lock_token, kind.lock_expires_at > tx.now)
     return await tx.session.scalar(tx.locked(select(kind).where(key == row_id, *mine)))
+
+
+@asynccontextmanager
+async def kept(db: Database, taken: Row, lock_for_s: float, at_most_s: float) -> AsyncIterator[None]:
+    """Renews the lock while what it was taken for is done, so that it may be short: a process that dies keeps its rows from the
+    others for no longer. Not beyond `at_most_s`, for an action that hangs."""
+    task = asyncio.create_task(_renew(db, taken, lock_for_s, time.monotonic() + at_most_s))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _renew(db: Database, taken: Row, lock_for_s: float, until: float) -> None:
+    while time.monotonic() < until:
+        await asyncio.sleep(lock_for_s / 3)
+        with suppress(Contended, Unreachable):  # tried again; what is lost meanwhile, `still_held` says
+            async with db.transaction() as tx:
+                held = await still_held(tx, taken)
+                if held is None:
+                    return
+                held.lock_expires_at = tx.now + timedelta(seconds=lock_for_s)
 
 
 def release(row: Lockable) -> None:

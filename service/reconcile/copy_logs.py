@@ -20,7 +20,7 @@ from service.control.runs import RunState
 from service.db import locks, runs
 from service.db.models import RunLogRow, RunRow
 from service.db.runs import Member
-from service.reconcile.tools import LOCK_S, Tools
+from service.reconcile.tools import ACTION_S, LOCK_S, Tools
 from service.run_log import RunLines, of_job
 from service.storage import Store
 
@@ -47,7 +47,8 @@ async def copy_log_once(tools: Tools) -> bool:
     log_context.bind(run=run.id, jobs=runs.told(pack))
 
     copy = Copy.restored(run, taken.reading)
-    is_copied = await _copy(tools, run, pack, copy, is_over=_was_over(run, read_at))
+    async with locks.kept(tools.db, taken, LOCK_S, ACTION_S):
+        is_copied = await _copy(tools, run, pack, copy, is_over=_was_over(run, read_at))
 
     async with tools.db.transaction() as tx:
         held = await locks.still_held(tx, taken)

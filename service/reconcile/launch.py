@@ -19,7 +19,7 @@ from service.db.models import RunRow
 from service.db.runs import Member
 from service.db.transaction import Transaction
 from service.reconcile.settle import settle
-from service.reconcile.tools import LOCK_S, Places, Tools
+from service.reconcile.tools import ACTION_S, LOCK_S, Places, Tools
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,8 @@ async def launch_once(tools: Tools) -> bool:
     try:
         parent, *links = _trace_parents(pack) or ("",)
         with telemetry.span("launch run", parent=parent, links=tuple(links), run=run.id):
-            handle = await _launch(tools, run, pack, instance)
+            async with locks.kept(tools.db, run, LOCK_S, ACTION_S):
+                handle = await _launch(tools, run, pack, instance)
     except LorafleetError as error:
         await _not_launched(tools, run, error)
         return False

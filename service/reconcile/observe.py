@@ -21,7 +21,7 @@ from service.db.models import RunRow
 from service.db.runs import Member
 from service.db.transaction import Transaction
 from service.reconcile.settle import settle
-from service.reconcile.tools import LOCK_S, Tools
+from service.reconcile.tools import ACTION_S, LOCK_S, Tools
 from service.run_stops import stop_what_is_over
 from service.warm import release
 
@@ -44,8 +44,9 @@ async def observe_once(tools: Tools) -> bool:
         waiting = [] if coming is None else await runs.members(tx, coming.id)
     log_context.bind(run=run.id, jobs=runs.told(pack))
 
-    seen = await _observe(tools, run)
-    artifacts = await _committed(tools, run, [*pack, *waiting]) if isinstance(seen, Gone) else {}
+    async with locks.kept(tools.db, run, LOCK_S, ACTION_S):
+        seen = await _observe(tools, run)
+        artifacts = await _committed(tools, run, [*pack, *waiting]) if isinstance(seen, Gone) else {}
 
     async with tools.db.transaction() as tx:
         await hosts.lock(tx, run.host_id)

@@ -15,7 +15,7 @@ from service.control.runs import RunState, lost, stuck
 from service.db import jobs, locks, runs
 from service.db.models import JobRow, RunJobRow, RunRow
 from service.db.transaction import Transaction
-from service.reconcile.tools import LOCK_S, Tools
+from service.reconcile.tools import ACTION_S, LOCK_S, Tools
 from service.run_stops import stop_what_is_over
 
 _SPEAKING = (RunState.LAUNCHED.value, RunState.OFFERED.value, RunState.IDLE.value)
@@ -34,7 +34,8 @@ async def stop_once(tools: Tools) -> bool:
     log_context.bind(run=run.id)
     log.info("stopping %s: %s %s", run.id, run.stop_reason, run.stop_message)
     try:
-        await tools.backend.stop(RunRef(run_id=run.host_id, handle=run.handle))
+        async with locks.kept(tools.db, run, LOCK_S, ACTION_S):
+            await tools.backend.stop(RunRef(run_id=run.host_id, handle=run.handle))
         again_s = tools.stop.stop_again_s
     except Unavailable as error:
         log.warning("%s cannot be stopped now: %s", run.id, error)

@@ -18,7 +18,8 @@ from service.health import Pulse, Readiness
 from service.storage import Store
 from service.tokens import RunTokens
 
-LOCK_S = 60.0  # longer than any one action: the backends' and the store's own timeouts are below
+LOCK_S = 15.0  # how long a row waits whose process died: the living renew their locks
+ACTION_S = 60.0  # longer than any one action: the backends' and the store's own timeouts are below
 
 
 @dataclass(frozen=True, kw_only=True)
