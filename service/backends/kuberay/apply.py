@@ -66,9 +66,14 @@ async def end(api: Api, job: Object, reason: str = "", message: str = "") -> Non
     it go. Another that has taken its name meanwhile has another uid, and is left alone."""
     name, uid = job["metadata"]["name"], job["metadata"]["uid"]
     path = ray_job_path(job["metadata"]["namespace"], name)
+    noted = {"metadata": {"uid": uid, "annotations": {ENDED: f"{reason} {message}"}}}
     try:
         if reason:
-            await api.merge(path, {"metadata": {"uid": uid, "annotations": {ENDED: f"{reason} {message}"}}}, MANAGER)
+            await api.merge(path, noted, MANAGER)
+    except Refused as error:
+        if error.status != 404 and error.cause != "Invalid":  # a uid cannot be changed
+            raise
+    try:
         await api.delete(path, uid=uid)
     except Refused as error:
         if error.status != 404 and error.cause != "Conflict":

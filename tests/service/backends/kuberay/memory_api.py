@@ -34,13 +34,13 @@ class MemoryApi(Api):
     async def merge(self, path: str, body: Object, manager: str) -> Object:
         self.changes.append(("merge", path))
         found = self._found(path)
-        self._hold(found, body["metadata"].get("uid"))
+        self._hold(found, body["metadata"].get("uid"), refused(422, "Invalid"))
         found["metadata"].setdefault("annotations", {}).update(body["metadata"].get("annotations", {}))
         return copy.deepcopy(found)
 
     async def delete(self, path: str, *, uid: str = "", propagation: str = "Foreground") -> None:
         self.changes.append(("delete", path))
-        self._hold(self._found(path), uid)
+        self._hold(self._found(path), uid, refused(409, "Conflict"))
         del self.objects[path]
 
     def _put(self, verb: str, path: str, body: Object) -> Object:
@@ -56,9 +56,9 @@ class MemoryApi(Api):
             raise refused(404, "NotFound")
         return self.objects[path]
 
-    def _hold(self, found: Object, uid: str | None) -> None:
+    def _hold(self, found: Object, uid: str | None, refusal: Refused) -> None:
         if uid and found["metadata"]["uid"] != uid:
-            raise refused(409, "Conflict")
+            raise refusal
 
 
 def refused(status: int, cause: str) -> Refused:
