@@ -101,6 +101,22 @@ def test_a_killed_run_resumes_bit_for_bit(packs: Packs, zero_stage: int):
 
 
 @proof
+@pytest.mark.timeout(1200)  # three trainings
+@pytest.mark.parametrize("zero_stage", [2, 3])
+def test_offloading_to_the_cpu_trains_alike_and_resumes_bit_for_bit(packs: Packs, zero_stage: int):
+    short: dict[str, Any] = {"training": {"max_steps": 4}, "checkpointing": {"every_steps": 2}}
+    parts: dict[str, Any] = {"cluster": {"zero_stage": zero_stage, "offload": "cpu"}, **short}
+    kept, straight, killed = (f"{name}-offloaded-{zero_stage}" for name in ("never", "straight", "killed"))
+    packs.alone(kept, cluster={"zero_stage": zero_stage}, **short)
+    packs.alone(straight, **parts)
+    assert packs.losses(straight) == pytest.approx(packs.losses(kept), rel=1e-5)
+    with pytest.raises(Killed):
+        packs.train(packs.style(killed, **parts), recorder=dies_at(job_of(killed), 3))
+    assert packs.alone(killed, **parts).resumed_from == {job_of(killed): 2}
+    assert_same_bits(packs.saved(straight), packs.saved(killed))
+
+
+@proof
 def test_a_checkpoint_of_one_zero_stage_resumes_under_another(packs: Packs):
     packs.alone("stays")
     with pytest.raises(Killed):
