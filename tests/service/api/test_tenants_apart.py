@@ -50,3 +50,20 @@ async def test_a_watch_shows_its_own_tenants_changes_alone(api: Api):
             pass
     assert event.training_job.name == "tenants/globex/jobs/fox"
     watch.cancel()
+
+
+async def test_a_watch_that_goes_on_from_a_token_is_shown_its_own_tenants_changes_alone(api: Api):
+    """What it missed it reads from the log of all tenants, where the feed of those who watch has nothing for it."""
+    watch = api.jobs.WatchTrainingJobs(pb.WatchTrainingJobsRequest(parent="tenants/globex"))
+    token = (await watch.read()).resume_token
+    watch.cancel()
+    for job in ("one", "two"):
+        for parent in PARENTS:
+            await api.jobs.CreateTrainingJob(api.request(parent=parent, training_job_id=job))
+    again = api.jobs.WatchTrainingJobs(pb.WatchTrainingJobsRequest(parent="tenants/globex", resume_token=token))
+    names: list[str] = []
+    async with asyncio.timeout(20):
+        while (event := await again.read()).HasField("training_job"):
+            names.append(event.training_job.name)
+    assert names == ["tenants/globex/jobs/one", "tenants/globex/jobs/two"]
+    again.cancel()
