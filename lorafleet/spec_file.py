@@ -13,10 +13,19 @@ from lorafleet.errors import InvalidInput, InvalidSpec, Violation
 
 def load(path: Path, overrides: Sequence[str] = ()) -> spec.Spec:
     """The spec in a YAML file, with `training.max_steps=200` and the like set over it. Raises InvalidSpec, and what `read` raises."""
-    fields = read(path)
+    fields, wrong = read(path), list[Violation]()
     for override in overrides:
-        fields = set_field(fields, override)
-    return spec.parse(fields)
+        try:
+            fields = set_field(fields, override)
+        except InvalidSpec as error:
+            wrong += error.violations
+    try:
+        parsed = spec.parse(fields)
+    except InvalidSpec as error:
+        raise InvalidSpec([*wrong, *error.violations]) from None
+    if wrong:
+        raise InvalidSpec(wrong)
+    return parsed
 
 
 def read(path: Path) -> dict[str, Any]:

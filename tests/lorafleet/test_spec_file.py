@@ -81,3 +81,10 @@ def test_file_that_is_not_yaml_says_where_on_one_line(file: Path) -> None:
     with pytest.raises(InvalidSpec) as caught:
         spec_file.load(file)
     assert caught.value.violations[0].message == "is no YAML: line 2, column 9: mapping values are not allowed in this context"
+
+
+def test_an_override_that_cannot_be_set_hides_no_other_mistake(file: Path) -> None:
+    file.write_text("base_model: {uri: file:///b}\ndataset: {uri: file:///d}\n")
+    with pytest.raises(InvalidSpec) as caught:
+        spec_file.load(file, ["rank", "adapter.rank=0", "labels.a.b=1", "training.seed=-1"])
+    assert {"rank", "adapter.rank", "training.seed"} <= {violation.field for violation in caught.value.violations}
