@@ -94,6 +94,8 @@ def test_watch_without_names_takes_what_has_not_ended(server: FakeServer) -> Non
     server.answers("list", lambda request: pb.ListTrainingJobsResponse(training_jobs=[a_job()] if "RUNNING" in request.filter else []))
     server.answers("watch", [event("1", a_job(state="SUCCEEDED"))])
     assert "fox  SUCCEEDED" in lorafleet("watch").stdout
+    [listed] = [request for request in server.requests if isinstance(request, pb.ListTrainingJobsRequest)]
+    assert listed.filter == "state = QUEUED OR state = ADMITTED OR state = STARTING OR state = RUNNING OR state = STOPPING"
 
 
 def test_watch_for_programs_prints_every_change_as_a_line_of_json(server: FakeServer) -> None:
