@@ -7,7 +7,8 @@ Every error becomes a RunFailed that names the URI; a store that is away for a w
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -230,18 +231,13 @@ def _has_native_credentials() -> bool:
     return not any(Path(file).expanduser().exists() for file in files)
 
 
-class _naming:
+@contextmanager
+def _naming(uri: str) -> Iterator[None]:
     """Turns the store's errors into RunFailed with the URI, the cause and what to do."""
-
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, BaseError | OSError):
-            raise explain(self.uri, error) from None
+    try:
+        yield
+    except (BaseError, OSError) as error:
+        raise explain(uri, error) from None
 
 
 def explain(uri: str, error: BaseError | OSError) -> RunFailed:
