@@ -80,6 +80,10 @@ class LocalRay:
         # An empty runtime_env, and the service's own credentials by inheritance: nothing to show, and Ray's idle workers fit.
         return Submission(entrypoint=entrypoint(run, *options), runtime_env={})
 
+    def forget(self, run_id: str) -> None:
+        """Its token, its tenant's store credentials, and Ray Train's bookkeeping."""
+        shutil.rmtree(self._runs / run_id, ignore_errors=True)
+
     def start(self) -> None:
         """Adopts the head that is there, or starts one, in the background. Nothing happens when that is under way."""
         if self._closed or (self._starting is not None and not self._starting.done()):

@@ -5,6 +5,7 @@ so ask before posting; job states and logs die with the head node; asking for re
 environment variables, gives the driver another worker-pool key, and none of Ray's idle workers fits it any more.
 """
 
+import asyncio
 import shlex
 import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -56,6 +57,10 @@ class RayCluster(Protocol):
 
     def submission(self, run: RunRequest) -> Submission:
         """How the run's driver is started."""
+        ...
+
+    def forget(self, run_id: str) -> None:
+        """Removes what `submission` has written for the driver, which is gone."""
         ...
 
     async def close(self) -> None:
@@ -130,7 +135,9 @@ class RayJobs:
                 _checked(endpoint.url, answer)
 
     async def forget(self, run: RunRef) -> None:
-        """Ray keeps a job's record and log as long as its head lives, at no cost."""
+        """Ray keeps a job's record and log as long as its head lives, at no cost. What its driver was handed in files goes."""
+        if isinstance(await self.observe(run), Gone):
+            await asyncio.to_thread(self._cluster.forget, run.run_id)
 
     async def ping(self) -> None:
         await self._cluster.endpoint()
@@ -179,6 +186,9 @@ class JoinedRay:
         # Whoever may look at this cluster's dashboard may submit code to it anyway, and read the environment of its processes.
         secrets = {RUN_TOKEN_ENV: run.token, **run.store_env}
         return Submission(entrypoint=entrypoint(run, python="python"), runtime_env={"env_vars": secrets})
+
+    def forget(self, run_id: str) -> None:
+        """Nothing was written."""
 
     async def close(self) -> None:
         """Nothing here was started for this process."""

@@ -9,9 +9,10 @@ from lorafleet.errors import InvalidInput, Unavailable
 from lorafleet.run_manifest import RunManifest
 from lorafleet.v1 import access_service_pb2 as pb
 from service.access.access import Access
-from service.backends.base import RunRequest
+from service.backends.base import RunRef, RunRequest
 from service.backends.http import Http
 from service.backends.local_ray import LocalRay
+from service.backends.ray_jobs import JoinedRay, RayJobs
 from service.base_shapes import ShapeCache
 from service.candidates import Candidates
 from service.control.admission import Limits
@@ -24,7 +25,7 @@ from service.storage import Store
 from service.store_credentials import CredentialsFile, parse
 from service.tenancy.tenants import Tenants
 from tests.service.access.members import make_tenant
-from tests.service.backends.fake_ray import FakeRay
+from tests.service.backends.fake_ray import TOKEN, FakeRay
 from tests.service.backends.test_contract import joined
 from tests.service.world import World, progress, succeeded
 from trainer import store_credentials
@@ -208,3 +209,26 @@ def test_a_local_ray_gets_them_in_a_file_that_only_we_may_read(tmp_path: Path):
     assert SECRET not in str(submission)
     assert path.stat().st_mode & 0o777 == 0o600
     assert store_credentials.given(str(path)) == ENV
+
+
+class WithFiles(JoinedRay):
+    """A Ray that is there, with files for its drivers as a Ray of our own has them."""
+
+    def __init__(self, state_dir: Path, http: Http) -> None:
+        super().__init__("http://ray:8265", TOKEN, http)
+        local = LocalRay(state_dir, http)
+        self.submission, self.forget = local.submission, local.forget
+
+
+async def test_what_a_driver_was_handed_is_gone_once_it_is_gone(tmp_path: Path):
+    ray = FakeRay()
+    http = Http(transport=ray.transport())
+    backend = RayJobs(WithFiles(tmp_path, http), http)
+    run = RunRef(run_id=RUN.run_id, handle=await backend.launch(RUN))
+    folder = tmp_path / "runs" / RUN.run_id
+    await backend.forget(run)
+    assert {path.name for path in folder.iterdir()} == {"token", "store-credentials"}, "its driver lives"
+    ray.jobs[RUN.run_id].update(status="SUCCEEDED", driver_exit_code=0)
+    await backend.forget(run)
+    assert not folder.exists()
+    await backend.close()
