@@ -1,7 +1,7 @@
 """max_queued_jobs: creates, batches and retries are held to it, whole or not at all, whoever else asks at the same moment."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from lorafleet.errors import QuotaExceeded
 from lorafleet.v1 import batch_service_pb2 as pb
+from service import batches
 from service.bell import Bell
 from service.clock import FakeClock
 from service.db.again import again
@@ -56,7 +57,7 @@ async def test_a_batch_over_the_quota_is_refused_whole_and_told_by_how_much(api:
     assert (await create(api, [item(), item()])).num_jobs == 2
 
 
-async def test_retries_are_held_to_the_quota_whole(api: Api):
+async def with_two_failed_jobs(api: Api) -> None:
     await make_tenant(api.world.tools.db, "acme")
     await create(api, [item(), item()])
     await api.world.settle()
@@ -65,6 +66,11 @@ async def test_retries_are_held_to_the_quota_whole(api: Api):
         event = failed("NAN_LOSS", retryable=False)
         event.job = f"tenants/acme/jobs/night-{index:05d}"
         await api.world.report(run, event)
+
+
+async def test_retries_are_held_to_the_quota_whole(api: Api, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(batches, "SLICE", 1)  # jobs of one transaction
+    await with_two_failed_jobs(api)
     retry = partial(api.batches.RetryFailed, pb.RetryFailedRequest(name=NIGHT))
     await may_wait(api.world, 1)
     told = "0 jobs wait and 2 would be added; at most 1 may wait (max_queued_jobs)"
@@ -77,6 +83,21 @@ async def test_retries_are_held_to_the_quota_whole(api: Api):
     assert {await api.world.state(name) for name in _names()} == {"QUEUED"}
     await may_wait(api.world, 0)
     await retry()  # there is nothing to try again: no quota stands against that
+
+
+async def test_a_place_that_another_takes_in_the_middle_of_a_retry_is_not_given_twice(api: Api, monkeypatch: pytest.MonkeyPatch):
+    await with_two_failed_jobs(api)
+    await may_wait(api.world, 2)
+    retry = batches.Batches._retry
+
+    async def after_another(self: batches.Batches, tenant: str, uids: Sequence[str]) -> None:
+        await api.world.submit()
+        await retry(self, tenant, uids)
+
+    monkeypatch.setattr(batches.Batches, "_retry", after_another)
+    told = "1 jobs wait and 2 would be added; at most 2 may wait (max_queued_jobs)"
+    assert await quota_failure(api.batches.RetryFailed(pb.RetryFailedRequest(name=NIGHT))) == [("tenants/acme", told)]
+    assert {await api.world.state(name) for name in _names()} == {"FAILED"}
 
 
 def _names() -> list[JobName]:
