@@ -45,20 +45,20 @@ class PackBatch:
 
 
 def assemble(each: Pass, members: Sequence[Member], base: FrozenBase) -> PackBatch:
-    """Draws a pass's rows, bench by bench."""
+    """Draws a pass's rows, one slot group after the other."""
     rows: list[MicroBatch | int] = []  # an int: so many rows of nobody
     styles: list[int] = []
     seeds: dict[int, list[int]] = {}
-    for bench in each.benches:
-        for block in bench.blocks:
+    for slot_group in each.slot_groups:
+        for block in slot_group.blocks:
             rows.append(members[block.style].micro_batch(block.examples, base))
-            styles += [block.style] * bench.rows_each
-            seeds.setdefault(bench.bank, []).extend(members[block.style].dropout_seeds(block.examples))
-        if bench.idle_slot is not None:
-            rows.append(bench.rows_each)
-            styles += [NOBODY] * bench.rows_each
-            if seeds[bench.bank]:
-                seeds[bench.bank] += [0] * bench.rows_each
+            styles += [block.style] * slot_group.rows_each
+            seeds.setdefault(slot_group.bank, []).extend(members[block.style].dropout_seeds(block.examples))
+        if slot_group.idle_slot is not None:
+            rows.append(slot_group.rows_each)
+            styles += [NOBODY] * slot_group.rows_each
+            if seeds[slot_group.bank]:
+                seeds[slot_group.bank] += [0] * slot_group.rows_each
     if each.num_padding:
         rows.append(each.num_padding)
         styles += [NOBODY] * each.num_padding

@@ -180,9 +180,17 @@ class PackRun:
     def _forward(self, each: Pass, batch: PackBatch) -> Tensor:
         start = 0
         seats = []
-        for bench in each.benches:
-            seats.append(Seat(self.engine.banks[bench.bank], bench.slots, start, bench.rows_each, batch.dropout_seeds.get(bench.bank, ())))
-            start += bench.num_rows
+        for slot_group in each.slot_groups:
+            seats.append(
+                Seat(
+                    self.engine.banks[slot_group.bank],
+                    slot_group.slots,
+                    start,
+                    slot_group.rows_each,
+                    batch.dropout_seeds.get(slot_group.bank, ()),
+                )
+            )
+            start += slot_group.num_rows
         self.model.seating.seats = seats
         text = batch.text if self.model.text_encoder is None else batch.tokens(self.base)
         return self.engine(batch.noisy, batch.timesteps, text.to(self.device))

@@ -34,8 +34,8 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Bench:
-    """Blocks of one bank with equally many rows each; `idle_slot` sits with one that would be alone (see adapters.pack)."""
+class SlotGroup:
+    """Slots of one bank with the same number of rows each. `idle_slot` pairs one that would be alone (see adapters.pack)."""
 
     bank: int
     rows_each: int
@@ -56,7 +56,7 @@ class Pass:
     """One forward and backward pass. `num_padding` rows of nobody are at its end."""
 
     shape: Shape
-    benches: Sequence[Bench]
+    slot_groups: Sequence[SlotGroup]
     num_padding: int
 
 
@@ -79,18 +79,18 @@ def passes(work: Sequence[Work], filling: Filling) -> list[Pass]:
     for number in range(max(len(each.micro_batches) for each in work)):
         taking_part = [each for each in work if number < len(each.micro_batches)]
         for shape in sorted({each.shape for each in taking_part}):
-            benches = _benches([each for each in taking_part if each.shape == shape], number, filling.least_slots)
-            found.append(Pass(shape, benches, filling.num_padding(sum(bench.num_rows for bench in benches))))
+            slot_groups = _slot_groups([each for each in taking_part if each.shape == shape], number, filling.least_slots)
+            found.append(Pass(shape, slot_groups, filling.num_padding(sum(slot_group.num_rows for slot_group in slot_groups))))
     return found
 
 
-def _benches(work: Sequence[Work], number: int, least_slots: int) -> list[Bench]:
+def _slot_groups(work: Sequence[Work], number: int, least_slots: int) -> list[SlotGroup]:
     def place(each: Work) -> tuple[int, int]:
         return each.bank, len(each.micro_batches[number])
 
-    benches = []
+    slot_groups = []
     for (bank, rows_each), members in groupby(sorted(work, key=lambda each: (*place(each), each.slot)), key=place):
         blocks = [Block(each.style, each.slot, each.micro_batches[number]) for each in members]
         alone = len(blocks) < least_slots
-        benches.append(Bench(bank, rows_each, blocks, (1 if blocks[0].slot == 0 else blocks[0].slot - 1) if alone else None))
-    return benches
+        slot_groups.append(SlotGroup(bank, rows_each, blocks, (1 if blocks[0].slot == 0 else blocks[0].slot - 1) if alone else None))
+    return slot_groups

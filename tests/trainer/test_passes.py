@@ -27,10 +27,10 @@ def test_every_micro_batch_is_in_one_pass_of_its_shape_and_bank(drawn: list[tupl
     works = made(drawn)
     plan = passes(works, filling("cpu", 2) if padded else Filling())
     found = [
-        (each.shape, bench.bank, block.style, block.slot, tuple(each.indices for each in block.examples))
+        (each.shape, slot_group.bank, block.style, block.slot, tuple(each.indices for each in block.examples))
         for each in plan
-        for bench in each.benches
-        for block in bench.blocks
+        for slot_group in each.slot_groups
+        for block in slot_group.blocks
     ]
     expected = [
         (work.shape, work.bank, work.style, work.slot, tuple(each.indices for each in batch))
@@ -43,16 +43,16 @@ def test_every_micro_batch_is_in_one_pass_of_its_shape_and_bank(drawn: list[tupl
 @given(_works, st.sampled_from([1, 2, 8]))
 def test_in_company_no_slot_sits_alone_and_rows_come_in_fours(drawn: list[tuple[int, tuple[int, ...], int, int]], num_threads: int):
     for each in passes(made(drawn), filling("cpu", num_threads)):
-        num_rows = sum(bench.num_rows for bench in each.benches) + each.num_padding
+        num_rows = sum(slot_group.num_rows for slot_group in each.slot_groups) + each.num_padding
         assert num_rows % 4 == 0
         assert num_rows >= (16 if num_threads == 1 else 4)
         assert each.num_padding < 4 or num_rows == 16
-        for bench in each.benches:
-            assert len(set(bench.slots)) == len(bench.slots) >= 2
-            assert all(len(block.examples) == bench.rows_each for block in bench.blocks)
+        for slot_group in each.slot_groups:
+            assert len(set(slot_group.slots)) == len(slot_group.slots) >= 2
+            assert all(len(block.examples) == slot_group.rows_each for block in slot_group.blocks)
 
 
 @given(_works)
 def test_alone_nothing_is_added(drawn: list[tuple[int, tuple[int, ...], int, int]]):
     plan = passes(made(drawn), Filling())
-    assert all(each.num_padding == 0 and bench.idle_slot is None for each in plan for bench in each.benches)
+    assert all(each.num_padding == 0 and slot_group.idle_slot is None for each in plan for slot_group in each.slot_groups)
