@@ -17,7 +17,7 @@ from lorafleet.errors import RunFailed
 from lorafleet.layout import JobLayout
 from trainer import artifact, checkpoint, evaluate, latent_cache, leaving
 from trainer.adapters.layout import Kind, initial_row, scaling
-from trainer.adapters.pack import Bank, PackModel, Seat, filling
+from trainer.adapters.pack import ActiveSlots, Bank, PackModel, filling
 from trainer.batch import PackBatch, assemble
 from trainer.checkpoint import Checkpoint
 from trainer.engine import Engine
@@ -52,7 +52,7 @@ class PackRun:
         self.cache_folder = cache_folder
         self.device = base.device
         self.spec = styles[0].spec  # what is read from it, all styles of a pack have in common
-        self.seats: dict[Kind, list[Member]] = {}  # in the order of the banks; a member's place in its list is its slot
+        self.by_kind: dict[Kind, list[Member]] = {}  # in the order of the banks; a member's index in its list is its slot
         self.must_leave = False  # a pod of the run is about to go: nothing more is begun here
         self._pipeline: Any = None
         self._saved: dict[str, Checkpoint] = {}
@@ -74,20 +74,20 @@ class PackRun:
 
     @property
     def members(self) -> list[Member]:
-        return [member for members in self.seats.values() for member in members]
+        return [member for members in self.by_kind.values() for member in members]
 
     # Taking in
 
     def _take_in(self, styles: Sequence[PreparedStyle]) -> None:
-        """Encodes and seats the styles, and makes the engine over them. Those in the pack already keep what they have."""
+        """Encodes the styles, adds them to the pack and builds the engine. Styles already in the pack keep their state."""
         for member in self.members:
             self._saved[member.job] = self._checkpoint(member)
         vae = cache(self.base.load_vae)  # one for all, and only if anything is to be encoded
         newcomers = [member for style in styles if (member := self._member(style, vae)) is not None]
         everybody = [*self.members, *newcomers]
-        self.seats = {}
+        self.by_kind = {}
         for member in everybody:
-            self.seats.setdefault(member.kind, []).append(member)
+            self.by_kind.setdefault(member.kind, []).append(member)
         if everybody:
             self._make_engine()
         for member in newcomers:
@@ -115,13 +115,13 @@ class PackRun:
     def _make_engine(self) -> None:
         self.model.strip()
         self._pipeline = None
-        banks = [self.model.add_bank(kind, len(members), in_company=self.in_company) for kind, members in self.seats.items()]
-        for bank, members in zip(banks, self.seats.values(), strict=True):
+        banks = [self.model.add_bank(kind, len(members), in_company=self.in_company) for kind, members in self.by_kind.items()]
+        for bank, members in zip(banks, self.by_kind.values(), strict=True):
             for member in members:
                 bank.fill(self._first_row(bank, member), scaling(member.spec.adapter))
         self.model.train()
         self.engine = Engine(self.model, self.spec, self.group, self.device)
-        for number, (bank, members) in enumerate(zip(banks, self.seats.values(), strict=True)):
+        for number, (bank, members) in enumerate(zip(banks, self.by_kind.values(), strict=True)):
             for slot, member in enumerate(members):
                 if (saved := self._saved.pop(member.job, None)) is not None:
                     self.engine.load_moments(number, slot, _moment_rows(bank, saved))
@@ -162,7 +162,7 @@ class PackRun:
             for style, total in batch.totals(row_losses):
                 losses[style] += total
         totals = self.group.sum(torch.tensor(losses, dtype=torch.float64)).tolist()
-        self.engine.step([[member.turn for member in seated] for seated in self.seats.values()])
+        self.engine.step([[member.turn for member in same_kind] for same_kind in self.by_kind.values()])
         finite = [self.engine.is_finite(*self._place(member)) for member in members]  # before slots move
         for member, total, is_finite in zip(members, totals, finite, strict=True):
             mean = total / member.spec.global_batch_size
@@ -179,10 +179,10 @@ class PackRun:
 
     def _forward(self, each: Pass, batch: PackBatch) -> Tensor:
         start = 0
-        seats = []
+        active = []
         for slot_group in each.slot_groups:
-            seats.append(
-                Seat(
+            active.append(
+                ActiveSlots(
                     self.engine.banks[slot_group.bank],
                     slot_group.slots,
                     start,
@@ -191,7 +191,7 @@ class PackRun:
                 )
             )
             start += slot_group.num_rows
-        self.model.seating.seats = seats
+        self.model.assignment.active = active
         text = batch.text if self.model.text_encoder is None else batch.tokens(self.base)
         return self.engine(batch.noisy, batch.timesteps, text.to(self.device))
 
@@ -249,20 +249,20 @@ class PackRun:
             self._draw_samples(member)
 
     def _predict_alone(self, member: Member, noisy: Tensor, timesteps: Tensor, captions: Sequence[str]) -> Tensor:
-        self._seat_alone(member)
+        self._activate_alone(member)
         trains_text = self.model.text_encoder is not None
         text = self.base.family.tokenize(self.base.tokenizer, captions) if trains_text else member.encoded.text(captions)
         return self.engine(noisy, timesteps, text.to(self.device))
 
-    def _seat_alone(self, member: Member) -> None:
+    def _activate_alone(self, member: Member) -> None:
         bank, slot = self._place(member)
-        self.model.seating.seats = [Seat(self.engine.banks[bank], [slot])]
+        self.model.assignment.active = [ActiveSlots(self.engine.banks[bank], [slot])]
 
     def _draw_samples(self, member: Member) -> None:
         member.tell(phase="sampling")
         lock_step = self.engine.zero_stage == 3  # its forward is collective: all draw, rank 0 keeps
         if self.group.rank == 0 or lock_step:
-            self._seat_alone(member)
+            self._activate_alone(member)
             if self._pipeline is None:
                 self._pipeline = self.base.family.pipeline(self.base.path, self.model.unet, self.base.text_encoder).to(self.device)
             # A stop must not wait for 64 pictures; under lock-step no rank may leave before the others.
@@ -270,7 +270,7 @@ class PackRun:
             pictures = self._first_pictures.get(self._first_key(member))
             if pictures is None:
                 with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.model.bf16):
-                    self.model.open_seats()
+                    self.model.load_weights()
                     pictures = evaluate.draw_samples(self._pipeline, member.spec.validation, member.style.resolution, must_stop)
                 if member.step == 0 and len(pictures) == len(member.spec.validation.prompts):
                     self._first_pictures[self._first_key(member)] = pictures
@@ -344,11 +344,11 @@ class PackRun:
     def _leave(self, member: Member) -> None:
         """Frees the member's row. The others' rows, and so their numbers, stay what they were."""
         bank, slot = self._place(member)
-        seated = self.seats[member.kind]
+        same_kind = self.by_kind[member.kind]
         if len(self.members) > 1:
             self.engine.free(bank, slot)
-        seated[slot] = seated[-1]
-        seated.pop()
+        same_kind[slot] = same_kind[-1]
+        same_kind.pop()
         member.close_metrics()
 
     def _say_failed(self, job: str, error: RunFailed, step: int = 0) -> None:
@@ -358,7 +358,7 @@ class PackRun:
 
     def _place(self, member: Member) -> tuple[int, int]:
         """Number of the member's bank, and its slot."""
-        return list(self.seats).index(member.kind), self.seats[member.kind].index(member)
+        return list(self.by_kind).index(member.kind), self.by_kind[member.kind].index(member)
 
     def _tell(self, job: str, **changes: object) -> None:
         if self.reporter is not None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lorafleet import spec
 from trainer.adapters.layout import Kind, initial_row, scaling
-from trainer.adapters.pack import Bank, PackModel, Seat
+from trainer.adapters.pack import ActiveSlots, Bank, PackModel
 from trainer.families import family
 from trainer.keyed import Key
 from trainer.optimizer import StackedAdamW, Turn
@@ -43,7 +43,7 @@ def adapter(method: str, rank: int) -> spec.AdapterSpec:
     return spec.AdapterSpec(method=method, rank=rank, alpha=3.0, target_modules=TARGETS)  # pyright: ignore[reportArgumentType]
 
 
-def seated(model: PackModel, specs: list[spec.AdapterSpec]) -> tuple[Bank, list[Tensor]]:
+def filled_bank(model: PackModel, specs: list[spec.AdapterSpec]) -> tuple[Bank, list[Tensor]]:
     """A bank with random adapters, which are answered too."""
     kind = Kind.of(specs[0])
     bank = model.add_bank(kind, len(specs), in_company=False).double()
@@ -79,10 +79,10 @@ def pefts(method: str, rank: int, named: dict[str, Tensor]) -> nn.Module:
 @pytest.mark.parametrize(("method", "rows_each"), itertools.product(["lora", "rslora", "dora"], [1, 3]))
 def test_stacked_adapters_compute_what_peft_computes_one_by_one(method: str, rows_each: int):
     model = PackModel(family("sd1"), net(), None, bf16=False).double()
-    bank, rows = seated(model, [adapter(method, 2)] * 3)
-    x = torch.randn(3 * rows_each + 1, 3, 8, 8, dtype=torch.float64)  # the last row is nobody's
-    model.seating.seats = [Seat(bank, [0, 1, 2], 0, rows_each)]
-    model.open_seats()
+    bank, rows = filled_bank(model, [adapter(method, 2)] * 3)
+    x = torch.randn(3 * rows_each + 1, 3, 8, 8, dtype=torch.float64)  # the last row is padding
+    model.assignment.active = [ActiveSlots(bank, [0, 1, 2], 0, rows_each)]
+    model.load_weights()
     out = model.unet(x)
     (out.pow(2).sum()).backward()
     assert torch.allclose(out[-1:], net()(x[-1:]))
@@ -104,11 +104,11 @@ def test_stacked_adapters_compute_what_peft_computes_one_by_one(method: str, row
 
 def test_banks_of_different_ranks_share_a_batch():
     model = PackModel(family("sd1"), net(), None, bf16=False).double()
-    small, small_rows = seated(model, [adapter("lora", 1)] * 2)
-    large, large_rows = seated(model, [adapter("dora", 3)])
+    small, small_rows = filled_bank(model, [adapter("lora", 1)] * 2)
+    large, large_rows = filled_bank(model, [adapter("dora", 3)])
     x = torch.randn(7, 3, 8, 8, dtype=torch.float64)
-    model.seating.seats = [Seat(small, [0, 1], 0, 2), Seat(large, [0], 4, 2)]
-    model.open_seats()
+    model.assignment.active = [ActiveSlots(small, [0, 1], 0, 2), ActiveSlots(large, [0], 4, 2)]
+    model.load_weights()
     out = model.unet(x)
     for start, method, rank, named in (
         (0, "lora", 1, small.layout.named(small_rows[0])),
@@ -126,8 +126,8 @@ def test_a_new_adapter_is_the_base():
         bank = model.add_bank(kind, 1, in_company=False).double()
         bank.fill(initial_row(bank.layout, Key(0, "s"), model.layers_of(kind)).double(), 1.0)
         x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-        model.seating.seats = [Seat(bank, [0])]
-        model.open_seats()
+        model.assignment.active = [ActiveSlots(bank, [0])]
+        model.load_weights()
         assert torch.allclose(model.unet(x), net()(x), atol=1e-6)  # DoRA's magnitude is the base's norm in float32
     model.strip()
     assert [type(module) for module in model.unet.modules()] == [type(module) for module in net().modules()]

@@ -12,7 +12,7 @@ from examples.demo import BASE_MODEL
 from lorafleet import spec
 from trainer.adapters.export import diffusers_file, kohya_file
 from trainer.adapters.layout import Kind, initial_row, scaling
-from trainer.adapters.pack import PackModel, Seat
+from trainer.adapters.pack import ActiveSlots, PackModel
 from trainer.families import family
 from trainer.keyed import Key
 
@@ -44,11 +44,11 @@ def test_a_file_of_every_method_loads_into_diffusers(method: str, layout: str, t
     draw = torch.Generator().manual_seed(1)
     inputs = torch.randn(2, 4, 8, 8, generator=draw), torch.tensor([10, 700])
     text = torch.randn(2, 77, pipeline.unet.config.cross_attention_dim, generator=draw)
-    model.seating.seats = [Seat(bank, [0])]
+    model.assignment.active = [ActiveSlots(bank, [0])]
     with torch.no_grad():
         ours = model(*inputs, text)
         theirs = pipeline.unet(*inputs, text).sample
-        model.seating.seats = []
+        model.assignment.active = []
         plain = model(*inputs, text)
     assert torch.allclose(ours, theirs, atol=1e-4)
     assert not torch.allclose(ours, plain, atol=1e-2), "the adapter does something"

@@ -79,7 +79,7 @@ class Bank(nn.Module):
 
 
 @dataclass
-class Seat:
+class ActiveSlots:
     """Some slots of a bank in one batch: slot i has rows [start + i * rows_each, start + (i + 1) * rows_each)."""
 
     bank: Bank
@@ -90,34 +90,34 @@ class Seat:
     weights: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # module -> role -> (slots, *shape)
     scaling: Tensor = field(default_factory=lambda: torch.empty(0))
 
-    def open(self) -> None:
-        """Takes the weights out of the bank, for one forward pass."""
+    def load_weights(self) -> None:
+        """Fetches the weights from the bank for one forward pass."""
         self.weights = {}
         for piece, part in zip(self.bank.layout.pieces, self.bank(self.slots), strict=True):
             self.weights.setdefault(piece.module, {})[piece.role] = part
         self.scaling = self.bank.scaling[list(self.slots)]
 
     def rows(self, batch: int) -> slice:
-        """Where the seat's rows are in a batch of that many rows."""
+        """The rows of these slots in a batch of that many rows."""
         return slice(self.start, self.start + len(self.slots) * (self.rows_each or batch))
 
 
 @dataclass
-class Seating:
-    """Who has which rows of the batch that is computed now. Shared by all layers of a pack."""
+class RowAssignment:
+    """Which slots have which rows of the current batch. Shared by all layers of a pack."""
 
-    seats: Sequence[Seat] = ()
+    active: Sequence[ActiveSlots] = ()
 
 
 class Adapted(nn.Module):
-    """A frozen layer with the updates of everybody who is seated."""
+    """A frozen layer with the updates of all active slots."""
 
-    def __init__(self, base: nn.Module, module: str, number: int, seating: Seating) -> None:
+    def __init__(self, base: nn.Module, module: str, number: int, assignment: RowAssignment) -> None:
         super().__init__()
         self.base = base
         self.module = module
         self.number = number  # of the layer: keys its dropout
-        self.seating = seating
+        self.assignment = assignment
 
     @property
     def weight(self) -> Any:
@@ -130,27 +130,27 @@ class Adapted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = self.base(x)
         pieces, done = [], 0
-        for seat in self.seating.seats:
-            if self.module not in seat.weights:
+        for active in self.assignment.active:
+            if self.module not in active.weights:
                 continue
-            rows = seat.rows(len(x))
+            rows = active.rows(len(x))
             if rows.start > done:
                 pieces.append(out[done : rows.start])
-            pieces.append(self._updated(seat, x[rows], out[rows]))
+            pieces.append(self._updated(active, x[rows], out[rows]))
             done = rows.stop
         if done < len(x):
             pieces.append(out[done:])
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
-    def _updated(self, seat: Seat, x: Tensor, out: Tensor) -> Tensor:
-        weights = seat.weights[self.module]
-        if seat.seeds:
-            x = keyed_dropout(x, seat.seeds, rate=seat.bank.kind.dropout, layer=self.number)
+    def _updated(self, active: ActiveSlots, x: Tensor, out: Tensor) -> Tensor:
+        weights = active.weights[self.module]
+        if active.seeds:
+            x = keyed_dropout(x, active.seeds, rate=active.bank.kind.dropout, layer=self.number)
         if "magnitude" not in weights:
-            return self.update(x, weights, seat.scaling, out)
+            return self.update(x, weights, active.scaling, out)
         bias = self.along_outputs(self.bias) if self.bias is not None else 0.0
-        without_bias = self.frozen(x) if seat.seeds else out - bias
-        return self.times(self.update(x, weights, seat.scaling, without_bias), self._direction(weights, seat.scaling)) + bias
+        without_bias = self.frozen(x) if active.seeds else out - bias
+        return self.times(self.update(x, weights, active.scaling, without_bias), self._direction(weights, active.scaling)) + bias
 
     def _direction(self, weights: Weights, scaling: Tensor) -> Tensor:
         """DoRA's magnitude over the norm of the direction, (slots, out); the norm is a constant to the gradient (Liu et al. 2024, 4.3)."""
@@ -244,7 +244,7 @@ class PackModel(nn.Module):
         self.unet = unet
         self.text_encoder = text_encoder
         self.banks = nn.ModuleList()
-        self.seating = Seating()
+        self.assignment = RowAssignment()
         parts = {"unet": unet, **({} if text_encoder is None else {"text_encoder": text_encoder})}
         self._layers = {  # that an adapter may be put on, by canonical path
             f"{part}.{path}": layer
@@ -256,17 +256,17 @@ class PackModel(nn.Module):
 
     def forward(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
         """`text` is the conditioning, or the tokens where the text encoder trains too."""
-        self.open_seats()
+        self.load_weights()
         # In here and not around the engine: DeepSpeed turns off an autocast that it finds around itself.
         with torch.autocast(noisy.device.type, torch.bfloat16, enabled=self.bf16):
             if self.text_encoder is not None:
                 text = self.family.encode_tokens(self.text_encoder, text)
             return self.family.predict(self.unet, noisy, timesteps, text)
 
-    def open_seats(self) -> None:
-        """Takes the weights of those who are seated out of their banks; for a forward pass of the parts alone, too."""
-        for seat in self.seating.seats:
-            seat.open()
+    def load_weights(self) -> None:
+        """Fetches the weights of all active slots from their banks; also needed for a forward pass of a single part."""
+        for active in self.assignment.active:
+            active.load_weights()
 
     def layers_of(self, kind: Kind) -> dict[str, Layer]:
         """The frozen layers that adapters of a kind are put on, by canonical path."""
@@ -279,7 +279,7 @@ class PackModel(nn.Module):
         for path, layer in layers.items():
             if path not in self._adapted:
                 adapted = AdaptedLinear if isinstance(layer, nn.Linear) else AdaptedConv2d
-                _put(self, path, adapted(layer, path, list(self._layers).index(path), self.seating))
+                _put(self, path, adapted(layer, path, list(self._layers).index(path), self.assignment))
                 self._adapted.add(path)
         bank = Bank(kind, layout(kind, layers), capacity, in_company=in_company)
         self.banks.append(bank)
@@ -291,7 +291,7 @@ class PackModel(nn.Module):
             _put(self, path, self._layers[path])
         self._adapted.clear()
         self.banks = nn.ModuleList()
-        self.seating.seats = ()
+        self.assignment.active = ()
 
 
 def _put(model: nn.Module, path: str, module: nn.Module) -> None:
