@@ -43,7 +43,7 @@ def train_loop_per_worker(plan: RunPlan) -> None:
 def _train_one_after_another(plan: RunPlan, group: "Group") -> None:
     import ray.train
 
-    crew = Crew(group)
+    worker = WarmWorker(group)
     following: RunPlan | None = plan
     while following is not None:
         with _reporting(following, group) as reporter:
@@ -52,13 +52,13 @@ def _train_one_after_another(plan: RunPlan, group: "Group") -> None:
                     with span("start workers", since=plan.planned_at):
                         pass
                 with span("train", num_jobs=len(following.pack)):
-                    crew.train(following, reporter)
-            given = _next_run(following, reporter, group, may_wait=not crew.must_leave)
+                    worker.train(following, reporter)
+            given = _next_run(following, reporter, group, may_wait=not worker.must_leave)
         ray.train.report({"run": following.run, "styles": len(following.pack)})
         following = given
 
 
-class Crew:
+class WarmWorker:
     """A worker with what it keeps from pack to pack."""
 
     def __init__(self, group: "Group") -> None:
