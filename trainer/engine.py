@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lorafleet.spec import ClusterSpec, Spec
 from trainer.adapters.pack import Bank, PackModel
 from trainer.group import Group
-from trainer.optimizer import MOMENTS, StackedAdamW, Turn
+from trainer.optimizer import MOMENTS, StackedAdamW, StyleUpdate
 
 
 def deepspeed_config(spec: Spec, *, world_size: int) -> dict[str, Any]:
@@ -80,9 +80,9 @@ class Engine:
         self.deepspeed.set_gradient_accumulation_boundary(last)
         self.deepspeed.backward(loss)
 
-    def step(self, turns: Sequence[Sequence[Turn]]) -> None:
-        """Updates all adapters after the last backward pass; `turns` are of each bank's styles, in the order of their slots."""
-        self.optimizer.turns = list(turns)
+    def step(self, updates: Sequence[Sequence[StyleUpdate]]) -> None:
+        """Updates all adapters after the last backward pass; `updates` are of each bank's styles, in the order of their slots."""
+        self.optimizer.updates = list(updates)
         self.deepspeed.step()
 
     def is_finite(self, bank: int, slot: int) -> bool:

@@ -17,7 +17,7 @@ from trainer.frozen_base import FrozenBase
 from trainer.latent_cache import Encoded
 from trainer.metrics import Metrics
 from trainer.objective import Draw, MicroBatch
-from trainer.optimizer import Turn
+from trainer.optimizer import StyleUpdate
 from trainer.prepare import PreparedStyle
 from trainer.report import Reporter
 from trainer.storage import Folder
@@ -65,9 +65,9 @@ class Member:
         return objective.learning_rate(self.spec.training, self.step)
 
     @property
-    def turn(self) -> Turn:
-        """What the optimizer needs to know for the step under way."""
-        return Turn(self.spec.training, self.learning_rate, self.step)
+    def update(self) -> StyleUpdate:
+        """The optimizer's parameters for the current step."""
+        return StyleUpdate(self.spec.training, self.learning_rate, self.step)
 
     def micro_batches(self, *, rank: int, world_size: int) -> list[Sequence[Draw]]:
         """This worker's part of the step under way, one item for each forward pass."""

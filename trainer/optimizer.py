@@ -16,8 +16,8 @@ from trainer.adapters.pack import Bank
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-class Turn(NamedTuple):
-    """What a style's update needs beside its gradient."""
+class StyleUpdate(NamedTuple):
+    """What the update of a style needs besides its gradient."""
 
     spec: OptimizationSpec
     learning_rate: float
@@ -31,7 +31,7 @@ class StackedAdamW(torch.optim.Optimizer):
         """`clips`: whether gradients are clipped and checked here. ZeRO's partitions are not whole rows; there DeepSpeed clips."""
         super().__init__([{"params": [bank.flat], "bank": number} for number, bank in enumerate(banks)], {})
         self.clips = clips
-        self.turns: list[Sequence[Turn]] = [[] for _ in banks]  # of each bank's styles, set before each step
+        self.updates: list[Sequence[StyleUpdate]] = [[] for _ in banks]  # of each bank's styles, set before each step
         self.finite: list[list[bool]] = [[] for _ in banks]  # whether each style's newest gradient was
 
     @torch.no_grad()
@@ -42,13 +42,13 @@ class StackedAdamW(torch.optim.Optimizer):
                 continue
             state = self.moments_of(parameter)
             stacked = [_as_rows(tensor) for tensor in (parameter, parameter.grad, *(state[key] for key in MOMENTS))]
-            norms = [self._update(turn, *(rows[slot] for rows in stacked)) for slot, turn in enumerate(self.turns[number])]
+            norms = [self._update(update, *(rows[slot] for rows in stacked)) for slot, update in enumerate(self.updates[number])]
             self.finite[number] = torch.stack(norms).isfinite().tolist() if norms else []
 
-    def _update(self, turn: Turn, weights: Tensor, gradient: Tensor, mean: Tensor, square: Tensor) -> Tensor:
+    def _update(self, update: StyleUpdate, weights: Tensor, gradient: Tensor, mean: Tensor, square: Tensor) -> Tensor:
         """Updates one style, each tensor (size,), unless its gradient is no number. Answers the gradient's norm."""
         norm = torch.linalg.vector_norm(gradient) if self.clips else gradient.new_zeros(())
-        most = turn.spec.max_grad_norm
+        most = update.spec.max_grad_norm
         # The gradient is divided by it: what torch's clip_grad_norm_ multiplies by, upside down.
         divisor = ((norm + 1e-6) / most).clamp(min=1.0) if most else torch.ones_like(norm)
         torch._fused_adamw_(  # pyright: ignore[reportPrivateImportUsage]
@@ -57,12 +57,12 @@ class StackedAdamW(torch.optim.Optimizer):
             [mean],
             [square],
             [],
-            [torch.tensor(turn.steps_done + 1.0, device=weights.device)],
-            lr=turn.learning_rate,
-            beta1=turn.spec.adam_beta1,
-            beta2=turn.spec.adam_beta2,
-            weight_decay=turn.spec.weight_decay,
-            eps=turn.spec.adam_epsilon,
+            [torch.tensor(update.steps_done + 1.0, device=weights.device)],
+            lr=update.learning_rate,
+            beta1=update.spec.adam_beta1,
+            beta2=update.spec.adam_beta2,
+            weight_decay=update.spec.weight_decay,
+            eps=update.spec.adam_epsilon,
             amsgrad=False,
             maximize=False,
             grad_scale=divisor.reshape(1),

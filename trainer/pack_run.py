@@ -162,7 +162,7 @@ class PackRun:
             for style, total in batch.totals(row_losses):
                 losses[style] += total
         totals = self.group.sum(torch.tensor(losses, dtype=torch.float64)).tolist()
-        self.engine.step([[member.turn for member in same_kind] for same_kind in self.by_kind.values()])
+        self.engine.step([[member.update for member in same_kind] for same_kind in self.by_kind.values()])
         finite = [self.engine.is_finite(*self._place(member)) for member in members]  # before slots move
         for member, total, is_finite in zip(members, totals, finite, strict=True):
             mean = total / member.spec.global_batch_size

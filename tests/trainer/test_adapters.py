@@ -13,7 +13,7 @@ from trainer.adapters.layout import Kind, initial_row, scaling
 from trainer.adapters.pack import ActiveSlots, Bank, PackModel
 from trainer.families import family
 from trainer.keyed import Key
-from trainer.optimizer import StackedAdamW, Turn
+from trainer.optimizer import StackedAdamW, StyleUpdate
 
 
 class Net(nn.Module):
@@ -157,7 +157,7 @@ def test_each_row_is_updated_as_torchs_adamw_with_clipping_would():
             if each.max_grad_norm:
                 torch.nn.utils.clip_grad_norm_([parameter], each.max_grad_norm)
             optimizer.step()
-        ours.turns = [[Turn(each, each.learning_rate, step) for each in specs]]
+        ours.updates = [[StyleUpdate(each, each.learning_rate, step) for each in specs]]
         ours.step()
         for slot, parameter in enumerate(theirs):
             assert torch.allclose(bank.flat[slot], parameter, rtol=1e-5, atol=1e-7)
@@ -171,7 +171,7 @@ def test_a_gradient_that_is_no_number_stays_in_its_row_and_moves_nothing():
     optimizer = StackedAdamW([bank], clips=True)
     bank.flat.grad = torch.ones(2, bank.layout.size)
     bank.flat.grad[0, 3] = float("nan")
-    optimizer.turns = [[Turn(spec.OptimizationSpec(), 1e-2, 0)] * 2]
+    optimizer.updates = [[StyleUpdate(spec.OptimizationSpec(), 1e-2, 0)] * 2]
     optimizer.step()
     assert optimizer.finite == [[False, True]]
     assert torch.equal(bank.flat[0], torch.ones(bank.layout.size))
