@@ -1,4 +1,4 @@
-"""The rows of one pass as tensors: every style's noised latents, captions, targets and weights, and rows of nobody between."""
+"""The rows of one pass as tensors: noised latents, captions, targets and weights of every style, and padding rows."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from trainer.member import Member
 from trainer.objective import MicroBatch
 from trainer.passes import Pass
 
-NOBODY = -1
+PADDING = -1
 
 
 @dataclass(frozen=True)
 class PackBatch:
-    """What one forward pass sees; on the training device. Rows of nobody are zeros, and weigh nothing."""
+    """What one forward pass sees; on the training device. Padding rows are zeros with weight 0."""
 
     noisy: Tensor  # (rows, channels, h, w)
     timesteps: Tensor  # (rows,)
@@ -36,7 +36,7 @@ class PackBatch:
     def totals(self, row_losses: Tensor) -> Iterator[tuple[int, float]]:
         """The sum over each style's rows."""
         for style, loss in zip(self.styles, row_losses.detach().double().cpu().tolist(), strict=True):
-            if style != NOBODY:
+            if style != PADDING:
                 yield style, loss
 
     def tokens(self, base: FrozenBase) -> Tensor:
@@ -46,7 +46,7 @@ class PackBatch:
 
 def assemble(each: Pass, members: Sequence[Member], base: FrozenBase) -> PackBatch:
     """Draws a pass's rows, one slot group after the other."""
-    rows: list[MicroBatch | int] = []  # an int: so many rows of nobody
+    rows: list[MicroBatch | int] = []  # an int: that many padding rows
     styles: list[int] = []
     seeds: dict[int, list[int]] = {}
     for slot_group in each.slot_groups:
@@ -56,12 +56,12 @@ def assemble(each: Pass, members: Sequence[Member], base: FrozenBase) -> PackBat
             seeds.setdefault(slot_group.bank, []).extend(members[block.style].dropout_seeds(block.examples))
         if slot_group.idle_slot is not None:
             rows.append(slot_group.rows_each)
-            styles += [NOBODY] * slot_group.rows_each
+            styles += [PADDING] * slot_group.rows_each
             if seeds[slot_group.bank]:
                 seeds[slot_group.bank] += [0] * slot_group.rows_each
     if each.num_padding:
         rows.append(each.num_padding)
-        styles += [NOBODY] * each.num_padding
+        styles += [PADDING] * each.num_padding
     return _joined(rows, styles, members, seeds)
 
 
@@ -73,7 +73,7 @@ def _joined(rows: Sequence[MicroBatch | int], styles: Sequence[int], members: Se
         like = getattr(real, name)
         return torch.cat([like.new_zeros(part, *like.shape[1:]) if isinstance(part, int) else getattr(part, name) for part in rows])
 
-    each_row = [0.0 if style == NOBODY else _share(members[style]) for style in styles]
+    each_row = [0.0 if style == PADDING else _share(members[style]) for style in styles]
     return PackBatch(
         noisy=joined("noisy"),
         timesteps=joined("timesteps"),

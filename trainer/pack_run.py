@@ -17,14 +17,14 @@ from lorafleet.errors import RunFailed
 from lorafleet.layout import JobLayout
 from trainer import artifact, checkpoint, evaluate, latent_cache, leaving
 from trainer.adapters.layout import Kind, initial_row, scaling
-from trainer.adapters.pack import ActiveSlots, Bank, PackModel, filling
+from trainer.adapters.pack import ActiveSlots, Bank, PackModel, padding_rules
 from trainer.batch import PackBatch, assemble
 from trainer.checkpoint import Checkpoint
 from trainer.engine import Engine
 from trainer.frozen_base import FrozenBase
 from trainer.group import Group
 from trainer.member import Member
-from trainer.passes import Filling, Pass, Work, passes
+from trainer.passes import PaddingRules, Pass, Work, passes
 from trainer.prepare import PreparedStyle
 from trainer.preparing import prepare_pack
 from trainer.report import Reporter, StaleAttempt
@@ -118,7 +118,7 @@ class PackRun:
         banks = [self.model.add_bank(kind, len(members), in_company=self.in_company) for kind, members in self.by_kind.items()]
         for bank, members in zip(banks, self.by_kind.values(), strict=True):
             for member in members:
-                bank.fill(self._first_row(bank, member), scaling(member.spec.adapter))
+                bank.add_style(self._first_row(bank, member), scaling(member.spec.adapter))
         self.model.train()
         self.engine = Engine(self.model, self.spec, self.group, self.device)
         for number, (bank, members) in enumerate(zip(banks, self.by_kind.values(), strict=True)):
@@ -175,7 +175,7 @@ class PackRun:
         for number, member in enumerate(members):
             mine = member.micro_batches(rank=self.group.rank, world_size=self.group.world_size)
             work.append(Work(number, *self._place(member), tuple(member.latent_shape(mine[0])), mine))
-        return passes(work, filling(self.device.type, torch.get_num_threads()) if self.in_company else Filling())
+        return passes(work, padding_rules(self.device.type, torch.get_num_threads()) if self.in_company else PaddingRules())
 
     def _forward(self, each: Pass, batch: PackBatch) -> Tensor:
         start = 0

@@ -53,7 +53,7 @@ class SlotGroup:
 
 @dataclass(frozen=True)
 class Pass:
-    """One forward and backward pass. `num_padding` rows of nobody are at its end."""
+    """One forward and backward pass, with `num_padding` padding rows at its end."""
 
     shape: Shape
     slot_groups: Sequence[SlotGroup]
@@ -61,36 +61,36 @@ class Pass:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Filling:
-    """Up to what passes are filled with rows of nobody."""
+class PaddingRules:
+    """Padding that makes a row's bits independent of its batch (see adapters.pack)."""
 
-    least_slots: int = 1  # of a bank in a pass: 1 or 2
-    least_rows: int = 1
+    min_slots: int = 1  # of a bank in a pass: 1 or 2
+    min_rows: int = 1
     rows_multiple: int = 1
 
     def num_padding(self, num_rows: int) -> int:
-        """Rows that a pass of so many lacks."""
-        return max(num_rows + -num_rows % self.rows_multiple, self.least_rows) - num_rows
+        """Padding rows for a pass of `num_rows`."""
+        return max(num_rows + -num_rows % self.rows_multiple, self.min_rows) - num_rows
 
 
-def passes(work: Sequence[Work], filling: Filling) -> list[Pass]:
+def passes(work: Sequence[Work], padding: PaddingRules) -> list[Pass]:
     """The passes of a step."""
     found: list[Pass] = []
     for number in range(max(len(each.micro_batches) for each in work)):
         taking_part = [each for each in work if number < len(each.micro_batches)]
         for shape in sorted({each.shape for each in taking_part}):
-            slot_groups = _slot_groups([each for each in taking_part if each.shape == shape], number, filling.least_slots)
-            found.append(Pass(shape, slot_groups, filling.num_padding(sum(slot_group.num_rows for slot_group in slot_groups))))
+            slot_groups = _slot_groups([each for each in taking_part if each.shape == shape], number, padding.min_slots)
+            found.append(Pass(shape, slot_groups, padding.num_padding(sum(slot_group.num_rows for slot_group in slot_groups))))
     return found
 
 
-def _slot_groups(work: Sequence[Work], number: int, least_slots: int) -> list[SlotGroup]:
+def _slot_groups(work: Sequence[Work], number: int, min_slots: int) -> list[SlotGroup]:
     def place(each: Work) -> tuple[int, int]:
         return each.bank, len(each.micro_batches[number])
 
     slot_groups = []
     for (bank, rows_each), members in groupby(sorted(work, key=lambda each: (*place(each), each.slot)), key=place):
         blocks = [Block(each.style, each.slot, each.micro_batches[number]) for each in members]
-        alone = len(blocks) < least_slots
+        alone = len(blocks) < min_slots
         slot_groups.append(SlotGroup(bank, rows_each, blocks, (1 if blocks[0].slot == 0 else blocks[0].slot - 1) if alone else None))
     return slot_groups

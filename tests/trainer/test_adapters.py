@@ -51,7 +51,7 @@ def filled_bank(model: PackModel, specs: list[spec.AdapterSpec]) -> tuple[Bank, 
     for number, each in enumerate(specs):
         row = initial_row(bank.layout, Key(number, "style"), model.layers_of(kind)).double()
         row = row + 0.1 * torch.randn(row.shape, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
-        bank.fill(row, scaling(each))
+        bank.add_style(row, scaling(each))
         rows.append(row)
     return bank, rows
 
@@ -124,7 +124,7 @@ def test_a_new_adapter_is_the_base():
     for method in ("lora", "rslora", "dora"):
         kind = Kind.of(adapter(method, 2))
         bank = model.add_bank(kind, 1, in_company=False).double()
-        bank.fill(initial_row(bank.layout, Key(0, "s"), model.layers_of(kind)).double(), 1.0)
+        bank.add_style(initial_row(bank.layout, Key(0, "s"), model.layers_of(kind)).double(), 1.0)
         x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
         model.assignment.active = [ActiveSlots(bank, [0])]
         model.load_weights()
@@ -143,7 +143,7 @@ def test_each_row_is_updated_as_torchs_adamw_with_clipping_would():
     specs = [spec.OptimizationSpec(**each) for each in settings]
     rows = [torch.randn(bank.layout.size) for _ in specs]
     for row in rows:
-        bank.fill(row, 1.0)
+        bank.add_style(row, 1.0)
     ours = StackedAdamW([bank], clips=True)
     theirs = [nn.Parameter(row.clone()) for row in rows]
     optimizers = [
@@ -167,7 +167,7 @@ def test_a_gradient_that_is_no_number_stays_in_its_row_and_moves_nothing():
     model = PackModel(family("sd1"), net().float(), None, bf16=False)
     bank = model.add_bank(Kind.of(adapter("lora", 2)), 2, in_company=False)
     for _ in range(2):
-        bank.fill(torch.ones(bank.layout.size), 1.0)
+        bank.add_style(torch.ones(bank.layout.size), 1.0)
     optimizer = StackedAdamW([bank], clips=True)
     bank.flat.grad = torch.ones(2, bank.layout.size)
     bank.flat.grad[0, 3] = float("nan")

@@ -34,7 +34,7 @@ def test_a_file_of_every_method_loads_into_diffusers(method: str, layout: str, t
             row[piece.offset : piece.offset + piece.size] = 0.05 * torch.randn(
                 piece.size, generator=torch.Generator().manual_seed(piece.offset)
             )
-    bank.fill(row, scaling(asked.adapter))
+    bank.add_style(row, scaling(asked.adapter))
     weights = bank.layout.named(row)
     data = diffusers_file(weights, asked.adapter) if layout == "diffusers" else kohya_file(weights, asked, {})
     (tmp_path / "lora.safetensors").write_bytes(io.BytesIO(data).read())

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.adapters.pack import filling
+from trainer.adapters.pack import padding_rules
 from trainer.objective import Draw
-from trainer.passes import Filling, Work, passes
+from trainer.passes import PaddingRules, Work, passes
 
 _works = st.lists(
     st.tuples(st.integers(0, 2), st.sampled_from([(4, 8, 8), (4, 8, 16)]), st.integers(1, 3), st.integers(1, 3)), min_size=1, max_size=12
@@ -25,7 +25,7 @@ def made(drawn: list[tuple[int, tuple[int, ...], int, int]]) -> list[Work]:
 @given(_works, st.booleans())
 def test_every_micro_batch_is_in_one_pass_of_its_shape_and_bank(drawn: list[tuple[int, tuple[int, ...], int, int]], padded: bool):
     works = made(drawn)
-    plan = passes(works, filling("cpu", 2) if padded else Filling())
+    plan = passes(works, padding_rules("cpu", 2) if padded else PaddingRules())
     found = [
         (each.shape, slot_group.bank, block.style, block.slot, tuple(each.indices for each in block.examples))
         for each in plan
@@ -42,7 +42,7 @@ def test_every_micro_batch_is_in_one_pass_of_its_shape_and_bank(drawn: list[tupl
 
 @given(_works, st.sampled_from([1, 2, 8]))
 def test_in_company_no_slot_sits_alone_and_rows_come_in_fours(drawn: list[tuple[int, tuple[int, ...], int, int]], num_threads: int):
-    for each in passes(made(drawn), filling("cpu", num_threads)):
+    for each in passes(made(drawn), padding_rules("cpu", num_threads)):
         num_rows = sum(slot_group.num_rows for slot_group in each.slot_groups) + each.num_padding
         assert num_rows % 4 == 0
         assert num_rows >= (16 if num_threads == 1 else 4)
@@ -54,5 +54,5 @@ def test_in_company_no_slot_sits_alone_and_rows_come_in_fours(drawn: list[tuple[
 
 @given(_works)
 def test_alone_nothing_is_added(drawn: list[tuple[int, tuple[int, ...], int, int]]):
-    plan = passes(made(drawn), Filling())
+    plan = passes(made(drawn), PaddingRules())
     assert all(each.num_padding == 0 and slot_group.idle_slot is None for each in plan for slot_group in each.slot_groups)

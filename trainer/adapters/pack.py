@@ -20,18 +20,18 @@ from torch import Tensor, nn
 from trainer.adapters.dropout import keyed_dropout
 from trainer.adapters.layout import TEXT_ENCODER_MODULES, Kind, Layer, Layout, is_target, layout
 from trainer.families.protocol import Family
-from trainer.passes import Filling
+from trainer.passes import PaddingRules
 
-LEAST_SLOTS = 2
+MIN_SLOTS = 2
 
 Weights = Mapping[str, Tensor]  # by role
 
 
-def filling(device_type: str, num_threads: int) -> Filling:
-    """Up to what passes in company are filled there; see above. On GPUs nothing would do."""
+def padding_rules(device_type: str, num_threads: int) -> PaddingRules:
+    """The padding that batch invariance needs on this kind of device (see above). On GPUs none would be enough."""
     if device_type != "cpu":
-        return Filling(least_slots=LEAST_SLOTS)
-    return Filling(least_slots=LEAST_SLOTS, least_rows=16 if num_threads == 1 else 4, rows_multiple=4)
+        return PaddingRules(min_slots=MIN_SLOTS)
+    return PaddingRules(min_slots=MIN_SLOTS, min_rows=16 if num_threads == 1 else 4, rows_multiple=4)
 
 
 class Bank(nn.Module):
@@ -42,8 +42,8 @@ class Bank(nn.Module):
         self.kind = kind
         self.layout = where
         self.num_styles = 0
-        self.least = LEAST_SLOTS if in_company else 1
-        self.capacity = max(capacity, self.least)
+        self.min_slots = MIN_SLOTS if in_company else 1
+        self.capacity = max(capacity, self.min_slots)
         self.flat = nn.Parameter(torch.zeros(self.capacity, where.size))
         self.scaling: Tensor
         self.register_buffer("scaling", torch.zeros(self.capacity), persistent=False)
@@ -52,8 +52,8 @@ class Bank(nn.Module):
     def is_full(self) -> bool:
         return self.num_styles == self.capacity
 
-    def fill(self, row: Tensor, scaling: float) -> int:
-        """Puts a style's weights, (size,), into the next free slot, which is answered. ZeRO 1 to 3: before the engine is made."""
+    def add_style(self, row: Tensor, scaling: float) -> int:
+        """Puts a style's weights, (size,), into the next free slot and returns the slot. ZeRO 1 to 3: before the engine is built."""
         slot, self.num_styles = self.num_styles, self.num_styles + 1
         with torch.no_grad():
             self.flat[slot] = row
@@ -63,7 +63,7 @@ class Bank(nn.Module):
     @property
     def num_rows(self) -> int:
         """Rows of `flat` that take part in a step: the styles', and an idle one of zeros where a batch of 2 is needed."""
-        return max(self.num_styles, self.least)
+        return max(self.num_styles, self.min_slots)
 
     def forward(self, slots: Sequence[int]) -> tuple[Tensor, ...]:
         """The pieces of these slots' adapters, each (len(slots), *shape)."""
