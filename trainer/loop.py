@@ -87,7 +87,7 @@ class WarmWorker:
                         reporter.stopped(style.job, step=0)
                 continue
             base = self._base(styles[0], device)
-            run = PackRun(styles, base, Folder(plan.cache_uri), self.group, reporter, in_company=plan.in_company)
+            run = PackRun(styles, base, Folder(plan.cache_uri), self.group, reporter, batch_invariant=plan.batch_invariant)
             run.train()
             self.must_leave = run.must_leave
             if styles[0].spec.cluster.zero_stage == 3:

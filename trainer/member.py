@@ -1,4 +1,4 @@
-"""One style in a pack: its data, its draws, its books. Knows neither the engine nor the other styles."""
+"""One style in a pack: its data, random draws and progress. Knows neither the engine nor the other styles."""
 
 import math
 import time
@@ -93,7 +93,7 @@ class Member:
         return self.encoded.latents[examples[0].sample].shape
 
     def stepped(self, loss: float, *, gradient_is_finite: bool) -> None:
-        """Enters a step into the books. Raises RunFailed for a loss or a gradient that is no number."""
+        """Records a step. Raises RunFailed for a non-finite loss or gradient."""
         if not math.isfinite(loss):
             raise self.not_finite(f"the training loss is {loss} at step {self.step + 1}")
         if not gradient_is_finite:
@@ -105,7 +105,7 @@ class Member:
         self._tell_step(loss, rate)
 
     def evaluated(self, step: int, loss: float | None) -> None:
-        """Enters a held-out loss into the books; None: the style has no held-out pictures."""
+        """Records a held-out loss; None: the style has no held-out pictures."""
         if loss is not None:
             self.held_out_losses.append((step, loss))
             self.tell(**({"held_out_loss_base": loss} if step == 0 else {}), held_out_loss=loss)

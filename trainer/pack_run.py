@@ -1,7 +1,7 @@
 """A pack from its cached latents to its committed artifacts, on one worker of the group. Reads as the README tells it.
 
-Every style has its own books (`Member`) and its own row of the stacked adapters (`adapters.pack`). What goes wrong with one
-is that style's end and nobody else's.
+Every style has its own state (`Member`) and its own row of the stacked adapters (`adapters.pack`). A failure of one style
+ends that style only.
 """
 
 import logging
@@ -45,10 +45,10 @@ class PackRun:
         group: Group,
         reporter: Reporter | None,
         *,
-        in_company: bool,
+        batch_invariant: bool,
     ) -> None:
-        """`in_company`: batches are filled up so that a style's numbers are the same bit for bit whoever is with it."""
-        self.base, self.group, self.reporter, self.in_company = base, group, reporter, in_company
+        """`batch_invariant`: passes are padded so that a style's numbers are the same bit for bit in any pack."""
+        self.base, self.group, self.reporter, self.batch_invariant = base, group, reporter, batch_invariant
         self.cache_folder = cache_folder
         self.device = base.device
         self.spec = styles[0].spec  # what is read from it, all styles of a pack have in common
@@ -115,7 +115,7 @@ class PackRun:
     def _make_engine(self) -> None:
         self.model.strip()
         self._pipeline = None
-        banks = [self.model.add_bank(kind, len(members), in_company=self.in_company) for kind, members in self.by_kind.items()]
+        banks = [self.model.add_bank(kind, len(members), batch_invariant=self.batch_invariant) for kind, members in self.by_kind.items()]
         for bank, members in zip(banks, self.by_kind.values(), strict=True):
             for member in members:
                 bank.add_style(self._first_row(bank, member), scaling(member.spec.adapter))
@@ -175,7 +175,7 @@ class PackRun:
         for number, member in enumerate(members):
             mine = member.micro_batches(rank=self.group.rank, world_size=self.group.world_size)
             work.append(Work(number, *self._place(member), tuple(member.latent_shape(mine[0])), mine))
-        return passes(work, padding_rules(self.device.type, torch.get_num_threads()) if self.in_company else PaddingRules())
+        return passes(work, padding_rules(self.device.type, torch.get_num_threads()) if self.batch_invariant else PaddingRules())
 
     def _forward(self, each: Pass, batch: PackBatch) -> Tensor:
         start = 0
@@ -208,7 +208,7 @@ class PackRun:
     # A member's own affairs
 
     def _only_its_own(self, member: Member, action: Callable[[Member], None]) -> None:
-        """A failure in here is this member's end, and nobody else's."""
+        """Runs an action whose failure ends this member only."""
         try:
             action(member)
         except RunFailed as error:

@@ -17,7 +17,7 @@ class RunPlan:
     run: str
     pack: tuple[PreparedStyle, ...]
     cache_uri: str
-    in_company: bool
+    batch_invariant: bool
     warm_idle_s: float
     report_to: Address
     store_env: Mapping[str, str] = field(default_factory=dict, repr=False)  # its tenant's own store credentials
@@ -30,7 +30,7 @@ class RunPlan:
             run=manifest.run,
             pack=pack,
             cache_uri=manifest.cache_uri,
-            in_company=manifest.in_company,
+            batch_invariant=manifest.in_company,
             warm_idle_s=manifest.warm_idle_s,
             report_to=report_to,
             store_env=store_env,

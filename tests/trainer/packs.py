@@ -91,14 +91,14 @@ class Packs:
         self,
         ready: Sequence[PreparedStyle],
         *,
-        in_company: bool | None = None,
+        batch_invariant: bool | None = None,
         recorder: Recorder | None = None,
         base: FrozenBase | None = None,
     ) -> PackRun:
         device = select_accelerator(spec.ClusterSpec())
         base = base or FrozenBase(ready[0].base, ready[0].spec.training.precision, device)
-        company = len(ready) > 1 if in_company is None else in_company
-        return PackRun(ready, base, self.cache, self.group, recorder or Recorder(), in_company=company)  # pyright: ignore[reportArgumentType]
+        company = len(ready) > 1 if batch_invariant is None else batch_invariant
+        return PackRun(ready, base, self.cache, self.group, recorder or Recorder(), batch_invariant=company)  # pyright: ignore[reportArgumentType]
 
     def train(self, *styles: Style, **options: Any) -> Recorder:
         recorder = options.setdefault("recorder", Recorder())

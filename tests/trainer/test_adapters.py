@@ -46,7 +46,7 @@ def adapter(method: str, rank: int) -> spec.AdapterSpec:
 def filled_bank(model: PackModel, specs: list[spec.AdapterSpec]) -> tuple[Bank, list[Tensor]]:
     """A bank with random adapters, which are answered too."""
     kind = Kind.of(specs[0])
-    bank = model.add_bank(kind, len(specs), in_company=False).double()
+    bank = model.add_bank(kind, len(specs), batch_invariant=False).double()
     rows = []
     for number, each in enumerate(specs):
         row = initial_row(bank.layout, Key(number, "style"), model.layers_of(kind)).double()
@@ -123,7 +123,7 @@ def test_a_new_adapter_is_the_base():
     model = PackModel(family("sd1"), net(), None, bf16=False).double()
     for method in ("lora", "rslora", "dora"):
         kind = Kind.of(adapter(method, 2))
-        bank = model.add_bank(kind, 1, in_company=False).double()
+        bank = model.add_bank(kind, 1, batch_invariant=False).double()
         bank.add_style(initial_row(bank.layout, Key(0, "s"), model.layers_of(kind)).double(), 1.0)
         x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
         model.assignment.active = [ActiveSlots(bank, [0])]
@@ -135,7 +135,7 @@ def test_a_new_adapter_is_the_base():
 
 def test_each_row_is_updated_as_torchs_adamw_with_clipping_would():
     model = PackModel(family("sd1"), net().float(), None, bf16=False)
-    bank = model.add_bank(Kind.of(adapter("lora", 2)), 2, in_company=False)
+    bank = model.add_bank(Kind.of(adapter("lora", 2)), 2, batch_invariant=False)
     settings: list[dict[str, Any]] = [
         {"learning_rate": 1e-2, "max_grad_norm": 0.5, "weight_decay": 0.1},
         {"learning_rate": 3e-3, "max_grad_norm": 0.0, "adam_beta1": 0.5, "adam_epsilon": 1e-4},
@@ -165,7 +165,7 @@ def test_each_row_is_updated_as_torchs_adamw_with_clipping_would():
 
 def test_a_gradient_that_is_no_number_stays_in_its_row_and_moves_nothing():
     model = PackModel(family("sd1"), net().float(), None, bf16=False)
-    bank = model.add_bank(Kind.of(adapter("lora", 2)), 2, in_company=False)
+    bank = model.add_bank(Kind.of(adapter("lora", 2)), 2, batch_invariant=False)
     for _ in range(2):
         bank.add_style(torch.ones(bank.layout.size), 1.0)
     optimizer = StackedAdamW([bank], clips=True)

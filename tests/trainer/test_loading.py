@@ -26,7 +26,7 @@ def test_a_file_of_every_method_loads_into_diffusers(method: str, layout: str, t
     asked = spec.parse({"base_model": {"uri": "file:///b"}, "dataset": {"uri": "file:///d"}, "adapter": fields})
     sd1 = family("sd1")
     model = PackModel(sd1, sd1.load_denoiser(BASE_MODEL), None, bf16=False)
-    bank = model.add_bank(Kind.of(asked.adapter), 1, in_company=False)
+    bank = model.add_bank(Kind.of(asked.adapter), 1, batch_invariant=False)
     row = initial_row(bank.layout, Key(0, "style"), model.layers_of(bank.kind))
     row = row * (1 + 0.2 * torch.randn(row.shape, generator=torch.Generator().manual_seed(0)))
     for piece in bank.layout.pieces:

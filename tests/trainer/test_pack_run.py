@@ -264,8 +264,8 @@ def test_in_company_a_style_has_the_same_bits_whoever_is_with_it(packs: Packs):
     packs.train(*company(packs, "all"))
     pairs = company(packs, "pair")
     packs.train(pairs[0], pairs[3])
-    packs.train(pairs[1], in_company=True)
-    packs.train(pairs[2], in_company=True)
+    packs.train(pairs[1], batch_invariant=True)
+    packs.train(pairs[2], batch_invariant=True)
     for name in NAMES:
         assert_same_bits(packs.saved(f"all-{name}"), packs.saved(f"pair-{name}"))
 
@@ -292,7 +292,7 @@ def test_what_ends_one_style_changes_no_bit_of_another(packs: Packs):
 
     unfinished = [style for style in troubled[:4] if killed.endings.get(style.job) != "succeeded"]
     assert unfinished
-    assert set(packs.train(*unfinished, in_company=True).endings.values()) == {"succeeded"}
+    assert set(packs.train(*unfinished, batch_invariant=True).endings.values()) == {"succeeded"}
     for name in NAMES:
         assert_same_bits(packs.saved(f"calm-{name}"), packs.saved(f"storm-{name}"))
 

@@ -1,4 +1,4 @@
-"""The plan of a step's passes: every row once, blocks together, batches filled up."""
+"""The plan of a step's passes: every row once, blocks together, batches padded."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,7 +41,7 @@ def test_every_micro_batch_is_in_one_pass_of_its_shape_and_bank(drawn: list[tupl
 
 
 @given(_works, st.sampled_from([1, 2, 8]))
-def test_in_company_no_slot_sits_alone_and_rows_come_in_fours(drawn: list[tuple[int, tuple[int, ...], int, int]], num_threads: int):
+def test_with_padding_no_slot_is_alone_and_rows_come_in_fours(drawn: list[tuple[int, tuple[int, ...], int, int]], num_threads: int):
     for each in passes(made(drawn), padding_rules("cpu", num_threads)):
         num_rows = sum(slot_group.num_rows for slot_group in each.slot_groups) + each.num_padding
         assert num_rows % 4 == 0

@@ -4,9 +4,9 @@ The adapters of one kind are the rows of one parameter, `flat` (capacity, size):
 so are its gradient and its moments. A forward pass sees them as batched matrices: A (k, rank, in), B (k, out, rank), so
 that k updates are two batched products (`bmm`), however many styles there are. Rows of the batch lie style by style.
 
-A style's numbers must not depend, to the last bit, on who trains with it. On CPUs the kernels of oneDNN and MKL compute
-a row the same way in every batch of a multiple of 4 rows (on one thread: in those of 16 and more), and a matrix the same
-way in every batch of 2 or more (bench/invariance.py measures both), so in company batches are filled up to that.
+Batch invariance: a style's numbers must not depend, to the last bit, on the other styles of its pack. On CPUs the kernels
+of oneDNN and MKL compute a row the same way in every batch of a multiple of 4 rows (on one thread: of 16 rows or more), and
+a matrix the same way in every batch of 2 or more (bench/invariance.py measures both), so batches are padded to that.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,12 +37,12 @@ def padding_rules(device_type: str, num_threads: int) -> PaddingRules:
 class Bank(nn.Module):
     """The adapters of one kind. Slots 0 to `num_styles` - 1 are taken; a slot's number changes when another leaves."""
 
-    def __init__(self, kind: Kind, where: Layout, capacity: int, *, in_company: bool) -> None:
+    def __init__(self, kind: Kind, where: Layout, capacity: int, *, batch_invariant: bool) -> None:
         super().__init__()
         self.kind = kind
         self.layout = where
         self.num_styles = 0
-        self.min_slots = MIN_SLOTS if in_company else 1
+        self.min_slots = MIN_SLOTS if batch_invariant else 1
         self.capacity = max(capacity, self.min_slots)
         self.flat = nn.Parameter(torch.zeros(self.capacity, where.size))
         self.scaling: Tensor
@@ -273,7 +273,7 @@ class PackModel(nn.Module):
         endings = {"unet": kind.target_modules, **({"text_encoder": TEXT_ENCODER_MODULES} if kind.text_encoder else {})}
         return {path: layer for path, layer in self._layers.items() if is_target(path, endings)}
 
-    def add_bank(self, kind: Kind, capacity: int, *, in_company: bool) -> Bank:
+    def add_bank(self, kind: Kind, capacity: int, *, batch_invariant: bool) -> Bank:
         """Room for `capacity` adapters of a kind."""
         layers = self.layers_of(kind)
         for path, layer in layers.items():
@@ -281,7 +281,7 @@ class PackModel(nn.Module):
                 adapted = AdaptedLinear if isinstance(layer, nn.Linear) else AdaptedConv2d
                 _put(self, path, adapted(layer, path, list(self._layers).index(path), self.assignment))
                 self._adapted.add(path)
-        bank = Bank(kind, layout(kind, layers), capacity, in_company=in_company)
+        bank = Bank(kind, layout(kind, layers), capacity, batch_invariant=batch_invariant)
         self.banks.append(bank)
         return bank
 
