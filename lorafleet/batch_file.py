@@ -39,7 +39,7 @@ class BatchFile:
         except InvalidSpec as error:
             found += self.in_its_words(error).violations
         if found:
-            raise InvalidSpec(batch_items.told(found))
+            raise InvalidSpec(batch_items.shortened(found))
 
     def in_its_words(self, error: InvalidSpec) -> InvalidSpec:
         """The same mistakes, ours or the server's, by their places in the file."""
@@ -97,8 +97,8 @@ def _unknown(fields: Fields) -> Iterator[Violation]:
     for name in fields:
         if name not in _SECTIONS:
             close = difflib.get_close_matches(str(name), _SECTIONS, n=1)
-            told = f"; close: {close[0]}" if close else "; a batch file has batch_id:, defaults: and items:"
-            yield Violation(field=str(name), message=f"unknown field{told}")
+            hint = f"; close: {close[0]}" if close else "; a batch file has batch_id:, defaults: and items:"
+            yield Violation(field=str(name), message=f"unknown field{hint}")
 
 
 def _wrong_kinds(fields: Fields) -> Iterator[Violation]:
@@ -146,10 +146,10 @@ def _header(path: Path, cells: Sequence[str]) -> Sequence[str]:
     wrong = [cell for cell in cells if not all(cell.split("."))]
     twice = sorted({cell for cell in cells if cells.count(cell) > 1} - set(wrong))
     if not cells or wrong or twice:
-        told = [f"{cell!r} is no path of a field, such as training.max_steps" for cell in wrong] + [
+        problems = [f"{cell!r} is no path of a field, such as training.max_steps" for cell in wrong] + [
             f"{cell} is there twice" for cell in twice
         ]
-        raise InvalidSpec([Violation(field=f"{path} (header)", message=one) for one in told or ["is missing: the file is empty"]])
+        raise InvalidSpec([Violation(field=f"{path} (header)", message=one) for one in problems or ["is missing: the file is empty"]])
     return cells
 
 

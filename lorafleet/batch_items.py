@@ -19,7 +19,7 @@ from lorafleet.v1 import spec_pb2
 
 MAX_ITEMS = 10_000
 CHUNK_BYTES = 900 * 2**10  # of items in one message: well below gRPC's 4 MiB, whatever a proxy in between allows
-MAX_TOLD = 100  # mistakes: more help nobody, and would not fit into a status either
+MAX_SHOWN = 100  # mistakes: more help nobody, and would not fit into a status either
 JOB_ID = "job_id"
 _ID = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _BATCH_ID = re.compile(r"[a-z][a-z0-9-]{0,29}")
@@ -31,15 +31,15 @@ Fields = Mapping[str, Any]
 def check(defaults: Fields, items: Sequence[Fields], batch_id: str = "") -> None:
     """Raises InvalidSpec with everything that can be said against a batch without a server."""
     if found := [*_wrong_size(items), *_bad_batch_id(batch_id), *_mistakes(defaults, items), *_twice(defaults, items)]:
-        raise InvalidSpec(told(found))
+        raise InvalidSpec(shortened(found))
 
 
-def told(violations: Sequence[Violation]) -> list[Violation]:
-    """The first of many, and how many more there are."""
-    if len(violations) <= MAX_TOLD:
+def shortened(violations: Sequence[Violation]) -> list[Violation]:
+    """The first MAX_SHOWN of many, and how many more there are."""
+    if len(violations) <= MAX_SHOWN:
         return list(violations)
-    more = Violation(field="items", message=f"and {len(violations) - MAX_TOLD} more problems")
-    return [*violations[:MAX_TOLD], more]
+    more = Violation(field="items", message=f"and {len(violations) - MAX_SHOWN} more problems")
+    return [*violations[:MAX_SHOWN], more]
 
 
 def defaults_message(defaults: Fields) -> spec_pb2.TrainingSpec:

@@ -49,14 +49,14 @@ def style(job: pb.TrainingJob) -> dict[str, Any]:
 
 def markdown(batch: batch_pb.Batch, jobs: Sequence[pb.TrainingJob], now: datetime, sheets: Sequence[str]) -> str:
     """The same to read: the sheets, the failures with their reasons, then the table of losses."""
-    told = report(batch, jobs, now)
-    counts = ", ".join(f"{count} {state.lower()}" for state, count in told["states"].items())
+    summary = report(batch, jobs, now)
+    counts = ", ".join(f"{count} {state.lower()}" for state, count in summary["states"].items())
     lines = [
         f"# {batch.name}",
         "",
-        f"{output.number(told['num_styles'], 'style')} ({counts}) in {output.number(told['packs'], 'pack')},"
-        f" {output.clock(told['wall_seconds'])}:"
-        f" {told['styles_per_hour']:.0f} styles an hour.",
+        f"{output.number(summary['num_styles'], 'style')} ({counts}) in {output.number(summary['packs'], 'pack')},"
+        f" {output.clock(summary['wall_seconds'])}:"
+        f" {summary['styles_per_hour']:.0f} styles an hour.",
         "",
         *(f"![contact sheet]({sheet})" for sheet in sheets),
         *([""] if sheets else []),

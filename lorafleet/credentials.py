@@ -38,11 +38,11 @@ class Credentials:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InvalidInput("a client certificate needs its key, and a key its certificate; set both")
         if self.has_token and not self.is_secure and not is_local(server):
-            told = (
+            message = (
                 f"the token is not sent to {server}: without TLS everybody on the way could read it; "
                 "set --tls (or --tls-ca FILE for an authority of your own), in Python Credentials(tls=True)"
             )
-            raise InvalidInput(told, reason="TOKEN_OVER_PLAINTEXT")
+            raise InvalidInput(message, reason="TOKEN_OVER_PLAINTEXT")
 
     def bearer(self) -> str:
         """The token as it is now; empty without one. Raises InvalidInput."""

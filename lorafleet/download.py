@@ -39,10 +39,10 @@ def download(
     manifest_sha256: str,
     folder: Path,
     *,
-    told: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
     stop: threading.Event | None = None,
 ) -> ArtifactManifest:
-    """Write the artifact to `folder`, which must be absent or empty; `told` hears bytes done of bytes in all.
+    """Write the artifact to `folder`, which must be absent or empty; `on_progress` is called with the bytes done and the total.
 
     Raises Damaged when a file is missing or differs from what was committed, and Stopped once `stop` is set. Leaves nothing
     behind then.
@@ -51,7 +51,7 @@ def download(
     folder.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
     try:
-        manifest = _fetch_all(blobs, manifest_sha256, staged, told, stop or threading.Event())
+        manifest = _fetch_all(blobs, manifest_sha256, staged, on_progress, stop or threading.Event())
         staged.chmod(0o777 & ~_umask())  # mkdtemp's folders are private
         _refuse_unless_free(folder)
         os.replace(staged, folder)
@@ -82,9 +82,9 @@ def _refuse_unless_free(folder: Path) -> None:
 
 
 def _fetch_all(
-    blobs: Blobs, manifest_sha256: str, folder: Path, told: Callable[[int, int], None], stop: threading.Event
+    blobs: Blobs, manifest_sha256: str, folder: Path, on_progress: Callable[[int, int], None], stop: threading.Event
 ) -> ArtifactManifest:
-    """Several files at once. One that fails stops the others, and is the one that is told."""
+    """Several files at once. The first that fails stops the others, and its error is raised."""
     text, manifest = committed_manifest(blobs, manifest_sha256)
     failed = threading.Event()
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -96,7 +96,7 @@ def _fetch_all(
             for fetched in as_completed(fetching):
                 fetched.result()
                 done += fetching[fetched].size_bytes
-                told(done, manifest.size_bytes)
+                on_progress(done, manifest.size_bytes)
         except BaseException:  # Ctrl-C too: the pool is waited for
             failed.set()
             raise

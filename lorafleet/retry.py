@@ -20,7 +20,7 @@ class Patience:
     most_s: float = 5.0
     now: Callable[[], float] = time.monotonic
     draw: Callable[[float, float], float] = random.uniform
-    told: Callable[[LorafleetError, float], None] = lambda error, left_s: None  # before each wait
+    on_wait: Callable[[LorafleetError, float], None] = lambda error, left_s: None  # called before each wait
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Tries:
         asked_s = error.retry_delay_s or 0.0
         if not error.retryable or left_s <= asked_s:
             raise error
-        self.patience.told(error, left_s)
+        self.patience.on_wait(error, left_s)
         most_s = min(self.patience.most_s, self.patience.first_s * 2**self._failures)
         self._failures += 1
         return min(left_s, asked_s + self.patience.draw(0, most_s))

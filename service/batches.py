@@ -196,15 +196,15 @@ async def _answered(tx: Transaction, new: NewBatch, digest: str) -> BatchRow | N
     """The batch that this request made before."""
     batch = await batches.by_request(tx, new.tenant, new.request_id) if new.request_id else None
     if batch is not None and batch.body_sha256 != digest:
-        told = f"request_id {new.request_id} was used with another body; use a new UUID for a new batch"
-        raise AlreadyExists(told, reason="REQUEST_ID_REUSED")
+        message = f"request_id {new.request_id} was used with another body; use a new UUID for a new batch"
+        raise AlreadyExists(message, reason="REQUEST_ID_REUSED")
     return batch
 
 
 async def _check_free(tx: Transaction, new: NewBatch) -> None:
     if new.batch_id and await batches.by_name(tx, new.tenant, new.batch_id) is not None:
-        told = f"tenants/{new.tenant}/batches/{new.batch_id} exists; choose another id, or leave it empty to have one chosen"
-        raise AlreadyExists(told, reason="BATCH_ID_TAKEN")
+        message = f"tenants/{new.tenant}/batches/{new.batch_id} exists; choose another id, or leave it empty to have one chosen"
+        raise AlreadyExists(message, reason="BATCH_ID_TAKEN")
 
 
 async def _clashes(tx: Transaction, new: NewBatch, places: Sequence[Place]) -> list[Violation]:

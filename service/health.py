@@ -68,9 +68,9 @@ class Pulse:
 
     def health(self) -> Health:
         """Live or not, loop by loop."""
-        told = "has not come round for {:.0f} s; restart this process, other replicas and the next start go on with its work"
+        message = "has not come round for {:.0f} s; restart this process, other replicas and the next start go on with its work"
         late = self.late_s()
-        return Health({f"loop.{loop}": OK if s < STUCK_S else told.format(s) for loop, s in late.items()} or {"event_loop": OK})
+        return Health({f"loop.{loop}": OK if s < STUCK_S else message.format(s) for loop, s in late.items()} or {"event_loop": OK})
 
 
 class Readiness:
@@ -98,10 +98,10 @@ class Readiness:
 
     async def _ask(self) -> Health:
         answers = await asyncio.gather(*(_answer(check) for check in self._checks.values()))
-        told = dict(zip(self._checks, answers, strict=True))
+        states = dict(zip(self._checks, answers, strict=True))
         return Health(
-            {part: OK if isinstance(state, Note) else state for part, state in told.items()},
-            {part: str(state) for part, state in told.items() if isinstance(state, Note)},
+            {part: OK if isinstance(state, Note) else state for part, state in states.items()},
+            {part: str(state) for part, state in states.items() if isinstance(state, Note)},
         )
 
 

@@ -73,19 +73,19 @@ class Existing:
         """The job that this request made before. Raises AlreadyExists for another body, and for an id that is taken."""
         if (found := self.answered.get(new.request_id)) is not None:
             if found.body_sha256 != new.body_sha256:
-                told = f"request_id {new.request_id} was used with another body; use a new UUID for a new job"
-                raise AlreadyExists(told, reason="REQUEST_ID_REUSED")
+                message = f"request_id {new.request_id} was used with another body; use a new UUID for a new job"
+                raise AlreadyExists(message, reason="REQUEST_ID_REUSED")
             return found.job
         if new.job_id in self.job_ids:
-            told = f"tenants/{new.tenant}/jobs/{new.job_id} exists; choose another id, or leave it empty to have one chosen"
-            raise AlreadyExists(told, reason="JOB_ID_TAKEN")
+            message = f"tenants/{new.tenant}/jobs/{new.job_id} exists; choose another id, or leave it empty to have one chosen"
+            raise AlreadyExists(message, reason="JOB_ID_TAKEN")
         return None
 
     def check_output(self, row: JobRow) -> None:
         """Raises InvalidSpec when an unfinished job writes to the job's folder."""
         if (writer := self.writers.get(row.output_uri)) is not None:
-            told = f"{writer} is writing to {row.output_uri}; choose another folder"
-            raise InvalidSpec([Violation(field="output.uri", message=told)])
+            message = f"{writer} is writing to {row.output_uri}; choose another folder"
+            raise InvalidSpec([Violation(field="output.uri", message=message)])
 
     def add(self, draft: Draft) -> None:
         """The job is accepted: those that come after it find it."""

@@ -73,10 +73,10 @@ async def probing(listen: tuple[str, int], pages: Pages) -> AsyncIterator[str]:
     try:
         server = await asyncio.start_server(connected, host, port, limit=MAX_HEAD_BYTES)
     except OSError as error:
-        told = (
+        message = (
             f"--metrics-listen: {host}:{port} cannot be listened on ({error.strerror or error}); choose another, or stop who listens there"
         )
-        raise Unavailable(told, reason="PORT_TAKEN") from None
+        raise Unavailable(message, reason="PORT_TAKEN") from None
     async with server:
         yield f"{host}:{server.sockets[0].getsockname()[1]}"
 
@@ -110,5 +110,5 @@ async def _answer(head: bytes, pages: Pages) -> tuple[Page, bool]:
             return _text(400, "not an HTTP request"), True
 
 
-def _text(status: int, told: str) -> Page:
-    return Page(status, "text/plain; charset=utf-8", f"{told}\n".encode())
+def _text(status: int, text: str) -> Page:
+    return Page(status, "text/plain; charset=utf-8", f"{text}\n".encode())

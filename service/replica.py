@@ -66,11 +66,11 @@ def _migrate(url: str) -> None:
         found = migrate.upgrade(url)
         wrong = [] if found in migrate.REVISIONS else migrate.misfits(url)
     except SQLAlchemyError as error:
-        told = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise Unavailable(f"the database {shown(url)} does not answer: {told}", reason="DATABASE_UNREACHABLE") from error
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise Unavailable(f"the database {shown(url)} does not answer: {reason}", reason="DATABASE_UNREACHABLE") from error
     if wrong:
-        told = f"the schema of {shown(url)} is {found}, and this lorafleet knows it up to {migrate.HEAD}: start a newer one"
-        raise FailedPrecondition(f"{told} ({', '.join(wrong)})", reason="SCHEMA_TOO_NEW")
+        message = f"the schema of {shown(url)} is {found}, and this lorafleet knows it up to {migrate.HEAD}: start a newer one"
+        raise FailedPrecondition(f"{message} ({', '.join(wrong)})", reason="SCHEMA_TOO_NEW")
     if found not in migrate.REVISIONS:  # an upgrade that failed, or its rollback: migrations keep what the version before uses
         log.warning(
             "the schema of %s is %s, newer than this version's %s; all that this version uses is there", shown(url), found, migrate.HEAD

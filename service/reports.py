@@ -183,9 +183,9 @@ def _ending(ended: pb.StyleEnded) -> Ending:
     )
 
 
-def _text(told: str) -> str:
+def _text(text: str) -> str:
     """What a run tells may hold anything that its libraries said; it is kept with every event of the job."""
-    return told.replace("\x00", "\N{REPLACEMENT CHARACTER}")[:MAX_TEXT]
+    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}")[:MAX_TEXT]
 
 
 def _artifact(said: api.Artifact) -> Artifact:

@@ -90,8 +90,10 @@ def batch_etag(batch: BatchRow, counts: Counts) -> str:
 def check_etag(name: str, etag: str, wanted: str) -> None:
     """Raises Aborted (ETAG_MISMATCH) when the caller has seen another state than the one that is; empty asks for none."""
     if wanted not in {"", etag}:
-        told = f"etag: {name} has changed since {wanted[:80]!r}; read it again, and repeat the call with its new etag if you still want it"
-        raise Aborted(told, reason="ETAG_MISMATCH")
+        message = (
+            f"etag: {name} has changed since {wanted[:80]!r}; read it again, and repeat the call with its new etag if you still want it"
+        )
+        raise Aborted(message, reason="ETAG_MISMATCH")
 
 
 def add_spec(message: pb.TrainingJob, job: JobRow) -> None:

@@ -116,8 +116,8 @@ def _only_one(state_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            told = f"another lorafleet serve works in {state_dir}; stop it, or choose another --state-dir"
-            raise FailedPrecondition(told, reason="STATE_DIR_IN_USE") from None
+            message = f"another lorafleet serve works in {state_dir}; stop it, or choose another --state-dir"
+            raise FailedPrecondition(message, reason="STATE_DIR_IN_USE") from None
         yield
 
 
@@ -146,8 +146,8 @@ def _bind(server: grpc.aio.Server, settings: Settings) -> str:
             continue
         remembered.write_text(str(bound))
         return f"{settings.host}:{bound}"
-    told = f"port {settings.port} of {settings.host} is taken; stop who listens there, or choose another --listen (port 0: any free one)"
-    raise Unavailable(told, reason="PORT_TAKEN")
+    message = f"port {settings.port} of {settings.host} is taken; stop who listens there, or choose another --listen (port 0: any free one)"
+    raise Unavailable(message, reason="PORT_TAKEN")
 
 
 def listen(server: grpc.aio.Server, address: str, tls: grpc.ServerCredentials | None) -> int:

@@ -91,14 +91,14 @@ def check_replica(database_url: str, role: Role, shares_backend: bool, artifacts
                 "--database-url: SQLite needs none, it is in --state-dir; write postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
             )
         if not shares_backend:
-            told = "--database-url: servers that share a database share a Ray too; name it by --ray-address (a local Ray has one owner)"
-            raise FailedPrecondition(told, reason="LOCAL_RAY_NOT_SHARED")
+            message = "--database-url: servers that share a database share a Ray too; name it by --ray-address (a local Ray has one owner)"
+            raise FailedPrecondition(message, reason="LOCAL_RAY_NOT_SHARED")
         if not artifacts:
-            told = "--database-url: servers that share a database share a store too; name it by --artifacts"
-            raise FailedPrecondition(told, reason="STORE_NOT_SHARED")
+            message = "--database-url: servers that share a database share a store too; name it by --artifacts"
+            raise FailedPrecondition(message, reason="STORE_NOT_SHARED")
     elif role is not Role.ALL:
-        told = f"--role {role}: the other half must see the same database, so --database-url must name a PostgreSQL"
-        raise FailedPrecondition(told, reason="DATABASE_NOT_SHARED")
+        message = f"--role {role}: the other half must see the same database, so --database-url must name a PostgreSQL"
+        raise FailedPrecondition(message, reason="DATABASE_NOT_SHARED")
     if role is Role.RECONCILE and not report_address:
-        told = "--role reconcile answers no reports of runs; name the servers that do by --report-address"
-        raise FailedPrecondition(told, reason="NO_REPORT_ADDRESS")
+        message = "--role reconcile answers no reports of runs; name the servers that do by --report-address"
+        raise FailedPrecondition(message, reason="NO_REPORT_ADDRESS")

@@ -204,8 +204,8 @@ class FileBacking:
         return not path.is_dir() or not any(path.iterdir())
 
     def signed_url(self, uri: str, lifetime_s: int) -> str:
-        told = f"{uri}: a folder has no signed URLs; copy it from the machine that it is on, or keep artifacts in s3://"
-        raise StoreError(told, reason="CANNOT_SIGN")
+        message = f"{uri}: a folder has no signed URLs; copy it from the machine that it is on, or keep artifacts in s3://"
+        raise StoreError(message, reason="CANNOT_SIGN")
 
 
 class S3Backing:
@@ -338,8 +338,8 @@ def _refuse(bucket: str, kind: str, response: Any) -> NoReturn:
         case "already_there":
             raise StoreError("there is such an object already", reason=ALREADY_THERE)
         case "denied":
-            told = f'access to bucket "{bucket}" is denied ({code}); check the AWS credentials of the service and the bucket\'s policy'
-            raise StoreError(told, reason="ACCESS_DENIED")
+            message = f'access to bucket "{bucket}" is denied ({code}); check the AWS credentials of the service and the bucket\'s policy'
+            raise StoreError(message, reason="ACCESS_DENIED")
         case "busy":
             raise Unavailable(f'the store of bucket "{bucket}" answers {code}; try again', reason="STORE_UNREACHABLE")
         case _:
@@ -349,7 +349,7 @@ def _refuse(bucket: str, kind: str, response: Any) -> NoReturn:
 def _unreachable(bucket: str, error: Exception) -> NoReturn:
     where = _settings().endpoint or "AWS"
     if type(error).__name__ in {"NoCredentialsError", "PartialCredentialsError"}:
-        told = f'no AWS credentials for bucket "{bucket}"; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for lorafleet serve'
-        raise StoreError(told, reason="ACCESS_DENIED") from None
-    told = f'the store at {where} does not answer ({type(error).__name__}) for bucket "{bucket}"; check AWS_ENDPOINT_URL and try again'
-    raise Unavailable(told, reason="STORE_UNREACHABLE") from None
+        message = f'no AWS credentials for bucket "{bucket}"; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for lorafleet serve'
+        raise StoreError(message, reason="ACCESS_DENIED") from None
+    message = f'the store at {where} does not answer ({type(error).__name__}) for bucket "{bucket}"; check AWS_ENDPOINT_URL and try again'
+    raise Unavailable(message, reason="STORE_UNREACHABLE") from None

@@ -52,8 +52,8 @@ class CredentialsFile:
             if self._read is None or self._read[0] != version:
                 self._read = (version, parse(self._path.read_text()))
         except (OSError, UnicodeDecodeError) as error:
-            told = getattr(error, "strerror", None) or "is no text"
-            raise InvalidInput(f"--store-credentials: {self._path} cannot be read: {told}") from None
+            why = getattr(error, "strerror", None) or "is no text"
+            raise InvalidInput(f"--store-credentials: {self._path} cannot be read: {why}") from None
         return self._read[1]
 
     def get(self, reference: str) -> StoreCredentials:
@@ -63,8 +63,8 @@ class CredentialsFile:
         except InvalidInput:
             raise Unavailable("the service's file of store credentials cannot be read; ask its operators", reason=MISSING) from None
         if found is None:
-            told = f'the store credentials "{reference}" that the tenant is set up with are not there; ask the operators of the service'
-            raise Unavailable(told, reason=MISSING)
+            message = f'the store credentials "{reference}" that the tenant is set up with are not there; ask the operators of the service'
+            raise Unavailable(message, reason=MISSING)
         return found
 
 
@@ -74,8 +74,8 @@ def parse(text: str) -> dict[str, StoreCredentials]:
     try:
         parser.read_string(text)
     except configparser.Error as error:
-        told = f"--store-credentials: line {getattr(error, 'lineno', '?')} is not as in an AWS credentials file ({type(error).__name__})"
-        raise InvalidInput(told) from None
+        message = f"--store-credentials: line {getattr(error, 'lineno', '?')} is not as in an AWS credentials file ({type(error).__name__})"
+        raise InvalidInput(message) from None
     mistakes = [mistake for name in parser.sections() for mistake in _mistakes(name, dict(parser[name]))]
     if mistakes:
         raise InvalidInput("\n".join(mistakes))

@@ -66,8 +66,8 @@ class PackRun:
         for member in self.members:
             self._only_its_own(member, self._begin)
         while self.members:
-            self._stop_those_told()
-            self._join_those_waiting()
+            self._stop_requested()
+            self._take_in_joiners()
             if self.members:
                 self._train_step()
         self.model.strip()
@@ -134,7 +134,7 @@ class PackRun:
             return bank.layout.row(saved.weights)
         return initial_row(bank.layout, member.style.key, self.model.layers_of(bank.kind))
 
-    def _join_those_waiting(self) -> None:
+    def _take_in_joiners(self) -> None:
         joining = self.group.agree(self._prepared_joiners())
         if joining:
             known = {member.job for member in self.members}
@@ -324,13 +324,13 @@ class PackRun:
 
     # Leaving
 
-    def _stop_those_told(self) -> None:
+    def _stop_requested(self) -> None:
         jobs = [member.job for member in self.members if self.reporter is not None and self.reporter.must_stop(member.job)]
-        told = self.group.agree(jobs)
+        stopping = self.group.agree(jobs)
         if leaving.is_heard() and self.group.any(leaving.is_told()):
             log.warning("a pod of this run must go: every style saves its work and stops")
-            self.must_leave, told = True, [member.job for member in self.members]
-        for member in [member for member in self.members if member.job in told]:
+            self.must_leave, stopping = True, [member.job for member in self.members]
+        for member in [member for member in self.members if member.job in stopping]:
             self._only_its_own(member, self._stop)
 
     def _stop(self, member: Member) -> None:

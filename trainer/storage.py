@@ -219,8 +219,8 @@ def _boto3_credentials() -> Any:
     try:
         return Boto3CredentialProvider()
     except ValueError:
-        told = "no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for the run, or name a profile that has some"
-        raise RunFailed(told, reason="ACCESS_DENIED") from None
+        message = "no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for the run, or name a profile that has some"
+        raise RunFailed(message, reason="ACCESS_DENIED") from None
 
 
 def _has_native_credentials() -> bool:

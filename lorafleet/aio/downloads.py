@@ -21,9 +21,9 @@ class AsyncDownloads(AsyncJobs):
     """The part of the client that deals with artifacts."""
 
     async def download(
-        self, job: str, folder: str | Path, *, told: Callable[[int, int], None] = lambda done, total: None
+        self, job: str, folder: str | Path, *, on_progress: Callable[[int, int], None] = lambda done, total: None
     ) -> ArtifactManifest:
-        """Bring a job's artifact to `folder`, which must be absent or empty; `told` hears bytes done of bytes in all.
+        """Bring a job's artifact to `folder`, which must be absent or empty; `on_progress` is called with the bytes done and the total.
 
         Files come several at once, and one that breaks off goes on where it was. Raises NotFound, FailedPrecondition
         (NO_ARTIFACT, NOT_EMPTY), and Damaged when a file is not the one that was committed; then nothing is left behind.
@@ -35,7 +35,7 @@ class AsyncDownloads(AsyncJobs):
         blobs = await self._blobs(found)
 
         def fetch(stop: threading.Event) -> ArtifactManifest:
-            return downloading.download(blobs, artifact.manifest_sha256, Path(folder), told=told, stop=stop)
+            return downloading.download(blobs, artifact.manifest_sha256, Path(folder), on_progress=on_progress, stop=stop)
 
         return await async_io.in_thread(fetch)
 

@@ -49,18 +49,18 @@ def connect(server: str, tenant: str) -> Client:
     from lorafleet.credentials import Credentials
     from lorafleet.retry import Patience
 
-    return Client(server, tenant=tenant, credentials=Credentials(**given_credentials), patience=Patience(told=_told_once()))
+    return Client(server, tenant=tenant, credentials=Credentials(**given_credentials), patience=Patience(on_wait=_report_once()))
 
 
-def _told_once() -> Callable[[LorafleetError, float], None]:
-    told: set[str] = set()
+def _report_once() -> Callable[[LorafleetError, float], None]:
+    seen: set[str] = set()
 
-    def tell(error: LorafleetError, left_s: float) -> None:
-        if error.message not in told:
-            told.add(error.message)
+    def report(error: LorafleetError, left_s: float) -> None:
+        if error.message not in seen:
+            seen.add(error.message)
             typer.secho(f"{error.message}; trying again for {left_s:.0f} s", err=True, fg="yellow")
 
-    return tell
+    return report
 
 
 def complain(message: str) -> None:

@@ -28,7 +28,7 @@ def download(
 
     with connect(server, tenant) as client:
         try:
-            manifest = client.download(job, folder, told=show)
+            manifest = client.download(job, folder, on_progress=show)
         finally:
             if bars.live.is_started:  # a bar that was never shown would still end in an empty line
                 bars.stop()

@@ -21,8 +21,10 @@ NOT_OFFERED = {"UNIMPLEMENTED", "CANNOT_SIGN"}  # by an older server; for a stor
 class Downloads(Jobs):
     """The part of the client that deals with artifacts."""
 
-    def download(self, job: str, folder: str | Path, *, told: Callable[[int, int], None] = lambda done, total: None) -> ArtifactManifest:
-        """Bring a job's artifact to `folder`, which must be absent or empty; `told` hears bytes done of bytes in all.
+    def download(
+        self, job: str, folder: str | Path, *, on_progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> ArtifactManifest:
+        """Bring a job's artifact to `folder`, which must be absent or empty; `on_progress` is called with the bytes done and the total.
 
         Files come several at once, and one that breaks off goes on where it was. Raises NotFound, FailedPrecondition
         (NO_ARTIFACT, NOT_EMPTY), and Damaged when a file is not the one that was committed; then nothing is left behind.
@@ -34,7 +36,7 @@ class Downloads(Jobs):
         blobs = self._blobs(found)
 
         def fetch(stop: threading.Event) -> ArtifactManifest:
-            return downloading.download(blobs, artifact.manifest_sha256, Path(folder), told=told, stop=stop)
+            return downloading.download(blobs, artifact.manifest_sha256, Path(folder), on_progress=on_progress, stop=stop)
 
         return sync_io.in_thread(fetch)
 

@@ -43,8 +43,8 @@ class Authenticators:
                 return replace(known, is_admin=known.tenant is None and known.principal in self._admins)
         if shown.bearer:
             raise Unauthenticated("the token is of no kind that this server takes", reason="TOKEN_INVALID")
-        told = "the call carries no token; set one with --token-file or LORAFLEET_TOKEN, in Python Client(credentials=Credentials(...))"
-        raise Unauthenticated(told, reason="TOKEN_MISSING")
+        message = "the call carries no token; set one with --token-file or LORAFLEET_TOKEN, in Python Client(credentials=Credentials(...))"
+        raise Unauthenticated(message, reason="TOKEN_MISSING")
 
 
 class CertificateNames:

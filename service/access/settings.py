@@ -101,8 +101,8 @@ class AccessSettings:
         if not self.has_authenticator:
             lacking.append("an authenticator (--oidc-issuer, --tls-client-ca or --api-tokens)")
         if lacking and not is_loopback(host):
-            told = f"--listen: {host} is not a loopback address; set {' and '.join(lacking)}, or listen on 127.0.0.1"
-            raise FailedPrecondition(told, reason="INSECURE_LISTEN_ADDRESS")
+            message = f"--listen: {host} is not a loopback address; set {' and '.join(lacking)}, or listen on 127.0.0.1"
+            raise FailedPrecondition(message, reason="INSECURE_LISTEN_ADDRESS")
 
 
 def is_loopback(host: str) -> bool:

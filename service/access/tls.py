@@ -54,8 +54,8 @@ class Reloading:
             self._stamp = self._files.stamp()
             first = self._files.read()
         except (OSError, ssl.SSLError) as error:
-            told = f"the certificate {self._files.cert} with the key {self._files.key} cannot be used: {error}"
-            raise InvalidInput(told, reason="BAD_CERTIFICATE") from None
+            message = f"the certificate {self._files.cert} with the key {self._files.key} cannot be used: {error}"
+            raise InvalidInput(message, reason="BAD_CERTIFICATE") from None
         newer: Any = self.newer  # may answer None, of which gRPC's stubs do not know
         return grpc.dynamic_ssl_server_credentials(first, newer, require_client_authentication=self._files.client_ca is not None)
 

@@ -46,8 +46,8 @@ def shown(context: Context) -> Shown:
         scheme, _, bearer = str(values[0]).partition(" ")
         bearer = bearer.strip()
         if len(values) > 1 or scheme.lower() != "bearer" or not bearer:
-            told = 'the call\'s metadata must hold "authorization: Bearer TOKEN", once'
-            raise Unauthenticated(told, reason="TOKEN_INVALID")
+            message = 'the call\'s metadata must hold "authorization: Bearer TOKEN", once'
+            raise Unauthenticated(message, reason="TOKEN_INVALID")
     return Shown(bearer=bearer, certificate_name=_certificate_name(context.auth_context()))
 
 

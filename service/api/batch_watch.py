@@ -20,15 +20,15 @@ async def watch_batch(db: Database, name: BatchName, resume_token: str, feed: Fe
     async with db.snapshot() as tx:
         uid = (await existing(tx, name)).uid
     watch = Watch(db=db, scope=Scope(tenant=name.tenant, batch_uid=uid), feed=feed)
-    told = pb.Batch()
+    sent = pb.Batch()
     async with aclosing(watch.moments(resume_token)) as moments:
         async for moment in moments:
             answers = [_answer(event) for event in moment]
             if not answers[-1].snapshot:  # a snapshot ends with a heartbeat
                 counted = await feed.counted(uid, watch.seq, partial(_counted, db, name))
-                if counted != told or not answers[-1].HasField("training_job"):
+                if counted != sent or not answers[-1].HasField("training_job"):
                     answers[-1].batch.CopyFrom(counted)
-                    told = counted
+                    sent = counted
             for answer in answers:
                 yield answer
 

@@ -55,8 +55,8 @@ class BatchServicer(rpc.BatchServiceServicer):
         specs = await self._batches.specs(new)
         plan = await self._planner.plan(new.tenant, specs, await store_credentials_of(self._db, new.tenant))
         if plan.ByteSize() > MAX_RESPONSE_BYTES:
-            told = f"lead to a plan of {plan.ByteSize() // 2**20 + 1} MiB, more than an answer holds; plan some thousand at a time"
-            raise invalid("items", told, reason="PLAN_TOO_LARGE")
+            message = f"lead to a plan of {plan.ByteSize() // 2**20 + 1} MiB, more than an answer holds; plan some thousand at a time"
+            raise invalid("items", message, reason="PLAN_TOO_LARGE")
         return plan
 
     async def GetBatch(self, request: pb.GetBatchRequest, context: Context) -> pb.Batch:
@@ -114,8 +114,8 @@ async def _received(
         if len(items) > MAX_ITEMS:
             raise invalid("items", f"are more than {MAX_ITEMS:,}, which is what a batch holds; make two of it", reason="BATCH_TOO_LARGE")
         if size_bytes > MAX_BATCH_BYTES:
-            told = f"take more than {MAX_BATCH_BYTES // 2**20} MiB; put what they share into the defaults, or make two batches of it"
-            raise invalid("items", told, reason="BATCH_TOO_LARGE")
+            message = f"take more than {MAX_BATCH_BYTES // 2**20} MiB; put what they share into the defaults, or make two batches of it"
+            raise invalid("items", message, reason="BATCH_TOO_LARGE")
     if header is None:
         raise invalid("header", "must be in the first message")
     return header, items

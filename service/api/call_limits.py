@@ -66,13 +66,13 @@ class Rates:
 
     def take_report(self, run: str, token: str) -> None:
         """One report of a run. The token counts too: who guesses a run's name takes nothing from it. Raises RateLimited."""
-        told = f"a run reports more than {RUN_REPORTS_PER_S:g} times a second; report when the last answer says"
-        self._take(("run", run[:200], token[:200]), RUN_REPORTS_PER_S, told)
+        message = f"a run reports more than {RUN_REPORTS_PER_S:g} times a second; report when the last answer says"
+        self._take(("run", run[:200], token[:200]), RUN_REPORTS_PER_S, message)
 
-    def _take(self, key: Hashable, rate: float, told: str) -> None:
+    def _take(self, key: Hashable, rate: float, message: str) -> None:
         bucket = self._bucket(key, rate)
         if wait_s := bucket.wait(rate, self.monotonic()):
-            raise RateLimited(told, retry_delay_s=wait_s)
+            raise RateLimited(message, retry_delay_s=wait_s)
         bucket.left -= 1.0
 
     def _bucket(self, key: Hashable, rate: float) -> Bucket:
@@ -124,6 +124,6 @@ class Streams:
                 del self._of_tenant[tenant]
 
 
-def _too_many(told: str) -> ResourceExhausted:
+def _too_many(message: str) -> ResourceExhausted:
     end = "which is as many as it takes; close some, or use another replica"
-    return ResourceExhausted(f"{told}, {end}", reason="TOO_MANY_STREAMS", retryable=True, retry_delay_s=STREAM_DELAY_S)
+    return ResourceExhausted(f"{message}, {end}", reason="TOO_MANY_STREAMS", retryable=True, retry_delay_s=STREAM_DELAY_S)

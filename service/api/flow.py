@@ -53,9 +53,9 @@ class FlowInterceptor(grpc.aio.ServerInterceptor):
             async with asyncio.timeout(self._slow_reader_s):
                 await context.write(answer)
         except TimeoutError:
-            told = f"the stream was not read for {self._slow_reader_s:.0f} s while more waited; go on from what was read last"
+            message = f"the stream was not read for {self._slow_reader_s:.0f} s while more waited; go on from what was read last"
             async with asyncio.timeout(SAY_SO_S):  # a caller that does not read takes no status either: then it is cut off
-                await abort(context, Unavailable(told, reason="SLOW_READER"))
+                await abort(context, Unavailable(message, reason="SLOW_READER"))
 
 
 def _in_time(method: Any) -> Any:

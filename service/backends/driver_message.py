@@ -6,6 +6,6 @@ RAYS_OWN_LINES = ("Runtime env is setting up.", "Running entrypoint for job ")
 
 def last_lines(message: str | None) -> str:
     """The driver's own words."""
-    told = (message or "").rsplit("(truncated to 20,000 chars):\n", 1)[-1]
-    lines = [line for line in told.splitlines() if not any(rays in line for rays in RAYS_OWN_LINES)]
+    quoted = (message or "").rsplit("(truncated to 20,000 chars):\n", 1)[-1]
+    lines = [line for line in quoted.splitlines() if not any(rays in line for rays in RAYS_OWN_LINES)]
     return "\n".join(lines).strip()[-MESSAGE_TAIL:] or "none"

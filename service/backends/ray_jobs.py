@@ -225,8 +225,8 @@ def _observation(details: dict[str, Any]) -> Observation:
 
 def _checked(url: str, answer: Answer) -> Answer:
     if answer.status in {401, 403}:
-        told = f"Ray at {url} refuses the token; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH for lorafleet serve"
-        raise Unavailable(told, reason="RAY_TOKEN_REFUSED")
+        message = f"Ray at {url} refuses the token; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH for lorafleet serve"
+        raise Unavailable(message, reason="RAY_TOKEN_REFUSED")
     if answer.status >= 500:
         raise Unavailable(f"Ray at {url} answers HTTP {answer.status}", reason="RAY_UNREACHABLE")
     if not answer.good:

@@ -278,10 +278,10 @@ class _Round:
             return WaitReason.RESERVED
         return WaitReason.NO_FREE_RUN if self._free.runs < 1 else WaitReason.CLUSTER_FULL
 
-    def _wait(self, jobs: Sequence[Candidate], reason: WaitReason, demand: Resources, tenant: str = "", told: str = "") -> None:
+    def _wait(self, jobs: Sequence[Candidate], reason: WaitReason, demand: Resources, tenant: str = "", message: str = "") -> None:
         wait = self._told.get((reason, demand, tenant))
         if wait is None:
-            wait = Wait(reason=reason, message=told or _message(reason, demand, self._now.capacity))
+            wait = Wait(reason=reason, message=message or _message(reason, demand, self._now.capacity))
             self._told[reason, demand, tenant] = wait
         for job in jobs:
             if job.uid in self._packer and self._free.runs >= 1:

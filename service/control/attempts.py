@@ -51,8 +51,8 @@ def run_gone(job: Job, ending: Ending | None, gone: Gone, artifact: Artifact | N
         why = "a job of a higher class took its place" if job.reason == PREEMPTED else "the place where it ran was taken away"
         return requeue(job, at, reason=job.reason, message=f"{why}; it goes on from its checkpoint", retry_at=at)
     if gone.reason in INTERRUPTIONS or (ending is not None and ending.outcome is Outcome.STOPPED):
-        told = f"attempt {job.attempt} was interrupted: {gone.message or gone.reason}"
-        return requeue(job, at, reason="RETRYING", message=told, retry_at=at)
+        message = f"attempt {job.attempt} was interrupted: {gone.message or gone.reason}"
+        return requeue(job, at, reason="RETRYING", message=message, retry_at=at)
     return _failed_attempt(job, *_cause(ending, gone), at, policy)
 
 
@@ -69,5 +69,5 @@ def _failed_attempt(job: Job, reason: str, message: str, at: datetime, policy: R
         tried = f"; tried {failures} times" if failures > 1 else ""
         return finish(job, JobState.FAILED, at, reason=reason, message=f"{message}{tried}")
     wait_s = policy.backoff_s(failures)
-    told = f"attempt {job.attempt} failed ({reason}: {message}); the next starts in {wait_s:.0f} s"
-    return requeue(job, at, reason="RETRYING", message=told, retry_at=at + timedelta(seconds=wait_s))
+    why = f"attempt {job.attempt} failed ({reason}: {message}); the next starts in {wait_s:.0f} s"
+    return requeue(job, at, reason="RETRYING", message=why, retry_at=at + timedelta(seconds=wait_s))

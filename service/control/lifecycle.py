@@ -192,8 +192,8 @@ def preempt(job: Job, message: str) -> Job:
 
 def leave(job: Job, reason: str, message: str) -> Job:
     """The place where it runs is being taken away: it stops after a checkpoint and is queued again. Else it stays as it is."""
-    told = f"stopping after a checkpoint: {message}; it will go on elsewhere"
-    return replace(preempt(job, told), reason=reason) if job.state in {S.ADMITTED, S.STARTING, S.RUNNING} else job
+    why = f"stopping after a checkpoint: {message}; it will go on elsewhere"
+    return replace(preempt(job, why), reason=reason) if job.state in {S.ADMITTED, S.STARTING, S.RUNNING} else job
 
 
 def not_begun(job: Job, reason: str, message: str) -> Job:

@@ -238,8 +238,8 @@ def _refusal(job: Candidate, limits: PackLimits) -> Refusal | None:
     if job.footprint is None or fits([job], limits):
         return None
     limit = memory_limit_bytes(job.key, limits) or 0
-    told = f"does not fit a worker even alone: {arithmetic([job.footprint])}, but a worker has {gib(limit)}"
-    return Refusal(uid=job.uid, message=f"{told}; a smaller micro_batch_size, resolution or rank takes less")
+    message = f"does not fit a worker even alone: {arithmetic([job.footprint])}, but a worker has {gib(limit)}"
+    return Refusal(uid=job.uid, message=f"{message}; a smaller micro_batch_size, resolution or rank takes less")
 
 
 def _filled(leader: Candidate, shelves: "_Shelves", limits: PackLimits, most: int, room: "_Room") -> Pack:

@@ -70,10 +70,10 @@ def check_new_jobs(tenant: str, quota: Quota, *, num_queued: int, num_new: int, 
     """Raises QuotaExceeded with every quota that stands in the way of `num_new` more jobs: all of them or none."""
     found: list[QuotaViolation] = []
     if quota.max_queued_jobs is not None and num_queued + num_new > quota.max_queued_jobs:
-        told = f"{num_queued} jobs wait and {num_new} would be added; at most {quota.max_queued_jobs} may wait (max_queued_jobs)"
-        found.append(QuotaViolation(subject=f"tenants/{tenant}", description=told))
+        message = f"{num_queued} jobs wait and {num_new} would be added; at most {quota.max_queued_jobs} may wait (max_queued_jobs)"
+        found.append(QuotaViolation(subject=f"tenants/{tenant}", description=message))
     if quota.max_storage_bytes is not None and stored_bytes >= quota.max_storage_bytes:
-        told = f"artifacts take {stored_bytes:,} bytes; at most {quota.max_storage_bytes:,} may be taken (max_storage_bytes)"
-        found.append(QuotaViolation(subject=f"tenants/{tenant}", description=told))
+        message = f"artifacts take {stored_bytes:,} bytes; at most {quota.max_storage_bytes:,} may be taken (max_storage_bytes)"
+        found.append(QuotaViolation(subject=f"tenants/{tenant}", description=message))
     if found:
         raise QuotaExceeded(f"tenant {tenant} has used up its quota; wait for jobs to end, or ask for more", violations=found)

@@ -90,10 +90,10 @@ class Database:
                     await session.flush()
                     committing = True
         except SQLAlchemyError as error:
-            told = errors.translated(error, committing=committing)
-            if told is None:
+            translated = errors.translated(error, committing=committing)
+            if translated is None:
                 raise
-            raise told from error
+            raise translated from error
         except TimeoutError as error:
             raise errors.Unreachable("the database takes too long to answer", was_committing=committing) from error
 

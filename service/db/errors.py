@@ -69,10 +69,10 @@ def _is_lost(code: str | None, error: DBAPIError) -> bool:
 
 
 def _is_sqlites(error: DBAPIError) -> bool:
-    told = str(error.orig)
+    text = str(error.orig)
     if isinstance(error, IntegrityError):
-        return told.startswith(_SQLITE_RACES)
-    return isinstance(error, OperationalError) and told.startswith(_SQLITE_BUSY)
+        return text.startswith(_SQLITE_RACES)
+    return isinstance(error, OperationalError) and text.startswith(_SQLITE_BUSY)
 
 
 def _first_line(error: DBAPIError) -> str:

@@ -79,18 +79,18 @@ async def still_waiting(tx: Transaction, uids: Sequence[str]) -> dict[str, JobRo
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a queued job was told of its waiting."""
+class Announced:
+    """The reason and position last written to a queued job."""
 
     reason: str
     message: str
     position: int | None
 
 
-async def told(tx: Transaction) -> dict[str, Told]:
-    """What all jobs were told that could start now, by uid."""
+async def announced(tx: Transaction) -> dict[str, Announced]:
+    """The last announcement to each job that could start now, by uid."""
     query = select(JobRow.uid, JobRow.reason, JobRow.message, JobRow.queue_position).where(*startable(tx.now))
-    return {uid: Told(reason, message, position) for uid, reason, message, position in await tx.session.execute(query)}
+    return {uid: Announced(reason, message, position) for uid, reason, message, position in await tx.session.execute(query)}
 
 
 async def put_positions(tx: Transaction, positions: Mapping[str, int]) -> None:

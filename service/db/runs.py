@@ -108,8 +108,8 @@ async def lock_jobs(tx: Transaction, job_uids: Sequence[str]) -> list[JobRow]:
     return found
 
 
-def told(pack: Sequence[Member]) -> str:
-    """The pack's jobs as a line of the log names them."""
+def job_names(pack: Sequence[Member]) -> str:
+    """The names of the pack's jobs, for the log."""
     return ",".join(member.job.name for member in pack)
 
 

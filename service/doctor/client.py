@@ -74,7 +74,9 @@ def _version(theirs: str) -> Finding:
 
 
 def _round_trip(took_s: float) -> Finding:
-    told = f"{took_s * 1000:.1f} ms for a call"
+    message = f"{took_s * 1000:.1f} ms for a call"
     return (
-        warning("round trip", told, "look at the network between, and at the server's load") if took_s > SLOW_S else ok("round trip", told)
+        warning("round trip", message, "look at the network between, and at the server's load")
+        if took_s > SLOW_S
+        else ok("round trip", message)
     )

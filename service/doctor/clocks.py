@@ -9,9 +9,9 @@ _TODO = "synchronise this machine's clock (NTP, chrony)"
 
 def skew(check: str, apart_s: float, *, precise_s: float = 0.5) -> Finding:
     """`apart_s`: theirs less ours. `precise_s`: how well that is known."""
-    told = f"their clock is {abs(apart_s):.1f} s {'ahead of' if apart_s > 0 else 'behind'} ours"
+    message = f"their clock is {abs(apart_s):.1f} s {'ahead of' if apart_s > 0 else 'behind'} ours"
     if abs(apart_s) >= FAIL_S:
-        return failed(check, told, _TODO)
+        return failed(check, message, _TODO)
     if abs(apart_s) >= WARN_S:
-        return warning(check, told, _TODO)
+        return warning(check, message, _TODO)
     return ok(check, f"within {max(precise_s, abs(apart_s)):.1f} s of ours")

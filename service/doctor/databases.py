@@ -17,7 +17,7 @@ _UPGRADE = "run `lorafleet db upgrade`, then start the servers"
 
 
 async def check_database(url: str) -> Sequence[Finding]:
-    """Changes nothing. The URL is told without its password."""
+    """Changes nothing. The URL is shown without its password."""
     try:
         parsed = make_url(url)
     except ArgumentError:
@@ -28,13 +28,13 @@ async def check_database(url: str) -> Sequence[Finding]:
 def _look(url: URL) -> Sequence[Finding]:
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():  # looking would create it
         return [warning("database", f"{url.database} is not there yet", "nothing, if this is a new server: its first start creates it")]
-    told = url.set(query={}).render_as_string(hide_password=True)
+    shown = url.set(query={}).render_as_string(hide_password=True)
     is_postgres = url.get_backend_name() == "postgresql"
     arguments = {"connect_timeout": CONNECT_TIMEOUT_S} if is_postgres else {"timeout": CONNECT_TIMEOUT_S}
     engine = create_engine(url.set(drivername="postgresql+psycopg" if is_postgres else "sqlite"), connect_args=arguments)
     try:
         with engine.connect() as connection:
-            findings = [ok("database", f"{told} answers"), _schema(_revision(connection))]
+            findings = [ok("database", f"{shown} answers"), _schema(_revision(connection))]
             if is_postgres:
                 began = time.time()
                 theirs = float(connection.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
@@ -42,7 +42,7 @@ def _look(url: URL) -> Sequence[Finding]:
             return findings
     except SQLAlchemyError as error:
         why = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        return [failed("database", f"{told}: {why}", "check that it is up, reachable from here, and that user and password are right")]
+        return [failed("database", f"{shown}: {why}", "check that it is up, reachable from here, and that user and password are right")]
     finally:
         engine.dispose()
 

@@ -27,11 +27,11 @@ WARN_EXPIRY = timedelta(days=14)
 async def check_disk(folder: Path) -> Sequence[Finding]:
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free
-    told = f"{free / 2**30:.1f} GiB are free in {there}"
+    message = f"{free / 2**30:.1f} GiB are free in {there}"
     todo = "free space, or choose another --state-dir: the database, logs and local checkpoints lie there"
     if free < MIN_FREE_BYTES:
-        return [failed("disk", told, todo)]
-    return [warning("disk", told, todo)] if free < WARN_FREE_BYTES else [ok("disk", told)]
+        return [failed("disk", message, todo)]
+    return [warning("disk", message, todo)] if free < WARN_FREE_BYTES else [ok("disk", message)]
 
 
 async def check_port(option: str, where: str) -> Sequence[Finding]:
@@ -94,8 +94,8 @@ def _expiry(path: Path, begins: datetime, ends: datetime) -> Finding:
         return failed("TLS", f"{path} expired on {ends:%Y-%m-%d %H:%M} UTC", todo)
     if begins > now:
         return failed("TLS", f"{path} is only good from {begins:%Y-%m-%d %H:%M} UTC", "check this machine's clock, and the certificate")
-    told = f"{path} is good until {ends:%Y-%m-%d %H:%M} UTC"
-    return warning("TLS", told, todo) if ends - now < WARN_EXPIRY else ok("TLS", told)
+    message = f"{path} is good until {ends:%Y-%m-%d %H:%M} UTC"
+    return warning("TLS", message, todo) if ends - now < WARN_EXPIRY else ok("TLS", message)
 
 
 def _names(certificate: "x509.Certificate") -> list[str]:

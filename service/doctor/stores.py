@@ -32,8 +32,8 @@ async def _conditional(store: Store, name: str, probe: str) -> Sequence[Finding]
     """If-None-Match: two attempts that finish at the same moment must not both commit."""
     if not await store.put_if_absent(probe, b""):
         return [ok(name, "a write that must be the first is refused when there is one (If-None-Match)")]
-    told = "the store overwrites although it was told If-None-Match: *"
-    return [failed(name, told, "use a store that honours it (AWS S3, MinIO, Ceph do); artifacts are committed by it")]
+    message = "the store overwrites although it was told If-None-Match: *"
+    return [failed(name, message, "use a store that honours it (AWS S3, MinIO, Ceph do); artifacts are committed by it")]
 
 
 async def _clock(name: str, uri: str) -> Sequence[Finding]:

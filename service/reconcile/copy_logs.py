@@ -44,7 +44,7 @@ async def copy_log_once(tools: Tools) -> bool:
             return False
         pack = await runs.members(tx, run.id)
         read_at = tx.now
-    log_context.bind(run=run.id, jobs=runs.told(pack))
+    log_context.bind(run=run.id, jobs=runs.job_names(pack))
 
     copy = Copy.restored(run, taken.reading)
     async with locks.kept(tools.db, taken, LOCK_S, ACTION_S):

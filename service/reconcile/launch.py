@@ -34,7 +34,7 @@ async def launch_once(tools: Tools) -> bool:
         run.num_launches += 1
         pack = await runs.members(tx, run.id)
         instance = (await events.service(tx)).instance
-    log_context.bind(run=run.id, jobs=runs.told(pack))
+    log_context.bind(run=run.id, jobs=runs.job_names(pack))
 
     try:
         parent, *links = _trace_parents(pack) or ("",)

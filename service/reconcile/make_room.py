@@ -24,8 +24,8 @@ async def make_room(tools: Tools, preemptions: Sequence[Preempt], epoch: int) ->
         for row in await runs.lock_jobs(tx, sorted(uids)):
             before = jobs.value(row)
             wanted = chosen[uids[row.uid]].priority_class
-            told = f"stopping after a checkpoint: a job of the class {wanted.name.lower()} needs its place; it will go on later"
-            if jobs.save(tx, row, lifecycle.preempt(before, told)):
+            message = f"stopping after a checkpoint: a job of the class {wanted.name.lower()} needs its place; it will go on later"
+            if jobs.save(tx, row, lifecycle.preempt(before, message)):
                 asked[row.uid] = before.state
         await stop_what_is_over(tx, asked, tools.stop, lifecycle.PREEMPTED, "stopped for a job of a higher class")
     for run_id in chosen:

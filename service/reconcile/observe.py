@@ -42,7 +42,7 @@ async def observe_once(tools: Tools) -> bool:
         pack = await runs.members(tx, run.id)
         coming = await hosts.coming(tx, run)
         waiting = [] if coming is None else await runs.members(tx, coming.id)
-    log_context.bind(run=run.id, jobs=runs.told(pack))
+    log_context.bind(run=run.id, jobs=runs.job_names(pack))
 
     async with locks.kept(tools.db, run, LOCK_S, ACTION_S):
         seen = await _observe(tools, run)
@@ -70,8 +70,8 @@ async def _gone(tx: Transaction, tools: Tools, run: RunRow, gone: Gone, artifact
     coming = await hosts.coming(tx, run)
     await settle(tx, run, gone, artifacts, tools.retry)
     if coming is not None:
-        told = f"the warm workers of {run.host_id} ended before they began it ({gone.reason})"
-        await settle(tx, coming, Gone(reason=HOST_GONE, message=told), artifacts, tools.retry)
+        message = f"the warm workers of {run.host_id} ended before they began it ({gone.reason})"
+        await settle(tx, coming, Gone(reason=HOST_GONE, message=message), artifacts, tools.retry)
 
 
 def _log_end(run: RunRow, pack: list[Member], gone: Gone) -> None:

@@ -37,8 +37,8 @@ async def settle_jobs(tx: Transaction, run: RunRow, gone: Gone, artifacts: Mappi
         if member.place.outcome is None:
             _explain(member, why, artifact)
         elif job.preempt_requested and member.place.outcome == Outcome.STOPPED.value:
-            told = "a job of a higher class took its place" if job.reason == lifecycle.PREEMPTED else job.message
-            member.place.reason, member.place.message = job.reason, told
+            message = "a job of a higher class took its place" if job.reason == lifecycle.PREEMPTED else job.message
+            member.place.reason, member.place.message = job.reason, message
         if job.state in IN_A_RUN:
             jobs.save(tx, member.job, run_gone(job, member.ending, why, artifact, tx.now, policy))
         tx.touch(member.job)

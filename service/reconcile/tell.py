@@ -13,7 +13,7 @@ from service.control.positions import rounded
 from service.db import jobs, queue
 from service.reconcile.tools import Tools
 
-TOLD_AT_ONCE = 500  # jobs that are told something in one transaction
+JOBS_AT_ONCE = 500  # jobs updated in one transaction
 POSITIONS_EVERY_S = 5.0
 NEXT = 10  # places of which watchers hear
 
@@ -27,21 +27,21 @@ async def tell_some(tools: Tools) -> bool:
     if not waiting:
         return False
     async with tools.db.snapshot() as tx:
-        told = await queue.told(tx)
+        announced = await queue.announced(tx)
         now_s = tx.now.timestamp()
     places = {uid: rounded(place) for place, uid in enumerate(waiting, start=1)}
-    known = [(uid, memory.decided.waits[uid], places[uid]) for uid in waiting if uid in told]
-    loud = [change for change in known if _is_loud(told[change[0]], change)]
-    quiet = {uid: place for uid, _, place in known if told[uid].position != place}
+    known = [(uid, memory.decided.waits[uid], places[uid]) for uid in waiting if uid in announced]
+    loud = [change for change in known if _is_loud(announced[change[0]], change)]
+    quiet = {uid: place for uid, _, place in known if announced[uid].position != place}
     num_loud = len(loud)
-    await _tell(tools, loud[:TOLD_AT_ONCE])
-    if num_loud > TOLD_AT_ONCE:
+    await _tell(tools, loud[:JOBS_AT_ONCE])
+    if num_loud > JOBS_AT_ONCE:
         return True
     for uid, _, _ in loud:
         quiet.pop(uid, None)
     if not quiet or now_s - memory.positions_at_s < POSITIONS_EVERY_S:
         return False
-    some = dict(list(quiet.items())[:TOLD_AT_ONCE])
+    some = dict(list(quiet.items())[:JOBS_AT_ONCE])
     async with tools.db.transaction() as tx:
         await queue.put_positions(tx, some)
     if len(quiet) > len(some):
@@ -50,9 +50,9 @@ async def tell_some(tools: Tools) -> bool:
     return False
 
 
-def _is_loud(told: queue.Told, change: _Change) -> bool:
+def _is_loud(announced: queue.Announced, change: _Change) -> bool:
     _, why, place = change
-    return (told.reason, told.message) != (why.reason, why.message) or (place <= NEXT and told.position != place)
+    return (announced.reason, announced.message) != (why.reason, why.message) or (place <= NEXT and announced.position != place)
 
 
 async def _tell(tools: Tools, changes: Sequence[_Change]) -> None:

@@ -128,7 +128,7 @@ def _print(reports: dict[str, Report], output: Format) -> None:
     console = Console()
     console.print(table)
     for name, report in reports.items():
-        told = (
+        message = (
             f"{name}: {report.utilisation:.1%} of the GPUs at work, fairness {report.fairness:.3f}, {report.num_preemptions:,} preemptions"
         )
-        console.print(f"{told}, at most {report.most_waiting:,} waiting, {report.num_never_started:,} never started")
+        console.print(f"{message}, at most {report.most_waiting:,} waiting, {report.num_never_started:,} never started")

@@ -42,8 +42,8 @@ def read(path: Path) -> list[TraceJob]:
         except (KeyError, TypeError, ValueError) as error:
             wrong.append(Violation(field=f"{path.name}:{number}", message=f"{type(error).__name__}: {error}; needed: {', '.join(NEEDED)}"))
     if wrong:
-        told = "\n".join(["the trace cannot be read", *(f"  {violation}" for violation in wrong[:10])])
-        raise InvalidInput(told, violations=wrong[:10], reason="INVALID_TRACE")
+        message = "\n".join(["the trace cannot be read", *(f"  {violation}" for violation in wrong[:10])])
+        raise InvalidInput(message, violations=wrong[:10], reason="INVALID_TRACE")
     if not jobs:
         raise InvalidInput(f"{path} holds no jobs", reason="INVALID_TRACE")
     return sorted(jobs, key=lambda job: (job.submit_s, job.uid))

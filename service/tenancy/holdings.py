@@ -67,8 +67,8 @@ class Holdings:
     async def add_grant(self, tenant: str, wanted: pb.Grant) -> GrantRow:
         """Raises InvalidInput and NotFound."""
         prefix = wanted.prefix.rstrip("/")
-        if (told := prefixes.mistake(prefix)) is not None:
-            raise invalid("grant.prefix", told)
+        if (mistake := prefixes.mistake(prefix)) is not None:
+            raise invalid("grant.prefix", mistake)
         async with self.db.transaction() as tx:
             await existing(tx, tenant)
             row = await tx.session.get(GrantRow, (tenant, prefix))

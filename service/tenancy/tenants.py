@@ -89,7 +89,7 @@ class Tenants:
         mistakes = {path: _mistake(path, value) for path, value in values.items()}
         if reference := values.get("store_credentials"):
             mistakes["store_credentials"] = self._no_profile(reference)
-        found = [Violation(field=f"tenant.{path}", message=told) for path, told in mistakes.items() if told is not None]
+        found = [Violation(field=f"tenant.{path}", message=mistake) for path, mistake in mistakes.items() if mistake is not None]
         if found:
             raise InvalidInput("\n".join(str(violation) for violation in found), violations=found)
         return values

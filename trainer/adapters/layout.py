@@ -92,8 +92,10 @@ class Layout:
         if found != expected:
             odd = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
             there, wanted = found.get(odd[0], "missing"), expected.get(odd[0], "missing")
-            told = f"the checkpoint is of another adapter: {odd[0]} is {there} in it, but {wanted} by the spec; choose another output.uri"
-            raise RunFailed(told, reason="CHECKPOINT_OF_ANOTHER_ADAPTER")
+            message = (
+                f"the checkpoint is of another adapter: {odd[0]} is {there} in it, but {wanted} by the spec; choose another output.uri"
+            )
+            raise RunFailed(message, reason="CHECKPOINT_OF_ANOTHER_ADAPTER")
         return torch.cat([named[piece.name].flatten() for piece in self.pieces])
 
 

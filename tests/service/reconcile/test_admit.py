@@ -203,7 +203,7 @@ async def test_who_knows_why_it_waits_is_not_told_again(world: World):
 
 
 async def test_thousands_are_told_in_slices_each_once(world: World, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(tell, "TOLD_AT_ONCE", 4)
+    monkeypatch.setattr(tell, "JOBS_AT_ONCE", 4)
     with_policy(world, limits=PackLimits(max_pack_size=1))
     names = await submit_all(world, 10)
     assert await admit_once(world.tools), "there is more to tell"
