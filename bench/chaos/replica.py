@@ -61,7 +61,11 @@ def main(config: ReplicaConfig) -> None:
         return replace(made, stop=policy, retry=RetryPolicy(max_attempts=6, first_backoff_s=0.5, max_backoff_s=2.0))
 
     server._tools = patient
-    asyncio.run(server.serve(config.settings, lambda address: logging.info("listening on %s", address)))
+    try:
+        asyncio.run(server.serve(config.settings, lambda address: logging.info("listening on %s", address)))
+    except Unavailable as error:  # started while the database was away; it will be started again
+        logging.error("%s", error)
+        raise SystemExit(1) from None
 
 
 def _shorten(lease_s: float) -> None:
