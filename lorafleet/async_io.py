@@ -59,7 +59,7 @@ async def cancelled_by_close(is_closed: Callable[[], bool], closed: Callable[[],
 
 
 async def in_thread(work: Callable[[threading.Event], Response]) -> Response:
-    """What blocks, in a thread of its own. Who is cancelled waits until `work` has seen its event set and cleaned up."""
+    """Runs blocking work in its own thread. On cancellation, waits until `work` has seen its event set and cleaned up."""
     stop = threading.Event()
     working = asyncio.ensure_future(asyncio.to_thread(work, stop))
     try:

@@ -1,4 +1,4 @@
-"""Brings every artifact of a batch, each to a folder of its own. Can be repeated: what is there already stays."""
+"""Downloads every artifact of a batch, each to its own folder. Can be repeated: what is there already is kept."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Batches on disk: YAML with defaults and items, or CSV with a row for each item. Every mistake is named by its place in the file."""
+"""Batches on disk: YAML with defaults and items, or CSV with a row per item. Every mistake is reported with its place in the file."""
 
 import csv
 import difflib

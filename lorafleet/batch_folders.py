@@ -1,4 +1,4 @@
-"""A batch out of a store: one item for each folder that a pattern such as `s3://styles/*/` names."""
+"""A batch from a store: an item for each folder that matches a pattern such as `s3://styles/*/`."""
 
 import re
 import unicodedata

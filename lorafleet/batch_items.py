@@ -19,7 +19,7 @@ from lorafleet.v1 import spec_pb2
 
 MAX_ITEMS = 10_000
 CHUNK_BYTES = 900 * 2**10  # of items in one message: well below gRPC's 4 MiB, whatever a proxy in between allows
-MAX_SHOWN = 100  # mistakes: more help nobody, and would not fit into a status either
+MAX_SHOWN = 100  # violations: more do not help, and would not fit into a status
 JOB_ID = "job_id"
 _ID = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _BATCH_ID = re.compile(r"[a-z][a-z0-9-]{0,29}")

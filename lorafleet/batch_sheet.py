@@ -1,4 +1,4 @@
-"""The contact sheet of a batch: one row a style, out of the sample pictures in each artifact. Needs Pillow."""
+"""The contact sheet of a batch: a row per style, from the sample pictures in each artifact. Needs Pillow."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +27,7 @@ _SAMPLE = re.compile(r"samples/[^/]+\.png")
 
 @dataclass(frozen=True, kw_only=True)
 class Sheets:
-    """What was drawn. `missing` says of which styles there are no pictures although they should be there, and why."""
+    """What was drawn. `missing` names the styles whose pictures should exist but do not, and why."""
 
     paths: Sequence[Path]
     missing: Sequence[str]

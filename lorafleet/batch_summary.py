@@ -1,4 +1,4 @@
-"""What a batch's jobs amount to: counts, steps, rates, time left, and which of them to look at first. Pure."""
+"""A batch's jobs in numbers: counts, steps, rates, time left, and which jobs to look at first. Pure."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

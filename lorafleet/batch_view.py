@@ -138,7 +138,7 @@ def shares(lines: int, num_packs: int, num_worst: int) -> tuple[int, int]:
 
 
 def _table_of(lines: int) -> int:
-    """A heading alone is no table."""
+    """A heading alone is not a table."""
     return lines if lines > 1 else 0
 
 

@@ -15,7 +15,7 @@ from lorafleet.tracing import is_traced, trace_headers
 
 Options = Sequence[tuple[str, Any]]
 
-# Whoever sets http_proxy rarely means loopback, and a token in plaintext must not go through a proxy.
+# http_proxy is rarely meant for loopback, and a token in plaintext must not go through a proxy.
 _DIRECT = [("grpc.enable_http_proxy", 0)]
 
 

@@ -1,4 +1,4 @@
-"""What a caller shows a control plane, and how it knows that it speaks with the right one. Knows no gRPC."""
+"""The caller's credentials, and how it verifies the control plane. Knows no gRPC."""
 
 import ipaddress
 from dataclasses import dataclass, field

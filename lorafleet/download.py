@@ -1,4 +1,4 @@
-"""Brings an artifact to a folder: all of it, every SHA-256 checked, or nothing. Knows stores only as Blobs."""
+"""Downloads an artifact to a folder: all of it, every SHA-256 checked, or nothing. Knows stores only as Blobs."""
 
 import hashlib
 import os
@@ -23,7 +23,7 @@ AT_ONCE = 4  # files
 
 
 class Stopped(LorafleetError):
-    """Whoever asked for it does not want it any more."""
+    """The caller no longer wants the download."""
 
     reason = "STOPPED"
 

@@ -1,10 +1,10 @@
-"""One exception tree for the whole house: a stable reason, retryable or not as data, every violation at once.
+"""One exception tree for all packages: a stable reason, retryable or not as data, every violation at once.
 
 LorafleetError
 ├── InvalidInput            INVALID_ARGUMENT: the caller must change the request
 │   └── InvalidSpec         the spec breaks rules; `violations` names every one by field path
-├── Unauthenticated         who calls is not known: no token, or one that is not good
-├── PermissionDenied        PERMISSION_DENIED: who calls is known, and may not do this
+├── Unauthenticated         the caller is unknown: no token, or an invalid one
+├── PermissionDenied        PERMISSION_DENIED: the caller is known, but may not do this
 ├── NotFound                the named thing does not exist, or is not the caller's
 ├── AlreadyExists           the name, or the request id with another body, is taken
 ├── FailedPrecondition      the thing is in a state that does not allow this

@@ -1,4 +1,4 @@
-"""Where everything lies in the store: the one place that knows DESIGN's storage layout. Pure string functions."""
+"""Where everything lies in the store: the only place that knows the storage layout. Pure string functions."""
 
 from dataclasses import dataclass
 
@@ -39,7 +39,7 @@ class JobLayout:
         return join(self.root, "adapter")
 
     def log(self, attempt: int, number: int = 0) -> str:
-        """An object of the attempt's log: a long one goes on in number 1, 2 and so on."""
+        """An object of the attempt's log; a long log continues in numbers 1, 2 and so on."""
         return join(self.root, "logs", f"attempt-{attempt}.{number:04d}.log" if number else f"attempt-{attempt}.log")
 
 
@@ -59,5 +59,5 @@ def tenant_root(artifacts_uri: str, tenant: str) -> str:
 
 
 def run_manifest(artifacts_uri: str, run_id: str) -> str:
-    """Where the control plane leaves the manifest of a run for its driver."""
+    """The run's manifest, which the control plane writes for its driver."""
     return join(artifacts_uri, "runs", run_id, "run.json")

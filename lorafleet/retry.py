@@ -1,4 +1,4 @@
-"""When to try again, and for how long: exponential back-off with full jitter, deadlines. Decides, and waits for nothing."""
+"""When to retry, and for how long: exponential back-off with full jitter, deadlines. Only decides; does not wait."""
 
 import random
 import time
@@ -10,9 +10,9 @@ from lorafleet.errors import DeadlineExceeded, LorafleetError
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How long a caller rides out a server that does not answer, and how it waits in between.
+    """How long a caller keeps retrying an unreachable server, and how long it waits in between.
 
-    Full jitter (Brooker, "Exponential Backoff And Jitter", 2015): many watchers of one restarted server come back spread out.
+    Full jitter (Brooker, "Exponential Backoff And Jitter", 2015): many watchers of a restarted server return spread out.
     """
 
     total_s: float = 30.0
@@ -25,7 +25,7 @@ class Patience:
 
 @dataclass
 class Tries:
-    """The tries of one call or one stream."""
+    """The attempts of one call or stream."""
 
     patience: Patience
     _failures: int = 0
@@ -35,15 +35,15 @@ class Tries:
         self._since = self.patience.now()
 
     def succeeded(self) -> None:
-        """An answer came: patience is whole again."""
+        """A response came: patience starts over."""
         self._failures = 0
         self._since = self.patience.now()
 
     def delay_after(self, error: LorafleetError) -> float:
         """Seconds to wait before the next try. Raises `error` when trying again cannot help or patience has run out.
 
-        A delay that the server asks for comes before ours, which then only spreads the callers; one that outlasts patience
-        is not begun.
+        A delay requested by the server is added to ours, which then only spreads the callers; one longer than the remaining
+        patience is not waited for.
         """
         left_s = self.patience.total_s - (self.patience.now() - self._since)
         asked_s = error.retry_delay_s or 0.0
@@ -57,7 +57,7 @@ class Tries:
 
 @dataclass(frozen=True)
 class Deadline:
-    """Until when all tries together may take; `at` is on the clock `now`, None is for ever."""
+    """When all attempts must be done; `at` is a time of the clock `now`, None means never."""
 
     at: float | None = None
     now: Callable[[], float] = time.monotonic
@@ -77,7 +77,7 @@ class Deadline:
         return left_s if timeout_s is None else min(left_s, timeout_s)
 
     def check(self, error: LorafleetError | None = None) -> None:
-        """Raises DeadlineExceeded once the time is up; `error` is what stood in the way last."""
+        """Raises DeadlineExceeded once the time is up; `error` is the most recent failure."""
         if self.at is not None and self.now() >= self.at:
             last = f" ({error.message})" if error else ""
-            raise DeadlineExceeded(f"what was waited for has not ended in time{last}") from error
+            raise DeadlineExceeded(f"the deadline has passed{last}") from error

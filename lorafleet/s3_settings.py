@@ -1,4 +1,4 @@
-"""How S3 is reached: endpoint, region, addressing style and whom to trust, as the AWS tools are told. Knows no credentials.
+"""How to reach S3: endpoint, region, addressing style and trusted authorities, configured as for the AWS tools. Knows no credentials.
 
 The SDK and the control plane (boto3) and the trainer (obstore) all read it here, so that what one of them reaches all do.
 """

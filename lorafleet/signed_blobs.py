@@ -14,7 +14,7 @@ TIMEOUT_S = 60.0  # of silence
 
 
 class SignedBlobs:
-    """A folder whose files each have a URL. Messages name the file alone: whoever has a URL can read the file."""
+    """A folder whose files each have a URL. Messages name only the file, since anyone with its URL can read it."""
 
     def __init__(self, urls: Mapping[str, str]) -> None:
         for path, url in urls.items():

@@ -1,4 +1,4 @@
-"""What a reader of a stream remembers, so that it can go on when the stream breaks. Pure."""
+"""The state that lets a reader resume a broken stream. Pure."""
 
 from collections import Counter
 

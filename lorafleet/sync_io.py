@@ -33,7 +33,7 @@ def close_channel(channel: Channel) -> None:
 
 @contextmanager
 def cancelled_by_close(is_closed: Callable[[], bool], closed: Callable[[], Exception]) -> Generator[None]:
-    """gRPC ends the calls of a channel that is closed as CANCELLED, which nobody else here asks for: raises `closed()`."""
+    """gRPC ends the calls of a closed channel as CANCELLED, and nothing else here cancels: raises `closed()`."""
     try:
         yield
     except (ValueError, grpc.RpcError):  # ValueError: the channel was closed before the call began

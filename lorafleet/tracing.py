@@ -1,4 +1,4 @@
-"""Hands the caller's trace on, if it has one: OpenTelemetry is looked at only where the program has loaded it already."""
+"""Propagates the caller's trace, if it has one: OpenTelemetry is used only if the program has already loaded it."""
 
 import sys
 

@@ -1,1 +1,1 @@
-"""The asynchronous client, and the only one that is written by hand: scripts/make_sync_client.py makes lorafleet.sync of it."""
+"""The asynchronous client, the only one written by hand: scripts/make_sync_client.py generates lorafleet.sync from it."""

@@ -1,4 +1,4 @@
-"""What every part of the client stands on: a connection, a tenant, pages. Knows no service."""
+"""The base of every part of the client: a connection, a tenant, pages. Knows no service."""
 
 import copy
 from collections.abc import AsyncGenerator
@@ -9,7 +9,7 @@ from lorafleet.aio.connection import AsyncConnection
 
 
 class AsyncBase:
-    """One connection that acts for one tenant. Parts make their stubs at once: making one on a closed channel crashes gRPC."""
+    """One connection that acts for one tenant. Parts create their stubs at once: creating one on a closed channel crashes gRPC."""
 
     def __init__(self, connection: AsyncConnection, tenant: str) -> None:
         self.tenant = tenant
@@ -26,20 +26,20 @@ class AsyncBase:
         await self.close()
 
     async def close(self) -> None:
-        """Ends every call that is under way: each raises FailedPrecondition."""
+        """Ends all calls in progress: each raises FailedPrecondition."""
         await self.connection.close()
 
     def within(self, timeout_s: float) -> Self:
-        """This client, but all that is called through it has to be done `timeout_s` from now, or raises DeadlineExceeded.
+        """This client with a deadline: calls not done `timeout_s` from now raise DeadlineExceeded.
 
-        It shares the connection, and is not to be closed.
+        It shares the connection; do not close it.
         """
         bounded = copy.copy(self)
         bounded.connection = self.connection.within(timeout_s)
         return bounded
 
     async def _pages(self, method: async_io.Method[Any], request: Any) -> AsyncGenerator[Any]:
-        """Every page, each asked for when it is needed. `request` is changed."""
+        """All pages, each fetched when needed. Changes `request`."""
         while True:
             page = await self.connection.call(method, request)
             yield page

@@ -1,4 +1,4 @@
-"""What the client does with artifacts: all files of one, every SHA-256 checked, or nothing."""
+"""The client's download of artifacts: all files of one, every SHA-256 checked, or nothing."""
 
 import threading
 from collections.abc import Callable
@@ -14,18 +14,18 @@ from lorafleet.signed_blobs import SignedBlobs
 from lorafleet.states import label
 from lorafleet.v1 import training_service_pb2 as pb
 
-NOT_OFFERED = {"UNIMPLEMENTED", "CANNOT_SIGN"}  # by an older server; for a store that signs nothing
+NOT_OFFERED = {"UNIMPLEMENTED", "CANNOT_SIGN"}  # an older server; a store that cannot sign
 
 
 class AsyncDownloads(AsyncJobs):
-    """The part of the client that deals with artifacts."""
+    """The client's download of artifacts."""
 
     async def download(
         self, job: str, folder: str | Path, *, on_progress: Callable[[int, int], None] = lambda done, total: None
     ) -> ArtifactManifest:
-        """Bring a job's artifact to `folder`, which must be absent or empty; `on_progress` is called with the bytes done and the total.
+        """Download a job's artifact to `folder`, which must be absent or empty. `on_progress` gets the bytes done and in total.
 
-        Files come several at once, and one that breaks off goes on where it was. Raises NotFound, FailedPrecondition
+        Several files are fetched at once, and interrupted ones are resumed. Raises NotFound, FailedPrecondition
         (NO_ARTIFACT, NOT_EMPTY), and Damaged when a file is not the one that was committed; then nothing is left behind.
         """
         found = await self.get(job)

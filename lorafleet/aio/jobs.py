@@ -1,4 +1,4 @@
-"""What the client does with jobs: created, listed, watched, waited for and ended one by one. Knows gRPC and the protos."""
+"""The client's methods for single jobs: create, list, watch, wait, cancel. Knows gRPC and the protos."""
 
 import uuid
 from collections.abc import AsyncGenerator
@@ -17,18 +17,18 @@ from lorafleet.v1.training_service_pb2_grpc import TrainingServiceStub
 
 
 class AsyncJobs(AsyncBase):
-    """The part of the client that deals with jobs."""
+    """The client's methods for jobs."""
 
     def __init__(self, connection: AsyncConnection, tenant: str) -> None:
         super().__init__(connection, tenant)
-        self._rpc = cast(Any, TrainingServiceStub(connection.channel))  # generated, untyped; requests and answers are typed here
+        self._rpc = cast(Any, TrainingServiceStub(connection.channel))  # generated, untyped; requests and responses are typed here
 
     def name(self, job: str) -> str:
-        """tenants/{tenant}/jobs/{job} of a job's id; a full name stays as it is."""
+        """The name of a job: tenants/{tenant}/jobs/{job} for an id; a full name is returned unchanged."""
         return job if "/" in job else f"{self.parent}/jobs/{job}"
 
     async def create(self, spec: Spec, *, job_id: str = "", request_id: str = "", validate_only: bool = False) -> pb.TrainingJob:
-        """Submit a job; it is safe once this returns. Raises InvalidSpec, AlreadyExists.
+        """Submit a job; once this returns it cannot be lost. Raises InvalidSpec, AlreadyExists.
 
         A `request_id` (a UUID) makes the call safe to repeat across processes; without one it is safe within this call.
         """
@@ -46,7 +46,7 @@ class AsyncJobs(AsyncBase):
         return await self.connection.call(self._rpc.GetTrainingJob, pb.GetTrainingJobRequest(name=self.name(job)))
 
     async def list(self, *, filter: str = "", order_by: str = "", page_size: int = 0) -> AsyncGenerator[pb.TrainingJob]:
-        """Every job that matches, page by page; `filter` as in `state = RUNNING AND labels.team = "red"`."""
+        """All matching jobs, fetched page by page; `filter` such as `state = RUNNING AND labels.team = "red"`."""
         request = pb.ListTrainingJobsRequest(parent=self.parent, filter=filter, order_by=order_by, page_size=page_size)
         async with aclosing(self._pages(self._rpc.ListTrainingJobs, request)) as pages:
             async for page in pages:
@@ -56,22 +56,22 @@ class AsyncJobs(AsyncBase):
     async def cancel(self, job: str, *, etag: str = "") -> pb.TrainingJob:
         """Ask a job to stop; it saves a checkpoint first. Raises NotFound, FailedPrecondition.
 
-        With the `etag` of a job that was read, only if it has not changed since. Raises Aborted.
+        With `etag`, only if the job has not changed since it had that etag. Raises Aborted.
         """
         return await self.connection.call(self._rpc.CancelTrainingJob, pb.CancelTrainingJobRequest(name=self.name(job), etag=etag))
 
     async def sign_artifact(self, job: str, *, expire_s: int = 0) -> pb.SignArtifactResponse:
-        """URLs with which anybody can download a job's artifact for a while, an hour unless `expire_s` says how long.
+        """URLs with which anyone can download a job's artifact, for `expire_s` seconds (default: an hour).
 
-        Raises NotFound, and FailedPrecondition without an artifact or for a store that signs nothing.
+        Raises NotFound; FailedPrecondition if there is no artifact or the store cannot sign.
         """
         request = pb.SignArtifactRequest(name=self.name(job), expire_s=expire_s)
         return await self.connection.call(self._rpc.SignArtifact, request)
 
     async def watch(self, job: str = "", *, timeout_s: float | None = None) -> AsyncGenerator[pb.TrainingJob]:
-        """A job as it is, then after every change until it has ended; without `job`, all of the tenant's, for ever.
+        """The job now, then after every change until it has ended; without `job`, all jobs of the tenant, endlessly.
 
-        Goes on where it was when the server comes back. After a long absence a job may be repeated as it is now; changes
+        Resumes when the server returns. After a long absence a job may be repeated in its current state, and changes
         in between may be merged into one. Raises NotFound, and DeadlineExceeded, a TimeoutError, after `timeout_s`.
         """
         name = self.name(job) if job else ""
@@ -86,7 +86,7 @@ class AsyncJobs(AsyncBase):
                     return
 
     async def wait(self, job: str, *, timeout_s: float | None = None) -> pb.TrainingJob:
-        """The job once it has ended, however it did. Raises NotFound, and DeadlineExceeded after `timeout_s`."""
+        """The job once it has ended, whatever the outcome. Raises NotFound, and DeadlineExceeded after `timeout_s`."""
         async with aclosing(self.watch(job, timeout_s=timeout_s)) as changes:
             async for change in changes:
                 if has_ended(change):
@@ -96,9 +96,9 @@ class AsyncJobs(AsyncBase):
     async def logs(
         self, job: str, *, follow: bool = False, attempt: int = 0, timeout_s: float | None = None
     ) -> AsyncGenerator[pb.StreamTrainingJobLogsResponse]:
-        """A job's log in pieces of whole lines; `follow` goes on until the job ends.
+        """A job's log in pieces of whole lines; with `follow`, until the job ends.
 
-        A log only grows, so when the server comes back what was already read is passed over. Raises NotFound, and
+        A log only grows, so after an interruption what was already read is skipped. Raises NotFound, and
         DeadlineExceeded after `timeout_s`.
         """
         request = pb.StreamTrainingJobLogsRequest(name=self.name(job), follow=follow, attempt=attempt)

@@ -13,7 +13,7 @@ Overrides = Annotated[
 ]
 
 
-def validate(file: File, overrides: Overrides = [], output: Output = Format.TABLE) -> None:  # noqa: B006 - typer reads it, nobody writes
+def validate(file: File, overrides: Overrides = [], output: Output = Format.TABLE) -> None:  # noqa: B006 - typer only reads it
     """Check a spec locally, without a server; -o yaml prints it with all defaults filled in."""
     from lorafleet import output as text
     from lorafleet import spec_file

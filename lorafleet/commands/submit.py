@@ -11,7 +11,7 @@ from lorafleet.commands.specs import File, Overrides
 
 def submit(
     file: File,
-    overrides: Overrides = [],  # noqa: B006 - typer reads it, nobody writes
+    overrides: Overrides = [],  # noqa: B006 - typer only reads it
     job_id: Annotated[str, typer.Option("--job-id", help="Id of the job; unset: chosen by the server.")] = "",
     request_id: Annotated[str, typer.Option("--request-id", help="UUID that makes it safe to repeat this command.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Let the server check everything without submitting.")] = False,

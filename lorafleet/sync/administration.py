@@ -1,4 +1,4 @@
-"""What the client does with tenants and what belongs to them: limits, members, tokens, grants, reservations, the audit log."""
+"""The client's methods for tenants: limits, members, tokens, grants, reservations, the audit log."""
 # Made by scripts/make_sync_client.py from lorafleet/aio/administration.py: change that one, then run `make sync-client`.
 
 from collections.abc import Generator, Sequence
@@ -16,7 +16,7 @@ from lorafleet.v1.access_service_pb2_grpc import AccessServiceStub
 
 
 class Administration(Base):
-    """The part of the client that sets tenants up. All but `create_tenant`, `get_tenant`, `list_tenants` and `update_tenant` act in
+    """The client's methods for administering tenants. All but `create_tenant`, `get_tenant`, `list_tenants` and `update_tenant` act in
     the client's own tenant. Every call raises Unauthenticated, PermissionDenied, NotFound, InvalidInput.
     """
 
@@ -25,12 +25,12 @@ class Administration(Base):
         self._access_rpc = cast(Any, AccessServiceStub(connection.channel))  # generated, untyped
 
     def create_tenant(self, tenant_id: str, tenant: pb.Tenant | None = None) -> pb.Tenant:
-        """Set a tenant up, with the limits of `tenant`. Raises AlreadyExists, also when the answer to an earlier try was lost."""
+        """Create a tenant with the limits of `tenant`. Raises AlreadyExists, also if the response to an earlier attempt was lost."""
         request = pb.CreateTenantRequest(tenant_id=tenant_id, tenant=tenant or pb.Tenant())
         return self.connection.call(self._access_rpc.CreateTenant, request)
 
     def get_tenant(self, tenant_id: str = "") -> pb.Tenant:
-        """A tenant, and how many jobs of it wait and are at work; without `tenant_id` the client's own."""
+        """A tenant with its numbers of queued and running jobs; default: the client's own."""
         name = f"tenants/{tenant_id}" if tenant_id else self.parent
         return self.connection.call(self._access_rpc.GetTenant, pb.GetTenantRequest(name=name))
 
@@ -42,15 +42,15 @@ class Administration(Base):
                     yield tenant
 
     def update_tenant(self, tenant: pb.Tenant, fields: Sequence[str]) -> pb.Tenant:
-        """Change the named fields of the tenant that `tenant.name` names; a limit that is named and not set becomes none.
+        """Change `fields` of the tenant named by `tenant.name`; a limit that is listed but not set is removed.
 
-        With the etag of a tenant that was read, only if it has not changed since. Raises Aborted.
+        With an etag, only if the tenant has not changed since it had that etag. Raises Aborted.
         """
         request = pb.UpdateTenantRequest(tenant=tenant, update_mask=FieldMask(paths=fields))
         return self.connection.call(self._access_rpc.UpdateTenant, request)
 
     def set_member(self, principal: str, role: pb.Role) -> pb.Member:
-        """Make a principal a member, or give a member another role."""
+        """Add a member, or change a member's role."""
         request = pb.SetMemberRequest(parent=self.parent, member=pb.Member(principal=principal, role=role))
         return self.connection.call(self._access_rpc.SetMember, request)
 
@@ -63,15 +63,15 @@ class Administration(Base):
                     yield member
 
     def remove_member(self, principal: str) -> None:
-        """Take a membership away."""
+        """Remove a member."""
         request = pb.RemoveMemberRequest(parent=self.parent, principal=principal)
         self.connection.call(self._access_rpc.RemoveMember, request)
 
     def create_api_token(self, role: pb.Role, *, display_name: str = "", expire_time: datetime | None = None) -> pb.CreateApiTokenResponse:
-        """Make a token for a program; `secret` in the answer is told this once.
+        """Create a token for a program; `secret` is returned only here.
 
-        It is the one call that is not repeated: a token whose secret was lost on the way would stay. Look for it in
-        `list_api_tokens` after Unavailable.
+        The only call that is not retried, since a lost response would leave a token whose secret nobody has. After Unavailable,
+        look for it in `list_api_tokens`.
         """
         token = pb.ApiToken(role=role, display_name=display_name, expire_time=_stamp(expire_time))
         request = pb.CreateApiTokenRequest(parent=self.parent, api_token=token)
@@ -86,12 +86,12 @@ class Administration(Base):
                     yield token
 
     def revoke_api_token(self, token: str) -> pb.ApiToken:
-        """End a token for good, by its id or its full name."""
+        """Revoke a token for good, by its id or full name."""
         name = token if "/" in token else f"{self.parent}/tokens/{token}"
         return self.connection.call(self._access_rpc.RevokeApiToken, pb.RevokeApiTokenRequest(name=name))
 
     def add_grant(self, prefix: str, *, may_write: bool = False) -> pb.Grant:
-        """Let the tenant read, or write too, under a prefix of the store."""
+        """Let the tenant read under a prefix of the store, and write with `may_write`."""
         request = pb.AddGrantRequest(parent=self.parent, grant=pb.Grant(prefix=prefix, may_write=may_write))
         return self.connection.call(self._access_rpc.AddGrant, request)
 
@@ -104,12 +104,12 @@ class Administration(Base):
                     yield grant
 
     def remove_grant(self, prefix: str) -> None:
-        """Take a grant away; jobs that were accepted go on."""
+        """Remove a grant; jobs already accepted continue."""
         request = pb.RemoveGrantRequest(parent=self.parent, prefix=prefix)
         self.connection.call(self._access_rpc.RemoveGrant, request)
 
     def create_reservation(self, reservation_id: str, *, gpus: float, start_time: datetime, end_time: datetime) -> pb.Reservation:
-        """Keep GPUs for the tenant for a while. Raises AlreadyExists, also when the answer to an earlier try was lost."""
+        """Reserve GPUs for the tenant during a window. Raises AlreadyExists, also if the response to an earlier attempt was lost."""
         reservation = pb.Reservation(gpus=gpus, start_time=_stamp(start_time), end_time=_stamp(end_time))
         request = pb.CreateReservationRequest(parent=self.parent, reservation_id=reservation_id, reservation=reservation)
         return self.connection.call(self._access_rpc.CreateReservation, request)
@@ -123,14 +123,14 @@ class Administration(Base):
                     yield reservation
 
     def delete_reservation(self, reservation: str) -> None:
-        """Give the GPUs free again, by the reservation's id or its full name."""
+        """Release reserved GPUs, by the reservation's id or full name."""
         name = reservation if "/" in reservation else f"{self.parent}/reservations/{reservation}"
         self.connection.call(self._access_rpc.DeleteReservation, pb.DeleteReservationRequest(name=name))
 
     def list_audit_events(
         self, *, start_time: datetime | None = None, end_time: datetime | None = None, page_size: int = 0
     ) -> Generator[pb.AuditEvent]:
-        """Writes and refused tries of them, newest first."""
+        """Writes and denied writes, newest first."""
         request = pb.ListAuditEventsRequest(
             parent=self.parent, start_time=_stamp(start_time), end_time=_stamp(end_time), page_size=page_size
         )
@@ -141,7 +141,7 @@ class Administration(Base):
 
 
 def _stamp(time: datetime | None) -> Timestamp | None:
-    """An aware time as it travels."""
+    """An aware time as a protobuf timestamp."""
     if time is None:
         return None
     stamp = Timestamp()

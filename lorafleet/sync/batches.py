@@ -1,4 +1,4 @@
-"""What the client does with batches: many jobs accepted, watched and ended as one. Knows gRPC and the protos."""
+"""The client's methods for batches: many jobs accepted, watched and ended as one. Knows gRPC and the protos."""
 # Made by scripts/make_sync_client.py from lorafleet/aio/batches.py: change that one, then run `make sync-client`.
 
 import uuid
@@ -14,19 +14,19 @@ from lorafleet.v1 import batch_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2 as jobs_pb
 from lorafleet.v1.batch_service_pb2_grpc import BatchServiceStub
 
-ITEM_S = 0.02  # what a call may take for each item, over the time of any call
+ITEM_S = 0.02  # extra time of a call per item
 PAGE_SIZE = 500
 
 
 class Batches(Base):
-    """The part of the client that deals with batches. `defaults` and `items` are plain values, as in a batch file."""
+    """The client's methods for batches. `defaults` and `items` are plain values, as in a batch file."""
 
     def __init__(self, connection: Connection, tenant: str) -> None:
         super().__init__(connection, tenant)
         self._batch_rpc = cast(Any, BatchServiceStub(connection.channel))  # generated, untyped
 
     def batch_name(self, batch: str) -> str:
-        """tenants/{tenant}/batches/{batch} of a batch's id; a full name stays as it is."""
+        """The name of a batch: tenants/{tenant}/batches/{batch} for an id; a full name is returned unchanged."""
         return batch if "/" in batch else f"{self.parent}/batches/{batch}"
 
     def create_batch(
@@ -38,7 +38,7 @@ class Batches(Base):
         request_id: str = "",
         validate_only: bool = False,
     ) -> pb.Batch:
-        """Submit a batch, all of it or nothing: each item is a partial spec over `defaults`, with a `job_id` if it likes.
+        """Submit a batch, all of it or nothing: each item is a partial spec over `defaults`, with an optional `job_id`.
 
         Raises InvalidSpec with every violation of every item, AlreadyExists. A `request_id` (a UUID) makes the call safe to
         repeat across processes; without one it is safe within this call.
@@ -80,9 +80,9 @@ class Batches(Base):
                     yield job
 
     def watch_batch(self, batch: str, *, timeout_s: float | None = None) -> Generator[jobs_pb.TrainingJob]:
-        """Every job of a batch as it is, then after every change, until all have ended.
+        """Every job of a batch now, then after every change, until all have ended.
 
-        Goes on where it was when the server comes back; after a long absence jobs may be repeated as they are now.
+        Resumes when the server returns; after a long absence jobs may be repeated in their current state.
         Raises NotFound, and DeadlineExceeded, a TimeoutError, after `timeout_s`.
         """
         left = Left((self.get_batch(batch)).num_jobs)

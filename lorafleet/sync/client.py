@@ -5,7 +5,7 @@
         for job in client.watch(job.name):
             print(job.progress.step, job.progress.loss)
 
-Calls ride out a server that is away for a while, so all of them are safe to repeat. Errors are those of lorafleet.errors.
+Calls are retried while the server is unreachable, so all of them are safe to repeat. Errors are those of lorafleet.errors.
 """
 # Made by scripts/make_sync_client.py from lorafleet/aio/client.py: change that one, then run `make sync-client`.
 
@@ -21,9 +21,9 @@ from lorafleet.sync.downloads import Downloads
 class Client(Downloads, Batches, Administration):
     """One connection to a control plane, acting for one tenant.
 
-    A call takes at most `call_timeout_s` for each try, and rides out an absent server for `patience.total_s`; `within` sets one
-    deadline over all of that. One client serves any number of callers at once. Raises InvalidInput for credentials that cannot
-    be used.
+    Each attempt of a call takes at most `call_timeout_s`; if the server is unreachable, it is retried for `patience.total_s`.
+    `within` sets one deadline over all of that. A client may be used by any number of callers at once. Raises InvalidInput for
+    unusable credentials.
     """
 
     def __init__(

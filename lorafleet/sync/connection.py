@@ -1,4 +1,4 @@
-"""One gRPC channel to a control plane: calls that ride out an absent server, streams that end in our own errors. Knows no jobs."""
+"""One gRPC channel to a control plane: calls are retried while the server is absent, streams end in our own errors. Knows no jobs."""
 # Made by scripts/make_sync_client.py from lorafleet/aio/connection.py: change that one, then run `make sync-client`.
 
 import copy
@@ -26,7 +26,7 @@ _CHANNEL_OPTIONS = [
 
 
 class Connection:
-    """Every call may be repeated, so a lost answer is an absent server."""
+    """All calls are idempotent, so a lost response is treated like an unreachable server."""
 
     def __init__(self, server: str, credentials: Credentials, patience: Patience, call_timeout_s: float) -> None:
         self.server = server
@@ -34,14 +34,14 @@ class Connection:
         self.channel = sync_io.open_channel(server, credentials, _CHANNEL_OPTIONS)
         self._call_timeout_s = call_timeout_s
         self._deadline = Deadline(now=patience.now)
-        self._closed: list[bool] = []  # shared with what `within` gives
+        self._closed: list[bool] = []  # shared with the copies that `within` returns
 
     def close(self) -> None:
         self._closed.append(True)
         sync_io.close_channel(self.channel)
 
     def within(self, timeout_s: float) -> Self:
-        """The same channel, with one deadline for all that is called through it."""
+        """The same channel, with one deadline for all calls through it."""
         bounded = copy.copy(self)
         bounded._deadline = self._deadline.or_after(timeout_s)
         return bounded
@@ -51,15 +51,15 @@ class Connection:
         return self._until_answered(lambda try_s: method(request, timeout=try_s), self._call_timeout_s)
 
     def call_once(self, method: sync_io.Method[Response], request: Message) -> Response:
-        """For what must not happen twice: the first failure is raised, Unavailable when it is not known what became of it."""
+        """For calls that must not be repeated: the first failure is raised; Unavailable when the outcome is unknown."""
         return self._until_answered(lambda try_s: method(request, timeout=try_s), self._call_timeout_s, may_repeat=False)
 
     def call_with_all(self, method: sync_io.Method[Response], requests: Sequence[Message], *, more_s: float = 0.0) -> Response:
-        """A call that sends many messages. Another try sends all of them again."""
+        """A call that sends many messages. A retry sends all of them again."""
         return self._until_answered(lambda try_s: method(iter(requests), timeout=try_s), self._call_timeout_s + more_s)
 
     def stream(self, method: Callable[..., Any], request: Message, timeout_s: float | None = None) -> Generator[Any]:
-        """The answers of one try."""
+        """The responses of one attempt."""
         with sync_io.cancelled_by_close(self._is_closed, self._closed_error):
             if self._is_closed():
                 raise self._closed_error()
@@ -73,7 +73,7 @@ class Connection:
                 answers.cancel()  # the caller may have stopped reading
 
     def streams(self, method: Callable[..., Any], request: Message, deadline: Deadline, started: Callable[[], None]) -> Generator[Any]:
-        """The answers of as many tries as it takes until the server ends one in good order; `started` hears of each."""
+        """The responses of as many attempts as it takes until the server ends the stream; `started` is called for each."""
         tries = Tries(self.patience)
         while True:
             started()
@@ -87,7 +87,7 @@ class Connection:
                 self._pause(tries, error, deadline)
 
     def watch(self, method: Callable[..., Any], request: Any, timeout_s: float | None = None) -> Generator[Any]:
-        """Events without end; `request` carries the token with which the watch goes on when the server comes back."""
+        """Endless events; `request` carries the token with which the watch resumes when the server returns."""
         tries, deadline = Tries(self.patience), self.deadline(timeout_s)
         while True:
             try:
@@ -100,7 +100,7 @@ class Connection:
             except TokenExpired:
                 if not request.resume_token:
                     raise
-                request.resume_token = ""  # too long away to go on: begin with a snapshot
+                request.resume_token = ""  # away too long to resume: start over with a snapshot
             except LorafleetError as error:
                 self._pause(tries, error, deadline)
 
@@ -132,7 +132,7 @@ class Connection:
         if self._is_closed():
             return self._closed_error()
         known = from_rpc_error(error)
-        if type(known) is Unavailable and known.reason == Unavailable.reason:  # gRPC's own, which names no server
+        if type(known) is Unavailable and known.reason == Unavailable.reason:  # gRPC's own error, which names no server
             return Unavailable(f"{self.server} does not answer; is lorafleet serve running there, under this address? ({known.message})")
         return known
 

@@ -9,7 +9,7 @@ def plan(
     file: File = None,
     each: Each = "",
     defaults: Defaults = None,
-    overrides: Overrides = [],  # noqa: B006 - typer reads it, nobody writes
+    overrides: Overrides = [],  # noqa: B006 - typer only reads it
     job_ids: JobIds = "",
     output: Output = Format.TABLE,
     server: Server = DEFAULT_SERVER,

@@ -13,7 +13,7 @@ def submit(
     file: File = None,
     each: Each = "",
     defaults: Defaults = None,
-    overrides: Overrides = [],  # noqa: B006 - typer reads it, nobody writes
+    overrides: Overrides = [],  # noqa: B006 - typer only reads it
     job_ids: JobIds = "",
     batch_id: Annotated[
         str, typer.Option("--batch-id", help="Id of the batch, instead of the one in FILE; unset: chosen by the server.")
