@@ -25,7 +25,9 @@ def test_every_namespace_enforces_the_restricted_standard(release: Release):
 
 @pytest.mark.smoke
 def test_helm_test_passes(release: Release):
-    assert "Succeeded" in release.helm("test", "lorafleet", "--timeout", "3m")
+    told = release.helm("test", "lorafleet", "--timeout", "3m", "--logs")
+    assert "Succeeded" in told
+    assert ": SERVING" in told, "what the test's pod wrote"
 
 
 def test_an_upgrade_and_a_rollback_pass_a_running_job_by(fleet: Fleet, release: Release):
