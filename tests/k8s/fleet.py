@@ -1,6 +1,7 @@
 """What a test does with the release: jobs by gRPC with TLS and token, their pods by kubectl, their files by S3."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from tests.k8s.waiting import until
 TENANT = "default"
 PATIENCE_S = 300  # two cores, shared
 RUN_LABEL = "lorafleet.dev/run"
+SESSION = secrets.token_hex(3)  # in every job's id: a release that was kept knows the jobs of earlier sessions
 
 
 @dataclass
@@ -69,7 +71,7 @@ class Fleet:
         }
         for section, changes in sections.items():
             fields[section] = {**fields.get(section, {}), **changes}
-        return self.client.create(spec.parse(fields), job_id=job_id).name
+        return self.client.create(spec.parse(fields), job_id=f"{job_id}-{SESSION}").name
 
     def job(self, name: str) -> pb.TrainingJob:
         return self.client.get(name)
