@@ -12,6 +12,7 @@ from tests.k8s.fleet import RUN_LABEL, Fleet, folder_of, run_object
 from tests.k8s.waiting import until
 
 STEPS = 60
+STORE_BACK_S = 30
 KILL_ALL = "import os, signal; os.kill(-1, signal.SIGKILL)"  # but for the caller, and the first process, which the kernel shields
 
 
@@ -76,7 +77,7 @@ def test_the_pod_of_the_store_is_deleted(fleet: Fleet):
     with _training(fleet, "lost-store") as job:
         [pod] = get("pod", namespace=fleet.release.namespace, selector="app.kubernetes.io/component=minio")
         fleet.delete_pod(pod, "--grace-period=1")
-        until(lambda: _store_is_back(fleet, pod["metadata"]["uid"]), 60, "another MinIO, by the way in that is opened anew")
+        until(lambda: _store_is_back(fleet, pod["metadata"]["uid"]), STORE_BACK_S, "another MinIO, by the way in that is opened anew")
     assert len(fleet.succeeded(job.name, within_s=600).attempts) == 1, "it was ridden out"
 
 
