@@ -1,12 +1,14 @@
 """Sets who calls around each RPC. How that is known is `service.access`'s; what a caller may do is decided behind it."""
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from typing import Any, Protocol
 
 import grpc
 import grpc.aio
 
-from lorafleet.errors import Unauthenticated
+from lorafleet.errors import Unauthenticated, Unavailable
 from service.access.authenticators import Authenticators, Shown, certificate_name
 from service.access.identity import OPEN, Identity, current_identity
 from service.api.errors import Context
@@ -14,6 +16,8 @@ from service.api.handlers import Handler, wrapped
 
 # Reports carry the token of their run, and health is asked by load balancers, which have none.
 NOT_AUTHENTICATED = ("/lorafleet.v1.ReportService/", "/grpc.health.v1.Health/")
+
+ASK_AGAIN_S = 5.0  # of a stream, before its next answer: a revoked token opens nothing for longer
 
 
 class WhoCalls(Protocol):
@@ -84,7 +88,23 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
     def _stream(self, method: Any) -> Any:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             current_identity.set(await self._who_calls(context))  # each call has a context of its own: nothing to put back
-            async for response in method(request, context):
-                yield response
+            asked_s = time.monotonic()
+            async with aclosing(method(request, context)) as responses:
+                async for response in responses:
+                    if time.monotonic() - asked_s >= ASK_AGAIN_S:
+                        await self._check_still_known(context)
+                        asked_s = time.monotonic()
+                    yield response
 
         return call
+
+    async def _check_still_known(self, context: Context) -> None:
+        """Raises Unauthenticated for a caller who is not known any more, and Unavailable when only the token's time is over: a client
+        that resumes brings a newer one. Who cannot be checked at the moment was known a moment ago."""
+        try:
+            with suppress(Unavailable):
+                await self._who_calls(context)
+        except Unauthenticated as error:
+            if error.reason != "TOKEN_EXPIRED":
+                raise
+            raise Unavailable("the token has expired; resume with a newer one", reason=error.reason) from None

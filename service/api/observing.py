@@ -4,7 +4,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import Any
 
@@ -58,8 +58,9 @@ def _unary(method: str, call: Any) -> Any:
 def _stream(method: str, call: Any) -> Any:
     async def observed(request: Any, context: Context) -> AsyncIterator[Any]:
         with _observed(method, request, context):
-            async for response in call(request, context):
-                yield response
+            async with aclosing(call(request, context)) as responses:
+                async for response in responses:
+                    yield response
 
     return observed
 

@@ -1,13 +1,17 @@
 """The interceptor: who calls is known around each call of every shape, and nobody is known elsewhere."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import grpc
 import grpc.aio
 import pytest
 
-from lorafleet.errors import Unauthenticated
+from lorafleet.errors import LorafleetError, Unauthenticated, Unavailable
+from lorafleet.rpc_errors import from_rpc_error
 from service.access.identity import Identity, caller, current_identity
+from service.api import authentication
 from service.api.authentication import AuthenticationInterceptor
 from service.api.errors import Context, ErrorInterceptor
 
@@ -71,3 +75,67 @@ async def test_reports_and_health_are_let_through_as_nobody(channel: grpc.aio.Ch
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await call(channel, "unary_unary", service, name="ada")
     assert refused.value.details() == "who calls is not known"  # the method ran, and its identity was not set
+
+
+@dataclass
+class Gate:
+    """Lets ada in, until `error` says why not."""
+
+    error: LorafleetError | None = None
+    num_asked: int = 0
+
+    async def __call__(self, context: Context) -> Identity:
+        self.num_asked += 1
+        if self.error is not None:
+            raise self.error
+        return Identity(principal="ada")
+
+    async def endless(self, _request: bytes, _context: Context) -> AsyncIterator[bytes]:
+        while True:
+            yield str(self.num_asked).encode()
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def gate_and_stream(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Gate, grpc.aio.UnaryStreamCall]]:
+    """A stream that is being read, whose caller is asked for again before each answer."""
+    monkeypatch.setattr(authentication, "ASK_AGAIN_S", 0.0)
+    gate = Gate()
+    server = grpc.aio.server(interceptors=[ErrorInterceptor(), AuthenticationInterceptor(gate)])
+    methods = {"Endless": grpc.unary_stream_rpc_method_handler(gate.endless)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Who", methods),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as opened:
+        stream = opened.unary_stream("/test.Who/Endless")(b"", timeout=30)
+        await stream.read()
+        yield gate, stream
+        stream.cancel()
+    await server.stop(None)
+
+
+async def read_on(stream: grpc.aio.UnaryStreamCall) -> None:
+    while True:
+        assert await stream.read() is not grpc.aio.EOF
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Unauthenticated("revoked", reason="TOKEN_REVOKED"), grpc.StatusCode.UNAUTHENTICATED),
+        (Unauthenticated("expired", reason="TOKEN_EXPIRED"), grpc.StatusCode.UNAVAILABLE),  # a client resumes with a newer one
+    ],
+)
+async def test_a_stream_ends_once_its_caller_is_not_let_in_any_more(gate_and_stream, error: Unauthenticated, code: grpc.StatusCode):
+    gate, stream = gate_and_stream
+    gate.error = error
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        await read_on(stream)
+    assert (ended.value.code(), from_rpc_error(ended.value).reason) == (code, error.reason)
+
+
+async def test_a_stream_goes_on_while_nobody_can_tell_who_calls(gate_and_stream):
+    gate, stream = gate_and_stream
+    gate.error, before = Unavailable("the provider is away", reason="JWKS_UNAVAILABLE"), gate.num_asked
+    while int(await stream.read()) < before + 3:
+        pass
