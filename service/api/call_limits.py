@@ -17,6 +17,9 @@ RUN_REPORTS_PER_S = 20.0  # a run reports every other second from each of its pr
 MAX_BUCKETS = 20_000
 LOOK_AGAIN_S = 5.0  # at a tenant's own limit
 STREAM_DELAY_S = 5.0
+MAX_UPLOADS = 16
+MAX_UPLOADS_PER_TENANT = 8
+UPLOAD_DELAY_S = 1.0
 
 
 @dataclass
@@ -56,7 +59,9 @@ class Rates:
         own = await self._own_limit(tenant)
         rate = self.limits.max_requests_per_s if own is None else own
         if rate > 0:
-            self._take(("tenant", tenant), rate, f"tenant {tenant} makes more than {rate:g} calls a second; spread them, or ask for more")
+            # Calls that name no tenant are their caller's: nobody uses up what others need to list tenants, or to make one.
+            key, who = (("tenant", tenant), f"tenant {tenant}") if tenant else (("caller", principal), principal)
+            self._take(key, rate, f"{who} makes more than {rate:g} calls a second; spread them, or ask for more")
 
     def was_a_stranger(self, tenant: str, principal: str) -> None:
         """The call that was taken was of somebody who has no right in the tenant: it does not count against the tenant."""
@@ -98,21 +103,25 @@ class Rates:
 
 
 @dataclass
-class Streams:
-    """Watches and logs that are open."""
+class Slots:
+    """Calls that last, counted while they are open. `what` they are, as messages name them."""
 
-    limits: CallLimits
+    most: int
+    most_per_tenant: int
+    what: str
+    reason: str
+    retry_delay_s: float
     num_open: int = 0
     _of_tenant: dict[str, int] = field(default_factory=dict)
 
     @contextmanager
     def open(self, tenant: str) -> Iterator[None]:
-        """Counts a stream while it is open. Raises ResourceExhausted (TOO_MANY_STREAMS) for one too many."""
+        """Counts a call while it is open. Raises ResourceExhausted for one too many."""
         own = self._of_tenant.get(tenant, 0)
-        if own >= self.limits.max_streams_per_tenant:
-            raise _too_many(f"tenant {tenant} has {own:,} watches and logs open at this server")
-        if self.num_open >= self.limits.max_streams:
-            raise _too_many(f"{self.num_open:,} watches and logs are open at this server")
+        if own >= self.most_per_tenant:
+            raise self._too_many(f"tenant {tenant} has {own:,} {self.what} open at this server")
+        if self.num_open >= self.most:
+            raise self._too_many(f"{self.num_open:,} {self.what} are open at this server")
         self.num_open += 1
         self._of_tenant[tenant] = own + 1
         try:
@@ -123,7 +132,16 @@ class Streams:
             if not self._of_tenant[tenant]:
                 del self._of_tenant[tenant]
 
+    def _too_many(self, message: str) -> ResourceExhausted:
+        end = "which is as many as it takes; close some, or use another replica"
+        return ResourceExhausted(f"{message}, {end}", reason=self.reason, retryable=True, retry_delay_s=self.retry_delay_s)
 
-def _too_many(message: str) -> ResourceExhausted:
-    end = "which is as many as it takes; close some, or use another replica"
-    return ResourceExhausted(f"{message}, {end}", reason="TOO_MANY_STREAMS", retryable=True, retry_delay_s=STREAM_DELAY_S)
+
+def streams(limits: CallLimits) -> Slots:
+    """Of watches and logs."""
+    return Slots(limits.max_streams, limits.max_streams_per_tenant, "watches and logs", "TOO_MANY_STREAMS", STREAM_DELAY_S)
+
+
+def uploads() -> Slots:
+    """Of batches that come in: each is held in memory until it is whole, up to 64 MiB."""
+    return Slots(MAX_UPLOADS, MAX_UPLOADS_PER_TENANT, "batches", "TOO_MANY_UPLOADS", UPLOAD_DELAY_S)

@@ -1,17 +1,18 @@
 """Holds calls to their limits, behind the authentication and before the servicers, which know nothing of it."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from typing import Any
 
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from lorafleet.errors import LorafleetError
+from lorafleet.errors import LorafleetError, Unavailable
 from service.access.identity import current_identity
-from service.api.call_limits import Rates, Streams
+from service.api.call_limits import Rates, streams, uploads
 from service.api.errors import Context
 from service.api.handlers import Handler, wrapped
 from service.db.database import Database
@@ -20,6 +21,7 @@ from service.settings import CallLimits
 _OURS = "/lorafleet.v1."
 _REPORTS = "/lorafleet.v1.ReportService/"
 _TENANT = re.compile(r"tenants/([a-z][a-z0-9-]{0,39})(?=/|$)")
+SLOW_WRITER_S = 30.0
 _NO_RIGHT = {"TENANT_NOT_FOUND", "PERMISSION_DENIED"}
 
 
@@ -28,7 +30,8 @@ class LimitsInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, limits: CallLimits, db: Database) -> None:
         self._rates = Rates(db, limits)
-        self._streams = Streams(limits)
+        self._streams = streams(limits)
+        self._uploads = uploads()
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], handler_call_details: grpc.HandlerCallDetails
@@ -65,20 +68,22 @@ class LimitsInterceptor(grpc.aio.ServerInterceptor):
 
         async def call(requests: AsyncIterator[Any], context: Context) -> Any:
             tenants: list[str] = []
+            with ExitStack() as slot:
 
-            async def counted() -> AsyncIterator[Any]:
-                async for request in requests:
-                    if not tenants:
-                        tenants.append(tenant_of(request.header))
-                        await self._rates.take(tenants[0], _principal())
-                    yield request
+                async def counted() -> AsyncIterator[Any]:
+                    async for request in _paced(requests):
+                        if not tenants:
+                            tenants.append(tenant_of(request.header))
+                            await self._rates.take(tenants[0], _principal())
+                            slot.enter_context(self._uploads.open(tenants[0]))
+                        yield request
 
-            try:
-                return await method(counted(), context)
-            except LorafleetError as error:
-                for tenant in tenants:
-                    self._note(tenant, error)
-                raise
+                try:
+                    return await method(counted(), context)
+                except LorafleetError as error:
+                    for tenant in tenants:
+                        self._note(tenant, error)
+                    raise
 
         return call
 
@@ -102,9 +107,25 @@ class LimitsInterceptor(grpc.aio.ServerInterceptor):
             self._rates.was_a_stranger(tenant, _principal())
 
 
+async def _paced(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """The messages as they come. Raises Unavailable for a caller who stops in the middle: what it has sent is held in memory."""
+    parts = aiter(requests)
+    while True:
+        try:
+            async with asyncio.timeout(SLOW_WRITER_S):
+                request = await anext(parts, None)
+        except TimeoutError:
+            message = f"nothing more was sent for {SLOW_WRITER_S:.0f} s, and the end was not either; send it again"
+            raise Unavailable(message, reason="SLOW_WRITER") from None
+        if request is None:
+            return
+        yield request
+
+
 def tenant_of(request: Message) -> str:
     """The tenant that a request is about; empty when it names none, and will be refused for that or is about no tenant."""
     names = [str(getattr(request, field, "")) for field in ("parent", "name")]
+    names.append(str(getattr(getattr(request, "tenant", None), "name", "")))
     found = next((match for name in names if (match := _TENANT.match(name)) is not None), None)
     return "" if found is None else found[1]
 

@@ -16,8 +16,8 @@ from lorafleet.v1 import report_service_pb2 as report_pb
 from lorafleet.v1 import training_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2_grpc as rpc
 from service.access.identity import Identity
-from service.api import call_limits
-from service.api.call_limits import Bucket, Rates, Streams
+from service.api import call_limits, limiting
+from service.api.call_limits import Bucket, Rates
 from service.api.options import new_server
 from service.db.models import TenantRow
 from service.server import add_services
@@ -205,11 +205,53 @@ async def test_memory_of_who_called_is_bounded(world: World, time: Time, monkeyp
 
 
 def test_streams_that_fail_are_closed_too():
-    streams = Streams(CallLimits(max_streams=1))
+    slots = call_limits.streams(CallLimits(max_streams=1))
     for _ in range(3):
-        with pytest.raises(QuotaExceeded), streams.open("acme"):
+        with pytest.raises(QuotaExceeded), slots.open("acme"):
             raise QuotaExceeded("x", violations=[])
-    assert (streams.num_open, streams._of_tenant) == (0, {})
+    assert (slots.num_open, slots._of_tenant) == (0, {})
+
+
+async def test_calls_that_name_no_tenant_use_up_their_callers_own(rates: Rates):
+    assert await taken(rates, tenant="", principal="mallory") == 20
+    assert await taken(rates, tenant="", principal="alice") == 20
+
+
+async def begin(channel: grpc.aio.Channel, tenant: str = "acme") -> grpc.aio.StreamUnaryCall:
+    """A batch that is not at its end."""
+    call = batch_service_pb2_grpc.BatchServiceStub(channel).CreateBatch(timeout=60)
+    await call.write(batch_pb.CreateBatchRequest(header=batch_pb.BatchHeader(parent=f"tenants/{tenant}")))
+    return call
+
+
+async def test_batches_that_come_in_are_counted_until_they_are_whole(world: World, monkeypatch: pytest.MonkeyPatch):
+    """Each may be held in memory up to 64 MiB."""
+    monkeypatch.setattr(call_limits, "MAX_UPLOADS", 3)
+    monkeypatch.setattr(call_limits, "MAX_UPLOADS_PER_TENANT", 2)
+    async with serving(world, CallLimits()) as channel:
+        calls = [await begin(channel) for _ in range(3)]
+        ends = [asyncio.create_task(refused(call)) for call in calls]
+        [first], held = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        assert (first.result().reason, first.result().retryable) == ("TOO_MANY_UPLOADS", True)
+        assert first.result().retry_delay_s == call_limits.UPLOAD_DELAY_S
+        others = [await begin(channel, tenant) for tenant in ("other", "third")]
+        ends = [asyncio.create_task(refused(call)) for call in others]
+        [one], left = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        assert "at this server" in one.result().message
+        for call in [*calls, *others]:
+            if not call.done():
+                await call.done_writing()
+        assert {task.result().reason for task in (await asyncio.wait(held | left))[0]} == {"INVALID_SPEC"}, "they hold no item"
+        again = await begin(channel)
+        await again.done_writing()
+        assert (await refused(again)).reason == "INVALID_SPEC"
+
+
+async def test_a_batch_whose_sender_stops_in_the_middle_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(limiting, "SLOW_WRITER_S", 0.2)
+    async with serving(world, CallLimits()) as channel:
+        error = await refused(await begin(channel))
+        assert (error.reason, error.retryable) == ("SLOW_WRITER", True)
 
 
 def test_a_bucket_of_less_than_one_call_a_second_holds_one():
