@@ -1,4 +1,4 @@
-"""What runs report: applied once, in order, and answered with what they must do. One transaction for each report."""
+"""Reports of runs: applied once and in order; the response carries directives. One transaction per report."""
 
 import logging
 from datetime import datetime, timedelta
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Reports:
-    """Takes in the reports of runs."""
+    """Applies the reports of runs."""
 
     def __init__(self, db: Database, warmth: Warmth) -> None:
         self._db = db
@@ -46,7 +46,7 @@ class Reports:
     async def _answer(self, request: pb.ReportRequest) -> pb.ReportResponse:
         async with self._db.transaction() as tx:
             run = await _live_run(tx, request.run)
-            if run.state == RunState.GONE.value:  # its process has begun another run: what it still says of this one is past
+            if run.state == RunState.GONE.value:  # its process has begun another run: late reports of this one are ignored
                 return pb.ReportResponse(acked_sequence=_last_sequence(request), next_report_s=NEXT_REPORT_S)
             pack = await runs.lock_members(tx, run.id)
             await self._heard(tx, run, pack)
@@ -63,7 +63,7 @@ class Reports:
             return _answer(source.last_sequence, pack)
 
     async def _heard(self, tx: Transaction, run: RunRow, pack: list[Member]) -> None:
-        if run.state in COMING:  # its launch had its effect, although that is not written down yet
+        if run.state in COMING:  # it was launched, although that is not recorded yet
             runs.mark_launched(tx, run)
             await begin(tx, run)
             for member in pack:
@@ -116,11 +116,11 @@ def _apply(tx: Transaction, event: pb.RunEvent, pack: list[Member]) -> None:
             case "ended":
                 _ended(tx, member, event.ended)
             case _:
-                continue  # of a newer trainer
+                continue  # from a newer trainer
 
 
 def _time(event: pb.RunEvent, now: datetime) -> datetime:
-    """When it happened by the run's clock, which may be anything."""
+    """The event's time by the run's clock, which may be wrong."""
     try:
         return event.time.ToDatetime(now.tzinfo) if event.HasField("time") else now
     except (ValueError, OverflowError):
@@ -128,7 +128,7 @@ def _time(event: pb.RunEvent, now: datetime) -> datetime:
 
 
 def _acknowledge(tx: Transaction, member: Member) -> None:
-    """The run speaks of a style that was to join it: it has taken it in."""
+    """The run reports on a style that was to join it, so it has joined."""
     if member.place.joining and member.place.outcome is None:
         member.place.joining = False
         jobs.save(tx, member.job, lifecycle.launched(jobs.value(member.job), tx.now))
@@ -136,7 +136,7 @@ def _acknowledge(tx: Transaction, member: Member) -> None:
 
 def _progress(tx: Transaction, member: Member, progress: api.Progress, at: datetime) -> None:
     job = jobs.value(member.job)
-    if job.finished or member.place.outcome is not None:  # this run's word about it has been said
+    if job.finished or member.place.outcome is not None:  # this run has already reported its end
         return
     member.job.progress = _merged(member.job.progress, progress).SerializeToString()
     if progress.phase == TRAINING and progress.step >= 1:
@@ -145,7 +145,7 @@ def _progress(tx: Transaction, member: Member, progress: api.Progress, at: datet
 
 
 def _merged(before: bytes | None, progress: api.Progress) -> api.Progress:
-    """The newest progress. What it leaves unset because it did not change is kept."""
+    """The newest progress. Fields left unset have not changed and are kept."""
     merged = api.Progress()
     merged.CopyFrom(progress)
     old = api.Progress.FromString(before or b"")
@@ -158,7 +158,7 @@ def _merged(before: bytes | None, progress: api.Progress) -> api.Progress:
 def _ended(tx: Transaction, member: Member, ended: pb.StyleEnded) -> None:
     ending = _ending(ended)
     place = member.place
-    if place.outcome is not None:  # the first word counts
+    if place.outcome is not None:  # the first report of an end counts
         return
     place.outcome = ending.outcome.value
     place.reason, place.message, place.retryable = ending.reason or ending.outcome.value, ending.message, ending.retryable
@@ -184,7 +184,7 @@ def _ending(ended: pb.StyleEnded) -> Ending:
 
 
 def _text(text: str) -> str:
-    """What a run tells may hold anything that its libraries said; it is kept with every event of the job."""
+    """Text from a run, sanitized and cut: it may contain anything its libraries said, and is stored with every event."""
     return text.replace("\x00", "\N{REPLACEMENT CHARACTER}")[:MAX_TEXT]
 
 

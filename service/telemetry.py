@@ -1,6 +1,6 @@
-"""What happens in this process, told to whoever counts it. Like logging: any module tells, one place decides who listens.
+"""Numbers and spans of this process. Like logging: any module records, one place decides what receives them.
 
-Imports nothing and costs a call while nobody listens. The names that may be told are in service/metrics.py; a test compares.
+Imports nothing, and costs one call while nothing receives. Permitted names are in service/metrics.py; a test compares.
 """
 
 import time
@@ -13,7 +13,7 @@ from lorafleet.errors import LorafleetError
 
 
 class Listener(Protocol):
-    """Takes numbers in."""
+    """Receives numbers."""
 
     def count(self, name: str, amount: float, labels: dict[str, str]) -> None: ...
     def measure(self, name: str, value: float, labels: dict[str, str]) -> None: ...
@@ -21,24 +21,24 @@ class Listener(Protocol):
 
 
 class Span(Protocol):
-    """A stretch of work in a trace."""
+    """A span of work in a trace."""
 
     @property
     def trace_parent(self) -> str:
-        """As W3C's trace context writes it, for what continues the trace elsewhere; empty when nobody traces."""
+        """The W3C trace context, to continue the trace elsewhere; empty when tracing is off."""
         ...
 
     def note(self, **attributes: str | int | float) -> None:
-        """Facts that are known only now."""
+        """Adds attributes known only now."""
         ...
 
     def drop(self) -> None:
-        """Nothing worth telling happened in it."""
+        """Drops the span: nothing of interest happened in it."""
         ...
 
 
 class Tracer(Protocol):
-    """Takes spans in."""
+    """Receives spans."""
 
     def span(self, name: str, parent: str, links: tuple[str, ...], attributes: dict[str, Any]) -> AbstractContextManager[Span]: ...
 
@@ -62,38 +62,38 @@ calls_trace_parent: ContextVar[str] = ContextVar("calls_trace_parent", default="
 
 
 def listen(listener: Listener | None) -> None:
-    """From now on this one hears every number; None: nobody."""
+    """Sets the receiver of all numbers; None: none."""
     global _listener
     _listener = listener
 
 
 def trace_with(tracer: Tracer | None) -> None:
-    """From now on this one takes every span; None: nobody."""
+    """Sets the receiver of all spans; None: none."""
     global _tracer
     _tracer = tracer
 
 
 def count(name: str, amount: float = 1, **labels: str) -> None:
-    """It happened, so many times."""
+    """Counts `amount` occurrences."""
     if _listener is not None:
         _listener.count(name, amount, labels)
 
 
 def measure(name: str, value: float, **labels: str) -> None:
-    """It took, or was, so much."""
+    """Records a value, such as a duration."""
     if _listener is not None:
         _listener.measure(name, value, labels)
 
 
 def level(name: str, change: float, **labels: str) -> None:
-    """There are so many more of it, or fewer."""
+    """Changes a level by `change`."""
     if _listener is not None:
         _listener.level(name, change, labels)
 
 
 @contextmanager
 def span(name: str, *, parent: str = "", links: tuple[str, ...] = (), **attributes: Any) -> Iterator[Span]:
-    """A stretch of work: a child of the one around it, or of `parent`, a W3C trace parent."""
+    """A span: a child of the current one, or of `parent`, a W3C trace parent."""
     if _tracer is None:
         yield _NO_SPAN
         return
@@ -103,7 +103,7 @@ def span(name: str, *, parent: str = "", links: tuple[str, ...] = (), **attribut
 
 @asynccontextmanager
 async def db_transaction(kind: str) -> AsyncIterator[None]:
-    """A database transaction from the wait for its turn to its commit. `kind` is "read" or "write"."""
+    """A database transaction, including the wait before it, until its commit. `kind` is "read" or "write"."""
     began = time.monotonic()
     try:
         yield
@@ -123,7 +123,7 @@ def outside_call(kind: str, call: str, **attributes: Any) -> Iterator[None]:
     with span(f"{kind} {call}", **attributes):
         try:
             yield
-        except GeneratorExit:  # whoever read a stream has read enough
+        except GeneratorExit:  # the reader of a stream stopped early
             raise
         except BaseException as error:
             outcome = error.reason if isinstance(error, LorafleetError) else type(error).__name__

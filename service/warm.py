@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Warmth:
-    """Speaks with warm workers."""
+    """The protocol with warm workers."""
 
     tokens: RunTokens
     places: Places
@@ -39,7 +39,7 @@ class Warmth:
     retry: RetryPolicy
 
     async def rest(self, tx: Transaction, run: RunRow, pack: Sequence[Member]) -> None:
-        """The run says that it has nothing more to train. Its jobs that need another attempt are queued at once.
+        """The run reports that it has nothing left to train. Its jobs that need another attempt are queued at once.
 
         Ends that its driver has not reported yet are waited for.
         """
@@ -60,7 +60,7 @@ class Warmth:
         return self.places.of(run, await runs.tenant(tx, run.id) if run.store_credentials else "").manifest(run.id)
 
     async def answer(self, tx: Transaction, run: RunRow, acked: int) -> pb.ReportResponse:
-        """What idle workers are told."""
+        """The directive for idle workers."""
         coming = await hosts.coming(tx, run)
         idle_since = run.gone_time or tx.now
         if coming is None and run.stop_at is None and tx.now - idle_since >= timedelta(seconds=self.stop.warm_idle_s):
@@ -75,7 +75,7 @@ class Warmth:
 
 
 async def begin(tx: Transaction, run: RunRow) -> None:
-    """The workers of a host have begun this run: those before it on that host are over."""
+    """The workers of a host have begun this run: earlier runs on that host are over."""
     for before in await hosts.before(tx, run):
         before.state = RunState.GONE.value
         before.stop_at = None
@@ -83,7 +83,7 @@ async def begin(tx: Transaction, run: RunRow) -> None:
 
 
 def release(tx: Transaction, run: RunRow, linger_s: float, message: str) -> None:
-    """The warm workers of an idle run are told to end; they are stopped the hard way if they do not."""
+    """Asks the warm workers of an idle run to end; if they do not, they are stopped hard."""
     log.info("the warm workers of %s are released: %s", run.host_id, message)
     runs.stop_from(run, tx.now + timedelta(seconds=linger_s), hosts.RELEASED, message)
     tx.changed = True

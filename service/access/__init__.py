@@ -1,1 +1,1 @@
-"""Who calls, and how that is known: authenticators, tokens, certificates."""
+"""Authentication and authorization: authenticators, tokens, certificates, permissions."""

@@ -1,4 +1,4 @@
-"""The check before every call: may this caller do that in this tenant. Reads memberships; decides by `permissions.py`."""
+"""Authorization: whether the caller may do something in a tenant. Reads memberships; decides by `permissions.py`."""
 
 import time
 from collections.abc import Callable
@@ -10,20 +10,20 @@ from service.access.permissions import LEAST_ROLE, Permission, allows
 from service.db.database import Database
 from service.db.models import MemberRow
 
-CACHE_S = 2.0  # how long a replica goes on with a membership that another one has changed
+CACHE_S = 2.0  # how long a replica may use a membership that another replica has changed
 MAX_CACHED = 10_000
 
 
 @dataclass
 class Access:
-    """One replica's checks. Who calls is in the call's context, where the authentication left it."""
+    """One replica's checks. The caller is in the call's context, set by the authentication."""
 
     db: Database
     monotonic: Callable[[], float] = time.monotonic
     _roles: dict[tuple[str, str], tuple[float, Role | None]] = field(default_factory=dict)  # good until, by tenant and principal
 
     async def require(self, permission: Permission, tenant: str) -> Identity:
-        """The caller, with the role that it has in the tenant.
+        """The caller with its role in the tenant.
 
         Raises Unauthenticated; NotFound when it has none there, so that nobody learns which tenants there are; and
         PermissionDenied when its role is too small.
@@ -46,7 +46,7 @@ class Access:
         return identity
 
     def forget(self, tenant: str) -> None:
-        """A membership of the tenant has changed: this replica looks again at once, the others after CACHE_S."""
+        """A membership of the tenant has changed: this replica rereads it at once, the others after CACHE_S."""
         for key in [key for key in self._roles if key[0] == tenant]:
             del self._roles[key]
 

@@ -46,5 +46,5 @@ def is_secret_of(secret: str, secret_sha256: str) -> bool:
 
 
 def principal(token_id: str) -> str:
-    """Who calls with it, as the audit log and `created_by` name them."""
+    """The principal of its calls, as in the audit log and `created_by`."""
     return f"token:{token_id}"

@@ -36,7 +36,7 @@ class Authenticators:
         self._admins = frozenset(admins)
 
     async def identity(self, shown: Shown) -> Identity:
-        """Who calls. Raises Unauthenticated, Unavailable."""
+        """The caller. Raises Unauthenticated, Unavailable."""
         for way in self._ways:
             if way.takes(shown):
                 known = await way.identity(shown)

@@ -1,4 +1,4 @@
-"""Who calls, as everything behind the authentication sees it. Knows no tokens, no certificates and no database."""
+"""The caller's identity, as seen after authentication. Knows no tokens, certificates or database."""
 
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from lorafleet.errors import Unauthenticated
 
 
 class Role(StrEnum):
-    """What somebody is in a tenant. Each may all that those before it may."""
+    """Roles in a tenant. Each includes the permissions of those before it."""
 
     VIEWER = "VIEWER"
     SUBMITTER = "SUBMITTER"
@@ -16,14 +16,14 @@ class Role(StrEnum):
     ADMIN = "ADMIN"
 
     def includes(self, other: "Role") -> bool:
-        """Whether this role may all that the other may. (`<` would compare the letters.)"""
+        """Whether this role includes the other's permissions. (`<` would compare the letters.)"""
         order = list(Role)
         return order.index(self) >= order.index(other)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Who calls. `tenant` and `role` are an API token's own scope: it may that much, whatever its principal may."""
+    """A caller. `tenant` and `role` are the scope of an API token, which limits it whatever its principal may do."""
 
     principal: str
     tenant: str | None = None
@@ -31,14 +31,14 @@ class Identity:
     is_admin: bool = False  # of the whole service
 
 
-OPEN = Identity(principal="anonymous", is_admin=True)  # everybody, where no authenticator is set: on loopback only
+OPEN = Identity(principal="anonymous", is_admin=True)  # every caller of a server without authenticator, on loopback only
 
-# Set around each call by service.api.authentication. It has no default: code that is reached on another way knows nobody.
+# Set around each call by service.api.authentication. It has no default: code reached in any other way has no caller.
 current_identity: ContextVar[Identity] = ContextVar("current_identity")
 
 
 def caller() -> Identity:
-    """Who makes the call that is being answered. Raises Unauthenticated when nobody has found that out."""
+    """The caller of the current call. Raises Unauthenticated if it was not authenticated."""
     try:
         return current_identity.get()
     except LookupError:

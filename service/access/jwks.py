@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from lorafleet.credentials import is_local
 from lorafleet.errors import InvalidInput, Unavailable
 
-RENEWED_AFTER_S = 300.0  # a key that the provider took back is refused at the latest so long after
-TRIED_AGAIN_AFTER_S = 10.0  # for an unknown kid, and after a failure: forged tokens must not make us a hammer
+RENEWED_AFTER_S = 300.0  # a key withdrawn by the provider is refused after this time at the latest
+TRIED_AGAIN_AFTER_S = 10.0  # for an unknown kid, and after a failure: forged tokens must not make us flood the provider
 FETCH_TIMEOUT_S = 5.0
 MOST_BYTES = 2**20
 
@@ -31,7 +31,7 @@ class Keys:
         self._monotonic = monotonic
         self._keys: dict[str, Key] | None = None
         self._fetched = self._tried = float("-inf")
-        self._failed = False  # the newest try
+        self._failed = False  # the latest attempt
         self._one_at_a_time = asyncio.Lock()
         self._renewing: asyncio.Task[None] | None = None
 
@@ -41,7 +41,7 @@ class Keys:
         if self._keys is None or kid not in self._keys:
             await self._renew()
         elif self._monotonic() - self._fetched > RENEWED_AFTER_S and self._may_try():
-            self._renewing = asyncio.create_task(self._renew())  # the old keys serve until then, and on if it fails
+            self._renewing = asyncio.create_task(self._renew())  # the old keys stay in use meanwhile, and if it fails
         known = None if self._keys is None else self._keys.get(kid)
         if known is None and (self._keys is None or self._failed):
             raise Unavailable("the identity provider's keys cannot be read; the server's log says why", reason="JWKS_UNAVAILABLE")
@@ -57,7 +57,7 @@ class Keys:
             self._tried = self._monotonic()
             try:
                 self._keys = parse(await self._fetch())
-            except Exception as error:  # whatever is wrong with it: what we have serves on
+            except Exception as error:  # whatever the failure: the known keys stay in use
                 log.warning("the identity provider's keys cannot be read: %s: %s", type(error).__name__, error)
                 self._failed = True
                 return

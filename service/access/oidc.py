@@ -12,7 +12,7 @@ from service.access.authenticators import Shown
 from service.access.identity import Identity
 from service.access.jwks import Keys
 
-# Asymmetric ones alone. With HS256 the provider's public key would be the secret, and `none` is no signature at all.
+# Asymmetric only. With HS256 the provider's public key would be the secret, and `none` is not a signature at all.
 ALGORITHMS = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"})
 MOST_CHARACTERS = 16_384
 MOST_PRINCIPAL = 200

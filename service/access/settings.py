@@ -1,4 +1,4 @@
-"""Who may call and how it is protected on the way: the options of `lorafleet serve`, checked before anything starts."""
+"""Authentication and transport security: the options of `lorafleet serve`, checked before anything starts."""
 
 import ipaddress
 from dataclasses import dataclass
@@ -90,7 +90,7 @@ class AccessSettings:
         if 0 < len(missing) < len(oidc):
             raise InvalidInput(f"{' and '.join(missing)} must be set too: without it a token would not be checked")
         if self.admin and not self.has_authenticator:
-            raise InvalidInput("--admin names somebody whom no authenticator can know: set --oidc-issuer or --tls-client-ca")
+            raise InvalidInput("--admin needs an authenticator that can identify it: set --oidc-issuer or --tls-client-ca")
         for host in hosts:
             self._check_host(host)
 
@@ -106,7 +106,7 @@ class AccessSettings:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine reaches an address that is listened on."""
+    """Whether a listening address is reachable from this machine only."""
     if host == "localhost":
         return True
     try:

@@ -1,4 +1,4 @@
-"""The server's side of TLS: certificates from files, read anew when they change, while it serves."""
+"""TLS of the server: certificates from files, reloaded when they change."""
 
 import logging
 import ssl
@@ -18,7 +18,7 @@ _Stamp = tuple[tuple[int, int, int], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Files:
-    """What a listener shows, and with `client_ca` whom it asks for a certificate: everybody."""
+    """The certificate of a listener; with `client_ca`, every client must present one."""
 
     cert: Path
     key: Path
@@ -71,5 +71,5 @@ class Reloading:
                 log.warning("the certificate %s was changed and cannot be used yet: %s", self._files.cert, error)
                 return None
             self._stamp = stamp
-            log.info("the certificate %s was read anew", self._files.cert)
+            log.info("the certificate %s was reloaded", self._files.cert)
             return configuration

@@ -1,1 +1,1 @@
-"""gRPC servicers: check what came in, make one service call, answer."""
+"""gRPC servicers: check the request, make one service call, return."""

@@ -1,4 +1,4 @@
-"""AccessService: each method checks what came in and who asks, makes one call, and answers. Errors are raised, never caught."""
+"""AccessService: each method checks the request and the caller, makes one call and returns. Errors are raised, never caught."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

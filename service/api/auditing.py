@@ -1,4 +1,4 @@
-"""One row in the audit log for every call that writes, and for every refused try of one.
+"""One row in the audit log for every write and every denied write.
 
 Stands behind the authentication, so that the row names who called: what nobody could be named for is in the server's log
 alone, or else whoever reaches the port could fill the table.
@@ -21,7 +21,7 @@ from service.db import audit
 from service.db.audit import Entry
 from service.db.database import Database
 
-READS = ("Get", "List", "Watch", "Stream", "Plan")  # whatever is called otherwise writes
+READS = ("Get", "List", "Watch", "Stream", "Plan")  # methods with any other prefix write
 MAX_RESOURCE = 300
 _AUDITED = re.compile(r"/(?P<method>lorafleet\.v1\.(?!ReportService/)\w+/(?P<name>\w+))")
 _TENANT = re.compile(r"tenants/([a-z][a-z0-9-]{0,39})(?:/|$)")
@@ -84,7 +84,7 @@ class AuditInterceptor(grpc.aio.ServerInterceptor):
         return response
 
     async def _append(self, entry: Entry, code: str, reason: str) -> None:
-        """What the call did is done: that it cannot be noted is told to the log, not to the caller."""
+        """The call's work is done: a failure to record it goes to the log, not to the caller."""
         try:
             async with self._db.transaction() as tx:
                 audit.append(tx, entry, code=code, reason=reason)

@@ -1,4 +1,4 @@
-"""Sets who calls around each RPC. How that is known is `service.access`'s; what a caller may do is decided behind it."""
+"""Sets the caller of each RPC. `service.access` authenticates it; what it may do is decided later."""
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ ASK_AGAIN_S = 5.0  # of a stream, before its next answer: a revoked token opens 
 
 
 class WhoCalls(Protocol):
-    """Finds out who makes a call."""
+    """Authenticates a call."""
 
     async def __call__(self, context: Context) -> Identity:
         """Raises Unauthenticated."""
@@ -34,7 +34,7 @@ async def anybody(context: Context) -> Identity:
 
 
 def by(authenticators: Authenticators) -> WhoCalls:
-    """Asks the authenticators, with what the call shows."""
+    """Passes the call's credentials to the authenticators."""
 
     async def who_calls(context: Context) -> Identity:
         return await authenticators.identity(shown(context))
@@ -43,7 +43,7 @@ def by(authenticators: Authenticators) -> WhoCalls:
 
 
 def shown(context: Context) -> Shown:
-    """What the call brings. Raises Unauthenticated for an authorization that is no bearer token."""
+    """The credentials of the call. Raises Unauthenticated for an authorization that is not a bearer token."""
     values = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
     bearer = ""
     if values:
@@ -62,7 +62,7 @@ def _certificate_name(auth: Mapping[str, Sequence[bytes]]) -> str:
 
 
 class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every method that is not in NOT_AUTHENTICATED. Stands behind ErrorInterceptor, which answers what it raises."""
+    """Wraps every method that is not in NOT_AUTHENTICATED. Runs inside ErrorInterceptor, which translates what it raises."""
 
     def __init__(self, who_calls: WhoCalls) -> None:
         self._who_calls = who_calls
@@ -87,7 +87,7 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
 
     def _stream(self, method: Any) -> Any:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-            current_identity.set(await self._who_calls(context))  # each call has a context of its own: nothing to put back
+            current_identity.set(await self._who_calls(context))  # each call has its own context: nothing to restore
             asked_s = time.monotonic()
             async with aclosing(method(request, context)) as responses:
                 async for response in responses:

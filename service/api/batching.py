@@ -1,4 +1,4 @@
-"""BatchService: each method checks what came in, makes one call, and answers. Errors are raised, never caught."""
+"""BatchService: each method checks the request, makes one call and returns. Errors are raised, never caught."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol
@@ -76,7 +76,7 @@ class BatchServicer(rpc.BatchServiceServicer):
         name = parse_batch(request.name)
         await self._access.require(Permission.VIEW, name.tenant)
         async for event in watch_batch(self._db, name, request.resume_token, self._feed):
-            await self._access.require(Permission.VIEW, name.tenant)  # who is no member any more watches no further
+            await self._access.require(Permission.VIEW, name.tenant)  # removed members stop watching
             yield event
 
     async def CancelBatch(self, request: pb.CancelBatchRequest, context: Context) -> pb.Batch:

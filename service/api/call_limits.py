@@ -1,4 +1,4 @@
-"""How much one tenant, and one run, may ask of one replica: calls a second, and streams open at once."""
+"""Limits per tenant and per run on one replica: calls per second, and open streams."""
 
 import time
 from collections import OrderedDict
@@ -11,8 +11,8 @@ from service.db.database import Database
 from service.db.models import TenantRow
 from service.settings import CallLimits
 
-BURST_S = 2.0  # of calls at its rate that a tenant has saved up at most
-STRANGER_CALLS_PER_S = 5.0  # of one caller, to one tenant that it has no right in
+BURST_S = 2.0  # a tenant can save up this many seconds' worth of calls
+STRANGER_CALLS_PER_S = 5.0  # per caller, to a tenant where it has no permissions
 RUN_REPORTS_PER_S = 20.0  # a run reports every other second from each of its processes, and at once when something happens
 MAX_BUCKETS = 20_000
 LOOK_AGAIN_S = 5.0  # at a tenant's own limit
@@ -37,13 +37,13 @@ class Bucket:
 
 
 def size(rate: float) -> float:
-    """Calls that a bucket holds."""
+    """Capacity of a bucket, in calls."""
     return max(1.0, rate * BURST_S)
 
 
 @dataclass
 class Rates:
-    """Calls a second. A tenant's own limit comes from its row, others have the server's."""
+    """Calls per second. A tenant's own limit comes from its row; others have the server's."""
 
     db: Database
     limits: CallLimits
@@ -52,7 +52,7 @@ class Rates:
     _own: OrderedDict[str, tuple[float, float | None]] = field(default_factory=OrderedDict)  # good until, calls a second
 
     async def take(self, tenant: str, principal: str) -> None:
-        """One call to the tenant. Raises RateLimited with the time until the next is taken."""
+        """Counts a call to the tenant. Raises RateLimited with the time until the next is accepted."""
         stranger = self._buckets.get(("stranger", principal, tenant))
         if stranger is not None and (wait_s := stranger.wait(STRANGER_CALLS_PER_S, self.monotonic())):
             raise RateLimited(f"{principal} calls tenant {tenant} again and again, and has no right there", retry_delay_s=wait_s)
@@ -64,13 +64,13 @@ class Rates:
             self._take(key, rate, f"{who} makes more than {rate:g} calls a second; spread them, or ask for more")
 
     def was_a_stranger(self, tenant: str, principal: str) -> None:
-        """The call that was taken was of somebody who has no right in the tenant: it does not count against the tenant."""
+        """The counted call came from a caller without permissions in the tenant: it does not count against the tenant."""
         if (bucket := self._buckets.get(("tenant", tenant))) is not None:
             bucket.left += 1.0
         self._bucket(("stranger", principal, tenant), STRANGER_CALLS_PER_S).left -= 1.0
 
     def take_report(self, run: str, token: str) -> None:
-        """One report of a run. The token counts too: who guesses a run's name takes nothing from it. Raises RateLimited."""
+        """Counts a report of a run. Keyed by token too, so guessing a run's name does not use up its limit. Raises RateLimited."""
         message = f"a run reports more than {RUN_REPORTS_PER_S:g} times a second; report when the last answer says"
         self._take(("run", run[:200], token[:200]), RUN_REPORTS_PER_S, message)
 
@@ -84,7 +84,7 @@ class Rates:
         bucket = self._buckets.setdefault(key, Bucket(left=size(rate), at=self.monotonic()))
         self._buckets.move_to_end(key)
         if len(self._buckets) > MAX_BUCKETS:
-            self._buckets.popitem(last=False)  # the one that was used least lately: it is full again, or nearly
+            self._buckets.popitem(last=False)  # the least recently used: it is full again, or nearly
         return bucket
 
     async def _own_limit(self, tenant: str) -> float | None:

@@ -39,8 +39,8 @@ from service.api.handlers import Handler, wrapped
 from service.db.again import again
 
 DOMAIN = "lorafleet"
-# gRPC's callers take 8 KiB of trailers, and get no answer at all when there are more: the message is in them twice, as text
-# and in the status, with the violations.
+# gRPC clients accept 8 KiB of trailers and get no response at all beyond that. The message is in them twice, as text and in
+# the status, together with the violations.
 MAX_VIOLATIONS = 100
 MAX_VIOLATIONS_BYTES = 4500
 MAX_MESSAGE_BYTES = 1500
@@ -65,7 +65,7 @@ Context = Any  # aio.ServicerContext, which takes type arguments in its stubs al
 
 
 def to_status(error: LorafleetError) -> status_pb2.Status:
-    """The error as clients get it: a code, a stable reason, every violation, and when to try again where that is known."""
+    """The error as sent to clients: a code, a stable reason, every violation, and a retry delay if known."""
     code = next((code for kind, code in _CODES if isinstance(error, kind)), code_pb2.INTERNAL)
     details: list[Any] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
     shown: Sequence[object] = ()
@@ -94,7 +94,7 @@ def _quota_failure(violations: Sequence[QuotaViolation]) -> error_details_pb2.Qu
 
 
 def _fitting(violations: Sequence[Violation]) -> list[Violation]:
-    """As many of the violations as help, and as a status has room for; the last one then says how many more there are."""
+    """As many violations as are useful and fit into a status; the last one then says how many more there are."""
     shown: list[Violation] = []
     room = MAX_VIOLATIONS_BYTES
     for place, full in enumerate(violations):
@@ -107,7 +107,7 @@ def _fitting(violations: Sequence[Violation]) -> list[Violation]:
 
 
 def _fitting_quotas(violations: Sequence[QuotaViolation]) -> list[QuotaViolation]:
-    """There are only some kinds of quota: what has no room is left out."""
+    """The quota violations that fit; there are only a few kinds."""
     cut = [QuotaViolation(subject=_cut(one.subject, MAX_TEXT), description=_cut(one.description, MAX_TEXT)) for one in violations]
     ends = accumulate(len(str(one).encode()) + 8 for one in cut)
     return [one for one, end in zip(cut, ends, strict=True) if end <= MAX_VIOLATIONS_BYTES]
@@ -138,7 +138,7 @@ def _packed(detail: Any) -> AnyMessage:
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every method. What nobody raised on purpose becomes INTERNAL with an id, and the trace stays in our log."""
+    """Wraps every method. Unforeseen exceptions become INTERNAL with an id; the traceback stays in our log."""
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], handler_call_details: grpc.HandlerCallDetails
@@ -153,7 +153,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
 @dataclass(frozen=True)
 class _NoMessage:
-    """Stands for bytes that are no message of the method. gRPC itself would answer UNKNOWN and name the Python error."""
+    """Stands for bytes that do not parse. gRPC itself would return UNKNOWN and name the Python error."""
 
 
 def _decoder(decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
@@ -170,9 +170,11 @@ def _decoder(decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | 
 
 
 def _checked(request: Any) -> Any:
-    """The request, or the stream of them, as it came. Raises InvalidInput for bytes that are no message."""
+    """The request or stream of requests. Raises InvalidInput for bytes that do not parse."""
     if isinstance(request, _NoMessage):
-        raise InvalidInput("what was sent is no message of this method, or has text in it that is no UTF-8", reason="BAD_MESSAGE")
+        raise InvalidInput(
+            "the request cannot be parsed as this method's message, or contains text that is not UTF-8", reason="BAD_MESSAGE"
+        )
     return _checked_stream(request) if hasattr(request, "__aiter__") else request
 
 
@@ -212,7 +214,7 @@ def _stream(method: Any) -> Any:
 
 
 async def abort(context: Context, error: Exception) -> NoReturn:
-    """Ends the call with the error's status; with INTERNAL and a number for one that nobody raised on purpose."""
+    """Ends the call with the error's status; unforeseen exceptions become INTERNAL with an id."""
     if isinstance(error, grpc.aio.AbortError):  # the standard services abort by themselves
         raise error
     if not isinstance(error, LorafleetError):

@@ -1,4 +1,4 @@
-"""One reader of the event log for all who watch at one replica: a change is read and built once, however many are told.
+"""One reader of the event log for all watchers of a replica: a change is read and built once, however many receive it.
 
 A topic is what some watchers watch. Nothing is kept for a watcher: each knows how far it has come, and takes what is behind
 that from its topic. What came before the topic, or has left it, it reads from the database itself, as a watch that resumes
@@ -26,8 +26,8 @@ from service.db.database import Database
 from service.db.models import JobEventRow, JobRow
 from service.resources import add_spec
 
-POLL_S = 0.5  # another process may write to the same database, and rings no bell here
-READ = 200  # events at once
+POLL_S = 0.5  # another process may write to the same database without waking us
+READ = 200  # events per read
 MAX_CHANGES = 4000
 MAX_BYTES = 64 * 2**20
 MAX_SPECS = 500
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Change:
-    """One event: the job after it, and the answers made of it, one for each topic that it belongs to."""
+    """One event: the job after it, and the responses built from it, one per topic that it belongs to."""
 
     seq: int
     job_uid: str
@@ -54,7 +54,7 @@ class Change:
 
 @dataclass
 class Topic:
-    """The changes of one scope behind `since`; endless while nothing was read for it yet."""
+    """The changes of one scope after `since`; infinite while nothing was read for it yet."""
 
     scope: Scope
     since: float = math.inf
@@ -63,7 +63,7 @@ class Topic:
     num_watchers: int = 0
 
     def after(self, seq: int, limit: int) -> Sequence[Change] | None:
-        """The oldest changes behind `seq`; None when the topic does not reach so far back."""
+        """The oldest changes after `seq`; None if the topic does not reach back that far."""
         if seq < self.since:
             return None
         newer = list(takewhile(lambda change: change.seq > seq, reversed(self.changes)))
@@ -72,7 +72,7 @@ class Topic:
 
 @dataclass
 class Feed:
-    """The reader. It works while somebody watches."""
+    """The reader. It runs while there are watchers."""
 
     db: Database
     stopping: asyncio.Event
@@ -107,18 +107,18 @@ class Feed:
 
     @property
     def is_broken(self) -> bool:
-        """The database has not answered for so long that watchers do better elsewhere."""
+        """The database has been unreachable for so long that watchers should try another replica."""
         return self.failures >= GIVE_UP_AFTER
 
     def answer(self, change: Change, scope: Scope) -> pb.WatchTrainingJobsResponse:
-        """What a watcher of the scope is told of the change. All of them get the same message: do not change it."""
+        """The response for watchers of the scope. It is shared by all of them: do not modify it."""
         if scope not in change.answers:
             token = resume_tokens.token(scope, self.instance, change.seq)
             change.answers[scope] = pb.WatchTrainingJobsResponse(training_job=change.job, resume_token=token)
         return change.answers[scope]
 
     async def counted(self, batch_uid: str, seq: int, read: Callable[[], Coroutine[Any, Any, batch_pb.Batch]]) -> batch_pb.Batch:
-        """The batch with its counts, which only events change: read once for all who have come as far as `seq`."""
+        """The batch with its counts, which only events change: read once for all watchers that have reached `seq`."""
         known_seq, reading = self._counts.get(batch_uid, (-1, None))
         if reading is None or known_seq != seq or (reading.done() and (reading.cancelled() or reading.exception())):
             reading = asyncio.create_task(read())
@@ -175,7 +175,7 @@ class Feed:
         return more
 
     def _begin(self, instance: str, seq: int) -> None:
-        """From here on; whoever stands further back reads the database."""
+        """Starts over from here; watchers further behind read the database."""
         self.instance, self.seq = instance, seq
         self._kept.clear()
         self._kept_bytes = 0

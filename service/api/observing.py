@@ -37,7 +37,7 @@ class ObservingInterceptor(grpc.aio.ServerInterceptor):
 
 
 def new_trace_parent() -> str:
-    """A trace of its own, for work that nobody else traces. Not sampled."""
+    """A new trace, for work that has none. Not sampled."""
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
 
 

@@ -71,13 +71,13 @@ def token(query: Sequence[str], **place: Any) -> str:
 
 
 def place(query: Sequence[str], page_token: str) -> dict[str, Any]:
-    """What `token` was made of. Raises InvalidInput for a token of another query, or of nobody."""
+    """The key in `token`. Raises InvalidInput for a token of another query, or a forged one."""
     try:
         values = opaque.unpack(page_token)
     except opaque.BadToken:
         raise _bad("is not one that this service gave") from None
     if values.get("query") != _digest(query):
-        raise _bad("belongs to another parent, filter or order; begin anew without it")
+        raise _bad("belongs to another parent, filter or order; start over without it")
     return values
 
 

@@ -34,12 +34,12 @@ def scope_of(request: pb.WatchTrainingJobsRequest) -> Scope:
 
 
 def token(scope: Scope, instance: str, seq: int, *, snapshot: bool = False) -> str:
-    """Goes on behind `seq`; with `snapshot`, begins that anew."""
+    """Continues after `seq`; with `snapshot`, starts the snapshot again."""
     return opaque.pack({"instance": instance, "seq": seq, "snapshot": snapshot, **scope.values()})
 
 
 def values(scope: Scope, resume_token: str) -> dict[str, Any]:
-    """`instance`, `seq` and `snapshot` of a token. Raises InvalidInput for one of another watch, or of nobody."""
+    """`instance`, `seq` and `snapshot` of a token. Raises InvalidInput for a token of another watch, or a forged one."""
     try:
         found = opaque.unpack(resume_token)
     except opaque.BadToken:
@@ -47,7 +47,7 @@ def values(scope: Scope, resume_token: str) -> dict[str, Any]:
     if {name: value for name, value in found.items() if name in {"tenant", "job", "batch"}} != scope.values():
         raise _bad("belongs to another watch")
     if [type(found.get(name)) for name in ("instance", "seq", "snapshot")] != [str, int, bool]:
-        raise _bad("is no resume token")  # their sum is no secret: somebody may have made it
+        raise _bad("is not a resume token")  # the checksum is not secret: the token may be forged
     return found
 
 

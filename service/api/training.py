@@ -1,4 +1,4 @@
-"""TrainingService: each method checks what came in, makes one call, and answers. Errors are raised, never caught."""
+"""TrainingService: each method checks the request, makes one call and returns. Errors are raised, never caught."""
 
 from collections.abc import AsyncIterator
 
@@ -66,7 +66,7 @@ class TrainingServicer(rpc.TrainingServiceServicer):
         await self._access.require(Permission.VIEW, scope.tenant)
         watch = Watch(db=self._db, scope=scope, feed=self._feed)
         async for event in watch.events(request.resume_token):
-            await self._access.require(Permission.VIEW, scope.tenant)  # who is no member any more watches no further
+            await self._access.require(Permission.VIEW, scope.tenant)  # removed members stop watching
             yield event
 
     async def StreamTrainingJobLogs(

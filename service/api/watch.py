@@ -41,14 +41,14 @@ class Watch:
     seen_until: int = 0
 
     async def events(self, resume_token: str) -> AsyncGenerator[pb.WatchTrainingJobsResponse]:
-        """Without end. Raises TokenExpired, InvalidInput, NotFound, and Unavailable when the server stops."""
+        """Endless. Raises TokenExpired, InvalidInput, NotFound, and Unavailable when the server stops."""
         async with aclosing(self.moments(resume_token)) as moments:  # a watch that ends leaves the feed at once
             async for events_of_a_moment in moments:
                 for event in events_of_a_moment:
                     yield event
 
     async def moments(self, resume_token: str) -> AsyncGenerator[Sequence[pb.WatchTrainingJobsResponse]]:
-        """The same events, those together that were read together; a heartbeat is alone."""
+        """The same events in groups that were read together; a heartbeat comes alone."""
         if await self._begin(resume_token):
             async for page in self._snapshot():
                 yield page
@@ -81,7 +81,7 @@ class Watch:
             raise Unavailable("the database does not answer; resume with the last token", reason="DATABASE_UNREACHABLE")
 
     async def _begin(self, token: str) -> bool:
-        """Where to go on. True: with a snapshot."""
+        """Where to continue. True: with a snapshot."""
         async with self.db.snapshot() as tx:
             service = await events.service(tx)
             if self.scope.job_id and await jobs.by_name(tx, self.scope.tenant, self.scope.job_id) is None:
@@ -91,13 +91,13 @@ class Watch:
             return True
         values = resume_tokens.values(self.scope, token)
         if values["instance"] != service.instance or not service.floor_seq <= values["seq"] <= service.last_seq:
-            raise TokenExpired("the resume token is too old; begin anew without it", reason="RESUME_TOKEN_EXPIRED")
+            raise TokenExpired("the resume token is too old; start over without it", reason="RESUME_TOKEN_EXPIRED")
         self.seq = values["seq"]
         return values["snapshot"]
 
     async def _snapshot(self) -> AsyncIterator[Sequence[pb.WatchTrainingJobsResponse]]:
         behind: JobRow | None = None
-        from_start = self._token(snapshot=True)  # a half-read snapshot cannot be gone on with
+        from_start = self._token(snapshot=True)  # a half-read snapshot cannot be resumed
         while True:
             async with self.db.snapshot() as tx:
                 rows = await self._page(tx, behind)
@@ -136,7 +136,7 @@ class Watch:
             last_seq = (await events.service(tx)).last_seq
             floor_seq = (await events.service(tx)).floor_seq
         if self.seq < floor_seq:
-            raise TokenExpired("the watch has fallen too far behind; begin anew without token", reason="RESUME_TOKEN_EXPIRED")
+            raise TokenExpired("the watch has fallen too far behind; start over without a token", reason="RESUME_TOKEN_EXPIRED")
         answer = [self._response(event, job) for event, job in found if event.version > self.seen.get(event.job_uid, 0)]
         self._come_to(found[-1][0].seq if len(found) == BATCH else last_seq)
         return answer

@@ -90,7 +90,7 @@ _GUARDS = (
     (
         "report: the first word about the end counts",
         "service/reports.py",
-        "    if place.outcome is not None:  # the first word counts\n        return\n",
+        "    if place.outcome is not None:  # the first report of an end counts\n        return\n",
         "",
         "tests/service/test_attempts.py",
     ),

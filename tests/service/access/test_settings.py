@@ -45,7 +45,7 @@ def test_loopback_needs_neither(host: str) -> None:
         ({"report_tls_ca": PEM}, "--report-tls-ca needs --tls-cert"),
         ({**OIDC, "oidc_audience": ""}, "--oidc-audience must be set"),
         ({**OIDC, "oidc_jwks": ""}, "--oidc-jwks must be set"),
-        ({"admin": ["oidc:ada"]}, "--admin names somebody"),
+        ({"admin": ["oidc:ada"]}, "--admin needs an authenticator"),
     ],
 )
 def test_what_does_not_go_together_is_refused(given: dict[str, Any], told: str) -> None:
