@@ -6,6 +6,8 @@ tests/test_mutants.py says so: move the patch along with its guard.
 
 from dataclasses import dataclass
 
+from tests.mutants import of_backends
+
 
 @dataclass(frozen=True, kw_only=True)
 class Guard:
@@ -20,7 +22,10 @@ class Guard:
 
 def guards() -> list[Guard]:
     """All of them."""
-    return [Guard(name=name, path=path, before=before, after=after, tests=tests) for name, path, before, after, tests in _GUARDS]
+    return [
+        Guard(name=name, path=path, before=before, after=after, tests=tests)
+        for name, path, before, after, tests in (*_GUARDS, *of_backends.GUARDS)
+    ]
 
 
 _GUARDS = (
@@ -191,13 +196,6 @@ _GUARDS = (
         "async with asyncio.timeout(self._slow_reader_s):",
         "async with asyncio.timeout(None):",
         "tests/service/api/test_flow.py",
-    ),
-    (
-        "launch: a duplicate finds the first",
-        "service/backends/ray_jobs.py",
-        "if await self._details(endpoint, run.run_id) is None:",
-        "if True:",
-        "tests/service/backends/test_contract.py",
     ),
     (
         "orphans: only those that the database does not know",
