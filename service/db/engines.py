@@ -15,7 +15,7 @@ POOL_SIZE = 16  # connections of one replica, whose number watchers and calls do
 POOL_TIMEOUT_S = 20.0
 CONNECT_TIMEOUT_S = 5
 # PostgreSQL ends what takes longer. A replica that stands still in a transaction loses it, and with it its row locks, before
-# those who wait for these give up. What is cut off from the network is noticed by unanswered probes.
+# the transactions that wait for these give up. A connection cut off from the network is noticed by unanswered probes.
 IDLE_IN_TRANSACTION_S = 5
 LOCK_TIMEOUT_S = 10
 STATEMENT_TIMEOUT_S = 30
@@ -40,7 +40,7 @@ def sqlite_url(path: Path) -> str:
 
 
 def parse_url(url: str, field: str = "--database-url") -> URL:
-    """Raises InvalidInput for what is no URL of a database that we know; the message never shows the URL, for its password."""
+    """Raises InvalidInput for anything but the URL of a known database; the message never shows the URL, because of its password."""
     try:
         parsed = make_url(url)
     except ArgumentError:
@@ -126,7 +126,7 @@ def _close(dbapi_connection: Any) -> None:
     """
     if in_greenlet():
         dbapi_connection.close()
-    else:  # nobody has closed it, and nobody can wait for it
+    else:  # it was not closed, and cannot be awaited
         dbapi_connection.terminate()
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong in a database, as our errors: done again when that may help, and told apart from what may have been done.
+"""Database errors as our errors: repeated if that may help, and distinguished from those whose work may have been done.
 
 Contended     rolled back for another's sake: doing the whole again finds what the other did
 Unreachable   the connection was lost, or could not be had
@@ -33,7 +33,7 @@ _SQLITE_BUSY = ("database is locked", "database table is locked")
 
 
 class Contended(Unavailable):
-    """Nothing was written, for another transaction came first. Doing it again may go through, or find why not."""
+    """Nothing was written because of a conflicting transaction. A repeat may succeed, or find out why not."""
 
     reason = "DATABASE_CONTENDED"
 
@@ -49,7 +49,7 @@ class Unreachable(Unavailable):
 
 
 def translated(error: SQLAlchemyError, *, committing: bool) -> Unavailable | None:
-    """None for what is nobody's fault but ours: a statement that is wrong."""
+    """None for our own bugs, such as a wrong statement."""
     if isinstance(error, PoolTimeoutError):
         return Contended("all connections to the database are in use; try again")
     if not isinstance(error, DBAPIError):

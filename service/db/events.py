@@ -61,7 +61,7 @@ async def after(tx: Transaction, seq: int, *which: ColumnElement[bool], limit: i
 
 
 async def compact(tx: Transaction, before: datetime, *, size: int = COMPACTED_AT_ONCE) -> int:
-    """Deletes up to `size` of the events older than `before`, oldest first; watches that stand further back must begin anew.
+    """Deletes up to `size` of the events older than `before`, oldest first; watches further behind must start over.
     Returns how many."""
     oldest = await tx.session.scalar(select(func.min(JobEventRow.seq)))
     old = (JobEventRow.time < before, JobEventRow.seq < (oldest or 0) + size)

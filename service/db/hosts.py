@@ -1,4 +1,4 @@
-"""Warm workers: which wait for a run, which are leaving, and who was ever in their process."""
+"""Warm workers: those waiting for a run, those leaving, and the jobs that were ever in their process."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,18 +10,18 @@ from service.control.runs import COMING, RunState
 from service.db.models import JobRow, RunJobRow, RunRow
 from service.db.transaction import Transaction
 
-RELEASED = "RELEASED"  # stop_reason of an idle run whose workers are told to end
+RELEASED = "RELEASED"  # stop_reason of an idle run whose workers were asked to end
 
 
 async def idle(tx: Transaction, heard_since: datetime) -> Sequence[RunRow]:
-    """Runs whose workers are idle, were heard of lately, and have no other run coming; the one that waits longest first."""
+    """Runs whose workers are idle, reported lately and have no other run coming; the longest waiting first."""
     waits = (RunRow.state == RunState.IDLE.value, RunRow.stop_at.is_(None), RunRow.report_time >= heard_since, ~_is_taken())
     found = await tx.session.scalars(tx.locked(select(RunRow).where(*waits).order_by(RunRow.id), of=RunRow))
     return sorted(found, key=lambda run: (run.gone_time is not None, run.gone_time, run.id))
 
 
 async def num_leaving(tx: Transaction) -> int:
-    """Hosts that were told to end, and hold their place until they are gone."""
+    """Hosts that were asked to end; they keep their capacity until they are gone."""
     leaving = (RunRow.state == RunState.IDLE.value, RunRow.stop_at.is_not(None), ~_is_taken())
     return await tx.session.scalar(select(func.count()).select_from(RunRow).where(*leaving)) or 0
 
@@ -33,7 +33,7 @@ async def guests(tx: Transaction, host_ids: Sequence[str]) -> list[tuple[str, Jo
 
 
 async def coming(tx: Transaction, run: RunRow) -> RunRow | None:
-    """The run that the workers of `run` are to go on with. To change it, lock the host first."""
+    """The next run of the workers of `run`. To change it, lock the host first."""
     query = select(RunRow).where(RunRow.host_id == run.host_id, RunRow.id != run.id, RunRow.state.in_(COMING))
     return await tx.session.scalar(query)
 
@@ -45,13 +45,13 @@ async def before(tx: Transaction, run: RunRow) -> Sequence[RunRow]:
 
 
 async def lock(tx: Transaction, host_id: str) -> Sequence[RunRow]:
-    """Locks all runs of the host that are not gone, in the order in which everybody locks runs."""
+    """Locks all runs of the host that are not gone, in the same order as everywhere."""
     there = (RunRow.host_id == host_id, RunRow.state != RunState.GONE.value)
     return (await tx.session.scalars(tx.locked(select(RunRow).where(*there).order_by(RunRow.id)))).all()
 
 
 async def is_alive(tx: Transaction, host_id: str) -> bool:
-    """Whether the host's process lives, as far as is known."""
+    """Whether the host's process is alive, as far as is known."""
     query = select(func.count()).select_from(RunRow).where(RunRow.host_id == host_id, RunRow.state != RunState.GONE.value)
     return bool(await tx.session.scalar(query))
 
@@ -63,8 +63,8 @@ async def alive(tx: Transaction, host_ids: Sequence[str]) -> set[str]:
 
 
 async def open_to_joiners(tx: Transaction) -> Sequence[RunRow]:
-    """Runs that others may join: not about to be stopped, and in company from the start, for one that began alone would
-    change in its last bits with the first joiner."""
+    """Runs that others may join: not about to be stopped, and padded from the start, since a job that began alone would change
+    in its last bits with the first joiner."""
     is_open = (RunRow.state == RunState.LAUNCHED.value, RunRow.stop_at.is_(None), RunRow.in_company.is_(True))
     found = await tx.session.scalars(tx.locked(select(RunRow).where(*is_open).order_by(RunRow.id)))
     return sorted(found, key=lambda run: (run.create_time, run.id))

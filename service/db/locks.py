@@ -1,4 +1,4 @@
-"""Rows taken by lock token: whoever holds the token may write, until it expires or another takes the row."""
+"""Rows taken by lock token: the holder of the token may write, until it expires or another takes the row."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ Row = TypeVar("Row", RunRow, RunLogRow)
 async def take(
     tx: Transaction, kind: type[Row], *eligible: ColumnElement[bool], first: Any | UnaryExpression[Any], lock_for_s: float
 ) -> Row | None:
-    """The first eligible row that nobody holds, held from now on; None when there is none."""
+    """Takes the first eligible row that is free; None when there is none."""
     free = or_(kind.lock_expires_at.is_(None), kind.lock_expires_at <= tx.now)
     row = await tx.session.scalar(tx.locked(select(kind).where(*eligible, free).order_by(first).limit(1), skip=True))
     if row is not None:
@@ -31,7 +31,7 @@ async def take(
 
 
 async def still_held(tx: Transaction, taken: Row) -> Row | None:
-    """The row as it is now, when the token that `taken` was taken with still holds it. None: write nothing."""
+    """The row as it is now, if it is still held by the token of `taken`. None: write nothing."""
     kind = type(taken)
     key = inspect(kind).primary_key[0]
     row_id = getattr(taken, str(key.key))
@@ -64,7 +64,7 @@ async def _renew(db: Database, taken: Row, lock_for_s: float, until: float) -> N
 
 
 def release(row: Lockable) -> None:
-    """Free for the next who takes it."""
+    """Frees the row."""
     row.lock_token = None
     row.lock_expires_at = None
 
@@ -80,6 +80,6 @@ async def release_held_by(tx: Transaction, sender: str) -> None:
 
 
 async def release_all(tx: Transaction) -> None:
-    """Frees every row. Only for whoever knows that no other process works on this database: locks of the dead."""
+    """Frees every row, left locked by dead processes. Only if no other process uses this database."""
     for kind in (RunRow, RunLogRow):
         await tx.session.execute(update(kind).values(lock_token=None, lock_expires_at=None))

@@ -24,7 +24,7 @@ class Base(DeclarativeBase):
 
 
 class Lockable:
-    """A row that one loop at a time works on: `lock_token` names the holder until `lock_expires_at`."""
+    """A row that only one loop works on at a time: `lock_token` names the holder until `lock_expires_at`."""
 
     lock_token: Mapped[str | None] = mapped_column(default=None)
     lock_expires_at: Mapped[datetime | None] = mapped_column(default=None)
@@ -33,8 +33,8 @@ class Lockable:
 class ServiceRow(Base):
     """The one row about the service itself. `last_seq` is the commit-safe cursor of `job_events`.
 
-    Whoever appends an event updates this row first, and so holds its lock until commit: events become visible in the
-    order of `seq`, which a bare sequence does not promise (PostgreSQL's commit out of order).
+    A transaction that appends events updates this row after all others, right before the insert, and holds its lock until
+    commit: events become visible in the order of `seq`, which a sequence does not guarantee (commits may be out of order).
     """
 
     __tablename__ = "service"
@@ -43,15 +43,15 @@ class ServiceRow(Base):
     run_token_key: Mapped[bytes]  # run tokens are derived from it, so that a repeated launch carries the same one
     last_seq: Mapped[int] = mapped_column(BigInteger, default=0)
     floor_seq: Mapped[int] = mapped_column(BigInteger, default=0)  # events up to here are gone
-    # Counts what admission has decided: a decision that was made on another count is not applied, so two replicas never
-    # give the same place away.
+    # Number of admission rounds applied: a decision based on another number is not applied, so two replicas never give
+    # away the same capacity.
     admission_epoch: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
 class TenantRow(Base):
-    """A tenant that somebody has set up: its share, its limits, where its credentials are. Without a row: the defaults.
+    """A tenant that was created: its share, limits and reference to credentials. Tenants without a row have the defaults.
 
-    An unset limit is no limit.
+    An unset limit means unlimited.
     """
 
     __tablename__ = "tenants"
@@ -71,7 +71,7 @@ class TenantRow(Base):
 
 
 class MemberRow(Base):
-    """What a principal may do in a tenant."""
+    """The role of a principal in a tenant."""
 
     __tablename__ = "members"
     tenant: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
@@ -81,7 +81,7 @@ class MemberRow(Base):
 
 
 class ApiTokenRow(Base):
-    """A token for programs. The secret itself is not kept."""
+    """A token for programs. The secret itself is not stored."""
 
     __tablename__ = "api_tokens"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -108,7 +108,7 @@ class GrantRow(Base):
 
 
 class ReservationRow(Base):
-    """GPUs that are kept for a tenant for a while."""
+    """GPUs reserved for a tenant during a window."""
 
     __tablename__ = "reservations"
     tenant: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
@@ -120,7 +120,7 @@ class ReservationRow(Base):
 
 
 class AuditRow(Base):
-    """A write, or the try of one: who, what, when, from where, and how it ended. Nothing changes it afterwards."""
+    """A write or denied write: who, what, when, from where, and the outcome. Never changed afterwards."""
 
     __tablename__ = "audit_log"
     uid: Mapped[str] = mapped_column(primary_key=True)
@@ -130,14 +130,14 @@ class AuditRow(Base):
     method: Mapped[str]
     resource: Mapped[str] = mapped_column(Text, default="")
     peer: Mapped[str] = mapped_column(default="")
-    code: Mapped[str]  # of the answer, as gRPC names it
+    code: Mapped[str]  # of the response, as gRPC names it
     reason: Mapped[str] = mapped_column(default="")
 
     __table_args__ = (Index("ix_audit_log_tenant", "tenant", "time", "uid"),)
 
 
 class BatchRow(Base):
-    """A batch. `request_id` and the digest of its body answer a repeated CreateBatch with the first batch (AIP-155)."""
+    """A batch. By `request_id` and the digest of its body a repeated CreateBatch returns the first batch (AIP-155)."""
 
     __tablename__ = "batches"
     uid: Mapped[str] = mapped_column(primary_key=True)
@@ -207,7 +207,7 @@ class JobRow(Base):
         UniqueConstraint("tenant", "job_id"),
         Index("ix_jobs_list", "tenant", "create_time", "uid"),
         Index("ix_jobs_queue", "state", "create_time"),
-        # Two unfinished jobs never write to the same folder, whoever accepts them at the same moment.
+        # Two unfinished jobs never write to the same folder, even if two replicas accept them at the same moment.
         Index("ix_jobs_output", "output_uri", unique=True, sqlite_where=_UNFINISHED, postgresql_where=_UNFINISHED),
         Index("ix_jobs_tenant_state", "tenant", "state"),
         Index("ix_jobs_batch", "batch_uid", "batch_index"),
@@ -284,7 +284,7 @@ class RunLogRow(Lockable, Base):
 
 
 class JobEventRow(Base):
-    """A change of a job, as watchers are told of it."""
+    """A change of a job, as sent to watchers."""
 
     __tablename__ = "job_events"
     seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
@@ -298,7 +298,7 @@ class JobEventRow(Base):
 
 
 class RequestRow(Base):
-    """A CreateTrainingJob that was answered: the same id with the same body answers the same job (AIP-155)."""
+    """A completed CreateTrainingJob: the same id with the same body returns the same job (AIP-155)."""
 
     __tablename__ = "requests"
     tenant: Mapped[str] = mapped_column(primary_key=True)

@@ -29,16 +29,16 @@ class Waiting:
     first_step_time: datetime | None
 
 
-_ADMISSION = 0x10FA_F1EE_7AD0  # PostgreSQL's advisory lock of all that give places away
+_ADMISSION = 0x10FA_F1EE_7AD0  # PostgreSQL's advisory lock for admission
 
 
 async def admission_epoch(tx: Transaction) -> int:
-    """What `lock_admission` compares with: read it in the snapshot that a decision is made from."""
+    """The epoch that `lock_admission` compares: read it in the snapshot on which a decision is made."""
     return (await tx.session.execute(select(ServiceRow.admission_epoch))).scalar_one()
 
 
 async def lock_admission(tx: Transaction, epoch: int) -> bool:
-    """Nobody else gives places away until commit, which raises the epoch. Before any other lock of the transaction.
+    """Admission is exclusive until commit, which raises the epoch. Take it before any other lock of the transaction.
 
     False when another has decided since `epoch` was read: what was decided on that reading must not be applied.
     """
@@ -94,7 +94,7 @@ async def announced(tx: Transaction) -> dict[str, Announced]:
 
 
 async def put_positions(tx: Transaction, positions: Mapping[str, int]) -> None:
-    """Places in the queue, by uid, of those that still wait. No event tells of it: whoever asks for a job sees them."""
+    """Writes queue positions, by uid, of jobs that still wait. Without an event: they show when a job is read."""
     values = [{"job": uid, "position": position} for uid, position in sorted(positions.items())]
     table = Base.metadata.tables[JobRow.__tablename__]
     change = update(table).where(table.c.uid == bindparam("job"), table.c.state == JobState.QUEUED.value)

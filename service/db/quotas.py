@@ -1,4 +1,4 @@
-"""What tenants may have and what they have: as admission and the acceptance of jobs ask for it."""
+"""Quotas of tenants and their use, for admission and the acceptance of jobs."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ _COLUMNS = (TenantRow.max_gpus, TenantRow.max_running_jobs, TenantRow.max_queued
 
 
 async def of_all(tx: Transaction) -> dict[str, Quota]:
-    """By tenant, of those that somebody has set up; the others have none."""
+    """By tenant, for tenants that were created; others have none."""
     return {row[0]: _quota(*row[1:]) for row in await tx.session.execute(select(TenantRow.id, *_COLUMNS))}
 
 
@@ -33,12 +33,12 @@ class Room:
 
 
 async def check(tx: Transaction, tenant: str, num_new: int) -> None:
-    """Raises QuotaExceeded when the tenant may not submit that many more jobs. Until commit nobody else submits for it."""
+    """Raises QuotaExceeded if the tenant may not submit that many more jobs. Locks other submissions of the tenant until commit."""
     (await room(tx, tenant)).take(num_new)
 
 
 async def room(tx: Transaction, tenant: str) -> Room:
-    """What the tenant may still submit. Where that is limited, nobody else submits for it until commit.
+    """What the tenant may still submit. If limited, locks other submissions of the tenant until commit.
 
     Others' jobs may only leave the queue meanwhile, or come back to it from a run; those were accepted before.
     """

@@ -23,7 +23,7 @@ class Member:
 
     @property
     def ending(self) -> Ending | None:
-        """What the run reported about this job's end."""
+        """The end of this job as the run reported it."""
         if self.place.outcome is None:
             return None
         artifact = None
@@ -43,7 +43,7 @@ class Member:
 async def add(
     tx: Transaction, jobs: Sequence[JobRow], *, host_id: str | None = None, in_company: bool = False, store_credentials: str = ""
 ) -> RunRow:
-    """A new run of these jobs, to be launched at once: on the warm workers of a host, or as its own."""
+    """A new run of these jobs, to be launched at once: on the warm workers of a host, or on new ones."""
     run_id = f"run-{uuid4().hex[:16]}"
     run = RunRow(
         id=run_id,
@@ -66,8 +66,8 @@ async def get(tx: Transaction, run_id: str) -> RunRow | None:
 
 
 async def lock(tx: Transaction, run_id: str) -> RunRow | None:
-    """The run of that id, locked with all others of its host. Whoever changes a run, its members or what is said of them holds
-    this lock (or the run's alone, by its token): one at a time."""
+    """The run of that id, locked with all others of its host. To change a run, its members or their progress, hold this lock
+    (or the run's own, by its token)."""
     host_id = await tx.session.scalar(select(RunRow.host_id).where(RunRow.id == run_id))
     if host_id is None:
         return None
@@ -83,7 +83,7 @@ async def members(tx: Transaction, run_id: str) -> list[Member]:
 
 
 async def tenant(tx: Transaction, run_id: str) -> str:
-    """Whose run it is. Only to be asked of a run of one tenant."""
+    """The tenant of the run. Only for runs of a single tenant."""
     query = select(JobRow.tenant).join(RunJobRow, RunJobRow.job_uid == JobRow.uid).where(RunJobRow.run_id == run_id)
     return (await tx.session.scalars(query.limit(1))).one()
 
@@ -128,12 +128,12 @@ def _runs_of(job_uids: Sequence[str]) -> Select[str]:
 
 
 async def num_live(tx: Transaction) -> int:
-    """Places that are held: a run that is not gone holds one, together with the runs before and after it on its host."""
+    """Number of slots in use: a run that is not gone holds one, together with the runs before and after it on its host."""
     return await tx.session.scalar(select(func.count(RunRow.host_id.distinct())).where(RunRow.state != RunState.GONE.value)) or 0
 
 
 def mark_launched(tx: Transaction, run: RunRow) -> None:
-    """The backend has it. Its log is worth copying from now on."""
+    """The backend has the run, so its log can be copied from now on."""
     if run.state in COMING:
         run.state = RunState.LAUNCHED.value
         run.launch_time = tx.now
@@ -143,6 +143,6 @@ def mark_launched(tx: Transaction, run: RunRow) -> None:
 
 
 def stop_from(run: RunRow, at: datetime, reason: str, message: str) -> None:
-    """A hard stop is due then, unless one is due before."""
+    """Schedules a hard stop, unless an earlier one is scheduled."""
     if run.stop_at is None or at < run.stop_at:
         run.stop_at, run.stop_reason, run.stop_message = at, reason, message

@@ -1,4 +1,4 @@
-"""Holds rounds of admission: starts packs on warm workers, in new runs, in runs that train; makes room; or tells why not yet.
+"""Holds rounds of admission: starts packs on warm workers, in new runs or in active runs; makes room; or says why jobs wait.
 
 Loads and decides outside the transaction, which then applies what still holds: jobs may have been cancelled meanwhile, warm
 workers may have gone. A round that another replica has overtaken is not applied (`queue.lock_admission`). There is no effect
@@ -24,21 +24,21 @@ from service.reconcile.tell import tell_some
 from service.reconcile.tools import Tools
 from service.warm import release
 
-AGAIN_S = 5.0  # a round is held so often although nothing has changed but the time
+AGAIN_S = 5.0  # a round is held this often even if nothing has changed but the time
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class _Planned:
-    """What one look at the queue has led to."""
+    """The result of one look at the queue."""
 
     decided: Decided
     refusals: Sequence[Refusal]
 
 
 async def admit_once(tools: Tools) -> bool:
-    """Starts what may start now, and tells the others why they wait."""
+    """Starts what may start now, and notes why the others wait."""
     async with tools.db.snapshot() as tx:
         if not (num_waiting := await queue.num_waiting(tx)):
             return False
@@ -69,7 +69,7 @@ def _planned(tools: Tools, waiting: Sequence[Candidate], seen: Seen) -> _Planned
 
 
 async def _apply(tools: Tools, planned: _Planned, epoch: int) -> bool:
-    """Whether something was started. A round that was overtaken is held anew."""
+    """Whether something was started. An outdated round is held again."""
     preemptions, starts = planned.decided.preemptions, planned.decided.starts
     if preemptions:
         if not await make_room(tools, preemptions, epoch):

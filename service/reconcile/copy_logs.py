@@ -1,4 +1,4 @@
-"""Copies the logs of runs to the store while they live, and once more when they are gone: a backend's own die with it.
+"""Copies the logs of runs to the store while they run, and once more when they are gone: a backend's logs die with it.
 
 What is new is read and written, in pieces. How far that has come lies in the database, so any replica goes on with it.
 """
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 async def copy_log_once(tools: Tools) -> bool:
-    """Copy the log that waits longest for it. False when none is due."""
+    """Copy the log that has waited longest. False when none is due."""
     async with tools.db.transaction() as tx:
         due = (RunLogRow.complete.is_(False), RunLogRow.due_at <= tx.now)
         taken = await locks.take(tx, RunLogRow, *due, first=RunLogRow.due_at, lock_for_s=LOCK_S)
@@ -68,7 +68,7 @@ async def _forget(tools: Tools, run: RunRow) -> None:
     try:
         await tools.backend.forget(RunRef(run_id=run.host_id, handle=run.handle))
     except LorafleetError as error:
-        log.warning("what is left of %s is not removed: %s", run.id, error)
+        log.warning("cannot remove what is left of %s: %s", run.id, error)
 
 
 def _was_over(run: RunRow, read_at: datetime) -> bool:
@@ -80,7 +80,7 @@ def _was_over(run: RunRow, read_at: datetime) -> bool:
 
 @dataclass
 class Copy:
-    """How far the copying of a run's log has come."""
+    """Progress of copying a run's log."""
 
     lines: RunLines
     written: dict[str, int] = field(default_factory=dict)  # bytes in the store, by job uid
@@ -112,15 +112,15 @@ async def _copy(tools: Tools, run: RunRow, pack: Sequence[Member], copy: Copy, *
             await _write(store, pack, copy.written, copy.lines.unfinished())
         return is_whole
     except log_copy.Changed:
-        log.warning("the copied log of %s is not what it was; it is copied anew", run.id)
+        log.warning("the copied log of %s has changed; copying it again", run.id)
         copy.done = None
     except LorafleetError as error:
-        log.warning("the log of %s is not copied: %s", run.id, error)
+        log.warning("cannot copy the log of %s: %s", run.id, error)
     return False
 
 
 async def _go_on(tools: Tools, store: Store, run: RunRow, pack: Sequence[Member], copy: Copy) -> bool:
-    """From where the last step ended. False when the time was over before the log was."""
+    """Continues where the last step ended. False if the time ran out before the log ended."""
     began = time.monotonic()
     async with aclosing(_gathered(tools.backend.logs(RunRef(run_id=run.host_id, handle=run.handle), copy.lines.read_bytes))) as pieces:
         async for piece in pieces:

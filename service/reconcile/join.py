@@ -1,4 +1,4 @@
-"""Lets queued jobs join runs that train and have room, while no run is free.
+"""Lets queued jobs join active runs that have room, while no run is free.
 
 Like admission it decides outside the transaction and applies what still holds. A joiner is a member of the run from then
 on; the run hears of it with every answer until it speaks of it, and should it end before, the joiner is queued again.
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 async def join_once(tools: Tools, seen: Seen) -> bool:
-    """Adds the jobs that may join now to runs that train. Call it while nothing else can start: a free run is sooner.
+    """Adds the jobs that may join now to active runs. Call it while nothing else can start: a free run would be sooner.
 
     `seen` is what a round of admission has decided on that has started nothing.
     """

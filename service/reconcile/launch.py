@@ -1,4 +1,4 @@
-"""Launches admitted runs: writes what the driver needs to the store, then tells the backend."""
+"""Launches admitted runs: writes what the driver needs to the store, then calls the backend."""
 
 import json
 import logging
@@ -47,7 +47,7 @@ async def launch_once(tools: Tools) -> bool:
 
     async with tools.db.transaction() as tx:
         held = await locks.still_held(tx, run)
-        if held is None:  # another took over: it will find what we did
+        if held is None:  # another replica took over: it will find what we did
             return True
         if handle is None:
             await _offer(tx, held)
@@ -66,14 +66,14 @@ async def _launched(tx: Transaction, run: RunRow, handle: str) -> None:
 
 
 async def _offer(tx: Transaction, run: RunRow) -> None:
-    """Its warm workers hear of it in the answer to their next report, again and again until it reports itself."""
+    """Its warm workers learn of it in the response to each report, until the run itself reports."""
     run.state = RunState.OFFERED.value
     run.handle = next((idle.handle for idle in await hosts.before(tx, run)), None)
     tx.changed = True
 
 
 async def _launch(tools: Tools, run: RunRow, pack: list[Member], instance: str) -> str | None:
-    """The backend's handle; None for a run on warm workers, which are told of it with their next report."""
+    """The backend's handle; None for a run on warm workers, which learn of it with their next report."""
     places, store = tools.places.of(run, pack[0].job.tenant), tools.store.of(run.store_credentials)
     manifest = manifest_of(run, pack, places, tools.stop.warm_idle_s)
     for style in manifest.pack:
@@ -88,7 +88,7 @@ async def _launch(tools: Tools, run: RunRow, pack: list[Member], instance: str) 
 
 
 def request_of(run: RunRow, pack: list[Member], cluster: spec.ClusterSpec, instance: str) -> RunRequest:
-    """What the backend needs to know, but for what is secret. Pure. The styles of a pack ask for the same workers."""
+    """The launch request without its secrets. Pure. The styles of a pack ask for the same workers."""
     tenants = {member.job.tenant for member in pack}
     return RunRequest(
         run_id=run.id,
@@ -124,7 +124,7 @@ def manifest_of(run: RunRow, pack: list[Member], places: Places, warm_idle_s: fl
 
 
 async def _not_launched(tools: Tools, run: RunRow, error: LorafleetError) -> None:
-    """Tried again soon, behind other runs, when that may help; else this attempt has failed."""
+    """Retries soon, after other runs, if that may help; otherwise this attempt has failed."""
     async with tools.db.transaction() as tx:
         held = await locks.still_held(tx, run)
         if held is None:

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Loop:
-    """One loop. `step` answers whether it found work; it is safe to kill between any two of its lines."""
+    """One loop. `step` returns whether it found work; it is safe to kill between any two of its lines."""
 
     name: str
     step: Callable[[], Awaitable[bool]]
@@ -32,7 +32,7 @@ class Loop:
 
 
 async def run(loop: Loop, bell: Bell, stopping: asyncio.Event, pulse: Pulse) -> None:
-    """Until `stopping`; a step under way is finished. A step that raises is tried again, ever later."""
+    """Runs until `stopping`; a step under way is finished. A failing step is retried with growing delays."""
     failures = quiet = 0
     while not stopping.is_set():
         ring = bell.listen()

@@ -14,8 +14,8 @@ from service.reconcile.orphans import end_orphans_once
 from service.reconcile.stop import expire_once, notice_silence_once, stop_once
 from service.reconcile.tools import Tools
 
-KEEP_AUDIT_DAYS = 400  # more than the year that auditors ask after
-KEEP_EVENTS_S = 24 * 3600.0  # a watch may be away for so long and go on
+KEEP_AUDIT_DAYS = 400  # more than the year that auditors ask for
+KEEP_EVENTS_S = 24 * 3600.0  # a watch may be away this long and still resume
 
 
 async def run_all(tools: Tools, stopping: asyncio.Event) -> None:

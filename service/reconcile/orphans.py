@@ -1,4 +1,4 @@
-"""Ends orphans: runs that live on the backend although the database has written them off, or has never heard of them.
+"""Ends orphans: runs alive on the backend that the database has written off or never knew.
 
 A replica that was paused in the middle of a launch is how one comes about: its lock expires, another replica finds nothing
 to observe and settles the run, and then the first wakes up and launches it. Such a run is refused its first report, and is
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 async def end_orphans_once(tools: Tools) -> bool:
-    """Stops every orphan of this instance; always False. Needs no lock token: a stop may be repeated, and gone is for ever.
+    """Stops every orphan of this instance; always returns False. Needs no lock token: stops may be repeated, and gone is final.
 
     The backend is asked first and the database second, for a run is in the database before it is launched. Raises
     Unavailable when the backend cannot tell.

@@ -1,4 +1,4 @@
-"""Writes down that a run is over, and what that makes of its jobs."""
+"""Records that a run is over, and the consequences for its jobs."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ MISSED = Gone(reason=JOIN_MISSED, message="the run ended before it could take th
 
 async def settle(tx: Transaction, run: RunRow, gone: Gone, artifacts: Mapping[str, Artifact], policy: RetryPolicy) -> None:
     """The run is gone. `artifacts` are those found committed in the store, by job uid, of jobs whose end was not reported."""
-    if run.stop_reason:  # we had it stopped: that is why it is gone
+    if run.stop_reason:  # we stopped it: that is why it is gone
         gone = Gone(reason=run.stop_reason, message=run.stop_message)
     if run.state in WITH_JOBS:
         await settle_jobs(tx, run, gone, artifacts, policy)
@@ -27,7 +27,7 @@ async def settle(tx: Transaction, run: RunRow, gone: Gone, artifacts: Mapping[st
 
 
 async def settle_jobs(tx: Transaction, run: RunRow, gone: Gone, artifacts: Mapping[str, Artifact], policy: RetryPolicy) -> None:
-    """What the end of the run makes of those of its jobs that are in no other run by now."""
+    """Applies the end of the run to those of its jobs that are not in another run by now."""
     for member in await runs.lock_members(tx, run.id):
         job = jobs.value(member.job)
         if job.attempt != member.place.attempt:

@@ -1,4 +1,4 @@
-"""The situation that a round of admission decides on: rows as the values that it knows."""
+"""The input of a round of admission: rows as values."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Seen:
 
 
 async def look(tools: Tools, tx: Transaction, num_waiting: int) -> Seen:
-    """What there is now."""
+    """The current situation."""
     held = await situation.held(tx)
     idle = await _idle_hosts(tools, tx) if any(not place.with_jobs for place in held) else []
     limits = await quotas.of_all(tx)
@@ -93,7 +93,7 @@ def _resources(place: Held) -> Resources:
 
 
 def _is_silent(place: Held, idle: Sequence[IdleHost]) -> bool:
-    """Idle workers that were not heard of: they hold their place, and get no run."""
+    """Idle workers that do not report: they keep their capacity and get no run."""
     return not place.is_leaving and all(host.host_id != place.host_id for host in idle)
 
 
@@ -115,7 +115,7 @@ def _live_run(place: Held, now: datetime, promote_after_s: float) -> LiveRun:
 
 
 def _ends_s(jobs: Sequence[HeldJob], now: datetime) -> float | None:
-    """When the last of them ends, by their own estimates and by what they are allowed; None: one may take any time."""
+    """When the last of them ends, by their estimates and limits; None: unknown."""
     ends = [_end_of(job, now) for job in jobs]
     known = [end for end in ends if end is not None]
     return max(known) if known and len(known) == len(ends) else None

@@ -1,4 +1,4 @@
-"""Hard stops: of runs whose time is over, and of runs that were not heard of for too long."""
+"""Hard stops: of runs whose time is up, and of runs that have been silent for too long."""
 
 import logging
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 async def stop_once(tools: Tools) -> bool:
-    """Stop one run whose hard stop is due. Its absence is observed elsewhere; one that stays is stopped again."""
+    """Stop one run whose hard stop is due. Its absence is observed elsewhere; if it stays, it is stopped again."""
     async with tools.db.transaction() as tx:
         due = (RunRow.state != RunState.GONE.value, RunRow.stop_at <= tx.now)
         run = await locks.take(tx, RunRow, *due, first=RunRow.stop_at, lock_for_s=LOCK_S)
@@ -103,4 +103,4 @@ async def _quiet(tx: Transaction, tools: Tools) -> Sequence[RunRow]:
     heard_at = func.coalesce(RunRow.report_time, RunRow.launch_time, RunRow.create_time)
     speaking = (RunRow.state.in_(_SPEAKING), RunRow.stop_at.is_(None))
     query = select(RunRow).where(*speaking, heard_at <= tx.now - timedelta(seconds=shortest)).order_by(RunRow.id)
-    return (await tx.session.scalars(tx.locked(query, skip=True))).all()  # one that is locked is being heard of
+    return (await tx.session.scalars(tx.locked(query, skip=True))).all()  # a locked run is reporting right now

@@ -1,8 +1,8 @@
-"""Tells those who wait why, and at which place: some at a time, so that reports get their turn, and no more than changed.
+"""Writes to waiting jobs why they wait and at which position: in slices, so that reports get their turn, and only changes.
 
 Ten thousand jobs that wait move up with every start. Their places are therefore written with two digits that count beyond
 the first hundred (a start changes some two hundred rows, not ten thousand), a few seconds apart, and without an event but for
-the next ten: whoever asks for a job sees its place, and whoever watches it hears why it waits and when its turn is near.
+the next ten: readers of a job see its position, and watchers learn why it waits and when its turn is near.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from service.reconcile.tools import Tools
 
 JOBS_AT_ONCE = 500  # jobs updated in one transaction
 POSITIONS_EVERY_S = 5.0
-NEXT = 10  # places of which watchers hear
+NEXT = 10  # positions that watchers are notified of
 
 _Change = tuple[str, Wait, int]
 
 
 async def tell_some(tools: Tools) -> bool:
-    """Tells some of those who do not know. True when there may be more to tell."""
+    """Updates some of the jobs whose announcement is outdated. True if there may be more."""
     memory = tools.admission
     waiting = memory.decided.waiting
     if not waiting:

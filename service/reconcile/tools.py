@@ -1,4 +1,4 @@
-"""What every loop works with."""
+"""Dependencies and settings of every loop."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -18,13 +18,13 @@ from service.health import Pulse, Readiness
 from service.storage import Store
 from service.tokens import RunTokens
 
-LOCK_S = 15.0  # how long a row waits whose process died: the living renew their locks
+LOCK_S = 15.0  # how long a dead process keeps a row: living ones renew their locks
 ACTION_S = 60.0  # longer than any one action: the backends' and the store's own timeouts are below
 
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Where things lie, and where runs report to."""
+    """Locations in the store, and where runs report to."""
 
     artifacts_uri: str
     cache_uri: str
@@ -35,8 +35,8 @@ class Places:
     report_tls_ca: Callable[[], str | None] = lambda: None  # PEM, as it is now; None: what the runs' machines trust
 
     def of(self, run: RunRow, tenant: str) -> "Places":
-        """Where things of this run lie. One with store credentials of its tenant's own finds all of them in the tenant's folder,
-        so that the credentials need to reach nothing that others use."""
+        """The locations for this run. A run with its tenant's own store credentials has everything in the tenant's folder, so
+        that the credentials need no access to what others use."""
         if not run.store_credentials:
             return self
         home = tenant_root(self.artifacts_uri, tenant)
@@ -70,7 +70,7 @@ class Tools:
     tokens: RunTokens
     places: Places
     candidates: Candidates
-    up_since: datetime  # nobody could report before
+    up_since: datetime  # no run could report before
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     stop: StopPolicy = field(default_factory=StopPolicy)
     pulse: Pulse = field(default_factory=Pulse)
