@@ -47,6 +47,7 @@ from service.jobs import Jobs
 from service.observed import observing
 from service.plans import Planner, Policy
 from service.reconcile import loops
+from service.reconcile.hearing import Hearing, Probe, probe_of
 from service.reconcile.tools import Places, Tools
 from service.replica import database
 from service.reports import Reports
@@ -194,6 +195,7 @@ async def _tools(settings: Settings, db: Database, backend: Backend, address: st
         ),
         candidates=Candidates(Planner(ShapeCache(store, db.clock), _policy(settings))),
         up_since=db.clock.now(),
+        hearing=Hearing(probe=_report_probe(settings)),
         readiness=Readiness({"database": database_check(db), "backend": backend_check(backend)}),
         stop=StopPolicy(**asdict(settings.timeouts)),
         profiles=frozenset(settings.kuberay.profiles) if settings.kuberay else frozenset({DEFAULT_PROFILE}),
@@ -203,6 +205,14 @@ async def _tools(settings: Settings, db: Database, backend: Backend, address: st
             capacity_cpus=settings.capacity.capacity_cpus,
         ),
     )
+
+
+def _report_probe(settings: Settings) -> Probe | None:
+    """None: this server takes reports itself."""
+    if settings.role is not Role.RECONCILE:
+        return None
+    access = settings.access
+    return probe_of(access.report_address, report_tls_ca(access), tls=access.is_secure)
 
 
 def _policy(settings: Settings) -> Policy:

@@ -124,7 +124,7 @@ async def _observe(tools: Tools, run: RunRow) -> Observation | None:
 def _given_up(tools: Tools, run: RunRow, error: Unavailable) -> Gone | None:
     """A backend that stays away, with a run that stays silent, has lost the run; should that be wrong, the run's next
     report is refused and it stops itself."""
-    known = [time for time in (run.launch_time, run.seen_time, run.report_time, tools.up_since) if time is not None]
+    known = [time for time in (run.launch_time, run.seen_time, run.report_time, tools.heard_since) if time is not None]
     silent = tools.db.clock.now() - max(known)
     if run.launch_time is None or silent < timedelta(seconds=tools.stop.unreachable_s):
         return None

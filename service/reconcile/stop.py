@@ -53,9 +53,11 @@ async def stop_once(tools: Tools) -> bool:
 
 async def notice_silence_once(tools: Tools) -> bool:
     """Marks silent runs for a hard stop. One transaction and no effect outside it, so it needs no lock token."""
+    await tools.hearing.ask(tools.db.clock.now)
     async with tools.db.transaction() as tx:
+        tools.hearing.look(tx.now)
         for run in await _quiet(tx, tools):
-            heard_at = max(run.report_time or run.launch_time or run.create_time, tools.up_since)
+            heard_at = max(run.report_time or run.launch_time or run.create_time, tools.heard_since)
             states = await _states(tx, run)
             if (stop := lost(heard_at, tx.now, states, tools.stop)) is not None:
                 runs.stop_from(run, tx.now, stop.reason, stop.message)

@@ -15,6 +15,7 @@ from service.db.database import Database
 from service.db.models import RunRow
 from service.db.tenants import store_credentials_of
 from service.health import Pulse, Readiness
+from service.reconcile.hearing import Hearing
 from service.storage import Store
 from service.tokens import RunTokens
 
@@ -71,6 +72,7 @@ class Tools:
     places: Places
     candidates: Candidates
     up_since: datetime  # no run could report before
+    hearing: Hearing = field(default_factory=Hearing)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     stop: StopPolicy = field(default_factory=StopPolicy)
     pulse: Pulse = field(default_factory=Pulse)
@@ -79,6 +81,11 @@ class Tools:
     profiles: frozenset[str] = frozenset({DEFAULT_PROFILE})  # that a spec may name
     rules: Rules = field(default_factory=Rules)
     admission: AdmissionMemory = field(default_factory=AdmissionMemory)
+
+    @property
+    def heard_since(self) -> datetime:
+        """Since when every run could report."""
+        return max(self.up_since, self.hearing.since or self.up_since)
 
     async def store_of(self, run: RunRow, tenant: str) -> Store:
         """The store in which a run has written: with what its tenant has now, where it ran with credentials of its tenant's own."""

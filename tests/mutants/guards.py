@@ -6,7 +6,7 @@ tests/test_mutants.py says so: move the patch along with its guard.
 
 from dataclasses import dataclass
 
-from tests.mutants import of_backends
+from tests.mutants import of_backends, of_features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ def guards() -> list[Guard]:
     """All of them."""
     return [
         Guard(name=name, path=path, before=before, after=after, tests=tests)
-        for name, path, before, after, tests in (*_GUARDS, *of_backends.GUARDS)
+        for name, path, before, after, tests in (*_GUARDS, *of_backends.GUARDS, *of_features.GUARDS)
     ]
 
 
@@ -287,110 +287,5 @@ _GUARDS = (
         "if who.principal != created_by and not allows(role, Permission.OPERATE):",
         "if False:",
         "tests/service/access",
-    ),
-    (
-        "page size: a page ends before the message does",
-        "service/api/paging.py",
-        "sum(end <= MAX_PAGE_BYTES for end in ends)",
-        "sum(end > 0 for end in ends)",
-        "tests/service/api/test_sizes.py",
-    ),
-    (
-        "quota: jobs that wait, at a retry, whole",
-        "service/batches.py",
-        "await quotas.check(tx, name.tenant, len(uids))",
-        "pass",
-        "tests/service/api/test_queue_quota.py",
-    ),
-    (
-        "quota: jobs that wait, at a retry, as its places are taken",
-        "service/batches.py",
-        "await quotas.check(tx, tenant, len(uids))",
-        "pass",
-        "tests/service/api/test_queue_quota.py",
-    ),
-    (
-        "store credentials: a run gets its tenant's",
-        "service/reconcile/admit.py",
-        "store_credentials=start.pack.key.warm.store_credentials",
-        'store_credentials=""',
-        "tests/service/test_store_credentials.py",
-    ),
-    (
-        "store credentials: tenants that have some share no process",
-        "service/candidates.py",
-        "(reference or known.tenant in self._isolated)",
-        "known.tenant in self._isolated",
-        "tests/service/test_store_credentials.py",
-    ),
-    (
-        "store credentials: what a driver was handed is removed",
-        "service/backends/local_ray.py",
-        "shutil.rmtree(self._runs / run_id, ignore_errors=True)",
-        "pass",
-        "tests/service/test_store_credentials.py",
-    ),
-    (
-        "store credentials: and not before the driver is gone",
-        "service/backends/ray_jobs.py",
-        "if isinstance(await self.observe(run), Gone):",
-        "if True:",
-        "tests/service/test_store_credentials.py",
-    ),
-    (
-        "feed order: changes come as they were committed",
-        "service/db/events.py",
-        ".order_by(JobEventRow.seq).limit(limit)",
-        ".order_by(JobEventRow.seq.desc()).limit(limit)",
-        "tests/service/api/test_watch.py",
-    ),
-    (
-        "feed: what has left a topic is read from the log",
-        "service/api/feed.py",
-        "topic.since = oldest.seq",
-        "pass",
-        "tests/service/api/test_feed.py",
-    ),
-    (
-        "audit: no name keeps a refused try out of the log",
-        "service/api/auditing.py",
-        "_printable(_resource(request))",
-        "_resource(request)",
-        "tests/service/api/test_auditing.py",
-    ),
-    (
-        "provider's keys: one that may be newer than ours is not called bad",
-        "service/access/jwks.py",
-        "(self._keys is None or self._failed)",
-        "self._keys is None",
-        "tests/service/access/test_oidc.py",
-    ),
-    (
-        "provider's keys: made-up ids do not make us a hammer",
-        "service/access/jwks.py",
-        "return self._monotonic() - self._tried >= TRIED_AGAIN_AFTER_S",
-        "return True",
-        "tests/service/access/test_oidc.py",
-    ),
-    (
-        "run token: who speaks for the run next has the newest",
-        "trainer/report.py",
-        "return replace(self._address, token=self._token)",
-        "return self._address",
-        "tests/service/api/test_run_token_renewal.py",
-    ),
-    (
-        "database: closed once its connections are back",
-        "service/db/database.py",
-        "while self._num_out():",
-        "while False:",
-        "tests/service/db/test_database.py",
-    ),
-    (
-        "permission: a stream ends with its caller's token",
-        "service/api/authentication.py",
-        "await self._check_still_known(context)",
-        "pass",
-        "tests/service/api/test_authentication.py",
     ),
 )

@@ -88,9 +88,10 @@ class Driver:
 
     def _channel(self) -> grpc.Channel:
         address, roots = self._manifest.report_address, self._manifest.report_tls_ca
+        options = [("grpc.max_reconnect_backoff_ms", 3000), ("grpc.initial_reconnect_backoff_ms", 200)]  # as the trainer's
         if not self._manifest.report_tls:
-            return grpc.insecure_channel(address)
-        return grpc.secure_channel(address, grpc.ssl_channel_credentials(roots.encode() if roots else None))
+            return grpc.insecure_channel(address, options=options)
+        return grpc.secure_channel(address, grpc.ssl_channel_credentials(roots.encode() if roots else None), options=options)
 
     @property
     def _job(self) -> dict[str, Any]:

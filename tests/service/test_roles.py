@@ -1,7 +1,9 @@
 """Replicas whose calls and loops run apart, as processes on one PostgreSQL; and what a drain does to calls under way."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -42,12 +44,12 @@ def shared(folder: Path, url: str, ray: str, *options: str) -> tuple[str, ...]:
     return ("--database-url", url, "--ray-address", ray, "--artifacts", f"file://{folder}/artifacts", "--warm-idle-s", "0", *options)
 
 
-def small_spec(folder: Path) -> spec.Spec:
+def small_spec(folder: Path, max_steps: int = 2) -> spec.Spec:
     for name, content in {"base/model_index.json": "{}", "pictures/a.png": "png"}.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(content)
     places = {"base_model": {"uri": f"file://{folder}/base"}, "dataset": {"uri": f"file://{folder}/pictures"}}
-    return spec.parse({**places, "training": {"max_steps": 2}})
+    return spec.parse({**places, "training": {"max_steps": max_steps}})
 
 
 def test_what_the_one_half_accepts_the_other_runs(tmp_path: Path, url: str, ray: StandInRay):
@@ -63,6 +65,27 @@ def test_what_the_one_half_accepts_the_other_runs(tmp_path: Path, url: str, ray:
             until(lambda: f"launched {run} " in loops.log.read_text(), 30, "the launch in the log of the loops")
         until(lambda: "step 2" in "".join(piece.text for piece in client.logs("fox")), 30, "the log, by the half that did not copy it")
     assert f"launched {run} " not in api.log.read_text(), "the half that answers calls starts nothing"
+
+
+@pytest.mark.proof
+def test_runs_outlive_the_half_that_takes_their_reports(tmp_path: Path, url: str, ray: StandInRay):
+    """For longer than a run may be silent nobody can report; the half that looks for silence knows it."""
+    asked = small_spec(tmp_path, max_steps=60)
+    silence_s = 8
+    reconcile = ("--role", "reconcile", "--heartbeat-timeout-s", str(silence_s))
+    with ExitStack() as stack:
+        api = stack.enter_context(served(tmp_path / "api", *shared(tmp_path, url, ray.address, "--role", "api")))
+        stack.enter_context(
+            served(tmp_path / "reconcile", *shared(tmp_path, url, ray.address, *reconcile, "--report-address", api.address))
+        )
+        client = stack.enter_context(Client(api.address, tenant="acme"))
+        client.create(asked, job_id="fox")
+        until(lambda: client.get("fox").progress.step >= 5, 60, "training")
+        api.kill()
+        time.sleep(2 * silence_s)  # the outage itself; silence is looked for every five seconds
+        stack.enter_context(served(tmp_path / "api", *shared(tmp_path, url, ray.address, "--role", "api")))
+        job = client.wait("fox", timeout_s=60)
+        assert (label(job), len(job.attempts)) == ("SUCCEEDED", 1)
 
 
 def test_a_job_waits_while_there_is_nobody_to_run_it(tmp_path: Path, url: str, ray: StandInRay):
