@@ -84,7 +84,9 @@ def read_yaml(path: Path, defaults: Fields) -> BatchFile:
     if problems := [*_unknown(fields), *_wrong_kinds(fields)]:
         raise InvalidSpec(problems)
     items = cast(list[Any], fields["items"])
-    broken = [Violation(field=f"items[{index}]", message="is no mapping") for index, item in enumerate(items) if not isinstance(item, dict)]
+    broken = [
+        Violation(field=f"items[{index}]", message="is not a mapping") for index, item in enumerate(items) if not isinstance(item, dict)
+    ]
     return BatchFile(
         batch_id=fields.get("batch_id") or "",
         defaults=laid_over(defaults, fields.get("defaults") or {}),
@@ -103,11 +105,11 @@ def _unknown(fields: Fields) -> Iterator[Violation]:
 
 def _wrong_kinds(fields: Fields) -> Iterator[Violation]:
     if not isinstance(fields.get("items"), list):
-        yield Violation(field="items", message="is no list" if fields.get("items") is not None else "is required: a list of specs")
+        yield Violation(field="items", message="is not a list" if fields.get("items") is not None else "is required: a list of specs")
     if not isinstance(fields.get("defaults") or {}, dict):
-        yield Violation(field="defaults", message="is no mapping")
+        yield Violation(field="defaults", message="is not a mapping")
     if not isinstance(fields.get("batch_id") or "", str):
-        yield Violation(field="batch_id", message="is no text; put it into quotes")
+        yield Violation(field="batch_id", message="is not text; put it in quotes")
 
 
 # CSV.
@@ -146,7 +148,7 @@ def _header(path: Path, cells: Sequence[str]) -> Sequence[str]:
     wrong = [cell for cell in cells if not all(cell.split("."))]
     twice = sorted({cell for cell in cells if cells.count(cell) > 1} - set(wrong))
     if not cells or wrong or twice:
-        problems = [f"{cell!r} is no path of a field, such as training.max_steps" for cell in wrong] + [
+        problems = [f"{cell!r} is not the path of a field, such as training.max_steps" for cell in wrong] + [
             f"{cell} is there twice" for cell in twice
         ]
         raise InvalidSpec([Violation(field=f"{path} (header)", message=one) for one in problems or ["is missing: the file is empty"]])
@@ -163,7 +165,7 @@ def _item(header: Sequence[str], cells: Sequence[str]) -> tuple[dict[str, Any], 
             try:
                 item = spec_file.with_value(item, path.split("."), _value(path, text), path)
             except yaml.YAMLError:
-                problems.append(Violation(field=path, message=f"{text!r} is no YAML"))
+                problems.append(Violation(field=path, message=f"{text!r} is not YAML"))
             except InvalidSpec as error:
                 problems += error.violations
     return item, problems

@@ -71,7 +71,7 @@ def _parts(pattern: str) -> tuple[str, str, str]:
     parts = pattern.rstrip("/").split("/")
     starred = [index for index, part in enumerate(parts) if "*" in part]
     if len(starred) != 1 or starred[0] < 3:
-        raise _invalid(pattern, "is no pattern with one * in it for the folders, such as s3://styles/*/")
+        raise _invalid(pattern, "is not a pattern with one * for the folders, such as s3://styles/*/")
     (index,) = starred
     return "/".join([*parts[:index], ""]), parts[index], "".join(f"/{part}" for part in parts[index + 1 :])
 

@@ -69,7 +69,7 @@ class LocalBlobs:
         try:
             yield from (entry.name for entry in os.scandir(self._root) if entry.is_dir() and not entry.name.startswith("."))
         except (FileNotFoundError, NotADirectoryError):
-            raise NotFound(f"{self._root} is no folder of this machine") from None
+            raise NotFound(f"{self._root} is not a folder on this machine") from None
         except OSError as error:
             raise LorafleetError(f"{self._root} cannot be read: {error.strerror}", reason="STORE") from None
 

@@ -39,7 +39,7 @@ class Credentials:
             raise InvalidInput("a client certificate needs its key, and a key its certificate; set both")
         if self.has_token and not self.is_secure and not is_local(server):
             message = (
-                f"the token is not sent to {server}: without TLS everybody on the way could read it; "
+                f"the token is not sent to {server}: without TLS anyone on the way could read it; "
                 "set --tls (or --tls-ca FILE for an authority of your own), in Python Credentials(tls=True)"
             )
             raise InvalidInput(message, reason="TOKEN_OVER_PLAINTEXT")
@@ -53,7 +53,7 @@ class Credentials:
         if not token and self.has_token:
             raise InvalidInput(f"{where} is empty")
         if not (token.isascii() and token.isprintable()) or " " in token:
-            raise InvalidInput(f"{where} holds something else than one token: white space or characters that no token has")
+            raise InvalidInput(f"{where} contains something other than one token: white space or characters that no token has")
         return token
 
 

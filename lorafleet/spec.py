@@ -28,7 +28,7 @@ def _check_uri(uri: str) -> str:
     if len(uri) > MAX_URI or len(uri.encode(errors="replace")) > MAX_URI:
         raise PydanticCustomError("uri", "{uri}… is longer than {most} bytes", {"uri": repr(uri[:80]), "most": MAX_URI})
     if not _URI.fullmatch(uri):
-        raise PydanticCustomError("uri", "{uri} is no store URI; write s3://bucket/prefix or file:///folder", {"uri": repr(uri)})
+        raise PydanticCustomError("uri", "{uri} is not a store URI; write s3://bucket/prefix or file:///folder", {"uri": repr(uri)})
     path = uri.split("://", 1)[1]
     if any(part in {"..", "."} for part in path.split("/")) or re.search(r"[\x00-\x1f\\%?#]|//", path):
         raise PydanticCustomError(
@@ -39,7 +39,7 @@ def _check_uri(uri: str) -> str:
 
 def _check_module(name: str) -> str:
     if len(name) > MAX_MODULE_NAME or not _MODULE_NAME.fullmatch(name):
-        raise PydanticCustomError("module", "{name} is no module name", {"name": repr(name)})
+        raise PydanticCustomError("module", "{name} is not a module name", {"name": repr(name)})
     return name
 
 

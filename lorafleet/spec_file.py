@@ -35,7 +35,7 @@ def read(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(path, error) from None
     except yaml.YAMLError as error:
-        raise _invalid(str(path), f"is no YAML: {yaml_mistake(error)}") from None
+        raise _invalid(str(path), f"is not YAML: {yaml_mistake(error)}") from None
     if not isinstance(fields, dict):
         raise _invalid(str(path), "holds no mapping; a spec starts with base_model: and dataset:")
     return cast(dict[str, Any], fields)
@@ -65,7 +65,7 @@ def set_field(fields: Mapping[str, Any], override: str) -> dict[str, Any]:
     try:
         value = load_yaml(text)
     except yaml.YAMLError as error:
-        raise _invalid(path, f"value is no YAML: {yaml_mistake(error)}") from None
+        raise _invalid(path, f"value is not YAML: {yaml_mistake(error)}") from None
     return with_value(fields, path.split("."), value, override)
 
 
@@ -76,7 +76,7 @@ def with_value(fields: Mapping[str, Any], path: Sequence[str], value: Any, overr
         return {**fields, first: value}
     inner = fields.get(first) or dict[str, Any]()
     if not isinstance(inner, dict):
-        raise _invalid(override, f"{first} is no mapping, so nothing can be set in it")
+        raise _invalid(override, f"{first} is not a mapping, so nothing can be set in it")
     return {**fields, first: with_value(cast(dict[str, Any], inner), rest, value, override)}
 
 

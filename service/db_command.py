@@ -57,7 +57,7 @@ def _do(action: Action, url: str, to: str) -> None:
                 typer.echo(f"the schema is {found}, newer than this version's {migrate.HEAD}; all that this version uses is there")
         case Action.DOWNGRADE:
             if to not in {"base", *migrate.REVISIONS}:
-                raise InvalidInput(f"--to {to!r} is no revision; known are base, {', '.join(migrate.REVISIONS)}")
+                raise InvalidInput(f"--to {to!r} is not a revision; known are base, {', '.join(migrate.REVISIONS)}")
             migrate.downgrade(url, to)
             typer.echo(f"the schema is {to}; a `lorafleet serve` of this version would upgrade it again: start the older one")
 

@@ -38,21 +38,21 @@ class BatchName:
 def parse_tenant(name: str, field: str = "parent") -> str:
     """The tenant's id. Raises InvalidInput."""
     if (match := _TENANT.fullmatch(name)) is None:
-        raise invalid(field, f"{name!r} is no tenant; write tenants/TENANT, of a-z, 0-9 and '-', starting with a letter")
+        raise invalid(field, f"{name!r} is not a tenant; write tenants/TENANT, of a-z, 0-9 and '-', starting with a letter")
     return match["tenant"]
 
 
 def parse_job(name: str, field: str = "name") -> JobName:
     """The job's name. Raises InvalidInput."""
     if (match := _JOB.fullmatch(name)) is None:
-        raise invalid(field, f"{name!r} is no job; write tenants/TENANT/jobs/JOB")
+        raise invalid(field, f"{name!r} is not a job; write tenants/TENANT/jobs/JOB")
     return JobName(match["tenant"], match["job"])
 
 
 def parse_batch(name: str, field: str = "name") -> BatchName:
     """The batch's name. Raises InvalidInput."""
     if (match := _BATCH.fullmatch(name)) is None:
-        raise invalid(field, f"{name!r} is no batch; write tenants/TENANT/batches/BATCH")
+        raise invalid(field, f"{name!r} is not a batch; write tenants/TENANT/batches/BATCH")
     return BatchName(match["tenant"], match["batch"])
 
 

@@ -13,4 +13,4 @@ def unknown_profile(spec: Spec, profiles: frozenset[str], *, field: str = "clust
     if spec.cluster.profile in profiles:
         return ()
     there = ", ".join(sorted(profiles))
-    return [Violation(field=field, message=f'"{spec.cluster.profile}" is no profile of this service; there are: {there}')]
+    return [Violation(field=field, message=f'"{spec.cluster.profile}" is not a profile of this service; there are: {there}')]

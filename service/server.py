@@ -117,7 +117,7 @@ def _only_one(state_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            message = f"another lorafleet serve works in {state_dir}; stop it, or choose another --state-dir"
+            message = f"another lorafleet serve uses {state_dir}; stop it, or choose another --state-dir"
             raise FailedPrecondition(message, reason="STATE_DIR_IN_USE") from None
         yield
 
@@ -147,7 +147,9 @@ def _bind(server: grpc.aio.Server, settings: Settings) -> str:
             continue
         remembered.write_text(str(bound))
         return f"{settings.host}:{bound}"
-    message = f"port {settings.port} of {settings.host} is taken; stop who listens there, or choose another --listen (port 0: any free one)"
+    message = (
+        f"port {settings.port} of {settings.host} is in use; stop what listens there, or choose another --listen (port 0: any free one)"
+    )
     raise Unavailable(message, reason="PORT_TAKEN")
 
 
@@ -156,7 +158,7 @@ def listen(server: grpc.aio.Server, address: str, tls: grpc.ServerCredentials | 
     try:
         return server.add_insecure_port(address) if tls is None else server.add_secure_port(address, tls)
     except RuntimeError:
-        raise Unavailable(f"{address} is taken; stop who listens there, or choose another", reason="PORT_TAKEN") from None
+        raise Unavailable(f"{address} is in use; stop what listens there, or choose another", reason="PORT_TAKEN") from None
 
 
 def _backend(settings: Settings, bell: Bell) -> Backend:

@@ -52,7 +52,7 @@ class CredentialsFile:
             if self._read is None or self._read[0] != version:
                 self._read = (version, parse(self._path.read_text()))
         except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or "is no text"
+            why = getattr(error, "strerror", None) or "is not text"
             raise InvalidInput(f"--store-credentials: {self._path} cannot be read: {why}") from None
         return self._read[1]
 

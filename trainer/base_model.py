@@ -77,7 +77,7 @@ def check_target_modules(base: BaseModel, target_modules: Sequence[str]) -> list
     containers = {module[:end] for module in base.trainable for end, letter in enumerate(module) if letter == "."}
     for index, name in enumerate(target_modules):
         if caught := [module for module in containers if module == name or module.endswith(f".{name}")]:
-            message = f'"{name}" also matches {min(caught)}, which is no layer; write more of its path'
+            message = f'"{name}" also matches {min(caught)}, which is not a layer; write more of its path'
             violations.append(Violation(field=f"adapter.target_modules[{index}]", message=message))
         elif not any(module == name or module.endswith(f".{name}") for module in base.trainable):
             endings = {module.rpartition(".")[2] for module in base.trainable} | {_two_parts(module) for module in base.trainable}
@@ -93,7 +93,7 @@ def check_resolution(base: BaseModel, resolution: int) -> list[Violation]:
     if resolution % base.resolution_step == 0:
         return []
     nearest = max(1, round(resolution / base.resolution_step)) * base.resolution_step
-    message = f"{resolution} is no multiple of {base.resolution_step}, which this base needs; nearest: {nearest}"
+    message = f"{resolution} is not a multiple of {base.resolution_step}, which this base needs; nearest: {nearest}"
     return [Violation(field="dataset.resolution", message=message)]
 
 
@@ -163,19 +163,19 @@ def _json(folder: Folder, path: str) -> dict[str, Any]:
     try:
         return dict(json.loads(folder.get(path)))
     except (ValueError, TypeError) as error:
-        raise _incomplete(folder, path, f"is no JSON object: {error}") from None
+        raise _incomplete(folder, path, f"is not a JSON object: {error}") from None
 
 
 def _header(folder: Folder, path: str, size_bytes: int) -> dict[str, Any]:
     """The header of a safetensors file, whose length must be what the header says: half an upload has a fine header."""
     length = int.from_bytes(folder.get_range(path, 0, 8), "little") if size_bytes > 8 else _MAX_HEADER_BYTES
     if length > min(size_bytes - 8, _MAX_HEADER_BYTES):
-        raise _incomplete(folder, path, "is no safetensors file, or cut short; upload it again")
+        raise _incomplete(folder, path, "is not a safetensors file, or cut short; upload it again")
     try:
         header = {name: meta for name, meta in json.loads(folder.get_range(path, 8, length)).items() if name != "__metadata__"}
         end = 8 + length + max(meta["data_offsets"][1] for meta in header.values())
     except (ValueError, TypeError, KeyError) as error:
-        raise _incomplete(folder, path, f"is no safetensors file: {error}") from None
+        raise _incomplete(folder, path, f"is not a safetensors file: {error}") from None
     if end != size_bytes:
         raise _incomplete(folder, path, f"is cut short: {size_bytes} bytes of {end}; upload it again")
     return header

@@ -33,7 +33,7 @@ class Access:
             return replace(identity, tenant=tenant, role=Role.ADMIN)
         role = await self._role(identity, tenant)
         if role is None:
-            raise NotFound(f"there is no tenant {tenant}, or {identity.principal} is no member of it", reason="TENANT_NOT_FOUND")
+            raise NotFound(f"there is no tenant {tenant}, or {identity.principal} is not a member of it", reason="TENANT_NOT_FOUND")
         if not allows(role, permission):
             raise PermissionDenied(_denied(identity, role, permission, tenant))
         return replace(identity, tenant=tenant, role=role)
@@ -42,7 +42,7 @@ class Access:
         """The caller, who must be an administrator of the service. Raises Unauthenticated and PermissionDenied."""
         identity = caller()
         if not identity.is_admin:
-            raise PermissionDenied(f"{identity.principal} is no administrator of this service, which this needs")
+            raise PermissionDenied(f"{identity.principal} is not an administrator of this service, as this call requires")
         return identity
 
     def forget(self, tenant: str) -> None:

@@ -42,7 +42,7 @@ class Authenticators:
                 known = await way.identity(shown)
                 return replace(known, is_admin=known.tenant is None and known.principal in self._admins)
         if shown.bearer:
-            raise Unauthenticated("the token is of no kind that this server takes", reason="TOKEN_INVALID")
+            raise Unauthenticated("the token is not of a kind that this server accepts", reason="TOKEN_INVALID")
         message = "the call carries no token; set one with --token-file or LORAFLEET_TOKEN, in Python Client(credentials=Credentials(...))"
         raise Unauthenticated(message, reason="TOKEN_MISSING")
 

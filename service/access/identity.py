@@ -42,4 +42,4 @@ def caller() -> Identity:
     try:
         return current_identity.get()
     except LookupError:
-        raise Unauthenticated("who calls is not known", reason="TOKEN_MISSING") from None
+        raise Unauthenticated("the caller is not known", reason="TOKEN_MISSING") from None

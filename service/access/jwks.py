@@ -80,7 +80,7 @@ def source(where: str) -> Fetch:
     if parts.scheme == "https" or (parts.scheme == "http" and is_local(parts.hostname or "")):
         return lambda: _download(where, loopback=parts.scheme == "http")
     if parts.scheme == "http":
-        raise InvalidInput(f"--oidc-jwks: {where} is plain http: whoever is on the way could send keys of their own; use https://")
+        raise InvalidInput(f"--oidc-jwks: {where} is plain http: anyone on the way could send their own keys; use https://")
     path = Path(where.removeprefix("file://")).expanduser()
     if not path.is_file():
         raise InvalidInput(f"--oidc-jwks: {where} is neither a file nor an https:// URL")

@@ -90,7 +90,7 @@ class OidcTokens:
 def _principal(claims: dict[str, Any], claim: str) -> str:
     name = claims.get(claim)
     if not isinstance(name, str) or not 1 <= len(name) <= MOST_PRINCIPAL or not name.isprintable():
-        raise _invalid(f"its claim {claim} names nobody: 1 to {MOST_PRINCIPAL} printable characters are needed")
+        raise _invalid(f"its claim {claim} names no one: 1 to {MOST_PRINCIPAL} printable characters are needed")
     if claim == "email" and claims.get("email_verified", True) is not True:
         raise _invalid("its e-mail address is not verified")
     return name

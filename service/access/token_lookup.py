@@ -61,4 +61,4 @@ def _check_times(row: ApiTokenRow, now: datetime) -> None:
 
 
 def _invalid() -> Unauthenticated:
-    return Unauthenticated("the API token is not one that this server gave", reason="TOKEN_INVALID")
+    return Unauthenticated("the API token was not issued by this server", reason="TOKEN_INVALID")

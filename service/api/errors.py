@@ -101,7 +101,7 @@ def _fitting(violations: Sequence[Violation]) -> list[Violation]:
         violation = Violation(field=_cut(full.field, MAX_TEXT), message=_cut(full.message, MAX_TEXT))
         room -= len(str(violation).encode()) + 8  # what the wire puts around two texts
         if room < 0 or place == MAX_VIOLATIONS:
-            return [*shown, Violation(field="more", message=f"and {len(violations) - place:,} more problems; mend these first")]
+            return [*shown, Violation(field="more", message=f"and {len(violations) - place:,} more problems; fix these first")]
         shown.append(violation)
     return shown
 

@@ -135,7 +135,7 @@ def parse_order(text: str) -> bool:
     """Whether newest come first. Raises InvalidInput."""
     order = " ".join(text.split())
     if order not in _ORDERS:
-        raise invalid("order_by", f'{text!r} is no order; write "create_time" or "create_time desc"', reason="BAD_ORDER")
+        raise invalid("order_by", f'{text!r} is not an order; write "create_time" or "create_time desc"', reason="BAD_ORDER")
     return order in {"", "create_time desc"}
 
 
@@ -184,7 +184,7 @@ def _time(value: str) -> datetime:
     try:
         time = datetime.fromisoformat(value)
     except ValueError:
-        raise _bad(f"has {value!r}, which is no time; write RFC 3339, as 2026-01-31T12:00:00Z") from None
+        raise _bad(f"has {value!r}, which is not a time; write RFC 3339, as 2026-01-31T12:00:00Z") from None
     return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 

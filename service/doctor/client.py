@@ -27,7 +27,7 @@ def check_server(server: str, tenant: str, credentials: Credentials) -> Sequence
     try:
         channel = open_channel(server, credentials)
     except InvalidInput as error:
-        return [failed("credentials", error.message, "mend what the message says")]
+        return [failed("credentials", error.message, "fix what the message says")]
     with channel:
         try:
             grpc.channel_ready_future(channel).result(CONNECT_WITHIN_S)

@@ -21,7 +21,7 @@ async def check_database(url: str) -> Sequence[Finding]:
     try:
         parsed = make_url(url)
     except ArgumentError:
-        return [failed("database", "--database-url is no URL", "give it as postgresql://USER:PASSWORD@HOST/DATABASE")]
+        return [failed("database", "--database-url is not a URL", "give it as postgresql://USER:PASSWORD@HOST/DATABASE")]
     return await asyncio.to_thread(_look, parsed)
 
 

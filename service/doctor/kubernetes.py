@@ -19,7 +19,7 @@ async def check_kubernetes(path: Path | None) -> Sequence[Finding]:
     try:
         config = load(path)
     except InvalidInput as error:
-        return [failed(NAME, error.message, "mend the file; lorafleet serve does not start with it")]
+        return [failed(NAME, error.message, "fix the file; lorafleet serve does not start with it")]
     api = Api()
     try:
         return await _cluster(api, config)

@@ -49,7 +49,7 @@ async def check_port(option: str, where: str) -> Sequence[Finding]:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 todo = "if that is lorafleet serve itself all is well; else stop it, or choose another port"
-                return [warning(option, f"somebody listens on {host}:{port}", todo)]
+                return [warning(option, f"another process listens on {host}:{port}", todo)]
             return [failed(option, f"{host}:{port} cannot be listened on: {error.strerror}", f"give {option} an address of this machine")]
     return [ok(option, f"{host}:{port} is free")]
 
@@ -61,7 +61,7 @@ async def check_access(access: AccessSettings, listen: str) -> Sequence[Finding]
     except LorafleetError as error:
         return [failed("access", error.message, "lorafleet serve does not start like this: set what the message names")]
     if not access.has_authenticator:
-        return [ok("access", "no authenticator: everybody on this machine may everything, and nobody else can call")]
+        return [ok("access", "no authenticator: every user of this machine has every permission; nobody else can call")]
     return [ok("access", "callers are asked who they are")]
 
 
@@ -74,7 +74,7 @@ async def check_certificate(path: Path | None, reached_as: str) -> Sequence[Find
     try:
         certificate = x509.load_pem_x509_certificates(await asyncio.to_thread(path.read_bytes))[0]
     except (OSError, ValueError) as error:
-        return [failed("TLS", f"{path} is no certificate: {error}", "give --tls-cert a PEM file, the server's own certificate first")]
+        return [failed("TLS", f"{path} is not a certificate: {error}", "give --tls-cert a PEM file, the server's own certificate first")]
     findings = [_expiry(path, certificate.not_valid_before_utc, certificate.not_valid_after_utc)]
     names = _names(certificate)
     return [*findings, *(_named(path, names, host) for host, _ in addresses(reached_as))]
@@ -84,12 +84,12 @@ def _named(path: Path, names: Sequence[str], host: str) -> Finding:
     if _is_named(host, names):
         return ok("TLS", f"{path} names {host}")
     todo = f"have it made again with {host} among its subject alternative names, or set --report-address to one that it has"
-    return failed("TLS", f"{path} names {', '.join(names) or 'nobody'}, and not {host}", todo)
+    return failed("TLS", f"{path} names {', '.join(names) or 'no host'}, not {host}", todo)
 
 
 def _expiry(path: Path, begins: datetime, ends: datetime) -> Finding:
     now = datetime.now(UTC)
-    todo = "renew it and put it in place: lorafleet serve reads it anew without restart"
+    todo = "renew it and put it in place: lorafleet serve reloads it without a restart"
     if ends <= now:
         return failed("TLS", f"{path} expired on {ends:%Y-%m-%d %H:%M} UTC", todo)
     if begins > now:
@@ -128,7 +128,7 @@ async def check_ray(address: str, token: str | None) -> Sequence[Finding]:
         )
         return [failed("Ray", error.message, todo)]
     except (LorafleetError, ValueError) as error:
-        return [failed("Ray", f"{address} is no Ray: {error}", "give --ray-address the http:// address of the Jobs API (port 8265)")]
+        return [failed("Ray", f"{address} is not a Ray: {error}", "give --ray-address the http:// address of the Jobs API (port 8265)")]
     finally:
         await http.close()
     return [ok("Ray", f"{address} answers{'' if token else ' without a token'}")]

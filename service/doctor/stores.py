@@ -24,7 +24,7 @@ async def check_store(name: str, uri: str) -> Sequence[Finding]:
         if await store.get(probe) is not None:
             return [failed(name, f"{uri}: a deleted object is still there", "check versioning and locks of the bucket")]
     except LorafleetError as error:
-        return [failed(name, error.message, "mend what the message says; lorafleet serve needs to list, read, write and delete there")]
+        return [failed(name, error.message, "fix what the message says; lorafleet serve needs to list, read, write and delete there")]
     return [ok(name, f"{uri}: written, read back, deleted"), *conditional, *await _clock(name, uri)]
 
 

@@ -33,7 +33,7 @@ class Holdings:
         if role is None:
             raise invalid("api_token.role", "is not set")
         if not (caller.role or Role.VIEWER).includes(role):
-            raise PermissionDenied(f"{caller.principal} cannot give away the role {role.value.lower()}, which it has not itself")
+            raise PermissionDenied(f"{caller.principal} cannot grant the role {role.value.lower()}, which it does not have itself")
         check_text("api_token.display_name", wanted.display_name)
         expire_time = moment("api_token.expire_time", wanted, "expire_time")
         made = api_tokens.new_token()
@@ -128,4 +128,4 @@ def moment(field: str, message: Any, name: str) -> datetime | None:
     try:
         return getattr(message, name).ToDatetime(UTC)
     except (ValueError, OverflowError):
-        raise invalid(field, "is no time of the years 1 to 9999") from None
+        raise invalid(field, "is not a time in the years 1 to 9999") from None

@@ -74,7 +74,7 @@ def within(uri: str, prefix: str) -> bool:
 def problem(field: str, uri: str, granted: Sequence[Granted], *, tenant: str, write: bool = False) -> Violation | None:
     """What stands against the use of a URI; None: nothing."""
     if parts(uri) is None:
-        message = f"{uri!r} is no plain URI; write it without '.', '..', '//', '\\', '?', '#' and without encoding them"
+        message = f"{uri!r} is not a plain URI; write it without '.', '..', '//', '\\', '?', '#' and without encoding them"
         return Violation(field=field, message=message)
     usable = [one.prefix for one in granted if one.may_write or not write]
     if any(within(uri, prefix) for prefix in usable):

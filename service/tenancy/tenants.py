@@ -103,7 +103,7 @@ class Tenants:
         if reference in there:
             return None
         known = ", ".join(there[:MAX_SHOWN]) + (f" and {len(there) - MAX_SHOWN} more" if len(there) > MAX_SHOWN else "")
-        return f"{reference[:MAX_TEXT]!r} is no profile of the file of --store-credentials; there: {known or 'none'}"
+        return f"{reference[:MAX_TEXT]!r} is not a profile of the file of --store-credentials; there: {known or 'none'}"
 
     async def set_member(self, tenant_id: str, principal: str, role: Role) -> pb.Member:
         """Raises InvalidInput and NotFound."""
@@ -124,7 +124,7 @@ class Tenants:
         async with self.db.transaction() as tx:
             row = await tx.session.get(MemberRow, (tenant_id, principal))
             if row is None:
-                raise NotFound(f"{principal[:MAX_TEXT]!r} is no member of tenants/{tenant_id}", reason="MEMBER_NOT_FOUND")
+                raise NotFound(f"{principal[:MAX_TEXT]!r} is not a member of tenants/{tenant_id}", reason="MEMBER_NOT_FOUND")
             await tx.session.execute(delete(MemberRow).where(MemberRow.tenant == tenant_id, MemberRow.principal == principal))
         self.access.forget(tenant_id)
 

@@ -61,18 +61,18 @@ def test_mistakes_in_yaml_are_named_by_index(tmp_path: Path) -> None:
     text = YAML.replace("max_steps: 90", "max_stps: 90") + "  - 7\n"
     with pytest.raises(InvalidSpec) as caught:
         batch_file.load(written(tmp_path, "styles.yaml", text))
-    assert violations(caught.value)[:2] == ["items[2]: is no mapping", "items[1].training.max_stps: unknown field; close: max_steps"]
+    assert violations(caught.value)[:2] == ["items[2]: is not a mapping", "items[1].training.max_stps: unknown field; close: max_steps"]
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("defaults: {}\n", "items: is required"),
-        ("items: 7\n", "items: is no list"),
+        ("items: 7\n", "items: is not a list"),
         ("items: []\n", "items: is empty"),
         ("items: [{}]\ndefault: {}\n", "default: unknown field; close: defaults"),
-        ("items: [{}]\ndefaults: [1]\n", "defaults: is no mapping"),
-        ("items: [{}]\nbatch_id: 7\n", "batch_id: is no text"),
+        ("items: [{}]\ndefaults: [1]\n", "defaults: is not a mapping"),
+        ("items: [{}]\nbatch_id: 7\n", "batch_id: is not text"),
     ],
 )
 def test_yaml_of_another_shape_is_told(tmp_path: Path, text: str, says: str) -> None:
@@ -111,7 +111,7 @@ def test_mistakes_in_csv_are_named_by_row_and_line(tmp_path: Path, base: Path) -
     with pytest.raises(InvalidSpec) as caught:
         batch_file.load(written(tmp_path, "styles.csv", "\n".join(rows)), defaults=base)
     found = violations(caught.value)
-    assert found[0] == "row 3 (line 5): training.max_steps: '[' is no YAML"
+    assert found[0] == "row 3 (line 5): training.max_steps: '[' is not YAML"
     assert found[1] == "row 4 (line 6): has 2 cells, but the header has 3"
     assert any(one.startswith("row 1 (line 2): dataset.uri: ") for one in found)
     assert any(one.startswith("row 2 (line 4): training.max_steps: ") for one in found)
@@ -128,7 +128,7 @@ def test_what_every_row_lacks_is_told_once(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("", "the file is empty"),
-        ("a..b,c\n1,2\n", "'a..b' is no path"),
+        ("a..b,c\n1,2\n", "'a..b' is not the path"),
         ("dataset.uri,dataset.uri\nx,y\n", "dataset.uri is there twice"),
         ('dataset.uri\n"open', "is no CSV"),
     ],

@@ -156,7 +156,7 @@ def test_credentials_that_cannot_be_used_are_refused_at_once(credentials: dict[s
 @pytest.mark.parametrize("text", ["", "a b", "a\nb", "tökén"])
 def test_a_token_file_without_a_token_is_told(text: str, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(text)
-    with pytest.raises(InvalidInput, match=r"token is empty|something else than one token"):
+    with pytest.raises(InvalidInput, match=r"token is empty|something other than one token"):
         Credentials(token_file=tmp_path / "token").bearer()
 
 

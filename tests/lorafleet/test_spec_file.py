@@ -38,8 +38,8 @@ def test_override_sets_a_field_with_the_type_that_yaml_gives_it(file: Path) -> N
         ("training.max_steps", "is not path=value"),
         ("training..x=1", "is not path=value"),
         ("training.max_stps=1", "close: max_steps"),
-        ("base_model.uri.x=1", "uri is no mapping"),
-        ("training.max_steps=[", "is no YAML"),
+        ("base_model.uri.x=1", "uri is not a mapping"),
+        ("training.max_steps=[", "is not YAML"),
     ],
 )
 def test_bad_override_is_a_violation(file: Path, override: str, says: str) -> None:
@@ -56,10 +56,10 @@ def test_scientific_notation_without_a_point_is_a_number(file: Path) -> None:
     ("text", "says"),
     [
         (SMALLEST + "dataset: {uri: 'file:///other'}\n", "dataset is there twice"),
-        ("a: [", "is no YAML"),
+        ("a: [", "is not YAML"),
         ("- a\n", "holds no mapping"),
         ("", "holds no mapping"),
-        ("!!python/object/apply:os.system ['true']", "is no YAML"),
+        ("!!python/object/apply:os.system ['true']", "is not YAML"),
     ],
 )
 def test_broken_file_is_a_violation_that_names_it(file: Path, text: str, says: str) -> None:
@@ -80,7 +80,7 @@ def test_file_that_is_not_yaml_says_where_on_one_line(file: Path) -> None:
     file.write_text("base_model:\n  uri: a: b\n")
     with pytest.raises(InvalidSpec) as caught:
         spec_file.load(file)
-    assert caught.value.violations[0].message == "is no YAML: line 2, column 9: mapping values are not allowed in this context"
+    assert caught.value.violations[0].message == "is not YAML: line 2, column 9: mapping values are not allowed in this context"
 
 
 def test_an_override_that_cannot_be_set_hides_no_other_mistake(file: Path) -> None:

@@ -64,9 +64,9 @@ def test_it_starts_in_less_than_two_seconds(tmp_path: Path):
 
 def test_one_server_for_one_state_directory_and_one_port(tmp_path: Path):
     with served(tmp_path / "one", *NOWHERE) as first:
-        assert "another lorafleet serve works in" in failed(tmp_path / "one")
+        assert "another lorafleet serve uses" in failed(tmp_path / "one")
         told = failed(tmp_path / "two", "--listen", first.address)
-        assert f"port {first.address.split(':')[1]} of 127.0.0.1 is taken" in told
+        assert f"port {first.address.split(':')[1]} of 127.0.0.1 is in use" in told
 
 
 def test_off_loopback_it_refuses_to_start(tmp_path: Path):

@@ -193,7 +193,7 @@ async def test_a_profile_is_given_to_a_tenant(acme: World, file: Path):
     tenants = Tenants(acme.tools.db, Access(acme.tools.db), CredentialsFile(file))
     changed = await tenants.update("acme", pb.Tenant(store_credentials="next"), ["store_credentials"])
     assert changed.store_credentials == "next"
-    with pytest.raises(InvalidInput, match=r"'other' is no profile .*; there: acme-store, next$"):
+    with pytest.raises(InvalidInput, match=r"'other' is not a profile .*; there: acme-store, next$"):
         await tenants.update("acme", pb.Tenant(store_credentials="other"), ["store_credentials"])
 
 

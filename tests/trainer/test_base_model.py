@@ -102,4 +102,4 @@ def test_a_broken_config_is_named(tmp_path: Path, copy: Path, content: str):
 
 def test_a_target_that_is_a_part_and_no_layer_is_refused(tmp_path: Path):
     violations = base_model.check_target_modules(inspect(BASE_MODEL, tmp_path), ["0"])
-    assert "which is no layer" in violations[0].message
+    assert "which is not a layer" in violations[0].message

@@ -65,7 +65,7 @@ BROKEN = [
     ({"readme.md": "x"}, "DATASET_EMPTY", "among its 1 files"),
     ({"a.png": picture()}, "CAPTIONS_MISSING", "none of the 1 pictures"),
     ({"a.png": picture(), "b.png": picture(), "a.txt": "an a"}, "CAPTIONS_MISSING", "1 of 2 pictures have no caption: b.png"),
-    ({"a.png": picture(), "metadata.jsonl": "{nonsense"}, "METADATA_INVALID", "line 1: is no JSON"),
+    ({"a.png": picture(), "metadata.jsonl": "{nonsense"}, "METADATA_INVALID", "line 1: is not JSON"),
     (
         {"a.png": picture(), "metadata.jsonl": '{"file_name": "a.png", "caption": "x"}'},
         "METADATA_INVALID",

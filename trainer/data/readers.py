@@ -121,9 +121,9 @@ def _jsonl(text: str) -> Iterator[tuple[int, dict[str, object]]]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise RunFailed(f"metadata.jsonl line {number}: is no JSON: {error}", reason="METADATA_INVALID") from None
+            raise RunFailed(f"metadata.jsonl line {number}: is not JSON: {error}", reason="METADATA_INVALID") from None
         if not isinstance(row, dict):
-            raise RunFailed(f"metadata.jsonl line {number}: is no JSON object", reason="METADATA_INVALID")
+            raise RunFailed(f"metadata.jsonl line {number}: is not a JSON object", reason="METADATA_INVALID")
         yield number, row
 
 

@@ -67,7 +67,7 @@ async def test_only_a_profile_that_there_is_can_be_given_to_a_tenant(acme: Api):
         return asked
 
     answer = await refusal(acme.access.UpdateTenant(request("acme-store")))
-    assert answer.fields == {"tenant.store_credentials": "'acme-store' is no profile of the file of --store-credentials; there: none"}
+    assert answer.fields == {"tenant.store_credentials": "'acme-store' is not a profile of the file of --store-credentials; there: none"}
     assert (await acme.access.UpdateTenant(request(""))).store_credentials == ""
 
 

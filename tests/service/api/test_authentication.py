@@ -74,7 +74,7 @@ async def test_a_call_of_every_shape_is_refused_without_one(channel: grpc.aio.Ch
 async def test_reports_and_health_are_let_through_as_nobody(channel: grpc.aio.Channel, service: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await call(channel, "unary_unary", service, name="ada")
-    assert refused.value.details() == "who calls is not known"  # the method ran, and its identity was not set
+    assert refused.value.details() == "the caller is not known"  # the method ran, and its identity was not set
 
 
 @dataclass

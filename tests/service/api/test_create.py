@@ -142,7 +142,7 @@ async def test_an_unknown_profile_is_refused_with_those_that_there_are(api: Api)
     request.training_job.spec.dataset.uri = f"file://{api.world.folder}/nothing"
     answer = await refusal(api.jobs.CreateTrainingJob(request))
     assert (answer.code, answer.reason) == ("INVALID_ARGUMENT", "INVALID_SPEC")
-    assert answer.fields["cluster.profile"] == '"h100" is no profile of this service; there are: default'
+    assert answer.fields["cluster.profile"] == '"h100" is not a profile of this service; there are: default'
     assert "dataset.uri" in answer.fields
     assert await count(api) == 0
 

@@ -90,7 +90,7 @@ async def test_thousands_of_mistakes_fit_into_an_answer(api: Api):
     assert (answer.code, answer.reason) == ("INVALID_ARGUMENT", "INVALID_SPEC")
     assert {"items[0].adapter.rank", "items[0].dataset.uri", "items[1].adapter.rank"} < set(answer.fields)
     told = len(answer.fields) - 1
-    assert answer.fields["more"] == f"and {2000 - told:,} more problems; mend these first"
+    assert answer.fields["more"] == f"and {2000 - told:,} more problems; fix these first"
     assert answer.message == "2000 problems in the spec"
 
 

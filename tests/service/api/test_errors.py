@@ -197,7 +197,7 @@ def listed(error: LorafleetError) -> list[str]:
 
 def test_a_hundred_problems_are_listed_and_the_others_counted():
     told = listed(InvalidSpec([Violation(field="a", message=f"{place}") for place in range(1500)]))
-    assert told == [*(f"{place}" for place in range(100)), "and 1,400 more problems; mend these first"]
+    assert told == [*(f"{place}" for place in range(100)), "and 1,400 more problems; fix these first"]
 
 
 @pytest.mark.parametrize("text", ["a", "é", "\N{SNOWMAN}", "\U0001f98a", "%", "\n", "two words\n"])
