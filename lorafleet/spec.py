@@ -89,7 +89,7 @@ class DatasetSpec(_Part):
         ),
     ]
     caption_column: Annotated[Text, Field(min_length=1, max_length=200, description="Metadata column that holds the caption.")] = "text"
-    trigger_phrase: Annotated[Text, Field(max_length=1000, description="Words put before every caption.")] = ""
+    trigger_phrase: Annotated[Text, Field(max_length=1000, description="Text put before every caption.")] = ""
     validation_fraction: Annotated[float, Field(ge=0, le=0.5, description="Share of the pictures held out for the held-out loss.")] = 0.1
     resolution: Annotated[int, Field(ge=32, le=4096)] | None = Field(
         default=None, description="Training pictures have about resolution squared pixels; unset: the base model's own resolution."
@@ -137,7 +137,9 @@ class OptimizationSpec(_Part):
     adam_epsilon: Annotated[float, Field(gt=0, description="AdamW's term against division by zero.")] = 1e-8
     weight_decay: Annotated[float, Field(ge=0, description="AdamW's decoupled weight decay.")] = 1e-2
     max_grad_norm: Annotated[float, Field(ge=0, description="Gradients are clipped to this norm; 0: never.")] = 1.0
-    precision: Annotated[Literal["fp32", "bf16"], Field(description="Of the base model; the adapter itself is always fp32.")] = "fp32"
+    precision: Annotated[Literal["fp32", "bf16"], Field(description="Precision of the base model; the adapter itself is always fp32.")] = (
+        "fp32"
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Every random draw of the training derives from it.")] = 0
     min_snr_gamma: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="Min-SNR weighting of the loss (Hang et al. 2023); unset: none."
@@ -166,7 +168,7 @@ class ClusterSpec(_Part):
         Field(
             pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
             exclude_if=lambda profile: profile == DEFAULT_PROFILE,
-            description="Name of a profile of pods that the service's operators have configured: node pools, devices, priorities.",
+            description="Name of a pod profile configured by the operators: node pools, devices, priorities.",
         ),
     ] = DEFAULT_PROFILE
 
@@ -180,7 +182,7 @@ class ValidationSpec(_Part):
     ] = ()
     every_steps: Annotated[
         int,
-        Field(ge=0, description="Draw, and take the held-out loss, every so many steps besides step 0 and the last; 0: only at those two."),
+        Field(ge=0, description="Draw pictures and evaluate the held-out loss every N steps, besides step 0 and the last; 0: only there."),
     ] = 0
     guidance_scale: Annotated[float, Field(ge=0, le=50, description="Scale of classifier-free guidance.")] = 5.0
     num_inference_steps: Annotated[int, Field(ge=1, le=1000, description="Denoising steps per picture.")] = 25
@@ -197,21 +199,22 @@ class SchedulingSpec(_Part):
         int, Field(ge=-100, le=100, description="Higher starts first; below 0 is the class low, 50 and above the class high.")
     ] = 0
     sharing: Annotated[
-        Literal["anyone", "tenant", "nobody"], Field(description="Whose jobs may train in the same run and on the same warm workers.")
+        Literal["anyone", "tenant", "nobody"],
+        Field(description="Which jobs may share its run and warm workers: anyone's, the tenant's, or nobody's."),
     ] = "tenant"
     preemptible: Annotated[
-        bool, Field(description="A job of a higher class may take its place: it then saves a checkpoint, waits, and goes on.")
+        bool, Field(description="May be preempted by a job of a higher class: it then saves a checkpoint, is queued, and resumes.")
     ] = True
     max_run_time_s: Annotated[float, Field(ge=60)] | None = Field(
-        default=None, description="Seconds in runs, over all attempts, after which it saves a checkpoint and fails; unset: no limit."
+        default=None, description="Seconds of run time, over all attempts, after which it saves a checkpoint and fails; unset: no limit."
     )
 
 
 class CheckpointingSpec(_Part):
     """When resumable state is saved; the last step always is."""
 
-    every_steps: Annotated[int, Field(ge=1, description="Save every so many steps.")] = 500
-    keep: Annotated[int, Field(ge=1, description="Number of newest checkpoints that are kept.")] = 2
+    every_steps: Annotated[int, Field(ge=1, description="Save a checkpoint every N steps.")] = 500
+    keep: Annotated[int, Field(ge=1, description="Number of newest checkpoints to keep.")] = 2
 
 
 class OutputSpec(_Part):

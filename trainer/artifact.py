@@ -1,4 +1,4 @@
-"""The artifact: files first, manifest.json with every SHA-256 last and only if nobody's is there. Then it exists.
+"""The artifact: files first, manifest.json with every SHA-256 last, and only if there is none yet. Then it exists.
 
 The driver asks here too, so torch is imported only to write one.
 """

@@ -44,5 +44,5 @@ class FrozenBase:
         return self.family.load_noise_scheduler(self.path)
 
     def load_vae(self) -> nn.Module:
-        """Not kept: once everything is encoded nobody needs it."""
+        """Not cached: it is only needed for encoding."""
         return self.family.load_vae(self.path, self.device)

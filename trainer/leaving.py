@@ -1,4 +1,4 @@
-"""A pod that must go: its trainer hears of it, saves its work and ends before the pod does.
+"""Pod termination: the trainer is notified, saves its work and ends before the pod is killed.
 
 `python -m trainer.leaving` is the preStop hook of a run's pods: it leaves word in the pod's own folder (POD_DIR_ENV) and
 waits until no part of the run is at work there; how long it may, Kubernetes knows. Imports the standard library only, so
@@ -47,7 +47,7 @@ def at_work() -> Iterator[None]:
 
 
 def main() -> int:
-    """Returns once nobody is at work."""
+    """Returns once no trainer is running."""
     folder = _folder()
     if folder is None:
         return 0

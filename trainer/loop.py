@@ -59,7 +59,7 @@ def _train_one_after_another(plan: RunPlan, group: "Group") -> None:
 
 
 class WarmWorker:
-    """A worker with what it keeps from pack to pack."""
+    """A worker and what it keeps from pack to pack."""
 
     def __init__(self, group: "Group") -> None:
         self.group = group
@@ -115,29 +115,29 @@ def trainable_together(styles: Sequence[PreparedStyle]) -> list[list[PreparedSty
 
 
 def _next_run(plan: RunPlan, reporter: Reporter | None, group: "Group", *, may_wait: bool) -> RunPlan | None:
-    """What warm workers go on with; None: nothing has come in time, or they are not to wait."""
+    """The next run of warm workers; None: none came in time, or they may not wait."""
     return group.agree(_wait_for_next(plan, reporter, may_wait=may_wait) if reporter is not None else None)
 
 
 def _wait_for_next(plan: RunPlan, reporter: Reporter, *, may_wait: bool) -> RunPlan | None:
     if not reporter.flush():
-        raise RuntimeError("the control plane did not hear the end of this run; the next attempt finds the artifacts")
+        raise RuntimeError("the end of this run could not be reported; the next attempt will find the artifacts")
     may_wait = may_wait and plan.warm_idle_s > 0 and _is_within_its_memory(plan)
     given = reporter.wait_for_next(plan.warm_idle_s) if may_wait else None
     if given is None:
         return None
-    log.info("== run %s ==", given.run)  # from here on the log is the next run's; the control plane cuts there
+    log.info("== run %s ==", given.run)  # from here on the log belongs to the next run; the control plane splits it here
     manifest = read_manifest(given.manifest_uri)
     address = Address.of(manifest, None, token=given.token)
     with tracing(TraceTo.of(manifest)), Reporter(address, source="warm") as preparing:
         with span("prepare", num_jobs=len(manifest.pack)):
             pack = prepare_pack(manifest.pack, manifest.cache_uri, preparing)
         preparing.flush()
-    return RunPlan.of(manifest, pack, preparing.address, {})  # its store credentials are those of the run before
+    return RunPlan.of(manifest, pack, preparing.address, {})  # it uses the store credentials of the previous run
 
 
 def _is_within_its_memory(plan: RunPlan) -> bool:
-    """False for a process that holds more than its spec reserves: it gives that back rather than wait."""
+    """False for a process that holds more memory than its spec reserves: it ends rather than wait."""
     reserved_gib = plan.pack[0].spec.cluster.memory_gib_per_worker if plan.pack else None
     return reserved_gib is None or psutil.Process().memory_info().rss <= reserved_gib * 2**30
 

@@ -19,7 +19,7 @@ FLUSH_EVERY_S = 5  # to the worker's own disk; the writer's flush() does not wai
 
 
 class Metrics:
-    """Scalars by step. What is uploaded is visible to whoever points TensorBoard at the store."""
+    """Scalars by step. Uploaded files can be read by pointing TensorBoard at the store."""
 
     def __init__(self, folder: Folder, *, resumed_at: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder

@@ -46,10 +46,10 @@ class StackedAdamW(torch.optim.Optimizer):
             self.finite[number] = torch.stack(norms).isfinite().tolist() if norms else []
 
     def _update(self, update: StyleUpdate, weights: Tensor, gradient: Tensor, mean: Tensor, square: Tensor) -> Tensor:
-        """Updates one style, each tensor (size,), unless its gradient is no number. Answers the gradient's norm."""
+        """Updates one style, each tensor (size,), unless its gradient is not finite. Returns the gradient's norm."""
         norm = torch.linalg.vector_norm(gradient) if self.clips else gradient.new_zeros(())
         most = update.spec.max_grad_norm
-        # The gradient is divided by it: what torch's clip_grad_norm_ multiplies by, upside down.
+        # The kernel divides the gradient by it: the inverse of clip_grad_norm_'s factor.
         divisor = ((norm + 1e-6) / most).clamp(min=1.0) if most else torch.ones_like(norm)
         torch._fused_adamw_(  # pyright: ignore[reportPrivateImportUsage]
             [weights],

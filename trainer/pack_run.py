@@ -51,9 +51,9 @@ class PackRun:
         self.base, self.group, self.reporter, self.batch_invariant = base, group, reporter, batch_invariant
         self.cache_folder = cache_folder
         self.device = base.device
-        self.spec = styles[0].spec  # what is read from it, all styles of a pack have in common
+        self.spec = styles[0].spec  # only fields that all styles of a pack share are read from it
         self.by_kind: dict[Kind, list[Member]] = {}  # in the order of the banks; a member's index in its list is its slot
-        self.must_leave = False  # a pod of the run is about to go: nothing more is begun here
+        self.must_leave = False  # a pod of the run is about to be killed: nothing more is begun here
         self._pipeline: Any = None
         self._saved: dict[str, Checkpoint] = {}
         self._first_pictures: dict[tuple[object, ...], list[bytes]] = {}
@@ -62,7 +62,7 @@ class PackRun:
         self._take_in(styles)
 
     def train(self) -> None:
-        """Trains every style to its end: its last step, a stop that was asked for, or a failure of its own."""
+        """Trains every style to its end: its last step, a requested stop, or its own failure."""
         for member in self.members:
             self._only_its_own(member, self._begin)
         while self.members:
@@ -82,7 +82,7 @@ class PackRun:
         """Encodes the styles, adds them to the pack and builds the engine. Styles already in the pack keep their state."""
         for member in self.members:
             self._saved[member.job] = self._checkpoint(member)
-        vae = cache(self.base.load_vae)  # one for all, and only if anything is to be encoded
+        vae = cache(self.base.load_vae)  # loaded once, and only if anything needs encoding
         newcomers = [member for style in styles if (member := self._member(style, vae)) is not None]
         everybody = [*self.members, *newcomers]
         self.by_kind = {}
@@ -95,7 +95,7 @@ class PackRun:
                 member.open_metrics()
 
     def _member(self, style: PreparedStyle, vae: latent_cache.Lazy) -> Member | None:
-        """None: the style cannot train, and that is said."""
+        """None: the style cannot train, which was reported."""
         self._tell(style.job, phase="encoding")
         try:
             encoded = latent_cache.encode(
@@ -205,7 +205,7 @@ class PackRun:
         if member.is_done:
             self._finish(member)
 
-    # A member's own affairs
+    # One member
 
     def _only_its_own(self, member: Member, action: Callable[[Member], None]) -> None:
         """Runs an action whose failure ends this member only."""
@@ -279,11 +279,11 @@ class PackRun:
         self.group.barrier()
 
     def _first_key(self, member: Member) -> tuple[object, ...]:
-        """Before the first step an adapter is the base (DoRA: but for rounding): who asks for the same gets the same pictures."""
+        """Before the first step an adapter changes nothing (DoRA: but for rounding), so styles with the same prompts share pictures."""
         return member.step, member.spec.validation.model_dump_json(), member.style.resolution, member.kind.method
 
     def _checkpoint(self, member: Member) -> Checkpoint:
-        """Everything that the member needs to go on. Raises RunFailed for weights that are no numbers: such are never saved."""
+        """Everything that the member needs to resume. Raises RunFailed for non-finite weights, which are never saved."""
         bank, slot = self._place(member)
         layout = self.engine.banks[bank].layout
         weights = layout.named(self.engine.weights(bank, slot))

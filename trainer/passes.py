@@ -15,7 +15,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Work:
-    """A style's part of a step: its place, and a micro-batch for each of its passes."""
+    """A style's part of a step: its slot, and a micro-batch for each of its passes."""
 
     style: int  # number of the style in the pack
     bank: int

@@ -100,7 +100,7 @@ class Reporter:
 
     @property
     def address(self) -> Address:
-        """With the newest token: for whoever speaks for the run next."""
+        """With the newest token, for the next reporter of the run."""
         return replace(self._address, token=self._token)
 
     def progress(self, job: str, **changes: object) -> None:
@@ -139,7 +139,7 @@ class Reporter:
         self._ended(job, ended)
 
     def must_stop(self, job: str) -> bool:
-        """Whether the job was told to stop. Raises StaleAttempt when the whole run was replaced."""
+        """Whether the job was asked to stop. Raises StaleAttempt when the whole run was replaced."""
         if self._stale.is_set():
             raise StaleAttempt(self._address.run)
         return job in self._stops or "" in self._stops
@@ -156,7 +156,7 @@ class Reporter:
             return self._delivered.wait_for(lambda: not self._pending or self._stale.is_set(), timeout_s) and not self._pending
 
     def wait_for_next(self, idle_s: float) -> NextRun | None:
-        """Says that the workers are idle and waits for another run. None: told to end, or nothing came within `idle_s`."""
+        """Reports that the workers are idle and waits for another run. None: asked to end, or nothing came within `idle_s`."""
         self._idle = True
         self._wake.set()
         self._answered.wait(idle_s)

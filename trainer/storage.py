@@ -117,7 +117,7 @@ class Folder:
             obstore.put(self._store, self._key(path), data)
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
-        """False when somebody's object is there already (If-None-Match: *)."""
+        """False if an object exists already (If-None-Match: *)."""
         with _naming(f"{self.uri}/{path}"):
             try:
                 obstore.put(self._store, self._key(path), data, mode="create", use_multipart=False)

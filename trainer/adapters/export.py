@@ -41,7 +41,7 @@ def _as_peft_has_it(name: str, weights: Mapping[str, Tensor]) -> Tensor:
 def kohya_file(weights: Mapping[str, Tensor], spec: Spec, facts: Mapping[str, str]) -> bytes:
     """The LoRA in kohya's layout with ss_* and modelspec.* metadata; `facts` are added to it (digests, losses).
 
-    No date: the same result is the same bytes, whoever writes it.
+    No date: the same result is always the same bytes.
     """
     tensors: dict[str, Tensor] = {}
     for name, tensor in weights.items():

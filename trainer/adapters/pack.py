@@ -35,7 +35,7 @@ def padding_rules(device_type: str, num_threads: int) -> PaddingRules:
 
 
 class Bank(nn.Module):
-    """The adapters of one kind. Slots 0 to `num_styles` - 1 are taken; a slot's number changes when another leaves."""
+    """The adapters of one kind. Slots 0 to `num_styles` - 1 are in use; when a style leaves, the last one moves into its slot."""
 
     def __init__(self, kind: Kind, where: Layout, capacity: int, *, batch_invariant: bool) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Bank(nn.Module):
 
     @property
     def num_rows(self) -> int:
-        """Rows of `flat` that take part in a step: the styles', and an idle one of zeros where a batch of 2 is needed."""
+        """Rows of `flat` used in a step: those of the styles, and an idle one of zeros if a batch of 2 is needed."""
         return max(self.num_styles, self.min_slots)
 
     def forward(self, slots: Sequence[int]) -> tuple[Tensor, ...]:
@@ -74,7 +74,7 @@ class Bank(nn.Module):
         first, count = slots[0], len(slots)
         if list(slots) != list(range(first, first + count)):
             return self.flat[list(slots)]  # a copy; the others are views
-        # Of a part, the gradient is made whole by another copy.
+        # The gradient of a part is copied once more to make it whole.
         return self.flat if count == self.capacity else self.flat[first : first + count]
 
 
@@ -235,7 +235,7 @@ def column_norm(weight: Tensor, a: Tensor, b: Tensor, scaling: Tensor) -> Tensor
 
 
 class PackModel(nn.Module):
-    """What the engine trains: the frozen parts with everybody's adapters."""
+    """The model that the engine trains: the frozen parts with all adapters."""
 
     def __init__(self, family: Family, unet: nn.Module, text_encoder: nn.Module | None, *, bf16: bool) -> None:
         super().__init__()
@@ -246,7 +246,7 @@ class PackModel(nn.Module):
         self.banks = nn.ModuleList()
         self.assignment = RowAssignment()
         parts = {"unet": unet, **({} if text_encoder is None else {"text_encoder": text_encoder})}
-        self._layers = {  # that an adapter may be put on, by canonical path
+        self._layers = {  # layers that can be adapted, by canonical path
             f"{part}.{path}": layer
             for part, module in parts.items()
             for path, layer in module.named_modules()
@@ -274,7 +274,7 @@ class PackModel(nn.Module):
         return {path: layer for path, layer in self._layers.items() if is_target(path, endings)}
 
     def add_bank(self, kind: Kind, capacity: int, *, batch_invariant: bool) -> Bank:
-        """Room for `capacity` adapters of a kind."""
+        """A new bank for `capacity` adapters of a kind."""
         layers = self.layers_of(kind)
         for path, layer in layers.items():
             if path not in self._adapted:
@@ -286,7 +286,7 @@ class PackModel(nn.Module):
         return bank
 
     def strip(self) -> None:
-        """Takes all adapters off: the frozen parts are as they came."""
+        """Removes all adapters, leaving the frozen parts as they were."""
         for path in self._adapted:
             _put(self, path, self._layers[path])
         self._adapted.clear()
