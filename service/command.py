@@ -47,6 +47,8 @@ def serve(
     CredentialsFile(access.store_credentials).profiles()
     access.check(host, *(report_listen or ())[:1])
     kuberay = parse_backend(runs.backend, runs.kuberay_config, runs.ray_address, state.artifacts)
+    if role is not Role.API:
+        access.check_report_address(host)
     check_replica(state.database_url, role, bool(runs.ray_address or kuberay), state.artifacts, access.report_address)
     settings = Settings(
         host=host,

@@ -10,6 +10,7 @@ import typer
 from lorafleet.errors import FailedPrecondition, InvalidInput
 
 _PANEL = "Access"
+_ANY_HOST = {"0.0.0.0", "::"}
 
 
 def _option(name: str, envvar: str, help: str, **more: float) -> typer.models.OptionInfo:
@@ -93,6 +94,13 @@ class AccessSettings:
             raise InvalidInput("--admin needs an authenticator that can identify it: set --oidc-issuer or --tls-client-ca")
         for host in hosts:
             self._check_host(host)
+
+    def check_report_address(self, host: str) -> None:
+        """Raises InvalidInput where runs would be told to report to an address that is good for listening alone."""
+        option, where = ("--report-listen", self.report_listen) if self.report_listen else ("--listen", host)
+        is_any = where in _ANY_HOST or where.rpartition(":")[0].strip("[]") in _ANY_HOST or where.endswith(":0")
+        if not self.report_address and is_any:
+            raise InvalidInput(f"{option}: runs cannot report to {where}; set --report-address to where they reach this server")
 
     def _check_host(self, host: str) -> None:
         lacking = []

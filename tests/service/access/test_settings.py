@@ -81,3 +81,25 @@ def test_the_authority_that_runs_trust_is_the_one_of_now_and_stays_while_it_cann
     file.unlink()
     assert authority() == second
     assert report_tls_ca(AccessSettings())() is None
+
+
+@pytest.mark.parametrize(
+    ("host", "given", "option"),
+    [
+        ("0.0.0.0", {}, "--listen"),
+        ("::", {}, "--listen"),
+        ("10.0.0.1", {"report_listen": "0.0.0.0:7602"}, "--report-listen"),
+        ("10.0.0.1", {"report_listen": "[::]:7602"}, "--report-listen"),
+        ("127.0.0.1", {"report_listen": "127.0.0.1:0"}, "--report-listen"),
+    ],
+)
+def test_runs_are_not_sent_to_an_address_that_is_no_machines(host: str, given: dict[str, str], option: str) -> None:
+    with pytest.raises(InvalidInput, match=rf"^{option}: .*set --report-address"):
+        AccessSettings(**given).check_report_address(host)
+    AccessSettings(**given, report_address="fleet.example:7602").check_report_address(host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "10.0.0.1", "fleet.example"])
+def test_an_address_that_is_one_machines_is_good_for_runs_too(host: str) -> None:
+    AccessSettings().check_report_address(host)
+    AccessSettings(report_listen=f"{host}:7602").check_report_address("0.0.0.0")
