@@ -21,6 +21,7 @@ class Access:
     db: Database
     monotonic: Callable[[], float] = time.monotonic
     _roles: dict[tuple[str, str], tuple[float, Role | None]] = field(default_factory=dict)  # good until, by tenant and principal
+    _num_forgotten: int = 0
 
     async def require(self, permission: Permission, tenant: str) -> Identity:
         """The caller with its role in the tenant.
@@ -47,6 +48,7 @@ class Access:
 
     def forget(self, tenant: str) -> None:
         """A membership of the tenant has changed: this replica rereads it at once, the others after CACHE_S."""
+        self._num_forgotten += 1
         for key in [key for key in self._roles if key[0] == tenant]:
             del self._roles[key]
 
@@ -57,9 +59,12 @@ class Access:
         good_until, role = self._roles.get(key, (now, None))
         if now < good_until:
             return role
+        num_forgotten = self._num_forgotten
         async with self.db.snapshot() as tx:
             row = await tx.session.get(MemberRow, key)
         role = None if row is None else Role(row.role)
+        if self._num_forgotten != num_forgotten:  # changed while it was read: what was read may be the old one
+            return role
         if len(self._roles) >= MAX_CACHED:  # callers may ask after any number of tenants
             self._roles.clear()
         self._roles[key] = (now + CACHE_S, role)

@@ -1,5 +1,8 @@
 """May this caller do that in this tenant."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 
 from lorafleet.errors import NotFound, PermissionDenied, Unauthenticated
@@ -7,6 +10,7 @@ from service.access.access import CACHE_S, Access, may_end
 from service.access.identity import OPEN, Identity, Role, current_identity
 from service.access.permissions import Permission
 from service.db.database import Database
+from service.db.transaction import Transaction
 from tests.service.access.members import make_member
 
 BOB = Identity(principal="bob")
@@ -89,6 +93,24 @@ async def test_a_changed_membership_counts_at_once_here_and_soon_elsewhere(db: D
     assert (await elsewhere.require(Permission.VIEW, "acme")).role == Role.VIEWER
     clock.now += CACHE_S
     assert (await elsewhere.require(Permission.VIEW, "acme")).role == Role.ADMIN
+
+
+async def test_a_membership_that_changes_while_it_is_read_is_not_remembered_as_it_was(db: Database, monkeypatch: pytest.MonkeyPatch):
+    await make_member(db, "acme", "bob", Role.VIEWER)
+    current_identity.set(BOB)
+    access = Access(db)
+
+    @asynccontextmanager
+    async def snapshot() -> AsyncIterator[Transaction]:
+        async with Database.snapshot(db) as tx:
+            yield tx
+        if access._num_forgotten == 0:
+            await make_member(db, "acme", "bob", Role.ADMIN)
+            access.forget("acme")
+
+    monkeypatch.setattr(db, "snapshot", snapshot)
+    await access.require(Permission.VIEW, "acme")
+    assert (await access.require(Permission.VIEW, "acme")).role == Role.ADMIN
 
 
 @pytest.mark.parametrize("role", [Role.SUBMITTER, Role.OPERATOR])
