@@ -1,6 +1,7 @@
 """BatchService: each method checks the request, makes one call and returns. Errors are raised, never caught."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Protocol
 
 from lorafleet import spec_proto
@@ -75,9 +76,10 @@ class BatchServicer(rpc.BatchServiceServicer):
     async def WatchBatch(self, request: pb.WatchBatchRequest, context: Context) -> AsyncIterator[pb.WatchBatchResponse]:
         name = parse_batch(request.name)
         await self._access.require(Permission.VIEW, name.tenant)
-        async for event in watch_batch(self._db, name, request.resume_token, self._feed):
-            await self._access.require(Permission.VIEW, name.tenant)  # removed members stop watching
-            yield event
+        async with aclosing(watch_batch(self._db, name, request.resume_token, self._feed)) as events:
+            async for event in events:
+                await self._access.require(Permission.VIEW, name.tenant)  # removed members stop watching
+                yield event
 
     async def CancelBatch(self, request: pb.CancelBatchRequest, context: Context) -> pb.Batch:
         name = parse_batch(request.name)

@@ -69,7 +69,7 @@ class LogStream:
     stopping: asyncio.Event
     tails: dict[int, Tail] = field(default_factory=dict)  # by attempt
 
-    async def pieces(self, name: JobName, *, attempt: int, follow: bool) -> AsyncIterator[pb.StreamTrainingJobLogsResponse]:
+    async def pieces(self, name: JobName, *, attempt: int, follow: bool) -> AsyncGenerator[pb.StreamTrainingJobLogsResponse]:
         """Raises NotFound; Unavailable when the server stops."""
         while True:
             ring = self.db.bell.listen()

@@ -1,6 +1,7 @@
 """TrainingService: each method checks the request, makes one call and returns. Errors are raised, never caught."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 from lorafleet import spec_proto
 from lorafleet.v1 import training_service_pb2 as pb
@@ -65,9 +66,10 @@ class TrainingServicer(rpc.TrainingServiceServicer):
         scope = scope_of(request)
         await self._access.require(Permission.VIEW, scope.tenant)
         watch = Watch(db=self._db, scope=scope, feed=self._feed)
-        async for event in watch.events(request.resume_token):
-            await self._access.require(Permission.VIEW, scope.tenant)  # removed members stop watching
-            yield event
+        async with aclosing(watch.events(request.resume_token)) as events:
+            async for event in events:
+                await self._access.require(Permission.VIEW, scope.tenant)  # removed members stop watching
+                yield event
 
     async def StreamTrainingJobLogs(
         self, request: pb.StreamTrainingJobLogsRequest, context: Context
@@ -77,9 +79,10 @@ class TrainingServicer(rpc.TrainingServiceServicer):
         if request.attempt < 0:
             raise invalid("attempt", "is negative")
         stream = LogStream(db=self._db, backend=self._backend, store=self._store, stopping=self._feed.stopping)
-        async for piece in stream.pieces(name, attempt=request.attempt, follow=request.follow):
-            await self._access.require(Permission.VIEW, name.tenant)
-            yield piece
+        async with aclosing(stream.pieces(name, attempt=request.attempt, follow=request.follow)) as pieces:
+            async for piece in pieces:
+                await self._access.require(Permission.VIEW, name.tenant)
+                yield piece
 
     async def SignArtifact(self, request: pb.SignArtifactRequest, context: Context) -> pb.SignArtifactResponse:
         name = parse_job(request.name)
