@@ -45,6 +45,8 @@ def _ruff(*arguments: str, source: str) -> str:
 
 
 def main() -> None:
+    if sys.argv[1:] and sys.argv[1].startswith("-"):
+        raise SystemExit(f"{sys.argv[1]}: no options are taken; {(__doc__ or '').splitlines()[0]}")
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else REPOSITORY / "lorafleet" / "sync"
     out.mkdir(parents=True, exist_ok=True)
     modules = {path.name: path.read_text() for path in sorted(SOURCE.glob("*.py"))}
