@@ -1,4 +1,4 @@
-"""What users do with batches: create, get, cancel, retry. The store is asked outside transactions, as in service.jobs."""
+"""Batches as users handle them: create, get, cancel, retry. The store is accessed outside transactions, as in service.jobs."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Wakes whoever waits for a change in this process: loops and watchers. A missed ring costs a poll, never correctness."""
+"""Wakes loops and watchers that wait for a change in this process. A missed ring costs a poll, never correctness."""
 
 import asyncio
 

@@ -17,14 +17,14 @@ from service.db import migrate
 from service.db.database import Database
 
 ANSWER_WITHIN_S = 5.0  # a part that takes longer is away
-FRESH_S = 1.0  # how long an answer is given again: whoever asks more often costs nothing
+FRESH_S = 1.0  # how long a result is reused: more frequent requests cost nothing
 STUCK_S = 180.0  # three times a lock's life: by then other replicas have long taken over what the loop held
 
 Check = Callable[[], Awaitable[None]]  # raises what is wrong
 
 
 class NotReady(LorafleetError):
-    """A part is not as calls need it. The message says what to do."""
+    """A part is not ready for calls. The message says what to do."""
 
     reason = "NOT_READY"
 
@@ -84,12 +84,12 @@ class Readiness:
         self.draining = asyncio.Event()
 
     def drain(self) -> None:
-        """No new calls from now on; for good. Whoever routes calls hears it at once."""
+        """No new calls from now on, for good. Load balancers see it at once."""
         self.draining.set()
 
     async def health(self) -> Health:
         """Ready or not, part by part."""
-        async with self._asking:  # many who ask at once are one question
+        async with self._asking:  # concurrent requests share one check
             if self._asked is None or self._now() - self._asked[0] >= FRESH_S:
                 self._asked = (self._now(), await self._ask())
             known = self._asked[1]
@@ -106,7 +106,7 @@ class Readiness:
 
 
 class Note(str):
-    """What is wrong with a part, and no reason to keep calls away."""
+    """Trouble with a part that is no reason to keep calls away."""
 
 
 class Tolerated(Exception):
@@ -145,7 +145,7 @@ def backend_check(backend: Backend) -> Check:
     """The backend has answered once, or is known to be starting.
 
     One that goes away later is remarked on and does not count: submissions, reads and the reports of runs need none, and
-    to turn them away would make a part's outage everybody's.
+    to refuse them would turn the outage of one part into an outage of all.
     """
     has_answered = False
 

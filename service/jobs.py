@@ -1,4 +1,4 @@
-"""What users do with jobs: create, get, cancel. The store is asked outside of transactions."""
+"""Jobs as users handle them: create, get, cancel. The store is accessed outside transactions."""
 
 import logging
 import secrets

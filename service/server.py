@@ -100,7 +100,7 @@ async def _work(server: grpc.aio.Server, tools: Tools, healths: Healths, stoppin
     try:
         await asyncio.wait_for(working, FINISH_STEPS_S)
     except TimeoutError:
-        log.warning("a step took too long; whoever takes its row next goes on with it")
+        log.warning("a step took too long; the next holder of its row will continue")
 
 
 def _on_signal() -> asyncio.Event:

@@ -1,4 +1,4 @@
-"""What `lorafleet serve` is told, checked before anything starts."""
+"""The settings of `lorafleet serve`, checked before anything starts."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Store credentials of tenants' own: a tenant names a profile of a file that the operators keep. Nothing here stores or logs one.
 
-The file has the format of AWS's shared credentials file. It is read anew whenever it changes, so that keys can be replaced
+The file has the format of AWS's shared credentials file. It is reloaded whenever it changes, so that keys can be replaced
 without a restart.
 """
 
@@ -57,7 +57,7 @@ class CredentialsFile:
         return self._read[1]
 
     def get(self, reference: str) -> StoreCredentials:
-        """Raises Unavailable: whoever waits for it goes on once the operators have mended the file."""
+        """Raises Unavailable: work that needs it resumes once the operators have fixed the file."""
         try:
             found = self.profiles().get(reference)
         except InvalidInput:

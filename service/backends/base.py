@@ -25,13 +25,13 @@ class RunRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRef:
-    """A run as backends find it. `handle` is what `launch` answered; None when its answer was lost."""
+    """A run as known to a backend. `handle` is what `launch` returned; None if the response was lost."""
 
     run_id: str
     handle: str | None
 
 
-SUSPENDED = "SUSPENDED"  # what a run waits for that somebody else's queue holds back
+SUSPENDED = "SUSPENDED"  # the run is held back by an external queue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,22 +53,22 @@ Observation = Alive | Gone
 
 
 class Backend(Protocol):
-    """Raises lorafleet.errors.Unavailable when it cannot tell now; nothing is concluded from that."""
+    """Every call raises lorafleet.errors.Unavailable when the backend cannot tell; nothing is concluded from that."""
 
     async def launch(self, run: RunRequest) -> str:
-        """Starts the run unless it was started before; answers its handle either way."""
+        """Starts the run unless it was started before; returns its handle either way."""
         ...
 
     async def observe(self, run: RunRef) -> Observation:
-        """Whether the run is there. Gone is for ever."""
+        """Whether the run exists. Gone is final."""
         ...
 
     async def stop(self, run: RunRef) -> None:
-        """Asks for the hard stop of the run; its absence is to be observed. Nothing happens when it is gone."""
+        """Requests the hard stop of the run; observe its absence. No effect once it is gone."""
         ...
 
     async def runs(self, instance: str) -> Sequence[RunRef]:
-        """The runs that live here and were launched for that instance of the service."""
+        """The live runs that were launched for that instance of the service."""
         ...
 
     def logs(self, run: RunRef, start: int = 0) -> AsyncGenerator[bytes, None]:
@@ -79,7 +79,7 @@ class Backend(Protocol):
         ...
 
     async def forget(self, run: RunRef) -> None:
-        """The run is gone and its log copied: what the backend still keeps of it may go. Nothing happens when it is alive."""
+        """The run is gone and its log copied: deletes what the backend still keeps of it. No effect while it is alive."""
         ...
 
     async def ping(self) -> None:
@@ -87,5 +87,5 @@ class Backend(Protocol):
         ...
 
     async def close(self) -> None:
-        """Ends what this backend itself has started for this process."""
+        """Ends what this backend has started for this process."""
         ...

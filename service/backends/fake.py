@@ -80,7 +80,7 @@ class FakeBackend:
             self._runs[run_id] = Gone(reason=reason, message=message)
 
     def say(self, run_id: str, alive: Alive) -> None:
-        """What is to be told of a run that lives."""
+        """The state of a live run."""
         if isinstance(self._runs.get(run_id), Alive):
             self._runs[run_id] = alive
 

@@ -41,7 +41,7 @@ class Http:
         self._client: httpx.AsyncClient | None = None
 
     async def call(self, method: str, url: str, *, token: str | None, body: Any = None) -> Answer:
-        """Raises Unavailable (RAY_UNREACHABLE) when nobody answers."""
+        """Raises Unavailable (RAY_UNREACHABLE) when there is no response."""
         import httpx
 
         headers = {"Authorization": f"Bearer {token}"} if token else {}

@@ -1,4 +1,4 @@
-"""A Ray of our own on this machine: started in the background, adopted by the next `lorafleet serve` after a kill -9.
+"""A local Ray on this machine: started in the background, adopted by the next `lorafleet serve` after a kill -9.
 
 It runs in a Unix session of its own, so that neither Ctrl-C nor our death takes it along, and is ended with all its
 processes by `close`. `head.json` in the state directory is how it is found again.
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class LocalRay:
-    """The local head. `ready` is called when it begins to answer, so that nobody has to poll for it."""
+    """The local head. `ready` is called when it begins to answer, so no polling is needed."""
 
     def __init__(self, state_dir: Path, http: Http, ready: Callable[[], None] = lambda: None) -> None:
         self._http = http

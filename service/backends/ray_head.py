@@ -13,7 +13,7 @@ SESSION_ENV = "LORAFLEET_RAY_SESSION"  # marks every process of a head, in whate
 
 @dataclass(frozen=True, kw_only=True)
 class HeadRecord:
-    """The newest local head: there is one at a time, and its record outlives whoever started it."""
+    """The newest local head: there is one at a time, and its record outlives the process that started it."""
 
     session: str
     dashboard_port: int
@@ -107,7 +107,7 @@ def kill_all(record: HeadRecord, gently_s: float) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nobody listens on now."""
+    """Free ports on loopback."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:

@@ -57,10 +57,10 @@ class Rules:
 
     block_after_s: float = 1800.0  # a job without a date keeps what it needs from then on; one with a date from twice that on
     promote_after_s: float = 6 * 3600.0  # in the queue, it then counts as one class higher
-    num_dates: int = 8  # so many waiting jobs get a date that nobody may move
+    num_dates: int = 8  # waiting jobs that get a projected start which others may not delay
     unknown_lasts_s: float = 4 * 3600.0  # taken for the length of a job without max_run_time_s, before a reserved window
     makes_room_in_s: float = 120.0  # a preempted run is gone by then
-    preempts_from: PriorityClass | None = PriorityClass.HIGH  # classes below take nobody's place: low jobs would never get on
+    preempts_from: PriorityClass | None = PriorityClass.HIGH  # classes below preempt nothing: low jobs would never finish
     look_ahead: int | None = None  # waiting jobs that are looked at; None: all, each with its place and its reason
 
 
@@ -72,7 +72,7 @@ class LiveRun:
     resources: Resources
     jobs: Mapping[str, int] = field(default_factory=dict[str, int])
     started_s: float = 0.0
-    ends_s: float | None = None  # None: nobody knows
+    ends_s: float | None = None  # None: unknown
     stops: bool = False  # every job in it was asked to stop
     preempted: bool = False  # it stops for a job of a higher class
     may_stop: bool = False  # every job in it may be preempted, and it has begun
@@ -95,7 +95,7 @@ class Situation:
 
 @dataclass(frozen=True, kw_only=True)
 class Wait:
-    """Why a job waits. Its numbers are limits, which change seldom, so that a queue is not told anew with every start."""
+    """Why a job waits. Its numbers are limits, which rarely change, so that a start does not update the whole queue."""
 
     reason: WaitReason
     message: str
@@ -112,7 +112,7 @@ class Preempt:
 
 @dataclass(kw_only=True)
 class Decided:
-    """What one round has led to. `waiting` is in the order in which they will start, as far as can be told."""
+    """The result of one round. `waiting` is in the expected order of starts."""
 
     decisions: list[Decision] = field(default_factory=list[Decision])
     preemptions: list[Preempt] = field(default_factory=list[Preempt])

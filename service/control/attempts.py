@@ -1,4 +1,4 @@
-"""What becomes of a job once its run is observed gone: the artifact it left, another attempt, or the end."""
+"""The outcome of a job once its run is observed gone: its artifact, another attempt, or the end."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -8,7 +8,7 @@ from service.control.lifecycle import PREEMPTED, Artifact, Ending, Job, JobState
 # Ends that no job is to blame for: they cost none of its attempts.
 HOST_GONE = "HOST_GONE"  # the warm workers that were to take the run ended before they began it
 JOIN_MISSED = "JOIN_MISSED"  # the run that the job was to join ended before it took it in
-TAKEN_AWAY = frozenset({"EVICTED", "NODE_LOST", "POD_DELETED", "SUSPENDED"})  # by whoever runs the machines
+TAKEN_AWAY = frozenset({"EVICTED", "NODE_LOST", "POD_DELETED", "SUSPENDED"})  # by the operators of the machines
 INTERRUPTIONS = frozenset({"RAY_STOPPED", HOST_GONE, JOIN_MISSED, *TAKEN_AWAY})
 
 

@@ -1,4 +1,4 @@
-"""What runs take and what there is: GPUs, CPUs and runs. Knows nothing of who asks."""
+"""Demand and capacity: GPUs, CPUs and runs. Knows nothing of jobs and tenants."""
 
 import math
 from dataclasses import dataclass

@@ -77,7 +77,7 @@ class Ending:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What decisions need to know of a job, and all that they may change."""
+    """All of a job that decisions need or may change."""
 
     state: JobState = S.QUEUED
     reason: str = ""
@@ -112,7 +112,7 @@ class Job:
 
 
 def move(job: Job, to: JobState, *, reason: str = "", message: str = "") -> Job:
-    """The job in another state; the old reason and message go. Raises IllegalMove."""
+    """The job in another state, without the old reason and message. Raises IllegalMove."""
     if to not in MOVES[job.state]:
         raise IllegalMove(f"{job.state} -> {to}")
     return replace(job, state=to, reason=reason, message=message)
@@ -125,7 +125,7 @@ def finish(job: Job, to: JobState, at: datetime, *, reason: str = "", message: s
 
 
 def left_run(job: Job, at: datetime) -> Job:
-    """The job out of its run, whose time is added to that of the runs before."""
+    """The job out of its run, whose time is added to that of earlier runs."""
     if job.run_start_time is None:
         return job
     took_s = max(0.0, (at - job.run_start_time).total_seconds())
@@ -184,26 +184,26 @@ def cancel(job: Job, at: datetime) -> Job:
 
 
 def preempt(job: Job, message: str) -> Job:
-    """Its place is needed by a job of a higher class: it stops after a checkpoint and is queued again. Else it stays as it is."""
+    """A job of a higher class needs its capacity: it stops after a checkpoint and is queued again. No effect in other states."""
     if job.state not in {S.ADMITTED, S.STARTING, S.RUNNING}:
         return job
     return replace(move(job, S.STOPPING, reason=PREEMPTED, message=message), preempt_requested=True)
 
 
 def leave(job: Job, reason: str, message: str) -> Job:
-    """The place where it runs is being taken away: it stops after a checkpoint and is queued again. Else it stays as it is."""
+    """Its machine is being taken away: it stops after a checkpoint and is queued again. No effect in other states."""
     why = f"stopping after a checkpoint: {message}; it will go on elsewhere"
     return replace(preempt(job, why), reason=reason) if job.state in {S.ADMITTED, S.STARTING, S.RUNNING} else job
 
 
 def not_begun(job: Job, reason: str, message: str) -> Job:
-    """Its run is there and has not begun to train, and why. What is said once of a reason stays said: servers vary their words."""
+    """Its run exists but is not training yet, and why. A repeated reason keeps its first message, since servers vary the wording."""
     is_old = job.reason == reason and reason not in {"", COMING_UP}
     return job if job.state is not S.STARTING or is_old else replace(job, reason=reason, message=message or "starting")
 
 
 def expire(job: Job, now: datetime) -> Job:
-    """Once its time is up it stops after a checkpoint, whatever else it was about to stop for but a cancel."""
+    """Once its time is up, it stops after a checkpoint; only a cancel takes precedence."""
     deadline = job.deadline
     if deadline is None or now < deadline or job.state not in IN_A_RUN or job.cancel_requested or job.expired:
         return job
@@ -224,7 +224,7 @@ def _time_is_up(job: Job) -> str:
 
 
 def retry(job: Job) -> Job:
-    """A user asks for a failed job again: its failures begin anew, its attempts go on. Any other job stays as it is.
+    """A user retries a failed job: its failures are reset, its attempts continue. Any other job is unchanged.
 
     It may be queued while the pack that it failed in trains on; it is not admitted before that run is gone
     (`db.jobs.startable`), so that one output never has two writers.
@@ -238,7 +238,7 @@ def retry(job: Job) -> Job:
 def style_ended(job: Job, ending: Ending, at: datetime) -> Job:
     """What a run's own report of the end makes of a job.
 
-    A failure worth another attempt, and a stop that nobody asked for, leave it as it is: the next attempt is decided
+    A retryable failure, and a stop that was not requested, leave it as it is: the next attempt is decided
     once the run is observed gone (see `attempts.run_gone`).
     """
     if job.finished:

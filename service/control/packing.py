@@ -205,7 +205,7 @@ class Packer:
         return uid in self._shelves
 
     def set_aside(self, job: Candidate) -> None:
-        """It waits: nobody's companion in this round."""
+        """The job waits: no pack may take it in this round."""
         self._shelves.remove(job)
 
     def pack(self, leader: Candidate, *, spread: int, budgets: Budgets | None = None, most_s: float = math.inf) -> Pack:
@@ -343,7 +343,7 @@ class _Shelves:
             self._shelves[shelf].remove(job)
 
     def near(self, leader: Candidate) -> Iterator[Candidate]:
-        """Who may be in a pack with `leader`, the nearest first. Take none out while this goes on."""
+        """The jobs that may share a pack with `leader`, the closest first. Remove none while iterating."""
         return (self._jobs[uid] for uid in self._shelves[_led_by(leader)].near(leader))
 
     def num_for(self, leader: Candidate) -> int:

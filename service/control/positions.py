@@ -1,4 +1,4 @@
-"""Places in the queue as they are told."""
+"""Queue positions as shown to users."""
 
 
 def rounded(place: int) -> int:

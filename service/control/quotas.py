@@ -9,7 +9,7 @@ from service.control.capacity import EPSILON
 
 @dataclass(frozen=True, kw_only=True)
 class Quota:
-    """A tenant's limits and its weight in the fair share. An unset limit is no limit."""
+    """A tenant's limits and its weight in the fair share. An unset limit means unlimited."""
 
     max_gpus: float | None = None
     max_running_jobs: int | None = None

@@ -1,4 +1,4 @@
-"""When a run must be stopped the hard way, and what it is told before. Values to values."""
+"""When a run must be stopped hard, and the directive before that. Pure."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from service.control.lifecycle import JobState
 class RunState(StrEnum):
     """A run is PENDING until a backend is known to have it, and GONE once its absence was observed.
 
-    On warm workers: OFFERED while they are being told of it; IDLE once all its jobs have ended and they wait for another
+    On warm workers: OFFERED until they have learnt of it; IDLE once all its jobs have ended and they wait for another
     run; GONE once they have begun that.
     """
 
@@ -49,7 +49,7 @@ class Stop:
 
 
 def cancel_stop_at(states: Collection[JobState], at: datetime, policy: StopPolicy) -> datetime:
-    """When the run of jobs that a user has cancelled is stopped the hard way. `states` are the jobs' before the cancel.
+    """When the run of cancelled jobs is stopped hard. `states` are those of the jobs before the cancel.
 
     A run that has not trained a step has nothing to lose and goes at once.
     """
@@ -64,7 +64,7 @@ def silence_allowed_s(states: Collection[JobState], policy: StopPolicy) -> float
 
 
 def stuck(launched_at: datetime, now: datetime, states: Collection[JobState], policy: StopPolicy) -> Stop | None:
-    """A stop for a run that reports and reports, and never trains: it would hold its place for ever."""
+    """A stop for a run that keeps reporting but never trains: it would hold its capacity for ever."""
     has_trained = not all(state in {JobState.ADMITTED, JobState.STARTING} for state in states)
     if not states or has_trained or now - launched_at < timedelta(seconds=policy.start_deadline_s):
         return None

@@ -1,4 +1,4 @@
-"""What is told of a transaction is told once it is committed, and never of one that was not."""
+"""Runs callbacks once a transaction is committed, and never for one that was not."""
 
 from collections.abc import Callable
 

@@ -20,7 +20,7 @@ async def again(call: Callable[[], Awaitable[Result]]) -> Result:
     """`call` from its beginning until it goes through, some times at most.
 
     It must be good for being called again: all that it writes is written by its transactions. One that may have been
-    committed before the connection was lost is not repeated here: whoever called knows whether that is harmless.
+    committed before the connection was lost is not repeated here: the caller knows whether that is harmless.
     Raises Contended and Unreachable after the last try.
     """
     for tries in range(1, TRIES):

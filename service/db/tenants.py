@@ -1,4 +1,4 @@
-"""What tenants are set up as."""
+"""The settings of tenants."""
 
 from sqlalchemy import select
 

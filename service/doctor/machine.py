@@ -142,7 +142,7 @@ async def check_keys(where: str) -> Sequence[Finding]:
 
     try:
         keys = jwks.parse(await jwks.source(where)())
-    except Exception as error:  # file, network, form: whatever it is, nobody could log in
+    except Exception as error:  # file, network, format: whatever it is, no caller could log in
         return [failed("OIDC", f"{where}: {type(error).__name__}: {error}", "check --oidc-jwks; callers cannot be known without it")]
     if not keys:
         return [failed("OIDC", f"{where} has no signing key with an id", "check that it is the provider's jwks_uri")]
@@ -157,7 +157,7 @@ def addresses(target: str) -> list[tuple[str, str]]:
 
 
 async def check_report_address(target: str) -> Sequence[Finding]:
-    """Whether somebody listens where runs report to, as seen from here."""
+    """Whether the report address accepts connections, as seen from here."""
     if not target:
         return [skipped("report address", "no --report-address: runs report to where the server listens")]
     return [await _reached(host, port) for host, port in addresses(target)]

@@ -53,7 +53,7 @@ def command(
 
 
 def rules(*, preemption: bool = True) -> Rules:
-    """The service's, but for how far a round looks: a place in the queue interests nobody here."""
+    """The service's, but for how far a round looks: queue positions do not matter here."""
     return Rules(look_ahead=LOOK_AHEAD) if preemption else Rules(look_ahead=LOOK_AHEAD, preempts_from=None)
 
 

@@ -1,4 +1,4 @@
-"""What would be fair, and how far from it something is. Numbers from numbers."""
+"""Fair shares, and the distance from them. Pure."""
 
 from collections.abc import Mapping, Sequence
 

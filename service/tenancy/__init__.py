@@ -1,1 +1,1 @@
-"""What tenants have: limits, members, tokens, grants, reservations. Knows neither gRPC nor runs."""
+"""Tenants and what belongs to them: limits, members, tokens, grants, reservations. Knows neither gRPC nor runs."""

@@ -39,7 +39,7 @@ class Grants:
     def check_against(self, granted: Sequence[Granted], tenant: str, uses: Iterable[Use]) -> None:
         """The same for grants that are known.
 
-        On an open server whoever asks could grant himself anything, so only a tenant that has grants is held to them.
+        On an open server any caller could grant itself anything, so only tenants with grants are held to them.
         """
         if not granted and current_identity.get(OPEN) == OPEN:
             return

@@ -90,7 +90,7 @@ def _place(uri: str) -> str:
 
 
 def mistake(prefix: str) -> str | None:
-    """What is wrong with a prefix that somebody wants to grant; None: nothing."""
+    """What is wrong with a prefix to be granted; None: nothing."""
     if len(prefix.encode()) > MAX_BYTES:
         return f"{prefix[:80]!r}… is longer than {MAX_BYTES:,} bytes"
     found = parts(prefix)

@@ -95,7 +95,7 @@ class Tenants:
         return values
 
     def _no_profile(self, reference: str) -> str | None:
-        """What is wrong with a reference; only administrators of the service come here, who may know what there is."""
+        """What is wrong with a reference. Only administrators of the service get here, so existing names may be shown."""
         try:
             there = sorted(self.credentials.profiles())
         except InvalidInput:
