@@ -68,7 +68,7 @@ class Store:
     def of(self, reference: str) -> "Store":
         """The store as these credentials reach it; `""` are the service's own. Raises Unavailable when they are not known.
 
-        Ask for it anew each time: what a reference stands for may change.
+        Look it up each time: what a reference stands for may change.
         """
         if not reference:
             return self

@@ -50,7 +50,7 @@ def server_tls(settings: AccessSettings, *, ask_for_certificates: bool = True) -
 
 
 def report_tls_ca(settings: AccessSettings) -> Callable[[], str | None]:
-    """The authority that runs trust when they report, in PEM form: it travels in their manifest. Each call reads it anew, since
+    """The authority that runs trust when they report, in PEM form: it travels in their manifest. It is read at each call, since
     who signs the certificates renews his own; while it cannot be read the last one counts. Raises InvalidInput, at first."""
     path = settings.report_tls_ca
     if path is None:

@@ -45,7 +45,7 @@ async def filled(
 ) -> tuple[list[Shown], Row | None]:
     """A page of up to `size` rows as far as a message has room for them, and its last row when more come behind it.
 
-    `fetch` reads up to so many rows behind one (None: from the page's beginning on); `shown` makes messages of them. Large rows
+    `fetch` reads up to N rows after a given one (None: from the page's beginning on); `shown` makes messages of them. Large rows
     are read some at a time, so that a page holds no more in memory than it shows.
     """
     page: list[Shown] = []

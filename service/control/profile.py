@@ -84,7 +84,7 @@ class Profile:
             self._free[step] = self._free[step].plus(resources)
 
     def use_window(self, tenant: str, gpus: float) -> None:
-        """The tenant uses so many of the GPUs that are kept for it now."""
+        """The tenant uses that many of the GPUs reserved for it now."""
         for window in self.windows:
             if window.tenant == tenant and window.start_s <= self.now_s < window.end_s:
                 used = min(window.gpus, gpus)

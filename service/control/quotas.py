@@ -43,7 +43,7 @@ class Budgets:
         return self.usage.setdefault(tenant, Usage())
 
     def refusal(self, tenant: str, gpus: float, num_more: int = 0) -> str:
-        """Why a job of the tenant, beside `num_more`, may not start with so many more GPUs; empty: it may."""
+        """Why a job of the tenant, beside `num_more`, may not start with that many more GPUs; empty: it may."""
         quota, used = self.of(tenant), self.used(tenant)
         if quota.max_running_jobs is not None and used.running_jobs + num_more >= quota.max_running_jobs:
             limit = quota.max_running_jobs
@@ -54,7 +54,7 @@ class Budgets:
         return ""
 
     def may_enter(self, tenant: str, gpus: float, *, num_inside: int) -> bool:
-        """Whether another job of the tenant may be in a run with so many GPUs that is about to start with `num_inside` of its jobs."""
+        """Whether another job of the tenant may be in a run with that many GPUs that is about to start with `num_inside` of its jobs."""
         if tenant not in self.quotas:
             return True
         return not self.refusal(tenant, gpus, num_inside)

@@ -87,5 +87,5 @@ def _waits(lives: Sequence[Life]) -> Waits:
 
 
 def _percentile(ordered: Sequence[float], percent: float) -> float:
-    """The smallest value that so many of a hundred do not exceed."""
+    """The percentile: the smallest value that `percent` of a hundred do not exceed."""
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]

@@ -13,7 +13,7 @@ from lorafleet.errors import InvalidInput, Violation
 
 NEEDED = ("submit_s", "tenant", "gpus", "duration_s")
 HOUR_S = 3600.0
-_SIZES = ((1, 60), (2, 20), (4, 12), (8, 6), (16, 2))  # GPUs, and how many of a hundred jobs want so many
+_SIZES = ((1, 60), (2, 20), (4, 12), (8, 6), (16, 2))  # GPUs per job, and the percentage of such jobs
 _CLASSES = ((-10, 15), (0, 75), (60, 10))  # priority likewise
 
 

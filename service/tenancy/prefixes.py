@@ -11,7 +11,7 @@ MAX_SHOWN = 8
 MAX_BYTES = 2000  # of a granted prefix, as of a spec's URIs: PostgreSQL's indexes take no more than 2,704
 _FORM = re.compile(r"(?P<scheme>s3|file)://(?P<rest>.*)", re.DOTALL)
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\?#]")
-_ROUNDS = 5  # of decoding: what is still encoded after so many is refused
+_ROUNDS = 5  # of decoding: what is still encoded after that is refused
 
 
 @dataclass(frozen=True)
