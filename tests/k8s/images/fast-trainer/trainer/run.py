@@ -2,16 +2,14 @@
 
 All the rest is real: the manifest out of the store, workers that Ray places by the spec's resources, reports by the trainer's
 own reporter, checkpoints, resuming, stopping, and an artifact committed by its manifest. A loss is a function of seed and step.
-Labels of the spec set the pace: `step-ms` (default 0) for each step, `commit-ms` before the artifact.
+Labels of the spec set the pace: `step-ms` (default 0) for each step, `commit-ms` before the artifact. With the label `workers` set
+to `none` the driver does the worker's part itself: it reports and ends, and is there without a start of Ray's workers.
 """
 
 import argparse
 import logging
 import sys
 
-import ray
-from ray.util.placement_group import placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from trainer.fast import Worker
 
 from lorafleet.run_manifest import RunManifest
@@ -33,11 +31,18 @@ def main() -> int:
             reporter.progress(style.job, phase="starting-workers", max_steps=style.spec.training.max_steps)
         if not reporter.close():
             return 1
+    if manifest.pack[0].spec.labels.get("workers") == "none":
+        Worker(rank=0).train(manifest, address)
+        return 0
     return fit(manifest, address)
 
 
 def fit(manifest: RunManifest, address: Address) -> int:
     """One worker in each bundle, placed as Ray Train places them: all at once or none. Ends with rank 0, or the first that dies."""
+    import ray
+    from ray.util.placement_group import placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
     cluster = manifest.pack[0].spec.cluster
     bundle = {"CPU": cluster.cpus_per_worker, **({"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {})}
     ray.init(logging_level=logging.WARNING)
