@@ -72,6 +72,13 @@ GUARDS = (
         "tests/service/backends/kuberay/test_apply.py",
     ),
     (
+        "kubernetes: a standing cluster has a run's token before the job that waits for it",
+        "service/backends/kuberay/apply.py",
+        "if standing is not None:  # before",
+        "if standing is not None and found is not None:  # before",
+        "tests/service/backends/kuberay/test_apply.py",
+    ),
+    (
         "kubernetes: a right that was granted is not asked for again",
         "service/backends/kuberay/checks.py",
         "for review in reviews(config, namespace) if told(review) not in granted]",

@@ -26,22 +26,22 @@ def secret_path(namespace: str, name: str = "") -> str:
 
 
 async def launch(api: Api, run: RunRequest, config: KuberayConfig) -> Object:
-    """The run's RayJob, made unless it was made before, and the Secret with its token.
+    """The run's RayJob, made unless it was made before, and the Secret with its token. May be cut off after any of them.
 
     Raises LorafleetError NAME_TAKEN when somebody else's object has the name, Refused, and Unavailable.
     """
     wanted = ray_job(run, config)
     namespace, name = wanted["metadata"]["namespace"], wanted["metadata"]["name"]
+    standing = config.standing_cluster
     found = await get_ray_job(api, namespace, name)
+    _check_is_ours(found, run, namespace, name)
+    if standing is not None:  # before the job: its driver waits for the token, and not for ever
+        await _hand_over(api, run, namespace, standing.token_secret)
     if found is None:
         found = await _apply(api, ray_job_path(namespace, name), wanted)
-    if not is_ours(found, run):
-        told = f"namespace {namespace} has a RayJob {name} that is not this run's; remove it, or give runs a namespace of their own"
-        raise LorafleetError(told, reason="NAME_TAKEN", retryable=False)
-    if config.standing_cluster is None:
+        _check_is_ours(found, run, namespace, name)
+    if standing is None:  # after it: its pods wait, and it owns the Secret
         await _create_once(api, secret_path(namespace), run_secret(run, namespace, found["metadata"]["uid"]))
-    else:
-        await _hand_over(api, run, namespace, config.standing_cluster.token_secret)
     return found
 
 
@@ -78,6 +78,12 @@ async def end(api: Api, job: Object, reason: str = "", message: str = "") -> Non
     except Refused as error:
         if error.status != 404 and error.cause != "Conflict":
             raise
+
+
+def _check_is_ours(found: Object | None, run: RunRequest, namespace: str, name: str) -> None:
+    if found is not None and not is_ours(found, run):
+        told = f"namespace {namespace} has a RayJob {name} that is not this run's; remove it, or give runs a namespace of their own"
+        raise LorafleetError(told, reason="NAME_TAKEN", retryable=False)
 
 
 async def _create_once(api: Api, path: str, wanted: Object) -> None:

@@ -14,6 +14,7 @@ from tests.service.backends.kuberay.objects import RUN, config
 
 JOB = ray_job_path("runs", RUN.run_id)
 SECRET = secret_path("runs", RUN.run_id)
+STANDING = config(standingCluster={"name": "warm", "namespace": "runs"})
 
 
 @pytest.fixture
@@ -38,6 +39,19 @@ async def test_a_secret_is_made_and_never_changed(api: MemoryApi):
     await apply.launch(api, RUN, config())
     await apply.launch(api, RUN, config())
     assert [verb for verb, path in api.changes if "/secrets/" in path] == ["create", "create"]
+
+
+async def test_a_standing_cluster_has_a_runs_token_before_the_job_that_waits_for_it(api: MemoryApi):
+    """Made the other way round, launches that were cut off between the two left drivers that waited in vain."""
+    await apply.launch(api, RUN, STANDING)
+    assert api.changes == [("apply", secret_path("runs", "lorafleet-run-tokens")), ("apply", JOB)]
+
+
+async def test_a_standing_cluster_gets_no_token_for_somebody_elses_job(api: MemoryApi):
+    api.objects[JOB] = FOREIGN
+    with pytest.raises(LorafleetError):
+        await apply.launch(api, RUN, STANDING)
+    assert api.changes == []
 
 
 async def test_what_is_stopped_is_deleted_and_says_why(api: MemoryApi, backend: KubeRay):
