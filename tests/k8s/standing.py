@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -21,11 +22,9 @@ def standing_cluster(release: Release, places: int) -> Iterator[str]:
     """The RayCluster's name. It has a head alone, for runs that start no workers: `places` of them at once."""
     namespace, wanted = release.runs_namespace, _ray_cluster(release)
     name = wanted["metadata"]["name"]
-    values = [f"runs.standingCluster.name={name}", f"runs.standingCluster.namespace={namespace}", f"serve.maxRunningRuns={places}"]
-    values.append("runs.tenants=null")  # which --reuse-values would not hear
-    options = [option for value in values for option in ("--set", value)]
+    values = _values(release, {"name": name, "namespace": namespace}, places)
     with ExitStack() as stack:
-        release.helm("upgrade", "lorafleet", str(REPOSITORY / "helm" / "lorafleet"), "--reset-then-reuse-values", *options, "--wait")
+        release.helm("upgrade", "lorafleet", str(REPOSITORY / "helm" / "lorafleet"), "--values", str(values), "--wait")
         stack.callback(release.helm, "rollback", "lorafleet", "--wait")
         apply([wanted])
         stack.callback(kubectl, "-n", namespace, "delete", "raycluster", name, timeout_s=180)
@@ -33,6 +32,18 @@ def standing_cluster(release: Release, places: int) -> Iterator[str]:
             lambda: _is_ready(namespace, name), STANDS_WITHIN_S, f"{name} ready", lambda: kubectl("-n", namespace, "get", "raycluster,pod")
         )
         yield name
+
+
+def _values(release: Release, standing: Object, places: int) -> Path:
+    """All of the release's own, but with the standing cluster in place of tenants: helm cannot take a key out, and one that is set to
+    null among reused values gets into the revision before as well."""
+    values = yaml.safe_load(release.helm("get", "values", "lorafleet", "--output", "yaml"))
+    del values["runs"]["tenants"]
+    values["runs"]["standingCluster"] = standing
+    values["serve"]["maxRunningRuns"] = places
+    path = release.build / "standing-values.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
 
 
 def _is_ready(namespace: str, name: str) -> bool:
