@@ -81,7 +81,7 @@ def test_grpcurl_of_the_readme_shows_what_comes(address: str, folder: Path) -> N
     (folder / "scripts").symlink_to(REPOSITORY / "scripts")
     (folder / ".tools").symlink_to(REPOSITORY / ".tools")
     assert ADDRESS in script
-    script = script.replace(ADDRESS, address).replace("-max-time 20", "-max-time 3")
+    script = script.replace(ADDRESS, address).replace("-max-time 20", "-max-time 12")
     ran = subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 0, ran.stderr
     pattern = re.escape(shown).replace(re.escape("..."), ".*?")
