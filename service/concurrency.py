@@ -1,8 +1,9 @@
 """Many small pieces of work, in bounds. Knows nothing of what they do."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
 
 Thing = TypeVar("Thing")
 Result = TypeVar("Result")
@@ -29,3 +30,15 @@ async def bounded(work: Callable[[Thing], Awaitable[Result]], things: Iterable[T
         for task in workers:
             task.cancel()
     return [results[place] for place in range(len(results))]
+
+
+@asynccontextmanager
+async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """`work` goes on while the block does, and is cancelled at its end."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

@@ -149,6 +149,14 @@ def _on_files(method: _Method) -> _Method:
     return cast(_Method, call)
 
 
+def _written_beside(path: Path, data: bytes) -> Path:
+    """A whole file in the folder of `path`, under a name that no one looks for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary.write_bytes(data)
+    return temporary
+
+
 class FileBacking:
     """`file:///folder`: objects are files."""
 
@@ -171,17 +179,12 @@ class FileBacking:
     @_on_files
     def put(self, uri: str, data: bytes) -> None:
         path = file_path(uri)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        temporary.write_bytes(data)
-        temporary.replace(path)  # readers see the old object or the new one, never a part
+        _written_beside(path, data).replace(path)  # readers see the old object or the new one, never a part
 
     @_on_files
     def put_if_absent(self, uri: str, data: bytes) -> bool:
         path = file_path(uri)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        temporary.write_bytes(data)
+        temporary = _written_beside(path, data)
         try:
             path.hardlink_to(temporary)
         except FileExistsError:

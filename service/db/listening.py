@@ -3,10 +3,11 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from psycopg import AsyncConnection, Error
 
+from service.concurrency import beside
 from service.db.database import CHANNEL, Database
 from service.db.engines import listening_arguments
 
@@ -19,13 +20,8 @@ log = logging.getLogger(__name__)
 @asynccontextmanager
 async def listening(db: Database, url: str) -> AsyncIterator[None]:
     """In the block, `db.bell` rings for the commits of others too. An away database is looked for again and again."""
-    task = asyncio.create_task(_listen(db, url))
-    try:
+    async with beside(_listen(db, url)):
         yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def _listen(db: Database, url: str) -> None:

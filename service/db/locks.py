@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from sqlalchemy import ColumnElement, UnaryExpression, inspect, or_, select, update
 
+from service.concurrency import beside
 from service.db.database import Database
 from service.db.errors import Contended, Unreachable
 from service.db.models import Lockable, RunLogRow, RunRow
@@ -43,13 +44,8 @@ async def still_held(tx: Transaction, taken: Row) -> Row | None:
 async def kept(db: Database, taken: Row, lock_for_s: float, at_most_s: float) -> AsyncIterator[None]:
     """Renews the lock while what it was taken for is done, so that it may be short: a process that dies keeps its rows from the
     others for no longer. Not beyond `at_most_s`, for an action that hangs."""
-    task = asyncio.create_task(_renew(db, taken, lock_for_s, time.monotonic() + at_most_s))
-    try:
+    async with beside(_renew(db, taken, lock_for_s, time.monotonic() + at_most_s)):
         yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def _renew(db: Database, taken: Row, lock_for_s: float, until: float) -> None:

@@ -132,7 +132,9 @@ def _until_refused(replica: Served) -> None:
             try:
                 rpc.TrainingServiceStub(channel).ListTrainingJobs(pb.ListTrainingJobsRequest(parent="tenants/acme"), timeout=10)
             except grpc.RpcError as error:
-                return error.code()  # type: ignore[attr-defined]
+                if isinstance(error, grpc.Call):
+                    return error.code()
+                raise
             return grpc.StatusCode.OK
 
     until(lambda: code() is not grpc.StatusCode.OK, 4, "the drain")

@@ -84,4 +84,5 @@ def test_runs_report_to_a_port_of_their_own_where_nobody_is_asked_for_a_certific
 def _report_without_a_token(address: str, roots: grpc.ChannelCredentials) -> grpc.StatusCode:
     with grpc.secure_channel(address, roots) as channel, pytest.raises(grpc.RpcError) as error:
         report_service_pb2_grpc.ReportServiceStub(channel).Report(rpb.ReportRequest(run="run-1", source="driver"), timeout=20)
-    return error.value.code()  # type: ignore[attr-defined]
+    assert isinstance(error.value, grpc.Call)
+    return error.value.code()
