@@ -172,3 +172,12 @@ def test_unknown_shapes_leave_only_the_number():
     assert [len(pack.members) for pack in made.packs] == [4, 1]
     assert "could not be read" in made.packs[0].arithmetic
     assert made.packs[0].memory_bytes == 0
+
+
+def test_the_base_counts_though_the_leader_says_nothing_of_it():
+    """Shapes may be unknown for some jobs of a base alone: its headers could not be read for a while."""
+    unknown, *known = job(0, footprint=None), *(job(order, footprint=foot(1.5)) for order in range(1, 4))
+    limits = PackLimits(worker_memory_bytes=PROCESS_BYTES + GIB + 3 * GIB)
+    packs = plan([unknown, *known], limits, 1).packs
+    assert [len(pack.members) for pack in packs] == [3, 1]
+    assert all(fits(pack.members, limits) for pack in packs)
