@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from lorafleet.errors import InvalidSpec, Violation
@@ -32,7 +32,7 @@ class StoreChecks:
     async def check(self, shared: Shared, output_uri: str, *, also: Sequence[Violation] = ()) -> None:
         """Raises InvalidSpec with every violation found, and those that are known `also`, and Unavailable when a store does not
         answer."""
-        own = _checked("output.uri", no_artifact(shared.store, output_uri))
+        own = _checked("output.uri", no_artifact, shared.store, output_uri)
         of_inputs, artifact = await asyncio.gather(self._ask(shared, shared), own)
         violations = list(dict.fromkeys(violation for violation in (*also, *of_inputs, artifact) if violation is not None))
         if violations:
@@ -42,16 +42,16 @@ class StoreChecks:
 async def _ask_once(calls: Sequence[Shared]) -> list[tuple[Violation | None, ...]]:
     shared = calls[0]
     found = await asyncio.gather(
-        _checked("base_model.uri", base_model(shared.store, shared.base_model_uri)),
-        _checked("dataset.uri", dataset(shared.store, shared.dataset_uri)),
-        _checked("output.uri", writable(shared.store, shared.probed_uri)),
+        _checked("base_model.uri", base_model, shared.store, shared.base_model_uri),
+        _checked("dataset.uri", dataset, shared.store, shared.dataset_uri),
+        _checked("output.uri", writable, shared.store, shared.probed_uri),
     )
     return [found] * len(calls)
 
 
-async def _checked(field: str, check: Awaitable[str | None]) -> Violation | None:
+async def _checked(field: str, check: Callable[[Store, str], Awaitable[str | None]], store: Store, uri: str) -> Violation | None:
     try:
-        problem = await check
+        problem = await check(store, uri)
     except StoreError as error:
         problem = error.message
     return None if problem is None else Violation(field=field, message=problem)
