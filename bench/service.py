@@ -1,8 +1,9 @@
 """`make bench-service`: what the control plane costs over its database, and whether that stays as jobs pile up.
 
-Every figure is a ratio within one run, or a time with its conditions. The server is a process of its own with the real
-interceptors and services of `lorafleet serve` and none of its loops; the callers are another. PostgreSQL and SQLite commit
-durably: "raw" is one connection that inserts and commits one small row after another on the same database, before and after.
+Every figure is a ratio within one run, or a time with its conditions. Servers are processes of their own with the real interceptors
+and services of `lorafleet serve` and none of its loops; the callers are another. Creates go to two replicas on PostgreSQL, as one
+process uses one core, and to one on SQLite. PostgreSQL and SQLite commit durably: "raw" is one connection that inserts and commits
+one small row after another on the same database, before and after.
 Writes bench/results/service.json and service.png.
 """
 
@@ -13,8 +14,9 @@ import sqlite3
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from itertools import cycle
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -43,7 +45,8 @@ from service.reconcile.orphans import end_orphans_once
 from service.reconcile.stop import notice_silence_once, stop_once
 from tests.postgres import postgres_server
 
-CALLERS = 64
+CALLERS = 256
+REPLICAS = {"postgresql": 2, "sqlite": 1}
 CREATE_S = 8.0
 RAW_S = 2.0
 WATCHERS = 1000
@@ -65,10 +68,11 @@ def main() -> int:
         make_inputs(folder)
         for kind, url in (("postgresql", server.create("creates")), ("sqlite", sqlite_url(folder / "creates.db"))):
             migrate.upgrade(url)
-            with serving(url, folder) as address:
-                found |= {f"{key}_{kind}": value for key, value in asyncio.run(creates(url, address, folder, scale)).items()}
+            with ExitStack() as servers:
+                addresses = [servers.enter_context(serving(url, folder)) for _ in range(REPLICAS[kind])]
+                found |= {f"{key}_{kind}": value for key, value in asyncio.run(creates(url, addresses, folder, scale)).items()}
                 if kind == "postgresql":
-                    found |= asyncio.run(watchers(address, folder, int(WATCHERS * scale)))
+                    found |= asyncio.run(watchers(addresses[0], folder, int(WATCHERS * scale)))
         found["create_over_raw_commit"] = found["create_over_raw_commit_postgresql"]
         found["get_p99_ms"] = found["get_p99_ms_postgresql"]
         for kind, make in (("postgresql", server.create), ("sqlite", lambda database: sqlite_url(folder / f"{database}.db"))):
@@ -114,18 +118,32 @@ def serving(url: str, folder: Path) -> Iterator[str]:
         process.join(10)
 
 
-async def creates(url: str, address: str, folder: Path, scale: float) -> dict[str, float]:
-    """Creates by many callers, with one that reads all the while; raw commits before and after."""
+async def creates(url: str, addresses: Sequence[str], folder: Path, scale: float) -> dict[str, float]:
+    """Creates by many callers, at each server in turn, with one that reads all the while; raw commits before and after."""
     before = raw_commits_per_s(url, RAW_S * scale)
-    async with stub(address) as jobs:
-        first = await jobs.CreateTrainingJob(request(folder, "acme"))
+    async with AsyncExitStack() as channels:
+        replicas = [await channels.enter_async_context(stub(address)) for address in addresses]
+        in_turn, job = cycle(replicas), request(folder, "acme")
+        first = await replicas[0].CreateTrainingJob(job)
         waits_s: list[float] = []
-        reader = asyncio.create_task(_read(jobs, first.name, waits_s))
-        per_s = await _per_second(lambda: until_answered(lambda: jobs.CreateTrainingJob(request(folder, "acme"))), CREATE_S * scale)
+        reader = asyncio.create_task(_read(replicas[0], first.name, waits_s))
+
+        async def create() -> None:
+            jobs = next(in_turn)
+            await until_answered(lambda: jobs.CreateTrainingJob(job))
+
+        per_s = await _per_second(create, CREATE_S * scale)
         reader.cancel()
     raw = (before + raw_commits_per_s(url, RAW_S * scale)) / 2
     p99_ms = 1000 * sorted(waits_s)[int(len(waits_s) * 0.99)]
-    return {"create_per_s": per_s, "raw_commits_per_s": raw, "create_over_raw_commit": per_s / raw, "get_p99_ms": p99_ms}
+    return {
+        "replicas": len(addresses),
+        "callers": CALLERS,
+        "create_per_s": per_s,
+        "raw_commits_per_s": raw,
+        "create_over_raw_commit": per_s / raw,
+        "get_p99_ms": p99_ms,
+    }
 
 
 async def _read(jobs: Any, name: str, waits_s: list[float]) -> None:

@@ -14,8 +14,11 @@ from typing import Generic, TypeVar
 
 from service.db.errors import Unreachable
 
-AT_ONCE = 64  # calls in one transaction: its locks are held for as long as all of them take
-LINGER_S = 0.02  # between groups while calls come fast: fewer and larger groups then do more calls a second
+AT_ONCE = 256  # calls in one transaction: its locks are held for as long as all of them take
+# Between groups while calls come fast, for each call of the group before: fewer and larger groups do more calls a second, and a
+# group costs as much as some ten calls however small it is.
+LINGER_S = 0.002
+MAX_LINGER_S = 0.06
 
 Call = TypeVar("Call")
 Answer = TypeVar("Answer")
@@ -58,7 +61,7 @@ class Coalescer(Generic[Call, Answer]):
         while group := self._next_group(waiting):
             await self._do(group)
             if len(group) > 1:
-                await asyncio.sleep(LINGER_S)
+                await asyncio.sleep(min(LINGER_S * len(group), MAX_LINGER_S))
         del self._waiting[key]
 
     def _next_group(self, waiting: deque[_Waiting[Call, Answer]]) -> list[_Waiting[Call, Answer]]:

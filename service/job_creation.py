@@ -14,12 +14,16 @@ from lorafleet.spec import Spec
 from lorafleet.v1 import training_service_pb2 as pb
 from service.db import attempts, audit, events, jobs, quotas, requests
 from service.db.database import Database
+from service.db.errors import Contended
 from service.db.models import JobRow
-from service.db.tenants import credentials_reference
 from service.db.transaction import Transaction
 from service.resources import job_message
-from service.tenancy.grants import of_tenant
-from service.tenancy.prefixes import Granted
+from service.tenancy import allowances
+from service.tenancy.allowances import Allowance
+
+
+class AllowanceChanged(Contended):
+    """The job was checked by what its tenant was allowed then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,19 +50,13 @@ class NewJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """A job that passed every check outside the database, and the audit log's entry of the call that asks for it."""
+    """A job that passed every check outside the database, by what its tenant is allowed as far as that was known, and the audit log's
+    entry of the call that asks for it."""
 
     new: NewJob
     row: JobRow
+    allowance: Allowance
     entry: audit.Entry | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Allowed:
-    """What a tenant may read and write, and by which credentials."""
-
-    granted: Sequence[Granted]
-    store_credentials: str
 
 
 @dataclass
@@ -95,13 +93,6 @@ class Existing:
             self.answered[draft.new.request_id] = requests.Answered(body_sha256=draft.new.body_sha256, job=draft.row)
 
 
-async def allowed(db: Database, tenants: Sequence[str]) -> list[Allowed]:
-    """For calls of one tenant."""
-    async with db.snapshot() as tx:
-        found = Allowed(granted=await of_tenant(tx, tenants[0]), store_credentials=await credentials_reference(tx, tenants[0]))
-    return [found] * len(tenants)
-
-
 async def answered(db: Database, new: NewJob) -> pb.TrainingJob | None:
     """The job that this request made before. Raises AlreadyExists for another body, and for an id that is taken."""
     async with db.snapshot() as tx:
@@ -111,19 +102,23 @@ async def answered(db: Database, new: NewJob) -> pb.TrainingJob | None:
 
 async def accept(db: Database, drafts: Sequence[Draft]) -> list[pb.TrainingJob | Exception]:
     """Writes these jobs of one tenant, in one transaction, and returns each as it was accepted; for what cannot be: AlreadyExists,
-    InvalidSpec or QuotaExceeded. A request that was answered before gets its job of then."""
+    InvalidSpec or QuotaExceeded, and AllowanceChanged for one that was checked by an allowance that no longer holds. A request that was
+    answered before gets its job of then."""
     audit.current_entry.set(None)  # each draft has its call's
     async with db.transaction() as tx:
         news = [draft.new for draft in drafts]
         existing = await _existing(tx, news)
         existing.writers = await jobs.writers(tx, [draft.row.output_uri for draft in drafts])
         room = await quotas.room(tx, news[0].tenant)
+        allowance = await allowances.read(tx, news[0].tenant)
         accepted: list[Draft] = []
         found: list[JobRow | Exception] = []
         for draft in drafts:
             try:
                 row = existing.answer(draft.new)
                 if row is None:
+                    if draft.allowance != allowance:
+                        raise AllowanceChanged("what the tenant is allowed changed meanwhile; try again")
                     existing.check_output(draft.row)
                     room.take()
                     existing.add(draft)
@@ -131,9 +126,8 @@ async def accept(db: Database, drafts: Sequence[Draft]) -> list[pb.TrainingJob |
                 found.append(row or draft.row)
             except LorafleetError as error:
                 found.append(error)
-        await _insert(tx, accepted)
-        fresh = {draft.row.uid: draft.new.spec for draft in accepted}
-        return [each if isinstance(each, Exception) else await _message(tx, each, fresh.get(each.uid)) for each in found]
+        fresh = await _insert(tx, accepted)
+        return [each if isinstance(each, Exception) else fresh.get(each.uid) or await _message(tx, each) for each in found]
 
 
 async def _existing(tx: Transaction, news: Sequence[NewJob]) -> Existing:
@@ -145,9 +139,10 @@ async def _existing(tx: Transaction, news: Sequence[NewJob]) -> Existing:
     )
 
 
-async def _insert(tx: Transaction, drafts: Sequence[Draft]) -> None:
+async def _insert(tx: Transaction, drafts: Sequence[Draft]) -> dict[str, pb.TrainingJob]:
+    """What users see of them, by uid. What was stored a moment ago is not parsed again."""
     if not drafts:
-        return
+        return {}
     rows = [draft.row for draft in drafts]
     await jobs.insert_rows(tx, rows)
     await requests.add(tx, {draft.new.request_id: (draft.new.body_sha256, draft.row) for draft in drafts if draft.new.request_id})
@@ -155,13 +150,12 @@ async def _insert(tx: Transaction, drafts: Sequence[Draft]) -> None:
         if draft.entry is not None:
             draft.entry.resource = draft.row.name
     await audit.add_all(tx, [draft.entry for draft in drafts if draft.entry is not None])
-    await events.append(tx, rows)  # last: it holds the row that all writers need
+    messages = await events.append(tx, rows)  # last: it holds the row that all writers need
+    for draft, message in zip(drafts, messages, strict=True):
+        message.spec.CopyFrom(spec_proto.to_proto(draft.new.spec))
+    return {message.uid: message for message in messages}
 
 
-async def _message(tx: Transaction, row: JobRow, spec: Spec | None = None) -> pb.TrainingJob:
-    """The job as users see it. With its `spec` it is new: it never ran, and what is stored need not be parsed again."""
-    if spec is None:
-        return job_message(row, await attempts.of_job(tx, row))
-    message = job_message(row, [], with_spec=False)
-    message.spec.CopyFrom(spec_proto.to_proto(spec))
-    return message
+async def _message(tx: Transaction, row: JobRow) -> pb.TrainingJob:
+    """The job as users see it."""
+    return job_message(row, await attempts.of_job(tx, row))

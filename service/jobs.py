@@ -2,6 +2,7 @@
 
 import logging
 import secrets
+from dataclasses import replace
 from functools import partial
 
 from lorafleet.errors import LorafleetError, NotFound
@@ -17,7 +18,7 @@ from service.db import attempts, audit, jobs, runs
 from service.db.database import Database
 from service.db.models import JobRow
 from service.db.transaction import Transaction
-from service.job_creation import Allowed, Draft, NewJob, accept, allowed, answered
+from service.job_creation import AllowanceChanged, Draft, NewJob, accept, answered
 from service.job_rows import new_row
 from service.names import JobName
 from service.profiles import ONLY_DEFAULT, unknown_profile
@@ -25,6 +26,7 @@ from service.resources import check_etag, job_etag, job_message
 from service.run_stops import stop_what_is_over
 from service.storage import Store
 from service.store_checks import Shared, StoreChecks, probed_folder
+from service.tenancy.allowances import Allowance, Allowances
 from service.tenancy.grants import Grants, Use
 
 log = logging.getLogger(__name__)
@@ -41,20 +43,20 @@ class Jobs:
         self._profiles = profiles
         self._grants = Grants(db, artifacts_uri)
         self._checks = StoreChecks()
-        self._allowed = Coalescer[str, Allowed](partial(allowed, db))
+        self._allowances = Allowances(db)
         self._accept = Coalescer[Draft, pb.TrainingJob](partial(accept, db))
 
     async def create(self, new: NewJob, *, validate_only: bool = False) -> pb.TrainingJob:
         """The job, accepted and committed; the first one again for a repeated request.
 
-        Raises InvalidSpec with every violation that the store and the profiles show, AlreadyExists, QuotaExceeded, and
-        Unavailable when the store is away.
+        Raises InvalidSpec with every violation that the store and the profiles show, AlreadyExists, QuotaExceeded, Unavailable
+        when the store is away, and Contended when the tenant's grants change meanwhile.
         """
         if validate_only and (known := await answered(self._db, new)) is not None:
             return known
         row = self._row(new)
         try:
-            await self._check(new, row)
+            allowance = await self._check(new, row, by_known=not validate_only)
         except LorafleetError:
             # A repeat whose job has ended, or whose inputs are gone by now, gets its answer all the same.
             if (known := await answered(self._db, new)) is not None:
@@ -63,21 +65,43 @@ class Jobs:
         if validate_only:
             row.create_time = row.update_time = self._db.clock.now()
             return job_message(row, [])
-        accepted = await self._accept(new.tenant, Draft(new=new, row=row, entry=audit.current_entry.get()))
+        accepted = await self._accepted(new, row, allowance)
         log.info("accepted %s", accepted.name)
         return accepted
 
-    async def _check(self, new: NewJob, row: JobRow) -> None:
-        """Everything that is not in the database. Raises InvalidSpec and Unavailable."""
-        allowed = await self._allowed(new.tenant, new.tenant)
-        self._grants.check_against(allowed.granted, new.tenant, _uses(new.spec))
+    async def _accepted(self, new: NewJob, row: JobRow, allowance: Allowance) -> pb.TrainingJob:
+        draft = Draft(new=new, row=row, allowance=allowance, entry=audit.current_entry.get())
+        try:
+            return await self._accept(new.tenant, draft)
+        except AllowanceChanged:
+            allowance = await self._check(new, row, by_known=False)
+            return await self._accept(new.tenant, replace(draft, allowance=allowance))
+
+    async def _check(self, new: NewJob, row: JobRow, *, by_known: bool) -> Allowance:
+        """Everything that is not in the database; what the tenant was allowed when that was checked. `by_known`: a job passes by what
+        was known before. Raises InvalidSpec and Unavailable."""
+        known = self._allowances.known(new.tenant) if by_known else None
+        if known is not None:
+            try:
+                await self._check_by(known, new, row)
+                return known
+            except LorafleetError:  # a grant may be new, or a credential
+                if known == await self._allowances.fresh(new.tenant):
+                    raise
+        fresh = await self._allowances.fresh(new.tenant)
+        await self._check_by(fresh, new, row)
+        return fresh
+
+    async def _check_by(self, allowance: Allowance, new: NewJob, row: JobRow) -> None:
+        self._grants.check_against(allowance.granted, new.tenant, _uses(new.spec))
         shared = Shared(
-            self._store.of(allowed.store_credentials),
+            self._store.of(allowance.store_credentials),
             new.spec.base_model.uri,
             new.spec.dataset.uri,
             probed_folder(new.spec.output.uri, row.output_uri, new.tenant, self._artifacts_uri),
         )
-        await self._checks.check(shared, row.output_uri, also=unknown_profile(new.spec, self._profiles))
+        is_new = not new.job_id and new.spec.output.uri is None  # its name was made up a moment ago
+        await self._checks.check(shared, None if is_new else row.output_uri, also=unknown_profile(new.spec, self._profiles))
 
     async def get(self, name: JobName) -> pb.TrainingJob:
         """Raises NotFound."""

@@ -29,12 +29,16 @@ class StoreChecks:
     def __init__(self) -> None:
         self._ask = Coalescer[Shared, tuple[Violation | None, ...]](_ask_once)
 
-    async def check(self, shared: Shared, output_uri: str, *, also: Sequence[Violation] = ()) -> None:
+    async def check(self, shared: Shared, output_uri: str | None, *, also: Sequence[Violation] = ()) -> None:
         """Raises InvalidSpec with every violation found, and those that are known `also`, and Unavailable when a store does not
-        answer."""
-        own = _checked("output.uri", no_artifact, shared.store, output_uri)
-        of_inputs, artifact = await asyncio.gather(self._ask(shared, shared), own)
-        violations = list(dict.fromkeys(violation for violation in (*also, *of_inputs, artifact) if violation is not None))
+        answer. `output_uri`: None for a folder that has never had a job, which need not be looked into."""
+        if output_uri is None:
+            found = await self._ask(shared, shared)
+        else:
+            own = _checked("output.uri", no_artifact, shared.store, output_uri)
+            of_inputs, artifact = await asyncio.gather(self._ask(shared, shared), own)
+            found = (*of_inputs, artifact)
+        violations = list(dict.fromkeys(violation for violation in (*also, *found) if violation is not None))
         if violations:
             raise InvalidSpec(violations)
 

@@ -16,7 +16,7 @@ from google.rpc import code_pb2
 from lorafleet.errors import LorafleetError
 from service.access.identity import caller
 from service.api.errors import Context, to_status
-from service.api.handlers import Handler
+from service.api.handlers import Handler, MethodInterceptor
 from service.db import audit
 from service.db.audit import Entry
 from service.db.database import Database
@@ -29,18 +29,16 @@ _TENANT = re.compile(r"tenants/([a-z][a-z0-9-]{0,39})(?:/|$)")
 log = logging.getLogger(__name__)
 
 
-class AuditInterceptor(grpc.aio.ServerInterceptor):
+class AuditInterceptor(MethodInterceptor):
     """Wraps every method that writes."""
 
     def __init__(self, db: Database) -> None:
+        super().__init__()
         self._db = db
 
-    async def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler:
-        handler = await continuation(handler_call_details)
-        found = _AUDITED.fullmatch(handler_call_details.method)
-        if handler is None or found is None or found["name"].startswith(READS):
+    def around(self, method: str, handler: Handler) -> Handler:
+        found = _AUDITED.fullmatch(method)
+        if found is None or found["name"].startswith(READS):
             return handler
         serde = (handler.request_deserializer, handler.response_serializer)
         if handler.stream_unary is not None:

@@ -1,18 +1,15 @@
 """Sets the caller of each RPC. `service.access` authenticates it; what it may do is decided later."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, Protocol
-
-import grpc
-import grpc.aio
 
 from lorafleet.errors import Unauthenticated, Unavailable
 from service.access.authenticators import Authenticators, Shown, certificate_name
 from service.access.identity import OPEN, Identity, current_identity
 from service.api.errors import Context
-from service.api.handlers import Handler, wrapped
+from service.api.handlers import Handler, MethodInterceptor, wrapped
 
 # Reports carry the token of their run, and health is asked by load balancers, which have none.
 NOT_AUTHENTICATED = ("/lorafleet.v1.ReportService/", "/grpc.health.v1.Health/")
@@ -61,17 +58,15 @@ def _certificate_name(auth: Mapping[str, Sequence[bytes]]) -> str:
     return certificate_name(names["peer_uri"], names["peer_dns"], "".join(names["x509_common_name"][:1]))
 
 
-class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
+class AuthenticationInterceptor(MethodInterceptor):
     """Wraps every method that is not in NOT_AUTHENTICATED. Runs inside ErrorInterceptor, which translates what it raises."""
 
     def __init__(self, who_calls: WhoCalls) -> None:
+        super().__init__()
         self._who_calls = who_calls
 
-    async def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler:
-        handler = await continuation(handler_call_details)
-        if handler is None or handler_call_details.method.startswith(NOT_AUTHENTICATED):
+    def around(self, method: str, handler: Handler) -> Handler:
+        if method.startswith(NOT_AUTHENTICATED):
             return handler
         return wrapped(handler, unary=self._unary, stream=self._stream)
 

@@ -1,28 +1,20 @@
 """Which answers travel compressed to a client that takes it: the large ones."""
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
-import grpc
-import grpc.aio
-
 from service.api.errors import Context
-from service.api.handlers import Handler, wrapped
+from service.api.handlers import Handler, MethodInterceptor, wrapped
 
 WORTH_IT_BYTES = 2048  # an event or an answer to a report has some hundred: with a thousand watchers a deflate is most of the work
 
 
-class CompressionInterceptor(grpc.aio.ServerInterceptor):
+class CompressionInterceptor(MethodInterceptor):
     """Lets small answers go as they are. The server's options say how the others are compressed."""
 
-    async def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler:
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return handler
+    def around(self, method: str, handler: Handler) -> Handler:
         return wrapped(handler, unary=_unary, stream=_stream)
 
 

@@ -35,7 +35,7 @@ from lorafleet.errors import (
     Violation,
 )
 from service import telemetry
-from service.api.handlers import Handler, wrapped
+from service.api.handlers import Handler, MethodInterceptor, wrapped
 from service.db.again import again
 
 DOMAIN = "lorafleet"
@@ -137,15 +137,10 @@ def _packed(detail: Any) -> AnyMessage:
     return packed
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):
+class ErrorInterceptor(MethodInterceptor):
     """Wraps every method. Unforeseen exceptions become INTERNAL with an id; the traceback stays in our log."""
 
-    async def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler:
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return handler
+    def around(self, method: str, handler: Handler) -> Handler:
         decoder = _decoder(handler.request_deserializer)
         # A stream that came in cannot be read again: its method does by itself what is to be tried again.
         return wrapped(handler, unary=_unary, stream=_stream, stream_unary=partial(_unary, tried=_once), decoder=decoder)

@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -11,12 +10,12 @@ import grpc.aio
 
 from lorafleet.errors import Unavailable
 from service.api.errors import Context, abort
-from service.api.handlers import Handler, wrapped
+from service.api.handlers import Handler, MethodInterceptor, wrapped
 
 SAY_SO_S = 5.0  # that a slow reader gets to hear why its stream ends
 
 
-class FlowInterceptor(grpc.aio.ServerInterceptor):
+class FlowInterceptor(MethodInterceptor):
     """Stands before all others: it writes what they yield.
 
     gRPC buffers up to its flow-control window for a caller and then takes no more. A stream that stays like that for
@@ -25,14 +24,10 @@ class FlowInterceptor(grpc.aio.ServerInterceptor):
     """
 
     def __init__(self, slow_reader_s: float) -> None:
+        super().__init__()
         self._slow_reader_s = slow_reader_s
 
-    async def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler:
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return handler
+    def around(self, method: str, handler: Handler) -> Handler:
         return wrapped(handler, unary=_in_time, stream=self._paced)
 
     def _paced(self, method: Any) -> Any:

@@ -1,9 +1,11 @@
 """A method's handler with something around it: what interceptors that look at whole calls have in common."""
 
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
+import grpc.aio
 
 Handler = Any  # grpc.RpcMethodHandler, of which grpcio's types know nothing
 Around = Callable[[Any], Any]  # from the method to the method with something around it
@@ -23,3 +25,29 @@ def wrapped(handler: Handler, *, unary: Around, stream: Around, stream_unary: Ar
     if handler.unary_stream is not None:
         return grpc.unary_stream_rpc_method_handler(stream(handler.unary_stream), *serde)
     return grpc.stream_stream_rpc_method_handler(stream(handler.stream_stream), *serde)
+
+
+class MethodInterceptor(grpc.aio.ServerInterceptor):
+    """Puts something around methods, around each once: gRPC asks for the handler of a method again with every call."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, Handler] = {}
+
+    @abstractmethod
+    def around(self, method: str, handler: Handler) -> Handler:
+        """The handler of a method, named as in HandlerCallDetails, with something around it."""
+
+    def missing(self) -> None:
+        """A call came in for a method that there is not."""
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler:
+        method = handler_call_details.method
+        if (known := self._handlers.get(method)) is not None:
+            return known
+        if (handler := await continuation(handler_call_details)) is None:
+            self.missing()
+            return None
+        made = self._handlers[method] = self.around(method, handler)
+        return made

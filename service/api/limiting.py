@@ -2,19 +2,17 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, aclosing
 from typing import Any
 
-import grpc
-import grpc.aio
 from google.protobuf.message import Message
 
 from lorafleet.errors import LorafleetError, Unavailable
 from service.access.identity import current_identity
 from service.api.call_limits import Rates, streams, uploads
 from service.api.errors import Context
-from service.api.handlers import Handler, wrapped
+from service.api.handlers import Handler, MethodInterceptor, wrapped
 from service.db.database import Database
 from service.settings import CallLimits
 
@@ -25,20 +23,17 @@ SLOW_WRITER_S = 30.0
 _NO_RIGHT = {"TENANT_NOT_FOUND", "PERMISSION_DENIED"}
 
 
-class LimitsInterceptor(grpc.aio.ServerInterceptor):
+class LimitsInterceptor(MethodInterceptor):
     """Every call of ours costs its tenant one, reads too; a stream is counted while it is open. Reports cost their run."""
 
     def __init__(self, limits: CallLimits, db: Database) -> None:
+        super().__init__()
         self._rates = Rates(db, limits)
         self._streams = streams(limits)
         self._uploads = uploads()
 
-    async def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler:
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or not method.startswith(_OURS):
+    def around(self, method: str, handler: Handler) -> Handler:
+        if not method.startswith(_OURS):
             return handler
         unary = self._report if method.startswith(_REPORTS) else self._unary
         return wrapped(handler, unary=unary, stream=self._stream, stream_unary=self._many)

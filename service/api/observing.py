@@ -3,7 +3,7 @@
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ import grpc.aio
 from lorafleet import __version__
 from service import log_context, telemetry
 from service.api.errors import Context
-from service.api.handlers import Handler, wrapped
+from service.api.handlers import Handler, MethodInterceptor, wrapped
 
 ASK_VERSION = "lorafleet-ask-version"  # a call with it, set to 1, is answered with the server's version: lorafleet doctor's
 VERSION = "lorafleet-version"
@@ -22,18 +22,16 @@ _METADATA_ASKS = (ASK_VERSION, "1")
 _TRACE_PARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")  # W3C trace context, level 1
 
 
-class ObservingInterceptor(grpc.aio.ServerInterceptor):
+class ObservingInterceptor(MethodInterceptor):
     """Wraps every method. Stands before ErrorInterceptor, so that it sees the codes that callers get."""
 
-    async def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler:
-        handler = await continuation(handler_call_details)
-        if handler is None:  # no such method: its name is the caller's invention and becomes no label
-            telemetry.count("lorafleet_rpcs_total", method="unknown", code="UNIMPLEMENTED")
-            return handler
-        method = handler_call_details.method.removeprefix("/").removeprefix("lorafleet.v1.")
-        return wrapped(handler, unary=partial(_unary, method), stream=partial(_stream, method))
+    def around(self, method: str, handler: Handler) -> Handler:
+        name = method.removeprefix("/").removeprefix("lorafleet.v1.")
+        return wrapped(handler, unary=partial(_unary, name), stream=partial(_stream, name))
+
+    def missing(self) -> None:
+        # Its name is the caller's invention and becomes no label.
+        telemetry.count("lorafleet_rpcs_total", method="unknown", code="UNIMPLEMENTED")
 
 
 def new_trace_parent() -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, and_, delete, insert, or_, select
+from sqlalchemy import ColumnElement, and_, delete, or_, select
 
 from service.db.after_commit import after_commit
 from service.db.job_pages import PageKey
@@ -53,8 +53,7 @@ def record(tx: Transaction) -> None:
 
 async def add_all(tx: Transaction, entries: Sequence[Entry]) -> None:
     """Writes the rows of calls that share this transaction."""
-    if entries:
-        await tx.session.execute(insert(AuditRow), [_values(tx, entry, "OK", "") for entry in entries])
+    await tx.insert(AuditRow, [_values(tx, entry, "OK", "") for entry in entries])
 
     def written() -> None:
         for entry in entries:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, exists, insert, or_, select
+from sqlalchemy import ColumnElement, exists, or_, select
+from sqlalchemy.orm.attributes import instance_dict
 
 from service import telemetry
 from service.concurrency import slices
@@ -100,7 +101,7 @@ async def insert_rows(tx: Transaction, rows: Sequence[JobRow]) -> None:
     for place, row in enumerate(rows):
         row.version, row.create_time, row.update_time = 1, tx.now + timedelta(microseconds=place), tx.now
     for some in slices(rows, events.SLICE):
-        await tx.session.execute(insert(JobRow), [{name: getattr(row, name) for name in names} for row in some])
+        await tx.insert(JobRow, [{name: given.get(name) for name in names} for given in map(instance_dict, some)])
     tx.changed = True
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, select, update
 
 from service.db.models import BatchRow, JobRow, RequestRow
 from service.db.transaction import Transaction
@@ -33,8 +33,7 @@ async def add(tx: Transaction, made: Mapping[str, tuple[str, JobRow]]) -> None:
         {"tenant": job.tenant, "request_id": request_id, "body_sha256": digest, "job_uid": job.uid, "create_time": tx.now}
         for request_id, (digest, job) in made.items()
     ]
-    if rows:
-        await tx.session.execute(insert(RequestRow), rows)
+    await tx.insert(RequestRow, rows)
 
 
 async def forget(tx: Transaction, before: datetime) -> None:

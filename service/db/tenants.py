@@ -26,4 +26,5 @@ async def store_credentials_of(db: Database, tenant: str) -> str:
 
 async def credentials_reference(tx: Transaction, tenant: str) -> str:
     """The tenant's reference; empty: it has none."""
-    return await tx.session.scalar(select(TenantRow.store_credentials).where(TenantRow.id == tenant)) or ""
+    row = await tx.session.get(TenantRow, tenant)
+    return "" if row is None else row.store_credentials

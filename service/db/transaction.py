@@ -1,13 +1,14 @@
 """One transaction: its session, its one `now`, and which jobs it changed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVarTuple
+from typing import Any, TypeVarTuple, cast
 
-from sqlalchemy import Select
+from sqlalchemy import Select, Table, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service.db.models import JobRow
+from service.db.models import Base, JobRow
 
 Columns = TypeVarTuple("Columns")
 
@@ -28,6 +29,11 @@ class Transaction:
         """The job, or one of its runs, looks different after this transaction."""
         self.touched[job.uid] = job
         self.changed = True
+
+    async def insert(self, rows_of: type[Base], values: Sequence[dict[str, Any]]) -> None:
+        """Many new rows by one statement. The session does not know them: without its bookkeeping a row costs half as much."""
+        if values:
+            await self.session.execute(insert(cast(Table, rows_of.__table__)), values)
 
     def locked(self, query: Select[*Columns], *, of: Any = None, skip: bool = False) -> Select[*Columns]:
         """The query with its rows locked until commit, and as they are once they are locked. `skip`: without those that

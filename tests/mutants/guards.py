@@ -142,6 +142,13 @@ _GUARDS = (
         "tests/service/api/test_create.py",
     ),
     (
+        "grants: what was checked by grants that no longer hold is not accepted",
+        "service/job_creation.py",
+        "if draft.allowance != allowance:",
+        "if False:",
+        "tests/service/test_job_creation.py",
+    ),
+    (
         "page token: good with its own query only",
         "service/api/paging.py",
         'if values.get("query") != _digest(query):',

@@ -2,27 +2,34 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import func, select
+import pytest
+from sqlalchemy import delete, func, select
 
 from lorafleet.errors import AlreadyExists, InvalidSpec, QuotaExceeded
 from lorafleet.v1 import training_service_pb2 as pb
 from service.db.audit import Entry
-from service.db.models import AuditRow, JobEventRow, JobRow
-from service.job_creation import Draft, NewJob, accept
+from service.db.models import AuditRow, GrantRow, JobEventRow, JobRow
+from service.job_creation import AllowanceChanged, Draft, NewJob, accept
 from service.job_rows import new_row
-from tests.service.access.members import make_tenant
+from service.tenancy.allowances import Allowance
+from service.tenancy.prefixes import Granted
+from tests.service.access.members import make_grant, make_tenant
 from tests.service.api.test_queue_quota import may_wait
 from tests.service.world import World
 
 FIRST, SECOND = "7f6ab3ac-6f6b-4a38-9b32-6f1ed6b6a2f1", "0d0e7a55-30cb-4a0f-8a3c-1d6a5c6a1f10"
 
+NO_GRANTS = Allowance(granted=(), store_credentials="")
 
-def draft(world: World, job_id: str, request_id: str = "", *, output: str = "", max_steps: int = 5) -> Draft:
+
+def draft(
+    world: World, job_id: str, request_id: str = "", *, output: str = "", max_steps: int = 5, allowance: Allowance = NO_GRANTS
+) -> Draft:
     """A job that passed the checks outside the database."""
     spec = world.spec(training={"max_steps": max_steps})
     new = NewJob(tenant="acme", job_id=job_id, request_id=request_id, spec=spec)
     row = new_row("acme", job_id, spec, new.stored_spec, output or f"file:///out/{job_id}", "anonymous")
-    return Draft(new=new, row=row, entry=Entry(tenant="acme", principal=job_id, method="Create", resource="", peer=""))
+    return Draft(new=new, row=row, allowance=allowance, entry=Entry(tenant="acme", principal=job_id, method="Create", resource="", peer=""))
 
 
 async def accepted(world: World, drafts: Sequence[Draft]) -> list[str]:
@@ -69,3 +76,25 @@ async def test_a_group_fills_the_quota_and_the_rest_of_it_is_refused(world: Worl
     group = [draft(world, name) for name in "abcde"]
     assert await accepted(world, group) == [*(f"tenants/acme/jobs/{name}" for name in "abc"), *[QuotaExceeded.__name__] * 2]
     assert await accepted(world, [draft(world, "f")]) == [QuotaExceeded.__name__]
+
+
+async def test_what_was_checked_by_grants_that_no_longer_hold_is_not_accepted(world: World):
+    await make_tenant(world.tools.db, "acme")
+    await make_grant(world.tools.db, "acme", "file:///in")
+    holds = Allowance(granted=(Granted("file:///in", may_write=False),), store_credentials="")
+    other_credentials = Allowance(granted=holds.granted, store_credentials="old")
+    group = [draft(world, "a"), draft(world, "b", allowance=other_credentials), draft(world, "c", allowance=holds)]
+    assert await accepted(world, group) == [AllowanceChanged.__name__] * 2 + ["tenants/acme/jobs/c"]
+
+
+async def test_a_grant_counts_for_the_next_job_and_one_that_is_taken_away_no_longer_does(world: World):
+    await make_tenant(world.tools.db, "acme")
+    await make_grant(world.tools.db, "acme", "file:///elsewhere")
+    with pytest.raises(InvalidSpec, match="is not granted"):
+        await world.submit("a")
+    await make_grant(world.tools.db, "acme", f"file://{world.folder}")
+    await world.submit("a")
+    async with world.tools.db.transaction() as tx:
+        await tx.session.execute(delete(GrantRow).where(GrantRow.prefix == f"file://{world.folder}"))
+    with pytest.raises(InvalidSpec, match="is not granted"):
+        await world.submit("b")
