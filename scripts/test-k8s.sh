@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # test-k8s.sh [PYTEST ARGUMENT...]: the tests of tests/k8s on a real cluster: the one of KUBECONFIG, else one that onenode starts here,
-# where its script is at hand (ONENODE, or ../shared/tools/onenode/onenode beside the checkout). Without either: exit code 2.
+# where its script is at hand (ONENODE, or ../shared/tools/onenode/onenode beside the checkout). Without either, or when that one does not start:
+# exit code 2.
 #
 # Builds the images that the cluster lacks; their tags tell what they are made of. With IMAGES=given it builds none, and the nodes pull
 # SERVICE_IMAGE, TRAINER_IMAGE, FAST_TRAINER_IMAGE, MINIO_IMAGE and POSTGRESQL_IMAGE from where these say. What it starts it ends: a cluster that was there
@@ -10,6 +11,23 @@ cd "$(dirname "$0")/.."
 repository=$PWD
 # shellcheck source=deploy/images.sh
 . deploy/images.sh
+
+untested=
+started=
+
+nothing_tested() {
+    untested=1
+    echo "no cluster: $1. Nothing was tested." >&2
+    exit 2
+}
+
+# Exit code 2 is for a missing cluster alone, whatever a command here ends with.
+on_exit() {
+    local status=$?
+    [ -z "$started" ] || "$ONENODE" down
+    [ "$status" != 2 ] || [ -n "$untested" ] || exit 1
+}
+trap on_exit EXIT
 
 find_onenode() {
     local path=${ONENODE:-$repository/../shared/tools/onenode/onenode}
@@ -22,12 +40,12 @@ start_onenode() {
     . <("$ONENODE" env)
     kubectl get --raw /readyz >/dev/null 2>&1 && was_up=1
     if [ -z "$was_up" ]; then
-        [ "${LORAFLEET_TEST_K8S:-}" = keep ] || trap '"$ONENODE" down' EXIT
-        "$ONENODE" up
+        [ "${LORAFLEET_TEST_K8S:-}" = keep ] || started=1
+        "$ONENODE" up || nothing_tested "$ONENODE up failed: see above"
         # shellcheck disable=SC1090
         . <("$ONENODE" env)
     fi
-    kubectl get crd rayjobs.ray.io >/dev/null 2>&1 || "$ONENODE" kuberay
+    kubectl get crd rayjobs.ray.io >/dev/null 2>&1 || "$ONENODE" kuberay || nothing_tested "$ONENODE kuberay failed: see above"
     export CLUSTER=onenode VOLUMES_DIR=${VOLUMES_DIR:-/var/tmp/lorafleet-test-k8s}
 }
 
@@ -58,19 +76,16 @@ make_images() {
 
 if [ -z "${KUBECONFIG:-}" ]; then
     if ! ONENODE=$(find_onenode); then
-        echo 'no cluster: set KUBECONFIG to one that is for tests alone, since they drain its nodes (after make kind-up:' \
-            'KUBECONFIG=~/.kube/config), or ONENODE to the script that starts a cluster of plain processes. Nothing was tested.' >&2
-        exit 2
+        nothing_tested 'set KUBECONFIG to one that is for tests alone, since they drain its nodes (after make kind-up:
+KUBECONFIG=~/.kube/config), or ONENODE to the script that starts a cluster of plain processes'
     fi
     export ONENODE
     start_onenode
 elif ! kubectl version --request-timeout=10s >/dev/null 2>&1; then
-    echo "the cluster of KUBECONFIG=$KUBECONFIG does not answer. Nothing was tested." >&2
-    exit 2
+    nothing_tested "that of KUBECONFIG=$KUBECONFIG does not answer"
 fi
 
 [ "${IMAGES:-}" = given ] || make_images "$@"
 export LORAFLEET_TEST_K8S=${LORAFLEET_TEST_K8S:-1}
 [ $# -gt 0 ] || set -- tests/k8s
-# Its exit code 2 is for a missing cluster alone.
-.venv/bin/pytest -v --timeout 1800 "$@" || exit 1
+.venv/bin/pytest -v --timeout 1800 "$@"
