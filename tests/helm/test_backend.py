@@ -75,6 +75,8 @@ def test_image_and_store_are_filled_in() -> None:
     assert runs.env == {"AWS_ENDPOINT_URL": "http://lorafleet-minio.lorafleet.svc:9000", "AWS_REGION": "us-east-1"}
     assert file_of(rendered("web-identity")).store_secret is None
     assert file_of(rendered("production")).env["NCCL_DEBUG"] == "WARN"
+    assert file_of(rendered("production")).store_ca_secret == "lorafleet-s3-ca"
+    assert file_of(rendered("dev")).store_ca_secret is None
 
 
 PROFILE = RUNS["properties"]["profiles"]["additionalProperties"]

@@ -92,6 +92,13 @@ def test_the_schema_is_brought_up_to_date_before_pods_serve(values: str) -> None
     assert (hooks, first) == (([], ["migrate"]) if values == "dev" else (["pre-install,pre-upgrade"], []))
 
 
+def test_the_control_plane_has_the_authority_of_the_stores_certificate() -> None:
+    container = control_plane(rendered("production"))
+    assert env_of(container)["AWS_CA_BUNDLE"] == "/etc/lorafleet-store/ca.crt"
+    assert {"name": "store-ca", "mountPath": "/etc/lorafleet-store", "readOnly": True} in container["volumeMounts"]
+    assert "AWS_CA_BUNDLE" not in env_of(control_plane(rendered("tenants")))
+
+
 def test_whoever_connects_to_the_database_has_the_authority_of_its_certificate() -> None:
     objects = rendered("production")
     for kind, name in (("Deployment", "lorafleet"), ("Job", "lorafleet-migrate")):

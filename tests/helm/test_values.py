@@ -60,6 +60,7 @@ def test_nothing_set_says_all_that_must_be_set() -> None:
     [
         (["database.secretName=x"], "database.secretName and dev.postgresql.enabled are both set"),
         (["database.caSecretName=x"], "dev.postgresql speaks no TLS"),
+        (["storage.caSecretName=x"], "dev.minio speaks no TLS"),
         (["storage.secretName=x"], "set them, or dev.minio.enabled"),
         (["access.apiTokens=false", "access.oidc.issuer="], "nobody could call"),
         (["access.oidc.issuer="], "nobody could be an administrator"),

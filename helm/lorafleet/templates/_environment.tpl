@@ -80,6 +80,9 @@ LORAFLEET_REPORT_LISTEN: 0.0.0.0:7602
 - name: AWS_SECRET_ACCESS_KEY
   valueFrom: {secretKeyRef: {name: {{ . }}, key: AWS_SECRET_ACCESS_KEY}}
 {{- end }}
+{{- if .Values.storage.caSecretName }}
+- {name: AWS_CA_BUNDLE, value: /etc/lorafleet-store/ca.crt}
+{{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
 {{- end }}

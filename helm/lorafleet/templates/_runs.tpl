@@ -7,6 +7,8 @@
 {{- $_ := set $runs "env" (merge (deepCopy ($runs.env | default dict)) (include "lorafleet.storeEnv" . | fromYaml)) -}}
 {{- $secret := $runs.storeSecret | default (ternary (include "lorafleet.storeSecret" .) "" .Values.dev.minio.enabled) -}}
 {{- if $secret }}{{ $_ := set $runs "storeSecret" $secret }}{{ else }}{{ $_ := unset $runs "storeSecret" }}{{ end -}}
+{{- $ca := $runs.storeCaSecret | default .Values.storage.caSecretName -}}
+{{- if $ca }}{{ $_ := set $runs "storeCaSecret" $ca }}{{ else }}{{ $_ := unset $runs "storeCaSecret" }}{{ end -}}
 {{- toYaml $runs }}
 {{- end }}
 

@@ -14,6 +14,9 @@
 {{- if and (not $v.storage.artifacts) (not $v.dev.minio.enabled) }}
 - storage.artifacts: name an s3:// folder for what jobs write (or, to try lorafleet out, set dev.minio.enabled)
 {{- end }}
+{{- if and $v.storage.caSecretName $v.dev.minio.enabled }}
+- storage.caSecretName is of a store of your own; dev.minio speaks no TLS
+{{- end }}
 {{- if and $v.dev.minio.enabled (or $v.storage.endpointUrl $v.storage.secretName) }}
 - storage.endpointUrl and storage.secretName are of another store than dev.minio: set them, or dev.minio.enabled
 {{- end }}
@@ -82,7 +85,10 @@
 {{- with .Values.database.caSecretName }}{{ $needed = append $needed (list $.Release.Namespace . "ca.crt") }}{{ end -}}
 {{- $storeKeys := "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY" -}}
 {{- with .Values.storage.secretName }}{{ $needed = append $needed (list $.Release.Namespace . $storeKeys) }}{{ end -}}
+{{- with .Values.storage.caSecretName }}{{ $needed = append $needed (list $.Release.Namespace . "ca.crt") }}{{ end -}}
+{{- $storeCa := .Values.runs.storeCaSecret | default .Values.storage.caSecretName -}}
 {{- range $namespace, $names := ternary (include "lorafleet.runNamespaces" . | fromJson) dict (eq .Values.serve.backend "kuberay") }}
+{{- with $storeCa }}{{ $needed = append $needed (list $namespace . "ca.crt") }}{{ end -}}
 {{- range without $names.storeSecrets (ternary (include "lorafleet.storeSecret" $) "" $.Values.dev.minio.enabled) }}
 {{- $needed = append $needed (list $namespace . $storeKeys) -}}
 {{- end }}

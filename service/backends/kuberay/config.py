@@ -101,6 +101,7 @@ class KuberayConfig(_Part):
     image_pull_secrets: tuple[ObjectName, ...] = ()
     service_account: ObjectName = "default"
     store_secret: ObjectName | None = None  # unset: web identity of the service account
+    store_ca_secret: ObjectName | None = None  # with ca.crt, in each namespace of runs; unset: the store's authority is a public one
     env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = {}
     ray_version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")] = RAY_VERSION
     gpu_resource: Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")] = "nvidia.com/gpu"

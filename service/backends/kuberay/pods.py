@@ -15,6 +15,7 @@ Object = dict[str, Any]
 
 HOME = "/var/lib/lorafleet"  # beside /tmp all that a container may write to
 TOKEN_DIR = "/var/run/lorafleet"
+STORE_CA_DIR = "/var/run/lorafleet-store-ca"
 POD_DIR = "/tmp/lorafleet"  # where a pod that must go leaves word for its trainer
 DISK = "ephemeral-storage"
 HEAD, WORKER = "ray-head", "ray-worker"  # the containers
@@ -95,6 +96,7 @@ def _container(name: str, run: RunRequest, config: KuberayConfig, profile: Profi
             {"name": "tmp", "mountPath": "/tmp"},
             {"name": "home", "mountPath": HOME},
             {"name": "shm", "mountPath": "/dev/shm"},
+            *([{"name": "store-ca", "mountPath": STORE_CA_DIR, "readOnly": True}] if config.store_ca_secret else []),
             *placing.volume_mounts,
         ],
         "securityContext": {
@@ -123,6 +125,7 @@ def _template(run: RunRequest, config: KuberayConfig, placing: Placing, containe
             {"name": "tmp", "emptyDir": {}},
             {"name": "home", "emptyDir": {}},
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": placing.shm_size}},
+            *([_store_ca(config.store_ca_secret)] if config.store_ca_secret else []),
             *placing.volumes,
         ],
         "containers": [container],
@@ -134,6 +137,10 @@ def _template(run: RunRequest, config: KuberayConfig, placing: Placing, containe
     if placing.annotations:
         metadata["annotations"] = placing.annotations
     return {"metadata": metadata, "spec": spec}
+
+
+def _store_ca(secret: str) -> Object:
+    return {"name": "store-ca", "secret": {"secretName": secret, "items": [{"key": "ca.crt", "path": "ca.crt"}], "defaultMode": 0o440}}
 
 
 def _placed(placing: Placing) -> Object:
@@ -155,6 +162,8 @@ def _env(run: RunRequest, config: KuberayConfig) -> list[Object]:
         "RAY_USAGE_STATS_ENABLED": "0",
         POD_DIR_ENV: POD_DIR,
     }
+    if config.store_ca_secret:
+        ours["AWS_CA_BUNDLE"] = f"{STORE_CA_DIR}/ca.crt"
     env = [_plain(name, value) for name, value in {**ours, **config.env}.items()]
     if run.store_env:  # the tenant's own go before those of the place
         return env + [_from_secret(name, object_name(run.run_id)) for name in sorted(run.store_env)]

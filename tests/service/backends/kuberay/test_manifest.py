@@ -26,7 +26,7 @@ STANDING = {"name": "warm", "namespace": "runs"}
         {},
         {"standingCluster": STANDING},
         {"kueue": {"queue": "training"}},
-        {"storeSecret": "keys", "imagePullSecrets": ["registry"]},
+        {"storeSecret": "keys", "storeCaSecret": "authority", "imagePullSecrets": ["registry"]},
     ],
 )
 def test_objects_are_as_the_api_servers_schemas_have_them(tmp_path: Path, changes: dict[str, Any]):
@@ -220,6 +220,16 @@ def test_the_stores_credentials_come_from_the_tenants_secret():
             assert env(template)[name] == {"secretKeyRef": {"name": "acme-store", "key": name}}
         assert env(template)["AWS_REGION"] == "x"
     assert ray_job(RUN, ours)["metadata"]["namespace"] == "acme-runs"
+
+
+def test_runs_have_the_authority_of_the_stores_certificate():
+    for template in templates(ray_job(RUN, config(storeCaSecret="authority"))):
+        bundle = env(template)["AWS_CA_BUNDLE"]
+        (volume,) = [each["secret"] for each in template["spec"]["volumes"] if each.get("secret", {}).get("secretName") == "authority"]
+        mounts = {mount["mountPath"]: mount["name"] for mount in container(template)["volumeMounts"]}
+        assert mounts[str(Path(bundle).parent)] == "store-ca"
+        assert [item["path"] for item in volume["items"]] == [Path(bundle).name]
+    assert all("AWS_CA_BUNDLE" not in env(template) for template in templates(ray_job(RUN, config())))
 
 
 def test_store_credentials_of_a_tenants_own_come_from_the_runs_secret_and_go_before_others():
