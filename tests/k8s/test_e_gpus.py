@@ -32,7 +32,7 @@ def _patch_status(node: str, count: str | None) -> None:
 
 
 def test_two_of_three_gangs_run_one_waits_and_a_high_one_takes_a_place(fleet: Fleet):
-    first, second = (fleet.submit(name, steps=600, step_ms=500, cluster=GANG) for name in ("gang-1", "gang-2"))
+    first, second = (fleet.submit(name, steps=300, step_ms=500, cluster=GANG) for name in ("gang-1", "gang-2"))
     for name in (first, second):
         fleet.until(name, "RUNNING")
     third = fleet.submit("gang-3", steps=5, cluster=GANG)

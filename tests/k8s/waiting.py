@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(look: Callable[[], T], within_s: float, what: str, shown: Callable[[], object] = lambda: "") -> T:
+def until(look: Callable[[], T], within_s: float, what: str, shown: Callable[[], object] = lambda: "", *, every_s: float = 0.5) -> T:
     """The first truthy answer of `look`. Raises AssertionError, with what `shown` says then."""
     deadline = time.monotonic() + within_s
     while True:
@@ -15,4 +15,4 @@ def until(look: Callable[[], T], within_s: float, what: str, shown: Callable[[],
             return seen
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within_s:.0f} s: {what}. {shown()}")
-        time.sleep(0.5)
+        time.sleep(every_s)
