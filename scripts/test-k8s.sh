@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # test-k8s.sh [PYTEST ARGUMENT...]: the tests of tests/k8s on a real cluster: the one of KUBECONFIG, else one that onenode starts here,
-# where its script is at hand (ONENODE, or ../shared/tools/onenode/onenode beside the checkout). Without either, or when that one does not start:
-# exit code 2.
+# where its script is at hand (ONENODE, or ../shared/tools/onenode/onenode beside the checkout). Without either, or when that one
+# does not start: exit code 2.
 #
 # Builds the images that the cluster lacks; their tags tell what they are made of. With IMAGES=given it builds none, and the nodes pull
 # SERVICE_IMAGE, TRAINER_IMAGE, FAST_TRAINER_IMAGE, MINIO_IMAGE and POSTGRESQL_IMAGE from where these say. What it starts it ends: a cluster that was there
