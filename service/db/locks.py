@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -23,40 +23,57 @@ async def take(
     tx: Transaction, kind: type[Row], *eligible: ColumnElement[bool], first: Any | UnaryExpression[Any], lock_for_s: float
 ) -> Row | None:
     """Takes the first eligible row that is free; None when there is none."""
+    taken = await take_some(tx, kind, *eligible, first=first, lock_for_s=lock_for_s, most=1)
+    return taken[0] if taken else None
+
+
+async def take_some(
+    tx: Transaction, kind: type[Row], *eligible: ColumnElement[bool], first: Any | UnaryExpression[Any], lock_for_s: float, most: int
+) -> Sequence[Row]:
+    """Takes the first eligible rows that are free, all by one token."""
     free = or_(kind.lock_expires_at.is_(None), kind.lock_expires_at <= tx.now)
-    row = await tx.session.scalar(tx.locked(select(kind).where(*eligible, free).order_by(first).limit(1), skip=True))
-    if row is not None:
-        row.lock_token = f"{tx.sender}.{uuid4().hex}"
+    rows = (await tx.session.scalars(tx.locked(select(kind).where(*eligible, free).order_by(first).limit(most), skip=True))).all()
+    token = f"{tx.sender}.{uuid4().hex}"
+    for row in rows:
+        row.lock_token = token
         row.lock_expires_at = tx.now + timedelta(seconds=lock_for_s)
-    return row
+    return rows
 
 
 async def still_held(tx: Transaction, taken: Row) -> Row | None:
     """The row as it is now, if it is still held by the token of `taken`. None: write nothing."""
-    kind = type(taken)
+    held = await those_held(tx, [taken])
+    return held[0] if held else None
+
+
+async def those_held(tx: Transaction, taken: Sequence[Row]) -> Sequence[Row]:
+    """Of rows that were taken together those that are still held by their token, as they are now and in the order of their ids.
+    Write no others."""
+    kind = type(taken[0])
     key = inspect(kind).primary_key[0]
-    row_id = getattr(taken, str(key.key))
-    mine = (kind.lock_token == taken.lock_token, kind.lock_expires_at > tx.now)
-    return await tx.session.scalar(tx.locked(select(kind).where(key == row_id, *mine)))
+    ids = [getattr(row, str(key.key)) for row in taken]
+    mine = (kind.lock_token == taken[0].lock_token, kind.lock_expires_at > tx.now)
+    return (await tx.session.scalars(tx.locked(select(kind).where(key.in_(ids), *mine).order_by(key)))).all()
 
 
 @asynccontextmanager
-async def kept(db: Database, taken: Row, lock_for_s: float, at_most_s: float) -> AsyncIterator[None]:
-    """Renews the lock while what it was taken for is done, so that it may be short: a process that dies keeps its rows from the
-    others for no longer. Not beyond `at_most_s`, for an action that hangs."""
+async def kept(db: Database, taken: Sequence[Row], lock_for_s: float, at_most_s: float) -> AsyncIterator[None]:
+    """Renews the lock of rows that were taken together while what they were taken for is done, so that it may be short: a process
+    that dies keeps its rows from the others for no longer. Not beyond `at_most_s`, for an action that hangs."""
     async with beside(_renew(db, taken, lock_for_s, time.monotonic() + at_most_s)):
         yield
 
 
-async def _renew(db: Database, taken: Row, lock_for_s: float, until: float) -> None:
+async def _renew(db: Database, taken: Sequence[Row], lock_for_s: float, until: float) -> None:
     while time.monotonic() < until:
         await asyncio.sleep(lock_for_s / 3)
         with suppress(Contended, Unreachable):  # tried again; what is lost meanwhile, `still_held` says
             async with db.transaction() as tx:
-                held = await still_held(tx, taken)
-                if held is None:
+                held = await those_held(tx, taken)
+                if not held:
                     return
-                held.lock_expires_at = tx.now + timedelta(seconds=lock_for_s)
+                for row in held:
+                    row.lock_expires_at = tx.now + timedelta(seconds=lock_for_s)
 
 
 def release(row: Lockable) -> None:

@@ -78,8 +78,16 @@ async def lock(tx: Transaction, run_id: str) -> RunRow | None:
 
 async def members(tx: Transaction, run_id: str) -> list[Member]:
     """The run's pack in a stable order, to be read. To change it: `lock_members`."""
-    query = select(RunJobRow, JobRow).join(JobRow).where(RunJobRow.run_id == run_id).order_by(JobRow.create_time, JobRow.uid)
-    return [Member(place, job) for place, job in await tx.session.execute(query)]
+    return (await packs(tx, [run_id]))[run_id]
+
+
+async def packs(tx: Transaction, run_ids: Sequence[str]) -> dict[str, list[Member]]:
+    """The packs of runs, each as `members` has it."""
+    query = select(RunJobRow, JobRow).join(JobRow).where(RunJobRow.run_id.in_(run_ids)).order_by(JobRow.create_time, JobRow.uid)
+    found: dict[str, list[Member]] = {run_id: [] for run_id in run_ids}
+    for place, job in await tx.session.execute(query):
+        found[place.run_id].append(Member(place, job))
+    return found
 
 
 async def tenant(tx: Transaction, run_id: str) -> str:

@@ -47,7 +47,7 @@ async def copy_log_once(tools: Tools) -> bool:
     log_context.bind(run=run.id, jobs=runs.job_names(pack))
 
     copy = Copy.restored(run, taken.reading)
-    async with locks.kept(tools.db, taken, LOCK_S, ACTION_S):
+    async with locks.kept(tools.db, [taken], LOCK_S, ACTION_S):
         is_copied = await _copy(tools, run, pack, copy, is_over=_was_over(run, read_at))
 
     async with tools.db.transaction() as tx:

@@ -39,7 +39,7 @@ async def launch_once(tools: Tools) -> bool:
     try:
         parent, *links = _trace_parents(pack) or ("",)
         with telemetry.span("launch run", parent=parent, links=tuple(links), run=run.id):
-            async with locks.kept(tools.db, run, LOCK_S, ACTION_S):
+            async with locks.kept(tools.db, [run], LOCK_S, ACTION_S):
                 handle = await _launch(tools, run, pack, instance)
     except LorafleetError as error:
         await _not_launched(tools, run, error)

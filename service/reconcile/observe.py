@@ -1,8 +1,10 @@
 """Looks after live runs: adopts what goes on, settles what is gone. After a restart this very loop is the recovery."""
 
+import asyncio
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from sqlalchemy import or_
@@ -26,43 +28,98 @@ from service.run_stops import stop_what_is_over
 from service.warm import release
 
 OBSERVE_EVERY_S = 1.0
+AT_ONCE = 16  # runs in one step: no more requests than that go to the backend at a time
 _THERE = (RunState.LAUNCHED.value, RunState.IDLE.value)
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Look:
+    """A run that was taken to be observed, its pack at that time, and what the backend said; None when it cannot tell."""
+
+    run: RunRow
+    pack: list[Member]
+    seen: Observation | None
+    artifacts: Mapping[str, Artifact] = field(default_factory=dict)  # of a run that is gone
+
+    @property
+    def is_as_before(self) -> bool:
+        """Whether its jobs learn nothing: so it is with nearly every look."""
+        match self.seen:
+            case None:
+                return True
+            case Alive(leaving=""):
+                before = [jobs.value(member.job) for member in self.pack] if self.run.state == RunState.LAUNCHED.value else []
+                return all(lifecycle.not_begun(job, self.seen.waiting, self.seen.message) == job for job in before)
+            case _:
+                return False
+
+
 async def observe_once(tools: Tools) -> bool:
-    """Observe the live run that waits longest for it. False when none is due."""
+    """Observe the live runs that wait longest for it. False when none is due.
+
+    Some at once: most are as they were, and that is one write for all of them.
+    """
     async with tools.db.transaction() as tx:
         # One that is still coming is only looked at when it is to be stopped: its launch may have had an effect.
         live = or_(RunRow.state.in_(_THERE), RunRow.state.in_(COMING) & RunRow.stop_at.is_not(None))
-        run = await locks.take(tx, RunRow, live, RunRow.due_at <= tx.now, first=RunRow.due_at, lock_for_s=LOCK_S)
-        if run is None:
+        due = (live, RunRow.due_at <= tx.now)
+        taken = await locks.take_some(tx, RunRow, *due, first=RunRow.due_at, lock_for_s=LOCK_S, most=AT_ONCE)
+        if not taken:
             return False
-        pack = await runs.members(tx, run.id)
+        packs = await runs.packs(tx, [run.id for run in taken])
+
+    async with locks.kept(tools.db, taken, LOCK_S, ACTION_S):
+        looks = await asyncio.gather(*(_look(tools, run, packs[run.id]) for run in taken), return_exceptions=True)
+    failures = [look for look in looks if isinstance(look, BaseException)]
+    good = [look for look in looks if isinstance(look, Look)]
+    await _go_on_as_before(tools, [look for look in good if look.is_as_before])
+    for look in good:
+        if not look.is_as_before:
+            with log_context.scope(run=look.run.id, jobs=runs.job_names(look.pack)):
+                await _learn(tools, look)
+    if failures:  # the other runs were not to wait for this
+        raise failures[0]
+    return True
+
+
+async def _look(tools: Tools, run: RunRow, pack: list[Member]) -> Look:
+    log_context.bind(run=run.id, jobs=runs.job_names(pack))
+    seen = await _observe(tools, run)
+    if not isinstance(seen, Gone):
+        return Look(run, pack, seen)
+    async with tools.db.snapshot() as tx:
         coming = await hosts.coming(tx, run)
         waiting = [] if coming is None else await runs.members(tx, coming.id)
-    log_context.bind(run=run.id, jobs=runs.job_names(pack))
+    return Look(run, pack, seen, await _committed(tools, run, [*pack, *waiting]))
 
-    async with locks.kept(tools.db, run, LOCK_S, ACTION_S):
-        seen = await _observe(tools, run)
-        artifacts = await _committed(tools, run, [*pack, *waiting]) if isinstance(seen, Gone) else {}
 
+async def _go_on_as_before(tools: Tools, looks: Sequence[Look]) -> None:
+    if not looks:
+        return
+    seen = {look.run.id: look.seen for look in looks}
     async with tools.db.transaction() as tx:
-        await hosts.lock(tx, run.host_id)
-        held = await locks.still_held(tx, run)
+        for held in await locks.those_held(tx, [look.run for look in looks]):
+            _go_on(tx, held, seen[held.id])
+
+
+async def _learn(tools: Tools, look: Look) -> None:
+    """What was seen of a run has consequences for its jobs."""
+    async with tools.db.transaction() as tx:
+        await hosts.lock(tx, look.run.host_id)
+        held = await locks.still_held(tx, look.run)
         if held is None:
-            return True
-        match seen:
-            case Gone() if held.state != RunState.GONE.value:  # unless its workers have begun another run meanwhile
-                _log_end(held, pack, seen)
-                await _gone(tx, tools, held, seen, artifacts)
-            case _:
-                alive = None if isinstance(seen, Gone) else seen
-                if alive is not None:
-                    await _tell(tx, tools, held, alive, pack)
+            return
+        match look.seen:
+            case Gone() as gone if held.state != RunState.GONE.value:  # unless its workers have begun another run meanwhile
+                _log_end(held, look.pack, gone)
+                await _gone(tx, tools, held, gone, look.artifacts)
+            case Alive() as alive:
+                await _tell(tx, tools, held, alive, look.pack)
                 _go_on(tx, held, alive)
-    return True
+            case _:
+                _go_on(tx, held, None)
 
 
 async def _gone(tx: Transaction, tools: Tools, run: RunRow, gone: Gone, artifacts: Mapping[str, Artifact]) -> None:
@@ -84,9 +141,9 @@ def _log_end(run: RunRow, pack: list[Member], gone: Gone) -> None:
         log.info("%s is gone (%s)", run.id, gone.reason)
 
 
-def _go_on(tx: Transaction, run: RunRow, seen: Alive | None) -> None:
+def _go_on(tx: Transaction, run: RunRow, seen: Observation | None) -> None:
     run.due_at = tx.now + timedelta(seconds=OBSERVE_EVERY_S)
-    if seen is not None:
+    if isinstance(seen, Alive):
         run.seen_time = tx.now
         if seen.is_bounded:  # its time to start begins once it may
             run.launch_time = tx.now

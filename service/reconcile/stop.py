@@ -34,7 +34,7 @@ async def stop_once(tools: Tools) -> bool:
     log_context.bind(run=run.id)
     log.info("stopping %s: %s %s", run.id, run.stop_reason, run.stop_message)
     try:
-        async with locks.kept(tools.db, run, LOCK_S, ACTION_S):
+        async with locks.kept(tools.db, [run], LOCK_S, ACTION_S):
             await tools.backend.stop(RunRef(run_id=run.host_id, handle=run.handle))
         again_s = tools.stop.stop_again_s
     except Unavailable as error:

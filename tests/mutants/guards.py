@@ -39,15 +39,15 @@ _GUARDS = (
     (
         "lock token: who lost the row writes nothing",
         "service/db/locks.py",
-        "kind.lock_token == taken.lock_token, kind.lock_expires_at > tx.now",
+        "kind.lock_token == taken[0].lock_token, kind.lock_expires_at > tx.now",
         "kind.lock_expires_at > tx.now,",
         "tests/service/reconcile/test_launch.py tests/service/reconcile/test_observe.py",
     ),
     (
         "lease expiry: a lock that expired is not held",
         "service/db/locks.py",
-        "kind.lock_token == taken.lock_token, kind.lock_expires_at > tx.now",
-        "kind.lock_token == taken.lock_token,",
+        "kind.lock_token == taken[0].lock_token, kind.lock_expires_at > tx.now",
+        "kind.lock_token == taken[0].lock_token,",
         "tests/service/reconcile/test_launch.py",
     ),
     (
@@ -235,8 +235,8 @@ _GUARDS = (
     (
         "artifact: a lost last report is not a lost job",
         "service/reconcile/observe.py",
-        "artifacts = await _committed(tools, run, [*pack, *waiting]) if isinstance(seen, Gone) else {}",
-        "artifacts = {}",
+        "return Look(run, pack, seen, await _committed(tools, run, [*pack, *waiting]))",
+        "return Look(run, pack, seen)",
         "tests/service/reconcile/test_observe.py",
     ),
     (

@@ -2,11 +2,14 @@
 
 import pytest
 
+from lorafleet.errors import LorafleetError
 from lorafleet.v1 import training_service_pb2 as pb
-from service.backends.base import SUSPENDED, Alive
+from service.backends.base import SUSPENDED, Alive, Observation, RunRef
+from service.control.admission import Limits
 from service.control.attempts import Gone
 from service.db import locks
 from service.db.models import RunRow
+from service.names import JobName
 from service.reconcile import observe
 from service.reconcile.observe import observe_once
 from service.reconcile.tools import LOCK_S
@@ -117,6 +120,52 @@ async def test_a_backend_and_a_run_that_stay_away_are_lost(world: World):
     await observe_once(world.tools)
     job = await world.job(name)
     assert (job.state, job.attempts[0].reason) == (pb.JOB_STATE_QUEUED, "RAY_HEAD_GONE")
+
+
+async def several(world: World) -> list[tuple[JobName, str]]:
+    """Jobs that train, each in a run of its own, and are due to be observed."""
+    world.with_tools(limits=Limits(max_running_runs=4))
+    found = [await world.running(f"of-several-{number}") for number in range(4)]
+    world.clock.advance(1)
+    return found
+
+
+async def test_all_runs_that_are_due_are_observed_in_one_step(world: World):
+    jobs = await several(world)
+    (lost, run), (leaving, its_run), *others = jobs
+    world.backend.end(run)
+    world.backend.say(its_run, Alive(leaving="EVICTED", message="a worker's pod is evicted"))
+    assert await observe_once(world.tools)
+    assert not await observe_once(world.tools)
+    assert [await world.state(name) for name in (lost, leaving)] == ["QUEUED", "STOPPING"]
+    assert [await world.state(name) for name, _ in others] == ["RUNNING"] * 2
+
+
+async def test_runs_that_are_as_before_cost_two_transactions_together(world: World, monkeypatch: pytest.MonkeyPatch):
+    await several(world)
+    begun = []
+    begin = world.tools.db.transaction
+    monkeypatch.setattr(world.tools.db, "transaction", lambda: begun.append(1) or begin())
+    assert await observe_once(world.tools)
+    assert len(begun) == 2
+    world.clock.advance(1)
+    assert await observe_once(world.tools), "they are due again"
+
+
+async def test_a_run_that_cannot_be_looked_at_does_not_keep_the_others_waiting(world: World, monkeypatch: pytest.MonkeyPatch):
+    [(_, bad), (lost, run), *_] = await several(world)
+    world.backend.end(run)
+    look = world.backend.observe
+
+    async def observed(ref: RunRef) -> Observation:
+        if ref.run_id == bad:
+            raise LorafleetError("the backend is not made for this")
+        return await look(ref)
+
+    monkeypatch.setattr(world.backend, "observe", observed)
+    with pytest.raises(LorafleetError, match="not made for this"):
+        await observe_once(world.tools)
+    assert await world.state(lost) == "QUEUED"
 
 
 async def test_an_observer_that_wakes_after_its_lock_expired_writes_nothing(world: World, monkeypatch: pytest.MonkeyPatch):
