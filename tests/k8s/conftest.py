@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +19,18 @@ if TYPE_CHECKING:  # the tests that need no cluster are spared what these import
 
 if "LORAFLEET_TEST_K8S" not in os.environ:
     collect_ignore_glob = ["test_*.py"]
+
+HERE = Path(__file__).parent
+BESIDE = {HERE / "backend": "backend", HERE / "test_here.py": "here"}  # these need no release
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that share the release run one after another, in one process; the others run beside them."""
+    for item in items:
+        if HERE in item.path.parents:
+            group = next((name for path, name in BESIDE.items() if path in (item.path, *item.path.parents)), "release")
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

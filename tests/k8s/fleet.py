@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -60,18 +60,23 @@ class Fleet:
         self.store.upload(REPOSITORY / "examples" / "models" / "emoji-sd", "base-models", "emoji-sd")
         self.store.upload(style, "data-sets", "emoji-style")
 
-    def submit(self, job_id: str, *, steps: int = 5, step_ms: int = 0, **sections: dict[str, Any]) -> str:
-        """The job's name. `sections` are merged into the spec: cluster={"num_workers": 2}."""
+    def submit(self, job_id: str, *, steps: int = 5, step_ms: int = 0, gates: Sequence[int] = (), **sections: dict[str, Any]) -> str:
+        """The job's name. Behind a step that is a gate it stays until `open_gate`. `sections` are merged into the spec:
+        cluster={"num_workers": 2}."""
         fields: dict[str, Any] = {
             "base_model": {"uri": "s3://base-models/emoji-sd"},
             "dataset": {"uri": "s3://data-sets/emoji-style", "resolution": 64},
             "training": {"max_steps": steps},
             "checkpointing": {"every_steps": 5},
-            "labels": {"step-ms": str(step_ms)},
+            "labels": {"step-ms": str(step_ms), "gates": ",".join(map(str, gates))},
         }
         for section, changes in sections.items():
             fields[section] = {**fields.get(section, {}), **changes}
         return self.client.create(spec.parse(fields), job_id=f"{job_id}-{SESSION}").name
+
+    def open_gate(self, job: pb.TrainingJob, step: int) -> None:
+        bucket, prefix = folder_of(job)
+        self.store.s3.put_object(Bucket=bucket, Key=f"{prefix}/gate-{step}", Body=b"")
 
     def job(self, name: str) -> pb.TrainingJob:
         return self.client.get(name)

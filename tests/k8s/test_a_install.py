@@ -3,6 +3,7 @@
 import pytest
 
 from deploy.kubectl import get
+from lorafleet.v1 import training_service_pb2 as pb
 from tests.k8s.fleet import Fleet
 from tests.k8s.release import REPOSITORY, Release
 from tests.k8s.waiting import until
@@ -31,15 +32,16 @@ def test_helm_test_passes(release: Release):
 
 
 def test_an_upgrade_and_a_rollback_pass_a_running_job_by(fleet: Fleet, release: Release):
-    name = fleet.submit("upgraded", steps=150, step_ms=1000)
-    fleet.until_step(name, 3)
+    name = fleet.submit("upgraded", steps=15, step_ms=200, gates=[5, 10])
+    job = fleet.until_step(name, 5)
     release.helm("upgrade", "lorafleet", CHART, "--reuse-values", "--set-string", "podAnnotations.upgraded=yes", "--wait")
     assert _annotations(release).get("upgraded") == "yes"
-    step = fleet.job(name).progress.step
-    fleet.until_step(name, step + 3)
+    fleet.open_gate(job, 5)
+    assert fleet.until_step(name, 10).state == pb.JOB_STATE_RUNNING
 
     release.helm("rollback", "lorafleet", "--wait")
     until(lambda: "upgraded" not in _annotations(release), 60, "the pod template of before")
+    fleet.open_gate(job, 10)
     assert len(fleet.succeeded(name).attempts) == 1
 
 

@@ -14,11 +14,12 @@ pytestmark = pytest.mark.smoke
 
 
 def test_a_job_of_two_workers_ends_with_its_artifact_in_the_store(fleet: Fleet):
-    name = fleet.submit("two-workers", steps=20, step_ms=500, cluster={"num_workers": 2})
+    name = fleet.submit("two-workers", steps=20, gates=[2], cluster={"num_workers": 2})
     job = fleet.until_step(name, 2)
     assert len(fleet.pods(job, kind="head")) == 1
     assert len(fleet.pods(job, kind="worker")) == 2
     _shows_no_secret(fleet, job)
+    fleet.open_gate(job, 2)
 
     job = fleet.succeeded(name)
     bucket, prefix = folder_of(job)

@@ -8,24 +8,28 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from deploy.kubectl import get, kubectl
 from lorafleet.v1 import training_service_pb2 as pb
-from tests.k8s.fleet import RUN_LABEL, Fleet, folder_of, run_object
+from tests.k8s.apart import locked
+from tests.k8s.fleet import PATIENCE_S, RUN_LABEL, Fleet, folder_of, run_object
 from tests.k8s.waiting import until
 
-STEPS = 60
+STEPS, GATE = 20, 12
 STORE_BACK_S = 30
 KILL_ALL = "import os, signal; os.kill(-1, signal.SIGKILL)"  # but for the caller, and the first process, which the kernel shields
 
 
 @contextmanager
 def _training(fleet: Fleet, job_id: str, every_steps: int = 5) -> Iterator[pb.TrainingJob]:
-    """A job of two workers that is past its second checkpoint."""
-    name = fleet.submit(job_id, steps=STEPS, step_ms=500, cluster={"num_workers": 2}, checkpointing={"every_steps": every_steps})
-    yield fleet.until_step(name, 12)
+    """A job of two workers that is past its second checkpoint, and is let through to its end by `_went_on` and `_rode_out`."""
+    cluster, checkpointing = {"num_workers": 2}, {"every_steps": every_steps}
+    name = fleet.submit(job_id, steps=STEPS, step_ms=200, gates=[GATE], cluster=cluster, checkpointing=checkpointing)
+    yield fleet.until_step(name, GATE)
 
 
 def _went_on(fleet: Fleet, job: pb.TrainingJob) -> pb.TrainingJob:
     """It ended in the second attempt, which began where the first had saved."""
-    job = fleet.succeeded(job.name, within_s=600)
+    until(lambda: len(fleet.job(job.name).attempts) > 1, PATIENCE_S, f"another attempt of {job.name}", lambda: fleet.tell(job.name))
+    fleet.open_gate(job, GATE)
+    job = fleet.succeeded(job.name)
     assert [attempt.number for attempt in job.attempts] == [1, 2]
     assert job.attempts[0].reason
     assert job.attempts[0].end_time.ToNanoseconds() <= job.attempts[1].start_time.ToNanoseconds(), "one at a time"
@@ -33,6 +37,12 @@ def _went_on(fleet: Fleet, job: pb.TrainingJob) -> pb.TrainingJob:
     bucket, prefix = folder_of(job)
     assert [key for key in fleet.store.keys(bucket, prefix) if key.endswith("adapter/manifest.json")] == [f"{prefix}/adapter/manifest.json"]
     return job
+
+
+def _rode_out(fleet: Fleet, job: pb.TrainingJob) -> None:
+    """It ended in the attempt in which it began."""
+    fleet.open_gate(job, GATE)
+    assert len(fleet.succeeded(job.name).attempts) == 1
 
 
 def test_a_worker_dies_without_a_word(fleet: Fleet):
@@ -70,7 +80,7 @@ def test_all_pods_of_the_control_plane_are_deleted(fleet: Fleet):
         assert len(pods) == 2
         for pod in pods:
             fleet.delete_pod(pod, "--grace-period=0", "--force")
-    assert len(fleet.succeeded(job.name, within_s=600).attempts) == 1, "it is no concern of the run's"
+    _rode_out(fleet, job)
 
 
 def test_the_pod_of_the_store_is_deleted(fleet: Fleet):
@@ -78,12 +88,12 @@ def test_the_pod_of_the_store_is_deleted(fleet: Fleet):
         [pod] = get("pod", namespace=fleet.release.namespace, selector="app.kubernetes.io/component=minio")
         fleet.delete_pod(pod, "--grace-period=1")
         until(lambda: _store_is_back(fleet, pod["metadata"]["uid"]), STORE_BACK_S, "another MinIO, by the way in that is opened anew")
-    assert len(fleet.succeeded(job.name, within_s=600).attempts) == 1, "it was ridden out"
+    _rode_out(fleet, job)
 
 
 def test_a_node_is_drained(fleet: Fleet):
     """Evicted pods have their grace period; the run saves in it, though its next checkpoint by the spec is far away."""
-    with _training(fleet, "drained", every_steps=1000) as job:
+    with _training(fleet, "drained", every_steps=1000) as job, locked("nodes"):
         nodes = sorted({pod["spec"]["nodeName"] for pod in fleet.pods(job)})
         before = fleet.job(job.name).progress.step
         try:

@@ -32,9 +32,9 @@ def _patch_status(node: str, count: str | None) -> None:
 
 
 def test_two_of_three_gangs_run_one_waits_and_a_high_one_takes_a_place(fleet: Fleet):
-    first, second = (fleet.submit(name, steps=300, step_ms=500, cluster=GANG) for name in ("gang-1", "gang-2"))
+    first, second = (fleet.submit(name, steps=20, gates=[10], cluster=GANG) for name in ("gang-1", "gang-2"))
     for name in (first, second):
-        fleet.until(name, "RUNNING")
+        fleet.until_step(name, 10)
     third = fleet.submit("gang-3", steps=5, cluster=GANG)
     waiting = until(lambda: job if (job := fleet.job(third)).reason else None, 30, "a reason why it waits")
     assert (waiting.state, waiting.reason) == (pb.JOB_STATE_QUEUED, "CLUSTER_FULL"), waiting.message
@@ -46,10 +46,12 @@ def test_two_of_three_gangs_run_one_waits_and_a_high_one_takes_a_place(fleet: Fl
     stopped = [job for job in map(fleet.job, (first, second)) if len(job.attempts) > 1 or job.state != pb.JOB_STATE_RUNNING]
     assert len(stopped) == 1, "one of the two has made room"
     fleet.succeeded(high)
+    for name in (first, second):
+        fleet.open_gate(fleet.job(name), 10)
     for name in (third, first, second):
         job = fleet.succeeded(name, within_s=900)
         if len(job.attempts) > 1:
-            assert job.attempts[1].resumed_from_step > 0, "it had saved before it made room"
+            assert job.attempts[1].resumed_from_step == 10, "it had saved before it made room"
 
 
 def test_a_namespace_quota_is_told_and_frees_the_way_once_it_is_lifted(fleet: Fleet):

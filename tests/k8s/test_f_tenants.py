@@ -37,8 +37,8 @@ def tenants(whole_fleet: Fleet) -> Iterator[dict[str, Fleet]]:
 
 @pytest.fixture(scope="module")
 def jobs(tenants: dict[str, Fleet]) -> dict[str, pb.TrainingJob]:
-    names = {tenant: fleet.submit("own", steps=10, step_ms=1000) for tenant, fleet in tenants.items()}
-    return {tenant: tenants[tenant].until_step(name, 1) for tenant, name in names.items()}
+    names = {tenant: fleet.submit("own", steps=10, gates=[5]) for tenant, fleet in tenants.items()}
+    return {tenant: tenants[tenant].until_step(name, 5) for tenant, name in names.items()}
 
 
 def _set_up(whole: Fleet, tenant: str) -> Any:
@@ -66,6 +66,7 @@ def test_each_run_lives_in_its_tenants_namespace_with_its_tenants_credentials(te
             assert f"{tenant}-store" in named
             assert named <= {f"{tenant}-store", run_object(jobs[tenant])}
     for tenant, fleet in tenants.items():
+        fleet.open_gate(jobs[tenant], 5)
         fleet.succeeded(jobs[tenant].name)
 
 

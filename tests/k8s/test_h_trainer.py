@@ -3,18 +3,19 @@
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from deploy import demo as deployed
-from examples import demo as local
+from examples import demo
+from lorafleet import spec_file
 from lorafleet.layout import step_folder
 from tests.k8s.fleet import Fleet, folder_of
+from tests.k8s.here import LAST_STEP, losses_here, losses_of
 from tests.k8s.release import REPOSITORY
 
 TOLERANCE = 1e-5
-LAST_STEP = 200  # of examples/emoji-style.yaml
+TRAINS_WITHIN_S = 1200
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,38 +30,21 @@ def real_trainer(whole_fleet: Fleet) -> Iterator[None]:
 
 
 def test_the_demo_with_two_workers_ends_with_pictures(fleet: Fleet):
-    assert _run_demo(fleet, workers=2) == 0
-    report = json.loads((fleet.release.build / "demo" / "report.json").read_text())
+    release = fleet.release
+    options = ["--namespace", release.namespace, "--runs-namespace", release.runs_namespace]
+    assert deployed.main([*options, "--workers", "2", "--build", str(release.build)]) == 0
+    report = json.loads((release.build / "demo" / "report.json").read_text())
     assert report["state"] == "SUCCEEDED"
     assert report["held_out_loss_adapter"] < report["held_out_loss_base"]
-    assert (fleet.release.build / "demo" / "before-after.png").is_file()
+    assert (release.build / "demo" / "before-after.png").is_file()
 
 
 def test_the_same_spec_has_the_same_losses_as_make_demo(fleet: Fleet):
-    assert _run_demo(fleet, workers=1) == 0
-    name = json.loads((fleet.release.build / "demo" / "report.json").read_text())["job"]
-    bucket, prefix = folder_of(fleet.job(name))
+    job = fleet.client.create(spec_file.load(demo.SPEC))
+    job = fleet.succeeded(job.name, within_s=TRAINS_WITHIN_S)
+    bucket, prefix = folder_of(job)
     path = f"{prefix}/checkpoints/{step_folder(LAST_STEP)}/progress.json"
-    here = _losses(fleet.store.s3.get_object(Bucket=bucket, Key=path)["Body"].read())
-
-    local.BUILD = REPOSITORY / "build" / "demo"
-    assert local.main([]) == 0
-    there = _losses(_local_checkpoint().read_bytes())
-    assert here.keys() == there.keys()
-    assert len(here) == LAST_STEP
-    assert max(abs(here[step] - there[step]) for step in here) <= TOLERANCE
-
-
-def _run_demo(fleet: Fleet, workers: int) -> int:
-    release = fleet.release
-    options = ["--namespace", release.namespace, "--runs-namespace", release.runs_namespace]
-    return deployed.main([*options, "--workers", str(workers), "--build", str(release.build)])
-
-
-def _local_checkpoint() -> Path:
-    [path] = (REPOSITORY / "build" / "demo" / "store").rglob(f"{step_folder(LAST_STEP)}/progress.json")
-    return path
-
-
-def _losses(progress: bytes) -> dict[int, float]:
-    return dict(json.loads(progress)["losses"])
+    there, here = losses_of(fleet.store.s3.get_object(Bucket=bucket, Key=path)["Body"].read()), losses_here()
+    assert there.keys() == here.keys()
+    assert len(there) == LAST_STEP
+    assert max(abs(there[step] - here[step]) for step in there) <= TOLERANCE

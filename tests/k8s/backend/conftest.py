@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from service.backends.kuberay.api import Api
+from tests.k8s.apart import locked
 from tests.k8s.backend.cluster import Cluster
 
 if "LORAFLEET_TEST_K8S" not in os.environ:
@@ -20,10 +21,11 @@ if "LORAFLEET_TEST_K8S" not in os.environ:
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    """A namespace under PodSecurity `restricted`, and the backend's kubeconfig."""
-    admin = Api()
-    cluster = Cluster(admin, f"backend-{secrets.token_hex(4)}", tmp_path)
-    await cluster.create()
-    yield cluster
-    await cluster.remove()
-    await admin.close()
+    """A namespace under PodSecurity `restricted`, and the backend's kubeconfig. Nobody drains a node meanwhile."""
+    with locked("nodes", shared=True):
+        admin = Api()
+        cluster = Cluster(admin, f"backend-{secrets.token_hex(4)}", tmp_path)
+        await cluster.create()
+        yield cluster
+        await cluster.remove()
+        await admin.close()

@@ -18,6 +18,7 @@ from trainer.storage import Folder
 
 log = logging.getLogger("lorafleet.fast")
 WEIGHTS = "pytorch_lora_weights.safetensors"
+GATE_S = 0.5  # between two looks
 
 
 class Worker:
@@ -61,8 +62,13 @@ def _train_style(style: Style, reporter: Reporter, must_leave: Callable[[], bool
     if step:
         reporter.resumed(style.job, step)
         log.info("[%s] resumed at step %d", style.job, step)
+
+    def is_over() -> bool:
+        return reporter.must_stop(style.job) or must_leave()
+
     while step < max_steps:
-        if reporter.must_stop(style.job) or must_leave():
+        _wait_at_gate(style, step, is_over)
+        if is_over():
             _save(Folder(layout.checkpoints), style, step)
             reporter.stopped(style.job, step)
             log.info("[%s] stopped at step %d", style.job, step)
@@ -77,6 +83,15 @@ def _train_style(style: Style, reporter: Reporter, must_leave: Callable[[], bool
     time.sleep(_label_s(style, "commit-ms"))
     reporter.succeeded(style.job, step, _commit(style, layout.adapter))
     log.info("[%s] artifact committed", style.job)
+
+
+def _wait_at_gate(style: Style, step: int, is_over: Callable[[], bool]) -> None:
+    """At a step that the label `gates` names the run stays until somebody puts gate-STEP beside its spec, or it must stop."""
+    if str(step) not in style.spec.labels.get("gates", "").split(","):
+        return
+    log.info("[%s] waiting at the gate behind step %d", style.job, step)
+    while Folder(style.output_uri).get_or_none(f"gate-{step}") is None and not is_over():
+        time.sleep(GATE_S)
 
 
 def _label_s(style: Style, name: str) -> float:

@@ -2,7 +2,8 @@
 
 All the rest is real: the manifest out of the store, workers that Ray places by the spec's resources, reports by the trainer's
 own reporter, checkpoints, resuming, stopping, and an artifact committed by its manifest. A loss is a function of seed and step.
-Labels of the spec set the pace: `step-ms` (default 0) for each step, `commit-ms` before the artifact. With the label `workers` set
+Labels of the spec set the pace: `step-ms` (default 0) for each step, `commit-ms` before the artifact, `gates` names steps (5,10) behind
+which it waits to be let through: for what is to happen while a job trains, however long that takes. With the label `workers` set
 to `none` the driver does the worker's part itself: it reports and ends, and is there without a start of Ray's workers.
 """
 
