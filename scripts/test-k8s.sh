@@ -88,4 +88,4 @@ fi
 [ "${IMAGES:-}" = given ] || make_images "$@"
 export LORAFLEET_TEST_K8S=${LORAFLEET_TEST_K8S:-1}
 [ $# -gt 0 ] || set -- tests/k8s
-.venv/bin/pytest -v --timeout 1800 --numprocesses 2 --dist loadgroup "$@"
+.venv/bin/pytest -v --timeout 1800 --numprocesses 2 --dist loadscope "$@"
