@@ -118,12 +118,14 @@ class Fleet:
         kubectl("--namespace", pod["metadata"]["namespace"], "delete", "pod", pod["metadata"]["name"], "--wait=false", *options)
 
     def clear(self) -> None:
-        for job in list(self.client.list()):
-            if not has_ended(job):
-                with suppress(LorafleetError):  # it may end meanwhile
-                    self.client.cancel(job.name)
-        namespace = self.runs_namespace
-        until(lambda: not self.ray_jobs(), PATIENCE_S, "an end of all runs", lambda: kubectl("-n", namespace, "get", "rayjob,pod"))
+        """Ends what has not ended, and waits for that. What is left of jobs that ended by themselves goes by itself."""
+        unwanted = [job for job in self.client.list() if not has_ended(job)]
+        for job in unwanted:
+            with suppress(LorafleetError):  # it may end meanwhile
+                self.client.cancel(job.name)
+        for job in unwanted:
+            if job.attempts:
+                self.until_no_pods(self.job(job.name), PATIENCE_S)
 
     @contextmanager
     def of_tenant(self, tenant: str) -> Iterator["Fleet"]:
