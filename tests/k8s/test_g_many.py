@@ -12,7 +12,7 @@ import urllib.request
 from deploy.kubectl import get, port_forward
 from lorafleet.states import has_ended
 from lorafleet.v1 import training_service_pb2 as pb
-from service.backends.kuberay.access import RULES, Rule
+from service.backends.kuberay.access import RULES, of_standing
 from tests.k8s import rights
 from tests.k8s.fleet import Fleet, run_object
 from tests.k8s.standing import TOKENS, standing_cluster
@@ -38,7 +38,8 @@ def test_two_hundred_jobs_on_a_standing_cluster_end_once_and_leave_nothing(fleet
     namespace = fleet.runs_namespace
     with standing_cluster(fleet.release, PLACES) as standing:
         may = rights.granted(rights.control_plane(fleet.release), namespace, fleet.release)
-        assert may == rights.of([*RULES, Rule("", "secrets", ("patch",), TOKENS)]), "and of all Secrets it changes that of tokens alone"
+        assert may == rights.of([*RULES, *of_standing(TOKENS)]), "and of all Secrets it changes that of tokens alone"
+        until(lambda: all(pod.startswith(f"{standing}-") for pod in _pods(namespace)), 120, "an end of the pods of jobs before")
         pods = _pods(namespace)
         _all_end_once(fleet, "many", JOBS, labels={"workers": "none"})
         until(lambda: not get("rayjob", namespace=namespace), 120, "an end of all RayJobs")

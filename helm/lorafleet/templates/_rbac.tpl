@@ -22,6 +22,9 @@ a test compares. It makes Secrets and reads none: (dict "of" $ "namespace" ...).
   resources: [secrets]
   resourceNames: [{{ .tokenSecret | default "lorafleet-run-tokens" }}]
   verbs: [patch]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [patch]
 {{- end }}
 {{- end }}
 {{- end }}

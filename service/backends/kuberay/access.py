@@ -29,11 +29,17 @@ RULES = (
 
 
 def rules(config: KuberayConfig, namespace: str) -> tuple[Rule, ...]:
-    """What it does in one namespace of runs: at a standing cluster it also changes the Secret of tokens, which is there."""
+    """What it does in one namespace of runs: at a standing cluster it also changes the Secret of tokens, which is there, and has
+    the kubelet bring it into the head (`apply.bring`)."""
     standing = config.standing_cluster
     if standing is None or standing.namespace != namespace:
         return RULES
-    return (*RULES, Rule("", "secrets", ("patch",), standing.token_secret))
+    return (*RULES, *of_standing(standing.token_secret))
+
+
+def of_standing(token_secret: str) -> tuple[Rule, ...]:
+    """What a standing cluster adds."""
+    return (Rule("", "secrets", ("patch",), token_secret), Rule("", "pods", ("patch",)))
 
 
 def reviews(config: KuberayConfig, namespace: str) -> Iterator[dict[str, str]]:

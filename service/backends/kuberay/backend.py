@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -42,6 +42,8 @@ class KubeRay:
 
     async def launch(self, run: RunRequest) -> str:
         await apply.launch(self._api, run, self._config)
+        for head in await self._standing_heads():
+            await apply.bring(self._api, head)
         return self._config.namespace_of(run.tenant)
 
     async def observe(self, run: RunRef) -> Observation:
@@ -150,6 +152,15 @@ class KubeRay:
         except Refused as error:  # forbidden, or no such API: nothing is concluded from that
             raise Unavailable(error.message, reason=error.reason) from None
         return namespace
+
+    async def _standing_heads(self) -> list[Object]:
+        """None also while they cannot be seen."""
+        if (standing := self._config.standing_cluster) is None:
+            return []
+        with suppress(Unavailable):
+            pods = (await self._watched(standing.namespace)).of_cluster(standing.name)
+            return [pod for pod in pods if is_head(pod) and not pod["metadata"].get("deletionTimestamp")]
+        return []
 
     async def _is_there(self, namespace: str, run: RunRef) -> bool:
         return await apply.find(self._api, namespace, run.run_id) is not None

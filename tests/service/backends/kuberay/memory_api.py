@@ -1,7 +1,9 @@
 """An API server in memory, as far as the backend changes anything: create, apply, merge and delete, each as the real one refuses it."""
 
+import asyncio
 import copy
 import itertools
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from service.backends.kuberay.api import Api, Refused
@@ -17,6 +19,17 @@ class MemoryApi(Api):
         self.objects: dict[str, Object] = {}
         self.changes: list[tuple[str, str]] = []
         self._uids = itertools.count(1)
+
+    def listed(self, path: str, *objects: Object) -> None:
+        """What is there of one kind, and stays so."""
+        self.objects[path] = {"metadata": {"resourceVersion": "1"}, "items": list(objects)}
+        for each in objects:
+            self.objects[f"{path}/{each['metadata']['name']}"] = copy.deepcopy(each)
+
+    async def watch(self, path: str, query: Mapping[str, str], opened: Callable[[], None]) -> AsyncIterator[Object]:
+        opened()
+        await asyncio.Event().wait()
+        yield {}
 
     async def get(self, path: str, **query: str) -> Object:
         return copy.deepcopy(self._found(path))

@@ -1,5 +1,6 @@
 """What is changed at the API server: each action may be repeated, and none touches what is somebody else's."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -45,6 +46,43 @@ async def test_a_standing_cluster_has_a_runs_token_before_the_job_that_waits_for
     """Made the other way round, launches that were cut off between the two left drivers that waited in vain."""
     await apply.launch(api, RUN, STANDING)
     assert api.changes == [("apply", secret_path("runs", "lorafleet-run-tokens")), ("apply", JOB)]
+
+
+HEAD = {"metadata": {"name": "warm-head-x", "namespace": "runs", "uid": "uid-of-head"}}
+HEAD_PATH = "/api/v1/namespaces/runs/pods/warm-head-x"
+
+
+async def test_the_head_of_a_standing_cluster_is_changed_so_that_its_kubelet_looks(api: MemoryApi):
+    api.objects[HEAD_PATH] = copy.deepcopy(HEAD)
+    changes = set()
+    for _ in range(2):
+        await apply.bring(api, HEAD)
+        changes.add(api.objects[HEAD_PATH]["metadata"]["annotations"][apply.HANDED_OVER])
+    assert len(changes) == 2, "each time to another value"
+
+
+@pytest.mark.parametrize("there", [None, {"metadata": {**HEAD["metadata"], "uid": "another"}}])
+async def test_a_head_that_is_gone_or_another_by_now_is_no_trouble(api: MemoryApi, there: dict[str, Any] | None):
+    if there is not None:
+        api.objects[HEAD_PATH] = there
+    await apply.bring(api, HEAD)
+    assert "annotations" not in (there or {"metadata": {}})["metadata"]
+
+
+async def test_a_launch_on_a_standing_cluster_brings_the_token_into_its_head(api: MemoryApi):
+    """After all else: by then the kubelet has heard of the changed Secret."""
+    labels = {"ray.io/cluster": "warm", "app.kubernetes.io/managed-by": "lorafleet"}
+    head, worker = (
+        {"metadata": {**HEAD["metadata"], "name": kind, "uid": kind, "labels": {**labels, "ray.io/node-type": kind}}}
+        for kind in ("head", "worker")
+    )
+    api.listed("/api/v1/namespaces/runs/pods", head, worker)
+    api.listed(ray_job_path("runs"))
+    api.listed("/api/v1/namespaces/runs/events")
+    backend = KubeRay(STANDING, api)
+    await backend.launch(RUN)
+    await backend.close()
+    assert [path for _, path in api.changes] == [secret_path("runs", "lorafleet-run-tokens"), JOB, "/api/v1/namespaces/runs/pods/head"]
 
 
 async def test_a_standing_cluster_gets_no_token_for_somebody_elses_job(api: MemoryApi):

@@ -141,3 +141,9 @@ def test_of_a_standing_clusters_tokens_it_asks_for_the_one_secret():
     [patches] = [each for each in reviews(standing, "warmth") if each["verb"] == "patch" and each["resource"] == "secrets"]
     assert told(patches) == 'verb patch on secrets lorafleet-run-tokens (API group "") in namespace warmth'
     assert not [each for each in reviews(standing, "runs") if each["verb"] == "patch" and each["resource"] == "secrets"]
+
+
+def test_at_a_standing_cluster_it_changes_pods_and_elsewhere_it_does_not():
+    standing = config(standingCluster={"name": "warm", "namespace": "warmth"})
+    changed = [[each["resource"] for each in reviews(standing, name) if each["verb"] == "patch"] for name in ("warmth", "runs")]
+    assert changed == [["rayjobs", "secrets", "pods"], ["rayjobs"]]
