@@ -9,6 +9,7 @@ from service.backends.base import Alive
 from service.backends.kuberay.access import rules
 from service.backends.kuberay.config import KuberayConfig
 from service.backends.kuberay.manifest import ray_cluster
+from service.backends.kuberay.names import MANAGER
 from service.control.attempts import Gone
 from tests.k8s.backend.cluster import Cluster, eventually, ref, run
 
@@ -38,7 +39,10 @@ async def test_runs_on_a_standing_cluster_get_their_tokens_and_keep_their_logs_a
         for each in runs:
             await backend.forget(ref(each))
             await eventually(lambda each=each: cluster.ray_job(each.run_id), lambda job: job is None)
-        assert not (await _tokens(cluster)).get("data")
+        tokens = await _tokens(cluster)
+        assert not tokens.get("data")
+        assert [entry["manager"] for entry in tokens["metadata"]["managedFields"]].count(MANAGER) <= 1
+        assert not any(each.run_id in str(tokens) for each in runs), "nothing of them is left, or it would grow with each run"
 
 
 async def test_a_run_ends_with_the_head_that_it_began_on(cluster: Cluster):

@@ -47,8 +47,11 @@ class MemoryApi(Api):
     async def merge(self, path: str, body: Object, manager: str) -> Object:
         self.changes.append(("merge", path))
         found = self._found(path)
-        self._hold(found, body["metadata"].get("uid"), refused(422, "Invalid"))
-        found["metadata"].setdefault("annotations", {}).update(body["metadata"].get("annotations", {}))
+        metadata = body.get("metadata", {})
+        self._hold(found, metadata.get("uid"), refused(422, "Invalid"))
+        found["metadata"].setdefault("annotations", {}).update(metadata.get("annotations", {}))
+        data = {**found.get("data", {}), **body.get("data", {})}
+        found["data"] = {name: value for name, value in data.items() if value is not None}
         return copy.deepcopy(found)
 
     async def delete(self, path: str, *, uid: str = "", propagation: str = "Foreground") -> None:

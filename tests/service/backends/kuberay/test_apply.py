@@ -1,5 +1,6 @@
 """What is changed at the API server: each action may be repeated, and none touches what is somebody else's."""
 
+import base64
 import copy
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.service.backends.kuberay.objects import RUN, config
 
 JOB = ray_job_path("runs", RUN.run_id)
 SECRET = secret_path("runs", RUN.run_id)
+TOKENS = secret_path("runs", "lorafleet-run-tokens")
 STANDING = config(standingCluster={"name": "warm", "namespace": "runs"})
 
 
@@ -44,8 +46,17 @@ async def test_a_secret_is_made_and_never_changed(api: MemoryApi):
 
 async def test_a_standing_cluster_has_a_runs_token_before_the_job_that_waits_for_it(api: MemoryApi):
     """Made the other way round, launches that were cut off between the two left drivers that waited in vain."""
+    api.objects[TOKENS] = {"metadata": {"name": "lorafleet-run-tokens", "uid": "of-tokens"}, "data": {"another-run": "eA=="}}
     await apply.launch(api, RUN, STANDING)
-    assert api.changes == [("apply", secret_path("runs", "lorafleet-run-tokens")), ("apply", JOB)]
+    assert api.changes == [("merge", TOKENS), ("apply", JOB)]
+    assert api.objects[TOKENS]["data"] == {"another-run": "eA==", RUN.run_id: base64.b64encode(RUN.token.encode()).decode()}
+    await apply.take_back(api, RUN.run_id, "runs", "lorafleet-run-tokens")
+    assert api.objects[TOKENS]["data"] == {"another-run": "eA=="}
+
+
+async def test_the_secret_of_tokens_is_made_where_it_is_not(api: MemoryApi):
+    await apply.launch(api, RUN, STANDING)
+    assert list(api.objects[TOKENS]["data"]) == [RUN.run_id]
 
 
 HEAD = {"metadata": {"name": "warm-head-x", "namespace": "runs", "uid": "uid-of-head"}}
@@ -79,10 +90,11 @@ async def test_a_launch_on_a_standing_cluster_brings_the_token_into_its_head(api
     api.listed("/api/v1/namespaces/runs/pods", head, worker)
     api.listed(ray_job_path("runs"))
     api.listed("/api/v1/namespaces/runs/events")
+    api.objects[TOKENS] = {"metadata": {"name": "lorafleet-run-tokens", "uid": "of-tokens"}}
     backend = KubeRay(STANDING, api)
     await backend.launch(RUN)
     await backend.close()
-    assert [path for _, path in api.changes] == [secret_path("runs", "lorafleet-run-tokens"), JOB, "/api/v1/namespaces/runs/pods/head"]
+    assert [path for _, path in api.changes] == [TOKENS, JOB, "/api/v1/namespaces/runs/pods/head"]
 
 
 async def test_a_standing_cluster_gets_no_token_for_somebody_elses_job(api: MemoryApi):
