@@ -57,6 +57,8 @@ class Release:
 
     def install(self, *options: str) -> None:
         """Raises CalledProcessError; what the script said is on stderr."""
+        if self.volumes_dir is not None and not self.is_there():
+            shutil.rmtree(self.volumes_dir, ignore_errors=True)  # of a run that was killed, with another password
         self._make_volumes()
         self._make_tenants_namespaces()
         self.build.mkdir(parents=True, exist_ok=True)
