@@ -229,7 +229,15 @@ async def test_an_api_server_that_is_away_for_a_minute_ends_nothing_and_is_found
             await backend.launch(run("run-1111111111111111"))
         await cluster.admin.delete(ray_job_path(cluster.namespace, run().run_id))
         line.mend()
-        assert (await gone(backend, run())).reason == "RAYJOB_DELETED"
+
+        async def look() -> Observation | None:
+            with suppress(Unavailable):  # until the watches try again
+                return await backend.observe(ref(run()))
+            return None
+
+        found = await eventually(look, lambda seen: isinstance(seen, Gone))
+        assert isinstance(found, Gone)
+        assert found.reason == "RAYJOB_DELETED"
 
 
 async def _answers(backend: KubeRay) -> bool:
