@@ -85,8 +85,7 @@ class Release:
 
     def remove(self) -> None:
         self.helm("uninstall", "lorafleet", "--wait")
-        for namespace in self.namespaces:
-            kubectl("delete", "namespace", namespace, "--wait=true", "--ignore-not-found", timeout_s=300)
+        kubectl("delete", "namespace", *self.namespaces, "--wait=true", "--ignore-not-found", timeout_s=300)
         if self.volumes_dir is not None:
             for name in VOLUMES:
                 kubectl("delete", "persistentvolume", f"{self.namespace}-{name}", "--ignore-not-found")
