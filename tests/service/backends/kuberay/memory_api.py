@@ -50,8 +50,9 @@ class MemoryApi(Api):
         metadata = body.get("metadata", {})
         self._hold(found, metadata.get("uid"), refused(422, "Invalid"))
         found["metadata"].setdefault("annotations", {}).update(metadata.get("annotations", {}))
-        data = {**found.get("data", {}), **body.get("data", {})}
-        found["data"] = {name: value for name, value in data.items() if value is not None}
+        if "data" in body:
+            data = {**found.get("data", {}), **body["data"]}
+            found["data"] = {name: value for name, value in data.items() if value is not None}
         return copy.deepcopy(found)
 
     async def delete(self, path: str, *, uid: str = "", propagation: str = "Foreground") -> None:
