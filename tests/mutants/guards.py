@@ -1,12 +1,15 @@
-"""The guards of the control plane, each with a patch that takes it away and the tests that must turn red then.
+"""The guards, each with a patch that takes it away and the tests that must turn red then.
 
 A patch is exact text that occurs once in its file. When the code moves on and a patch no longer applies,
-tests/test_mutants.py says so: move the patch along with its guard.
+tests/test_mutants.py says so: move the patch along with its guard. Further ones are in modules beside this one named of_...
 """
 
+import pkgutil
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 
-from tests.mutants import of_backends, of_features
+import tests.mutants
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +27,14 @@ def guards() -> list[Guard]:
     """All of them."""
     return [
         Guard(name=name, path=path, before=before, after=after, tests=tests)
-        for name, path, before, after, tests in (*_GUARDS, *of_backends.GUARDS, *of_features.GUARDS)
+        for name, path, before, after, tests in (*_GUARDS, *_of_modules())
     ]
+
+
+def _of_modules() -> Iterator[tuple[str, str, str, str, str]]:
+    """What every module `of_...` in this package has as its GUARDS."""
+    for module in sorted(found.name for found in pkgutil.iter_modules(tests.mutants.__path__) if found.name.startswith("of_")):
+        yield from import_module(f"tests.mutants.{module}").GUARDS
 
 
 _GUARDS = (
