@@ -9,7 +9,6 @@ succeeded, 130 after Ctrl-C, else 1.
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ import yaml
 from examples import demo, demo_store
 from examples.demo import BASE_MODEL, PICTURES, SPEC, console
 from examples.demo_store import Store
-from examples.processes import ServerDied, Servers
+from examples.processes import InUse, ServerDied, Servers, fresh_folder
 from examples.restyle import restyle
 from examples.serving import serve
 from lorafleet import spec_file
@@ -57,15 +56,13 @@ SETTINGS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
-    shutil.rmtree(BUILD, ignore_errors=True)
-    BUILD.mkdir(parents=True)
     try:
-        with Servers(log_dir=BUILD) as servers:
+        with Servers(log_dir=fresh_folder(BUILD)) as servers:
             return run(options.store, servers)
     except KeyboardInterrupt:
         console.print("interrupted; everything that was started has ended")
         return 130
-    except (LorafleetError, ServerDied, TimeoutError) as error:
+    except (LorafleetError, InUse, ServerDied, TimeoutError) as error:
         console.print(f"the demo failed: {error}", style="red", markup=False)
         return 1
 

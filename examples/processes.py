@@ -1,6 +1,7 @@
 """Starts servers for a while, and leaves none of them behind: not after an error, not after Ctrl-C. Knows no lorafleet."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -13,12 +14,30 @@ from typing import Self
 import psutil
 
 MARK = "LORAFLEET_DEMO_RUN"  # in the environment of everything that is started, however far down and however detached
+FOLDER = "LORAFLEET_DEMO_FOLDER"  # there too: over which folder it works,
+OWNER = "LORAFLEET_DEMO_OWNER"  # and who started it and ends it, unless it was killed hard: its pid and when it began
 GRACE_S = 20.0
 WAYS_OUT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, `kill`, a closed terminal: all leave the same way
 
 
 class ServerDied(Exception):
     """A server ended although it should not have; the message says where its log is."""
+
+
+class InUse(Exception):
+    """Another process, which lives, has servers over the same folder."""
+
+
+def fresh_folder(folder: Path) -> Path:
+    """The folder, empty, with nothing at work over it: what a process that was killed has left there is ended. Raises InUse."""
+    left = [process for process in psutil.process_iter() if _environment(process).get(FOLDER) == str(folder.resolve())]
+    if owners := {owner for process in left if _is_alive(owner := _environment(process).get(OWNER, ""))}:
+        pid = min(owners).partition(" ")[0]
+        raise InUse(f"process {pid} is at work over {folder}; let it end, or end it")
+    end_all([*left, *(child for process in left for child in _children(process) if child not in left)])
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 class Servers:
@@ -50,7 +69,7 @@ class Servers:
         with (self._log_dir / f"{name}.log").open("wb") as log:
             server = subprocess.Popen(
                 command,
-                env={**os.environ, **environment, MARK: self._mark},
+                env={**os.environ, **environment, MARK: self._mark, FOLDER: str(self._log_dir.resolve()), OWNER: _owner(os.getpid())},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -74,6 +93,17 @@ class Servers:
         """Everything that carries the mark, and its children: a process that renames itself may lose its environment."""
         marked = {process for process in psutil.process_iter() if _environment(process).get(MARK) == self._mark}
         return [*marked, *(child for process in marked for child in _children(process) if child not in marked)]
+
+
+def _owner(pid: int) -> str:
+    return f"{pid} {psutil.Process(pid).create_time()}"
+
+
+def _is_alive(owner: str) -> bool:
+    try:
+        return bool(owner) and owner == _owner(int(owner.partition(" ")[0]))
+    except (psutil.Error, ValueError):
+        return False
 
 
 def end_all(processes: Sequence[psutil.Process]) -> None:

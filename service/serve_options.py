@@ -102,10 +102,10 @@ class CapacityOptions:
 
     max_running_runs: Annotated[int, _option("max-running-runs", "Maximum number of active runs.", panel="Capacity", min=1)] = 1
     capacity_gpus: Annotated[
-        float | None, _option("capacity-gpus", "Total GPUs for runs; unset: not counted.", panel="Capacity", min=0)
+        float | None, _option("capacity-gpus", "Total GPUs for runs; unset: the local Ray's, else not counted.", panel="Capacity", min=0)
     ] = None
     capacity_cpus: Annotated[
-        float | None, _option("capacity-cpus", "Total CPUs for runs; unset: not counted.", panel="Capacity", min=0)
+        float | None, _option("capacity-cpus", "Total CPUs for runs; unset: the local Ray's, else not counted.", panel="Capacity", min=0)
     ] = None
     max_pack_size: Annotated[
         int, _option("max-pack-size", "Maximum number of styles that train together in one run.", panel="Capacity", min=1)

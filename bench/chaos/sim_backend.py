@@ -7,6 +7,7 @@ from bench.chaos import lines
 from lorafleet.errors import Unavailable
 from service.backends.base import Alive, Observation, RunRef, RunRequest
 from service.control.attempts import Gone
+from service.control.capacity import Hardware
 
 
 class SimBackend:
@@ -40,6 +41,10 @@ class SimBackend:
 
     async def forget(self, run: RunRef) -> None:
         """Its history is kept: it is what is checked afterwards."""
+
+    def hardware(self) -> Hardware | None:
+        """It may grow."""
+        return None
 
     async def ping(self) -> None:
         """What it does when it is away, every other call shows."""

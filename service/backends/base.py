@@ -6,6 +6,7 @@ from typing import Protocol
 
 from lorafleet.spec import ClusterSpec
 from service.control.attempts import Gone
+from service.control.capacity import Hardware
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,10 @@ class Backend(Protocol):
 
     async def forget(self, run: RunRef) -> None:
         """The run is gone and its log copied: deletes what the backend still keeps of it. No effect while it is alive."""
+        ...
+
+    def hardware(self) -> Hardware | None:
+        """All that runs can ever have here; None: not known yet, or it may grow."""
         ...
 
     async def ping(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from lorafleet.errors import Unavailable
 from service.backends.base import Alive, Observation, RunRef, RunRequest
 from service.control.attempts import Gone
+from service.control.capacity import Hardware
 
 
 @dataclass
@@ -26,6 +27,7 @@ class FakeBackend:
     piece_bytes: int = 64 * 1024  # of its logs
     log_reads: list[int] = field(default_factory=list)  # from which byte on
     forgotten: list[str] = field(default_factory=list)
+    fixed_hardware: Hardware | None = None
     _runs: dict[str, Observation] = field(default_factory=dict)
 
     async def launch(self, run: RunRequest) -> str:
@@ -67,6 +69,9 @@ class FakeBackend:
     async def forget(self, run: RunRef) -> None:
         self._check()
         self.forgotten.append(run.run_id)
+
+    def hardware(self) -> Hardware | None:
+        return self.fixed_hardware
 
     async def ping(self) -> None:
         self._check()

@@ -23,6 +23,7 @@ from service.backends.http import Http
 from service.backends.ray_head import HeadRecord
 from service.backends.ray_jobs import Endpoint, Submission, entrypoint
 from service.control.attempts import Gone
+from service.control.capacity import Hardware
 
 START_TIMEOUT_S = 180
 ASK_AGAIN_S = 0.25
@@ -44,6 +45,7 @@ class LocalRay:
         self._ready = ready
         self._head: HeadRecord | None = None  # set while it answers
         self._fresh = False  # the head in `head.json` was started by us and has not answered yet
+        self._hardware: Hardware | None = None
         self._failure = ""
         self._starting: asyncio.Task[None] | None = None
         self._child: subprocess.Popen[bytes] | None = None  # kept: its zombie is reaped with it
@@ -80,6 +82,9 @@ class LocalRay:
         # An empty runtime_env, and the service's own credentials by inheritance: nothing to show, and Ray's idle workers fit.
         return Submission(entrypoint=entrypoint(run, *options), runtime_env={})
 
+    def hardware(self) -> Hardware | None:
+        return self._hardware
+
     def forget(self, run_id: str) -> None:
         """Its token, its tenant's store credentials, and Ray Train's bookkeeping."""
         shutil.rmtree(self._runs / run_id, ignore_errors=True)
@@ -99,10 +104,12 @@ class LocalRay:
         if record is not None and not record.stopped:
             await asyncio.to_thread(ray_head.kill_all, record, STOP_GENTLY_S)
             ray_head.save(self._record_path, ray_head.ended(record))
+            await asyncio.to_thread(shutil.rmtree, _own_folder(self._folder), ignore_errors=True)
 
     async def _bring_up(self) -> None:
         try:
             record = await self._adopted() or await self._started()
+            self._hardware = await self._size(record)  # before runs can be launched
             self._head, self._fresh, self._failure = record, False, ""
             log.info("the local Ray answers; dashboard at %s", record.url)
             self._ready()
@@ -167,6 +174,17 @@ class LocalRay:
             await asyncio.sleep(ASK_AGAIN_S)
         return False
 
+    async def _size(self, record: HeadRecord) -> Hardware | None:
+        """What its node has. None when it does not say: then nothing is limited by it."""
+        try:
+            answer = await self._http.call("GET", f"{record.url}/api/v0/nodes", token=self._token())
+            [node] = answer.json()["data"]["result"]["result"]
+            has: dict[str, float] = node["resources_total"]
+            return Hardware(gpus=has.get("GPU", 0.0), cpus=has["CPU"], memory_bytes=has["memory"])
+        except (Unavailable, ValueError, LookupError, TypeError):
+            log.warning("the local Ray does not say how large it is")
+            return None
+
     def _token(self) -> str:
         return (self._folder / "token").read_text()
 
@@ -203,14 +221,18 @@ def _environment(session: str, token_file: Path) -> dict[str, str]:
 
 def _temp_dir(folder: Path) -> Path:
     """A short path for Ray's own files (Unix sockets allow 107 bytes), emptied, in a folder that only we may enter."""
-    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
-    mine = Path(f"/tmp/lorafleet-{os.getuid()}-{digest}")
+    mine = _own_folder(folder)
     mine.mkdir(mode=0o700, exist_ok=True)
     status = mine.lstat()
     if mine.is_symlink() or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise Unavailable(f"{mine} belongs to someone else; remove it, or choose another --state-dir", reason="RAY_START_FAILED")
     shutil.rmtree(mine / "ray", ignore_errors=True)  # Ray itself opens its folder to everyone, hence the one around it
     return mine / "ray"
+
+
+def _own_folder(folder: Path) -> Path:
+    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
+    return Path(f"/tmp/lorafleet-{os.getuid()}-{digest}")
 
 
 def _write_secret(path: Path, secret: str) -> None:

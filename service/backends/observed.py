@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from service.backends.base import Backend, Observation, RunRef, RunRequest
+from service.control.capacity import Hardware
 from service.telemetry import outside_call
 
 
@@ -38,6 +39,9 @@ class ObservedBackend:
     async def forget(self, run: RunRef) -> None:
         with outside_call("backend", "forget", run=run.run_id):
             await self._backend.forget(run)
+
+    def hardware(self) -> Hardware | None:
+        return self._backend.hardware()
 
     async def ping(self) -> None:
         await self._backend.ping()

@@ -20,6 +20,8 @@ from service.backends.base import Alive, Observation, RunRef, RunRequest
 from service.backends.driver_message import MESSAGE_TAIL, last_lines
 from service.backends.http import Answer, Http
 from service.control.attempts import Gone
+from service.control.capacity import Hardware, beyond
+from service.control.packing import EXCEEDS_CAPACITY
 
 INSTANCE = "lorafleet_instance"  # in a job's metadata: whose run it is
 LOG_TIMEOUT_S = "600"  # for all of it; Ray's own default is 30
@@ -59,6 +61,10 @@ class RayCluster(Protocol):
         """How the run's driver is started."""
         ...
 
+    def hardware(self) -> Hardware | None:
+        """All that it will ever have; None: not known yet, or it may grow."""
+        ...
+
     def forget(self, run_id: str) -> None:
         """Removes what `submission` has written for the driver, which is gone."""
         ...
@@ -77,6 +83,7 @@ class RayJobs:
 
     async def launch(self, run: RunRequest) -> str:
         endpoint = await self._cluster.endpoint()
+        _check_size(run, self._cluster.hardware())
         if await self._details(endpoint, run.run_id) is None:
             await self._submit(endpoint, run)
         return endpoint.session
@@ -139,6 +146,9 @@ class RayJobs:
         if isinstance(await self.observe(run), Gone):
             await asyncio.to_thread(self._cluster.forget, run.run_id)
 
+    def hardware(self) -> Hardware | None:
+        return self._cluster.hardware()
+
     async def ping(self) -> None:
         await self._cluster.endpoint()
 
@@ -187,6 +197,10 @@ class JoinedRay:
         secrets = {RUN_TOKEN_ENV: run.token, **run.store_env}
         return Submission(entrypoint=entrypoint(run, python="python"), runtime_env={"env_vars": secrets})
 
+    def hardware(self) -> Hardware | None:
+        """It may grow: the size that it has now is no limit."""
+        return None
+
     def forget(self, run_id: str) -> None:
         """Nothing was written."""
 
@@ -205,6 +219,12 @@ def ambient_token(environment: Mapping[str, str]) -> str | None:
         return token
     path = Path(environment.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     return path.read_text().strip() if path.is_file() else None
+
+
+def _check_size(run: RunRequest, hardware: Hardware | None) -> None:
+    """A run that was admitted before the size was known: Ray would wait for its workers and never say why."""
+    if hardware is not None and (message := beyond(run.cluster, hardware)):
+        raise LorafleetError(message, reason=EXCEEDS_CAPACITY)
 
 
 def _observation(details: dict[str, Any]) -> Observation:

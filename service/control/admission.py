@@ -8,13 +8,13 @@ has waited for too long, keeps whatever it needs as it comes free. Knows nothing
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
 
-from service.control.capacity import Resources, amount
+from service.control.capacity import Hardware, Resources, amount
 from service.control.fair_share import FairOrder
-from service.control.packing import Candidate, Pack
+from service.control.packing import EXCEEDS_CAPACITY, Candidate, Pack
 from service.control.placing import Decision, Placement, Places, Start
 from service.control.preemption import Victim, victims
 from service.control.priority import PriorityClass, class_of
@@ -30,10 +30,7 @@ class WaitReason(StrEnum):
     TENANT_QUOTA = "TENANT_QUOTA"
     RESERVED = "RESERVED"
     PREEMPTING = "PREEMPTING"
-    EXCEEDS_CAPACITY = "EXCEEDS_CAPACITY"
-
-
-PACK_TOO_LARGE = "PACK_TOO_LARGE"  # why a job that fits no worker has failed
+    EXCEEDS_CAPACITY = EXCEEDS_CAPACITY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +46,16 @@ class Limits:
         gpus = math.inf if self.capacity_gpus is None else self.capacity_gpus
         cpus = math.inf if self.capacity_cpus is None else self.capacity_cpus
         return Resources(gpus, cpus, self.max_running_runs)
+
+    def of(self, hardware: Hardware | None) -> "Limits":
+        """What is not set is as much as there is, where that is known and fixed."""
+        if hardware is None:
+            return self
+        return replace(
+            self,
+            capacity_gpus=hardware.gpus if self.capacity_gpus is None else self.capacity_gpus,
+            capacity_cpus=hardware.cpus if self.capacity_cpus is None else self.capacity_cpus,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 EPSILON = 1e-9  # fractions of a GPU are sums of floats
 
@@ -59,3 +60,42 @@ def amount(gpus: float, cpus: float) -> str:
         f"{value:g} {name}{'' if value == 1 else 's'}" for value, name in ((gpus, "GPU"), (cpus, "CPU")) if value and not math.isinf(value)
     ]
     return " and ".join(parts) or "no GPU"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """All that runs can ever have in a place whose size is fixed."""
+
+    gpus: float
+    cpus: float
+    memory_bytes: float
+
+
+class Workers(Protocol):
+    """What a run asks for."""
+
+    @property
+    def num_workers(self) -> int: ...
+    @property
+    def cpus_per_worker(self) -> float: ...
+    @property
+    def gpus_per_worker(self) -> float: ...
+    @property
+    def memory_gib_per_worker(self) -> float | None: ...
+
+
+def beyond(workers: Workers, hardware: Hardware) -> str:
+    """What these workers ask for and could never have there, for people; empty: they fit."""
+    asked = (
+        ("GPUs", workers.gpus_per_worker, hardware.gpus),
+        ("CPUs", workers.cpus_per_worker, hardware.cpus),
+        ("GiB of memory", workers.memory_gib_per_worker or 0.0, hardware.memory_bytes / 2**30),
+    )
+    missing = [
+        f"{workers.num_workers * each:g} {name}, and there are {has:.4g}"
+        for name, each, has in asked
+        if workers.num_workers * each > has + EPSILON
+    ]
+    if not missing:
+        return ""
+    return f"cluster: asks for {'; for '.join(missing)} in all where runs execute; ask for less, or serve on a larger machine"

@@ -14,9 +14,12 @@ from enum import StrEnum
 from functools import cached_property
 
 from lorafleet.spec import DEFAULT_PROFILE
-from service.control.capacity import Resources
+from service.control.capacity import Hardware, Resources, beyond
 from service.control.memory import GIB, Footprint, arithmetic, gib, pack_bytes
 from service.control.quotas import Budgets
+
+PACK_TOO_LARGE = "PACK_TOO_LARGE"  # why a job that fits no worker has failed
+EXCEEDS_CAPACITY = "EXCEEDS_CAPACITY"  # or whose workers do not fit the hardware
 
 
 class Sharing(StrEnum):
@@ -154,10 +157,11 @@ class Pack:
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """A job that fits no worker even alone."""
+    """A job that no run could ever take."""
 
     uid: str
     message: str
+    reason: str = PACK_TOO_LARGE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,9 +178,9 @@ def plan(queue: Sequence[Candidate], limits: PackLimits, num_free_runs: int) -> 
     return Plan(packs=tuple(packs(fitting, limits, num_free_runs)), refusals=tuple(refusals))
 
 
-def sift(queue: Sequence[Candidate], limits: PackLimits) -> tuple[list[Candidate], list[Refusal]]:
-    """The jobs that fit a worker alone, and those that do not."""
-    refusals = [refusal for job in queue if (refusal := _refusal(job, limits)) is not None]
+def sift(queue: Sequence[Candidate], limits: PackLimits, hardware: Hardware | None = None) -> tuple[list[Candidate], list[Refusal]]:
+    """The jobs that fit a worker alone, and workers that fit the hardware; and those that do not."""
+    refusals = [refusal for job in queue if (refusal := _beyond(job, hardware) or _refusal(job, limits)) is not None]
     refused = {refusal.uid for refusal in refusals}
     return [job for job in queue if job.uid not in refused], refusals
 
@@ -232,6 +236,11 @@ def fits(members: Sequence[Candidate], limits: PackLimits) -> bool:
     limit = memory_limit_bytes(members[0].key, limits)
     known = [member.footprint for member in members if member.footprint is not None]
     return limit is None or not known or pack_bytes(known) <= limit
+
+
+def _beyond(job: Candidate, hardware: Hardware | None) -> Refusal | None:
+    message = beyond(job.key.warm.cluster, hardware) if hardware is not None else ""
+    return Refusal(uid=job.uid, message=message, reason=EXCEEDS_CAPACITY) if message else None
 
 
 def _refusal(job: Candidate, limits: PackLimits) -> Refusal | None:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from service.control import admission, lifecycle, packing
-from service.control.admission import PACK_TOO_LARGE, Decided
+from service.control.admission import Decided
 from service.control.packing import Candidate, Packer, Refusal
 from service.control.placing import Release, Start
 from service.db import hosts, jobs, queue, runs
@@ -63,7 +63,7 @@ async def _plan(tools: Tools, seen: Seen) -> _Planned:
 
 def _planned(tools: Tools, waiting: Sequence[Candidate], seen: Seen) -> _Planned:
     limits = tools.candidates.planner.policy.limits
-    fitting, refusals = packing.sift(waiting, limits)
+    fitting, refusals = packing.sift(waiting, limits, tools.backend.hardware())
     decided = admission.decide(fitting, Packer(fitting, limits), seen.situation, tools.rules)
     return _Planned(decided=decided, refusals=refusals)
 
@@ -85,7 +85,7 @@ async def _apply(tools: Tools, planned: _Planned, epoch: int) -> bool:
         rows = await queue.still_waiting(tx, uids)
         for refusal in planned.refusals:
             if (row := rows.get(refusal.uid)) is not None:
-                jobs.save(tx, row, lifecycle.refuse(jobs.value(row), PACK_TOO_LARGE, refusal.message, tx.now))
+                jobs.save(tx, row, lifecycle.refuse(jobs.value(row), refusal.reason, refusal.message, tx.now))
         company = await queue.had_company(tx, list(rows))
         started = [await _start(tx, start, rows, idle, company) for start in starts]
         for decision in planned.decided.decisions:

@@ -42,7 +42,7 @@ async def join_once(tools: Tools, seen: Seen) -> bool:
         training = [run for run in await _training(tools, tx) if joining.has_room(run, limits)]
     if not training:
         return False
-    fitting, _ = packing.sift(await tools.candidates.of_queue(tools.db), limits)
+    fitting, _ = packing.sift(await tools.candidates.of_queue(tools.db), limits, tools.backend.hardware())
     budgets = Budgets(quotas=seen.situation.quotas, usage=usage_of(seen.situation.live))
     decided = await asyncio.to_thread(joining.joins, fitting, training, limits, budgets)
     return bool(decided) and await _apply(tools, decided, seen.epoch)

@@ -39,7 +39,7 @@ async def look(tools: Tools, tx: Transaction, num_waiting: int) -> Seen:
     now_s = tx.now.timestamp()
     seen = Situation(
         now_s=now_s,
-        capacity=tools.limits.capacity,
+        capacity=tools.capacity,
         live=[_live_run(place, tx.now, tools.rules.promote_after_s) for place in held if place.with_jobs or _is_silent(place, idle)],
         places=_places(tools, held, idle),
         quotas=limits,
@@ -47,7 +47,8 @@ async def look(tools: Tools, tx: Transaction, num_waiting: int) -> Seen:
     )
     warm = tuple(host.run_id for host in idle)
     active = tuple((window.tenant, window.gpus, window.start_s <= now_s) for window in windows)
-    mark = (tools.limits, tools.rules, id(tools.candidates), num_waiting, await queue.newest(tx), _marks(held), warm, limits, active)
+    rules = (tools.limits, tools.backend.hardware(), tools.rules, id(tools.candidates))
+    mark = (*rules, num_waiting, await queue.newest(tx), _marks(held), warm, limits, active)
     return Seen(situation=seen, epoch=await queue.admission_epoch(tx), mark=mark)
 
 
@@ -80,7 +81,7 @@ def _host(run: RunRow, guests: Sequence[Candidate]) -> IdleHost:
 
 
 def _places(tools: Tools, held: Sequence[Held], idle: Sequence[IdleHost]) -> Places:
-    free, leaving = tools.limits.capacity, NOTHING
+    free, leaving = tools.capacity, NOTHING
     for place in held:
         free = free.minus(_resources(place))
         if place.is_leaving:

@@ -10,6 +10,7 @@ from service.backends.base import Backend
 from service.candidates import Candidates
 from service.control.admission import Decided, Limits, Rules
 from service.control.attempts import RetryPolicy
+from service.control.capacity import Resources
 from service.control.runs import StopPolicy
 from service.db.database import Database
 from service.db.models import RunRow
@@ -81,6 +82,11 @@ class Tools:
     profiles: frozenset[str] = frozenset({DEFAULT_PROFILE})  # that a spec may name
     rules: Rules = field(default_factory=Rules)
     admission: AdmissionMemory = field(default_factory=AdmissionMemory)
+
+    @property
+    def capacity(self) -> Resources:
+        """What there is in all."""
+        return self.limits.of(self.backend.hardware()).capacity
 
     @property
     def heard_since(self) -> datetime:

@@ -19,6 +19,7 @@ from service.backends.kuberay.names import INSTANCE, object_name
 from service.backends.kuberay.observation import Lost, ended_before, has_ended, observation
 from service.backends.kuberay.troubles import is_head
 from service.backends.kuberay.watch import Namespace, Sight
+from service.control.capacity import Hardware
 
 Object = dict[str, Any]
 
@@ -102,6 +103,10 @@ class KubeRay:
                 await apply.end(self._api, job)
             if (standing := self._config.standing_cluster) is not None and standing.namespace == namespace:
                 await apply.take_back(self._api, run.run_id, namespace, standing.token_secret)
+
+    def hardware(self) -> Hardware | None:
+        """It may grow."""
+        return None
 
     async def ping(self) -> None:
         """Looks at everything once, and later only whether the API server is heard of."""

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -12,6 +13,7 @@ from service.backends import ray_head
 from service.backends.http import Http
 from service.backends.local_ray import LocalRay, _temp_dir
 from service.backends.ray_head import HeadRecord
+from service.control.capacity import Hardware
 from tests.service.serving import until
 
 # A "head" with a child in its session, one that has left it, and one that is an orphan.
@@ -81,6 +83,33 @@ async def test_runs_of_an_earlier_head_are_gone_and_why(tmp_path: Path):
     assert crashed is not None
     assert (stopped.reason, crashed.reason) == ("RAY_STOPPED", "RAY_HEAD_GONE")
     assert await ray.lost("now") is None
+
+
+async def test_what_ray_keeps_in_tmp_goes_on_an_orderly_stop(tmp_path: Path):
+    (tmp_path / "ray").mkdir()
+    kept = _temp_dir(tmp_path / "ray")
+    (kept / "session_1").mkdir(parents=True)
+    ray_head.save(tmp_path / "ray" / "head.json", HeadRecord(session="ended-already", dashboard_port=1, agent_port=2))
+    await LocalRay(tmp_path, Http(loopback=True)).close()
+    assert not kept.parent.exists()
+
+
+NODES = {"data": {"result": {"result": [{"resources_total": {"CPU": 2.0, "memory": 17325099008.0, "node:127.0.0.1": 1.0}}]}}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "size"),
+    [
+        (httpx.Response(200, json=NODES), Hardware(gpus=0.0, cpus=2.0, memory_bytes=17325099008.0)),
+        (httpx.Response(500, text="Traceback"), None),
+        (httpx.Response(200, json={"data": None}), None),
+    ],
+)
+async def test_the_local_ray_says_how_large_it_is_or_limits_nothing(tmp_path: Path, answer: httpx.Response, size: Hardware | None):
+    ray = LocalRay(tmp_path, Http(transport=httpx.MockTransport(lambda _: answer)))
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "token").write_text("secret")
+    assert await ray._size(HeadRecord(session="s", dashboard_port=1, agent_port=2)) == size
 
 
 def test_rays_folder_is_short_and_only_ours(tmp_path: Path):

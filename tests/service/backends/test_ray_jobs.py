@@ -1,11 +1,15 @@
 """What only Ray does: sessions, tokens, and drivers that say how they ended."""
 
+from dataclasses import replace
+
 import pytest
 
-from lorafleet.errors import Unavailable
+from lorafleet.errors import LorafleetError, Unavailable
+from lorafleet.spec import ClusterSpec
 from service.backends.base import RunRef, RunRequest
 from service.backends.ray_jobs import ambient_token
 from service.control.attempts import Gone
+from service.control.capacity import Hardware
 from tests.service.backends.fake_ray import FakeRay
 from tests.service.backends.test_contract import RUN, joined
 
@@ -33,6 +37,20 @@ async def test_runs_of_a_replaced_head_are_gone():
     assert await backend.observe(ref) == Gone(
         reason="RAY_HEAD_GONE", message="the Ray head node was replaced, and its runs died with the old one"
     )
+
+
+async def test_a_run_that_was_admitted_before_the_size_was_known_and_never_fits_is_not_submitted():
+    ray = FakeRay()
+    backend = joined(ray)
+    backend._cluster.hardware = lambda: Hardware(gpus=0, cpus=2, memory_bytes=2**30)
+    with pytest.raises(LorafleetError) as refused:
+        await backend.launch(replace(RUN, cluster=ClusterSpec(gpus_per_worker=1.0)))
+    assert (refused.value.reason, refused.value.retryable) == ("EXCEEDS_CAPACITY", False)
+    assert ray.submissions == []
+
+
+async def test_the_present_size_of_a_cluster_that_is_joined_is_no_limit():
+    assert joined(FakeRay()).hardware() is None
 
 
 async def test_a_refused_token_is_told():

@@ -11,6 +11,7 @@ from lorafleet.v1 import training_service_pb2 as pb
 from service.base_shapes import ShapeCache
 from service.candidates import Candidates
 from service.control.admission import Limits
+from service.control.capacity import Hardware
 from service.control.packing import PackLimits
 from service.control.positions import rounded
 from service.db import events, jobs, queue
@@ -245,3 +246,43 @@ async def test_limits_that_are_lowered_stop_nothing(world: World):
     world.clock.advance(6)
     await world.settle()
     assert {await world.state(name) for name in names} == {"STARTING"}
+
+
+HARDWARE = Hardware(gpus=1, cpus=2, memory_bytes=8 * 2**30)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "told"),
+    [
+        ({"cpus_per_worker": 64.0}, "64 CPUs, and there are 2"),
+        ({"num_workers": 3}, "3 CPUs, and there are 2"),
+        ({"gpus_per_worker": 2.0}, "2 GPUs, and there are 1"),
+        ({"memory_gib_per_worker": 500.0}, "500 GiB of memory, and there are 8"),
+    ],
+)
+async def test_what_can_never_fit_where_runs_execute_fails_at_once_and_holds_no_place(world: World, cluster: dict, told: str):
+    world.backend.fixed_hardware = HARDWARE
+    world.with_tools(limits=Limits(max_running_runs=1))
+    huge, small = await world.submit("huge", cluster=cluster), await world.submit("small")
+    await world.settle()
+    job = await world.job(huge)
+    assert (job.state, job.reason) == (pb.JOB_STATE_FAILED, "EXCEEDS_CAPACITY")
+    assert told in job.message
+    assert await world.state(small) == "STARTING"
+
+
+async def test_a_capacity_that_is_not_set_is_what_there_is(world: World):
+    world.backend.fixed_hardware = HARDWARE
+    world.with_tools(limits=Limits(max_running_runs=10))
+    names = [await submit(world, 0) for _ in range(3)]
+    await world.settle()
+    assert [await world.state(name) for name in names] == ["STARTING", "STARTING", "QUEUED"]
+    assert "more than is free of 1 GPU and 2 CPUs" in (await world.job(names[2])).message
+
+
+async def test_a_capacity_that_is_set_counts_and_its_jobs_wait_until_there_is_more(world: World):
+    world.backend.fixed_hardware = HARDWARE
+    world.with_tools(limits=Limits(max_running_runs=10, capacity_gpus=0.5))
+    name = await submit(world, 1)
+    await world.settle()
+    assert ((await world.job(name)).reason, await world.state(name)) == ("EXCEEDS_CAPACITY", "QUEUED")
