@@ -68,6 +68,7 @@ METRICS = (
     # Dependencies.
     Metric("lorafleet_db_transaction_seconds", "histogram", "Duration of database transactions, including waits.", ("kind",)),
     Metric("lorafleet_db_errors_total", "counter", "Failed database transactions.", ("reason",)),
+    Metric("lorafleet_clock_steps_total", "counter", "Times that the clock was set and what goes on was carried over."),
     Metric("lorafleet_db_retries_total", "counter", "Calls and steps repeated because of a conflicting transaction.", ("reason",)),
     Metric("lorafleet_events_appended_total", "counter", "Events appended to the log that watches read."),
     Metric("lorafleet_events_compacted_total", "counter", "Events deleted from the log by age."),

@@ -196,7 +196,7 @@ async def _tools(settings: Settings, db: Database, backend: Backend, address: st
             otlp_endpoint=settings.otlp_endpoint,
         ),
         candidates=Candidates(Planner(ShapeCache(store, db.clock), _policy(settings))),
-        up_since=db.clock.now(),
+        up_since=db.even_now(),
         hearing=Hearing(probe=_report_probe(settings)),
         readiness=Readiness({"database": database_check(db), "backend": backend_check(backend)}),
         stop=StopPolicy(**asdict(settings.timeouts)),

@@ -5,6 +5,7 @@ SQLite's writers are serialized. PostgreSQL's run beside each other, READ COMMIT
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
@@ -17,8 +18,8 @@ from sqlalchemy.pool import QueuePool
 
 from service import telemetry
 from service.bell import Bell
-from service.clock import Clock, FollowingClock
-from service.db import errors, events
+from service.clock import Clock, FollowingClock, StepWatch
+from service.db import clock_steps, errors, events
 from service.db.engines import READING, WRITING
 from service.db.transaction import Transaction
 
@@ -27,13 +28,16 @@ TRANSACTION_S = 60.0  # one that takes longer has lost its connection, whatever 
 CLOSE_WITHIN_S = 5.0
 LOOK_EVERY_S = 0.01
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NOW = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+_NOW = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, clock_carried_us FROM service")
+
+log = logging.getLogger(__name__)
 
 
 class Database:
     """Transactions on one database. Rings `bell` after each commit that changed something.
 
-    `clock` is the time of every transaction; a FollowingClock is set by PostgreSQL's own, which all replicas share.
+    `clock` is the time of every transaction; a FollowingClock is set by PostgreSQL's own, which all replicas share. Should it be
+    set to another time, what goes on is carried over that step before the next transaction sees it.
     """
 
     def __init__(self, engine: AsyncEngine, clock: Clock, bell: Bell) -> None:
@@ -42,6 +46,10 @@ class Database:
         self.dialect = engine.dialect.name
         self.sender = uuid4().hex[:12]  # what our notifications carry: we need not hear our own
         self._engine = engine
+        self._watch = StepWatch()
+        self._carried: timedelta | None = None  # the sum of all steps, as the database says; None: not known yet
+        self._carried_at_first: timedelta | None = None
+        self._carrying = asyncio.Lock()
         # SQLite has one writer: those of this process queue here in order, not in its busy handler, which is unfair.
         self._writer: AbstractAsyncContextManager[object] = asyncio.Lock() if self.dialect == "sqlite" else nullcontext()
 
@@ -66,6 +74,15 @@ class Database:
             tx.reads_only = True
             yield tx
 
+    @property
+    def stepped(self) -> timedelta:
+        """By how much the clock was set since this process began."""
+        return (self._carried or timedelta(0)) - (self._carried_at_first or timedelta(0))
+
+    def even_now(self) -> datetime:
+        """The time without the steps since this process began: what is measured by it goes on evenly."""
+        return self.clock.now() - self.stepped
+
     async def close(self) -> None:
         """Once all connections are back, of calls too that were broken off a moment ago: what is left of them would be a connection
         that nobody closes, and a transaction that PostgreSQL has to find out about."""
@@ -85,10 +102,15 @@ class Database:
         try:
             async with asyncio.timeout(TRANSACTION_S), self._engine.connect() as connection:
                 await connection.execution_options(**how[self.dialect])
-                async with AsyncSession(connection, expire_on_commit=False) as session, session.begin():
-                    yield Transaction(session=session, now=await self._now(session), sender=self.sender)
-                    await session.flush()
-                    committing = True
+                while True:
+                    async with AsyncSession(connection, expire_on_commit=False) as session, session.begin():
+                        now, step, carried = await self._look_at_clock(session)
+                        if not step:
+                            yield Transaction(session=session, now=now, sender=self.sender)
+                            await session.flush()
+                            committing = True
+                            break
+                    await self._carry_over(step, carried)
         except SQLAlchemyError as error:
             translated = errors.translated(error, committing=committing)
             if translated is None:
@@ -97,7 +119,29 @@ class Database:
         except TimeoutError as error:
             raise errors.Unreachable("the database takes too long to answer", was_committing=committing) from error
 
-    async def _now(self, session: AsyncSession) -> datetime:
+    async def _look_at_clock(self, session: AsyncSession) -> tuple[datetime, timedelta, timedelta]:
+        """The time; by how much it was set, if what goes on has not been carried over that yet; and the sum of all steps before."""
+        began_s = self.clock.monotonic_s()
         if isinstance(self.clock, FollowingClock) and self.dialect == "postgresql":
-            self.clock.follow(_EPOCH + timedelta(microseconds=(await session.execute(_NOW)).scalar_one()))
-        return self.clock.now()
+            now_us, carried_us = (await session.execute(_NOW)).one()
+            self.clock.follow(_EPOCH + timedelta(microseconds=now_us))
+            carried = timedelta(microseconds=carried_us)
+        else:
+            carried = await clock_steps.carried(session) if self._carried is None else self._carried
+        if self._carried_at_first is None:
+            self._carried_at_first = carried
+        self._carried = carried
+        now, looked_s = self.clock.now(), self.clock.monotonic_s()
+        return now, self._watch.look(now - carried, looked_s, looked_s - began_s), carried
+
+    async def _carry_over(self, step: timedelta, carried: timedelta) -> None:
+        async with self._carrying, self._engine.connect() as connection:
+            if self._carried != carried:
+                return  # another transaction of this process has done it
+            await connection.execution_options(**WRITING[self.dialect])
+            async with AsyncSession(connection) as session, session.begin():
+                is_mine = await clock_steps.carry_over(session, step, carried=carried)
+            self._carried = carried + step if is_mine else None
+        if is_mine:
+            telemetry.count("lorafleet_clock_steps_total")
+            log.warning("the clock was set by %+.0f s: runs, locks and deadlines are carried over", step.total_seconds())

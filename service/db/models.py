@@ -46,6 +46,8 @@ class ServiceRow(Base):
     # Number of admission rounds applied: a decision based on another number is not applied, so two replicas never give
     # away the same capacity.
     admission_epoch: Mapped[int] = mapped_column(BigInteger, default=0)
+    # The sum of all steps of the clock (`clock_steps`): of replicas that notice the same one, one carries it over.
+    clock_carried_us: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
 
 
 class TenantRow(Base):

@@ -44,7 +44,7 @@ async def admit_once(tools: Tools) -> bool:
             return False
         seen = await look(tools, tx, num_waiting)
     memory = tools.admission
-    if memory.seen == seen.mark and seen.situation.now_s - memory.held_at_s < AGAIN_S:
+    if memory.seen == seen.mark and abs(seen.situation.now_s - memory.held_at_s) < AGAIN_S:
         return await tell_some(tools)
     planned = await _plan(tools, seen)
     memory.seen, memory.held_at_s, memory.decided = seen.mark, seen.situation.now_s, planned.decided

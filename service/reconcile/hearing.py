@@ -5,7 +5,6 @@ silent, and to end them all would make an outage of ours the end of everybody's 
 """
 
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +12,8 @@ from datetime import datetime
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from service.clock import monotonic_s
 
 BREAK_S = 15.0  # between two looks, which are some seconds apart else: the database was away, or this process stood still
 ANSWER_WITHIN_S = 3.0
@@ -24,10 +25,10 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Hearing:
-    """One replica's. `since` is None while nothing has broken it."""
+    """One replica's. `since` is None while nothing has broken it; by a clock that nobody sets (`Database.even_now`)."""
 
     since: datetime | None = None
-    monotonic: Callable[[], float] = time.monotonic
+    monotonic: Callable[[], float] = monotonic_s
     probe: Probe | None = None  # None: this very process takes reports
     _looked_s: float | None = None
     _was_answered: bool = False

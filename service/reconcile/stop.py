@@ -53,9 +53,9 @@ async def stop_once(tools: Tools) -> bool:
 
 async def notice_silence_once(tools: Tools) -> bool:
     """Marks silent runs for a hard stop. One transaction and no effect outside it, so it needs no lock token."""
-    await tools.hearing.ask(tools.db.clock.now)
+    await tools.hearing.ask(tools.db.even_now)
     async with tools.db.transaction() as tx:
-        tools.hearing.look(tx.now)
+        tools.hearing.look(tx.now - tools.db.stepped)
         for run in await _quiet(tx, tools):
             heard_at = max(run.report_time or run.launch_time or run.create_time, tools.heard_since)
             states = await _states(tx, run)

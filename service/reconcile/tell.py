@@ -39,7 +39,7 @@ async def tell_some(tools: Tools) -> bool:
         return True
     for uid, _, _ in loud:
         quiet.pop(uid, None)
-    if not quiet or now_s - memory.positions_at_s < POSITIONS_EVERY_S:
+    if not quiet or abs(now_s - memory.positions_at_s) < POSITIONS_EVERY_S:
         return False
     some = dict(list(quiet.items())[:JOBS_AT_ONCE])
     async with tools.db.transaction() as tx:

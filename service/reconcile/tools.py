@@ -72,7 +72,7 @@ class Tools:
     tokens: RunTokens
     places: Places
     candidates: Candidates
-    up_since: datetime  # no run could report before
+    up_since: datetime  # no run could report before; by `db.even_now`
     hearing: Hearing = field(default_factory=Hearing)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     stop: StopPolicy = field(default_factory=StopPolicy)
@@ -90,8 +90,8 @@ class Tools:
 
     @property
     def heard_since(self) -> datetime:
-        """Since when every run could report."""
-        return max(self.up_since, self.hearing.since or self.up_since)
+        """Since when every run could report: by the clock as it is now, however often it was set."""
+        return max(self.up_since, self.hearing.since or self.up_since) + self.db.stepped
 
     async def store_of(self, run: RunRow, tenant: str) -> Store:
         """The store in which a run has written: with what its tenant has now, where it ran with credentials of its tenant's own."""
