@@ -16,7 +16,7 @@ from lorafleet.tracing import is_traced, trace_headers
 Options = Sequence[tuple[str, Any]]
 
 # http_proxy is rarely meant for loopback, and a token in plaintext must not go through a proxy.
-_DIRECT = [("grpc.enable_http_proxy", 0)]
+DIRECT: Options = (("grpc.enable_http_proxy", 0),)
 
 
 def open_channel(server: str, credentials: Credentials, options: Options = ()) -> grpc.Channel:
@@ -40,13 +40,24 @@ def open_aio_channel(server: str, credentials: Credentials, options: Options = (
 def _prepared(server: str, credentials: Credentials, options: Options) -> tuple[grpc.ChannelCredentials | None, Options]:
     credentials.check(server)
     if not credentials.is_secure:
-        return None, [*options, *_DIRECT] if is_local(server) else options
-    roots = read(credentials.tls_ca, "certificate authority") if credentials.tls_ca is not None else None
-    if roots is not None and b"-----BEGIN CERTIFICATE-----" not in roots:
-        raise InvalidInput(f"{credentials.tls_ca} holds no certificate in PEM form")
+        return None, [*options, *DIRECT] if is_local(server) else options
+    roots = _roots(credentials)
     key = read(credentials.tls_key, "key of the client certificate") if credentials.tls_key is not None else None
     chain = read(credentials.tls_cert, "client certificate") if credentials.tls_cert is not None else None
     return grpc.ssl_channel_credentials(roots, key, chain), options
+
+
+def _roots(credentials: Credentials) -> bytes | None:
+    """Whom the caller trusts; None: whom this machine trusts."""
+    if credentials.tls_ca is not None:
+        roots, where = read(credentials.tls_ca, "certificate authority"), str(credentials.tls_ca)
+    elif credentials.tls_ca_pem is not None:
+        roots, where = credentials.tls_ca_pem.encode(), "the certificate authority"
+    else:
+        return None
+    if b"-----BEGIN CERTIFICATE-----" not in roots:
+        raise InvalidInput(f"{where} holds no certificate in PEM form")
+    return roots
 
 
 @dataclass(frozen=True)

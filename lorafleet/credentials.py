@@ -12,20 +12,22 @@ class Credentials:
     """Nothing set: plaintext and no token, as a server on loopback takes it.
 
     `token_file` is read at each call, so that a token that something renews there is used at once. `tls` alone trusts the
-    machine's certificate authorities, `tls_ca` those in a file. `tls_cert` and `tls_key` are the caller's own (mTLS).
+    machine's certificate authorities, `tls_ca` those in a file, `tls_ca_pem` those given as text. `tls_cert` and `tls_key` are the
+    caller's own (mTLS).
     """
 
     token: str = field(default="", repr=False)
     token_file: Path | None = None
     tls: bool = False
     tls_ca: Path | None = None
+    tls_ca_pem: str | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
 
     @property
     def is_secure(self) -> bool:
         """Whether anything asks for TLS."""
-        return self.tls or self.tls_ca is not None or self.tls_cert is not None
+        return self.tls or any(each is not None for each in (self.tls_ca, self.tls_ca_pem, self.tls_cert))
 
     @property
     def has_token(self) -> bool:
@@ -35,6 +37,8 @@ class Credentials:
         """Raises InvalidInput for what does not go together, and for a token that others on the way could read."""
         if self.token and self.token_file is not None:
             raise InvalidInput("token and token_file are both set; which one is meant? Set one of them")
+        if self.tls_ca is not None and self.tls_ca_pem is not None:
+            raise InvalidInput("tls_ca and tls_ca_pem are both set; which one is meant? Set one of them")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InvalidInput("a client certificate needs its key, and a key its certificate; set both")
         if self.has_token and not self.is_secure and not is_local(server):

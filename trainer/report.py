@@ -17,6 +17,8 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import ValidationError
 
+from lorafleet.channel import DIRECT, open_channel
+from lorafleet.credentials import Credentials
 from lorafleet.errors import RunFailed
 from lorafleet.run_manifest import RUN_TOKEN_ENV, RunManifest, Style
 from lorafleet.v1 import report_service_pb2 as pb
@@ -27,6 +29,7 @@ log = logging.getLogger("lorafleet.report")
 
 CALL_TIMEOUT_S = 10.0
 DELIVERY_TIMEOUT_S = 600.0  # how long a finished run waits for a control plane that is away
+SAY_UNHEARD_EVERY_S = 60.0
 _MOST_EVENTS_A_CALL = 200
 
 
@@ -89,6 +92,8 @@ class Reporter:
         self._answered = threading.Event()  # an idle run has heard what comes next
         self._joining: dict[str, Style] = {}
         self._unreadable: set[str] = set()  # joiners whose spec this trainer does not understand
+        self._unheard_since: float | None = None
+        self._say_unheard_at = 0.0
         self._thread = threading.Thread(target=self._loop, name="reporter", daemon=True)
 
     def __enter__(self) -> "Reporter":
@@ -211,9 +216,11 @@ class Reporter:
                 self._stale.set()
                 self._answered.set()
                 self._on_stale()
+            self._say_unheard(error)
             return self._address.interval_s
         finally:
             self._in_flight = 0
+        self._say_heard()
         self._token = response.token or self._token
         with self._lock:
             self._pending = [event for event in self._pending if event.sequence > response.acked_sequence]
@@ -221,6 +228,19 @@ class Reporter:
         self._hear_joining(response.joining)
         self._hear_next(response)
         return response.next_report_s or self._address.interval_s
+
+    def _say_unheard(self, error: grpc.RpcError) -> None:
+        """The first report that fails is logged, and one a minute while they do."""
+        self._unheard_since = self._unheard_since or time.monotonic()
+        if time.monotonic() >= self._say_unheard_at:
+            self._say_unheard_at = time.monotonic() + SAY_UNHEARD_EVERY_S
+            code, details = error.code().name, error.details()  # pyright: ignore
+            log.warning("a report to %s failed; it is sent again: %s: %s", self._address.host_port, code, details)
+
+    def _say_heard(self) -> None:
+        if self._unheard_since is not None:
+            log.info("the control plane answers again, after %.0f s", time.monotonic() - self._unheard_since)
+            self._unheard_since, self._say_unheard_at = None, 0.0
 
     def _hear_joining(self, joining: Iterable[pb.JoiningStyle]) -> None:
         for each in joining:
@@ -248,12 +268,10 @@ class Reporter:
 
 
 def _channel(address: Address) -> grpc.Channel:
-    # A control plane that was away for minutes must be found again within seconds.
-    options = [("grpc.max_reconnect_backoff_ms", 3000), ("grpc.initial_reconnect_backoff_ms", 200)]
-    if not address.tls:
-        return grpc.insecure_channel(address.host_port, options=options)
-    roots = None if address.tls_ca is None else address.tls_ca.encode()
-    return grpc.secure_channel(address.host_port, grpc.ssl_channel_credentials(roots), options=options)
+    # A control plane that was away for minutes must be found again within seconds. The run's token goes with each call: without
+    # TLS no proxy may see it.
+    options = [("grpc.max_reconnect_backoff_ms", 3000), ("grpc.initial_reconnect_backoff_ms", 200), *(() if address.tls else DIRECT)]
+    return open_channel(address.host_port, Credentials(tls=address.tls, tls_ca_pem=address.tls_ca if address.tls else None), options)
 
 
 def _now() -> Timestamp:

@@ -13,6 +13,8 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from lorafleet.channel import DIRECT, open_aio_channel
+from lorafleet.credentials import Credentials
 from service.clock import monotonic_s
 
 BREAK_S = 15.0  # between two looks, which are some seconds apart else: the database was away, or this process stood still
@@ -54,11 +56,7 @@ def probe_of(address: str, tls_ca: Callable[[], str | None], *, tls: bool) -> Pr
     """Asks the standard health service where runs report, with the authority that they trust at the time."""
 
     def channel() -> grpc.aio.Channel:
-        options = [("grpc.enable_http_proxy", 0)]
-        if not tls:
-            return grpc.aio.insecure_channel(address, options=options)
-        roots = tls_ca()
-        return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(roots.encode() if roots else None), options=options)
+        return open_aio_channel(address, Credentials(tls=tls, tls_ca_pem=tls_ca() if tls else None), DIRECT)
 
     async def probe() -> bool:
         try:

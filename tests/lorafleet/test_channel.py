@@ -107,6 +107,16 @@ def test_mutual_tls_carries_token_and_certificate(call: Call, secure: str, autho
 
 
 @BOTH
+def test_an_authority_may_be_given_as_text(call: Call, secure: str, authority: Authority) -> None:
+    own = authority.issue("client-2", cn="ada")
+    credentials = Credentials(token="abc", tls_ca_pem=authority.file.read_text(), tls_cert=own.cert, tls_key=own.key)
+    assert call(secure, credentials, "unary_unary") == "Bearer abc"
+    for wrong, said in (({"tls_ca": authority.file}, "both set"), ({"tls_ca_pem": "none"}, "no certificate in PEM form")):
+        with pytest.raises(InvalidInput, match=said):
+            call(secure, Credentials(**{"tls_ca_pem": authority.file.read_text(), **wrong}), "unary_unary")
+
+
+@BOTH
 @pytest.mark.parametrize("shown", ["none", "another authority's"])
 def test_a_caller_without_the_right_certificate_is_not_let_in(call: Call, secure: str, authority: Authority, shown: str, tmp_path) -> None:
     other = Authority(tmp_path, "other").issue("client", cn="ada")

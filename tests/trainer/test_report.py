@@ -14,6 +14,7 @@ from lorafleet.spec import BaseModelSpec, DatasetSpec, Spec
 from lorafleet.v1 import report_service_pb2 as pb
 from lorafleet.v1 import report_service_pb2_grpc as rpc
 from lorafleet.v1.training_service_pb2 import Artifact
+from service.backends.ray_head import free_ports
 from tests.certificates import Authority, Pair, server_pair
 from tests.service.serving import until
 from trainer.report import Address, Reporter, StaleAttempt
@@ -161,6 +162,33 @@ def test_reports_go_on_after_one_that_broke_unforeseen(plane: ControlPlane, port
         until(lambda: bool(plane.tokens), 10, "the report that breaks")
         reports.progress(JOB, phase="training", step=1)
         until(lambda: plane.steps() == [1], 10, "a report after that")
+
+
+def test_a_run_reports_past_a_proxy_that_would_see_its_token(plane: ControlPlane, port: int, monkeypatch: pytest.MonkeyPatch):
+    """A proxy is for the way out. In plaintext it would read the token, on loopback or not: `grpc_proxy` is gRPC's own name for it."""
+    [nobody] = free_ports(1)
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{nobody}")
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for target in (
+        f"127.0.0.1:{port}",
+        f"ipv4:127.0.0.1:{port},127.0.0.1:{nobody}",
+    ):  # several addresses: not only loopback, for all we know
+        with Reporter(Address("run-1", target, "s3cret", interval_s=0.05), "driver") as reporter:
+            reporter.progress(JOB, step=1)
+            assert reporter.flush(timeout_s=20), target
+
+
+def test_reports_that_fail_are_logged_and_so_is_their_end(plane: ControlPlane, port: int, caplog: pytest.LogCaptureFixture):
+    plane.lose_answers = 3
+    with caplog.at_level("INFO", logger="lorafleet.report"), reporter(port) as speaks:
+        speaks.progress(JOB, step=1)
+        assert speaks.flush(timeout_s=20)
+    told = [record.getMessage() for record in caplog.records]
+    assert sum("UNAVAILABLE: the answer is lost" in each for each in told) == 1, "each of them, or none"
+    assert any("answers again" in each for each in told)
+    assert "s3cret" not in caplog.text
 
 
 def test_a_replaced_run_stops_itself(plane: ControlPlane, port: int):
