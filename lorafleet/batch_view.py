@@ -12,16 +12,32 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lorafleet import output
+from lorafleet import output, tables
 from lorafleet.batch_summary import Summary, held_out_ratio, steps_of, summarize, worst_first
 from lorafleet.progress_view import Show
 from lorafleet.states import job_id, name_of
 from lorafleet.v1 import batch_service_pb2 as batch_pb
 from lorafleet.v1 import training_service_pb2 as pb
+from lorafleet.visible import one_line
 
 LINE_EVERY_S = 10.0
 REFRESH_PER_S = 2.0
 HEAD_LINES = 5  # name, counts, bar, rates, and an empty one
+PACKS = (
+    tables.name("RUN"),
+    tables.number("STYLES", leaves=1),
+    tables.value("PHASE", leaves=3),
+    tables.number("STEP", leaves=2),
+    tables.number("PICTURES/S", leaves=4),
+    tables.message("WHO"),
+)
+WORST = (
+    tables.name("WORST"),
+    tables.state("STATE"),
+    tables.number("STEP", leaves=2),
+    tables.number("HELD-OUT", leaves=1),
+    tables.message("WHY"),
+)
 
 Clock = Callable[[], datetime]
 
@@ -80,7 +96,7 @@ class Lines:
         mark = (*summary.counts.items(), summary.steps_done * 10 // (summary.steps_total or 1))
         if mark != self._shown:
             self._shown, self._shown_at = mark, self._now()
-            self._console.print(sentence(self._batch.name, summary), markup=False, soft_wrap=True)
+            self._console.print(sentence(self._batch.name, summary), soft_wrap=True)
 
 
 def sentence(name: str, summary: Summary) -> str:
@@ -173,7 +189,7 @@ def _rates(summary: Summary) -> list[str]:
 
 def _left(summary: Summary) -> str:
     if summary.remaining_s is None:
-        return f"time left unknown ({summary.waits_for})" if summary.waits_for else "time left unknown"
+        return f"time left unknown ({one_line(summary.waits_for)})" if summary.waits_for else "time left unknown"
     return f"{output.clock(summary.remaining_s)} left" if summary.remaining_s else ""
 
 
@@ -184,18 +200,15 @@ def _percent(summary: Summary) -> str:
 def _packs_table(packs: Sequence[Pack], lines: int) -> RenderableType:
     """A line for each run; those that do not fit are one line together."""
     shown = packs if len(packs) < lines else packs[: lines - 2]
-    table = _table(("RUN", "left"), ("STYLES", "right"), ("PHASE", "left"), ("STEP", "right"), ("PICTURES/S", "right"), last="WHO")
-    for pack in shown:
-        table.add_row(*_pack_row(pack))
+    rows = [_pack_row(pack) for pack in shown]
     if left := packs[len(shown) :]:
-        table.add_row(
-            f"{len(left)} {'more' if shown else 'runs'}", str(sum(len(pack.jobs) for pack in left)), "", "", _pictures_per_second(left), ""
-        )
-    return table
+        num_styles = str(sum(len(pack.jobs) for pack in left))
+        rows.append((f"{len(left)} {'more' if shown else 'runs'}", num_styles, "", "", _pictures_per_second(left), ""))
+    return tables.Table(PACKS, rows, heading_style="dim")
 
 
 def _pack_row(pack: Pack) -> tuple[str, ...]:
-    phase = Counter(job.progress.phase for job in pack.jobs).most_common(1)[0][0]
+    phase = Counter(output.doing(job) for job in pack.jobs).most_common(1)[0][0]
     done = sorted({job.progress.step for job in pack.jobs})
     steps = f"{done[0]}-{done[-1]}" if len(done) > 1 else str(done[0])
     names = ", ".join(job_id(job) for job in pack.jobs[:20])
@@ -207,10 +220,8 @@ def _pictures_per_second(packs: Sequence[Pack]) -> str:
 
 
 def _worst_table(jobs: Sequence[pb.TrainingJob]) -> RenderableType:
-    table = _table(("WORST", "left"), ("STATE", "left"), ("STEP", "right"), ("HELD-OUT", "right"), last="WHY")
-    for job in jobs:
-        table.add_row(job_id(job), output.state(job), output.steps(job), _ratio(job), _why(job))
-    return table
+    rows = ((job_id(job), output.state(job), output.steps(job), _ratio(job), _why(job)) for job in jobs)
+    return tables.Table(WORST, rows, heading_style="dim")
 
 
 def _ratio(job: pb.TrainingJob) -> Text:
@@ -219,18 +230,10 @@ def _ratio(job: pb.TrainingJob) -> Text:
     return Text("" if ratio is None else f"{ratio - 1:+.0%}", style="red" if ratio is not None and ratio > 1 else "")
 
 
-def _why(job: pb.TrainingJob) -> Text:
+def _why(job: pb.TrainingJob) -> str:
     if job.state == pb.JOB_STATE_FAILED:
-        return Text(" ".join(f"{job.reason} {job.message}".split()))
-    return Text(f"{output.speed(job)} pictures/s" if output.speed(job) else "")
-
-
-def _table(*columns: tuple[str, str], last: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
-    for heading, justify in columns:
-        table.add_column(heading, no_wrap=True, justify="right" if justify == "right" else "left")
-    table.add_column(last, no_wrap=True, overflow="ellipsis", ratio=1)
-    return table
+        return f"{job.reason} {job.message}"
+    return f"{output.speed(job)} pictures/s" if output.speed(job) else ""
 
 
 def _line(text: Text) -> Text:

@@ -1,20 +1,18 @@
 """The command line: finds the commands, and turns every outcome into a message and an exit code. Knows nothing of gRPC."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from lorafleet import __version__
+from lorafleet import __version__, terminal
 from lorafleet.commands import (
     ExitCode,
     administration,
     batch,
     complain,
+    connection,
     download,
     extensions,
-    given_credentials,
     jobs,
     logs,
     specs,
@@ -24,6 +22,7 @@ from lorafleet.commands import (
 from lorafleet.errors import InvalidInput, LorafleetError
 
 EPILOG = (
+    "--server, --tenant and the credentials may stand before the command or behind it. "
     "Exit codes: 0 success, including every job waited for; 1 error; 2 wrong usage or invalid spec; "
     "3 a job failed; 4 a job was cancelled; 130 Ctrl-C (jobs continue)"
 )
@@ -31,8 +30,15 @@ EPILOG = (
 JOBS, SERVER, TENANTS = "Jobs", "Server", "Tenants"  # headings of the list of commands
 
 
-class Commands(TyperGroup):
+class Commands(connection.Group):
     """Our commands and those registered by other packages. Errors end here, as one line without a traceback."""
+
+    is_outermost = True
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        terminal.prepare()
+        connection.forget()
+        return super().main(*args, **settings)
 
     def list_commands(self, ctx: Any) -> list[str]:
         ours = super().list_commands(ctx)
@@ -40,7 +46,7 @@ class Commands(TyperGroup):
         return [*ours[:tenants], *extensions.names(), *ours[tenants:]]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        return super().get_command(ctx, cmd_name) or extensions.find(cmd_name, panel=SERVER)
+        return super().get_command(ctx, cmd_name) or connection.with_credentials(extensions.find(cmd_name, panel=SERVER))
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -48,6 +54,9 @@ class Commands(TyperGroup):
         except InvalidInput as error:
             complain(str(error))
             raise typer.Exit(ExitCode.INVALID) from None
+        except BrokenPipeError:
+            terminal.hang_up()
+            raise typer.Exit(ExitCode.ERROR) from None
         except (LorafleetError, OSError) as error:
             complain(str(error))
             raise typer.Exit(ExitCode.ERROR) from None
@@ -69,29 +78,15 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"lorafleet {__version__}")
+        terminal.say(f"lorafleet {__version__}")
         raise typer.Exit
-
-
-def _credential(variable: str, help: str) -> Any:
-    name = "--" + variable.removeprefix("LORAFLEET_").lower().replace("_", "-")
-    return typer.Option(name, envvar=variable, help=help, rich_help_panel="Credentials", show_default=False)
 
 
 @app.callback()
 def root(
-    token: Annotated[
-        str, _credential("LORAFLEET_TOKEN", "Access token; safer in the environment, since command lines are visible to others.")
-    ] = "",
-    token_file: Annotated[Path | None, _credential("LORAFLEET_TOKEN_FILE", "File with the token, read at each call.")] = None,
-    tls: Annotated[bool, _credential("LORAFLEET_TLS", "Use TLS with this machine's certificate authorities.")] = False,
-    tls_ca: Annotated[Path | None, _credential("LORAFLEET_TLS_CA", "Use TLS with the certificate authorities in this PEM file.")] = None,
-    tls_cert: Annotated[Path | None, _credential("LORAFLEET_TLS_CERT", "Client certificate (mTLS), PEM.")] = None,
-    tls_key: Annotated[Path | None, _credential("LORAFLEET_TLS_KEY", "Private key of --tls-cert, PEM.")] = None,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
-    """The options of `lorafleet` itself: credentials for `lorafleet.commands.connect`."""
-    given_credentials.update(token=token, token_file=token_file, tls=tls, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key)
+    """The options of `lorafleet` itself; those of `lorafleet.commands.connection` come with its class."""
 
 
 app.command("submit", rich_help_panel=JOBS)(submit.submit)

@@ -8,13 +8,12 @@ from typing import Any
 import yaml
 from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
-from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from lorafleet import spec_proto
+from lorafleet import spec_proto, tables
 from lorafleet.states import job_id, label
 from lorafleet.v1 import training_service_pb2 as pb
+from lorafleet.visible import is_harmless, one_line, visible_json
 
 COLOURS: dict[int, str] = {
     pb.JOB_STATE_SUCCEEDED: "green",
@@ -24,12 +23,14 @@ COLOURS: dict[int, str] = {
 }
 
 
-def as_json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)
+def as_json(value: Any, *, indent: int | None = 2) -> str:
+    return visible_json(json.dumps(value, indent=indent, ensure_ascii=False))
 
 
-def as_yaml(value: Any) -> str:
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip("\n")
+def as_yaml(value: Any, *, allow_unicode: bool = True) -> str:
+    """With YAML's own escapes where a terminal would obey a letter, or not have it."""
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=allow_unicode).rstrip("\n")
+    return text if is_harmless(text) or not allow_unicode else as_yaml(value, allow_unicode=False)
 
 
 def plain(job: pb.TrainingJob) -> dict[str, Any]:
@@ -40,31 +41,31 @@ def plain(job: pb.TrainingJob) -> dict[str, Any]:
     return fields
 
 
-def table_of(jobs: Iterable[pb.TrainingJob], now: datetime) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("JOB", "STATE", "PHASE"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("STEP", "LOSS", "HELD-OUT", "PICTURES/S", "AGE"):
-        table.add_column(heading, no_wrap=True, justify="right")
-    table.add_column("MESSAGE", overflow="ellipsis", no_wrap=True)
-    for job in jobs:
-        table.add_row(job_id(job), state(job), doing(job), *_numbers(job), age(job.create_time, now), Text(job.message))
-    return table
+JOBS = (
+    tables.name("JOB"),
+    tables.state("STATE"),
+    tables.value("PHASE", leaves=3),
+    tables.number("STEP", leaves=1),
+    tables.number("LOSS", leaves=4),
+    tables.number("HELD-OUT", leaves=5),
+    tables.number("PICTURES/S", leaves=6),
+    tables.number("AGE", leaves=2),
+    tables.message("MESSAGE"),
+)
+
+
+def table_of(jobs: Iterable[pb.TrainingJob], now: datetime) -> tables.Table:
+    rows = ((job_id(job), state(job), doing(job), *_numbers(job), age(job.create_time, now), job.message) for job in jobs)
+    return tables.Table(JOBS, rows)
 
 
 def _numbers(job: pb.TrainingJob) -> tuple[str, str, str, str]:
     return steps(job), loss(job), held_out(job), speed(job)
 
 
-def details_of(job: pb.TrainingJob) -> RenderableType:
+def details_of(job: pb.TrainingJob) -> tables.Table:
     """One job, a line for each thing that is known of it."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for heading, value in _details(job):
-        if value:
-            table.add_row(heading, value)
-    return table
+    return tables.details(_details(job))
 
 
 def _details(job: pb.TrainingJob) -> Sequence[tuple[str, str | Text]]:
@@ -72,7 +73,7 @@ def _details(job: pb.TrainingJob) -> Sequence[tuple[str, str | Text]]:
         ("name", job.name),
         ("state", state(job)),
         ("reason", job.reason),
-        ("message", Text(job.message)),
+        ("message", job.message),
         ("place in the queue", place(job)),
         ("phase", job.progress.phase),
         ("step", steps(job)),
@@ -97,7 +98,7 @@ def _attempt(attempt: pb.Attempt) -> str:
 
 def ending(job: pb.TrainingJob) -> Text:
     """How a job ended, and where to look next."""
-    known = [state(job), Text(held_out(job)), Text(job.message), Text(job.artifact.uri)]
+    known = [state(job), Text(held_out(job)), Text(one_line(job.message)), Text(one_line(job.artifact.uri))]
     return Text("  ").join([Text(job_id(job), style="bold"), *(part for part in known if part)])
 
 
@@ -112,7 +113,7 @@ def place(job: pb.TrainingJob) -> str:
 
 def doing(job: pb.TrainingJob) -> str:
     """The phase, or the place in the queue: `#3`."""
-    return f"#{place(job)}" if place(job) else job.progress.phase
+    return f"#{place(job)}" if place(job) else one_line(job.progress.phase)
 
 
 def steps(job: pb.TrainingJob) -> str:

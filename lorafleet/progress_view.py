@@ -9,7 +9,9 @@ from rich.text import Text
 
 from lorafleet import output
 from lorafleet.states import has_ended, job_id, label
+from lorafleet.terminal import spinner_of
 from lorafleet.v1 import training_service_pb2 as pb
+from lorafleet.visible import one_line
 
 WIDE = 110  # columns of a terminal that every column of the bars fits into
 
@@ -37,7 +39,7 @@ class Lines:
         mark = (job.state, job.reason, job.progress.phase, _tenths(job), len(job.attempts))
         if self._shown.get(job.name) != mark:
             self._shown[job.name] = mark
-            self._console.print(sentence(job), markup=False, soft_wrap=True)
+            self._console.print(sentence(job), soft_wrap=True)
 
 
 def sentence(job: pb.TrainingJob) -> str:
@@ -48,7 +50,7 @@ def sentence(job: pb.TrainingJob) -> str:
         (output.held_out(job), "held-out {}"),
         (output.speed(job), "{} pictures/s"),
         (remaining(job), "{} left"),
-        (job.message, "{}"),
+        (one_line(job.message), "{}"),
     ]
     return "  ".join([job_id(job), doing(job), *(form.format(value) for value, form in known if value)])
 
@@ -93,8 +95,8 @@ def bars_on(console: Console) -> Progress:
         _JobColumn(lambda job: Text(f"{output.speed(job)}/s" if output.speed(job) else "")),
     ]
     return Progress(
-        SpinnerColumn(finished_text=" "),
-        TextColumn("[bold]{task.description}", markup=True),
+        SpinnerColumn(spinner_of(console), finished_text=" "),
+        _JobColumn(lambda job: Text(job_id(job), style="bold")),
         _JobColumn(lambda job: Text(_phase_or_state(job), style=output.state(job).style)),
         BarColumn(bar_width=None, finished_style="green"),
         _JobColumn(lambda job: Text(output.steps(job))),
@@ -107,7 +109,7 @@ def bars_on(console: Console) -> Progress:
 
 
 def _phase_or_state(job: pb.TrainingJob) -> str:
-    return job.progress.phase if job.state == pb.JOB_STATE_RUNNING and job.progress.phase else doing(job)
+    return output.doing(job) if job.state == pb.JOB_STATE_RUNNING and job.progress.phase else doing(job)
 
 
 class _JobColumn(TextColumn):

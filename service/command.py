@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lorafleet.commands.options import grouped
+from lorafleet.terminal import say
 from service.access.settings import AccessSettings
 from service.logs import set_up
 from service.serve_options import (
@@ -83,5 +84,5 @@ def _run(settings: Settings, address_file: Path | None) -> None:
 def _announce(address: str, address_file: Path | None) -> None:
     if address_file is not None:
         address_file.write_text(address)
-    typer.echo(f"lorafleet is listening on {address}")
+    say(f"lorafleet is listening on {address}")
     sys.stdout.flush()

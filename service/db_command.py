@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from lorafleet.errors import FailedPrecondition, InvalidInput, Unavailable
+from lorafleet.terminal import say
 from service.settings import DATABASE_NAME
 
 
@@ -54,18 +55,18 @@ def _do(action: Action, url: str, to: str) -> None:
             if found in migrate.REVISIONS or migrate.misfits(url):
                 _check(migrate, found)
             else:
-                typer.echo(f"the schema is {found}, newer than this version's {migrate.HEAD}; all that this version uses is there")
+                say(f"the schema is {found}, newer than this version's {migrate.HEAD}; all that this version uses is there")
         case Action.DOWNGRADE:
             if to not in {"base", *migrate.REVISIONS}:
                 raise InvalidInput(f"--to {to!r} is not a revision; known are base, {', '.join(migrate.REVISIONS)}")
             migrate.downgrade(url, to)
-            typer.echo(f"the schema is {to}; a `lorafleet serve` of this version would upgrade it again: start the older one")
+            say(f"the schema is {to}; a `lorafleet serve` of this version would upgrade it again: start the older one")
 
 
 def _check(migrate: Any, found: str | None) -> None:
     """Says how the schema is. Raises FailedPrecondition when it is not this version's."""
     if found == migrate.HEAD:
-        typer.echo(f"the schema is {found}, as this version needs it")
+        say(f"the schema is {found}, as this version needs it")
         return
     if found is None or found in migrate.REVISIONS:
         message = f"the schema is {found or 'not there'}, this version needs {migrate.HEAD}: run `lorafleet db upgrade`"

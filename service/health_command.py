@@ -4,11 +4,14 @@ from typing import Annotated
 
 import typer
 
-from lorafleet.commands import ExitCode, complain, given_credentials
+from lorafleet import DEFAULT_SERVER
+from lorafleet.commands import ExitCode, Server, complain
+from lorafleet.commands.connection import given_credentials
+from lorafleet.terminal import say
 
 
 def health(
-    server: Annotated[str, typer.Option("--server", envvar="LORAFLEET_SERVER", help="The server's host:port.")] = "127.0.0.1:7600",
+    server: Server = DEFAULT_SERVER,
     timeout_s: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for a response.")] = 30.0,
 ) -> None:
     """Check that a server is serving (grpc.health.v1); exit code 1 if it is not or does not answer."""
@@ -26,6 +29,6 @@ def health(
             complain(f"{server} does not answer within {timeout_s:g} s: {code}: {details}")
             raise typer.Exit(ExitCode.ERROR) from None
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
-    typer.echo(f"{server}: {status}")
+    say(f"{server}: {status}")
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
         raise typer.Exit(ExitCode.ERROR)

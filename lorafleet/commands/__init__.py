@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from enum import IntEnum, StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from lorafleet import terminal
+from lorafleet.commands.connection import chosen, given_credentials
 
+if TYPE_CHECKING:
     from lorafleet.client import Client
     from lorafleet.errors import LorafleetError
 
@@ -36,9 +35,8 @@ class Format(StrEnum):
     YAML = "yaml"
 
 
-given_credentials: dict[str, Any] = {}  # options of `lorafleet` itself, given before the command
-Server = Annotated[str, typer.Option("--server", envvar="LORAFLEET_SERVER", help="The control plane's host:port.")]
-Tenant = Annotated[str, typer.Option("--tenant", envvar="LORAFLEET_TENANT", help="The tenant to act in.")]
+Server = Annotated[str, typer.Option("--server", envvar="LORAFLEET_SERVER", help="The control plane's host:port.", callback=chosen)]
+Tenant = Annotated[str, typer.Option("--tenant", envvar="LORAFLEET_TENANT", help="The tenant to act in.", callback=chosen)]
 Output = Annotated[Format, typer.Option("--output", "-o", help="Output format.")]
 Job = Annotated[str, typer.Argument(metavar="JOB", help="Job id, or tenants/TENANT/jobs/JOB.", show_default=False)]
 
@@ -58,24 +56,10 @@ def _report_once() -> Callable[[LorafleetError, float], None]:
     def report(error: LorafleetError, left_s: float) -> None:
         if error.message not in seen:
             seen.add(error.message)
-            typer.secho(f"{error.message}; trying again for {left_s:.0f} s", err=True, fg="yellow")
+            terminal.say(f"{error.message}; trying again for {left_s:.0f} s", err=True, colour="yellow")
 
     return report
 
 
 def complain(message: str) -> None:
-    typer.secho(message, err=True, fg="red")
-
-
-def stderr_console() -> Console:
-    """For progress and remarks; only results go to stdout."""
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False)
-
-
-def stdout_console() -> Console:
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160  # a pipe has no width
-    return Console(highlight=False, width=width)
+    terminal.say(message, err=True, colour="red")

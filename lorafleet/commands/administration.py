@@ -12,15 +12,17 @@ from typing import Annotated, Any
 import typer
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
-from lorafleet.commands import Format, Output, Server, Tenant, connect, stdout_console
+from lorafleet.commands import Format, Output, Server, Tenant, connect
+from lorafleet.commands.connection import Group
 from lorafleet.commands.options import grouped
+from lorafleet.terminal import say, stdout_console
 
-tenant_app = typer.Typer(help="Tenants, their fair share and limits.", no_args_is_help=True)
-member_app = typer.Typer(help="Members of a tenant and their roles.", no_args_is_help=True)
-token_app = typer.Typer(help="API tokens of a tenant, for programs.", no_args_is_help=True)
-grant_app = typer.Typer(help="Store prefixes that a tenant may read and write.", no_args_is_help=True)
-reservation_app = typer.Typer(help="GPUs reserved for a tenant.", no_args_is_help=True)
-audit_app = typer.Typer(help="The audit log of writes and denied writes.", no_args_is_help=True)
+tenant_app = typer.Typer(cls=Group, help="Tenants, their fair share and limits.", no_args_is_help=True)
+member_app = typer.Typer(cls=Group, help="Members of a tenant and their roles.", no_args_is_help=True)
+token_app = typer.Typer(cls=Group, help="API tokens of a tenant, for programs.", no_args_is_help=True)
+grant_app = typer.Typer(cls=Group, help="Store prefixes that a tenant may read and write.", no_args_is_help=True)
+reservation_app = typer.Typer(cls=Group, help="GPUs reserved for a tenant.", no_args_is_help=True)
+audit_app = typer.Typer(cls=Group, help="The audit log of writes and denied writes.", no_args_is_help=True)
 
 Principal = Annotated[str, typer.Argument(metavar="PRINCIPAL", help="Such as oidc:ada@example.com or cert:NAME.", show_default=False)]
 
@@ -43,6 +45,26 @@ MEMBER = ("principal", "role", "create_time")
 TOKEN = ("name", "display_name", "role", "created_by", "expire_time", "revoke_time")
 GRANT = ("prefix", "may_write", "create_time")
 RESERVATION = ("name", "gpus", "start_time", "end_time")
+WHOLE = ("role", "code", "weight", "gpus", "may_write")
+LEAVES_FIRST = (  # from a narrow terminal: the last of them first
+    "max_gpus",
+    "max_running_jobs",
+    "end_time",
+    "start_time",
+    "expire_time",
+    "revoke_time",
+    "create_time",
+    "method",
+    "resource",
+    "is_isolated",
+    "max_queued_jobs",
+    "display_name",
+    "reason",
+    "created_by",
+    "store_credentials",
+    "peer",
+    "etag",
+)
 EVENT = ("time", "principal", "method", "resource", "peer", "code", "reason")
 
 
@@ -176,7 +198,7 @@ def create_token(
     with connect(server, tenant) as there:
         made = there.create_api_token(_role(role), display_name=display_name, expire_time=_utc(expires))
     if output is Format.TABLE:
-        typer.echo(made.secret)
+        say(made.secret)
     else:
         _print_one(made, (), output)
 
@@ -275,50 +297,38 @@ def list_audit(
 
 
 def _print_one(message: Any, columns: Sequence[str], output: Format) -> None:
-    from lorafleet import output as text
+    """One resource, a line per field that is set."""
+    from lorafleet import tables
+    from lorafleet.commands.printing import print_plain
 
-    match output:
-        case Format.JSON:
-            typer.echo(text.as_json(_plain(message)))
-        case Format.YAML:
-            typer.echo(text.as_yaml(_plain(message)))
-        case Format.TABLE:
-            row = _plain(message)
-            _show([(column, str(row[column])) for column in columns if column in row])
+    row = _plain(message)
+    print_plain(row, output)
+    if output is Format.TABLE:
+        stdout_console().print(tables.details((column, str(row[column])) for column in columns if column in row))
 
 
 def _print(messages: Iterable[Any], columns: Sequence[str], output: Format) -> None:
-    from rich.table import Table
-    from rich.text import Text
+    from lorafleet.commands.printing import print_plain
 
-    from lorafleet import output as text
-
-    rows = [_plain(message) for message in messages]
-    match output:
-        case Format.JSON:
-            typer.echo(text.as_json(rows))
-        case Format.YAML:
-            typer.echo(text.as_yaml(rows))
-        case Format.TABLE:
-            table = Table(box=None, pad_edge=False, header_style="bold")
-            for place, column in enumerate(columns):
-                table.add_column(column.upper(), no_wrap=place == 0, overflow="fold")  # the first column is the one to copy
-            for row in rows:
-                table.add_row(*(Text(str(row.get(column, ""))) for column in columns))
-            stdout_console().print(table)
+    found = list(messages)
+    print_plain([_plain(message) for message in found], output)
+    if output is Format.TABLE:
+        stdout_console().print(_table(found, columns))
 
 
-def _show(fields: Sequence[tuple[str, str]]) -> None:
-    """One resource, a line per field that is set."""
-    from rich.table import Table
-    from rich.text import Text
+def _table(messages: Iterable[Any], columns: Sequence[str]) -> Any:
+    from lorafleet import tables
 
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in fields:
-        table.add_row(name, Text(value))
-    stdout_console().print(table)
+    first, *others = columns  # the first is the one to copy
+    rows = ([str(row.get(column, "")) for column in columns] for row in map(_plain, messages))
+    return tables.Table([tables.name(first.upper()), *map(_column, others)], rows)
+
+
+def _column(name: str) -> Any:
+    from lorafleet import tables
+
+    heading, leaves = name.upper(), LEAVES_FIRST.index(name) + 1 if name in LEAVES_FIRST else 0
+    return tables.state(heading) if name in WHOLE else tables.prose(heading, leaves=leaves)
 
 
 def _plain(message: Any) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
-from lorafleet.commands import Format, Job, Output, Server, Tenant, connect, stderr_console
+from lorafleet.commands import Format, Job, Output, Server, Tenant, connect
+from lorafleet.terminal import say, stderr_console
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.", show_default=False)]
 
@@ -17,7 +18,7 @@ def download(
     """Download a job's artifact to a folder and check every SHA-256: all of it or nothing."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
-    from lorafleet import output as text
+    from lorafleet.commands.printing import print_plain
 
     bars = Progress(BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=stderr_console(), transient=True)
     bar = bars.add_task("download")
@@ -32,10 +33,6 @@ def download(
         finally:
             if bars.live.is_started:  # a bar that was never shown would still end in an empty line
                 bars.stop()
-    match output:
-        case Format.JSON:
-            typer.echo(text.as_json(manifest.model_dump(mode="json")))
-        case Format.YAML:
-            typer.echo(text.as_yaml(manifest.model_dump(mode="json")))
-        case Format.TABLE:
-            typer.echo(f"{len(manifest.files)} files, {manifest.size_bytes / 1e6:.1f} MB, verified, in {folder}")
+    print_plain(manifest.model_dump(mode="json"), output)
+    if output is Format.TABLE:
+        say(f"{len(manifest.files)} files, {manifest.size_bytes / 1e6:.1f} MB, verified, in {folder}")

@@ -6,6 +6,7 @@ import typer
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
 from lorafleet.commands import ExitCode, Job, Server, Tenant, complain, connect
+from lorafleet.terminal import say
 
 
 def logs(
@@ -19,7 +20,7 @@ def logs(
     with connect(server, tenant) as client:
         try:
             for piece in client.logs(job, follow=follow, attempt=attempt):
-                typer.echo(piece.text, nl=not piece.text.endswith("\n"))
+                say(piece.text.removesuffix("\n"))
         except KeyboardInterrupt:
             complain(f"stopped reading; the job goes on (lorafleet cancel {job} stops it)")
             raise typer.Exit(ExitCode.INTERRUPTED) from None

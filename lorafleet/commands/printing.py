@@ -1,43 +1,48 @@
 """Prints jobs in the format that was asked for."""
 
-import json
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
-import typer
-
-from lorafleet import output
-from lorafleet.commands import Format, stdout_console
+from lorafleet import output, terminal
+from lorafleet.commands import Format
+from lorafleet.terminal import stdout_console
 from lorafleet.v1 import training_service_pb2 as pb
 
 
-def print_job(job: pb.TrainingJob, format: Format) -> None:
+def print_plain(value: Any, format: Format) -> None:
+    """A value for programs, in letters that stdout has. JSON or YAML; nothing for people."""
     match format:
         case Format.JSON:
-            typer.echo(output.as_json(output.plain(job)))
+            terminal.say_json(value)
         case Format.YAML:
-            typer.echo(output.as_yaml(output.plain(job)))
+            terminal.say(_yaml(value))
         case Format.TABLE:
-            stdout_console().print(output.details_of(job))
+            pass
+
+
+def print_job(job: pb.TrainingJob, format: Format) -> None:
+    if format is Format.TABLE:
+        stdout_console().print(output.details_of(job))
+    else:
+        print_plain(output.plain(job), format)
 
 
 def print_jobs(jobs: Iterable[pb.TrainingJob], format: Format) -> None:
-    match format:
-        case Format.JSON:
-            typer.echo(output.as_json([output.plain(job) for job in jobs]))
-        case Format.YAML:
-            typer.echo(output.as_yaml([output.plain(job) for job in jobs]))
-        case Format.TABLE:
-            stdout_console().print(output.table_of(jobs, datetime.now(UTC)))
+    if format is Format.TABLE:
+        stdout_console().print(output.table_of(jobs, datetime.now(UTC)))
+    else:
+        print_plain([output.plain(job) for job in jobs], format)
 
 
 def print_change(job: pb.TrainingJob, format: Format) -> None:
     """A change, for programs: a JSON object per line, or a YAML document. People see the bars."""
     match format:
         case Format.JSON:
-            typer.echo(json.dumps(output.plain(job), ensure_ascii=False))
+            terminal.say_json(output.plain(job), indent=None)
         case Format.YAML:
-            typer.echo(f"---\n{output.as_yaml(output.plain(job))}")
+            terminal.say(f"---\n{_yaml(output.plain(job))}")
         case Format.TABLE:
             pass
 
@@ -47,3 +52,7 @@ def print_endings(jobs: Sequence[pb.TrainingJob], format: Format) -> None:
     if format is Format.TABLE:
         for job in jobs:
             stdout_console().print(output.ending(job), soft_wrap=True)
+
+
+def _yaml(value: Any) -> str:
+    return output.as_yaml(value, allow_unicode=terminal.has_all_letters(terminal.encoding_of(sys.stdout)))

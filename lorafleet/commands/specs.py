@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lorafleet.commands import Format, Output
+from lorafleet.terminal import say, say_json
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="YAML file with a spec.", show_default=False)]
 Overrides = Annotated[
@@ -15,19 +16,17 @@ Overrides = Annotated[
 
 def validate(file: File, overrides: Overrides = [], output: Output = Format.TABLE) -> None:  # noqa: B006 - typer only reads it
     """Check a spec locally, without a server; -o yaml prints it with all defaults filled in."""
-    from lorafleet import output as text
     from lorafleet import spec_file
+    from lorafleet.commands.printing import print_plain
 
     fields = spec_file.load(file, overrides).model_dump(mode="json", exclude_none=True)
+    print_plain(fields, output)
     if output is Format.TABLE:
-        typer.secho(f"{file} is a good spec", fg="green")
-    else:
-        typer.echo(text.as_json(fields) if output is Format.JSON else text.as_yaml(fields))
+        say(f"{file} is a good spec", colour="green")
 
 
 def schema() -> None:
     """Print the JSON Schema of specs, for editors."""
-    from lorafleet import output as text
     from lorafleet.spec import json_schema
 
-    typer.echo(text.as_json(json_schema()))
+    say_json(json_schema())

@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
-from lorafleet.commands import Format, Output, Server, Tenant, connect, stderr_console
+from lorafleet.commands import Format, Output, Server, Tenant, connect
 from lorafleet.commands.specs import File, Overrides
+from lorafleet.terminal import say
 
 
 def submit(
@@ -30,12 +31,12 @@ def submit(
     with connect(server, tenant) as client:
         job = client.create(spec, job_id=job_id, request_id=request_id, validate_only=dry_run)
         if dry_run:
-            stderr_console().print(f"{file} would be accepted", markup=False)
+            say(f"{file} would be accepted", err=True)
             return
-        stderr_console().print(f"accepted as {job.name}", markup=False)
+        say(f"accepted as {job.name}", err=True)
         if wait:
             follow_to_the_end(client, [job.name], output)
             return
     print_job(job, output)
     if output is Format.TABLE:
-        stderr_console().print(f"to follow it: lorafleet watch {id_of(job)}", markup=False)
+        say(f"to follow it: lorafleet watch {id_of(job)}", err=True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
-from lorafleet.commands import ExitCode, Format, Output, Server, Tenant, complain, connect, stderr_console
+from lorafleet.commands import ExitCode, Format, Output, Server, Tenant, complain, connect
+from lorafleet.terminal import say, stderr_console
 
 if TYPE_CHECKING:
     from lorafleet.client import Client
@@ -27,7 +28,7 @@ def watch(
     with connect(server, tenant) as client:
         names = [client.name(job) for job in jobs or _live(client)]
         if not names:
-            stderr_console().print("no job is queued or running")
+            say("no job is queued or running", err=True)
             return
         follow_to_the_end(client, names, output)
 

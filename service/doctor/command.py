@@ -1,7 +1,6 @@
 """The command `lorafleet doctor`. Reads the settings that `lorafleet serve` reads; needs the server's packages for that part alone."""
 
 import asyncio
-import json
 import os
 from collections.abc import Sequence
 from enum import StrEnum
@@ -10,13 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lorafleet import DEFAULT_TENANT
-from lorafleet.commands import ExitCode, given_credentials
+from lorafleet.commands import ExitCode, Tenant
+from lorafleet.commands.connection import chosen, given_credentials
 from lorafleet.commands.options import grouped
 from service.access.settings import AccessSettings
 from service.serve_options import BackendKind, BackendOptions, ListenOptions, StateOptions
 from service.settings import DATABASE_NAME
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lorafleet.tables import Table
     from service.doctor.findings import Check, Finding
 
 
@@ -37,9 +40,9 @@ def doctor(
     runs: BackendOptions,
     access: AccessSettings,
     server: Annotated[
-        str, typer.Option("--server", envvar="LORAFLEET_SERVER", help="Check only this host:port, from the client's side.")
+        str, typer.Option("--server", envvar="LORAFLEET_SERVER", help="Check only this host:port, from the client's side.", callback=chosen)
     ] = "",
-    tenant: Annotated[str, typer.Option("--tenant", envvar="LORAFLEET_TENANT", help="The tenant to act in.")] = DEFAULT_TENANT,
+    tenant: Tenant = DEFAULT_TENANT,
     output: Annotated[DoctorFormat, typer.Option("--output", "-o", help="Output format.")] = DoctorFormat.TABLE,
 ) -> None:
     """Check everything that a server depends on, or with --server the server itself from here; exit code 1 if a check fails.
@@ -50,7 +53,7 @@ def doctor(
         from lorafleet.credentials import Credentials
         from service.doctor.client import check_server
 
-        findings = check_server(server, tenant, Credentials(**given_credentials))
+        findings = check_server(server, tenant, Credentials(**{**_certificate(access), **given_credentials}))
     else:
         from service.doctor.findings import run
 
@@ -64,6 +67,12 @@ def doctor(
     _print(findings, output)
     if any(finding.state == "failed" for finding in findings):
         raise typer.Exit(ExitCode.ERROR)
+
+
+def _certificate(access: AccessSettings) -> dict[str, "Path"]:
+    """Behind `doctor` the options of a certificate are the server's; with --server they are the caller's own."""
+    pair = {"tls_cert": access.tls_cert, "tls_key": access.tls_key}
+    return {name: path for name, path in pair.items() if path is not None}
 
 
 def _local(where: ListenOptions, state: StateOptions) -> "list[tuple[str, Check]]":
@@ -112,18 +121,20 @@ def _access(access: AccessSettings, listen: str) -> "list[tuple[str, Check]]":
 
 
 def _print(findings: "Sequence[Finding]", output: DoctorFormat) -> None:
+    from lorafleet.terminal import say_json, stdout_console
+
     if output is DoctorFormat.JSON:
-        typer.echo(json.dumps([finding.fields() for finding in findings], indent=2))
-        return
-    from rich.table import Table
+        say_json([finding.fields() for finding in findings])
+    else:
+        stdout_console().print(table_of(findings))
+
+
+def table_of(findings: "Sequence[Finding]") -> "Table":
     from rich.text import Text
 
-    from lorafleet.commands import stdout_console
+    from lorafleet import tables
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("CHECK", "STATE", "WHAT WAS FOUND", "WHAT TO DO"):
-        table.add_column(heading, overflow="fold", no_wrap=heading in {"CHECK", "STATE"})
-    for finding in findings:
-        state = Text(finding.state.upper(), style=_COLOURS[finding.state])
-        table.add_row(finding.check, state, Text(finding.message), Text(finding.todo))
-    stdout_console().print(table)
+    columns = [tables.name("CHECK"), tables.state("STATE"), tables.prose("WHAT WAS FOUND"), tables.prose("WHAT TO DO")]
+    states = [Text(finding.state.upper(), style=_COLOURS[finding.state]) for finding in findings]
+    rows = ((finding.check, state, finding.message, finding.todo) for finding, state in zip(findings, states, strict=True))
+    return tables.Table(columns, rows)

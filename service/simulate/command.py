@@ -2,19 +2,21 @@
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lorafleet.commands import Format
 from lorafleet.errors import InvalidInput
-from lorafleet.output import as_json, as_yaml
 from service.control.admission import Rules
 from service.control.capacity import Resources
 from service.control.quotas import Quota
 from service.simulate import trace
 from service.simulate.engine import World, by_admission, by_fifo, simulate
 from service.simulate.report import Report, Waits, summed_up
+
+if TYPE_CHECKING:
+    from lorafleet.tables import Table
 
 LOOK_AHEAD = 200  # waiting jobs that a round looks at
 
@@ -113,22 +115,30 @@ def _of(report: Report, name: str) -> Waits:
 
 
 def _print(reports: dict[str, Report], output: Format) -> None:
-    if output is not Format.TABLE:
-        plain = {name: report.plain() for name, report in reports.items()}
-        typer.echo(as_json(plain) if output is Format.JSON else as_yaml(plain))
-        return
-    from rich.console import Console
-    from rich.table import Table
+    from lorafleet.commands.printing import print_plain
+    from lorafleet.terminal import say, stdout_console
 
-    table = Table("decided by", "of", "jobs", "p50", "p90", "p99", "longest", title="Minutes from submission to start")
-    for name, report in reports.items():
-        for of, waits in {"all": report.all, **report.by_class, **report.by_tenant}.items():
-            times = (waits.p50_s, waits.p90_s, waits.p99_s, waits.max_s)
-            table.add_row(name, of, f"{waits.num_jobs:,}", *(f"{seconds / 60:,.1f}" for seconds in times))
-    console = Console()
-    console.print(table)
+    print_plain({name: report.plain() for name, report in reports.items()}, output)
+    if output is not Format.TABLE:
+        return
+    say("Minutes from submission to start")
+    stdout_console().print(table_of(reports))
     for name, report in reports.items():
         message = (
             f"{name}: {report.utilisation:.1%} of the GPUs at work, fairness {report.fairness:.3f}, {report.num_preemptions:,} preemptions"
         )
-        console.print(f"{message}, at most {report.most_waiting:,} waiting, {report.num_never_started:,} never started")
+        say(f"{message}, at most {report.most_waiting:,} waiting, {report.num_never_started:,} never started")
+
+
+def table_of(reports: dict[str, Report]) -> "Table":
+    from lorafleet import tables
+
+    numbers = [
+        tables.number(heading, leaves=leaves) for heading, leaves in (("JOBS", 1), ("P50", 4), ("P90", 3), ("P99", 2), ("LONGEST", 5))
+    ]
+    rows = (
+        (name, of, f"{waits.num_jobs:,}", *(f"{s / 60:,.1f}" for s in (waits.p50_s, waits.p90_s, waits.p99_s, waits.max_s)))
+        for name, report in reports.items()
+        for of, waits in {"all": report.all, **report.by_class, **report.by_tenant}.items()
+    )
+    return tables.Table([tables.name("DECIDED BY"), tables.name("OF"), *numbers], rows)

@@ -16,7 +16,7 @@ from lorafleet.cli import app
 from lorafleet.commands import extensions
 from lorafleet.v1 import training_service_pb2 as pb
 from tests.lorafleet.fake_server import FakeServer, Refusal
-from tests.lorafleet.jobs import a_job, event
+from tests.lorafleet.jobs import a_batch, a_job, event
 from tests.lorafleet.specs import SMALLEST
 from tests.lorafleet.test_download import FILES, manifest_of
 
@@ -232,3 +232,55 @@ def test_token_that_others_could_read_on_the_way_is_not_sent() -> None:
     assert result.exit_code == 2
     assert "without TLS" in result.stderr
     assert "secret" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--server {0} --tenant blue --token t get fox",
+        "get --server {0} --tenant blue --token t fox",
+        "get fox --server {0} --tenant blue --token t",
+        "--server 127.0.0.1:1 --tenant red --token other get fox --server {0} --tenant blue --token t",
+        "--token t get fox --tenant blue --server {0}",
+    ],
+)
+def test_where_and_as_whom_may_stand_before_the_command_and_behind_it(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    for variable in ("SERVER", "TENANT", "TOKEN"):  # what is on the line counts
+        monkeypatch.setenv(f"LORAFLEET_{variable}", "of-the-environment")
+    server.answers("get", a_job())
+    assert lorafleet(*line.format(server.address).split()).exit_code == 0
+    assert server.requests[0].name == "tenants/blue/jobs/fox"
+    assert server.metadata[0]["authorization"] == "Bearer t"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--server {0} --tenant blue --token t batch get b",
+        "batch --server {0} --tenant blue --token t get b",
+        "batch get b --server {0} --tenant blue --token t",
+        "--server 127.0.0.1:1 batch --server {0} --tenant red --token t get b --tenant blue",
+    ],
+)
+def test_they_may_stand_in_the_middle_too(server: FakeServer, line: str) -> None:
+    server.answers("get_batch", a_batch())
+    assert lorafleet(*line.format(server.address).split()).exit_code == 0
+    assert server.requests[0].name == "tenants/blue/batches/b"
+    assert server.metadata[0]["authorization"] == "Bearer t"
+
+
+def test_what_one_call_was_given_is_not_the_next_ones(server: FakeServer) -> None:
+    server.answers("get", a_job())
+    for line in (("--tenant", "blue", "get", "fox", "--token", "t"), ("get", "fox")):
+        assert lorafleet(*line).exit_code == 0
+    assert [request.name for request in server.requests] == ["tenants/blue/jobs/fox", "tenants/acme/jobs/fox"]
+    assert "authorization" not in server.metadata[1]
+
+
+def test_every_command_that_calls_a_server_takes_credentials_behind_it() -> None:
+    for path in (["get"], ["batch", "submit"], ["tenant", "create"], ["audit", "list"], ["doctor"], ["health"]):
+        shown = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).stdout
+        for option in ("--server", "--token", "--token-file", "--tls-ca", "--tls-cert"):
+            assert option in shown, path

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
-from lorafleet.commands import ExitCode, Format, Output, Server, Tenant, complain, connect, stderr_console
+from lorafleet.commands import ExitCode, Format, Output, Server, Tenant, complain, connect
 from lorafleet.commands.batch.source import Batch
+from lorafleet.terminal import say, stderr_console
 
 if TYPE_CHECKING:
     from lorafleet.batch_download import Fetched
@@ -37,22 +38,18 @@ def download(
 
 
 def _print(fetched: Sequence[Fetched], num_jobs: int, folder: Path, output: Format) -> None:
-    from lorafleet import output as text
+    from lorafleet.commands.printing import print_plain
 
     for one in fetched:
         if one.error:
             complain(f"{one.job}: {one.error}")
-    match output:
-        case Format.JSON:
-            typer.echo(text.as_json([_plain(one) for one in fetched]))
-        case Format.YAML:
-            typer.echo(text.as_yaml([_plain(one) for one in fetched]))
-        case Format.TABLE:
-            new = [one for one in fetched if one.is_new]
-            there = sum(1 for one in fetched if not one.is_new and not one.error)
-            size_mb = sum(one.size_bytes for one in new) / 1e6
-            kept = f", {there} there already" if there else ""
-            typer.echo(f"{len(new)} of {num_jobs} adapters, {size_mb:.1f} MB, verified{kept}, in {folder}")
+    print_plain([_plain(one) for one in fetched], output)
+    if output is Format.TABLE:
+        new = [one for one in fetched if one.is_new]
+        there = sum(1 for one in fetched if not one.is_new and not one.error)
+        size_mb = sum(one.size_bytes for one in new) / 1e6
+        kept = f", {there} there already" if there else ""
+        say(f"{len(new)} of {num_jobs} adapters, {size_mb:.1f} MB, verified{kept}, in {folder}")
 
 
 def _plain(one: Fetched) -> dict[str, Any]:

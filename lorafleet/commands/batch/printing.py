@@ -4,44 +4,59 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import typer
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from rich.table import Table
 from rich.text import Text
 
-from lorafleet import output
-from lorafleet.commands import Format, stderr_console, stdout_console
+from lorafleet import output, tables
+from lorafleet.commands import Format
+from lorafleet.commands.printing import print_plain
 from lorafleet.states import ENDED, has_ended, name_of
+from lorafleet.terminal import say, stdout_console
 from lorafleet.v1 import batch_service_pb2 as batch_pb
 from lorafleet.v1 import training_service_pb2 as pb
 
 MAX_FAILURES = 20  # on a screen; the report has all
+BATCHES = (
+    tables.name("BATCH"),
+    tables.number("STYLES", leaves=2),
+    tables.number("ENDED", leaves=3),
+    tables.number("AGE", leaves=1),
+    tables.prose("STATES"),
+)
+PACKS = (
+    tables.name("PACK"),
+    tables.number("STYLES", leaves=1),
+    tables.number("MEMORY", leaves=3),
+    tables.value("CLOSED BY", leaves=4),
+    tables.value("IN COMMON", leaves=2),
+    tables.message("WHO"),
+)
 
 
 def print_batch(batch: batch_pb.Batch, format: Format) -> None:
     if format is Format.TABLE:
         stdout_console().print(_details(batch))
     else:
-        _print_plain(_plain(batch), format)
+        print_plain(_plain(batch), format)
 
 
 def print_batches(batches: Sequence[batch_pb.Batch], format: Format) -> None:
     if format is Format.TABLE:
         stdout_console().print(_table(batches))
     else:
-        _print_plain([_plain(batch) for batch in batches], format)
+        print_plain([_plain(batch) for batch in batches], format)
 
 
 def print_plan(plan: batch_pb.PlanBatchResponse, names: Sequence[str], format: Format) -> None:
     """`names` are those of the items, in order."""
     if format is not Format.TABLE:
-        _print_plain(_plain(plan), format)
+        print_plain(_plain(plan), format)
         return
     stdout_console().print(_plan_table(plan, names))
     num_items = sum(len(pack.items) for pack in plan.packs)
     limit = f"; a worker has {_gib(plan.memory_limit_bytes)}" if plan.memory_limit_bytes else ""
-    stderr_console().print(f"{output.number(num_items, 'style')} in {output.number(len(plan.packs), 'pack')}{limit}", markup=False)
+    say(f"{output.number(num_items, 'style')} in {output.number(len(plan.packs), 'pack')}{limit}", err=True)
 
 
 def print_end(batch: batch_pb.Batch, jobs: Sequence[pb.TrainingJob], format: Format) -> None:
@@ -52,11 +67,11 @@ def print_end(batch: batch_pb.Batch, jobs: Sequence[pb.TrainingJob], format: For
     for job in bad[:MAX_FAILURES]:
         stdout_console().print(output.ending(job), soft_wrap=True)
     if len(bad) > MAX_FAILURES:
-        stdout_console().print(f"and {len(bad) - MAX_FAILURES} more")
+        say(f"and {len(bad) - MAX_FAILURES} more")
     done = sum(job.state == pb.JOB_STATE_SUCCEEDED for job in jobs)
-    stdout_console().print(f"{batch_id_of(batch)}  {done} of {output.number(len(jobs), 'style')} succeeded", highlight=False, markup=False)
+    say(f"{batch_id_of(batch)}  {done} of {output.number(len(jobs), 'style')} succeeded")
     if any(job.state == pb.JOB_STATE_FAILED for job in bad):
-        stderr_console().print(f"to retry the failed ones: lorafleet batch retry {batch_id_of(batch)}", markup=False)
+        say(f"to retry the failed ones: lorafleet batch retry {batch_id_of(batch)}", err=True)
 
 
 def batch_id_of(batch: batch_pb.Batch) -> str:
@@ -68,37 +83,26 @@ def _plain(message: Message) -> dict[str, Any]:
     return json_format.MessageToDict(message, preserving_proto_field_name=True)
 
 
-def _print_plain(value: Any, format: Format) -> None:
-    typer.echo(output.as_json(value) if format is Format.JSON else output.as_yaml(value))
-
-
-def _table(batches: Sequence[batch_pb.Batch]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("BATCH", no_wrap=True)
-    for heading in ("STYLES", "ENDED", "AGE"):
-        table.add_column(heading, no_wrap=True, justify="right")
-    table.add_column("STATES", no_wrap=True, overflow="ellipsis")
+def _table(batches: Sequence[batch_pb.Batch]) -> tables.Table:
     now = datetime.now(UTC)
-    for batch in batches:
-        ended = sum(count.count for count in batch.counts if count.state in ENDED)
-        table.add_row(batch_id_of(batch), str(batch.num_jobs), str(ended), output.age(batch.create_time, now), _states(batch))
-    return table
+    return tables.Table(BATCHES, (_row(batch, now) for batch in batches))
 
 
-def _details(batch: batch_pb.Batch) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for heading, value in (
-        ("name", batch.name),
-        ("styles", str(batch.num_jobs)),
-        ("states", _states(batch)),
-        ("created", output.when(batch.create_time)),
-        ("ended", output.when(batch.end_time)),
-    ):
-        if value:
-            table.add_row(heading, value)
-    return table
+def _row(batch: batch_pb.Batch, now: datetime) -> Sequence[tables.Cell]:
+    ended = sum(count.count for count in batch.counts if count.state in ENDED)
+    return batch_id_of(batch), str(batch.num_jobs), str(ended), output.age(batch.create_time, now), _states(batch)
+
+
+def _details(batch: batch_pb.Batch) -> tables.Table:
+    return tables.details(
+        [
+            ("name", batch.name),
+            ("styles", str(batch.num_jobs)),
+            ("states", _states(batch)),
+            ("created", output.when(batch.create_time)),
+            ("ended", output.when(batch.end_time)),
+        ]
+    )
 
 
 def _states(batch: batch_pb.Batch) -> Text:
@@ -106,17 +110,13 @@ def _states(batch: batch_pb.Batch) -> Text:
     return Text(", ").join(parts)
 
 
-def _plan_table(plan: batch_pb.PlanBatchResponse, names: Sequence[str]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("PACK", "STYLES", "MEMORY"):
-        table.add_column(heading, no_wrap=True, justify="right")
-    for heading in ("CLOSED BY", "IN COMMON"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("WHO", no_wrap=True, overflow="ellipsis", ratio=1)
-    for number, pack in enumerate(plan.packs, start=1):
-        who = ", ".join(names[item] for item in pack.items)
-        table.add_row(str(number), str(len(pack.items)), _gib(pack.memory_bytes), pack.closed_by.lower(), pack.key, who)
-    return table
+def _plan_table(plan: batch_pb.PlanBatchResponse, names: Sequence[str]) -> tables.Table:
+    return tables.Table(PACKS, (_pack_row(number, pack, names) for number, pack in enumerate(plan.packs, start=1)))
+
+
+def _pack_row(number: int, pack: batch_pb.PlannedPack, names: Sequence[str]) -> Sequence[tables.Cell]:
+    who = ", ".join(names[item] for item in pack.items)
+    return str(number), str(len(pack.items)), _gib(pack.memory_bytes), pack.closed_by.lower(), pack.key, who
 
 
 def _gib(size_bytes: int) -> str:

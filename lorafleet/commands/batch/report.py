@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
-from lorafleet.commands import Server, Tenant, connect, stderr_console
+from lorafleet.commands import Server, Tenant, connect
 from lorafleet.commands.batch.source import Batch
+from lorafleet.terminal import say, spinner_of, stderr_console
 
 if TYPE_CHECKING:
     from lorafleet.v1 import training_service_pb2 as pb
@@ -32,7 +33,7 @@ def report(batch: Batch, folder: Folder, server: Server = DEFAULT_SERVER, tenant
     now = datetime.now(UTC)
     (folder / "report.json").write_text(output.as_json(batch_report.report(found, jobs, now)) + "\n", encoding="utf-8")
     (folder / "report.md").write_text(batch_report.markdown(found, jobs, now, sheets), encoding="utf-8")
-    typer.echo(f"{', '.join(['report.json', 'report.md', *sheets])} in {folder}")
+    say(f"{', '.join(['report.json', 'report.md', *sheets])} in {folder}")
 
 
 def _draw(jobs: Sequence[pb.TrainingJob], folder: Path) -> list[str]:
@@ -40,13 +41,14 @@ def _draw(jobs: Sequence[pb.TrainingJob], folder: Path) -> list[str]:
     try:
         from lorafleet.batch_sheet import draw
     except ModuleNotFoundError:
-        stderr_console().print("no contact sheet: drawing needs Pillow (pip install 'lorafleet[report]')", markup=False, style="yellow")
+        say("no contact sheet: drawing needs Pillow (pip install 'lorafleet[report]')", err=True, colour="yellow")
         return []
     if not any(job.HasField("artifact") for job in jobs):
-        stderr_console().print("no contact sheet: no style has an artifact yet", markup=False, style="yellow")
+        say("no contact sheet: no style has an artifact yet", err=True, colour="yellow")
         return []
-    with stderr_console().status("reading sample pictures"):
+    console = stderr_console()
+    with console.status("reading sample pictures", spinner=spinner_of(console)):
         sheets = draw(jobs, folder)
     for missing in sheets.missing:
-        stderr_console().print(f"no pictures of {missing}", markup=False, style="yellow", soft_wrap=True)
+        say(f"no pictures of {missing}", err=True, colour="yellow")
     return [path.name for path in sheets.paths]

@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
-from lorafleet.commands import Format, Output, Server, Tenant, connect, stderr_console
+from lorafleet.commands import Format, Output, Server, Tenant, connect
 from lorafleet.commands.batch.source import Defaults, Each, File, JobIds, Overrides, in_words_of, read
+from lorafleet.terminal import say
 
 
 def submit(
@@ -37,12 +38,12 @@ def submit(
         options = {"batch_id": batch_id or source.batch_id, "request_id": request_id}
         batch = in_words_of(source, lambda: client.create_batch(source.defaults, source.items, **options, validate_only=validate_only))
         if validate_only:
-            stderr_console().print(f"a batch of {len(source.items)} would be accepted", markup=False)
+            say(f"a batch of {len(source.items)} would be accepted", err=True)
             return
-        stderr_console().print(f"accepted as {batch.name}: {number(batch.num_jobs, 'style')}", markup=False)
+        say(f"accepted as {batch.name}: {number(batch.num_jobs, 'style')}", err=True)
         if wait:
             follow_to_the_end(client, batch, output)
             return
     print_batch(batch, output)
     if output is Format.TABLE:
-        stderr_console().print(f"to follow it: lorafleet batch watch {batch_id_of(batch)}", markup=False)
+        say(f"to follow it: lorafleet batch watch {batch_id_of(batch)}", err=True)
