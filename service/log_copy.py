@@ -17,7 +17,7 @@ async def append(store: Store, layout: JobLayout, attempt: int, at: int, text: b
     """Writes `text` from byte `at` of the log on. Done again after a kill, it leaves the same. Raises Changed."""
     number, inside = divmod(at, OBJECT_BYTES)
     if inside:
-        before = (await store.get(layout.log(attempt, number)) or b"")[:inside]
+        before = await store.get_range(layout.log(attempt, number), 0, inside) or b""
         if len(before) < inside:
             raise Changed
         text = before + text

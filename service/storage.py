@@ -6,19 +6,23 @@ message. The trainer's data path is its own (obstore); what both must agree on i
 
 import asyncio
 import functools
+import os
 import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar, cast
 from urllib.parse import unquote
 
-from lorafleet.errors import InvalidInput, LorafleetError, Unavailable
+from lorafleet.errors import InvalidInput, Unavailable
 from lorafleet.s3_settings import S3Settings
+from service import plain_files
 from service.store_credentials import CredentialsFile, StoreCredentials
+from service.store_reads import MAX_BYTES, StoreError, read, read_whole
 from service.telemetry import outside_call
 
 CONNECT_TIMEOUT_S = 5
@@ -26,25 +30,21 @@ READ_TIMEOUT_S = 20
 MAX_ATTEMPTS = 4
 MAX_TENANTS = 256  # whose S3 clients are kept: one takes some MB
 MAX_CALLS = 32  # at once: a batch asks after thousands of folders, and a call to S3 is mostly waiting
+CALL_WITHIN_S = 120.0  # longer than all attempts at S3; a file system has no timeout of its own
 
 BEHIND_THE_END = "BEHIND_THE_END"
 ALREADY_THERE = "ALREADY_THERE"
+NO_FILE = "NO_PLAIN_FILE"
 
 _Result = TypeVar("_Result")
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 _NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
-class StoreError(LorafleetError):
-    """The store refuses, for a reason that trying again does not mend. `reason` tells which."""
-
-    reason = "STORE_ERROR"
-
-
 class Backing(Protocol):
     """One kind of store. Blocks; `Store` calls it from threads. Raises StoreError and Unavailable only."""
 
-    def get(self, uri: str) -> bytes | None: ...
+    def get(self, uri: str, most_bytes: int = MAX_BYTES) -> bytes | None: ...
     def get_range(self, uri: str, start: int, size_bytes: int) -> bytes | None: ...
     def put(self, uri: str, data: bytes) -> None: ...
     def put_if_absent(self, uri: str, data: bytes) -> bool: ...
@@ -83,9 +83,9 @@ class Store:
         """Those credentials as a run gets them; empty for the service's own. Raises as `of` does."""
         return self.credentials.get(reference).env if reference else {}
 
-    async def get(self, uri: str) -> bytes | None:
-        """The object's bytes; None when there is no such object."""
-        return await self._call(self._of(uri).get, uri)
+    async def get(self, uri: str, *, most_bytes: int = MAX_BYTES) -> bytes | None:
+        """The object's bytes; None when there is no such object. Raises StoreError (OBJECT_TOO_LARGE) before it reads more."""
+        return await self._call(self._of(uri).get, uri, most_bytes)
 
     async def get_range(self, uri: str, start: int, size_bytes: int) -> bytes | None:
         """Bytes of the object from `start` on, fewer at its end; None when there is no such object."""
@@ -119,8 +119,12 @@ class Store:
         return self._of(uri).signed_url(uri, lifetime_s)
 
     async def _call(self, method: Callable[..., _Result], *arguments: Any) -> _Result:
-        with outside_call("store", method.__name__):
-            return await asyncio.get_running_loop().run_in_executor(self._threads, method, *arguments)
+        try:
+            with outside_call("store", method.__name__):
+                async with asyncio.timeout(CALL_WITHIN_S):
+                    return await asyncio.get_running_loop().run_in_executor(self._threads, method, *arguments)
+        except TimeoutError:
+            raise Unavailable(f"the store did not answer within {CALL_WITHIN_S:.0f} s", reason="STORE_UNREACHABLE") from None
 
     def _of(self, uri: str) -> Backing:
         scheme = uri.split("://", 1)[0]
@@ -141,6 +145,8 @@ def _on_files(method: _Method) -> _Method:
     def call(self: Any, uri: str, *arguments: Any) -> Any:
         try:
             return method(self, uri, *arguments)
+        except plain_files.NoPlainFile:
+            raise StoreError(f"{uri} is no plain file; the service reads no FIFO, socket or device", reason=NO_FILE) from None
         except PermissionError:
             raise StoreError(f"{uri}: the service's user may not read or write there", reason="ACCESS_DENIED") from None
         except OSError as error:
@@ -161,18 +167,19 @@ class FileBacking:
     """`file:///folder`: objects are files."""
 
     @_on_files
-    def get(self, uri: str) -> bytes | None:
+    def get(self, uri: str, most_bytes: int = MAX_BYTES) -> bytes | None:
         try:
-            return file_path(uri).read_bytes()
+            with plain_files.opened(file_path(uri)) as file:
+                return read_whole(uri, file, plain_files.size_bytes(file), most_bytes)
         except _NO_FILE:
             return None
 
     @_on_files
     def get_range(self, uri: str, start: int, size_bytes: int) -> bytes | None:
         try:
-            with file_path(uri).open("rb") as file:
+            with plain_files.opened(file_path(uri)) as file:
                 file.seek(start)
-                return file.read(size_bytes)
+                return read(uri, file, size_bytes)
         except _NO_FILE:
             return None
 
@@ -204,7 +211,10 @@ class FileBacking:
     @_on_files
     def is_empty(self, uri: str) -> bool:
         path = file_path(uri)
-        return not path.is_dir() or not any(path.iterdir())
+        if not path.is_dir():
+            return True
+        with os.scandir(path) as entries:  # not all of them: there may be millions
+            return next(entries, None) is None
 
     def signed_url(self, uri: str, lifetime_s: int) -> str:
         message = f"{uri}: a folder has no signed URLs; copy it from the machine that it is on, or keep artifacts in s3://"
@@ -219,19 +229,25 @@ class S3Backing:
         self._lock = threading.Lock()
         self._client: Any = None
 
-    def get(self, uri: str) -> bytes | None:
-        response = self._call(uri, lambda s3, where: s3.get_object(**where))
-        return None if response is None else response["Body"].read()
+    def get(self, uri: str, most_bytes: int = MAX_BYTES) -> bytes | None:
+        def whole(s3: Any, where: dict[str, str]) -> bytes:
+            response = s3.get_object(**where)
+            with closing(response["Body"]) as body:
+                return read_whole(uri, body, response.get("ContentLength", 0), most_bytes)
+
+        return self._call(uri, whole)
 
     def get_range(self, uri: str, start: int, size_bytes: int) -> bytes | None:
-        wanted = f"bytes={start}-{start + size_bytes - 1}"
+        def part(s3: Any, where: dict[str, str]) -> bytes:
+            with closing(s3.get_object(**where, Range=f"bytes={start}-{start + size_bytes - 1}")["Body"]) as body:
+                return read(uri, body, size_bytes)
+
         try:
-            response = self._call(uri, lambda s3, where: s3.get_object(**where, Range=wanted))
+            return self._call(uri, part)
         except StoreError as error:
             if error.reason == BEHIND_THE_END:
                 return b""
             raise
-        return None if response is None else response["Body"].read()
 
     def put(self, uri: str, data: bytes) -> None:
         self._call(uri, lambda s3, where: s3.put_object(**where, Body=data))

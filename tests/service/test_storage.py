@@ -1,6 +1,9 @@
 """The store: whole objects, clear refusals, and no credential in any message."""
 
+import asyncio
 import io
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ from botocore.exceptions import EndpointConnectionError, NoCredentialsError
 from botocore.stub import Stubber
 
 from lorafleet.errors import Unavailable
+from service import store_reads
 from service.storage import S3Backing, Store, StoreError, _client
 
 URI = "s3://raw/folder/x.json"
@@ -42,6 +46,81 @@ async def test_the_first_of_two_files_stays_and_nothing_else_is_left(tmp_path: P
     assert [await store.put_if_absent(uri, data) for data in (b"first", b"second")] == [True, False]
     assert await store.get(uri) == b"first"
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.json"]
+
+
+@pytest.fixture(params=["fifo", "socket", "device", "a link to a fifo"])
+def no_plain_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / "x"
+    match request.param:
+        case "fifo":
+            os.mkfifo(path)
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as listening:
+                listening.bind(str(path))
+        case "device":
+            path.symlink_to("/dev/zero")
+        case _:
+            os.mkfifo(tmp_path / "fifo")
+            path.symlink_to(tmp_path / "fifo")
+    return path
+
+
+async def test_what_is_no_plain_file_is_refused_and_nobody_waits_for_it(no_plain_file: Path):
+    store, uri = Store(), f"file://{no_plain_file}"
+    for reading in (store.get(uri), store.get_range(uri, 0, 8)):
+        with pytest.raises(StoreError, match="is no plain file") as refused:
+            await asyncio.wait_for(reading, 10)
+        assert refused.value.reason == "NO_PLAIN_FILE"
+    assert not await store.exists(uri)
+
+
+async def test_a_folder_is_no_object(tmp_path: Path):
+    assert await Store().get(f"file://{tmp_path}") is None
+
+
+async def test_an_object_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path):
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(StoreError, match="is larger than 10 bytes"):
+        await Store().get(f"file://{path}", most_bytes=10)
+    with pytest.raises(StoreError, match="is larger than"):
+        await Store().get(f"file://{path}")
+    assert await Store().get_range(f"file://{path}", 2**40 - 2, 8) == bytes(2)
+
+
+class Body(io.BytesIO):
+    num_read = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self.num_read += len(data)
+        return data
+
+
+@pytest.mark.parametrize("said", [{"ContentLength": 2**40}, {"ContentLength": 3}, {}])
+def test_of_a_large_s3_object_no_more_is_read_than_is_asked_for(stubbed, said: dict):
+    backing, stubber = stubbed
+    body = Body(bytes(1000))
+    stubber.add_response("get_object", {"Body": body, **said})
+    with pytest.raises(StoreError) as refused:
+        backing.get(URI, 10)
+    assert refused.value.reason == "OBJECT_TOO_LARGE"
+    assert body.num_read <= 11
+    assert body.closed
+
+    part = Body(bytes(1000))
+    stubber.add_response("get_object", {"Body": part, **said})
+    assert backing.get_range(URI, 0, 8) == bytes(8), "of a store that knows no ranges"
+
+
+def test_an_answer_that_does_not_end_is_given_up(stubbed, monkeypatch: pytest.MonkeyPatch):
+    backing, stubber = stubbed
+    times = iter(range(0, 1000, 15))
+    monkeypatch.setattr(store_reads.time, "monotonic", lambda: next(times))
+    stubber.add_response("get_object", {"Body": Body(bytes(2**22)), "ContentLength": 2**22})
+    with pytest.raises(Unavailable, match="could not be read within"):
+        backing.get(URI)
 
 
 async def test_another_kind_of_store_is_refused():
