@@ -1,110 +1,144 @@
 """The shapes of a base model's weights, read from the headers of its files in the store: what the memory model counts with.
 
-Only a few kilobytes of each file are read. A base whose headers cannot be read is trained all the same: the trainer says
-what is wrong with it, and until then packs on it are limited by the number of styles alone.
+Only a few kilobytes of each file are read, in the background, and a process of its own parses them (`untrusted`). A base whose
+headers cannot be read is trained all the same: the trainer says what is wrong with it, and until then packs on it are limited
+by the number of styles alone.
 """
 
 import asyncio
-import json
-import logging
-from collections.abc import Awaitable, Collection
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from math import prod
 from typing import Any
 
-from lorafleet.errors import LorafleetError
 from lorafleet.layout import join
+from service import rows
 from service.clock import Clock
-from service.control.memory import BaseShapes, Shape
+from service.control.memory import BaseShapes
 from service.storage import Store
+from service.untrusted.parsing import Parser, Unreadable
 
+LOOP = "footprints"  # as the metric of rows' errors names it
 READ_AGAIN_S = 60.0  # after a failure
-MAX_HEADER_BYTES = 16 * 2**20
+READ_WITHIN_S = 20.0  # all files of a base
+AWAITED_S = 10.0  # then its jobs no longer wait for them, whoever is in the way
+MAX_BASES = 1000  # that are remembered
+MAX_HEADER_BYTES = 8 * 2**20
+MAX_CONFIG_BYTES = 2**18
 DENOISER = "unet/diffusion_pytorch_model.safetensors"
 OTHER_PARTS = ("vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors")
-FIRST_LAYER = "conv_in"
+CONFIGS = ("unet/config.json", "vae/config.json")
 
-Base = tuple[str, str]  # its URI, and the reference of the store credentials that it is read with
 
-log = logging.getLogger(__name__)
+@dataclass(frozen=True)
+class Base:
+    """A base as one tenant reads it: what one can read is not another's to know."""
+
+    uri: str
+    store_credentials: str = ""
+
+
+@dataclass(frozen=True)
+class _Known:
+    shapes: BaseShapes | None
+    again_at: datetime | None = None  # when a base that could not be read is read again
+
+
+@dataclass(frozen=True)
+class _Reading:
+    task: asyncio.Task[None]
+    since_s: float
 
 
 class ShapeCache:
-    """The shapes of every base that was asked for."""
+    """The shapes of the bases that were asked for."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        self._store = store
-        self._clock = clock
-        self._known: dict[Base, BaseShapes | None] = {}
-        self._read_again_at: dict[Base, datetime] = {}
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        parser: Parser | None = None,
+        *,
+        ring: Callable[[], None] = lambda: None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.parser = parser or Parser()
+        self.num_late = 0  # readings that somebody went on without: what was decided then is decided anew once it changes
+        self._store, self._clock = store, clock
+        self._ring, self._monotonic = ring, monotonic  # `ring` wakes those who went on
+        self._known = OrderedDict[Base, _Known]()
+        self._reading: dict[Base, _Reading] = {}
 
     def known(self, uri: str, store_credentials: str = "") -> BaseShapes | None:
-        """The shapes as far as they were read with these credentials: what one tenant can read is not another's to know."""
-        return self._known.get((uri, store_credentials))
+        """The shapes as far as they were read with these credentials."""
+        found = self._known.get(Base(uri, store_credentials))
+        return None if found is None else found.shapes
 
-    async def read(self, bases: Collection[Base]) -> None:
-        """Reads what is not known yet. A base that cannot be read is asked for again after a while. Never raises."""
-        await asyncio.gather(*(self._read_one(base) for base in sorted(set(bases)) if self._is_due(base)))
+    def is_awaited(self, uri: str, store_credentials: str = "") -> bool:
+        """Whether they are being read, and will be known soon or found unreadable."""
+        reading = self._reading.get(Base(uri, store_credentials))
+        return reading is not None and self._monotonic() - reading.since_s < AWAITED_S
+
+    async def read(self, bases: Collection[tuple[str, Base]], within_s: float) -> None:
+        """Reads what is not known yet, each for the tenant that it stands beside, and waits for that no longer than told: readings
+        go on in the background. A base that cannot be read is asked for again after a while. Never raises."""
+        begun = [self._begin(tenant, base) for tenant, base in sorted(set(bases), key=repr) if self._is_due(base)]
+        if begun:
+            _, late = await asyncio.wait(begun, timeout=within_s)
+            for task in late:
+                task.add_done_callback(self._tell_late)
+
+    async def close(self) -> None:
+        """Ends what is being read, with its process."""
+        tasks = [reading.task for reading in self._reading.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _is_due(self, base: Base) -> bool:
-        if self._known.get(base) is not None:
+        found = self._known.get(base)
+        if found is not None and (found.again_at is None or found.again_at > self._clock.now()):
             return False
-        again_at = self._read_again_at.get(base)
-        return again_at is None or again_at <= self._clock.now()
+        return base not in self._reading
 
-    async def _read_one(self, base: Base) -> None:
-        uri, store_credentials = base
-        try:
-            self._known[base] = await read_shapes(self._store.of(store_credentials), uri)
-        except (LorafleetError, ValueError, KeyError, TypeError, AttributeError) as error:
-            log.info("the shapes of %s are not known: %s", uri, error)
-            self._known[base] = None
-            self._read_again_at[base] = self._clock.now() + timedelta(seconds=READ_AGAIN_S)
+    def _begin(self, tenant: str, base: Base) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._read_one(tenant, base))
+        self._reading[base] = _Reading(task, self._monotonic())
+        task.add_done_callback(lambda _: self._reading.pop(base))
+        return task
 
+    async def _read_one(self, tenant: str, base: Base) -> None:
+        found = _Known(None, self._clock.now() + timedelta(seconds=READ_AGAIN_S))
+        with rows.own(LOOP, base.uri):
+            async with self.parser.lanes.of(tenant), asyncio.timeout(READ_WITHIN_S):
+                found = _Known(await read_shapes(self._store.of(base.store_credentials), base.uri, self.parser))
+        self._known[base] = found
+        if len(self._known) > MAX_BASES:
+            self._known.popitem(last=False)
 
-async def read_shapes(store: Store, uri: str) -> BaseShapes:
-    """The shapes of the base at `uri`. Raises LorafleetError when the store refuses, ValueError and the like when files are bad."""
-    denoiser, unet, vae = await asyncio.gather(
-        _header(store, join(uri, DENOISER)), _config(store, join(uri, "unet/config.json")), _config(store, join(uri, "vae/config.json"))
-    )
-    others = await asyncio.gather(*(_header_or_none(_header(store, join(uri, part))) for part in OTHER_PARTS))
-    return BaseShapes(
-        layers={name.removesuffix(".weight"): shape for name, shape in denoiser.items() if _is_layer(name, shape)},
-        num_params=_num_params(denoiser),
-        num_other_params=sum(_num_params(other) for other in others),
-        width=denoiser[f"{FIRST_LAYER}.weight"][0],
-        latent_side=int(unet["sample_size"]),
-        pixels_per_latent=2 ** (len(vae["block_out_channels"]) - 1),
-    )
+    def _tell_late(self, _: asyncio.Task[None]) -> None:
+        self.num_late += 1
+        self._ring()
 
 
-def _is_layer(name: str, shape: Shape) -> bool:
-    return name.endswith(".weight") and len(shape) in {2, 4}
+async def read_shapes(store: Store, uri: str, parser: Parser) -> BaseShapes:
+    """The shapes of the base at `uri`. Raises Unreadable when its files are missing or bad, else what the store raises."""
+    headers = [await _header(store, join(uri, part)) for part in (DENOISER, *OTHER_PARTS)]
+    configs = [await store.get(join(uri, config), most_bytes=MAX_CONFIG_BYTES) for config in CONFIGS]
+    needed = zip((DENOISER, *CONFIGS), (headers[0], *configs), strict=True)
+    if missing := [name for name, data in needed if not data]:
+        raise Unreadable(f"{', '.join(missing)}: missing, or not what its name says")
+    return _shapes(await parser.parse("shapes", [data or b"" for data in (headers[0], *configs, *headers[1:])]))
 
 
-def _num_params(header: dict[str, Shape]) -> int:
-    return sum(prod(shape) for shape in header.values())
+def _shapes(found: dict[str, Any]) -> BaseShapes:
+    layers = {name: tuple(shape) for name, shape in found.pop("layers").items()}
+    return BaseShapes(layers=layers, **found)
 
 
-async def _config(store: Store, uri: str) -> dict[str, Any]:
-    text = await store.get(uri)
-    if text is None:
-        raise ValueError(f"{uri} is missing")
-    return json.loads(text)
-
-
-async def _header_or_none(header: Awaitable[dict[str, Shape]]) -> dict[str, Shape]:
-    """Nothing for a part that is missing or bad: the trainer tells the user about it."""
-    try:
-        return await header
-    except ValueError:
-        return {}
-
-
-async def _header(store: Store, uri: str) -> dict[str, Shape]:
-    """Tensor name -> shape, from the JSON that a safetensors file begins with."""
+async def _header(store: Store, uri: str) -> bytes:
+    """The JSON that a safetensors file begins with; nothing when it is missing, or too long to be one."""
     length = int.from_bytes(await store.get_range(uri, 0, 8) or b"", "little")
-    if not 0 < length <= MAX_HEADER_BYTES:
-        raise ValueError(f"{uri} is missing, or no safetensors file")
-    found: dict[str, Any] = json.loads(await store.get_range(uri, 8, length) or b"")
-    return {name: tuple(meta["shape"]) for name, meta in found.items() if name != "__metadata__"}
+    return await store.get_range(uri, 8, length) or b"" if 0 < length <= MAX_HEADER_BYTES else b""

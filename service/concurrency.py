@@ -32,6 +32,27 @@ async def bounded(work: Callable[[Thing], Awaitable[Result]], things: Iterable[T
     return [results[place] for place in range(len(results))]
 
 
+class Lanes:
+    """Work for many tenants: a few pieces at once, and each tenant's one after another, so that who asks for much waits for himself."""
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = asyncio.Semaphore(at_once)
+        self._lanes: dict[str, tuple[asyncio.Lock, int]] = {}  # with the number of those who are in it or wait for it
+
+    @asynccontextmanager
+    async def of(self, tenant: str) -> AsyncIterator[None]:
+        """The block is the tenant's only one."""
+        lane, num = self._lanes.get(tenant, (asyncio.Lock(), 0))
+        self._lanes[tenant] = lane, num + 1
+        try:
+            async with lane, self._at_once:
+                yield
+        finally:
+            lane, num = self._lanes.pop(tenant)
+            if num > 1:
+                self._lanes[tenant] = lane, num - 1
+
+
 @asynccontextmanager
 async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """`work` goes on while the block does, and is cancelled at its end."""

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from lorafleet.errors import InvalidSpec, Violation
 from lorafleet.spec import ClusterSpec, Spec
 from lorafleet.v1 import batch_service_pb2 as pb
-from service.base_shapes import ShapeCache
+from service.base_shapes import Base, ShapeCache
 from service.control import packing
 from service.control.memory import Ask, Footprint, footprint
 from service.control.packing import Candidate, Cluster, Key, Pack, PackLimits, Plan, Sharing, WarmKey
 
+READ_WITHIN_S = 15.0  # bases that take longer are unknown to the plan
+MAX_FOOTPRINTS = 10_000
 SLICE = 500  # specs that are looked at before other calls get their turn
 
 
@@ -31,11 +33,11 @@ class Planner:
     def __init__(self, shapes: ShapeCache, policy: Policy) -> None:
         self.shapes = shapes
         self.policy = policy
-        self._footprints: dict[tuple[str, Ask], Footprint] = {}  # thousands of jobs ask for a handful of different ones
+        self._footprints: dict[tuple[Base, Ask], Footprint | None] = {}  # thousands of jobs ask for a handful of different ones
 
     async def plan(self, tenant: str, specs: Sequence[Spec], store_credentials: str = "") -> pb.PlanBatchResponse:
         """What would become of such jobs on an idle service. Raises InvalidSpec with every item that fits no worker."""
-        await self.shapes.read({(spec.base_model.uri, store_credentials) for spec in specs})
+        await self.shapes.read({(tenant, Base(spec.base_model.uri, store_credentials)) for spec in specs}, READ_WITHIN_S)
         queue: list[Candidate] = []
         for start in range(0, len(specs), SLICE):
             part = enumerate(specs[start : start + SLICE], start=start)
@@ -77,8 +79,10 @@ class Planner:
         base = self.shapes.known(spec.base_model.uri, store_credentials)
         if base is None:
             return None
-        question = (spec.base_model.uri, _ask(spec))
+        question = (Base(spec.base_model.uri, store_credentials), _ask(spec))
         if question not in self._footprints:
+            if len(self._footprints) >= MAX_FOOTPRINTS:
+                self._footprints.clear()
             self._footprints[question] = footprint(base, question[1])
         return self._footprints[question]
 

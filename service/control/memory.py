@@ -30,7 +30,7 @@ class BaseShapes:
     num_params: int  # of the denoiser
     num_other_params: int  # of the parts around it, loaded in fp32 for encoding and sampling
     width: int  # channels of the denoiser's first block
-    latent_side: int  # at the base's own resolution
+    latent_side: int | None  # at the base's own resolution; None: it does not say
     pixels_per_latent: int  # along a side
 
 
@@ -65,9 +65,11 @@ class Ask:
     micro_batch_size: int
 
 
-def footprint(base: BaseShapes, ask: Ask) -> Footprint:
-    """What a style on this base takes."""
+def footprint(base: BaseShapes, ask: Ask) -> Footprint | None:
+    """What a style on this base takes; None when neither of them says how large its pictures are."""
     side = base.latent_side if ask.resolution is None else ceil(ask.resolution / base.pixels_per_latent)
+    if side is None:
+        return None
     values = VALUES_PER_PIXEL[ask.family] * base.width * side * side * ask.micro_batch_size
     return Footprint(
         base_bytes=base.num_params * PARAM_BYTES[ask.precision] + base.num_other_params * FP32_BYTES,

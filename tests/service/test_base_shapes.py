@@ -1,13 +1,23 @@
-"""A base's shapes come from the headers of its files; one that cannot be read is no reason to fail."""
+"""A base's shapes come from the headers of its files; one that cannot be read is no reason to fail, nor to make others wait."""
 
+import asyncio
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from service.base_shapes import READ_AGAIN_S, ShapeCache, read_shapes
+import pytest
+
+from lorafleet.errors import LorafleetError
+from service.base_shapes import AWAITED_S, READ_AGAIN_S, Base, ShapeCache, read_shapes
 from service.clock import FakeClock
+from service.control.memory import Ask, footprint
 from service.storage import Store
+from service.untrusted.parsing import Parser
 
 DEMO = Path(__file__).parents[2] / "examples" / "models" / "emoji-sd"
+AT_ONCE_S = 30.0  # the test's own patience: what is read at all is read by then
 
 
 def write_safetensors(path: Path, shapes: dict[str, list[int]]) -> None:
@@ -23,55 +33,165 @@ def write_base(folder: Path) -> str:
     shapes = {"conv_in.weight": [40, 4, 3, 3], "conv_in.bias": [12], "mid.attn1.to_q.weight": [8, 8]}
     write_safetensors(folder / "unet" / "diffusion_pytorch_model.safetensors", shapes)
     write_safetensors(folder / "vae" / "diffusion_pytorch_model.safetensors", {"a.weight": [3, 5]})
+    (folder / "model_index.json").write_text("{}")
     (folder / "unet" / "config.json").write_text('{"sample_size": 16}')
     (folder / "vae" / "config.json").write_text('{"block_out_channels": [1, 2, 4]}')
     return f"file://{folder}"
 
 
+async def shapes_at(uri: str):
+    return await read_shapes(Store(), uri, Parser())
+
+
+async def known(cache: ShapeCache, *uris: str) -> list[bool]:
+    """Whether they are, after a look."""
+    await cache.read([("acme", Base(uri)) for uri in uris], AT_ONCE_S)
+    return [cache.known(uri) is not None for uri in uris]
+
+
 async def test_the_headers_tell_layers_and_sizes(tmp_path: Path):
-    shapes = await read_shapes(Store(), write_base(tmp_path))
+    shapes = await shapes_at(write_base(tmp_path))
     assert shapes.layers == {"conv_in": (40, 4, 3, 3), "mid.attn1.to_q": (8, 8)}
     assert (shapes.num_params, shapes.num_other_params) == (1440 + 12 + 64, 15)
     assert (shapes.width, shapes.latent_side, shapes.pixels_per_latent) == (40, 16, 4)
 
 
 async def test_the_demos_base_is_read_as_it_lies():
-    shapes = await read_shapes(Store(), f"file://{DEMO}")
+    shapes = await shapes_at(f"file://{DEMO}")
     assert shapes.width == 64
-    assert shapes.latent_side * shapes.pixels_per_latent == 64
+    assert (shapes.latent_side or 0) * shapes.pixels_per_latent == 64
     assert 8_000_000 < shapes.num_params < 10_000_000
     assert shapes.num_other_params > 0
+
+
+@pytest.mark.parametrize(("said", "side"), [("[16, 24]", 24), ("null", None)])
+async def test_a_base_may_be_oblong_or_not_say_its_size(tmp_path: Path, said: str, side: int | None):
+    uri = write_base(tmp_path)
+    (tmp_path / "unet" / "config.json").write_text(f'{{"sample_size": {said}}}')
+    shapes = await shapes_at(uri)
+    assert shapes.latent_side == side
+    ask = Ask(family="sd1", precision="fp32", method="lora", rank=4, target_modules=("to_q",), resolution=None, micro_batch_size=1)
+    assert (footprint(shapes, ask) is None) == (side is None), "of no size nothing can be told"
 
 
 async def test_a_base_that_cannot_be_read_is_unknown_and_asked_for_again_later(tmp_path: Path):
     clock = FakeClock()
     cache = ShapeCache(Store(), clock)
     uri = f"file://{tmp_path}"
-    await cache.read([(uri, "")])
-    assert cache.known(uri) is None
+    assert await known(cache, uri) == [False]
 
     write_base(tmp_path)
-    await cache.read([(uri, "")])
-    assert cache.known(uri) is None, "not with every step of a loop"
+    assert await known(cache, uri) == [False], "not with every step of a loop"
     clock.advance(READ_AGAIN_S)
-    await cache.read([(uri, "")])
-    assert cache.known(uri) is not None
+    assert await known(cache, uri) == [True]
 
 
-async def test_bad_files_are_no_reason_to_raise(tmp_path: Path):
+BIG = 10**400
+BAD = {
+    "a list": ("unet/config.json", b"[]"),
+    "no JSON": ("unet/config.json", b"{"),
+    "no side": ("unet/config.json", b'{"sample_size": Infinity}'),
+    "a negative side": ("unet/config.json", b'{"sample_size": -64}'),
+    "a truth for a side": ("unet/config.json", b'{"sample_size": true}'),
+    "deep lists": ("unet/config.json", b"[" * 100_000),
+    "deep objects": ("vae/config.json", b'{"a":' * 50_000 + b"1" + b"}" * 50_000),
+    "a large config": ("vae/config.json", b" " * 38 * 2**20),
+    "blocks without end": ("vae/config.json", json.dumps({"block_out_channels": [1] * 5000}).encode()),
+    "no file of that kind": ("unet/diffusion_pytorch_model.safetensors", b"x" * 50),
+}
+BAD_SHAPES = {
+    "a scalar": {"conv_in.weight": []},
+    "words": {"conv_in.weight": [4, 4, 3, 3], "to_q.weight": ["a", "b"]},
+    "fractions": {"conv_in.weight": [4, 4, 3, 3], "to_q.weight": [4.5, 2]},
+    "a number": {"conv_in.weight": 7},
+    "huge numbers": {"conv_in.weight": [BIG, 4, 3, 3]},
+    "a huge product": {"conv_in.weight": [4, 4, 3, 3], "to_q.weight": [2**39, 2**39]},
+    "negative numbers": {"conv_in.weight": [4, 4, 3, 3], "to_q.weight": [-(10**9), 4]},
+    "many tensors": {"conv_in.weight": [4, 4, 3, 3], **{f"{number}.bias": [1] for number in range(20_001)}},
+    "a long name": {"conv_in.weight": [4, 4, 3, 3], f"{'x' * 10_000}.weight": [1, 1]},
+}
+
+
+@pytest.mark.parametrize(("name", "text"), BAD.values(), ids=BAD.keys())
+async def test_a_damaged_file_makes_a_base_unknown_and_nothing_else(tmp_path: Path, name: str, text: bytes):
     uri = write_base(tmp_path)
-    for name, text in (("unet/config.json", "[]"), ("unet/config.json", "{"), ("unet/diffusion_pytorch_model.safetensors", "x" * 50)):
-        (tmp_path / name).write_text(text)
-        cache = ShapeCache(Store(), FakeClock())
-        await cache.read([(uri, "")])
-        assert cache.known(uri) is None
-        write_base(tmp_path)
+    (tmp_path / name).write_bytes(text)
+    with pytest.raises(LorafleetError):
+        await shapes_at(uri)
+    assert await known(ShapeCache(Store(), FakeClock()), uri) == [False]
+
+
+@pytest.mark.parametrize("shapes", BAD_SHAPES.values(), ids=BAD_SHAPES.keys())
+async def test_shapes_that_no_weights_have_make_a_base_unknown(tmp_path: Path, shapes: dict):
+    uri = write_base(tmp_path)
+    write_safetensors(tmp_path / "unet" / "diffusion_pytorch_model.safetensors", shapes)
+    with pytest.raises(LorafleetError):
+        await shapes_at(uri)
 
 
 async def test_what_is_known_is_not_read_again(tmp_path: Path):
     cache = ShapeCache(Store(), FakeClock())
     uri = write_base(tmp_path)
-    await cache.read([(uri, "")])
+    assert await known(cache, uri) == [True]
     (tmp_path / "unet" / "config.json").unlink()
-    await cache.read([(uri, "")])
-    assert cache.known(uri) is not None
+    assert await known(cache, uri) == [True]
+
+
+@contextmanager
+def standing_still() -> Iterator[Parser]:
+    """A parser whose children for the first tenant stand still until the end of the block."""
+    gate = asyncio.Event()
+
+    class Still(Parser):
+        async def parse(self, kind, files):
+            if b"STILL" in b"".join(files):
+                await gate.wait()
+            return await super().parse(kind, files)
+
+    try:
+        yield Still()
+    finally:
+        gate.set()
+
+
+def write_still(folder: Path) -> str:
+    uri = write_base(folder)
+    (folder / "unet" / "config.json").write_text('{"sample_size": 16, "kind": "STILL"}')
+    return uri
+
+
+async def test_a_slow_base_holds_up_neither_its_asker_nor_other_tenants(tmp_path: Path):
+    now_s, rings = [0.0], []
+    slow = [write_still(tmp_path / f"slow-{number}") for number in range(8)]
+    good = write_base(tmp_path / "good")
+    with standing_still() as parser:
+        cache = ShapeCache(Store(), FakeClock(), parser, ring=lambda: rings.append(1), monotonic=lambda: now_s[0])
+        await cache.read([("evil", Base(uri)) for uri in slow], 0.01)
+        assert all(map(cache.is_awaited, slow))
+        assert await known(cache, good) == [True], "eight readings of one tenant take one place"
+        now_s[0] = AWAITED_S
+        assert not any(map(cache.is_awaited, slow)), "its jobs go on without"
+    tasks = [reading.task for reading in cache._reading.values()]
+    await asyncio.wait(tasks, timeout=AT_ONCE_S)
+    assert all(cache.known(uri) for uri in slow)
+    assert rings, "whoever went on without looks again"
+
+
+async def test_a_parser_that_works_for_too_long_is_ended_and_leaves_no_process(tmp_path: Path):
+    uri = write_base(tmp_path)
+    cache = ShapeCache(Store(), FakeClock(), Parser(within_s=0.0))
+    assert await known(cache, uri) == [False]
+    assert not _children()
+
+
+async def test_closing_ends_what_is_being_read(tmp_path: Path):
+    with standing_still() as parser:
+        cache = ShapeCache(Store(), FakeClock(), parser)
+        await cache.read([("acme", Base(write_still(tmp_path)))], 0.01)
+        await cache.close()
+        assert not cache._reading
+
+
+def _children() -> list[int]:
+    found = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    return [int(pid) for pid in found if b"child.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]

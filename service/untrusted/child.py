@@ -1,0 +1,170 @@
+"""Parses what a tenant wrote, as a process of its own: limits first, then one request from stdin, one small answer to stdout.
+
+Run as `python -I -S child.py KIND SIZE...`; stdin holds files of these sizes, one after another. It is nobody's module and
+imports the standard library alone, so that it starts in some 20 ms. Its answer is JSON: what was asked for, or `{"error": ...}`.
+"""
+
+import json
+import os
+import re
+import resource
+import sys
+from math import prod
+
+MEMORY_BYTES = 512 * 2**20  # address space; an interpreter takes some 20 MiB of it
+CPU_S = 2
+ANSWER_BYTES = 2 * 2**20
+MAX_DEPTH = 16  # of JSON: a header has 3, a config of diffusers some more
+MAX_TENSORS = 20_000  # of one file; SDXL's denoiser has 1,680
+MAX_LAYERS = 4_096
+MAX_FILES = 10_000  # of an artifact
+MAX_NAME = 256  # characters
+MAX_DIMS = 8
+MAX_DIM = 2**40
+MAX_PARAMS = 2**45  # hundreds of times what anybody trains: a footprint stays a number that fits everywhere
+MAX_WIDTH = 2**14
+MAX_SIDE = 2**12  # latents
+MAX_BLOCKS = 10
+
+_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_AS_SQUARE = bytes.maketrans(b"{}", b"[]")
+
+
+class Bad(Exception):
+    """Says what is wrong, in words of ours: the file's own are its owner's."""
+
+
+def main(arguments: list[str]) -> None:
+    kind, *sizes = arguments
+    limit()
+    files = [sys.stdin.buffer.read(int(size)) for size in sizes]
+    sys.stdout.write(json.dumps(answer(kind, files)))
+
+
+def answer(kind: str, files: list[bytes]) -> dict[str, object]:
+    """What was asked for, or an error. Whatever the files are, within the limits."""
+    try:
+        return KINDS[kind](*files)
+    except Bad as error:
+        return {"error": str(error)}
+    except (MemoryError, RecursionError, ArithmeticError, ValueError, TypeError, LookupError) as error:
+        return {"error": f"it cannot be parsed ({type(error).__name__})"}
+
+
+def limit() -> None:
+    os.nice(10)
+    for what, most in (("AS", MEMORY_BYTES), ("CPU", CPU_S), ("FSIZE", ANSWER_BYTES), ("CORE", 0)):
+        resource.setrlimit(getattr(resource, f"RLIMIT_{what}"), (most, most))
+
+
+def shapes(denoiser: bytes, unet_config: bytes, vae_config: bytes, *others: bytes) -> dict[str, object]:
+    """What the memory model counts with, of headers and configs."""
+    tensors = header("the denoiser's header", denoiser)
+    unet, vae = parsed("unet/config.json", unet_config), parsed("vae/config.json", vae_config)
+    first = tensors.get("conv_in.weight") or []
+    layers = {name.removesuffix(".weight"): shape for name, shape in tensors.items() if name.endswith(".weight") and len(shape) in (2, 4)}
+    if len(layers) > MAX_LAYERS:
+        raise Bad(f"the denoiser has more than {MAX_LAYERS:,} layers")
+    return {
+        "layers": layers,
+        "num_params": num_params(tensors),
+        "num_other_params": sum(num_params(header_or_nothing(other)) for other in others),
+        "width": whole("conv_in's number of channels", first[0] if len(first) == 4 else None, MAX_WIDTH),
+        "latent_side": side(unet.get("sample_size")),
+        "pixels_per_latent": 2 ** (num_blocks(vae.get("block_out_channels")) - 1),
+    }
+
+
+def manifest(text: bytes) -> dict[str, object]:
+    """The files of an artifact, as far as they are what a manifest says of files. Nothing else of it is handed on."""
+    found = parsed("manifest.json", text)
+    files = found.get("files")
+    if not isinstance(files, dict) or len(files) > MAX_FILES:
+        raise Bad(f'manifest.json has no "files", or more than {MAX_FILES:,}')
+    kept = {path: {key: of.get(key) for key in ("size_bytes", "sha256")} for path, of in files.items() if isinstance(of, dict)}
+    if len(kept) < len(files) or not all(map(is_short, (*kept, *(of["sha256"] for of in kept.values()), found.get("format")))):
+        raise Bad("manifest.json says of a file what is no size and no digest, or has words that are too long")
+    for of in kept.values():
+        of["size_bytes"] = whole("a file's size", of["size_bytes"], MAX_DIM * MAX_FILES, least=0)
+    return {"format": found["format"], "files": kept}
+
+
+def header(what: str, text: bytes) -> dict[str, list[int]]:
+    """Tensor name -> shape."""
+    found = parsed(what, text)
+    found.pop("__metadata__", None)
+    if len(found) > MAX_TENSORS or not all(map(is_short, found)):
+        raise Bad(f"{what} names more than {MAX_TENSORS:,} tensors, or one with a name of more than {MAX_NAME} characters")
+    return {name: shape_of(what, of) for name, of in found.items()}
+
+
+def header_or_nothing(text: bytes) -> dict[str, list[int]]:
+    """Of a part that may be missing: the trainer tells the user about it."""
+    try:
+        return header("a header", text) if text else {}
+    except (Bad, ValueError):
+        return {}
+
+
+def shape_of(what: str, of: object) -> list[int]:
+    shape = of.get("shape") if isinstance(of, dict) else None
+    if not isinstance(shape, list) or len(shape) > MAX_DIMS:
+        raise Bad(f"{what} has a tensor whose shape is no list of up to {MAX_DIMS} numbers")
+    return [whole(f"{what} has a dimension that", dim, MAX_DIM, least=0) for dim in shape]
+
+
+def num_params(tensors: dict[str, list[int]]) -> int:
+    num = sum(map(prod, tensors.values()))
+    if num > MAX_PARAMS:
+        raise Bad("a part has more parameters than any model")
+    return num
+
+
+def side(sample_size: object) -> int | None:
+    """Of a base that is not square the longer; none of one that does not say, which is trained at the resolution of the spec."""
+    if sample_size is None:
+        return None
+    sides = sample_size if isinstance(sample_size, list) and len(sample_size) == 2 else [sample_size]
+    return max(whole("unet/config.json: sample_size", one, MAX_SIDE) for one in sides)
+
+
+def num_blocks(channels: object) -> int:
+    return whole("vae/config.json: block_out_channels", len(channels) if isinstance(channels, list) else None, MAX_BLOCKS)
+
+
+def whole(what: str, value: object, most: int, *, least: int = 1) -> int:
+    if type(value) is not int or not least <= value <= most:  # a bool is an int to Python, and none to us
+        raise Bad(f"{what} is no whole number from {least} to {most:,}")
+    return value
+
+
+def is_short(text: object) -> bool:
+    return isinstance(text, str) and len(text) <= MAX_NAME
+
+
+def parsed(what: str, text: bytes) -> dict[str, object]:
+    """A JSON object. Its depth is known before it is parsed: a parser that calls itself would use up the stack."""
+    check_depth(what, text)
+    try:
+        found = json.loads(text.decode())  # UTF-8 and nothing else: the depth was told from its bytes
+    except ValueError:
+        raise Bad(f"{what} is no JSON") from None
+    if not isinstance(found, dict):
+        raise Bad(f"{what} is no JSON object")
+    return found
+
+
+def check_depth(what: str, text: bytes) -> None:
+    """Takes the innermost pairs of brackets away, again and again: what is left then was nested deeper, or never closed."""
+    brackets = _STRINGS.sub(b"", text).translate(_AS_SQUARE, _NO_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        brackets = brackets.replace(b"[]", b"")
+    if brackets:
+        raise Bad(f"{what} is nested deeper than {MAX_DEPTH}, or is no JSON")
+
+
+KINDS = {"shapes": shapes, "manifest": manifest}
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,77 @@
+"""Has a child process parse what a tenant wrote: a value within limits comes back, or one kind of error, in bounded time.
+
+The child is started for each request, in some 30 ms, so that nothing of one tenant's can be met by another's. Input and answer
+are files without names, not pipes: neither side can make the other wait.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lorafleet.errors import LorafleetError
+from service.concurrency import Lanes
+from service.untrusted import child
+
+WITHIN_S = 5.0  # by the clock; CPU time and memory are limited by the child itself
+AT_ONCE = 4  # children; each tenant has one at a time
+
+
+class Unreadable(LorafleetError):
+    """What a tenant wrote is not what it should be, or takes too much to parse."""
+
+    reason = "UNREADABLE"
+
+
+class Parser:
+    """Parses for all tenants. Who asks for much waits for himself: take the tenant's lane around reading and parsing."""
+
+    def __init__(self, within_s: float = WITHIN_S) -> None:
+        self.lanes = Lanes(AT_ONCE)
+        self._within_s = within_s
+
+    async def parse(self, kind: str, files: Sequence[bytes]) -> dict[str, Any]:
+        """The answer of `child.KINDS`. Raises Unreadable."""
+        with tempfile.TemporaryFile() as request, tempfile.TemporaryFile() as answer:
+            await asyncio.to_thread(_write, request, files)
+            code = await self._run(kind, files, request, answer)
+            answer.seek(0)
+            text = answer.read(child.ANSWER_BYTES)
+        return _checked(code, text)
+
+    async def _run(self, kind: str, files: Sequence[bytes], request: Any, answer: Any) -> int | None:
+        """The exit code; None when it took too long."""
+        sizes = [str(len(data)) for data in files]
+        command = [sys.executable, "-I", "-S", str(Path(child.__file__)), kind, *sizes]
+        env = {name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"}  # no secret is near what it parses
+        process = await asyncio.create_subprocess_exec(*command, stdin=request, stdout=answer, stderr=asyncio.subprocess.DEVNULL, env=env)
+        try:
+            async with asyncio.timeout(self._within_s):
+                return await process.wait()
+        except TimeoutError:
+            return None
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+def _write(request: Any, files: Sequence[bytes]) -> None:
+    for data in files:
+        request.write(data)
+    request.flush()
+    request.seek(0)
+
+
+def _checked(code: int | None, text: bytes) -> dict[str, Any]:
+    if code != 0:
+        limits = f"{child.CPU_S} s and {child.MEMORY_BYTES // 2**20} MiB"
+        raise Unreadable(f"it takes more than {limits} to parse" if code is None or code < 0 else "its parser failed")
+    found: dict[str, Any] = json.loads(text)
+    if "error" in found:
+        raise Unreadable(found["error"])
+    return found
