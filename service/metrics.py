@@ -55,6 +55,7 @@ METRICS = (
     ),
     Metric("lorafleet_loop_step_seconds", "histogram", "Duration of a step.", ("loop",)),
     Metric("lorafleet_loop_errors_total", "counter", "Steps that failed and will be retried.", ("loop", "reason")),
+    Metric("lorafleet_row_errors_total", "counter", "Rows that a loop went on past because of an error of their own.", ("loop", "reason")),
     Metric("lorafleet_event_loop_lag_seconds", "histogram", "Delay of the event loop in waking from a short sleep."),
     # Calls.
     Metric("lorafleet_rpcs_total", "counter", "Completed RPCs.", ("method", "code")),

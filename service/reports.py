@@ -16,6 +16,7 @@ from service.db.database import Database
 from service.db.models import ReportSourceRow, RunRow
 from service.db.runs import Member
 from service.db.transaction import Transaction
+from service.resources import progress_of
 from service.telemetry import measure
 from service.warm import ENDED, Warmth, begin
 
@@ -148,7 +149,7 @@ def _merged(before: bytes | None, progress: api.Progress) -> api.Progress:
     """The newest progress. Fields left unset have not changed and are kept."""
     merged = api.Progress()
     merged.CopyFrom(progress)
-    old = api.Progress.FromString(before or b"")
+    old = progress_of(before)
     for name in ("held_out_loss_base", "held_out_loss", "checkpoint_step"):
         if old.HasField(name) and not merged.HasField(name):
             setattr(merged, name, getattr(old, name))

@@ -2,9 +2,11 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lorafleet import spec, spec_proto
@@ -44,7 +46,7 @@ def job_message(job: JobRow, runs: Sequence[JobRun], *, with_spec: bool = True) 
         queue_position=(job.queue_position or 0) if job.state == JobState.QUEUED.value else 0,
     )
     if job.progress is not None:
-        message.progress.ParseFromString(job.progress)
+        message.progress.CopyFrom(progress_of(job.progress))
     if job.artifact_uri and job.artifact_sha256:
         artifact = pb.Artifact(uri=job.artifact_uri, manifest_sha256=job.artifact_sha256, size_bytes=job.artifact_bytes or 0)
         message.artifact.CopyFrom(artifact)
@@ -97,8 +99,17 @@ def check_etag(name: str, etag: str, wanted: str) -> None:
 
 
 def add_spec(message: pb.TrainingJob, job: JobRow) -> None:
-    """Fills in what was asked for."""
-    message.spec.CopyFrom(spec_proto.to_proto(spec.parse(job.spec)))
+    """Fills in what was asked for; nothing of a spec that this server cannot read."""
+    with suppress(Exception):  # one that is no spec any more: the job says so, and would be shown to nobody else
+        message.spec.CopyFrom(spec_proto.to_proto(spec.parse(job.spec)))
+
+
+def progress_of(stored: bytes | None) -> pb.Progress:
+    """What a run reported last; nothing when that is none."""
+    try:
+        return pb.Progress.FromString(stored or b"")
+    except DecodeError:
+        return pb.Progress()
 
 
 def _attempt(attempt: JobRun) -> pb.Attempt:

@@ -97,6 +97,7 @@ async def _work(server: grpc.aio.Server, tools: Tools, healths: Healths, stoppin
     await following
     tools.db.bell.ring()  # wakes loops and watchers
     await server.stop(FINISH_CALLS_S)
+    await tools.candidates.planner.shapes.close()
     try:
         await asyncio.wait_for(working, FINISH_STEPS_S)
     except TimeoutError:
@@ -181,6 +182,7 @@ async def _tools(settings: Settings, db: Database, backend: Backend, address: st
         service = await events.service(tx)
     local = settings.ray_address is None and settings.kuberay is None
     store = Store(CredentialsFile(settings.access.store_credentials))
+    shapes = ShapeCache(store, db.clock, ring=db.bell.ring)
     return Tools(
         db=db,
         backend=backend,
@@ -195,7 +197,7 @@ async def _tools(settings: Settings, db: Database, backend: Backend, address: st
             report_tls_ca=report_tls_ca(settings.access),
             otlp_endpoint=settings.otlp_endpoint,
         ),
-        candidates=Candidates(Planner(ShapeCache(store, db.clock), _policy(settings))),
+        candidates=Candidates(Planner(shapes, _policy(settings))),
         up_since=db.even_now(),
         hearing=Hearing(probe=_report_probe(settings)),
         readiness=Readiness({"database": database_check(db), "backend": backend_check(backend)}),

@@ -31,6 +31,9 @@ class WaitReason(StrEnum):
     RESERVED = "RESERVED"
     PREEMPTING = "PREEMPTING"
     EXCEEDS_CAPACITY = EXCEEDS_CAPACITY
+    READING_BASE = "READING_BASE"
+    SPEC_UNREADABLE = "SPEC_UNREADABLE"
+    ROW_ERROR = "ROW_ERROR"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +128,11 @@ class Decided:
     preemptions: list[Preempt] = field(default_factory=list[Preempt])
     waiting: list[str] = field(default_factory=list[str])
     waits: dict[str, Wait] = field(default_factory=dict[str, Wait])
+
+    def add_waits(self, waits: Mapping[str, Wait]) -> None:
+        """Jobs that wait for something of their own, and were in no round: behind the others, whose places they do not change."""
+        self.waiting += waits
+        self.waits |= waits
 
     @property
     def starts(self) -> list[Start]:

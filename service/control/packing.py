@@ -157,7 +157,7 @@ class Pack:
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """A job that no run could ever take."""
+    """A job that no run could ever take, and why."""
 
     uid: str
     message: str

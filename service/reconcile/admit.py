@@ -9,11 +9,14 @@ import asyncio
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from service import rows
+from service.candidates import Queued
 from service.control import admission, lifecycle, packing
 from service.control.admission import Decided
 from service.control.packing import Candidate, Packer, Refusal
-from service.control.placing import Release, Start
+from service.control.placing import Decision, Release, Start
 from service.db import hosts, jobs, queue, runs
 from service.db.models import JobRow, RunRow
 from service.db.transaction import Transaction
@@ -36,6 +39,13 @@ class _Planned:
     decided: Decided
     refusals: Sequence[Refusal]
 
+    @property
+    def steps(self) -> list["_Step"]:
+        return [*self.refusals, *self.decided.decisions]
+
+
+_Step = Refusal | Decision
+
 
 async def admit_once(tools: Tools) -> bool:
     """Starts what may start now, and notes why the others wait."""
@@ -57,41 +67,45 @@ async def admit_once(tools: Tools) -> bool:
 
 
 async def _plan(tools: Tools, seen: Seen) -> _Planned:
-    waiting = await tools.candidates.of_queue(tools.db)
-    return await asyncio.to_thread(_planned, tools, waiting, seen)  # thousands of jobs are a part of a second
+    queued = await tools.candidates.of_queue(tools.db)
+    return await asyncio.to_thread(_planned, tools, queued, seen)  # thousands of jobs are a part of a second
 
 
-def _planned(tools: Tools, waiting: Sequence[Candidate], seen: Seen) -> _Planned:
+def _planned(tools: Tools, queued: Queued, seen: Seen) -> _Planned:
+    """Nothing is decided on a job for which no decision can be made: it is set aside, for this round too."""
+    decide = partial(_decided, tools, seen)
+    waits, candidates = dict(queued.waits), queued.candidates
+    try:
+        planned = decide(candidates)
+    except Exception:
+        found = rows.culprits(candidates, decide)
+        if not found:
+            raise
+        for job, error in found:
+            rows.note("admit", job.uid, error)
+            waits[job.uid] = tools.candidates.set_aside(job.uid, error)
+        planned = decide([job for job in candidates if job.uid not in waits])
+    planned.decided.add_waits(waits)
+    return _Planned(decided=planned.decided, refusals=[*planned.refusals, *queued.refusals])
+
+
+def _decided(tools: Tools, seen: Seen, candidates: Sequence[Candidate]) -> _Planned:
     limits = tools.candidates.planner.policy.limits
-    fitting, refusals = packing.sift(waiting, limits, tools.backend.hardware())
+    fitting, refusals = packing.sift(candidates, limits, tools.backend.hardware())
     decided = admission.decide(fitting, Packer(fitting, limits), seen.situation, tools.rules)
     return _Planned(decided=decided, refusals=refusals)
 
 
 async def _apply(tools: Tools, planned: _Planned, epoch: int) -> bool:
     """Whether something was started. An outdated round is held again."""
-    preemptions, starts = planned.decided.preemptions, planned.decided.starts
+    preemptions = planned.decided.preemptions
     if preemptions:
         if not await make_room(tools, preemptions, epoch):
             return _anew(tools)
         epoch += 1
-    if not planned.decided.decisions and not planned.refusals:
-        return bool(preemptions)
-    uids = [member.uid for start in starts for member in start.pack.members] + [refusal.uid for refusal in planned.refusals]
-    async with tools.db.transaction() as tx:
-        if not await queue.lock_admission(tx, epoch):
-            return _anew(tools)
-        idle = {run.id: run for run in await hosts.idle(tx, heard_since(tx.now))}  # runs are locked before jobs
-        rows = await queue.still_waiting(tx, uids)
-        for refusal in planned.refusals:
-            if (row := rows.get(refusal.uid)) is not None:
-                jobs.save(tx, row, lifecycle.refuse(jobs.value(row), refusal.reason, refusal.message, tx.now))
-        company = await queue.had_company(tx, list(rows))
-        started = [await _start(tx, start, rows, idle, company) for start in starts]
-        for decision in planned.decided.decisions:
-            if isinstance(decision, Release) and (run := idle.get(decision.host.run_id)) is not None:
-                release(tx, run, tools.stop.linger_s, "what waits for a run cannot use these warm workers")
-    return any(started) or bool(preemptions)
+    applying = _Applying(tools, epoch)
+    await rows.apart("admit", planned.steps, applying.apply, _name, applying.mark)
+    return _anew(tools) if applying.is_outdated else applying.has_started or bool(preemptions)
 
 
 def _anew(tools: Tools) -> bool:
@@ -99,16 +113,84 @@ def _anew(tools: Tools) -> bool:
     return True
 
 
-async def _start(tx: Transaction, start: Start, rows: dict[str, JobRow], idle: dict[str, RunRow], company: Collection[str]) -> bool:
-    pack = [rows[member.uid] for member in start.pack.members if member.uid in rows]
-    if not pack or (start.host is not None and start.host.run_id not in idle):
-        return False
-    for row in pack:
-        jobs.save(tx, row, lifecycle.admit(jobs.value(row)))
-        row.queue_position = None
-    in_company = len(pack) > 1 or any(row.uid in company for row in pack)
-    host_id = start.host.host_id if start.host else None
-    run = await runs.add(tx, pack, host_id=host_id, in_company=in_company, store_credentials=start.pack.key.warm.store_credentials)
-    where = f" on the warm workers of {start.host.host_id}" if start.host else ""
-    log.info("%s%s takes %d of the queue: %s", run.id, where, len(pack), start.pack.arithmetic)
-    return True
+def _name(step: _Step) -> str:
+    match step:
+        case Refusal(uid=uid):
+            return uid
+        case Release(host=host):
+            return host.run_id
+        case Start(pack=pack):
+            return pack.members[0].uid
+
+
+@dataclass
+class _Applying:
+    """Applies what was decided, all of it in one transaction as a rule. `epoch`: that of the next transaction."""
+
+    tools: Tools
+    epoch: int
+    is_outdated: bool = False
+    has_started: bool = False
+
+    async def apply(self, steps: Sequence[_Step]) -> None:
+        if self.is_outdated:
+            return
+        started = False
+        async with self.tools.db.transaction() as tx:
+            if not await queue.lock_admission(tx, self.epoch):
+                self.is_outdated = True
+                return
+            idle = {run.id: run for run in await hosts.idle(tx, heard_since(tx.now))}  # runs are locked before jobs
+            found = await queue.still_waiting(tx, [uid for step in steps for uid in _uids(step)])
+            company = await queue.had_company(tx, list(found))
+            for step in steps:
+                match step:
+                    case Refusal() if (row := found.get(step.uid)) is not None:
+                        jobs.save(tx, row, lifecycle.refuse(jobs.value(row), step.reason, step.message, tx.now))
+                    case Start():
+                        started = await self._start(tx, step, found, idle, company) or started
+                    case Release() if (run := idle.get(step.host.run_id)) is not None:
+                        release(tx, run, self.tools.stop.linger_s, "what waits for a run cannot use these warm workers")
+                    case _:
+                        pass
+        self.epoch += 1
+        self.has_started = self.has_started or started
+
+    async def _start(
+        self, tx: Transaction, start: Start, found: dict[str, JobRow], idle: dict[str, RunRow], company: Collection[str]
+    ) -> bool:
+        if start.host is not None and start.host.run_id not in idle:
+            return False
+        pack = [row for member in start.pack.members if (row := found.get(member.uid)) is not None and self._admit(tx, row)]
+        if not pack:
+            return False
+        in_company = len(pack) > 1 or any(row.uid in company for row in pack)
+        host_id = start.host.host_id if start.host else None
+        run = await runs.add(tx, pack, host_id=host_id, in_company=in_company, store_credentials=start.pack.key.warm.store_credentials)
+        where = f" on the warm workers of {start.host.host_id}" if start.host else ""
+        log.info("%s%s takes %d of the queue: %s", run.id, where, len(pack), start.pack.arithmetic)
+        return True
+
+    def _admit(self, tx: Transaction, row: JobRow) -> bool:
+        """False for a job that cannot be: the others of its pack start without it."""
+        with rows.own("admit", row.name) as trouble:
+            jobs.save(tx, row, lifecycle.admit(jobs.value(row)))
+            row.queue_position = None
+        if trouble.error:
+            self.tools.candidates.set_aside(row.uid, trouble.error)
+        return not trouble
+
+    async def mark(self, step: _Step, error: Exception) -> None:
+        """What it was about waits, and says why."""
+        for uid in _uids(step):
+            self.tools.candidates.set_aside(uid, error)
+
+
+def _uids(step: _Step) -> list[str]:
+    match step:
+        case Refusal(uid=uid):
+            return [uid]
+        case Start(pack=pack):
+            return [member.uid for member in pack.members]
+        case _:
+            return []

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 
 from lorafleet.errors import LorafleetError
 from lorafleet.layout import JobLayout
-from lorafleet.v1.training_service_pb2 import Progress
 from service.candidates import with_credentials
 from service.control import joining, lifecycle, packing
 from service.control.admission import usage_of
@@ -28,6 +27,7 @@ from service.db.tenants import store_credentials_of
 from service.db.transaction import Transaction
 from service.reconcile.situation import Seen
 from service.reconcile.tools import Tools
+from service.resources import progress_of
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ async def join_once(tools: Tools, seen: Seen) -> bool:
         training = [run for run in await _training(tools, tx) if joining.has_room(run, limits)]
     if not training:
         return False
-    fitting, _ = packing.sift(await tools.candidates.of_queue(tools.db), limits, tools.backend.hardware())
+    fitting, _ = packing.sift((await tools.candidates.of_queue(tools.db)).candidates, limits, tools.backend.hardware())
     budgets = Budgets(quotas=seen.situation.quotas, usage=usage_of(seen.situation.live))
     decided = await asyncio.to_thread(joining.joins, fitting, training, limits, budgets)
     return bool(decided) and await _apply(tools, decided, seen.epoch)
@@ -71,7 +71,7 @@ def _as_it_trains(tools: Tools, run: RunRow, pack: Sequence[Member], guests: set
 
 
 def _remaining_steps(member: Member, known: Candidate) -> int:
-    return known.max_steps - Progress.FromString(member.job.progress or b"").step
+    return known.max_steps - progress_of(member.job.progress).step
 
 
 async def _apply(tools: Tools, decided: Sequence[Join], epoch: int) -> bool:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from lorafleet.v1.training_service_pb2 import Progress
 from service.control.admission import LiveRun, Situation
 from service.control.capacity import NOTHING, Resources
 from service.control.lifecycle import Job, JobState
@@ -17,6 +16,7 @@ from service.db.models import RunRow
 from service.db.situation import Held, HeldJob
 from service.db.transaction import Transaction
 from service.reconcile.tools import Tools
+from service.resources import progress_of
 
 HEARD_WITHIN_S = 10.0  # warm workers that were silent for longer get no run
 
@@ -47,7 +47,7 @@ async def look(tools: Tools, tx: Transaction, num_waiting: int) -> Seen:
     )
     warm = tuple(host.run_id for host in idle)
     active = tuple((window.tenant, window.gpus, window.start_s <= now_s) for window in windows)
-    rules = (tools.limits, tools.backend.hardware(), tools.rules, id(tools.candidates))
+    rules = (tools.limits, tools.backend.hardware(), tools.rules, id(tools.candidates), tools.candidates.num_late)
     mark = (*rules, num_waiting, await queue.newest(tx), _marks(held), warm, limits, active)
     return Seen(situation=seen, epoch=await queue.admission_epoch(tx), mark=mark)
 
@@ -124,7 +124,7 @@ def _ends_s(jobs: Sequence[HeldJob], now: datetime) -> float | None:
 
 def _end_of(job: HeldJob, now: datetime) -> float | None:
     known: list[float] = []
-    progress = Progress.FromString(job.progress or b"")
+    progress = progress_of(job.progress)
     if job.state is JobState.RUNNING and progress.remaining_s > 0:
         known.append(job.update_time.timestamp() + progress.remaining_s)
     limited = Job(state=job.state, max_run_time_s=job.max_run_time_s, run_time_s=job.run_time_s, run_start_time=job.run_start_time or now)

@@ -1,5 +1,6 @@
 """What tests of the control plane do, in their own words: submit, run the loops, report as a driver would, look."""
 
+import asyncio
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,18 @@ class World:
 
     async def settle(self) -> None:
         """Runs the loops until none finds work: what a second of a real server's life does."""
-        while await admit_once(self.tools) or await launch_once(self.tools) or await observe_once(self.tools) or await self._stop():
+        while await self._work() or await self._read_bases():
             pass
+
+    async def _work(self) -> bool:
+        return await admit_once(self.tools) or await launch_once(self.tools) or await observe_once(self.tools) or await self._stop()
+
+    async def _read_bases(self) -> bool:
+        """Waits for what is read in the background, on however slow a machine; False when nothing is."""
+        reading = [reading.task for reading in self.tools.candidates.planner.shapes._reading.values()]
+        if reading:
+            await asyncio.wait(reading, timeout=60)
+        return bool(reading)
 
     async def _stop(self) -> bool:
         await notice_silence_once(self.tools)

@@ -1,25 +1,31 @@
 """Admission: packs of what is queued, clear refusals, waits that are told once, and a queue of thousands."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from lorafleet import layout
 from lorafleet.run_manifest import RunManifest
 from lorafleet.v1 import training_service_pb2 as pb
 from service.base_shapes import ShapeCache
 from service.candidates import Candidates
+from service.control import packing
 from service.control.admission import Limits
+from service.control.lifecycle import JobState
 from service.control.memory import GIB
 from service.control.packing import PackLimits
-from service.db import events
+from service.db import events, jobs
+from service.db.models import JobRow
 from service.job_creation import NewJob
 from service.names import JobName
 from service.plans import Planner, Policy
 from service.reconcile import admit, tell
 from service.reconcile.admit import admit_once
+from service.reconcile.launch import launch_once
 from service.reconcile.observe import observe_once
-from tests.service.test_base_shapes import DEMO
+from tests.service.test_base_shapes import DEMO, standing_still, write_still
 from tests.service.world import World, failed, progress, succeeded
 
 
@@ -237,3 +243,83 @@ async def test_specs_are_parsed_once(world: World, monkeypatch: pytest.MonkeyPat
         world.backend.end(world.backend.launches[-1])
         world.clock.advance(2)
     assert len(asked) == len(set(asked)) == 4
+
+
+async def _change_row(world: World, name: JobName, **values: Any) -> None:
+    """What no call does: an older server, a migration or a hand has."""
+    async with world.tools.db.transaction() as tx:
+        await tx.session.execute(update(JobRow).where(JobRow.job_id == name.job_id).values(**values))
+
+
+async def test_a_spec_that_is_none_any_more_fails_its_own_job_and_the_others_start(world: World):
+    names = await submit_all(world, 3)
+    await _change_row(world, names[0], spec={"base_model": {"uri": "file:///x"}, "training": {"max_steps": -1}})
+    await _change_row(world, names[1], spec=["no", "spec"])
+    await world.settle()
+    assert await packs(world) == [["job-2"]]
+    for name in names[:2]:
+        job = await world.job(name)
+        assert (job.state, job.reason) == (pb.JOB_STATE_FAILED, "SPEC_UNREADABLE")
+        assert "its spec cannot be read any more" in job.message
+    assert "training.max_steps" in (await world.job(names[0])).message
+
+
+async def test_a_spec_of_a_newer_server_waits_for_it_and_the_others_start(world: World):
+    newer, known = await world.submit("newer"), await world.submit("known")
+    fields = world.spec().model_dump(mode="json")
+    await _change_row(world, newer, spec={**fields, "training": {**fields["training"], "of_next_year": 1}})
+    await world.settle()
+    assert (await world.state(newer), await world.state(known)) == ("QUEUED", "STARTING")
+    assert (await world.job(newer)).reason == "SPEC_UNREADABLE"
+
+
+async def test_a_job_that_no_decision_can_be_made_on_waits_with_its_reason_and_the_others_start(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    names = await submit_all(world, 5)
+    sift = packing.sift
+
+    uid = (await world.job(names[3])).uid
+
+    def raises(queue, limits, hardware):
+        if any(job.uid == uid for job in queue):
+            raise OverflowError("of one job")
+        return sift(queue, limits, hardware)
+
+    monkeypatch.setattr(packing, "sift", raises)
+    await world.settle()
+    assert [sorted(pack) for pack in await packs(world)] == [["job-0", "job-1", "job-2", "job-4"]]
+    job = await world.job(names[3])
+    assert (job.state, job.reason) == (pb.JOB_STATE_QUEUED, "ROW_ERROR")
+    assert "OverflowError" in job.message
+
+
+async def test_a_job_that_cannot_be_written_is_passed_by_and_its_pack_starts_without_it(world: World, monkeypatch: pytest.MonkeyPatch):
+    names = await submit_all(world, 3)
+    save = jobs.save
+
+    def raises(tx, row, job):
+        if row.job_id == "job-1" and job.state is not JobState.QUEUED:
+            raise ValueError("of one row")
+        return save(tx, row, job)
+
+    monkeypatch.setattr(jobs, "save", raises)
+    await world.settle()
+    assert [sorted(pack) for pack in await packs(world)] == [["job-0", "job-2"]]
+    assert [await world.state(name) for name in names] == ["STARTING", "QUEUED", "STARTING"]
+
+
+async def test_while_a_base_is_read_its_job_waits_and_the_others_start(world: World, tmp_path: Path):
+    with standing_still() as parser:
+        shapes = ShapeCache(world.tools.store, world.clock, parser)
+        world.with_tools(candidates=Candidates(Planner(shapes, Policy())), limits=Limits(max_running_runs=2))
+        slow = await world.submit("slow", base_model={"uri": write_still(tmp_path / "slow")})
+        await submit(world, "blue", "quick")
+        while await admit_once(world.tools):
+            pass
+        job = await world.job(slow)
+        assert (job.state, job.reason) == (pb.JOB_STATE_QUEUED, "READING_BASE")
+        await launch_once(world.tools)
+        assert await packs(world) == [["quick"]]
+    await world.settle()
+    assert await packs(world) == [["quick"], ["slow"]], "without waiting for the next round by time"
