@@ -272,8 +272,8 @@ _GUARDS = (
     (
         "admission epoch: a round that another has overtaken is not applied",
         "service/reconcile/admit.py",
-        "if not await queue.lock_admission(tx, epoch):",
-        "if await queue.lock_admission(tx, epoch) is None:",
+        "if not await queue.lock_admission(tx, self.epoch):",
+        "if await queue.lock_admission(tx, self.epoch) is None:",
         "tests/service/reconcile/test_capacity.py",
     ),
     (
