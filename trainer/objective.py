@@ -88,13 +88,18 @@ def target(scheduler: Any, latents: Tensor, noise: Tensor, timesteps: Tensor) ->
 
 
 def min_snr_weight(scheduler: Any, timesteps: Tensor, gamma: float | None) -> Tensor:
-    """Min-SNR weights (Hang et al. 2023, eq. 7; divided by snr + 1 for v-prediction), (batch,)."""
+    """Min-SNR weights (Hang et al. 2023, eq. 7; divided by snr + 1 for v-prediction), (batch,).
+
+    For epsilon min(snr, gamma) / snr is written as min(1, gamma / snr): the same, and 1, its limit, where the signal is gone
+    (zero terminal SNR: Lin et al. 2024), where the other form is 0 / 0.
+    """
     if gamma is None:
         return torch.ones(len(timesteps))
     signal = scheduler.alphas_cumprod[timesteps.cpu()].float()
     snr = signal / (1 - signal)
-    divisor = snr + 1 if scheduler.config.prediction_type == "v_prediction" else snr
-    return torch.clamp(snr, max=gamma) / divisor
+    if scheduler.config.prediction_type == "v_prediction":
+        return torch.clamp(snr, max=gamma) / (snr + 1)
+    return torch.clamp(gamma / snr, max=1)
 
 
 def dropout_seed(key: Key, example: Draw) -> int:

@@ -59,6 +59,18 @@ def test_min_snr_weights_are_those_of_the_paper():
     assert objective.min_snr_weight(SCHEDULER, timesteps, None).tolist() == [1.0] * 4
 
 
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_min_snr_weights_are_finite_where_the_signal_or_the_noise_is_gone(kind: str):
+    """Zero terminal SNR (Lin et al. 2024) ends at SNR 0; a schedule of zeros begins at SNR infinity."""
+    ends = DDPMScheduler(beta_schedule="scaled_linear", rescale_betas_zero_snr=True, prediction_type=kind)
+    assert ends.alphas_cumprod[-1] == 0
+    weights = objective.min_snr_weight(ends, torch.tensor([0, 500, 998, 999]), 5.0)
+    assert weights[-1] == (1 if kind == "epsilon" else 0), "the limit of the paper's formula"
+    assert torch.allclose(weights[-2:], objective.min_snr_weight(ends, torch.tensor([998, 998]), 5.0), atol=1e-2)
+    ends.alphas_cumprod[0] = 1.0
+    assert objective.min_snr_weight(ends, torch.tensor([0]), 5.0).isfinite().all()
+
+
 def test_v_prediction_has_its_own_target_and_weight():
     scheduler = DDPMScheduler.from_config(SCHEDULER.config, prediction_type="v_prediction")
     latents, noise, timesteps = torch.ones(1, 4, 8, 8), torch.zeros(1, 4, 8, 8), torch.tensor([500])
