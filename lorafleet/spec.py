@@ -73,10 +73,12 @@ class _Part(BaseModel):
 
 
 class BaseModelSpec(_Part):
-    """The frozen base model, in diffusers' folder layout."""
+    """The frozen base model, in diffusers' folder layout, with weights in safetensors: whole or in shards, in any precision."""
 
     uri: Annotated[str, Field(description="Folder of the model: s3://bucket/prefix or file:///folder.")]
-    family: Annotated[Literal["sd1"], Field(description="Model family; sd1 is Stable Diffusion 1.x.")] = "sd1"
+    family: Annotated[
+        Literal["sd1"], Field(description="Model family; sd1 is Stable Diffusion 1.x, and 2.x, which is built of the same classes.")
+    ] = "sd1"
 
 
 class DatasetSpec(_Part):
@@ -92,7 +94,8 @@ class DatasetSpec(_Part):
     trigger_phrase: Annotated[Text, Field(max_length=1000, description="Text put before every caption.")] = ""
     validation_fraction: Annotated[float, Field(ge=0, le=0.5, description="Share of the pictures held out for the held-out loss.")] = 0.1
     resolution: Annotated[int, Field(ge=32, le=4096)] | None = Field(
-        default=None, description="Training pictures have about resolution squared pixels; unset: the base model's own resolution."
+        default=None,
+        description="Training pictures have about resolution squared pixels; unset: the base model's own resolution.",
     )
     aspect_ratio_bucketing: Annotated[bool, Field(description="Group pictures by aspect ratio; false: crop each to a square.")] = True
     on_corrupt: Annotated[Literal["skip", "fail"], Field(description="What to do with a picture that cannot be read.")] = "skip"

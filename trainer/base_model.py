@@ -1,28 +1,32 @@
 """The frozen base in the store: is it whole, of which family, which modules can be trained. Reads headers only; no torch.
 
-The layout is diffusers' (model_index.json and a folder for each part); weights are safetensors, for nothing is unpickled.
+The layout is diffusers' (model_index.json and a folder for each part); weights are safetensors, for nothing is unpickled. Nothing
+in its files is believed before it was looked at: sizes and depths first (`untrusted`), then every value (`base_config`).
 """
 
 import difflib
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lorafleet.errors import RunFailed, Violation
 from lorafleet.spec import BaseModelSpec
-from trainer.storage import Folder
+from trainer import base_config, base_files, untrusted
+from trainer.base_config import BaseFacts
+from trainer.base_files import MODEL_INDEX, Weights, some
+from trainer.storage import Entry, Folder
+from trainer.untrusted import Refused, Stored
 
 # What model_index.json must name for a base to be of a family.
 _PIPELINES = {"sd1": "StableDiffusionPipeline"}
 _PARTS = {"sd1": ("unet", "vae", "text_encoder", "tokenizer", "scheduler")}
-_WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
-_MAX_HEADER_BYTES = 100 * 2**20
+# The parts that have weights, and the name that the library which loads them looks for.
+_LOADED_AS = {"unet": base_files.DIFFUSERS_NAME, "vae": base_files.DIFFUSERS_NAME, "text_encoder": base_files.TRANSFORMERS_NAME}
+_TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+MAX_SMALL_FILE_BYTES = 64 * 2**20  # of a tokenizer's files
+MAX_RESOLUTION = 4096  # as in dataset.resolution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +36,24 @@ class BaseModel:
     uri: str
     family: str
     files: Mapping[str, str]  # path -> SHA-256, every file that loading needs
+    loaded_as: Mapping[str, str]  # path -> the name that the loading library looks for, of those that have another
+    is_plain: bool  # in its folder the libraries find these files and no others
     trainable: Mapping[str, int]  # denoiser module that a LoRA can sit on -> 2 (linear) or 4 (convolution)
-    vae_factor: int  # pixels per latent, along a side
-    resolution: int  # pixels; what the base was trained at
-    resolution_step: int  # sides must be multiples of this
+    facts: BaseFacts
+    webui_hash: str  # of the denoiser's weights, as the webui once named checkpoints
+
+    @property
+    def resolution(self) -> int | None:
+        """Pixels; what the base was trained at, where it says so."""
+        return self.facts.resolution
+
+    @property
+    def resolution_step(self) -> int:
+        return self.facts.resolution_step
+
+    @property
+    def vae_factor(self) -> int:
+        return self.facts.vae_factor
 
     @property
     def digest(self) -> str:
@@ -50,25 +68,163 @@ class BaseModel:
 def inspect(spec: BaseModelSpec, cache: Folder) -> BaseModel:
     """Reads configs and headers, and digests every file once per content.
 
-    Raises RunFailed: BASE_MODEL_INCOMPLETE, BASE_MODEL_OTHER_FAMILY, BASE_MODEL_PICKLED, or the store's own reasons.
+    Raises RunFailed with all that is wrong: BASE_MODEL_INCOMPLETE, BASE_MODEL_OTHER_FAMILY, BASE_MODEL_PICKLED,
+    BASE_MODEL_UNSUPPORTED, or the store's own reasons.
     """
-    folder = Folder(spec.uri)
-    entries = {entry.path: entry for entry in folder.list()}
-    _check_family(spec, folder, entries)
-    paths = sorted(path for path in entries if path == "model_index.json" or _is_needed(spec.family, path))
-    _check_whole(spec, paths, entries)
-    headers = {path: _header(folder, path, entries[path].size_bytes) for path in paths if path.endswith(".safetensors")}
-    unet, vae = _config(folder, "unet", "sample_size", "block_out_channels"), _config(folder, "vae", "block_out_channels")
-    factor = 2 ** (len(vae["block_out_channels"]) - 1)
-    return BaseModel(
-        uri=spec.uri,
-        family=spec.family,
-        files=_digests(folder, {path: entries[path].version for path in paths}, cache),
-        trainable=_trainable(next(header for path, header in headers.items() if path.startswith("unet/"))),
-        vae_factor=factor,
-        resolution=unet["sample_size"] * factor,
-        resolution_step=factor * 2 ** (len(unet["block_out_channels"]) - 1),
-    )
+    return _Inspection(spec).found(cache)
+
+
+class _Inspection:
+    """One look at a base. What is wrong is collected, so that its user hears all of it at once."""
+
+    def __init__(self, spec: BaseModelSpec) -> None:
+        self.family = spec.family
+        self.folder = Folder(spec.uri)
+        self.entries = {entry.path: entry for entry in self.folder.list()}
+        self.wrong: list[tuple[str, str]] = []  # (reason, message)
+
+    def found(self, cache: Folder) -> BaseModel:
+        index = self._index()
+        weights = {part: found for part in _LOADED_AS if (found := self._weights(part)) is not None}
+        headers = {part: self._tensors(found) for part, found in weights.items()}
+        configs = self._configs()
+        self._check_tokenizer()
+        for path, problem in base_config.problems(configs, self.family):
+            self._refuse(path, problem, reason="BASE_MODEL_UNSUPPORTED")
+        self._raise_what_is_wrong()
+        paths = [MODEL_INDEX, *self._small_files(), *(path for found in weights.values() for path in found.paths)]
+        names = {old: new for part, found in weights.items() for old, new in base_files.loaded_as(found, _LOADED_AS[part]).items()}
+        renamed = {old: new for old, new in names.items() if old != new}
+        return BaseModel(
+            uri=self.folder.uri,
+            family=self.family,
+            files=_digests(self.folder, {path: self.entries[path].version for path in sorted(paths)}, cache),
+            loaded_as=renamed,
+            is_plain=not renamed and not self._has_more(paths),
+            trainable=_trainable(headers["unet"]),
+            facts=base_config.facts(configs, index),
+            webui_hash=_webui_hash(self.folder, self.entries[weights["unet"].files[0]]),
+        )
+
+    def _index(self) -> dict[str, Any]:
+        if MODEL_INDEX not in self.entries:
+            raise RunFailed(
+                f"base_model.uri: {self.folder.uri} has no model_index.json; it must be a folder as diffusers' save_pretrained writes it",
+                reason="BASE_MODEL_INCOMPLETE",
+            )
+        index = self._json(MODEL_INDEX) or {}
+        self._raise_what_is_wrong()
+        if (found := index.get("_class_name")) != _PIPELINES[self.family]:
+            raise RunFailed(
+                f"base_model.family: {self.folder.uri} is a {str(found)[:100]!r}, but family {self.family} is a {_PIPELINES[self.family]}",
+                reason="BASE_MODEL_OTHER_FAMILY",
+            )
+        for problem in base_config.index_problems(index, self.family):
+            self._refuse(MODEL_INDEX, problem, reason="BASE_MODEL_UNSUPPORTED")
+        return index
+
+    def _weights(self, part: str) -> Weights | None:
+        found = base_files.find_weights(part, self.entries)
+        if found is None:
+            self._say_without_weights(part)
+            return None
+        return found if found.index is None else self._sharded(found, found.index)
+
+    def _say_without_weights(self, part: str) -> None:
+        if base_files.has_pickled(part, self.entries):
+            message = f"{part} of {self.folder.uri} has pickled weights, and nothing is unpickled; save it as safetensors"
+            self.wrong.append(("BASE_MODEL_PICKLED", f"base_model.uri: {message}"))
+        elif odd := base_files.oddly_named(part, self.entries):
+            message = f"{self.folder.uri} has {some(odd)}, which are no usual names; rename one to {part}/{_LOADED_AS[part]}.safetensors"
+            self.wrong.append(("BASE_MODEL_INCOMPLETE", f"base_model.uri: {message}"))
+        else:
+            self._lacks(f"{part}/*.safetensors")
+
+    def _sharded(self, found: Weights, index: str) -> Weights | None:
+        text = self._bytes(index, untrusted.MAX_HEADER_BYTES)
+        if text is None:
+            return None
+        try:
+            expected = base_files.shards(text, found.part, self.entries)
+        except Refused as why:
+            self._refuse(index, str(why))
+            return None
+        for path, names in expected.items():
+            if (stored := self._header(path)) is not None and names != stored.keys():
+                self._refuse(path, "does not hold the tensors that its index names; upload it again")
+        return Weights(part=found.part, files=tuple(sorted(expected)), index=index)
+
+    def _tensors(self, weights: Weights) -> dict[str, Stored]:
+        found: dict[str, Stored] = {}
+        for path in weights.files:
+            found |= self._header(path) or {}
+        return found
+
+    def _header(self, path: str) -> dict[str, Stored] | None:
+        """The tensors of a safetensors file, whose length must be what its header says: half an upload has a fine header."""
+        size_bytes = self.entries[path].size_bytes
+        length = int.from_bytes(self.folder.get_range(path, 0, 8), "little") if size_bytes > 8 else size_bytes
+        try:
+            if length > min(size_bytes - 8, untrusted.MAX_HEADER_BYTES):
+                raise Refused("is not a safetensors file, or cut short; upload it again")
+            return untrusted.tensors(self.folder.get_range(path, 8, length), size_bytes - 8 - length)
+        except Refused as why:
+            self._refuse(path, str(why))
+            return None
+
+    def _configs(self) -> dict[str, dict[str, Any]]:
+        """By part; the tokenizer's is optional."""
+        configs: dict[str, dict[str, Any]] = {}
+        for part, path in base_config.CONFIGS.items():
+            if path in self.entries:
+                if (config := self._json(path)) is None:
+                    continue
+                if lacking := [name for name in base_config.NEEDED.get(part, ()) if name not in config]:
+                    self._refuse(path, f"has no {', '.join(lacking)}")
+                else:
+                    configs[part] = config
+            elif part != "tokenizer":
+                self._lacks(f"{part}/ (its config)")
+        return configs
+
+    def _check_tokenizer(self) -> None:
+        if not any(all(f"tokenizer/{name}" in self.entries for name in names) for names in _TOKENIZERS):
+            self._lacks("tokenizer/ (its config): tokenizer.json, or vocab.json and merges.txt")
+        for path in self._small_files():
+            if self.entries[path].size_bytes > MAX_SMALL_FILE_BYTES:
+                self._refuse(path, f"is larger than {MAX_SMALL_FILE_BYTES} bytes")
+
+    def _small_files(self) -> list[str]:
+        return list(base_files.small_files(self.entries))
+
+    def _has_more(self, paths: Collection[str]) -> bool:
+        """diffusers prefers an index to a single file, and transformers follows adapter_config.json: what was not looked at."""
+        return any(path.endswith(".json") and path.split("/")[0] in _PARTS[self.family] for path in self.entries.keys() - set(paths))
+
+    def _json(self, path: str) -> dict[str, Any] | None:
+        text = self._bytes(path, untrusted.MAX_CONFIG_BYTES)
+        try:
+            return None if text is None else untrusted.json_object(text)
+        except Refused as why:
+            self._refuse(path, str(why))
+            return None
+
+    def _bytes(self, path: str, most: int) -> bytes | None:
+        if (size_bytes := self.entries[path].size_bytes) > most:
+            self._refuse(path, f"is {size_bytes} bytes long; at most {most} are read")
+            return None
+        return self.folder.get(path)
+
+    def _lacks(self, what: str) -> None:
+        self.wrong.append(("BASE_MODEL_INCOMPLETE", f"base_model.uri: {self.folder.uri} lacks {what}"))
+
+    def _refuse(self, path: str, what: str, reason: str = "BASE_MODEL_INCOMPLETE") -> None:
+        self.wrong.append((reason, f"base_model.uri: {self.folder.uri}/{path} {what}"))
+
+    def _raise_what_is_wrong(self) -> None:
+        if self.wrong:
+            messages = list(dict.fromkeys(message for _, message in self.wrong))
+            raise RunFailed("\n".join(messages), reason=self.wrong[0][0])
 
 
 def check_target_modules(base: BaseModel, target_modules: Sequence[str]) -> list[Violation]:
@@ -88,106 +244,30 @@ def check_target_modules(base: BaseModel, target_modules: Sequence[str]) -> list
     return violations
 
 
-def check_resolution(base: BaseModel, resolution: int) -> list[Violation]:
+def check_resolution(base: BaseModel, resolution: int | None) -> list[Violation]:
     """The UNet halves the latents several times: sides must divide."""
-    if resolution % base.resolution_step == 0:
+    if resolution is None:
+        message = f"is needed: {base.uri}/unet/config.json has no sample_size, so the base does not say what it was trained at"
+    elif resolution > MAX_RESOLUTION:
+        message = f"is needed: the base's own resolution is {resolution} pixels by its configs; at most {MAX_RESOLUTION} can be trained"
+    elif resolution % base.resolution_step:
+        nearest = max(1, round(resolution / base.resolution_step)) * base.resolution_step
+        message = f"{resolution} is not a multiple of {base.resolution_step}, which this base needs; nearest: {nearest}"
+    else:
         return []
-    nearest = max(1, round(resolution / base.resolution_step)) * base.resolution_step
-    message = f"{resolution} is not a multiple of {base.resolution_step}, which this base needs; nearest: {nearest}"
     return [Violation(field="dataset.resolution", message=message)]
 
 
-def materialise(base: BaseModel) -> Path:
-    """A local folder with the base's files: in place for file://, else in the node's cache, downloaded once per content."""
-    if base.uri.startswith("file://"):
-        return Path(base.uri.removeprefix("file://"))
-    cache = Path(os.environ.get("LORAFLEET_NODE_CACHE", "~/.cache/lorafleet")).expanduser() / "bases" / base.digest
-    cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / ".lock"):
-        missing = [path for path in base.files if not (cache / path).exists()]
-        if missing:
-            Folder(base.uri).download(missing, into=cache)
-        for path in missing:
-            if _sha256_of(cache / path) != base.files[path]:
-                (cache / path).unlink()
-                raise RunFailed(
-                    f"base_model.uri: {base.uri}/{path} changed while it was read; try again", reason="BASE_MODEL_CHANGED", retryable=True
-                )
-    return cache
-
-
-def _check_family(spec: BaseModelSpec, folder: Folder, entries: Mapping[str, Any]) -> None:
-    if "model_index.json" not in entries:
-        raise RunFailed(
-            f"base_model.uri: {spec.uri} has no model_index.json; it must be a folder as diffusers' save_pretrained writes it",
-            reason="BASE_MODEL_INCOMPLETE",
-        )
-    found = _json(folder, "model_index.json").get("_class_name")
-    if found != _PIPELINES[spec.family]:
-        raise RunFailed(
-            f"base_model.family: {spec.uri} is a {found}, but family {spec.family} is a {_PIPELINES[spec.family]}",
-            reason="BASE_MODEL_OTHER_FAMILY",
-        )
-
-
-def _is_needed(family: str, path: str) -> bool:
-    part, _, name = path.partition("/")
-    return part in _PARTS[family] and (name in _WEIGHTS or name.endswith((".json", ".txt")))
-
-
-def _check_whole(spec: BaseModelSpec, paths: Sequence[str], entries: Mapping[str, Any]) -> None:
-    missing = [part for part in _PARTS[spec.family] if not any(path.startswith(f"{part}/") and path.endswith(".json") for path in paths)]
-    with_weights = [part for part in _PARTS[spec.family] if part in {"unet", "vae", "text_encoder"} and part not in missing]
-    unweighted = [part for part in with_weights if not any(path == f"{part}/{name}" for path in paths for name in _WEIGHTS)]
-    pickled = [
-        part for part in unweighted if any(path.startswith(f"{part}/") and path.endswith((".bin", ".ckpt", ".pt")) for path in entries)
-    ]
-    if pickled:
-        raise RunFailed(
-            f"base_model.uri: {', '.join(pickled)} of {spec.uri} has pickled weights, and nothing is unpickled; save it as safetensors",
-            reason="BASE_MODEL_PICKLED",
-        )
-    if missing or unweighted:
-        lacks = [*(f"{part}/ (its config)" for part in missing), *(f"{part}/*.safetensors" for part in unweighted)]
-        raise RunFailed(f"base_model.uri: {spec.uri} lacks {', '.join(lacks)}", reason="BASE_MODEL_INCOMPLETE")
-
-
-def _config(folder: Folder, part: str, *needed: str) -> dict[str, Any]:
-    config = _json(folder, f"{part}/config.json")
-    if lacking := [name for name in needed if name not in config]:
-        raise _incomplete(folder, f"{part}/config.json", f"has no {', '.join(lacking)}")
-    return config
-
-
-def _json(folder: Folder, path: str) -> dict[str, Any]:
-    try:
-        return dict(json.loads(folder.get(path)))
-    except (ValueError, TypeError) as error:
-        raise _incomplete(folder, path, f"is not a JSON object: {error}") from None
-
-
-def _header(folder: Folder, path: str, size_bytes: int) -> dict[str, Any]:
-    """The header of a safetensors file, whose length must be what the header says: half an upload has a fine header."""
-    length = int.from_bytes(folder.get_range(path, 0, 8), "little") if size_bytes > 8 else _MAX_HEADER_BYTES
-    if length > min(size_bytes - 8, _MAX_HEADER_BYTES):
-        raise _incomplete(folder, path, "is not a safetensors file, or cut short; upload it again")
-    try:
-        header = {name: meta for name, meta in json.loads(folder.get_range(path, 8, length)).items() if name != "__metadata__"}
-        end = 8 + length + max(meta["data_offsets"][1] for meta in header.values())
-    except (ValueError, TypeError, KeyError) as error:
-        raise _incomplete(folder, path, f"is not a safetensors file: {error}") from None
-    if end != size_bytes:
-        raise _incomplete(folder, path, f"is cut short: {size_bytes} bytes of {end}; upload it again")
-    return header
-
-
-def _incomplete(folder: Folder, path: str, what: str) -> RunFailed:
-    return RunFailed(f"base_model.uri: {folder.uri}/{path} {what}", reason="BASE_MODEL_INCOMPLETE")
-
-
-def _trainable(header: Mapping[str, Any]) -> dict[str, int]:
-    weights = {name.removesuffix(".weight"): len(meta["shape"]) for name, meta in header.items() if name.endswith(".weight")}
+def _trainable(denoiser: Mapping[str, Stored]) -> dict[str, int]:
+    weights = {name.removesuffix(".weight"): len(stored.shape) for name, stored in denoiser.items() if name.endswith(".weight")}
     return {name: dimensions for name, dimensions in weights.items() if dimensions in {2, 4}}
+
+
+def _webui_hash(folder: Folder, weights: Entry) -> str:
+    """The eight digits by which the webui once told checkpoints apart: of 64 KiB, one MiB into the file."""
+    start = min(2**20, weights.size_bytes)
+    length = min(2**16, weights.size_bytes - start)
+    return hashlib.sha256(folder.get_range(weights.path, start, length) if length else b"").hexdigest()[:8]
 
 
 def _digests(folder: Folder, versions: Mapping[str, str], cache: Folder) -> dict[str, str]:
@@ -202,15 +282,3 @@ def _digests(folder: Folder, versions: Mapping[str, str], cache: Folder) -> dict
 
 def _two_parts(module: str) -> str:
     return ".".join(module.split(".")[-2:])
-
-
-def _sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainer import base_model
+from trainer import base_copy
 from trainer.base_model import BaseModel
 from trainer.families import family
 
@@ -24,7 +24,7 @@ class FrozenBase:
 
     @cached_property
     def path(self) -> Path:
-        return base_model.materialise(self.base)
+        return base_copy.materialise(self.base)
 
     @cached_property
     def denoiser(self) -> nn.Module:
@@ -37,7 +37,7 @@ class FrozenBase:
 
     @cached_property
     def tokenizer(self) -> Any:
-        return self.family.load_tokenizer(self.path)
+        return self.family.load_tokenizer(self.path, self.base.facts.max_tokens)
 
     @cached_property
     def noise_scheduler(self) -> Any:
@@ -46,3 +46,9 @@ class FrozenBase:
     def load_vae(self) -> nn.Module:
         """Not cached: it is only needed for encoding."""
         return self.family.load_vae(self.path, self.device)
+
+    def pipeline(self, denoiser: nn.Module) -> Any:
+        """A diffusers pipeline that draws with `denoiser`, in the place of the base's own."""
+        vae = self.family.load_vae(self.path, torch.device("cpu"))
+        parts = {"unet": denoiser, "text_encoder": self.text_encoder, "tokenizer": self.tokenizer, "vae": vae}
+        return self.family.pipeline(self.path, self.base.facts.scheduler, **parts)

@@ -264,7 +264,7 @@ class PackRun:
         if self.group.rank == 0 or lock_step:
             self._activate_alone(member)
             if self._pipeline is None:
-                self._pipeline = self.base.family.pipeline(self.base.path, self.model.unet, self.base.text_encoder).to(self.device)
+                self._pipeline = self.base.pipeline(self.model.unet).to(self.device)
             # A stop must not wait for 64 pictures; under lock-step no rank may leave before the others.
             must_stop = (lambda: False) if lock_step or self.reporter is None else partial(self.reporter.must_stop, member.job)
             pictures = self._first_pictures.get(self._first_key(member))

@@ -79,7 +79,7 @@ def prepare(style: Style, cache: Folder) -> PreparedStyle:
     base = base_model.inspect(spec.base_model, cache)
     resolution = spec.dataset.resolution or base.resolution
     violations = base_model.check_target_modules(base, spec.adapter.target_modules) + base_model.check_resolution(base, resolution)
-    if violations:
+    if violations or resolution is None:
         raise RunFailed("\n".join(str(violation) for violation in violations), reason="INVALID_SPEC")
     data_set = readers.read(spec.dataset)
     key = Key(seed=spec.training.seed, style=data_set.digest)

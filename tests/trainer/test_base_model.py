@@ -3,8 +3,10 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from examples.demo import BASE_MODEL
 from lorafleet.errors import RunFailed
@@ -103,3 +105,129 @@ def test_a_broken_config_is_named(tmp_path: Path, copy: Path, content: str):
 def test_a_target_that_is_a_part_and_no_layer_is_refused(tmp_path: Path):
     violations = base_model.check_target_modules(inspect(BASE_MODEL, tmp_path), ["0"])
     assert "which is not a layer" in violations[0].message
+
+
+def edit(path: Path, **values: Any) -> None:
+    """Sets fields of a JSON file; None writes null, and `...` takes the field away."""
+    fields = {**json.loads(path.read_text()), **values}
+    path.write_text(json.dumps({name: value for name, value in fields.items() if value is not ...}))
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "said"),
+    [
+        ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, "prediction_type 'sample'"),
+        ("scheduler/scheduler_config.json", {"prediction_type": ["epsilon"]}, "prediction_type"),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 0}, "num_train_timesteps"),
+        ("unet/config.json", {"sample_size": "64"}, "sample_size"),
+        ("unet/config.json", {"sample_size": [64, -1]}, "sample_size"),
+        ("unet/config.json", {"block_out_channels": 7}, "block_out_channels"),
+        ("unet/config.json", {"in_channels": 9}, "inpainting"),
+        ("unet/config.json", {"addition_embed_type": "text_time"}, "another family"),
+        ("unet/config.json", {"cross_attention_dim": 768}, "cross_attention_dim"),
+        ("unet/config.json", {"_class_name": "SD3Transformer2DModel"}, "UNet2DConditionModel"),
+        ("unet/config.json", {"quantization_config": {"load_in_4bit": True}}, "quantised"),
+        ("vae/config.json", {"scaling_factor": "much"}, "scaling_factor"),
+        ("vae/config.json", {"_class_name": "AutoencoderTiny"}, "AutoencoderKL"),
+        ("text_encoder/config.json", {"max_position_embeddings": -1}, "max_position_embeddings"),
+        ("tokenizer/tokenizer_config.json", {"model_max_length": "77"}, "model_max_length"),
+        ("model_index.json", {"unet": ["os", "system"]}, "unet of another kind"),
+        ("model_index.json", {"scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}, "scheduler"),
+        ("model_index.json", {"extra": ["some_package", "Model"]}, "'extra' from a library"),
+        ("model_index.json", {"safety_checker": ["antigravity", "Checker"]}, "'safety_checker' from a library"),
+        ("model_index.json", {"vae": ...}, "does not name its vae"),
+    ],
+)
+def test_what_does_not_fit_the_family_is_refused_with_its_file(tmp_path: Path, copy: Path, file: str, values: dict[str, Any], said: str):
+    edit(copy / file, **values)
+    error = refusal(copy, tmp_path)
+    assert (error.reason, error.retryable) == ("BASE_MODEL_UNSUPPORTED", False)
+    assert file in error.message
+    assert said in error.message
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path: Path, copy: Path):
+    edit(copy / "scheduler" / "scheduler_config.json", prediction_type="sample")
+    edit(copy / "unet" / "config.json", sample_size=True)
+    edit(copy / "model_index.json", extra=["some_package", "Model"])
+    (copy / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    message = refusal(copy, tmp_path).message
+    assert all(said in message for said in ("prediction_type", "sample_size", "'extra'", "vae/*.safetensors"))
+
+
+@pytest.mark.parametrize("absent", [..., [None, None]])
+def test_parts_that_training_does_without_may_be_absent_or_there(tmp_path: Path, copy: Path, absent: Any):
+    edit(copy / "model_index.json", safety_checker=absent, feature_extractor=absent, image_encoder=absent, requires_safety_checker=True)
+    assert inspect(copy, tmp_path).resolution == 64
+    edit(copy / "model_index.json", safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"])
+    edit(copy / "model_index.json", feature_extractor=["transformers", "CLIPImageProcessor"])
+    assert inspect(copy, tmp_path).resolution == 64
+
+
+@pytest.mark.parametrize(("sample_size", "resolution"), [([16, 24], 80), ([16, 16], 64), (24, 96), (None, None), (..., None)])
+def test_the_resolution_of_a_base_is_that_of_its_pixels(tmp_path: Path, copy: Path, sample_size: Any, resolution: int | None):
+    edit(copy / "unet" / "config.json", sample_size=sample_size)
+    found = inspect(copy, tmp_path)
+    assert found.resolution == resolution
+    violations = base_model.check_resolution(found, found.resolution)
+    assert [each.field for each in violations] == ([] if resolution else ["dataset.resolution"])
+
+
+def test_a_base_trained_at_more_than_can_be_trained_needs_a_resolution(tmp_path: Path, copy: Path):
+    edit(copy / "unet" / "config.json", sample_size=2048)
+    found = inspect(copy, tmp_path)
+    assert "at most 4096" in base_model.check_resolution(found, found.resolution)[0].message
+
+
+@pytest.mark.parametrize(("length", "taken"), [(..., 24), (None, 24), (1e30, 24), (10**30, 24), (512, 24), (16, 16)])
+def test_captions_are_as_long_as_tokenizer_and_encoder_both_take(tmp_path: Path, copy: Path, length: Any, taken: int):
+    edit(copy / "tokenizer" / "tokenizer_config.json", model_max_length=length)
+    assert inspect(copy, tmp_path).facts.max_tokens == taken
+
+
+@pytest.mark.parametrize(
+    "text", [b"{", b"7", b"null", b'{"sample_size": Infinity}', b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}", b"\xff", b" " * 2**21]
+)
+@pytest.mark.parametrize(
+    "file", ["unet/config.json", "model_index.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer_config.json"]
+)
+def test_a_config_that_is_none_is_refused_by_its_name(tmp_path: Path, copy: Path, file: str, text: bytes):
+    (copy / file).write_bytes(text)
+    error = refusal(copy, tmp_path)
+    assert error.reason == "BASE_MODEL_INCOMPLETE"
+    assert file in error.message
+    assert len(error.message) < 1000
+
+
+def test_weights_under_a_strange_name_are_named(tmp_path: Path, copy: Path):
+    (copy / "unet" / "diffusion_pytorch_model.safetensors").rename(copy / "unet" / "emaonly.safetensors")
+    assert "rename one to unet/diffusion_pytorch_model.safetensors" in refusal(copy, tmp_path).message
+
+
+def test_shards_are_those_that_the_index_names(tmp_path: Path, copy: Path):
+    shard_denoiser(copy)
+    assert inspect(copy, tmp_path).trainable == inspect(BASE_MODEL, tmp_path).trainable
+    index = copy / "unet" / "diffusion_pytorch_model.safetensors.index.json"
+    where = json.loads(index.read_text())["weight_map"]
+    for broken, said in (
+        ({**where, "extra.weight": where["conv_in.weight"]}, "does not hold the tensors"),
+        ({**where, "extra.weight": "absent.safetensors"}, "names shards that are not there"),
+        ({**where, "extra.weight": "../../secret.safetensors"}, "no plain *.safetensors name"),
+        ({**where, "extra.weight": 7}, "no plain *.safetensors name"),
+        ([], "has no weight_map"),
+    ):
+        index.write_text(json.dumps({"weight_map": broken}))
+        assert said in refusal(copy, tmp_path).message
+
+
+def shard_denoiser(base: Path, index: str = "diffusion_pytorch_model.safetensors.index.json") -> None:
+    whole = base / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(whole)
+    names = sorted(tensors)
+    where: dict[str, str] = {}
+    for number, part in enumerate((names[::2], names[1::2]), 1):
+        shard = f"diffusion_pytorch_model-{number:05d}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in part}, base / "unet" / shard, {"format": "pt"})
+        where |= dict.fromkeys(part, shard)
+    (base / "unet" / index).write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    whole.unlink()

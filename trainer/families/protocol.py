@@ -1,12 +1,18 @@
-"""The seam of a model family: what the loop needs of a base model. One small Protocol; sd1.py is the first."""
+"""The seam of a model family: what the loop needs of a base model. One small Protocol; sd1.py is the first.
 
-from collections.abc import Sequence
+`base` is a folder with the files that were looked at (trainer.base_model). Loading raises RunFailed where they do not make the part.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
+
+from lorafleet.errors import RunFailed
 
 
 class Family(Protocol):
@@ -16,7 +22,9 @@ class Family(Protocol):
 
     def load_text_encoder(self, base: Path) -> nn.Module: ...
 
-    def load_tokenizer(self, base: Path) -> Any: ...
+    def load_tokenizer(self, base: Path, max_tokens: int) -> Any:
+        """One that cuts and pads to at most `max_tokens`, whatever its own files say."""
+        ...
 
     def load_denoiser(self, base: Path) -> nn.Module:
         """The frozen network that the adapter is put into; fp32, on CPU."""
@@ -40,6 +48,22 @@ class Family(Protocol):
         """The denoiser's prediction, shaped as `noisy`."""
         ...
 
-    def pipeline(self, base: Path, denoiser: Any, text_encoder: Any) -> Any:
-        """A diffusers pipeline around the given parts, for sample pictures."""
+    def pipeline(self, base: Path, scheduler: str, **parts: Any) -> Any:
+        """A diffusers pipeline around the given parts, for sample pictures; `scheduler` is the name of its class in diffusers."""
         ...
+
+
+@contextmanager
+def part_of_base(part: str) -> Iterator[None]:
+    """Says of what a library raises while it loads a part that the base is at fault: no other attempt would go better."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's
+        what = (str(error).splitlines() or [""])[0][:300]
+        raise RunFailed(
+            f"base_model.uri: {part}/ of the base cannot be loaded: {type(error).__name__}: {what}", reason="BASE_MODEL_UNUSABLE"
+        ) from error

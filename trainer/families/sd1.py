@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -13,27 +14,32 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-_SAFE: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "dtype": torch.float32}
+from trainer.families.protocol import part_of_base
+
+_SAFE: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "dtype": torch.float32, "output_loading_info": True}
 
 
 class StableDiffusion1:
     """See families.protocol.Family."""
 
     def load_vae(self, base: Path, device: torch.device) -> nn.Module:
-        vae: Any = AutoencoderKL.from_pretrained(base / "vae", **_SAFE)
-        return vae.to(device).eval().requires_grad_(False)
+        return _whole(AutoencoderKL, base / "vae").to(device).eval().requires_grad_(False)
 
     def load_text_encoder(self, base: Path) -> nn.Module:
-        return CLIPTextModel.from_pretrained(base / "text_encoder", **_SAFE).eval().requires_grad_(False)
+        return _whole(CLIPTextModel, base / "text_encoder").eval().requires_grad_(False)
 
-    def load_tokenizer(self, base: Path) -> CLIPTokenizer:
-        return CLIPTokenizer.from_pretrained(base / "tokenizer", local_files_only=True)
+    def load_tokenizer(self, base: Path, max_tokens: int) -> CLIPTokenizer:
+        with part_of_base("tokenizer"):
+            tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer", local_files_only=True)
+        tokenizer.model_max_length = min(tokenizer.model_max_length, max_tokens)
+        return tokenizer
 
     def load_denoiser(self, base: Path) -> nn.Module:
-        return UNet2DConditionModel.from_pretrained(base / "unet", **_SAFE).eval().requires_grad_(False)
+        return _whole(UNet2DConditionModel, base / "unet").eval().requires_grad_(False)
 
     def load_noise_scheduler(self, base: Path) -> Any:
-        return DDPMScheduler.from_pretrained(base / "scheduler", local_files_only=True)
+        with part_of_base("scheduler"):
+            return DDPMScheduler.from_pretrained(base / "scheduler", local_files_only=True)
 
     @torch.no_grad()
     def encode_pictures(self, vae: Any, pictures: Sequence[Image.Image]) -> Tensor:
@@ -54,11 +60,23 @@ class StableDiffusion1:
     def predict(self, denoiser: Any, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
         return denoiser(noisy, timesteps, text).sample
 
-    def pipeline(self, base: Path, denoiser: Any, text_encoder: Any) -> Any:
+    def pipeline(self, base: Path, scheduler: str, **parts: Any) -> Any:
         # Imported here: it pulls in seconds of code that a run without sample pictures never needs.
         from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
-        parts = {"unet": denoiser, "text_encoder": text_encoder, "safety_checker": None, "feature_extractor": None}
-        pipeline = StableDiffusionPipeline.from_pretrained(base, local_files_only=True, **parts)
+        absent = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+        with part_of_base("scheduler"):
+            parts["scheduler"] = getattr(diffusers, scheduler).from_pretrained(base / "scheduler", local_files_only=True)
+        # Not from_pretrained: that imports whatever model_index.json names.
+        pipeline = StableDiffusionPipeline(**parts, **absent)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
+
+
+def _whole(kind: Any, folder: Path) -> Any:
+    """A model with every weight from its files. The libraries only warn of missing ones, and draw them at random."""
+    with part_of_base(folder.name):
+        model, found = kind.from_pretrained(folder, **_SAFE)
+        if missing := sorted(found["missing_keys"]):
+            raise ValueError(f"its files lack {len(missing)} of its weights, such as {missing[0]}")
+    return model

@@ -1,0 +1,65 @@
+"""A base's files in a local folder, as the libraries load them: in place, linked, or downloaded once per content. No torch."""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lorafleet.errors import RunFailed
+from trainer.base_model import BaseModel
+from trainer.storage import Folder
+
+
+def materialise(base: BaseModel) -> Path:
+    """A local folder with the base's files, and no others that loading might take for them.
+
+    In place for a plain file:// base, else in the node's cache: linked, or downloaded once per content.
+    """
+    is_local = base.uri.startswith("file://")
+    if is_local and base.is_plain:
+        return Path(base.uri.removeprefix("file://"))
+    cache = Path(os.environ.get("LORAFLEET_NODE_CACHE", "~/.cache/lorafleet")).expanduser() / "bases" / base.digest
+    cache.mkdir(parents=True, exist_ok=True)
+    with _locked(cache / ".lock"):
+        if is_local:
+            _link(base, cache)
+        else:
+            _download(base, cache)
+    return cache
+
+
+def _link(base: BaseModel, cache: Path) -> None:
+    for path in base.files:
+        target = Path(base.uri.removeprefix("file://")) / path
+        link = cache / base.loaded_as.get(path, path)
+        if not link.exists():  # nor is one whose target is gone
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.unlink(missing_ok=True)
+            link.symlink_to(target)
+
+
+def _download(base: BaseModel, cache: Path) -> None:
+    missing = [path for path in base.files if not (cache / base.loaded_as.get(path, path)).exists()]
+    if missing:
+        Folder(base.uri).download(missing, into=cache)
+    for path in missing:
+        if _sha256_of(cache / path) != base.files[path]:
+            (cache / path).unlink()
+            raise RunFailed(
+                f"base_model.uri: {base.uri}/{path} changed while it was read; try again", reason="BASE_MODEL_CHANGED", retryable=True
+            )
+        (cache / path).rename(cache / base.loaded_as.get(path, path))
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,105 @@
+"""Which files of a base's folder are the model: configs, tokenizer, and for each part one set of safetensors weights.
+
+People store the same weights under several names: in half precision (`….fp16.safetensors`), cut into shards with an index, or
+under the other library's usual name. Each is found here, and given the one name that the library which loads it looks for.
+Knows names only; what they hold is `base_model`'s.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from trainer import untrusted
+from trainer.untrusted import Refused
+
+MODEL_INDEX = "model_index.json"
+PICKLED = (".bin", ".ckpt", ".pt", ".pth")
+MAX_SHARDS = 1000
+# The full precision is taken where there are several.
+VARIANTS = ("", ".fp32", ".fp16", ".bf16")
+DIFFUSERS_NAME = "diffusion_pytorch_model"
+TRANSFORMERS_NAME = "model"
+CONFIG_NAMES = {
+    "unet": "config.json",
+    "vae": "config.json",
+    "text_encoder": "config.json",
+    "scheduler": "scheduler_config.json",
+}
+_SHARD = re.compile(r"[\w.-]{1,200}\.safetensors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """The weights of one part: a single file, or shards with their index. Paths are relative to the base."""
+
+    part: str
+    files: tuple[str, ...]
+    index: str | None = None  # of the shards
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (*self.files, self.index) if self.index else self.files
+
+
+def find_weights(part: str, paths: Collection[str]) -> Weights | None:
+    """The weights of a part among the base's paths; shards are named once their index is read. None: there are none."""
+    for stem in (DIFFUSERS_NAME, TRANSFORMERS_NAME):
+        for variant in VARIANTS:
+            if (single := f"{part}/{stem}{variant}.safetensors") in paths:
+                return Weights(part=part, files=(single,))
+            for index in _index_names(part, stem, variant):
+                if index in paths:
+                    return Weights(part=part, files=(), index=index)
+    return None
+
+
+def shards(text: bytes, part: str, paths: Collection[str]) -> dict[str, set[str]]:
+    """The files that an index names, each with the tensors that must be in it. Raises Refused."""
+    where = untrusted.json_object(text, max_bytes=untrusted.MAX_HEADER_BYTES).get("weight_map")
+    if not isinstance(where, Mapping) or not where:
+        raise Refused("has no weight_map")
+    found: dict[str, set[str]] = {}
+    for tensor, name in where.items():
+        if not isinstance(name, str) or not _SHARD.fullmatch(name):
+            raise Refused("names a shard that is no plain *.safetensors name")
+        found.setdefault(f"{part}/{name}", set()).add(tensor)
+    if len(found) > MAX_SHARDS:
+        raise Refused(f"names {len(found)} shards; at most {MAX_SHARDS} are read")
+    if missing := sorted(found.keys() - set(paths)):
+        raise Refused(f"names shards that are not there: {some(missing)}")
+    return found
+
+
+def loaded_as(weights: Weights, stem: str) -> dict[str, str]:
+    """The name under which each file is loaded from a folder of this base's own; shards keep theirs, for the index names them."""
+    if weights.index is None:
+        return {weights.files[0]: f"{weights.part}/{stem}.safetensors"}
+    return {**{path: path for path in weights.files}, weights.index: f"{weights.part}/{stem}.safetensors.index.json"}
+
+
+def small_files(paths: Collection[str]) -> Iterator[str]:
+    """Configs and tokenizer, and nothing else: a library may follow what another file beside them says."""
+    for path in sorted(paths):
+        part, _, name = path.partition("/")
+        if (name == CONFIG_NAMES.get(part)) or (part == "tokenizer" and "/" not in name and name.endswith((".json", ".txt"))):
+            yield path
+
+
+def has_pickled(part: str, paths: Collection[str]) -> bool:
+    return any(path.startswith(f"{part}/") and path.endswith(PICKLED) for path in paths)
+
+
+def oddly_named(part: str, paths: Collection[str]) -> list[str]:
+    """Safetensors of a part, for when none of them has a usual name."""
+    return sorted(path for path in paths if path.startswith(f"{part}/") and path.endswith(".safetensors"))
+
+
+def some(names: Collection[str], most: int = 5) -> str:
+    """The first names, shortened: a message has an end."""
+    shown = [name if len(name) <= 100 else f"{name[:100]}…" for name in sorted(names)[:most]]
+    return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _index_names(part: str, stem: str, variant: str) -> tuple[str, ...]:
+    usual = f"{part}/{stem}.safetensors.index{variant}.json"  # diffusers once wrote the variant at the end
+    return (usual, f"{part}/{stem}{variant}.safetensors.index.json")

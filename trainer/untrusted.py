@@ -1,0 +1,109 @@
+"""Reads JSON and safetensors headers that strangers wrote: size and depth are known before anything is parsed. No torch, no store.
+
+Whatever the bytes are, what comes out is a plain value within the limits, or Refused, which says why without quoting them.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite, prod
+from typing import Any, TypeGuard
+
+import numpy as np
+
+MAX_CONFIG_BYTES = 2**20
+MAX_HEADER_BYTES = 16 * 2**20
+MAX_DEPTH = 32  # of configs and headers in the wild: 3
+MAX_DIMENSIONS = 8
+MAX_SIDE = 2**31
+_NAME = re.compile(r"[ -~]{1,1000}")
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16}
+_BITS |= {"U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64}
+
+
+class Refused(ValueError):
+    """What is wrong with the bytes, as the end of a sentence whose subject is their file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """One tensor of a safetensors file."""
+
+    shape: tuple[int, ...]
+    end: int  # of its bytes, counted from the end of the header
+
+
+def json_object(text: bytes, *, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
+    """A JSON object of finite numbers. Raises Refused."""
+    if len(text) > max_bytes:
+        raise Refused(f"is {len(text)} bytes long; at most {max_bytes} are read")
+    if (depth := nesting(text)) > MAX_DEPTH:
+        raise Refused(f"is nested {depth} levels deep; at most {MAX_DEPTH} are read")
+    try:
+        found = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+    except Refused:
+        raise
+    except (ValueError, RecursionError) as error:
+        where = f" at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise Refused(f"is not JSON{where}") from None
+    if not isinstance(found, dict):
+        raise Refused("is not a JSON object")
+    return found
+
+
+def nesting(text: bytes) -> int:
+    """How deep brackets are nested, found without parsing: a parser that recurses may take the process with it."""
+    marks = np.frombuffer(_STRING.sub(b"", text), dtype=np.uint8)
+    steps = np.isin(marks, list(b"[{")).astype(np.int32) - np.isin(marks, list(b"]}"))
+    return int(np.cumsum(steps).max(initial=0))
+
+
+def tensors(header: bytes, num_data_bytes: int) -> dict[str, Stored]:
+    """The tensors that a safetensors header names, each within the file, with as many bytes as its shape needs. Raises Refused."""
+    entries = json_object(header, max_bytes=MAX_HEADER_BYTES)
+    found = {name: _stored(entry) for name, entry in entries.items() if name != "__metadata__"}
+    end = max((stored.end for stored in found.values()), default=0)
+    if not found:
+        raise Refused("holds no tensors")
+    if not all(_NAME.fullmatch(name) for name in found):
+        raise Refused("has a tensor whose name is not plain text")
+    if end > num_data_bytes:
+        raise Refused(f"is cut short: {num_data_bytes} bytes of {end}; upload it again")
+    if end < num_data_bytes:
+        raise Refused(f"has {num_data_bytes - end} bytes after its last tensor; upload it again")
+    return found
+
+
+def _stored(entry: object) -> Stored:
+    if not isinstance(entry, Mapping):
+        raise Refused("is not a safetensors file: an entry of its header is no object")
+    shape, offsets, bits = entry.get("shape"), entry.get("data_offsets"), _bits(entry.get("dtype"))
+    if not _are_counts(shape) or len(shape) > MAX_DIMENSIONS:
+        raise Refused("is not a safetensors file: a shape in its header is not a short list of sizes")
+    if not _are_counts(offsets, most=2**62) or len(offsets) != 2:
+        raise Refused("is not a safetensors file: a tensor in its header has no place in it")
+    if bits is None:
+        raise Refused("has a tensor of a type that is not known")
+    if offsets[1] - offsets[0] != prod(shape) * bits // 8:
+        raise Refused("is not a safetensors file: a tensor's shape and its bytes differ")
+    return Stored(shape=tuple(shape), end=offsets[1])
+
+
+def _bits(dtype: object) -> int | None:
+    return _BITS.get(dtype) if isinstance(dtype, str) else None
+
+
+def _are_counts(values: object, *, most: int = MAX_SIDE) -> TypeGuard[list[int]]:
+    return isinstance(values, list) and all(type(value) is int and 0 <= value <= most for value in values)
+
+
+def _no_number(_: str) -> Any:
+    raise Refused("holds a number that is not finite")
+
+
+def _finite(text: str) -> float:
+    if not isfinite(number := float(text)):
+        raise Refused("holds a number that is not finite")
+    return number
