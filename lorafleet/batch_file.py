@@ -5,17 +5,19 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 from pydantic import BaseModel
 
-from lorafleet import batch_items, spec, spec_file
+from lorafleet import batch_items, spec, spec_file, yaml_text
 from lorafleet.batch_items import JOB_ID, Fields
 from lorafleet.errors import InvalidSpec, Violation
 from lorafleet.overlay import laid_over
 
+MAX_BYTES = 64 * 2**20  # as many as the server takes
 _SECTIONS = ("batch_id", "defaults", "items")
 _INDEX = re.compile(r"items\[(\d+|\*)\](\.?)")
 
@@ -58,11 +60,12 @@ class BatchFile:
 
 def load(path: Path, *, defaults: Path | None = None, overrides: Sequence[str] = ()) -> BatchFile:
     """The batch in a .csv or YAML file. `overrides` (`training.max_steps=200`) are set over the defaults. Raises InvalidSpec."""
-    below = spec_file.read(defaults) if defaults else {}
-    read = read_csv(path, below) if path.suffix.lower() == ".csv" else read_yaml(path, below)
-    loaded = replace(read, defaults=overridden(read.defaults, overrides))
-    loaded.check()
-    return loaded
+    with spec_file.reading(path):
+        below = spec_file.read(defaults) if defaults else {}
+        read = read_csv(path, below) if path.suffix.lower() == ".csv" else read_yaml(path, below)
+        loaded = replace(read, defaults=overridden(read.defaults, overrides))
+        loaded.check()
+        return loaded
 
 
 def overridden(defaults: Fields, overrides: Sequence[str]) -> dict[str, Any]:
@@ -80,7 +83,7 @@ def overridden(defaults: Fields, overrides: Sequence[str]) -> dict[str, Any]:
 
 def read_yaml(path: Path, defaults: Fields) -> BatchFile:
     """`defaults:`, `items:` and, if it likes, `batch_id:`. Raises InvalidSpec when it is no such file."""
-    fields = spec_file.read(path)
+    fields = spec_file.read(path, most_bytes=MAX_BYTES)
     if problems := [*_unknown(fields), *_wrong_kinds(fields)]:
         raise InvalidSpec(problems)
     items = cast(list[Any], fields["items"])
@@ -120,14 +123,9 @@ def read_csv(path: Path, defaults: Fields) -> BatchFile:
 
     Raises InvalidSpec when the header cannot be used, and InvalidInput when the file cannot be read.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(_rows(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise spec_file.unreadable(path, error) from None
-    except csv.Error as error:
-        raise _invalid(str(path), f"is no CSV: {error}") from None
+    rows = list(_rows(path, spec_file.read_text(path, MAX_BYTES)))
     header = _header(path, rows[0][1] if rows else [])
+    batch_items.check_number(len(rows) - 1)
     read = [_item(header, cells) for _, cells in rows[1:]]
     places = [f"row {number} (line {line})" for number, (line, _) in enumerate(rows[1:], start=1)]
     problems = [_at(place, problem) for place, (_, found) in zip(places, read, strict=True) for problem in found]
@@ -135,17 +133,20 @@ def read_csv(path: Path, defaults: Fields) -> BatchFile:
     return BatchFile(defaults=defaults, items=items, places=places, every="every row", problems=tuple(problems))
 
 
-def _rows(file: Any) -> Iterator[tuple[int, list[str]]]:
+def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     """Rows that hold something, each with the line that it begins in."""
-    reader, begins = csv.reader(file, strict=True), 1
-    for cells in reader:
-        if any(cells):
-            yield begins, [cell.strip() for cell in cells]
-        begins = reader.line_num + 1
+    reader, begins = csv.reader(StringIO(text, newline=""), strict=True), 1
+    try:
+        for cells in reader:
+            if any(cells):
+                yield begins, [cell.strip() for cell in cells]
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        raise _invalid(str(path), f"is no CSV: line {begins}: {error}") from None
 
 
 def _header(path: Path, cells: Sequence[str]) -> Sequence[str]:
-    wrong = [cell for cell in cells if not all(cell.split("."))]
+    wrong = [cell[:80] for cell in cells if not all(cell.split(".")) or cell.count(".") > yaml_text.MAX_DEPTH]
     twice = sorted({cell for cell in cells if cells.count(cell) > 1} - set(wrong))
     if not cells or wrong or twice:
         problems = [f"{cell!r} is not the path of a field, such as training.max_steps" for cell in wrong] + [
@@ -165,7 +166,7 @@ def _item(header: Sequence[str], cells: Sequence[str]) -> tuple[dict[str, Any], 
             try:
                 item = spec_file.with_value(item, path.split("."), _value(path, text), path)
             except yaml.YAMLError:
-                problems.append(Violation(field=path, message=f"{text!r} is not YAML"))
+                problems.append(Violation(field=path, message=f"{text[:80]!r} is not YAML"))
             except InvalidSpec as error:
                 problems += error.violations
     return item, problems
@@ -173,7 +174,7 @@ def _item(header: Sequence[str], cells: Sequence[str]) -> tuple[dict[str, Any], 
 
 def _value(path: str, text: str) -> Any:
     """Texts stay as they are: a customer 007 is no number, and a trigger phrase `no` is not false."""
-    return text if _is_text(path) else spec_file.load_yaml(text)
+    return text if _is_text(path) else yaml_text.load(text)
 
 
 def _is_text(path: str) -> bool:

@@ -30,8 +30,16 @@ Fields = Mapping[str, Any]
 
 def check(defaults: Fields, items: Sequence[Fields], batch_id: str = "") -> None:
     """Raises InvalidSpec with everything that can be said against a batch without a server."""
-    if found := [*_wrong_size(items), *_bad_batch_id(batch_id), *_mistakes(defaults, items), *_twice(defaults, items)]:
+    check_number(len(items))
+    if found := [*_none(items), *_bad_batch_id(batch_id), *_mistakes(defaults, items), *_twice(defaults, items)]:
         raise InvalidSpec(shortened(found))
+
+
+def check_number(num_items: int) -> None:
+    """Raises InvalidSpec for more items than a batch holds: before each of them is looked at."""
+    if num_items > MAX_ITEMS:
+        message = f"has {num_items:,} items; a batch holds at most {MAX_ITEMS:,}: make two of it"
+        raise InvalidSpec([Violation(field="items", message=message)])
 
 
 def shortened(violations: Sequence[Violation]) -> list[Violation]:
@@ -77,11 +85,9 @@ def _spec_message(path: str, fields: Fields) -> spec_pb2.TrainingSpec:
 # Mistakes.
 
 
-def _wrong_size(items: Sequence[Fields]) -> Iterator[Violation]:
+def _none(items: Sequence[Fields]) -> Iterator[Violation]:
     if not items:
         yield Violation(field="items", message="is empty: a batch holds 1 to 10,000 items")
-    if len(items) > MAX_ITEMS:
-        yield Violation(field="items", message=f"has {len(items):,} items; a batch holds at most {MAX_ITEMS:,}: make two of it")
 
 
 def _bad_batch_id(batch_id: str) -> Iterator[Violation]:

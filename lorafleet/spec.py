@@ -19,6 +19,7 @@ DEFAULT_PROFILE = "default"
 MAX_URI = 2000  # bytes: a key of S3 has 1024, an entry of a PostgreSQL index 2704
 MAX_MODULE_NAME = 200
 MAX_PROMPT = 2000
+MAX_VIOLATIONS = 1000  # that are told one by one; a spec that is good has fewer fields
 _LABEL_KEY = re.compile(r"[a-z]([a-z0-9_.-]{0,61}[a-z0-9])?")
 _MODULE_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 _URI = re.compile(r"(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|file:///.*)")
@@ -329,13 +330,17 @@ def parse(fields: Mapping[str, Any]) -> Spec:
         return Spec.model_validate(fields)
     except ValidationError as error:
         found = error.errors()
-    violations = [_violation(details) for details in found if not _is_consequence(details, found)]
+    violations = [_violation(details) for details in found[:MAX_VIOLATIONS] if not _is_consequence(details, found)]
+    if len(found) > MAX_VIOLATIONS:
+        violations.append(Violation(field="spec", message=f"and {len(found) - MAX_VIOLATIONS:,} more problems"))
     rules = _broken_rules(fields, broken=[details["loc"] for details in found])
     raise InvalidSpec([*violations, *(Violation(field=_path(location), message=complaint) for location, complaint in rules)])
 
 
 def _is_consequence(details: ErrorDetails, found: Sequence[ErrorDetails]) -> bool:
     """True for a list that is called too short only because its items are bad."""
+    if details["type"] != "too_short":
+        return False
     location = details["loc"]
     return any(other["loc"][: len(location)] == location != other["loc"] for other in found)
 

@@ -1,19 +1,29 @@
 """Specs on disk: YAML files, and single fields set over them. Every mistake is a violation, like those of the spec itself."""
 
-import re
-from collections.abc import Mapping, Sequence
+import os
+import stat
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, BinaryIO, cast
 
 import yaml
 
-from lorafleet import spec
-from lorafleet.errors import InvalidInput, InvalidSpec, Violation
+from lorafleet import spec, yaml_text
+from lorafleet.errors import InvalidInput, InvalidSpec, LorafleetError, Violation
+
+MAX_BYTES = 2**20  # of a spec: the largest that is good has a tenth of it
+_SHELLS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")  # of <(command), which someone writes to
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> spec.Spec:
     """The spec in a YAML file, with `training.max_steps=200` and the like set over it. Raises InvalidSpec, and what `read` raises."""
-    fields, wrong = read(path), list[Violation]()
+    with reading(path):
+        return _parsed(read(path), overrides)
+
+
+def _parsed(fields: Mapping[str, Any], overrides: Sequence[str]) -> spec.Spec:
+    wrong = list[Violation]()
     for override in overrides:
         try:
             fields = set_field(fields, override)
@@ -28,44 +38,69 @@ def load(path: Path, overrides: Sequence[str] = ()) -> spec.Spec:
     return parsed
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, *, most_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """The mapping in a YAML file. Raises InvalidSpec when it is not YAML or not a mapping, and InvalidInput when it cannot be read."""
+    text = read_text(path, most_bytes)
     try:
-        fields = load_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise unreadable(path, error) from None
+        fields = yaml_text.load(text)
     except yaml.YAMLError as error:
-        raise _invalid(str(path), f"is not YAML: {yaml_mistake(error)}") from None
+        raise _invalid(str(path), f"is not YAML: {yaml_text.mistake(error, text)}") from None
     if not isinstance(fields, dict):
         raise _invalid(str(path), "holds no mapping; a spec starts with base_model: and dataset:")
     return cast(dict[str, Any], fields)
 
 
-def unreadable(path: Path, error: OSError | UnicodeDecodeError) -> InvalidInput:
-    """What to tell of a file that cannot be read."""
-    message = "no such file" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", None) or "is not UTF-8 text"
+def read_text(path: Path, most_bytes: int) -> str:
+    """The text in a plain file, or in a pipe that the shell has opened. Raises InvalidInput; nothing is read of anything else."""
+    try:
+        with open_plain(path) as file:
+            data = file.read(most_bytes + 1)
+        if len(data) > most_bytes:
+            raise _unreadable(path, f"is larger than {most_bytes / 2**20:.0f} MiB")
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise _unreadable(path, f"is not UTF-8 text: line {line}, byte 0x{error.object[error.start]:02x}") from None
+    except OSError as error:
+        raise _unreadable(path, "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror or error)) from None
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Without waiting for a writer, as a named pipe would. Raises InvalidInput, OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode) or (stat.S_ISFIFO(mode) and str(path).startswith(_SHELLS)):
+        os.set_blocking(descriptor, True)
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise _unreadable(path, "is a folder" if stat.S_ISDIR(mode) else "is not a plain file")
+
+
+def _unreadable(path: Path, message: str) -> InvalidInput:
     violation = Violation(field=str(path), message=message)
     return InvalidInput(str(violation), violations=[violation], reason="UNREADABLE_FILE")
 
 
-def yaml_mistake(error: yaml.YAMLError) -> str:
-    """PyYAML's complaint on one line, with its place."""
-    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return " ".join(str(error).split())
-    mark = error.problem_mark
-    context = f", {error.context}" if error.context else ""
-    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}{context}"
+@contextmanager
+def reading(path: Path) -> Generator[None]:
+    """Whatever else is wrong with a file is a mistake in it, too, and named as one."""
+    try:
+        yield
+    except (LorafleetError, MemoryError):
+        raise
+    except Exception as error:
+        raise _invalid(str(path), f"cannot be read as a spec ({type(error).__name__}: {str(error)[:200]})") from None
 
 
 def set_field(fields: Mapping[str, Any], override: str) -> dict[str, Any]:
     """`fields` with `path=value` set; the value is YAML, so that 8 is a number and [a, b] a list. Raises InvalidSpec."""
     path, equals, text = override.partition("=")
-    if not equals or not all(path.split(".")):
-        raise _invalid(override, "is not path=value, such as training.max_steps=200")
+    if not equals or not all(path.split(".")) or path.count(".") > yaml_text.MAX_DEPTH:
+        raise _invalid(override[:200], "is not path=value, such as training.max_steps=200")
     try:
-        value = load_yaml(text)
+        value = yaml_text.load(text)
     except yaml.YAMLError as error:
-        raise _invalid(path, f"value is not YAML: {yaml_mistake(error)}") from None
+        raise _invalid(path, f"value is not YAML: {yaml_text.mistake(error, text)}") from None
     return with_value(fields, path.split("."), value, override)
 
 
@@ -78,32 +113,6 @@ def with_value(fields: Mapping[str, Any], path: Sequence[str], value: Any, overr
     if not isinstance(inner, dict):
         raise _invalid(override, f"{first} is not a mapping, so nothing can be set in it")
     return {**fields, first: with_value(cast(dict[str, Any], inner), rest, value, override)}
-
-
-def load_yaml(text: str) -> Any:
-    """The value that a text stands for. Raises yaml.YAMLError."""
-    return yaml.load(text, Loader=_Loader)
-
-
-if TYPE_CHECKING:
-    _Fast = yaml.SafeLoader
-else:
-    _Fast = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a batch of thousands takes the other one seconds
-
-
-class _Loader(_Fast):
-    """YAML 1.1 reads 1e-4 as text and lets the second of two equal keys win; here it is a number, and a mistake."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value]
-        for key, _ in reversed(node.value):
-            if names.count(key.value) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_FLOAT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
-cast(Any, _Loader).add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
 
 
 def _invalid(field: str, message: str) -> InvalidSpec:

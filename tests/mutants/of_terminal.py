@@ -43,4 +43,25 @@ GUARDS = (
         "    pass",
         "tests/lorafleet/test_cli.py",
     ),
+    (
+        "yaml: depth is known before anything recurses",
+        "lorafleet/yaml_text.py",
+        "        if len(inside) + (inside[-1].depth if inside else 0) > MAX_DEPTH:",
+        "        if len(inside) > 1_000:",
+        "tests/lorafleet/test_hostile_files.py",
+    ),
+    (
+        "yaml: aliases count as what they stand for",
+        "lorafleet/yaml_text.py",
+        "    return known.get(str(event.anchor), (1, 0))",
+        "    return (1, known.get(str(event.anchor), (1, 0))[1])",
+        "tests/lorafleet/test_hostile_files.py",
+    ),
+    (
+        "spec file: nothing but plain files and the shell's pipes",
+        "lorafleet/spec_file.py",
+        "stat.S_ISFIFO(mode) and str(path).startswith(_SHELLS)",
+        "stat.S_ISFIFO(mode)",
+        "tests/lorafleet/test_hostile_files.py",
+    ),
 )
