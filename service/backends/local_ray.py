@@ -213,6 +213,9 @@ def _environment(session: str, token_file: Path) -> dict[str, str]:
         ray_head.SESSION_ENV: session,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_file),
+        # Ray takes 127.0.0.1 for the address by which other machines reach this one, and listens on all of its addresses, with
+        # metrics that ask for no token. As on macOS and Windows, where it has no other nodes, it then stays on loopback.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_JOB_STOP_SIGNAL": "SIGINT",
         "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SIGNAL_WAIT_S),
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",

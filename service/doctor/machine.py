@@ -118,7 +118,8 @@ async def check_ray(address: str, token: str | None) -> Sequence[Finding]:
         if importlib.util.find_spec("ray") is None:
             todo = "pip install 'lorafleet[trainer]', or set --ray-address to a Ray that is there"
             return [failed("Ray", "no --ray-address, and Ray is not installed here", todo)]
-        return [ok("Ray", "no --ray-address: lorafleet serve starts a Ray of its own, which is installed here")]
+        where = "which is installed here and listens on loopback alone, but for torch's meeting point while a job trains"
+        return [ok("Ray", f"no --ray-address: lorafleet serve starts a Ray of its own, {where}")]
     http = Http()
     try:
         await JoinedRay(address, token, http).endpoint()

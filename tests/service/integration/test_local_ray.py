@@ -105,6 +105,18 @@ def test_a_job_goes_from_submit_to_artifact(fleet: Fleet):
     assert "trained" in "".join(piece.text for piece in fleet.jobs.StreamTrainingJobLogs(request))
 
 
+def test_nothing_of_the_local_ray_listens_beyond_loopback(fleet: Fleet):
+    """Its metrics ask for no token."""
+    listening = {
+        f"{connection.laddr.ip} {' '.join(_command_line(process))[:100]}"
+        for process in ray_head.processes(fleet.head())
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert len(listening) > 5, "GCS, raylet, dashboard, agents"
+    assert [each for each in listening if not each.startswith(("127.0.0.1 ", "::1 ", "::ffff:127.0.0.1 "))] == []
+
+
 def test_killing_the_control_plane_harms_no_run(fleet: Fleet):
     name = fleet.submit("survivor")
     before = fleet.until(name, "RUNNING")
