@@ -22,6 +22,10 @@ class FrozenBase:
     def serves(self, base: BaseModel, precision: str, device: torch.device) -> bool:
         return (self.base.digest, self.precision, self.device) == (base.digest, precision, device)
 
+    def load(self) -> None:
+        """Loads what every pack needs, so that a base that cannot be loaded is found before anything depends on it."""
+        _ = self.denoiser, self.noise_scheduler
+
     @cached_property
     def path(self) -> Path:
         return base_copy.materialise(self.base)

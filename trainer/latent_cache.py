@@ -14,7 +14,6 @@ from PIL import Image
 from safetensors.torch import load, save
 from torch import Tensor
 
-from lorafleet.errors import RunFailed
 from trainer.data import readers
 from trainer.data.buckets import Bucket, cover
 from trainer.families.protocol import Family
@@ -67,7 +66,8 @@ def encode(style: PreparedStyle, cache: Folder, family: Family, vae: Lazy, text_
 def _cached(folder: Folder, shards: Sequence[Sequence[T]], encode: Callable[[Sequence[T]], Tensor], group: Group) -> dict[T, Tensor]:
     names = [f"{number:05d}.safetensors" for number in range(len(shards))]
     if not group.agree(folder.get_or_none("index.json") is not None if group.rank == 0 else None):
-        group.raise_together(_fill(folder, {names[n]: shards[n] for n in range(group.rank, len(shards), group.world_size)}, encode))
+        _fill(folder, {names[n]: shards[n] for n in range(group.rank, len(shards), group.world_size)}, encode)
+        group.barrier()
         if group.rank == 0:
             folder.put("index.json", json.dumps({"shards": names, "rows": sum(map(len, shards))}).encode())
     contents = folder.read_all(names)
@@ -76,15 +76,11 @@ def _cached(folder: Folder, shards: Sequence[Sequence[T]], encode: Callable[[Seq
     }
 
 
-def _fill(folder: Folder, shards: Mapping[str, Sequence[T]], encode: Callable[[Sequence[T]], Tensor]) -> RunFailed | None:
-    """Encodes these shards. A failure is answered, not raised: all workers must hear of it at the same place."""
-    try:
-        for name, shard in shards.items():
-            rows = torch.cat([encode(batch) for batch in _cut(shard, ENCODE_BATCH)])
-            folder.put(name, save({"rows": rows.contiguous()}))
-    except RunFailed as error:
-        return error
-    return None
+def _fill(folder: Folder, shards: Mapping[str, Sequence[T]], encode: Callable[[Sequence[T]], Tensor]) -> None:
+    """Encodes these shards."""
+    for name, shard in shards.items():
+        rows = torch.cat([encode(batch) for batch in _cut(shard, ENCODE_BATCH)])
+        folder.put(name, save({"rows": rows.contiguous()}))
 
 
 def _cut(items: Sequence, size: int) -> list[Sequence]:

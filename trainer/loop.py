@@ -7,14 +7,14 @@ Imports nothing heavy at the top, because the driver imports this file to send i
 import logging
 import os
 import resource
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from trainer import leaving, store_credentials
+from lorafleet.errors import RunFailed
+from trainer import leaving, one_style, run_log, store_credentials
 from trainer.plan import RunPlan
 from trainer.prepare import PreparedStyle
 from trainer.preparing import prepare_pack, read_manifest
@@ -33,11 +33,12 @@ def train_loop_per_worker(plan: RunPlan) -> None:
     """Trains the pack, one artifact for each style, and then the packs that warm workers are given."""
     from trainer.group import Group
 
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
+    group = Group.current()
+    run_log.set_up(group.rank)
     os.environ["HF_HUB_OFFLINE"] = "1"  # everything comes from the store; a missing file must fail, not be looked up
     store_credentials.adopt(plan.store_env)
     with leaving.at_work():
-        _train_one_after_another(plan, Group.current())
+        _train_one_after_another(plan, group)
 
 
 def _train_one_after_another(plan: RunPlan, group: "Group") -> None:
@@ -86,7 +87,9 @@ class WarmWorker:
                     for style in styles:
                         reporter.stopped(style.job, step=0)
                 continue
-            base = self._base(styles[0], device)
+            base = self._base(styles, device, reporter)
+            if base is None:
+                continue
             run = PackRun(styles, base, Folder(plan.cache_uri), self.group, reporter, batch_invariant=plan.batch_invariant)
             run.train()
             self.must_leave = run.must_leave
@@ -95,13 +98,34 @@ class WarmWorker:
         if self.group.rank == 0:
             log.info("peak memory %d MiB", _peak_memory_mib(device))
 
-    def _base(self, style: PreparedStyle, device: Any) -> "FrozenBase":
+    def _base(self, styles: Sequence[PreparedStyle], device: Any, reporter: Reporter | None) -> "FrozenBase | None":
+        """None: it cannot be loaded, which was reported of each of its styles."""
+        try:
+            with one_style.only(styles[0].job, f"loading base_model.uri: {styles[0].base.uri}", self.group):
+                return self._loaded(styles[0], device)
+        except RunFailed as error:
+            self.base = None
+            for style in styles:
+                _say_failed(style, styles[0].base.uri, error, reporter)
+            return None
+
+    def _loaded(self, style: PreparedStyle, device: Any) -> "FrozenBase":
         from trainer.frozen_base import FrozenBase
 
         precision = style.spec.training.precision
         if self.base is None or not self.base.serves(style.base, precision, device):
             self.base = FrozenBase(style.base, precision, device)
+        self.base.load()
         return self.base
+
+
+def _say_failed(style: PreparedStyle, loaded_uri: str, error: RunFailed, reporter: Reporter | None) -> None:
+    """Styles on one base may know it by their own tenant's address."""
+    message = error.message.replace(loaded_uri, style.base.uri)
+    with run_log.about(style.job):
+        log.error("%s", message)
+    if reporter is not None:
+        reporter.failed(style.job, RunFailed(message, reason=error.reason, retryable=error.retryable))
 
 
 def trainable_together(styles: Sequence[PreparedStyle]) -> list[list[PreparedStyle]]:

@@ -38,6 +38,7 @@ class Member:
         self.losses = list(progress.losses)
         self.held_out_losses = list(progress.held_out_losses)
         self.metrics: Metrics | None = None
+        self.drawn: list[Sequence[Draw]] = []
         self._durations_s: deque[float] = deque(maxlen=RATE_WINDOW_STEPS)
         self._step_began_s = 0.0
 
@@ -69,11 +70,11 @@ class Member:
         """The optimizer's parameters for the current step."""
         return StyleUpdate(self.spec.training, self.learning_rate, self.step)
 
-    def micro_batches(self, *, rank: int, world_size: int) -> list[Sequence[Draw]]:
-        """This worker's part of the step under way, one item for each forward pass."""
+    def draw(self, *, rank: int, world_size: int) -> None:
+        """Draws this worker's part of the step that begins, one item of `drawn` for each forward pass."""
         self._step_began_s = time.perf_counter()
         examples = objective.draws(self.sampler.batch(self.step), self.step)
-        return share(examples, rank=rank, world_size=world_size, micro_batch_size=self.spec.training.micro_batch_size)
+        self.drawn = share(examples, rank=rank, world_size=world_size, micro_batch_size=self.spec.training.micro_batch_size)
 
     def micro_batch(self, examples: Sequence[Draw], base: FrozenBase) -> MicroBatch:
         return objective.micro_batch(
@@ -128,9 +129,9 @@ class Member:
         self.metrics = Metrics(Folder(self.layout.metrics), resumed_at=self.step)
 
     def close_metrics(self) -> None:
-        if self.metrics is not None:
-            self.metrics.close()
-            self.metrics = None
+        metrics, self.metrics = self.metrics, None
+        if metrics is not None:
+            metrics.close()
 
     def tell(self, **changes: object) -> None:
         if self.reporter is not None:

@@ -5,7 +5,6 @@ ends that style only.
 """
 
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
@@ -15,10 +14,11 @@ from torch import Tensor
 
 from lorafleet.errors import RunFailed
 from lorafleet.layout import JobLayout
-from trainer import artifact, checkpoint, evaluate, latent_cache, leaving
-from trainer.adapters.layout import Kind, initial_row, scaling
-from trainer.adapters.pack import ActiveSlots, Bank, PackModel, padding_rules
+from trainer import artifact, checkpoint, evaluate, latent_cache, leaving, one_style, run_log
+from trainer.adapters.layout import Kind, scaling
+from trainer.adapters.pack import ActiveSlots, PackModel, padding_rules
 from trainer.batch import PackBatch, assemble
+from trainer.beginning import Row, first_row
 from trainer.checkpoint import Checkpoint
 from trainer.engine import Engine
 from trainer.frozen_base import FrozenBase
@@ -27,7 +27,7 @@ from trainer.member import Member
 from trainer.passes import PaddingRules, Pass, Work, passes
 from trainer.prepare import PreparedStyle
 from trainer.preparing import prepare_pack
-from trainer.report import Reporter, StaleAttempt
+from trainer.report import Reporter
 from trainer.storage import Folder
 from trainer.tracing import span
 
@@ -55,7 +55,7 @@ class PackRun:
         self.by_kind: dict[Kind, list[Member]] = {}  # in the order of the banks; a member's index in its list is its slot
         self.must_leave = False  # a pod of the run is about to be killed: nothing more is begun here
         self._pipeline: Any = None
-        self._saved: dict[str, Checkpoint] = {}
+        self._rows: dict[str, Row] = {}  # that the jobs' adapters begin with, until there is an engine
         self._first_pictures: dict[tuple[object, ...], list[bytes]] = {}
         text_encoder = base.text_encoder if self.spec.adapter.text_encoder else None
         self.model = PackModel(base.family, base.denoiser, text_encoder, bf16=self.spec.training.precision == "bf16")
@@ -64,7 +64,7 @@ class PackRun:
     def train(self) -> None:
         """Trains every style to its end: its last step, a requested stop, or its own failure."""
         for member in self.members:
-            self._only_its_own(member, self._begin)
+            self._only_its_own(member, "beginning to train", self._begin)
         while self.members:
             self._stop_requested()
             self._take_in_joiners()
@@ -81,7 +81,7 @@ class PackRun:
     def _take_in(self, styles: Sequence[PreparedStyle]) -> None:
         """Encodes the styles, adds them to the pack and builds the engine. Styles already in the pack keep their state."""
         for member in self.members:
-            self._saved[member.job] = self._checkpoint(member)
+            self._only_its_own(member, "keeping its state", self._keep)
         vae = cache(self.base.load_vae)  # loaded once, and only if anything needs encoding
         newcomers = [member for style in styles if (member := self._member(style, vae)) is not None]
         everybody = [*self.members, *newcomers]
@@ -90,27 +90,34 @@ class PackRun:
             self.by_kind.setdefault(member.kind, []).append(member)
         if everybody:
             self._make_engine()
-        for member in newcomers:
-            if self.group.rank == 0:
-                member.open_metrics()
 
     def _member(self, style: PreparedStyle, vae: latent_cache.Lazy) -> Member | None:
         """None: the style cannot train, which was reported."""
-        self._tell(style.job, phase="encoding")
         try:
-            encoded = latent_cache.encode(
-                style, self.cache_folder, self.base.family, vae, lambda: self.base.text_encoder, lambda: self.base.tokenizer, self.group
-            )
-            saved = self.group.on_first(partial(checkpoint.newest, Folder(JobLayout(style.output_uri).checkpoints), job=style.job))
-            member = Member(style, encoded, saved, self.reporter)
-            if saved is not None:
-                self._saved[style.job] = saved
-                if self.reporter is not None:
-                    self.reporter.resumed(style.job, member.step)
-            return member
+            with one_style.only(style.job, f"encoding dataset.uri: {style.spec.dataset.uri}", self.group):
+                return self._encoded(style, vae)
         except RunFailed as error:
             self._say_failed(style.job, error)
             return None
+
+    def _encoded(self, style: PreparedStyle, vae: latent_cache.Lazy) -> Member:
+        if self.reporter is not None:
+            self.reporter.progress(style.job, phase="encoding")
+        encoded = latent_cache.encode(
+            style, self.cache_folder, self.base.family, vae, lambda: self.base.text_encoder, lambda: self.base.tokenizer, self.group
+        )
+        with one_style.naming(f"output.uri: {style.output_uri}"):
+            saved = self.group.on_first(partial(checkpoint.newest, Folder(JobLayout(style.output_uri).checkpoints), job=style.job))
+        member = Member(style, encoded, saved, self.reporter)
+        self._rows[style.job] = first_row(self.model, member, saved)
+        if saved is not None and self.reporter is not None:
+            self.reporter.resumed(style.job, member.step)
+        if self.group.rank == 0:
+            member.open_metrics()
+        return member
+
+    def _keep(self, member: Member) -> None:
+        self._rows[member.job] = first_row(self.model, member, self._checkpoint(member))
 
     def _make_engine(self) -> None:
         self.model.strip()
@@ -118,21 +125,16 @@ class PackRun:
         banks = [self.model.add_bank(kind, len(members), batch_invariant=self.batch_invariant) for kind, members in self.by_kind.items()]
         for bank, members in zip(banks, self.by_kind.values(), strict=True):
             for member in members:
-                bank.add_style(self._first_row(bank, member), scaling(member.spec.adapter))
+                bank.add_style(self._rows[member.job][0], scaling(member.spec.adapter))
         self.model.train()
         self.engine = Engine(self.model, self.spec, self.group, self.device)
-        for number, (bank, members) in enumerate(zip(banks, self.by_kind.values(), strict=True)):
+        for number, members in enumerate(self.by_kind.values()):
             for slot, member in enumerate(members):
-                if (saved := self._saved.pop(member.job, None)) is not None:
-                    self.engine.load_moments(number, slot, _moment_rows(bank, saved))
+                if moments := self._rows[member.job][1]:
+                    self.engine.load_moments(number, slot, moments)
+        self._rows = {}
         place = (self.engine.zero_stage, self.group.rank, self.group.world_size, self.device, torch.get_num_threads(), len(self.members))
         log.info("DeepSpeedEngine, ZeRO stage %d, rank %d of %d, on %s, %d threads, %d styles", *place)
-
-    def _first_row(self, bank: Bank, member: Member) -> Tensor:
-        saved = self._saved.get(member.job)
-        if saved is not None:
-            return bank.layout.row(saved.weights)
-        return initial_row(bank.layout, member.style.key, self.model.layers_of(bank.kind))
 
     def _take_in_joiners(self) -> None:
         joining = self.group.agree(self._prepared_joiners())
@@ -141,7 +143,7 @@ class PackRun:
             self._take_in(joining)
             for member in self.members:
                 if member.job not in known:
-                    self._only_its_own(member, self._begin)
+                    self._only_its_own(member, "beginning to train", self._begin)
 
     def _prepared_joiners(self) -> tuple[PreparedStyle, ...]:
         """Only on rank 0; nothing elsewhere."""
@@ -151,7 +153,9 @@ class PackRun:
     # A step
 
     def _train_step(self) -> None:
-        members = self.members
+        members = self._ready_for_a_step()
+        if not members:
+            return
         losses = [0.0] * len(members)
         plan = self._passes(members)
         for each in plan:
@@ -164,17 +168,24 @@ class PackRun:
         totals = self.group.sum(torch.tensor(losses, dtype=torch.float64)).tolist()
         self.engine.step([[member.update for member in same_kind] for same_kind in self.by_kind.values()])
         finite = [self.engine.is_finite(*self._place(member)) for member in members]  # before slots move
-        for member, total, is_finite in zip(members, totals, finite, strict=True):
-            mean = total / member.spec.global_batch_size
-            self._only_its_own(member, partial(Member.stepped, loss=mean, gradient_is_finite=is_finite))
+        outcomes = zip(members, totals, finite, strict=True)
+        stepped = [partial(each.stepped, total / each.spec.global_batch_size, gradient_is_finite=good) for each, total, good in outcomes]
+        self._each_its_own(members, "recording a step", stepped)
         for member in self.members:
-            self._only_its_own(member, self._do_what_is_due)
+            if self._is_anything_due(member):
+                self._only_its_own(member, "doing what is due after a step", self._do_what_is_due)
+
+    def _ready_for_a_step(self) -> list[Member]:
+        """The members that have their part of the step; whose could not be drawn have left."""
+        rank, world_size = self.group.rank, self.group.world_size
+        draw = [partial(member.draw, rank=rank, world_size=world_size) for member in self.members]
+        self._each_its_own(self.members, "drawing its pictures", draw)
+        return self.members
 
     def _passes(self, members: Sequence[Member]) -> list[Pass]:
         work = []
         for number, member in enumerate(members):
-            mine = member.micro_batches(rank=self.group.rank, world_size=self.group.world_size)
-            work.append(Work(number, *self._place(member), tuple(member.latent_shape(mine[0])), mine))
+            work.append(Work(number, *self._place(member), tuple(member.latent_shape(member.drawn[0])), member.drawn))
         return passes(work, padding_rules(self.device.type, torch.get_num_threads()) if self.batch_invariant else PaddingRules())
 
     def _forward(self, each: Pass, batch: PackBatch) -> Tensor:
@@ -195,6 +206,10 @@ class PackRun:
         text = batch.text if self.model.text_encoder is None else batch.tokens(self.base)
         return self.engine(batch.noisy, batch.timesteps, text.to(self.device))
 
+    def _is_anything_due(self, member: Member) -> bool:
+        """The same on every worker, at no cost."""
+        return member.is_done or member.is_due(member.spec.validation.every_steps) or member.is_due(member.spec.checkpointing.every_steps)
+
     def _do_what_is_due(self, member: Member) -> None:
         last = member.spec.training.max_steps
         if member.is_due(member.spec.validation.every_steps) and member.step < last:
@@ -207,21 +222,37 @@ class PackRun:
 
     # One member
 
-    def _only_its_own(self, member: Member, action: Callable[[Member], None]) -> None:
-        """Runs an action whose failure ends this member only."""
+    def _only_its_own(self, member: Member, doing: str, action: Callable[[Member], None]) -> None:
+        """Runs a collective action whose failure, on any worker, ends this member only."""
         try:
-            action(member)
+            with one_style.only(member.job, doing, self.group, has_trained=member.step > 0, in_lock_step=self._is_in_lock_step):
+                action(member)
         except RunFailed as error:
-            self._leave(member)
-            self._say_failed(member.job, error, member.step)
-        except StaleAttempt:
-            raise
-        except Exception as error:
-            if self.group.world_size > 1:  # the other workers may be elsewhere by now
-                raise
-            log.exception("[%s] failed", member.job)
-            self._leave(member)
-            self._say_failed(member.job, RunFailed(f"{type(error).__name__}: {error}", reason="INTERNAL", retryable=True), member.step)
+            if self._is_in_lock_step and not self.group.has_agreed:
+                raise  # it is alone in its pack
+            self._lose(member, error)
+
+    def _each_its_own(self, members: Sequence[Member], doing: str, actions: Sequence[Callable[[], None]]) -> None:
+        """Runs an action of each member in which no worker waits for another, and hears once of all that failed."""
+        failures: list[RunFailed | None] = [None] * len(members)
+        for number, (member, action) in enumerate(zip(members, actions, strict=True)):
+            try:
+                with one_style.only(member.job, doing, has_trained=member.step > 0):
+                    action()
+            except RunFailed as error:
+                failures[number] = error
+        for member, error in zip(members, self.group.failures(failures), strict=True):
+            if error is not None:
+                self._lose(member, error)
+
+    @property
+    def _is_in_lock_step(self) -> bool:
+        """Whether DeepSpeed's workers wait for each other also outside of a step."""
+        return self.engine.zero_stage > 0 and self.group.world_size > 1
+
+    def _lose(self, member: Member, error: RunFailed) -> None:
+        self._leave(member)
+        self._say_failed(member.job, error, member.step)
 
     def _begin(self, member: Member) -> None:
         if member.is_done:
@@ -318,7 +349,7 @@ class PackRun:
         samples = member.step if member.spec.validation.prompts else None
         with span("export", job=member.job):
             committed = artifact.commit(member.style, weights, member.progress, samples)
-        log.info("[%s] artifact committed after step %d", member.job, member.step)
+        log.info("artifact committed after step %d", member.step)
         if self.reporter is not None:
             self.reporter.succeeded(member.job, member.step, committed)
 
@@ -331,43 +362,38 @@ class PackRun:
             log.warning("a pod of this run must go: every style saves its work and stops")
             self.must_leave, stopping = True, [member.job for member in self.members]
         for member in [member for member in self.members if member.job in stopping]:
-            self._only_its_own(member, self._stop)
+            self._only_its_own(member, "stopping", self._stop)
 
     def _stop(self, member: Member) -> None:
         if member.step:
             self._save_checkpoint(member)
         self._leave(member)
-        log.info("[%s] stopped after step %d, on request", member.job, member.step)
+        log.info("stopped after step %d, on request", member.step)
         if self.reporter is not None:
             self.reporter.stopped(member.job, member.step)
 
     def _leave(self, member: Member) -> None:
         """Frees the member's row. The others' rows, and so their numbers, stay what they were."""
+        if member not in self.members:
+            return  # it failed as it left
         bank, slot = self._place(member)
         same_kind = self.by_kind[member.kind]
         if len(self.members) > 1:
             self.engine.free(bank, slot)
         same_kind[slot] = same_kind[-1]
         same_kind.pop()
-        member.close_metrics()
+        try:
+            with one_style.only(member.job, "closing its curves"):
+                member.close_metrics()
+        except RunFailed as error:
+            log.warning("%s", error)
 
     def _say_failed(self, job: str, error: RunFailed, step: int = 0) -> None:
-        log.error("[%s] %s", job, error)
+        with run_log.about(job):
+            log.error("%s", error)
         if self.reporter is not None:
             self.reporter.failed(job, error, step)
 
     def _place(self, member: Member) -> tuple[int, int]:
         """Number of the member's bank, and its slot."""
         return list(self.by_kind).index(member.kind), self.by_kind[member.kind].index(member)
-
-    def _tell(self, job: str, **changes: object) -> None:
-        if self.reporter is not None:
-            self.reporter.progress(job, **changes)
-
-
-def _moment_rows(bank: Bank, saved: Checkpoint) -> dict[str, Tensor]:
-    named: dict[str, dict[str, Tensor]] = defaultdict(dict)
-    for name, tensor in saved.moments.items():
-        key, _, parameter = name.partition(".")
-        named[key][parameter] = tensor
-    return {key: bank.layout.row(tensors) for key, tensors in named.items()}

@@ -18,6 +18,7 @@ from trainer.data import readers
 from trainer.data.buckets import Bucket, assign, buckets_for
 from trainer.data.readers import DataSet
 from trainer.keyed import Key, Purpose
+from trainer.one_style import naming
 from trainer.storage import Folder
 
 MAX_HELD_OUT = 64
@@ -75,13 +76,17 @@ class PreparedStyle:
 def prepare(style: Style, cache: Folder) -> PreparedStyle:
     """Checks a style against its base and its data. Raises RunFailed with what is wrong, where, and what to do."""
     spec = style.spec
-    _check_output(style)
-    base = base_model.inspect(spec.base_model, cache)
+    with naming(f"output.uri: {style.output_uri}"):
+        _check_output(style)
+    with naming(f"base_model.uri: {spec.base_model.uri}"):
+        base = base_model.inspect(spec.base_model, cache)
     resolution = spec.dataset.resolution or base.resolution
     violations = base_model.check_target_modules(base, spec.adapter.target_modules) + base_model.check_resolution(base, resolution)
     if violations or resolution is None:
         raise RunFailed("\n".join(str(violation) for violation in violations), reason="INVALID_SPEC")
-    data_set = readers.read(spec.dataset)
+    with naming(f"dataset.uri: {spec.dataset.uri}"):
+        data_set = readers.read(spec.dataset)
+        _check_can_be_sent(data_set)
     key = Key(seed=spec.training.seed, style=data_set.digest)
     return PreparedStyle(
         job=style.job,
@@ -101,6 +106,13 @@ def split(key: Key, num_pictures: int, fraction: float) -> tuple[int, ...]:
         return ()
     count = min(MAX_HELD_OUT, max(1, round(fraction * num_pictures)))
     return tuple(sorted(int(index) for index in key.generator(Purpose.HELD_OUT).permutation(num_pictures)[:count]))
+
+
+def _check_can_be_sent(data_set: DataSet) -> None:
+    """Names and captions are sent to workers, digested and written to files: half a character can be none of this."""
+    for picture in data_set.pictures:
+        with naming(picture.path):
+            f"{picture.path}{picture.caption}".encode()
 
 
 def _buckets(data_set: DataSet, resolution: int, step: int, *, bucketing: bool) -> list[Bucket]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lorafleet.errors import RunFailed
 from lorafleet.run_manifest import RunManifest, Style
-from trainer import artifact
+from trainer import artifact, one_style, run_log
 from trainer.prepare import PreparedStyle, prepare
 from trainer.report import Reporter
 from trainer.storage import Folder
@@ -25,23 +25,29 @@ def prepare_pack(styles: Sequence[Style], cache_uri: str, reporter: Reporter) ->
 
 
 def _prepare_one(style: Style, cache_uri: str, reporter: Reporter) -> PreparedStyle | None:
-    max_steps = style.spec.training.max_steps
-    reporter.progress(style.job, phase="preparing", max_steps=max_steps)
     try:
-        ready = prepare(style, Folder(cache_uri))
-        if (done := artifact.existing(ready)) is not None:
-            reporter.succeeded(style.job, max_steps, done)  # an earlier attempt died after its commit
-            return None
+        with one_style.only(style.job, "preparing the style"):
+            return _prepared(style, cache_uri, reporter)
     except RunFailed as error:
-        log.error("[%s] %s", style.job, error)
+        with run_log.about(style.job):
+            log.error("%s", error)
         reporter.failed(style.job, error)
         return None
+
+
+def _prepared(style: Style, cache_uri: str, reporter: Reporter) -> PreparedStyle | None:
+    max_steps = style.spec.training.max_steps
+    reporter.progress(style.job, phase="preparing", max_steps=max_steps)
+    ready = prepare(style, Folder(cache_uri))
+    if (done := artifact.existing(ready)) is not None:
+        reporter.succeeded(style.job, max_steps, done)  # an earlier attempt died after its commit
+        return None
     reporter.progress(style.job, num_corrupt_pictures=len(ready.data_set.corrupt))
-    _log_prepared(style, ready)
+    _log_prepared(ready)
     return ready
 
 
-def _log_prepared(style: Style, ready: PreparedStyle) -> None:
+def _log_prepared(ready: PreparedStyle) -> None:
     facts = {
         "pictures": len(ready.data_set.pictures),
         "held_out": len(ready.held_out),
@@ -51,4 +57,4 @@ def _log_prepared(style: Style, ready: PreparedStyle) -> None:
         "base_digest": ready.base.digest,
         "dataset_digest": ready.data_set.digest,
     }
-    log.info("[%s] prepared %s", style.job, json.dumps(facts))
+    log.info("prepared %s", json.dumps(facts))

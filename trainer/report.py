@@ -15,7 +15,6 @@ from pathlib import Path
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
-from pydantic import ValidationError
 
 from lorafleet.channel import DIRECT, open_channel
 from lorafleet.credentials import Credentials
@@ -24,6 +23,7 @@ from lorafleet.run_manifest import RUN_TOKEN_ENV, RunManifest, Style
 from lorafleet.v1 import report_service_pb2 as pb
 from lorafleet.v1 import report_service_pb2_grpc as rpc
 from lorafleet.v1.training_service_pb2 import Artifact, Progress
+from trainer import run_log
 
 log = logging.getLogger("lorafleet.report")
 
@@ -31,6 +31,7 @@ CALL_TIMEOUT_S = 10.0
 DELIVERY_TIMEOUT_S = 600.0  # how long a finished run waits for a control plane that is away
 SAY_UNHEARD_EVERY_S = 60.0
 _MOST_EVENTS_A_CALL = 200
+_MAX_MESSAGE_CHARS = 4000
 
 
 class StaleAttempt(Exception):
@@ -138,9 +139,8 @@ class Reporter:
         self._ended(job, pb.StyleEnded(outcome=pb.STYLE_OUTCOME_STOPPED, step=step))
 
     def failed(self, job: str, error: RunFailed, step: int = 0) -> None:
-        ended = pb.StyleEnded(
-            outcome=pb.STYLE_OUTCOME_FAILED, reason=error.reason, message=error.message, retryable=error.retryable, step=step
-        )
+        message = run_log.plain(error.message, _MAX_MESSAGE_CHARS)  # half characters, for one, cannot be sent
+        ended = pb.StyleEnded(outcome=pb.STYLE_OUTCOME_FAILED, reason=error.reason, message=message, retryable=error.retryable, step=step)
         self._ended(job, ended)
 
     def must_stop(self, job: str) -> bool:
@@ -246,13 +246,13 @@ class Reporter:
         for each in joining:
             try:
                 style = Style.model_validate_json(each.style_json)
-            except ValidationError as error:
+            except (ValueError, RecursionError) as error:
                 self._refuse(each.job, error)
             else:
                 with self._lock:
                     self._joining[each.job] = style
 
-    def _refuse(self, job: str, error: ValidationError) -> None:
+    def _refuse(self, job: str, error: Exception) -> None:
         """Once: the control plane sends a joiner until it has heard of it."""
         if job not in self._unreadable:
             self._unreadable.add(job)

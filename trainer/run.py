@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from lorafleet.errors import RunFailed
 from lorafleet.run_manifest import RunManifest
-from trainer import leaving, store_credentials
+from trainer import leaving, one_style, run_log, store_credentials
 from trainer.plan import RunPlan
 from trainer.preparing import prepare_pack, read_manifest
 from trainer.report import Address, Reporter, StaleAttempt
@@ -22,13 +22,18 @@ log = logging.getLogger("lorafleet.run")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stdout)
+    run_log.set_up()
     store_env = store_credentials.given(options.store_credentials_file)
     store_credentials.adopt(store_env)
     manifest = read_manifest(options.manifest)
     address = Address.of(manifest, options.token_file)
     with leaving.at_work():
-        return _run(manifest, address, store_env)
+        try:
+            return _run(manifest, address, store_env)
+        except Exception as error:
+            log.exception("what follows ended the run")
+            log.error("the run failed: %s", _in_one_line(error))  # the last words, which the control plane quotes
+            return 1
 
 
 def _run(manifest: RunManifest, address: Address, store_env: Mapping[str, str]) -> int:
@@ -52,12 +57,19 @@ def train(plan: RunPlan, *, storage_dir: str) -> int:
     except RunFailed as error:
         with Reporter(plan.report_to, source="driver") as reporter:
             for style in plan.pack:
-                log.error("[%s] %s", style.job, error)
+                with run_log.about(style.job):
+                    log.error("%s", error)
                 reporter.failed(style.job, error)
             return 0 if reporter.close() else 1
     except StaleAttempt:
         log.warning("run %s was replaced by another attempt; stopping", plan.run)
     return 0
+
+
+def _in_one_line(error: Exception) -> str:
+    """What broke the run, without the tracebacks and colours that Ray puts into its own messages."""
+    *_, cause = one_style.causes_of(error)
+    return one_style.in_one_line(cause)
 
 
 def _end_stale_run() -> None:

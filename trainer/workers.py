@@ -6,6 +6,8 @@ from functools import partial
 
 # Its watcher would restart a preempted group inside the run: a second place that retries, and one more process to start.
 os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
+# A log keeps every line, also one that two workers say alike, and lines carry no colours: our own marks tell them apart.
+os.environ["RAY_DEDUP_LOGS"] = os.environ["RAY_COLOR_PREFIX"] = "0"
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -14,6 +16,7 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from lorafleet.errors import RunFailed
 from lorafleet.spec import ClusterSpec
 from trainer.loop import train_loop_per_worker
+from trainer.one_style import causes_of
 from trainer.plan import RunPlan
 from trainer.report import StaleAttempt
 
@@ -58,10 +61,5 @@ def scaling(cluster: ClusterSpec) -> ScalingConfig:
 
 def first_cause(failures: Mapping[int, BaseException]) -> RunFailed | StaleAttempt | None:
     """The failure that a worker raised on purpose, if one did; the others are then only its victims."""
-    for rank in sorted(failures):
-        cause: BaseException | None = failures[rank]
-        while cause is not None:
-            if isinstance(cause, RunFailed | StaleAttempt):
-                return cause
-            cause = getattr(cause, "cause", None) or getattr(cause, "_base_exc", None) or cause.__cause__
-    return None
+    causes = (cause for rank in sorted(failures) for cause in causes_of(failures[rank]))
+    return next((cause for cause in causes if isinstance(cause, RunFailed | StaleAttempt)), None)
