@@ -18,7 +18,7 @@ from service.db.models import JobRow, RunLogRow
 from service.db.tenants import store_credentials_of
 from service.names import JobName, parse_job
 from service.resources import JobRun
-from service.run_log import RunLines, of_job
+from service.run_log import Line, RunLines, of_job
 from service.storage import Store
 
 POLL_S = 1.0
@@ -50,7 +50,7 @@ class Tail:
     sent_bytes: int = 0  # of that text, from wherever it came
     has_begun: bool = False  # the backend has something
 
-    def unsent(self, lines: Sequence[bytes], job: str) -> bytes:
+    def unsent(self, lines: Sequence[Line], job: str) -> bytes:
         """The job's own text in the next of `lines`, without what the store had before."""
         text = of_job(lines, job)
         new = text[max(0, self.sent_bytes - self.found_bytes) :]

@@ -1,11 +1,21 @@
 """The end of a driver's output, as Ray quotes it in a failed job's message. Pure."""
 
+import re
+
+from service.run_log import of_nobody
+
 MESSAGE_TAIL = 600  # characters of the driver's last lines that a job's message shows
 RAYS_OWN_LINES = ("Runtime env is setting up.", "Running entrypoint for job ")
+_LAST_WORDS = "the run failed: "  # of the driver, in one line (trainer/run.py)
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_MARK = re.compile(r"^\[run\] ", re.MULTILINE)
 
 
 def last_lines(message: str | None) -> str:
-    """The driver's own words."""
+    """The driver's own words: every job of the run is told them, so no line about one style is among them."""
     quoted = (message or "").rsplit("(truncated to 20,000 chars):\n", 1)[-1]
-    lines = [line for line in quoted.splitlines() if not any(rays in line for rays in RAYS_OWN_LINES)]
-    return "\n".join(lines).strip()[-MESSAGE_TAIL:] or "none"
+    lines = [line for line in of_nobody(quoted).splitlines() if not any(rays in line for rays in RAYS_OWN_LINES)]
+    told = _MARK.sub("", _COLOURS.sub("", "\n".join(lines))).strip()
+    if (at := told.rfind(_LAST_WORDS)) >= 0:
+        told = told[at + len(_LAST_WORDS) :]
+    return told[-MESSAGE_TAIL:] or "none"

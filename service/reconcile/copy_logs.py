@@ -21,7 +21,7 @@ from service.db import locks, runs
 from service.db.models import RunLogRow, RunRow
 from service.db.runs import Member
 from service.reconcile.tools import ACTION_S, LOCK_S, Tools
-from service.run_log import RunLines, of_job
+from service.run_log import Line, RunLines, of_job
 from service.storage import Store
 
 COPY_EVERY_S = 5.0
@@ -146,7 +146,7 @@ async def _catch_up(tools: Tools, store: Store, run: RunRow, pack: Sequence[Memb
         copy.keep({member.job.uid: theirs.written.get(member.job.uid, 0) for member in new})
 
 
-async def _write(store: Store, pack: Sequence[Member], written: Mapping[str, int], lines: Sequence[bytes]) -> dict[str, int]:
+async def _write(store: Store, pack: Sequence[Member], written: Mapping[str, int], lines: Sequence[Line]) -> dict[str, int]:
     """Each member's own lines behind the bytes that it has; how many it has then. A broken step's are written again by the next."""
     texts = await asyncio.to_thread(lambda: [of_job(lines, member.job.name) for member in pack])
     ends: dict[str, int] = {}

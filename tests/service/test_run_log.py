@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,8 +34,47 @@ def test_lines_about_others_are_dropped():
     assert mine(text) == f"loading\n(RayTrainWorker pid=7) INFO [{MINE}] step 1\nINFO done\n"
 
 
-def test_a_line_about_several_is_shown_to_each():
-    assert mine(f"[{OTHER}] and [{MINE}] step together\n") != ""
+def test_a_line_is_of_the_mark_at_its_start_whatever_names_stand_behind_it():
+    assert mine(f"[{OTHER}] and [{MINE}] step together\n") == ""
+    assert mine(f"[{MINE}] caption [{OTHER}] == run run-2 == run-ffffffffffffffff.png\nINFO next\n").count("\n") == 2
+    assert mine(f"[run] INFO about [{OTHER}]\n") != "", "a line of the run, whatever it quotes"
+
+
+def test_lines_without_a_mark_go_on_from_the_line_before():
+    ray = "(RayTrainWorker pid=7)"
+    text = f"{ray} [{OTHER}] dataset.uri: cannot be read:\n{ray}   customer.png\n{ray} [{MINE}] step\n{ray}   of mine\n"
+    assert mine(text) == f"{ray} [{MINE}] step\n{ray}   of mine\n"
+
+
+def test_lines_of_two_workers_that_are_mixed_go_on_each_from_its_own():
+    one, two = "(RayTrainWorker pid=7)", "(RayTrainWorker pid=8, ip=10.0.0.2)"
+    assert mine(f"{one} [{OTHER}] a\n{two} [{MINE}] b\n{one} theirs\n{two} mine\n") == f"{two} [{MINE}] b\n{two} mine\n"
+
+
+def test_what_follows_in_the_drivers_own_output_goes_on_from_whoever_was_before():
+    assert mine(f"(RayTrainWorker pid=7) [{OTHER}] a\nthe rest of it\n2026-11-30 10:00:00,123 INFO lorafleet.run: done\n").count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "(raylet) a worker died\n",
+        "(raylet, ip=10.0.0.2) [2026-11-30 10:00:00,123 E] out of memory\n",
+        "(autoscaler +3s) no node\n",
+        "(TrainController pid=5) Training failed\n",
+        "[run] rank 1 INFO lorafleet.pack: began\n",
+        "2026-11-30 10:00:00,123\tERROR worker.py:12 -- odd\n",
+        "[2026-11-30 10:00:00,123] [INFO] [engine.py:1:log] [Rank 0] a step\n",
+        "WARNING:root:odd\n",
+    ],
+)
+def test_what_is_said_of_the_whole_run_is_seen_by_all(line: str):
+    assert mine(f"[{OTHER}] a\n{line}") == line
+
+
+def test_what_an_earlier_server_has_read_is_gone_on_from():
+    state = {"read_bytes": 4, "newest": "", "begun": {}, "cutting": False}
+    assert of_job(RunLines.restored("run-1", "run-1", state).feed(b"more\n"), MINE) == b"more\n"
 
 
 def test_a_name_that_begins_like_mine_is_not_mine():
@@ -43,6 +83,9 @@ def test_a_name_that_begins_like_mine_is_not_mine():
 
 def test_a_line_that_is_still_being_written_shows_no_others_name():
     assert mine("INFO [tenants/blue/jo") == ""
+    assert mine("[tenants/blue/jo") == ""
+    assert mine("(RayTrainWorker pid=7) [tenants/bl") == ""
+    assert mine("(RayTrain") == ""
     assert mine("INFO step") == "INFO step"
 
 
@@ -88,7 +131,9 @@ def test_a_run_that_has_not_begun_has_no_log():
 _lines = st.lists(
     st.tuples(
         st.sampled_from(["", "(RayTrainWorker pid=7) ", "(RayTrainWorker pid=8) "]),
-        st.sampled_from(["step", f"[{MINE}] loss", f"[{OTHER}] loss", "== run run-1 ==", "== run run-2 ==", f"[{MINE}] [{OTHER}]"]),
+        st.sampled_from(
+            ["step", f"[{MINE}] loss", f"[{OTHER}] loss", "== run run-1 ==", "== run run-2 ==", f"[{MINE}] [{OTHER}]", "[run] all"]
+        ),
     ),
     max_size=30,
 ).map(lambda found: "".join(f"{source}{line}\n" for source, line in found))
@@ -132,5 +177,5 @@ def test_a_line_without_end_is_cut_and_holds_no_memory(more: int, cuts: list[int
 
 
 def test_the_rest_of_a_cut_line_about_another_is_not_shown():
-    text = f"[{OTHER}] ".encode() + b"x" * MAX_LINE_BYTES + f"secret [{MINE}]\nbehind\n".encode()
-    assert in_pieces(text, [MAX_LINE_BYTES + 40], run="run-1") == b"behind\n"
+    text = f"[{OTHER}] ".encode() + b"x" * MAX_LINE_BYTES + f"secret [{MINE}]\nINFO behind\n".encode()
+    assert in_pieces(text, [MAX_LINE_BYTES + 40], run="run-1") == b"INFO behind\n"

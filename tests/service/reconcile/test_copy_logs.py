@@ -164,7 +164,7 @@ async def test_a_member_that_joins_gets_what_was_copied_before(world: World):
     names = [await world.submit("one"), await world.submit("two")]
     await world.settle()
     (run,) = world.backend.launches
-    text = b"".join(b"both\n[%s] step\n" % str(name).encode() for name in names)
+    text = b"".join(b"[run] both\n[%s] step\n" % str(name).encode() for name in names)
     world.backend.written[run] = text + b"[tena"
     await _again(world)
     late = (await world.job(names[1])).uid
@@ -173,10 +173,10 @@ async def test_a_member_that_joins_gets_what_was_copied_before(world: World):
         assert copy is not None
         assert copy.reading is not None
         copy.reading = {**copy.reading, "written": {uid: size for uid, size in copy.reading["written"].items() if uid != late}}
-    world.backend.written[run] = text + b"more\n"
+    world.backend.written[run] = text + b"[run] more\n"
     await _again(world)
-    assert await _whole(world, names[1]) == b"both\nboth\n[%s] step\nmore\n" % str(names[1]).encode()
-    assert await _whole(world, names[0]) == b"both\n[%s] step\nboth\nmore\n" % str(names[0]).encode()
+    assert await _whole(world, names[1]) == b"[run] both\n[run] both\n[%s] step\n[run] more\n" % str(names[1]).encode()
+    assert await _whole(world, names[0]) == b"[run] both\n[%s] step\n[run] both\n[run] more\n" % str(names[0]).encode()
 
 
 @pytest.mark.usefixtures("small")
