@@ -7,6 +7,7 @@ Shards are cut from the data set alone, never from the number of workers, so the
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -15,7 +16,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from trainer.data import readers
-from trainer.data.buckets import Bucket, cover
+from trainer.data.buckets import Bucket, cover, visible
+from trainer.data.decode import Unreadable, decode
+from trainer.data.readers import Picture
 from trainer.families.protocol import Family
 from trainer.group import Group
 from trainer.prepare import PreparedStyle
@@ -46,9 +49,7 @@ def encode(style: PreparedStyle, cache: Folder, family: Family, vae: Lazy, text_
     pictures = Folder(style.spec.dataset.uri)
 
     def encode_latents(indices: Sequence[int]) -> Tensor:
-        contents = pictures.read_all([style.data_set.pictures[i].path for i in indices])
-        sized = [_fit(readers.decode(contents[style.data_set.pictures[i].path]), style.buckets[i]) for i in indices]
-        return family.encode_pictures(vae(), sized)
+        return family.encode_pictures(vae(), _read_fitted(pictures, style, indices))
 
     def encode_texts(captions: Sequence[str]) -> Tensor:
         with torch.no_grad():
@@ -87,7 +88,23 @@ def _cut(items: Sequence, size: int) -> list[Sequence]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
+def _read_fitted(folder: Folder, style: PreparedStyle, indices: Sequence[int]) -> list[Image.Image]:
+    """These pictures, each at the size of its bucket."""
+    pictures = {style.data_set.pictures[index].path: (style.data_set.pictures[index], style.buckets[index]) for index in indices}
+    sizes = {path: picture.size_bytes for path, (picture, _) in pictures.items()}
+    contents = readers.read_in_pieces(folder, sizes)
+    return [_decode_fitted(content, *pictures[path]) for piece in contents for path, content in piece.items()]
+
+
+def _decode_fitted(content: bytes, picture: Picture, bucket: Bucket) -> Image.Image:
+    scaled, _ = cover(picture.width, picture.height, bucket)
+    try:
+        return decode(content, at_least=scaled, fit=partial(_fit, bucket=bucket))
+    except Unreadable as error:  # it could be read when the style was prepared
+        raise RunFailed(f"dataset.uri: {picture.path} {error}; it has changed since the job started", reason="CORRUPT_PICTURES") from None
+
+
 def _fit(picture: Image.Image, bucket: Bucket) -> Image.Image:
-    size, box = cover(picture.width, picture.height, bucket)
-    scaled = picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)
-    return scaled if scaled.size == (box[2], box[3]) else scaled.crop(box)
+    """Crops and scales at once: of a thin picture only the part that is kept is ever scaled."""
+    box = visible(picture.width, picture.height, bucket)
+    return picture.resize((bucket.width, bucket.height), Image.Resampling.LANCZOS, box=box)

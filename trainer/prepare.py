@@ -64,7 +64,7 @@ class PreparedStyle:
         pictures = [
             (picture.sha256, bucket.width, bucket.height) for picture, bucket in zip(self.data_set.pictures, self.buckets, strict=True)
         ]
-        return _digest("latents-2", self.base.part_digest("vae/"), pictures)
+        return _digest("latents-3", self.base.part_digest("vae/"), pictures)
 
     @property
     def texts_digest(self) -> str:

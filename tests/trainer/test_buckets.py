@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.data.buckets import Bucket, assign, buckets_for, cover
+from trainer.data.buckets import Bucket, assign, buckets_for, cover, share_cut, visible
 
 SIDES = st.integers(1, 8000)
 
@@ -42,3 +42,15 @@ def test_the_nearest_aspect_ratio_is_chosen(width: int, height: int):
 
 def test_a_square_has_a_square():
     assert assign(300, 300, buckets_for(512, step=64)) == Bucket(512, 512)
+
+
+@given(width=SIDES, height=SIDES)
+def test_what_is_left_of_a_picture_is_centred_within_it_and_has_its_buckets_shape(width: int, height: int):
+    bucket = assign(width, height, buckets_for(512, step=64))
+    left, top, right, bottom = visible(width, height, bucket)
+    assert 0 <= left < right <= width
+    assert 0 <= top < bottom <= height
+    scaled, _ = cover(width, height, bucket)
+    assert abs(left - (width - right)) <= width / scaled[0] + 1e-9  # within a scaled pixel
+    assert abs(top - (height - bottom)) <= height / scaled[1] + 1e-9
+    assert math.isclose(share_cut(width, height, bucket), 1 - (right - left) * (bottom - top) / (width * height), abs_tol=1e-9)

@@ -42,3 +42,18 @@ def cover(width: int, height: int, bucket: Bucket) -> tuple[tuple[int, int], tup
     scaled = (max(bucket.width, round(width * scale)), max(bucket.height, round(height * scale)))
     left, top = (scaled[0] - bucket.width) // 2, (scaled[1] - bucket.height) // 2
     return scaled, (left, top, left + bucket.width, top + bucket.height)
+
+
+def visible(width: int, height: int, bucket: Bucket) -> tuple[float, float, float, float]:
+    """What of a picture is left in its bucket: a box in the picture's own pixels.
+
+    Scaling this box alone gives what cropping the scaled picture would, and a strip of 1 x 20,000 pixels need not become 384 x 7,680,000.
+    """
+    (across, down), (left, top, right, bottom) = cover(width, height, bucket)
+    return left * width / across, top * height / down, right * width / across, bottom * height / down
+
+
+def share_cut(width: int, height: int, bucket: Bucket) -> float:
+    """The share of a picture's area, 0 to 1, that its bucket cuts away."""
+    (across, down), _ = cover(width, height, bucket)
+    return 1 - bucket.width * bucket.height / (across * down)

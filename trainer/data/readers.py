@@ -7,20 +7,22 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from lorafleet.errors import RunFailed
 from lorafleet.spec import DatasetSpec
+from trainer.data.decode import Unreadable, check_bytes, unpack
+from trainer.data.decode import decode as decode
+from trainer.data.kinds import PICTURE_SUFFIXES
 from trainer.storage import Folder
 
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
-MAX_PIXELS = 200_000_000  # a picture that unpacks to more is a mistake or an attack
-READ_AT_ONCE = 64  # pictures held in memory while their digests are taken
+READ_AT_ONCE = 64  # files
+READ_AT_ONCE_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,9 @@ class Picture:
     caption: str
     width: int  # pixels, after EXIF rotation
     height: int
+    size_bytes: int
     sha256: str  # of the file's bytes
+    has_broken_profile: bool  # its colours were taken for sRGB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +67,8 @@ def read(spec: DatasetSpec) -> DataSet:
     Raises RunFailed: DATASET_EMPTY, CAPTIONS_MISSING, METADATA_INVALID, CORRUPT_PICTURES, or the store's own reasons.
     """
     folder = Folder(spec.uri)
-    paths = [entry.path for entry in folder.list()]
+    sizes = {entry.path: entry.size_bytes for entry in folder.list()}
+    paths = list(sizes)
     names = [path for path in paths if PurePosixPath(path).suffix.lower() in PICTURE_SUFFIXES]
     if not names:
         raise RunFailed(
@@ -84,11 +89,11 @@ def read(spec: DatasetSpec) -> DataSet:
         )
     if unknown := sorted(captions.keys() - set(names)):
         raise RunFailed(f"dataset.uri: the metadata names files that are not there: {_some(unknown)}", reason="METADATA_INVALID")
-    inspected = list(_inspect_all(folder, {name: captions[name].strip() for name in names}))
+    inspected = list(_inspect_all(folder, {name: captions[name].strip() for name in names}, sizes))
     data_set = DataSet(
         uri=spec.uri,
         pictures=tuple(each for each in inspected if isinstance(each, Picture)),
-        corrupt=tuple(each for each in inspected if isinstance(each, CorruptPicture)),
+        corrupt=tuple(sorted((each for each in inspected if isinstance(each, CorruptPicture)), key=lambda each: each.path)),
     )
     _check_corrupt(data_set, spec)
     return data_set
@@ -139,42 +144,53 @@ def _rows(rows: Iterator[tuple[int, dict[str, object]]], column: str, source: st
         yield str(row["file_name"]), str(row[column])
 
 
-def _inspect_all(folder: Folder, captions: dict[str, str]) -> Iterator[Picture | CorruptPicture]:
-    names = sorted(captions)
+def read_in_pieces(folder: Folder, sizes: Mapping[str, int]) -> Iterator[dict[str, bytes]]:
+    """These files' contents, no more at once than may lie in memory. `sizes` are in bytes, as they were listed."""
+    piece: dict[str, int] = {}
+    for path, size_bytes in sizes.items():
+        if piece and (len(piece) == READ_AT_ONCE or sum(piece.values()) + size_bytes > READ_AT_ONCE_BYTES):
+            yield folder.read_all(piece)
+            piece = {}
+        piece[path] = size_bytes
+    if piece:
+        yield folder.read_all(piece)
+
+
+def _inspect_all(folder: Folder, captions: dict[str, str], sizes: Mapping[str, int]) -> Iterator[Picture | CorruptPicture]:
+    readable = {}
+    for name in sorted(captions):
+        try:
+            check_bytes(sizes[name])
+            readable[name] = sizes[name]
+        except Unreadable as error:
+            yield CorruptPicture(path=name, why=str(error))
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside the GIL
-        for start in range(0, len(names), READ_AT_ONCE):
-            contents = folder.read_all(names[start : start + READ_AT_ONCE])
+        for contents in read_in_pieces(folder, readable):
             yield from pool.map(lambda name: inspect(name, contents[name], captions[name]), contents)  # noqa: B023
 
 
 def inspect(path: str, content: bytes, caption: str) -> Picture | CorruptPicture:
-    """Decodes a picture fully: half a JPEG has a fine header."""
+    """Does to a picture what a worker will, at the smallest size."""
     try:
-        picture = decode(content)
-    except Exception as error:  # Pillow raises many kinds for broken files
-        return CorruptPicture(path=path, why=str(error) or type(error).__name__)
-    return Picture(path=path, caption=caption, width=picture.width, height=picture.height, sha256=hashlib.sha256(content).hexdigest())
-
-
-def decode(content: bytes) -> Image.Image:
-    """An upright RGB picture; transparent ones are put on white. Raises what Pillow raises."""
-    with Image.open(io.BytesIO(content)) as opened:
-        if opened.width * opened.height > MAX_PIXELS:
-            raise ValueError(f"{opened.width}x{opened.height} pixels are more than {MAX_PIXELS}")
-        opened.load()
-        picture = ImageOps.exif_transpose(opened)
-        if picture.has_transparency_data:
-            picture = picture.convert("RGBA")
-            ground = Image.new("RGBA", picture.size, "white")
-            picture = Image.alpha_composite(ground, picture)
-        return picture.convert("RGB")
+        found = unpack(content, at_least=(1, 1), fit=lambda picture: picture.resize((1, 1), Image.Resampling.BOX))
+    except Unreadable as error:
+        return CorruptPicture(path=path, why=str(error))
+    return Picture(
+        path=path,
+        caption=caption,
+        width=found.width,
+        height=found.height,
+        size_bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        has_broken_profile=found.has_broken_profile,
+    )
 
 
 def _check_corrupt(data_set: DataSet, spec: DatasetSpec) -> None:
     if not data_set.corrupt:
         return
     total = len(data_set.pictures) + len(data_set.corrupt)
-    named = _some([f"{each.path} ({each.why})" for each in data_set.corrupt])
+    named = _some([f"{each.path} {each.why}" for each in data_set.corrupt])
     found = f"dataset.uri: {len(data_set.corrupt)} of {total} pictures cannot be read: {named}"
     if spec.on_corrupt == "fail" or not data_set.pictures:
         raise RunFailed(found, reason="CORRUPT_PICTURES")
