@@ -9,7 +9,6 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,8 @@ from obstore.store import LocalStore, S3Store
 
 from lorafleet.errors import InvalidInput, RunFailed
 from lorafleet.s3_settings import S3Settings
+from trainer import listing
+from trainer.listing import Entry, Listing
 
 CONCURRENCY = 32
 CHUNK_BYTES = 8 * 2**20
@@ -37,15 +38,6 @@ _RETRY: dict[str, Any] = {
     "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=5), "base": 2},
 }
 _CLIENT: dict[str, Any] = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=120)}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One object under a folder: its path relative to the folder, its size, and a tag that changes with its content."""
-
-    path: str
-    size_bytes: int
-    version: str
 
 
 class Folder:
@@ -78,16 +70,26 @@ class Folder:
 
     def list(self) -> list[Entry]:
         """Everything under the folder, sorted by path. An absent folder is an empty one."""
+        return self.scan().entries
+
+    def scan(self) -> Listing:
+        """As `list`, with what could not be listed, and which entries lie outside the folder."""
         with _naming(self.uri):
+            if self.uri.startswith("file://"):
+                return listing.on_disk(self.uri)
             try:
-                pages = list(obstore.list(self._store, prefix=self._prefix or None))
-            except _MISSING:
-                if self.uri.startswith("s3://"):
+                return self._listed()
+            except BaseError as error:
+                if not _is_of_a_name(error):
                     raise
-                return []
-        offset = len(self._prefix) + 1 if self._prefix else 0
-        entries = [_entry(meta, offset) for page in pages for meta in page]
-        return sorted(entries, key=lambda entry: entry.path)
+                return listing.in_bucket(self.uri, _boto3_client())
+
+    def _listed(self) -> Listing:
+        found, offset = Listing(self.uri), len(self._prefix) + 1 if self._prefix else 0
+        for page in obstore.list(self._store, prefix=self._prefix or None):
+            for meta in page:
+                found.add(_entry(meta, offset))
+        return found.sorted()
 
     def get(self, path: str) -> bytes:
         with _naming(f"{self.uri}/{path}"):
@@ -210,6 +212,17 @@ def _s3_options(bucket: str) -> dict[str, Any]:
     if not _has_native_credentials():
         options["credential_provider"] = _boto3_credentials()
     return options
+
+
+def _boto3_client() -> Any:
+    from boto3.session import Session
+
+    return S3Settings.of().boto3_client(Session(), connect_timeout=5, read_timeout=60)
+
+
+def _is_of_a_name(error: BaseError) -> bool:
+    """Whether a listing ended at a key that obstore cannot hold."""
+    return "invalid path" in str(error) or "parsing path" in str(error).lower()
 
 
 def _boto3_credentials() -> Any:
