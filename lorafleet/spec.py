@@ -88,7 +88,7 @@ class DatasetSpec(_Part):
     uri: Annotated[
         str,
         Field(
-            description="Folder of the pictures, s3:// or file://, with metadata.jsonl, metadata.csv or a .txt file beside each picture."
+            description="Folder of the pictures, s3:// or file://, with metadata.jsonl, metadata.csv or a .txt or .caption file for each."
         ),
     ]
     caption_column: Annotated[Text, Field(min_length=1, max_length=200, description="Metadata column that holds the caption.")] = "text"
@@ -103,6 +103,14 @@ class DatasetSpec(_Part):
     max_corrupt_fraction: Annotated[
         float, Field(ge=0, le=1, description="With on_corrupt: skip, the job fails if more than this share cannot be read.")
     ] = 0.1
+    # Left out where it is the default: a trainer that does not know it refuses the spec.
+    on_missing_caption: Annotated[
+        Literal["fail", "skip", "trigger"],
+        Field(
+            exclude_if=lambda choice: choice == "fail",
+            description="What to do with pictures without a caption; trigger: trigger_phrase is theirs, as it is where no picture has one.",
+        ),
+    ] = "fail"
 
 
 class AdapterSpec(_Part):
@@ -279,6 +287,10 @@ def _offload_needs_zero(offload: str, zero_stage: int) -> str | None:
     return '"cpu" needs cluster.zero_stage 1, 2 or 3' if offload == "cpu" and zero_stage == 0 else None
 
 
+def _trigger_is_there(choice: str, trigger_phrase: str) -> str | None:
+    return '"trigger" needs dataset.trigger_phrase' if choice == "trigger" and not trigger_phrase.strip() else None
+
+
 def _early_stopping_evaluates(patience: int, every_steps: int) -> str | None:
     return "needs validation.every_steps: without it no held-out loss is taken on the way" if patience and not every_steps else None
 
@@ -294,6 +306,7 @@ def _early_stopping_has_pictures(patience: int, fraction: float) -> str | None:
 _RULES = (
     _Rule((("training", "lr_warmup_steps"), ("training", "max_steps")), _warmup_fits),
     _Rule((("cluster", "offload"), ("cluster", "zero_stage")), _offload_needs_zero),
+    _Rule((("dataset", "on_missing_caption"), ("dataset", "trigger_phrase")), _trigger_is_there),
     _Rule((("validation", "early_stopping_patience"), ("validation", "every_steps")), _early_stopping_evaluates),
     _Rule((("validation", "early_stopping_patience"), ("dataset", "validation_fraction")), _early_stopping_has_pictures),
 )

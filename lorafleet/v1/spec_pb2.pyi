@@ -46,7 +46,7 @@ class BaseModelSpec(_message.Message):
     def __init__(self, uri: _Optional[str] = ..., family: _Optional[str] = ...) -> None: ...
 
 class DatasetSpec(_message.Message):
-    __slots__ = ("uri", "caption_column", "trigger_phrase", "validation_fraction", "resolution", "aspect_ratio_bucketing", "on_corrupt", "max_corrupt_fraction")
+    __slots__ = ("uri", "caption_column", "trigger_phrase", "validation_fraction", "resolution", "aspect_ratio_bucketing", "on_corrupt", "max_corrupt_fraction", "on_missing_caption")
     URI_FIELD_NUMBER: _ClassVar[int]
     CAPTION_COLUMN_FIELD_NUMBER: _ClassVar[int]
     TRIGGER_PHRASE_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +55,7 @@ class DatasetSpec(_message.Message):
     ASPECT_RATIO_BUCKETING_FIELD_NUMBER: _ClassVar[int]
     ON_CORRUPT_FIELD_NUMBER: _ClassVar[int]
     MAX_CORRUPT_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    ON_MISSING_CAPTION_FIELD_NUMBER: _ClassVar[int]
     uri: str
     caption_column: str
     trigger_phrase: str
@@ -63,7 +64,8 @@ class DatasetSpec(_message.Message):
     aspect_ratio_bucketing: bool
     on_corrupt: str
     max_corrupt_fraction: float
-    def __init__(self, uri: _Optional[str] = ..., caption_column: _Optional[str] = ..., trigger_phrase: _Optional[str] = ..., validation_fraction: _Optional[float] = ..., resolution: _Optional[int] = ..., aspect_ratio_bucketing: _Optional[bool] = ..., on_corrupt: _Optional[str] = ..., max_corrupt_fraction: _Optional[float] = ...) -> None: ...
+    on_missing_caption: str
+    def __init__(self, uri: _Optional[str] = ..., caption_column: _Optional[str] = ..., trigger_phrase: _Optional[str] = ..., validation_fraction: _Optional[float] = ..., resolution: _Optional[int] = ..., aspect_ratio_bucketing: _Optional[bool] = ..., on_corrupt: _Optional[str] = ..., max_corrupt_fraction: _Optional[float] = ..., on_missing_caption: _Optional[str] = ...) -> None: ...
 
 class AdapterSpec(_message.Message):
     __slots__ = ("method", "rank", "alpha", "dropout", "target_modules", "text_encoder")

@@ -1,24 +1,22 @@
-"""Reads a data set's pictures and captions from the store: an image folder with metadata.jsonl, metadata.csv or .txt files.
+"""Reads a data set from the store: its pictures, their captions, and what was left out of it and why.
 
 Knows nothing of models: what comes out is names, captions, sizes and content digests.
 """
 
-import csv
 import hashlib
-import io
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import PurePosixPath
+from dataclasses import dataclass, field
 
 from PIL import Image
 
 from lorafleet.errors import RunFailed
 from lorafleet.spec import DatasetSpec
-from trainer.data.decode import Unreadable, check_bytes, unpack
+from trainer.data import captions, files
+from trainer.data.captions import Captions
+from trainer.data.decode import FORMATS, Unreadable, check_bytes, unpack
 from trainer.data.decode import decode as decode
-from trainer.data.kinds import PICTURE_SUFFIXES
+from trainer.data.files import Files, Some
 from trainer.storage import Folder
 
 READ_AT_ONCE = 64  # files
@@ -43,7 +41,7 @@ class CorruptPicture:
     """A picture that was left out, and why."""
 
     path: str
-    why: str
+    why: str  # as "is broken: ..."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +51,8 @@ class DataSet:
     uri: str
     pictures: tuple[Picture, ...]
     corrupt: tuple[CorruptPicture, ...]
+    uncaptioned: Some = field(default_factory=Some)  # pictures that on_missing_caption left out, or gave the trigger phrase
+    passed_over: Mapping[str, Some] = field(default_factory=dict)  # files that are no pictures: what they are -> paths
 
     @property
     def digest(self) -> str:
@@ -64,84 +64,84 @@ class DataSet:
 def read(spec: DatasetSpec) -> DataSet:
     """Lists, captions and checks every picture.
 
-    Raises RunFailed: DATASET_EMPTY, CAPTIONS_MISSING, METADATA_INVALID, CORRUPT_PICTURES, or the store's own reasons.
+    Raises RunFailed with everything that is wrong: DATASET_EMPTY, METADATA_INVALID, CAPTIONS_MISSING, CORRUPT_PICTURES, or the
+    store's own reasons.
     """
     folder = Folder(spec.uri)
-    sizes = {entry.path: entry.size_bytes for entry in folder.list()}
-    paths = list(sizes)
-    names = [path for path in paths if PurePosixPath(path).suffix.lower() in PICTURE_SUFFIXES]
-    if not names:
-        raise RunFailed(
-            f"dataset.uri: {spec.uri} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) among its {len(paths)} files",
-            reason="DATASET_EMPTY",
-        )
-    captions = read_captions(folder, spec.caption_column, paths)
-    without = [name for name in names if not captions.get(name, "").strip()]
-    if len(without) == len(names):
-        raise RunFailed(
-            f"dataset.uri: none of the {len(names)} pictures in {spec.uri} has a caption; put them into metadata.jsonl or metadata.csv "
-            f"(file_name, {spec.caption_column}) or a .txt file beside each picture",
-            reason="CAPTIONS_MISSING",
-        )
-    if without:
-        raise RunFailed(
-            f"dataset.uri: {len(without)} of {len(names)} pictures have no caption: {_some(without)}", reason="CAPTIONS_MISSING"
-        )
-    if unknown := sorted(captions.keys() - set(names)):
-        raise RunFailed(f"dataset.uri: the metadata names files that are not there: {_some(unknown)}", reason="METADATA_INVALID")
-    inspected = list(_inspect_all(folder, {name: captions[name].strip() for name in names}, sizes))
-    data_set = DataSet(
+    there = files.sort_out(folder.scan())
+    found = captions.find(folder, there, spec.caption_column)
+    pictures = sorted({*there.pictures, *found.by_picture, *found.null_at} - there.unreadable.keys())
+    if not pictures and not there.unreadable and not there.unnamable:
+        raise _empty(spec, there)
+    trigger = spec.trigger_phrase.strip()
+    without = {path for path in pictures if not (found.by_picture[path] or trigger if path in found.by_picture else path in found.spoiled)}
+    trained = [path for path in pictures if path not in without or spec.on_missing_caption != "skip"]
+    usable, unreadable = _inspect_all(folder, {path: found.by_picture.get(path, "") for path in trained}, there.sizes)
+    unreadable += _corrupt(there.unreadable)
+    problems = [
+        *_problems_of_metadata(found, there),
+        *_problems_of_captions(spec, pictures, without, found, there),
+        *_problems_of_pictures(spec, len(usable), unreadable),
+    ]
+    if problems:
+        raise RunFailed("\n".join(f"dataset.uri: {message}" for _, message in problems), reason=problems[0][0])
+    return DataSet(
         uri=spec.uri,
-        pictures=tuple(each for each in inspected if isinstance(each, Picture)),
-        corrupt=tuple(sorted((each for each in inspected if isinstance(each, CorruptPicture)), key=lambda each: each.path)),
+        pictures=tuple(usable),
+        corrupt=tuple(sorted(unreadable + _corrupt(there.unnamable), key=lambda each: each.path)),
+        uncaptioned=Some(sorted(without)),
+        passed_over=there.passed_over,
     )
-    _check_corrupt(data_set, spec)
-    return data_set
 
 
-def read_captions(folder: Folder, column: str, paths: list[str]) -> dict[str, str]:
-    """Captions by picture path. Raises RunFailed METADATA_INVALID naming the line."""
-    if "metadata.jsonl" in paths:
-        return dict(_rows(_jsonl(_text("metadata.jsonl", folder.get("metadata.jsonl"))), column, "metadata.jsonl"))
-    if "metadata.csv" in paths:
-        table = csv.DictReader(io.StringIO(_text("metadata.csv", folder.get("metadata.csv"))))
-        rows = ((number, dict[str, object](row)) for number, row in enumerate(table, start=2))
-        return dict(_rows(rows, column, "metadata.csv"))
-    by_stem = {str(PurePosixPath(path).with_suffix("")): path for path in paths if PurePosixPath(path).suffix.lower() in PICTURE_SUFFIXES}
-    texts = [path for path in paths if path.endswith(".txt") and path.removesuffix(".txt") in by_stem]
-    return {by_stem[path.removesuffix(".txt")]: _text(path, data).strip() for path, data in folder.read_all(texts).items()}
+def _corrupt(pictures: Mapping[str, str]) -> list[CorruptPicture]:
+    return [CorruptPicture(path=path, why=why) for path, why in pictures.items()]
 
 
-def _text(path: str, data: bytes) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RunFailed(f"dataset.uri: {path} is not UTF-8: {error}", reason="METADATA_INVALID") from None
+def _empty(spec: DatasetSpec, there: Files) -> RunFailed:
+    return RunFailed(
+        f"dataset.uri: {spec.uri} holds no pictures ({', '.join(FORMATS)}) among its {len(there.sizes)} files{there.told_passed_over()}",
+        reason="DATASET_EMPTY",
+    )
 
 
-def _jsonl(text: str) -> Iterator[tuple[int, dict[str, object]]]:
-    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would also cut at characters that captions may hold
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise RunFailed(f"metadata.jsonl line {number}: is not JSON: {error}", reason="METADATA_INVALID") from None
-        if not isinstance(row, dict):
-            raise RunFailed(f"metadata.jsonl line {number}: is not a JSON object", reason="METADATA_INVALID")
-        yield number, row
+# Each problem is a reason and a message. All are told at once: who mends a data set does not want to hear of them one by one.
 
 
-def _rows(rows: Iterator[tuple[int, dict[str, object]]], column: str, source: str) -> Iterator[tuple[str, str]]:
-    for number, row in rows:
-        missing = [name for name in ("file_name", column) if not isinstance(row.get(name), str)]
-        if missing:
-            raise RunFailed(
-                f"{source} line {number}: no {' and no '.join(missing)}; it has {', '.join(map(str, row))} "
-                "(dataset.caption_column names the caption)",
-                reason="METADATA_INVALID",
-            )
-        yield str(row["file_name"]), str(row[column])
+def _problems_of_metadata(found: Captions, there: Files) -> Iterator[tuple[str, str]]:
+    if found.problems:
+        yield "METADATA_INVALID", found.problems.told("; ")
+    if found.absent:
+        where = "names are relative to the metadata's folder"
+        yield "METADATA_INVALID", f"the metadata names files that are not there: {found.absent} ({where}){there.told_passed_over()}"
+
+
+def _problems_of_captions(
+    spec: DatasetSpec, pictures: Sequence[str], without: Set[str], found: Captions, there: Files
+) -> Iterator[tuple[str, str]]:
+    has_none = len(without) == len(pictures) and bool(pictures)
+    if spec.on_missing_caption == "trigger" or (has_none and spec.trigger_phrase.strip()):
+        return
+    if has_none and not found.problems:  # which may well be why
+        how = f"put them into metadata.jsonl or metadata.csv (file_name, {spec.caption_column}) or a .txt file beside each picture"
+        yield (
+            "CAPTIONS_MISSING",
+            f"none of the {len(pictures)} pictures in {spec.uri} has a caption; {how}, or set dataset.trigger_phrase"
+            f"{there.told_passed_over()}",
+        )
+    elif without and not has_none and spec.on_missing_caption == "fail":
+        named = Some(f"{path} ({found.null_at[path]})" if path in found.null_at else path for path in sorted(without))
+        yield "CAPTIONS_MISSING", f"{len(without)} of {len(pictures)} pictures have no caption: {named}"
+
+
+def _problems_of_pictures(spec: DatasetSpec, num_usable: int, unreadable: Sequence[CorruptPicture]) -> Iterator[tuple[str, str]]:
+    total = num_usable + len(unreadable)
+    named = Some(f"{each.path} {each.why}" for each in unreadable)
+    message = f"{len(unreadable)} of {total} pictures cannot be read: {named}"
+    if unreadable and (spec.on_corrupt == "fail" or not num_usable):
+        yield "CORRUPT_PICTURES", message
+    elif len(unreadable) > spec.max_corrupt_fraction * total:
+        yield "CORRUPT_PICTURES", f"{message}; max_corrupt_fraction allows {spec.max_corrupt_fraction:.0%}"
 
 
 def read_in_pieces(folder: Folder, sizes: Mapping[str, int]) -> Iterator[dict[str, bytes]]:
@@ -156,17 +156,20 @@ def read_in_pieces(folder: Folder, sizes: Mapping[str, int]) -> Iterator[dict[st
         yield folder.read_all(piece)
 
 
-def _inspect_all(folder: Folder, captions: dict[str, str], sizes: Mapping[str, int]) -> Iterator[Picture | CorruptPicture]:
+def _inspect_all(folder: Folder, captions: Mapping[str, str], sizes: Mapping[str, int]) -> tuple[list[Picture], list[CorruptPicture]]:
+    """The pictures that can be used, in the order of `captions`, and those that cannot."""
+    found: list[Picture | CorruptPicture] = []
     readable = {}
-    for name in sorted(captions):
+    for path in captions:
         try:
-            check_bytes(sizes[name])
-            readable[name] = sizes[name]
+            check_bytes(sizes[path])
+            readable[path] = sizes[path]
         except Unreadable as error:
-            yield CorruptPicture(path=name, why=str(error))
+            found.append(CorruptPicture(path=path, why=str(error)))
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside the GIL
         for contents in read_in_pieces(folder, readable):
-            yield from pool.map(lambda name: inspect(name, contents[name], captions[name]), contents)  # noqa: B023
+            found += pool.map(lambda path: inspect(path, contents[path], captions[path]), contents)  # noqa: B023
+    return [each for each in found if isinstance(each, Picture)], [each for each in found if isinstance(each, CorruptPicture)]
 
 
 def inspect(path: str, content: bytes, caption: str) -> Picture | CorruptPicture:
@@ -184,20 +187,3 @@ def inspect(path: str, content: bytes, caption: str) -> Picture | CorruptPicture
         sha256=hashlib.sha256(content).hexdigest(),
         has_broken_profile=found.has_broken_profile,
     )
-
-
-def _check_corrupt(data_set: DataSet, spec: DatasetSpec) -> None:
-    if not data_set.corrupt:
-        return
-    total = len(data_set.pictures) + len(data_set.corrupt)
-    named = _some([f"{each.path} {each.why}" for each in data_set.corrupt])
-    found = f"dataset.uri: {len(data_set.corrupt)} of {total} pictures cannot be read: {named}"
-    if spec.on_corrupt == "fail" or not data_set.pictures:
-        raise RunFailed(found, reason="CORRUPT_PICTURES")
-    if len(data_set.corrupt) > spec.max_corrupt_fraction * total:
-        raise RunFailed(f"{found}; max_corrupt_fraction allows {spec.max_corrupt_fraction:.0%}", reason="CORRUPT_PICTURES")
-
-
-def _some(names: list[str], most: int = 10) -> str:
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
