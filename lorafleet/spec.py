@@ -103,13 +103,9 @@ class DatasetSpec(_Part):
     max_corrupt_fraction: Annotated[
         float, Field(ge=0, le=1, description="With on_corrupt: skip, the job fails if more than this share cannot be read.")
     ] = 0.1
-    # Left out where it is the default: a trainer that does not know it refuses the spec.
     on_missing_caption: Annotated[
-        Literal["fail", "skip", "trigger"],
-        Field(
-            exclude_if=lambda choice: choice == "fail",
-            description="What to do with pictures without a caption; trigger: trigger_phrase is theirs, as it is where no picture has one.",
-        ),
+        Literal["fail", "skip", "trigger"],  # left out where it is the default: an older trainer refuses what it does not know
+        Field(exclude_if=lambda choice: choice == "fail", description="Pictures without a caption; trigger: trigger_phrase is theirs."),
     ] = "fail"
 
 

@@ -6,12 +6,12 @@ obstore ends a whole listing at the first such name. Knows the disk and S3's lis
 import os
 import re
 import stat
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from lorafleet.errors import RunFailed
+from lorafleet.s3_settings import S3Settings
 
 MAX_LISTED = 1_000_000  # files: more in memory would be the run's end, not only the style's
 
@@ -110,19 +110,25 @@ def _identity(state: os.stat_result) -> tuple[int, int]:
     return state.st_dev, state.st_ino
 
 
-def in_bucket(uri: str, client: Any) -> Listing:
-    """Everything under an s3:// URI, by boto3, which takes every key. Raises botocore's errors."""
+def in_bucket(uri: str) -> Listing:
+    """Everything under an s3:// URI, by boto3, which takes every key. Raises RunFailed."""
+    from boto3.session import Session
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client = S3Settings.of().boto3_client(Session(), connect_timeout=5, read_timeout=60)
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     found = Listing(uri)
-    for item in _objects(client, bucket, f"{prefix}/" if prefix else ""):
-        path = item["Key"][len(prefix) + 1 if prefix else 0 :]
-        if can_hold(path):
-            found.add(Entry(path, item["Size"], f"{item['ETag']}/{item['Size']}"))
-        elif not path.endswith("/") or item["Size"]:  # else it is what a console makes of an empty folder
-            found.passed_over.append((path, A_NAME))
+    try:
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/" if prefix else ""):
+            for item in page.get("Contents", ()):
+                _take(item["Key"][len(prefix) + 1 if prefix else 0 :], item, found)
+    except (BotoCoreError, ClientError) as error:  # what is permanent, obstore's listing has met before
+        raise RunFailed(f"{uri}: the store does not answer: {error}", reason="STORE_UNAVAILABLE", retryable=True) from None
     return found.sorted()
 
 
-def _objects(client: Any, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
-    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-        yield from page.get("Contents", ())
+def _take(path: str, item: dict[str, Any], found: Listing) -> None:
+    if can_hold(path):
+        found.add(Entry(path, item["Size"], f"{item['ETag']}/{item['Size']}"))
+    elif not path.endswith("/") or item["Size"]:  # else it is what a console makes of an empty folder
+        found.passed_over.append((path, A_NAME))

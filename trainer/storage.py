@@ -82,7 +82,7 @@ class Folder:
             except BaseError as error:
                 if not _is_of_a_name(error):
                     raise
-                return listing.in_bucket(self.uri, _boto3_client())
+                return listing.in_bucket(self.uri)
 
     def _listed(self) -> Listing:
         found, offset = Listing(self.uri), len(self._prefix) + 1 if self._prefix else 0
@@ -212,12 +212,6 @@ def _s3_options(bucket: str) -> dict[str, Any]:
     if not _has_native_credentials():
         options["credential_provider"] = _boto3_credentials()
     return options
-
-
-def _boto3_client() -> Any:
-    from boto3.session import Session
-
-    return S3Settings.of().boto3_client(Session(), connect_timeout=5, read_timeout=60)
 
 
 def _is_of_a_name(error: BaseError) -> bool:
