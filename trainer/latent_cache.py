@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load, save
 from torch import Tensor
 
+from lorafleet.errors import RunFailed
 from trainer.data import readers
 from trainer.data.buckets import Bucket, cover, visible
 from trainer.data.decode import Unreadable, decode
