@@ -4,6 +4,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lorafleet.addresses import host_of
 from lorafleet.errors import InvalidInput
 
 
@@ -75,10 +76,9 @@ def is_local(server: str) -> bool:
         return True
     scheme, _, rest = server.partition(":")
     target = rest.lstrip("/") if scheme in {"dns", "ipv4", "ipv6"} else server
-    host = target.rpartition(":")[0] or target
-    if "/" in host or "," in host:  # another resolver, or several addresses
+    if "/" in target or "," in target:  # another resolver, or several addresses
         return False
-    host = host.strip("[]")
+    host = host_of(target)
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

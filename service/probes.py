@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from lorafleet.addresses import joined
 from lorafleet.errors import Unavailable
 from service.health import Health, Pulse, Readiness
 
@@ -73,12 +74,11 @@ async def probing(listen: tuple[str, int], pages: Pages) -> AsyncIterator[str]:
     try:
         server = await asyncio.start_server(connected, host, port, limit=MAX_HEAD_BYTES)
     except OSError as error:
-        message = (
-            f"--metrics-listen: {host}:{port} cannot be listened on ({error.strerror or error}); choose another, or stop who listens there"
-        )
+        where = joined(host, port)
+        message = f"--metrics-listen: {where} cannot be listened on ({error.strerror or error}); choose another, or stop who listens there"
         raise Unavailable(message, reason="PORT_TAKEN") from None
     async with server:
-        yield f"{host}:{server.sockets[0].getsockname()[1]}"
+        yield joined(host, server.sockets[0].getsockname()[1])
 
 
 async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pages: Pages) -> None:

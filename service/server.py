@@ -14,6 +14,7 @@ import grpc.aio
 from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 
+from lorafleet.addresses import joined
 from lorafleet.errors import FailedPrecondition, Unavailable
 from lorafleet.spec import DEFAULT_PROFILE
 from lorafleet.v1 import access_service_pb2_grpc, batch_service_pb2_grpc, report_service_pb2_grpc, training_service_pb2_grpc
@@ -143,11 +144,11 @@ def _bind(server: grpc.aio.Server, settings: Settings) -> str:
     tls = server_tls(settings.access)
     for port in wanted:
         try:
-            bound = listen(server, f"{settings.host}:{port}", tls)
+            bound = listen(server, joined(settings.host, port), tls)
         except Unavailable:
             continue
         remembered.write_text(str(bound))
-        return f"{settings.host}:{bound}"
+        return joined(settings.host, bound)
     message = (
         f"port {settings.port} of {settings.host} is in use; stop what listens there, or choose another --listen (port 0: any free one)"
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lorafleet.addresses import split
 from lorafleet.errors import FailedPrecondition, InvalidInput
 from service.access.settings import AccessSettings
 from service.serve_options import BackendKind, CallLimits, CapacityOptions, Role, TimeoutOptions
@@ -42,19 +43,15 @@ class Settings:
 
 def parse_listen(listen: str, option: str = "--listen") -> tuple[str, int]:
     """Host and port of HOST:PORT. Raises InvalidInput. Whether it is safe to listen there, AccessSettings knows."""
-    host, _, port = listen.rpartition(":")
-    host = host.strip("[]")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise InvalidInput(f"{option}: {listen!r} is not HOST:PORT, as 127.0.0.1:7600")
-    return host, int(port)
+    try:
+        return split(listen)
+    except ValueError:
+        raise InvalidInput(f"{option}: {listen!r} is not HOST:PORT, as 127.0.0.1:7600 or [::1]:7600") from None
 
 
 def parse_metrics_listen(listen: str) -> tuple[str, int] | None:
     """Host and port of HOST:PORT; None when unset. Raises InvalidInput. Any address will do: it shows numbers and tenant names alone."""
-    host, _, port = listen.rpartition(":")
-    if listen and (not host.strip("[]") or not port.isdigit() or int(port) > 65535):
-        raise InvalidInput(f"--metrics-listen: {listen!r} is not HOST:PORT, as 127.0.0.1:7601")
-    return (host.strip("[]"), int(port)) if listen else None
+    return parse_listen(listen, "--metrics-listen") if listen else None
 
 
 def parse_otlp_endpoint(endpoint: str) -> str:

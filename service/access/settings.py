@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lorafleet.addresses import host_of
 from lorafleet.errors import FailedPrecondition, InvalidInput
 
 _PANEL = "Access"
@@ -98,7 +99,7 @@ class AccessSettings:
     def check_report_address(self, host: str) -> None:
         """Raises InvalidInput where runs would be told to report to an address that is good for listening alone."""
         option, where = ("--report-listen", self.report_listen) if self.report_listen else ("--listen", host)
-        is_any = where in _ANY_HOST or where.rpartition(":")[0].strip("[]") in _ANY_HOST or where.endswith(":0")
+        is_any = host_of(where) in _ANY_HOST or (bool(self.report_listen) and where.endswith(":0"))
         if not self.report_address and is_any:
             raise InvalidInput(f"{option}: runs cannot report to {where}; set --report-address to where they reach this server")
 

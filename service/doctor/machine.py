@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lorafleet.addresses import host_of, split
 from lorafleet.errors import LorafleetError, Unavailable
 from service.access.settings import AccessSettings
 from service.backends.http import Http
@@ -36,11 +37,10 @@ async def check_disk(folder: Path) -> Sequence[Finding]:
 
 async def check_port(option: str, where: str) -> Sequence[Finding]:
     """Whether a server could listen on that HOST:PORT. One that listens already may be ours."""
-    host, _, text = where.rpartition(":")
-    host = host.strip("[]")
-    if not host or not text.isdigit() or int(text) > 65535:
-        return [failed(option, f"{where!r} is not HOST:PORT", "write it as 127.0.0.1:7600")]
-    port = int(text)
+    try:
+        host, port = split(where)
+    except ValueError as error:
+        return [failed(option, str(error), "write it as 127.0.0.1:7600 or [::1]:7600")]
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -49,15 +49,15 @@ async def check_port(option: str, where: str) -> Sequence[Finding]:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 todo = "if that is lorafleet serve itself all is well; else stop it, or choose another port"
-                return [warning(option, f"another process listens on {host}:{port}", todo)]
-            return [failed(option, f"{host}:{port} cannot be listened on: {error.strerror}", f"give {option} an address of this machine")]
-    return [ok(option, f"{host}:{port} is free")]
+                return [warning(option, f"another process listens on {where}", todo)]
+            return [failed(option, f"{where} cannot be listened on: {error.strerror}", f"give {option} an address of this machine")]
+    return [ok(option, f"{where} is free")]
 
 
 async def check_access(access: AccessSettings, listen: str) -> Sequence[Finding]:
     """What lorafleet serve itself refuses to start with."""
     try:
-        access.check(listen.rpartition(":")[0].strip("[]"))
+        access.check(host_of(listen))
     except LorafleetError as error:
         return [failed("access", error.message, "lorafleet serve does not start like this: set what the message names")]
     if not access.has_authenticator:
@@ -77,7 +77,7 @@ async def check_certificate(path: Path | None, reached_as: str) -> Sequence[Find
         return [failed("TLS", f"{path} is not a certificate: {error}", "give --tls-cert a PEM file, the server's own certificate first")]
     findings = [_expiry(path, certificate.not_valid_before_utc, certificate.not_valid_after_utc)]
     names = _names(certificate)
-    return [*findings, *(_named(path, names, host) for host, _ in addresses(reached_as))]
+    return [*findings, *(_named(path, names, host_of(each)) for each in addresses(reached_as))]
 
 
 def _named(path: Path, names: Sequence[str], host: str) -> Finding:
@@ -150,25 +150,22 @@ async def check_keys(where: str) -> Sequence[Finding]:
     return [ok("OIDC", f"{where} has {len(keys)} keys")]
 
 
-def addresses(target: str) -> list[tuple[str, str]]:
-    """Hosts and ports of HOST:PORT, or of several as ipv4:10.0.0.1:7600,10.0.0.2:7600."""
-    listed = target.removeprefix("ipv4:").removeprefix("ipv6:").removeprefix("dns:").lstrip("/")
-    found = [each.rpartition(":") for each in listed.split(",")]
-    return [(host.strip("[]"), port) for host, _, port in found]
+def addresses(target: str) -> list[str]:
+    """Each HOST:PORT of one, or of several as ipv4:10.0.0.1:7600,10.0.0.2:7600."""
+    return target.removeprefix("ipv4:").removeprefix("ipv6:").removeprefix("dns:").lstrip("/").split(",")
 
 
 async def check_report_address(target: str) -> Sequence[Finding]:
     """Whether the report address accepts connections, as seen from here."""
     if not target:
         return [skipped("report address", "no --report-address: runs report to where the server listens")]
-    return [await _reached(host, port) for host, port in addresses(target)]
+    return [await _reached(address) for address in addresses(target)]
 
 
-async def _reached(host: str, port: str) -> Finding:
-    address = f"{host}:{port}"
+async def _reached(address: str) -> Finding:
     todo = "start lorafleet serve, or correct --report-address; try the same from a Ray node, which may see another network"
     try:
-        _, writer = await asyncio.wait_for(asyncio.open_connection(host, int(port)), 5)
+        _, writer = await asyncio.wait_for(asyncio.open_connection(*split(address)), 5)
     except (OSError, TimeoutError, ValueError) as error:
         return failed("report address", f"{address} cannot be reached from here ({type(error).__name__})", todo)
     writer.close()

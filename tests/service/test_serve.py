@@ -1,6 +1,7 @@
 """`lorafleet serve` as a process: what it imports, what it refuses, how it ends."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from lorafleet.client import Client
 from lorafleet.errors import InvalidInput
 from lorafleet.v1 import training_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2_grpc as rpc
@@ -84,6 +86,19 @@ def test_what_is_no_address_is_refused(listen: str):
 @pytest.mark.parametrize(("listen", "host"), [("127.0.0.1:0", "127.0.0.1"), ("[::1]:7600", "::1"), ("localhost:7600", "localhost")])
 def test_loopback_addresses(listen: str, host: str):
     assert parse_listen(listen)[0] == host
+
+
+def test_on_ipv6_it_listens_where_it_says(tmp_path: Path):
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with served(tmp_path, *NOWHERE, "--listen", "[::1]:0", "--metrics-listen", "[::1]:0") as server:
+        assert server.address.startswith("[::1]:")
+        assert "health and metrics on http://[::1]:" in server.log.read_text()
+        with Client(server.address) as client:
+            assert list(client.list()) == []
 
 
 def test_an_isolation_that_names_no_tenant_is_refused(tmp_path: Path):
