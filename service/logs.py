@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from lorafleet.visible import one_line, visible, visible_json
 from service import log_context, telemetry
 from service.access.identity import current_identity
 
 BLANK = "***"
+CONTINUED = "    "  # before every line of a message or traceback that is not its first
 CHATTY = ("httpx", "httpcore", "alembic", "botocore", "aiosqlite", "asyncio", "urllib3", "opentelemetry")
 # Whose values are secrets; a short one would blank out ordinary words.
 _SECRET_ENVIRONMENT = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN", "LORAFLEET_TOKEN")
@@ -72,7 +74,10 @@ def redacted(text: str, environment: Mapping[str, str] = os.environ) -> str:
 
 
 class TextLines(logging.Formatter):
-    """`time LEVEL logger: message [run=… job=…]`, the traceback behind it."""
+    """`time LEVEL logger: message [run=… job=…]`, the traceback behind it.
+
+    Of a text with several lines, as of a traceback, all but the first are indented: nothing that a caller wrote begins a line.
+    """
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s%(about)s")
@@ -80,7 +85,7 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         about = " ".join(f"{name}={value}" for name, value in _about().items())
         record.about = f" [{about}]" if about else ""
-        return redacted(super().format(record))
+        return visible(redacted(super().format(record))).replace("\n", f"\n{CONTINUED}")
 
 
 class JsonLines(logging.Formatter):
@@ -98,14 +103,12 @@ class JsonLines(logging.Formatter):
             line["trace_id"] = trace_parent.split("-")[1]
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps({name: redacted(value) for name, value in line.items()}, ensure_ascii=False)
+        return visible_json(json.dumps({name: redacted(value) for name, value in line.items()}, ensure_ascii=False))
 
 
 def _about() -> dict[str, str]:
-    about = {name: value.translate(_ONE_LINE) for name, value in log_context.bound().items()}
+    """Names come from callers, who are not to write lines of our log."""
+    about = {name: one_line(value) for name, value in log_context.bound().items()}
     if (identity := current_identity.get(None)) is not None:
-        about["principal"] = identity.principal.translate(_ONE_LINE)
+        about["principal"] = one_line(identity.principal)
     return about
-
-
-_ONE_LINE = {ord(character): "?" for character in "\r\n\x1b"}  # names come from callers, who are not to write lines of our log

@@ -11,6 +11,7 @@ import pytest
 
 from lorafleet.errors import Unavailable
 from lorafleet.v1 import training_service_pb2 as pb
+from lorafleet.visible import is_harmless
 from service import log_context
 from service.access.api_tokens import new_token
 from service.access.identity import Identity, current_identity
@@ -109,6 +110,27 @@ def test_a_callers_name_cannot_write_a_line_of_our_log():
     with log_context.scope(job="x\n2026 ERROR forged"):
         text = TextLines().format(logging.LogRecord("x", logging.INFO, __file__, 1, "told", (), None))
     assert "\n" not in text
+
+
+HOSTILE = "x\x1b]0;title\x07\x9b2J\u202e\r\n2026-11-30 12:00:00,000 ERROR service: forged"
+
+
+def test_no_message_or_traceback_begins_a_line_or_does_anything_to_a_terminal():
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError as error:
+        record = logging.LogRecord("x", logging.ERROR, __file__, 1, "failed: %s", (HOSTILE,), (type(error), error, None))
+    first, *others = TextLines().format(record).split("\n")
+    assert first.endswith("failed: x\\x1b]0;title\\x07\\x9b2J\\u202e")
+    assert len(others) >= 3
+    assert all(line.startswith("    ") for line in others)
+    assert all(map(is_harmless, others))
+
+
+def test_nothing_in_json_does_anything_to_a_terminal_either():
+    line = JsonLines().format(logging.LogRecord("x", logging.ERROR, __file__, 1, "%s", (HOSTILE,), None))
+    assert is_harmless(line)
+    assert json.loads(line)["message"] == HOSTILE
 
 
 def test_what_is_bound_ends_with_its_scope():
