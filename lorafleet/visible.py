@@ -12,6 +12,8 @@ _UNSEEN = re.compile(
     "\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 
+_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
+
 
 def visible(text: str) -> str:
     r"""The text with `\x1b` for an escape and so on. Lines and tabs stay."""
@@ -26,6 +28,11 @@ def one_line(text: str) -> str:
 def visible_json(text: str) -> str:
     """JSON that means the same: its own escapes stand for what a terminal would obey."""
     return _UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
+def uncoloured(text: str) -> str:
+    """Without the colour codes that a worker's libraries put into what they say; of anything else nothing is lost."""
+    return _COLOUR.sub("", text)
 
 
 def is_harmless(text: str) -> bool:

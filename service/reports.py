@@ -8,6 +8,7 @@ from lorafleet.errors import FailedPrecondition, InvalidInput
 from lorafleet.run_manifest import Style
 from lorafleet.v1 import report_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2 as api
+from lorafleet.visible import uncoloured
 from service.control import lifecycle
 from service.control.lifecycle import Artifact, Ending, JobState, Outcome
 from service.control.runs import COMING, RunState
@@ -178,7 +179,7 @@ def _ending(ended: pb.StyleEnded) -> Ending:
     return Ending(
         outcome=Outcome(name),
         reason=_text(ended.reason),
-        message=_text(ended.message),
+        message=_text(uncoloured(ended.message)),
         retryable=ended.retryable,
         artifact=_artifact(ended.artifact) if name == Outcome.SUCCEEDED else None,
     )

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from lorafleet import output
-from lorafleet.visible import is_harmless, one_line, visible
+from lorafleet.visible import is_harmless, one_line, uncoloured, visible
 
 SEEN_ALTHOUGH_FORMAT = (
     "\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd"  # signs of Arabic and Kaithi
@@ -45,3 +45,7 @@ def test_json_and_yaml_mean_what_they_meant_and_do_nothing_to_a_terminal() -> No
         assert is_harmless(text)
         assert read(text) == value
     assert "日本語" in output.as_yaml({"a": "日本語"})
+
+
+def test_colours_go_and_nothing_else_does() -> None:
+    assert uncoloured("\x1b[36mray::train()\x1b[39m failed\x1b[1;31m!\x1b[0m \x1b[2J") == "ray::train() failed! \x1b[2J"

@@ -130,3 +130,9 @@ async def test_a_run_that_reports_is_given_a_newer_token_before_its_own_expires(
         await apply(world, run)
     assert refused.value.reason == "RUN_TOKEN_EXPIRED"
     assert (await apply(world, run, token=newer)).acked_sequence == 0
+
+
+async def test_a_message_keeps_its_words_and_not_their_colours(world: World):
+    name, run = await world.running()
+    await world.report(run, failed(reason="RUN_FAILED", message="\x1b[36mray::train()\x1b[39m: no memory", retryable=False))
+    assert "ray::train(): no memory" in (await world.job(name)).message
