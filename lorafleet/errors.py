@@ -15,6 +15,7 @@ LorafleetError
 │   └── RateLimited         too many calls; `retry_delay_s` says when the next is taken
 ├── DeadlineExceeded        the caller's own time is up; a TimeoutError too
 ├── Unavailable             an outside system is away; trying again may help
+│   └── OperatorsFault      only who runs the service can mend it; work waits until then
 └── RunFailed               a style failed while it ran; raised by the trainer, reported as it stands
 """
 
@@ -163,6 +164,10 @@ class Unavailable(LorafleetError):
 
     reason = "UNAVAILABLE"
     retryable = True
+
+
+class OperatorsFault(Unavailable):
+    """Nobody's job is to blame: credentials have expired, a disk is full. `reason` is one of `store_faults.OPERATORS`, or a database's."""
 
 
 class RunFailed(LorafleetError):

@@ -67,6 +67,9 @@ METRICS = (
     Metric("lorafleet_watchers", "gauge", "Open watches on this replica."),
     Metric("lorafleet_report_lag_seconds", "histogram", "From an event in a run until it is recorded.", (), _WAITS_S),
     # Dependencies.
+    Metric(
+        "lorafleet_operators_faults_total", "counter", "Faults that the operators must mend; work waits until then.", ("where", "reason")
+    ),
     Metric("lorafleet_db_transaction_seconds", "histogram", "Duration of database transactions, including waits.", ("kind",)),
     Metric("lorafleet_db_errors_total", "counter", "Failed database transactions.", ("reason",)),
     Metric("lorafleet_clock_steps_total", "counter", "Times that the clock was set and what goes on was carried over."),

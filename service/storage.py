@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar, cast
 from urllib.parse import unquote
 
-from lorafleet.errors import InvalidInput, Unavailable
+from lorafleet import store_faults
+from lorafleet.errors import InvalidInput, LorafleetError, OperatorsFault, Unavailable
 from lorafleet.s3_settings import S3Settings
+from lorafleet.store_faults import Fault, FaultKind
 from service import plain_files
 from service.store_credentials import CredentialsFile, StoreCredentials
 from service.store_reads import MAX_BYTES, StoreError, read, read_whole
-from service.telemetry import outside_call
+from service.telemetry import counting_operators_faults, outside_call
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 20
@@ -120,7 +122,7 @@ class Store:
 
     async def _call(self, method: Callable[..., _Result], *arguments: Any) -> _Result:
         try:
-            with outside_call("store", method.__name__):
+            with outside_call("store", method.__name__), counting_operators_faults("store"):
                 async with asyncio.timeout(CALL_WITHIN_S):
                     return await asyncio.get_running_loop().run_in_executor(self._threads, method, *arguments)
         except TimeoutError:
@@ -147,10 +149,10 @@ def _on_files(method: _Method) -> _Method:
             return method(self, uri, *arguments)
         except plain_files.NoPlainFile:
             raise StoreError(f"{uri} is no plain file; the service reads no FIFO, socket or device", reason=NO_FILE) from None
-        except PermissionError:
-            raise StoreError(f"{uri}: the service's user may not read or write there", reason="ACCESS_DENIED") from None
         except OSError as error:
-            raise StoreError(f"{uri}: {error.strerror or error}", reason="STORE_ERROR") from None
+            fault = store_faults.of_errno(error.errno)
+            what = fault.what if fault.kind is FaultKind.OPERATOR else error.strerror or type(error).__name__
+            raise _raised(f"{uri}: {what}", fault) from None
 
     return cast(_Method, call)
 
@@ -291,10 +293,12 @@ class S3Backing:
         try:
             return call(self._connected(), {"Bucket": bucket, "Key": key.rstrip("/")})
         except ClientError as error:
-            kind = _kind(error.response)
-            if kind == "missing":
+            if (told := _conditional(error.response)) is not None:
+                raise told from None
+            fault = _of_response(error)
+            if fault is store_faults.OBJECT_MISSING:
                 return None
-            _refuse(bucket, kind, error.response)
+            _refuse(bucket, fault, error)
         except BotoCoreError as error:
             _unreachable(bucket, error)
 
@@ -331,44 +335,40 @@ def _session(credentials: StoreCredentials) -> Any:
     return boto3.Session(credentials.access_key_id, credentials.secret_access_key, credentials.session_token or None)
 
 
-def _kind(response: Any) -> str:
-    code = str(response["Error"].get("Code", ""))
-    status = response["ResponseMetadata"].get("HTTPStatusCode", 0)
-    if code == "NoSuchBucket":
-        return "bucket_missing"
-    if code in {"NoSuchKey", "404", "NotFound"} or status == 404:
-        return "missing"
-    if status == 416:
-        return "behind_the_end"
-    if code in {"PreconditionFailed", "ConditionalRequestConflict"}:
-        return "already_there"
-    if status in {401, 403}:
-        return "denied"
-    return "busy" if status >= 500 or status == 429 else "other"
+def _conditional(response: Any) -> StoreError | None:
+    """What a store answers to a condition of the request: no fault, but for who asked."""
+    if response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 416:
+        return StoreError("the object ends before the bytes that are asked for", reason=BEHIND_THE_END)
+    if response["Error"].get("Code") in {"PreconditionFailed", "ConditionalRequestConflict"}:
+        return StoreError("there is such an object already", reason=ALREADY_THERE)
+    return None
 
 
-def _refuse(bucket: str, kind: str, response: Any) -> NoReturn:
-    code = response["Error"].get("Code", "")
-    match kind:
-        case "bucket_missing":
-            raise StoreError(f'bucket "{bucket}" does not exist; create it or correct the URI', reason="BUCKET_MISSING")
-        case "behind_the_end":
-            raise StoreError("the object ends before the bytes that are asked for", reason=BEHIND_THE_END)
-        case "already_there":
-            raise StoreError("there is such an object already", reason=ALREADY_THERE)
-        case "denied":
-            message = f'access to bucket "{bucket}" is denied ({code}); check the AWS credentials of the service and the bucket\'s policy'
-            raise StoreError(message, reason="ACCESS_DENIED")
-        case "busy":
-            raise Unavailable(f'the store of bucket "{bucket}" answers {code}; try again', reason="STORE_UNREACHABLE")
-        case _:
-            raise StoreError(f'the store refuses bucket "{bucket}": {code}', reason="STORE_ERROR")
+def _of_response(error: Any) -> Fault:
+    response = error.response
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return store_faults.of_answer(str(response["Error"].get("Code", "")), status, getattr(error, "operation_name", ""))
+
+
+def _refuse(bucket: str, fault: Fault, error: Any) -> NoReturn:
+    code = error.response["Error"].get("Code", "")
+    raise _raised(f'bucket "{bucket}": {fault.what} ({code})', fault) from None
 
 
 def _unreachable(bucket: str, error: Exception) -> NoReturn:
-    where = _settings().endpoint or "AWS"
-    if type(error).__name__ in {"NoCredentialsError", "PartialCredentialsError"}:
-        message = f'no AWS credentials for bucket "{bucket}"; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for lorafleet serve'
-        raise StoreError(message, reason="ACCESS_DENIED") from None
-    message = f'the store at {where} does not answer ({type(error).__name__}) for bucket "{bucket}"; check AWS_ENDPOINT_URL and try again'
-    raise Unavailable(message, reason="STORE_UNREACHABLE") from None
+    fault = store_faults.of_exception(type(error).__name__)
+    if fault is store_faults.NO_ANSWER:
+        where = _settings().endpoint or "AWS"
+        what = f"the store at {where} does not answer ({type(error).__name__}) for bucket"
+        raise Unavailable(f'{what} "{bucket}"; check AWS_ENDPOINT_URL and try again', reason="STORE_UNREACHABLE") from None
+    raise _raised(f'bucket "{bucket}": {fault.what} ({type(error).__name__})', fault) from None
+
+
+def _raised(message: str, fault: Fault) -> LorafleetError:
+    match fault.kind:
+        case FaultKind.OPERATOR:
+            return OperatorsFault(message, reason=fault.reason)
+        case FaultKind.PERMANENT:
+            return StoreError(message, reason=fault.reason)
+        case FaultKind.TRANSIENT:
+            return Unavailable(message, reason="STORE_UNREACHABLE")

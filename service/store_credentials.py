@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lorafleet.errors import InvalidInput, Unavailable
+from lorafleet.errors import InvalidInput, OperatorsFault
 
 MISSING = "STORE_CREDENTIALS_MISSING"
 _ENV = {
@@ -57,14 +57,14 @@ class CredentialsFile:
         return self._read[1]
 
     def get(self, reference: str) -> StoreCredentials:
-        """Raises Unavailable: work that needs it resumes once the operators have fixed the file."""
+        """Raises OperatorsFault: work that needs it resumes once the operators have fixed the file."""
         try:
             found = self.profiles().get(reference)
         except InvalidInput:
-            raise Unavailable("the service's file of store credentials cannot be read; ask its operators", reason=MISSING) from None
+            raise OperatorsFault("the service's file of store credentials cannot be read; ask its operators", reason=MISSING) from None
         if found is None:
             message = f'the store credentials "{reference}" that the tenant is set up with are not there; ask the operators of the service'
-            raise Unavailable(message, reason=MISSING)
+            raise OperatorsFault(message, reason=MISSING)
         return found
 
 

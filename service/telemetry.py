@@ -9,7 +9,9 @@ from contextlib import AbstractContextManager, asynccontextmanager, contextmanag
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-from lorafleet.errors import LorafleetError
+from lorafleet.errors import LorafleetError, OperatorsFault
+
+OPERATORS_FAULTS = "lorafleet_operators_faults_total"
 
 
 class Listener(Protocol):
@@ -99,6 +101,16 @@ def span(name: str, *, parent: str = "", links: tuple[str, ...] = (), **attribut
         return
     with _tracer.span(name, parent, links, attributes) as begun:
         yield begun
+
+
+@contextmanager
+def counting_operators_faults(where: str) -> Iterator[None]:
+    """Counts what only the operators can mend. `where` is "store", "database" or "run"."""
+    try:
+        yield
+    except OperatorsFault as error:
+        count(OPERATORS_FAULTS, where=where, reason=error.reason)
+        raise
 
 
 @asynccontextmanager

@@ -107,7 +107,7 @@ class Situation:
 class Wait:
     """Why a job waits. Its numbers are limits, which rarely change, so that a start does not update the whole queue."""
 
-    reason: WaitReason
+    reason: str  # a WaitReason, or what the operators must mend
     message: str
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from lorafleet import store_faults
 from service.control.lifecycle import PREEMPTED, Artifact, Ending, Job, JobState, Outcome, end_expired, finish, launched, requeue
 
 # Ends that no job is to blame for: they cost none of its attempts.
@@ -22,7 +23,7 @@ class RetryPolicy:
 
     def backoff_s(self, failures: int) -> float:
         """Doubles with every failure: 5 s, 10 s, 20 s, ..."""
-        return min(self.max_backoff_s, self.first_backoff_s * 2 ** (failures - 1))
+        return min(self.max_backoff_s, self.first_backoff_s * 2 ** min(failures - 1, 30))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,17 @@ def run_gone(job: Job, ending: Ending | None, gone: Gone, artifact: Artifact | N
     if gone.reason in INTERRUPTIONS or (ending is not None and ending.outcome is Outcome.STOPPED):
         message = f"attempt {job.attempt} was interrupted: {gone.message or gone.reason}"
         return requeue(job, at, reason="RETRYING", message=message, retry_at=at)
-    return _failed_attempt(job, *_cause(ending, gone), at, policy)
+    reason, message = _cause(ending, gone)
+    if reason in store_faults.OPERATORS:
+        return wait_for_operators(job, reason, message, at, policy)
+    return _failed_attempt(job, reason, message, at, policy)
+
+
+def wait_for_operators(job: Job, reason: str, message: str, at: datetime, policy: RetryPolicy) -> Job:
+    """Queued again at no cost: what stopped it is no job's fault, and ends none. Ever more rarely, as attempts go by in vain."""
+    wait_s = policy.backoff_s(max(1, job.attempt - job.failures))
+    why = f"waits for the operators of the service: {message or reason}; tried again in {wait_s:.0f} s"
+    return requeue(job, at, reason=reason, message=why, retry_at=at + timedelta(seconds=wait_s))
 
 
 def _cause(ending: Ending | None, gone: Gone) -> tuple[str, str]:

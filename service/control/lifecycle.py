@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from lorafleet import store_faults
 from lorafleet.errors import FailedPrecondition
 
 
@@ -238,8 +239,8 @@ def retry(job: Job) -> Job:
 def style_ended(job: Job, ending: Ending, at: datetime) -> Job:
     """What a run's own report of the end makes of a job.
 
-    A retryable failure, and a stop that was not requested, leave it as it is: the next attempt is decided
-    once the run is observed gone (see `attempts.run_gone`).
+    A retryable failure, one that only the operators can mend, and a stop that was not requested, leave it as it is: the next
+    attempt is decided once the run is observed gone (see `attempts.run_gone`).
     """
     if job.finished:
         return job
@@ -247,7 +248,7 @@ def style_ended(job: Job, ending: Ending, at: datetime) -> Job:
     match ending.outcome:
         case Outcome.SUCCEEDED:
             return finish(job, S.SUCCEEDED, at, artifact=ending.artifact)
-        case Outcome.FAILED if not ending.retryable:
+        case Outcome.FAILED if not ending.retryable and ending.reason not in store_faults.OPERATORS:
             return finish(job, S.FAILED, at, reason=ending.reason or "FAILED", message=ending.message)
         case Outcome.STOPPED if job.cancel_requested:
             return finish(job, S.CANCELLED, at, reason="CANCELLED", message=ending.message or "cancelled on request")

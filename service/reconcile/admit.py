@@ -14,7 +14,7 @@ from functools import partial
 from service import rows
 from service.candidates import Queued
 from service.control import admission, lifecycle, packing
-from service.control.admission import Decided
+from service.control.admission import Decided, Wait
 from service.control.packing import Candidate, Packer, Refusal
 from service.control.placing import Decision, Release, Start
 from service.db import hosts, jobs, queue, runs
@@ -92,8 +92,19 @@ def _planned(tools: Tools, queued: Queued, seen: Seen) -> _Planned:
 def _decided(tools: Tools, seen: Seen, candidates: Sequence[Candidate]) -> _Planned:
     limits = tools.candidates.planner.policy.limits
     fitting, refusals = packing.sift(candidates, limits, tools.backend.hardware())
-    decided = admission.decide(fitting, Packer(fitting, limits), seen.situation, tools.rules)
+    free, waits = _not_held_up(tools, fitting)
+    decided = admission.decide(free, Packer(free, limits), seen.situation, tools.rules)
+    decided.add_waits(waits)
     return _Planned(decided=decided, refusals=refusals)
+
+
+def _not_held_up(tools: Tools, fitting: Sequence[Candidate]) -> tuple[list[Candidate], dict[str, Wait]]:
+    """Those whose run could be launched, and why the others wait."""
+    now, waits = tools.db.clock.now(), dict[str, Wait]()
+    for job in fitting:
+        if (fault := tools.held_up.of(job.key.warm.store_credentials, now)) is not None:
+            waits[job.uid] = Wait(reason=fault.reason, message=f"waits for the operators of the service: {fault.message}")
+    return [job for job in fitting if job.uid not in waits], waits
 
 
 async def _apply(tools: Tools, planned: _Planned, epoch: int) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from lorafleet.errors import LorafleetError
+from lorafleet.errors import LorafleetError, OperatorsFault
 from lorafleet.layout import JobLayout
 from service import log_context, log_copy
 from service.backends.base import RunRef
@@ -53,8 +53,8 @@ async def copy_log_once(tools: Tools) -> bool:
     async with tools.db.transaction() as tx:
         held = await locks.still_held(tx, taken)
         if held is not None:
-            given_up = run.gone_time is not None and tx.now - run.gone_time > timedelta(seconds=GIVE_UP_AFTER_S)
-            held.complete = given_up or (is_copied and _was_over(run, read_at))
+            given_up = is_copied is not None and run.gone_time is not None and tx.now - run.gone_time > timedelta(seconds=GIVE_UP_AFTER_S)
+            held.complete = given_up or (bool(is_copied) and _was_over(run, read_at))
             held.reading, held.size_bytes = copy.done, copy.done_bytes
             held.due_at = tx.now + timedelta(seconds=COPY_EVERY_S + SECONDS_PER_MB * held.size_bytes / 1e6)
             locks.release(held)
@@ -102,8 +102,8 @@ class Copy:
         self.done = {"lines": self.lines.state(), "written": dict(self.written)}
 
 
-async def _copy(tools: Tools, run: RunRow, pack: Sequence[Member], copy: Copy, *, is_over: bool) -> bool:
-    """Whether all that there is has been copied. `copy` tells in any case how far that came."""
+async def _copy(tools: Tools, run: RunRow, pack: Sequence[Member], copy: Copy, *, is_over: bool) -> bool | None:
+    """Whether all that there is has been copied; None: the operators must mend something first. `copy` tells how far that came."""
     try:
         store = await tools.store_of(run, pack[0].job.tenant)
         await _catch_up(tools, store, run, pack, copy)
@@ -114,6 +114,9 @@ async def _copy(tools: Tools, run: RunRow, pack: Sequence[Member], copy: Copy, *
     except log_copy.Changed:
         log.warning("the copied log of %s has changed; copying it again", run.id)
         copy.done = None
+    except OperatorsFault as error:
+        log.warning("the log of %s waits for the operators: %s", run.id, error)
+        return None
     except LorafleetError as error:
         log.warning("cannot copy the log of %s: %s", run.id, error)
     return False

@@ -2,10 +2,11 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 
-from lorafleet import spec
-from lorafleet.errors import LorafleetError
+from lorafleet import spec, store_faults
+from lorafleet.errors import LorafleetError, OperatorsFault
 from lorafleet.layout import JobLayout
 from lorafleet.run_manifest import RunManifest, Style
 from service import log_context, telemetry
@@ -18,10 +19,22 @@ from service.db import events, hosts, jobs, locks, runs
 from service.db.models import RunRow
 from service.db.runs import Member
 from service.db.transaction import Transaction
-from service.reconcile.settle import settle
+from service.reconcile.settle import leave_run, settle
 from service.reconcile.tools import ACTION_S, LOCK_S, Places, Tools
+from service.storage import Store, StoreError
+from service.tenancy.prefixes import lies_in
+
+NOTHING_LEFT = "NOTHING_LEFT"
 
 log = logging.getLogger(__name__)
+
+
+class Overtaken(Exception):
+    """Another replica has taken the run."""
+
+
+class NothingLeft(Exception):
+    """No job of the run can be launched."""
 
 
 async def launch_once(tools: Tools) -> bool:
@@ -32,15 +45,23 @@ async def launch_once(tools: Tools) -> bool:
         if run is None:
             return False
         run.num_launches += 1
-        pack = await runs.members(tx, run.id)
+        pack = [member for member in await runs.members(tx, run.id) if member.place.outcome is None]
         instance = (await events.service(tx)).instance
     log_context.bind(run=run.id, jobs=runs.job_names(pack))
 
+    if not pack:  # killed after the last was set aside
+        await _nothing_left(tools, run)
+        return True
     try:
         parent, *links = _trace_parents(pack) or ("",)
         with telemetry.span("launch run", parent=parent, links=tuple(links), run=run.id):
             async with locks.kept(tools.db, [run], LOCK_S, ACTION_S):
                 handle = await _launch(tools, run, pack, instance)
+    except Overtaken:
+        return True
+    except NothingLeft:
+        await _nothing_left(tools, run)
+        return True
     except LorafleetError as error:
         await _not_launched(tools, run, error)
         return False
@@ -76,15 +97,58 @@ async def _launch(tools: Tools, run: RunRow, pack: list[Member], instance: str) 
     """The backend's handle; None for a run on warm workers, which learn of it with their next report."""
     places, store = tools.places.of(run, pack[0].job.tenant), tools.store.of(run.store_credentials)
     manifest = manifest_of(run, pack, places, tools.stop.warm_idle_s)
-    for style in manifest.pack:
-        await store.put(JobLayout(style.output_uri).spec, json.dumps(style.spec.model_dump(mode="json"), indent=2).encode())
-    uri = places.manifest(run.id)
-    await store.put(uri, manifest.model_dump_json(indent=2).encode())
+    await _put_manifest(store, places, manifest)  # first: what stands in the way of this is no job's fault
+    tools.held_up.clear(run.store_credentials)
+    if refused := await _put_specs(store, places, manifest):
+        pack = await _set_aside(tools, run, refused)
+        manifest = manifest_of(run, pack, places, tools.stop.warm_idle_s)
+        await _put_manifest(store, places, manifest)
     if run.host_id != run.id:
         return None
     request = request_of(run, pack, manifest.pack[0].spec.cluster, instance)
     token, store_env = tools.tokens.of(run.id, tools.db.clock.now()), tools.store.env_of(run.store_credentials)
-    return await tools.backend.launch(replace(request, manifest_uri=uri, token=token, store_env=store_env))
+    return await tools.backend.launch(replace(request, manifest_uri=places.manifest(run.id), token=token, store_env=store_env))
+
+
+async def _put_manifest(store: Store, places: Places, manifest: RunManifest) -> None:
+    try:
+        await store.put(places.manifest(manifest.run), manifest.model_dump_json(indent=2).encode())
+    except StoreError as error:  # in a folder of the service's own: no job has named it
+        raise OperatorsFault(error.message, reason=store_faults.OWN_PLACE) from None
+
+
+async def _put_specs(store: Store, places: Places, manifest: RunManifest) -> dict[str, LorafleetError]:
+    """Leaves each spec beside the job's work. What stands in the way of that, by the job's name, is that job's alone."""
+    refused: dict[str, LorafleetError] = {}
+    for style in manifest.pack:
+        try:
+            await store.put(JobLayout(style.output_uri).spec, json.dumps(style.spec.model_dump(mode="json"), indent=2).encode())
+        except StoreError as error:
+            refused[style.job] = (
+                OperatorsFault(error.message, reason=store_faults.OWN_PLACE) if _is_own(places, style.output_uri) else error
+            )
+        except OperatorsFault as error:
+            refused[style.job] = error
+    return refused
+
+
+def _is_own(places: Places, uri: str) -> bool:
+    return lies_in(uri, places.artifacts_uri)
+
+
+async def _set_aside(tools: Tools, run: RunRow, refused: Mapping[str, LorafleetError]) -> list[Member]:
+    """Those members end here, or wait for the operators; the others, which are returned, go on. Raises NothingLeft, and Overtaken."""
+    async with tools.db.transaction() as tx:
+        if await locks.still_held(tx, run) is None:
+            raise Overtaken
+        pack = await runs.lock_members(tx, run.id)
+        for member in pack:
+            if (error := refused.get(member.job.name)) is not None and member.place.outcome is None:
+                leave_run(tx, member, error, tools.retry)
+    left = [member for member in pack if member.place.outcome is None]
+    if not left:
+        raise NothingLeft
+    return left
 
 
 def request_of(run: RunRow, pack: list[Member], cluster: spec.ClusterSpec, instance: str) -> RunRequest:
@@ -124,10 +188,14 @@ def manifest_of(run: RunRow, pack: list[Member], places: Places, warm_idle_s: fl
 
 
 async def _not_launched(tools: Tools, run: RunRow, error: LorafleetError) -> None:
-    """Retries soon, after other runs, if that may help; otherwise this attempt has failed."""
+    """Retries soon, after other runs, if that may help; otherwise this attempt is over."""
     async with tools.db.transaction() as tx:
         held = await locks.still_held(tx, run)
         if held is None:
+            return
+        if isinstance(error, OperatorsFault):
+            tools.held_up.note(held.store_credentials, error, tx.now)
+            await settle(tx, held, Gone(reason=error.reason, message=error.message), {}, tools.retry)
             return
         if not error.retryable:
             await settle(tx, held, Gone(reason=error.reason, message=error.message), {}, tools.retry)
@@ -136,3 +204,9 @@ async def _not_launched(tools: Tools, run: RunRow, error: LorafleetError) -> Non
         for member in await runs.lock_members(tx, held.id):
             jobs.save(tx, member.job, replace(jobs.value(member.job), message=f"not launched yet: {error.message}"))
         locks.release(held)
+
+
+async def _nothing_left(tools: Tools, run: RunRow) -> None:
+    async with tools.db.transaction() as tx:
+        if (held := await locks.still_held(tx, run)) is not None:
+            await settle(tx, held, Gone(reason=NOTHING_LEFT, message="none of its jobs could be launched"), {}, tools.retry)

@@ -10,7 +10,7 @@ from datetime import timedelta
 from sqlalchemy import or_
 
 from lorafleet import artifact_manifest
-from lorafleet.errors import InvalidInput, Unavailable
+from lorafleet.errors import InvalidInput, OperatorsFault, Unavailable
 from lorafleet.layout import MANIFEST, JobLayout, join
 from service import log_context
 from service.backends.base import Alive, Observation, RunRef
@@ -25,6 +25,7 @@ from service.db.transaction import Transaction
 from service.reconcile.settle import settle
 from service.reconcile.tools import ACTION_S, LOCK_S, Tools
 from service.run_stops import stop_what_is_over
+from service.storage import Store, StoreError
 from service.warm import release
 
 OBSERVE_EVERY_S = 1.0
@@ -92,7 +93,10 @@ async def _look(tools: Tools, run: RunRow, pack: list[Member]) -> Look:
     async with tools.db.snapshot() as tx:
         coming = await hosts.coming(tx, run)
         waiting = [] if coming is None else await runs.members(tx, coming.id)
-    return Look(run, pack, seen, await _committed(tools, run, [*pack, *waiting]))
+    try:
+        return Look(run, pack, seen, await _committed(tools, run, [*pack, *waiting]))
+    except OperatorsFault as error:  # their next attempts find what they committed: no slot is held for that
+        return Look(run, pack, Gone(reason=error.reason, message=error.message))
 
 
 async def _go_on_as_before(tools: Tools, looks: Sequence[Look]) -> None:
@@ -195,11 +199,20 @@ async def _committed(tools: Tools, run: RunRow, pack: list[Member]) -> dict[str,
     for member in pack:
         if member.place.outcome is None:
             folder = JobLayout(member.job.output_uri).adapter
-            manifest = await store.get(join(folder, MANIFEST))
+            manifest = await _read(store, join(folder, MANIFEST))
             if manifest is not None:
                 sha256 = hashlib.sha256(manifest).hexdigest()
                 found[member.job.uid] = Artifact(uri=folder, manifest_sha256=sha256, size_bytes=_size_bytes(manifest))
     return found
+
+
+async def _read(store: Store, uri: str) -> bytes | None:
+    """None as well where the store refuses for good: there is nothing to wait for."""
+    try:
+        return await store.get(uri)
+    except StoreError as error:
+        log.warning("%s cannot be looked for: %s", uri, error)
+        return None
 
 
 def _size_bytes(manifest: bytes) -> int | None:

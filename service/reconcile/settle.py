@@ -1,12 +1,17 @@
 """Records that a run is over, and the consequences for its jobs."""
 
 from collections.abc import Mapping
+from functools import partial
 
+from lorafleet import store_faults
+from lorafleet.errors import LorafleetError, OperatorsFault
+from service import telemetry
 from service.control import lifecycle
 from service.control.attempts import JOIN_MISSED, Gone, RetryPolicy, run_gone
-from service.control.lifecycle import IN_A_RUN, Artifact, Outcome
+from service.control.lifecycle import IN_A_RUN, Artifact, Job, JobState, Outcome
 from service.control.runs import WITH_JOBS, RunState
 from service.db import jobs, locks, runs
+from service.db.after_commit import after_commit
 from service.db.models import RunRow
 from service.db.runs import Member
 from service.db.transaction import Transaction
@@ -40,8 +45,27 @@ async def settle_jobs(tx: Transaction, run: RunRow, gone: Gone, artifacts: Mappi
             message = "a job of a higher class took its place" if job.reason == lifecycle.PREEMPTED else job.message
             member.place.reason, member.place.message = job.reason, message
         if job.state in IN_A_RUN:
-            jobs.save(tx, member.job, run_gone(job, member.ending, why, artifact, tx.now, policy))
+            _save(tx, member, run_gone(job, member.ending, why, artifact, tx.now, policy))
         tx.touch(member.job)
+
+
+def leave_run(tx: Transaction, member: Member, error: LorafleetError, policy: RetryPolicy) -> None:
+    """One member of a run that others begin: it ends for good, or waits for the operators. Whatever the run should say of it, as one that
+    was launched before this and is not known to be, does not count any more; and no other run takes it while this one is there."""
+    place, job = member.place, jobs.value(member.job)
+    place.outcome, place.reason, place.message = Outcome.FAILED.value, error.reason, error.message
+    place.retryable = error.retryable
+    if isinstance(error, OperatorsFault):
+        _save(tx, member, run_gone(job, None, Gone(reason=error.reason, message=error.message), None, tx.now, policy))
+    else:
+        _save(tx, member, lifecycle.finish(job, JobState.FAILED, tx.now, reason=error.reason, message=error.message))
+    tx.touch(member.job)
+
+
+def _save(tx: Transaction, member: Member, job: Job) -> None:
+    jobs.save(tx, member.job, job)
+    if job.reason in store_faults.OPERATORS:
+        after_commit(tx, partial(telemetry.count, telemetry.OPERATORS_FAULTS, where="run", reason=job.reason))
 
 
 def _explain(member: Member, gone: Gone, artifact: Artifact | None) -> None:

@@ -16,6 +16,7 @@ from service.db.database import Database
 from service.db.models import RunRow
 from service.db.tenants import store_credentials_of
 from service.health import Pulse, Readiness
+from service.held_up import HeldUp
 from service.reconcile.hearing import Hearing
 from service.storage import Store
 from service.tokens import RunTokens
@@ -82,6 +83,7 @@ class Tools:
     profiles: frozenset[str] = frozenset({DEFAULT_PROFILE})  # that a spec may name
     rules: Rules = field(default_factory=Rules)
     admission: AdmissionMemory = field(default_factory=AdmissionMemory)
+    held_up: HeldUp = field(default_factory=HeldUp)
 
     @property
     def capacity(self) -> Resources:

@@ -1,6 +1,7 @@
 """The store: whole objects, clear refusals, and no credential in any message."""
 
 import asyncio
+import errno
 import io
 import os
 import socket
@@ -8,9 +9,11 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError
+from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
-from lorafleet.errors import Unavailable
+from lorafleet.errors import OperatorsFault, Unavailable
+from lorafleet.store_faults import OPERATORS
 from service import store_reads
 from service.storage import S3Backing, Store, StoreError, _client
 
@@ -153,9 +156,9 @@ def test_a_folder_is_asked_for_one_key_under_its_name_alone(stubbed):
 @pytest.mark.parametrize(
     ("code", "status", "reason", "told"),
     [
-        ("NoSuchBucket", 404, "BUCKET_MISSING", 'bucket "raw" does not exist; create it'),
-        ("AccessDenied", 403, "ACCESS_DENIED", "is denied (AccessDenied); check the AWS credentials"),
-        ("InvalidAccessKeyId", 403, "ACCESS_DENIED", "is denied"),
+        ("NoSuchBucket", 404, "BUCKET_MISSING", 'bucket "raw": the bucket does not exist; create it'),
+        ("AccessDenied", 403, "ACCESS_DENIED", 'bucket "raw": access denied; check the policy'),
+        ("KeyTooLongError", 400, "NAME_NOT_STORABLE", "no store takes this name"),
         ("InvalidRequest", 400, "STORE_ERROR", "InvalidRequest"),
     ],
 )
@@ -176,11 +179,43 @@ def test_a_busy_store_may_be_tried_again(stubbed):
         backing.put(URI, b"x")
 
 
+@pytest.mark.parametrize(("code", "status"), [("ExpiredToken", 400), ("RequestTimeTooSkewed", 403), ("KMS.DisabledException", 400)])
+def test_what_the_operators_must_mend_is_no_refusal_of_a_job(stubbed, code: str, status: int):
+    backing, stubber = stubbed
+    stubber.add_client_error("put_object", code, http_status_code=status)
+    with pytest.raises(OperatorsFault, match=code) as refused:
+        backing.put(URI, b"x")
+    assert refused.value.reason in OPERATORS
+
+
+def test_a_bucket_name_that_no_store_takes_is_not_told_as_a_store_that_is_away(stubbed):
+    with pytest.raises(StoreError, match="no store takes this name"):
+        S3Backing().get("s3://no bucket at all/x")
+
+
+def test_an_answer_that_breaks_off_may_be_tried_again(stubbed):
+    backing, stubber = stubbed
+    body = StreamingBody(io.BytesIO(b"half"), content_length=8)
+    stubber.add_response("get_object", {"Body": body}, {"Bucket": "raw", "Key": "folder/x.json"})
+    with pytest.raises(Unavailable):
+        backing.get(URI)
+
+
+async def test_a_full_disk_is_the_operators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OperatorsFault, match=f"{tmp_path}/x: disk full") as refused:
+        await Store().put(f"file://{tmp_path}/x", b"x")
+    assert refused.value.reason == "DISK_FULL"
+
+
 @pytest.mark.parametrize(
     ("error", "kind", "told"),
     [
         (EndpointConnectionError(endpoint_url="http://127.0.0.1:1"), Unavailable, "check AWS_ENDPOINT_URL"),
-        (NoCredentialsError(), StoreError, "set AWS_ACCESS_KEY_ID"),
+        (NoCredentialsError(), OperatorsFault, "AWS_ACCESS_KEY_ID"),
     ],
 )
 def test_an_absent_store_and_absent_credentials_are_told_apart(stubbed, error: Exception, kind: type[Exception], told: str):

@@ -59,3 +59,13 @@ def test_an_interruption_costs_no_attempt(ending, gone):
 def test_the_wait_doubles_up_to_a_limit():
     assert [POLICY.backoff_s(failures) for failures in (1, 2, 3)] == [5, 10, 20]
     assert POLICY.backoff_s(20) == POLICY.max_backoff_s
+
+
+def test_what_the_operators_must_mend_costs_nothing_and_is_tried_ever_more_rarely():
+    waits: list[float] = []
+    for attempt in range(1, 9):
+        job = after(Job(state=JobState.STARTING, attempt=attempt), gone=Gone(reason="DISK_FULL"))
+        assert (job.state, job.reason, job.failures) == (JobState.QUEUED, "DISK_FULL", 0)
+        assert job.retry_at is not None
+        waits.append((job.retry_at - NOW).total_seconds())
+    assert waits == [5, 10, 20, 40, 80, 160, 300, 300]

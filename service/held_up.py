@@ -1,0 +1,45 @@
+"""Whose runs cannot be launched for now, for a fault that only the operators can mend: nothing more is admitted there until it is due.
+
+Only what the service meets in folders of its own counts: what stands in the way of one job's folder holds up nobody else. In memory,
+of each replica: one that does not know yet launches once and learns it.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from lorafleet.errors import OperatorsFault
+
+FIRST_S = 5.0
+MOST_S = 60.0
+
+
+@dataclass(frozen=True)
+class _Fault:
+    error: OperatorsFault
+    until: datetime
+    times: int
+
+
+@dataclass
+class HeldUp:
+    """By the reference of the store credentials that runs are launched with; `""` are the service's own."""
+
+    _faults: dict[str, _Fault] = field(default_factory=dict[str, _Fault])
+
+    def note(self, reference: str, error: OperatorsFault, now: datetime) -> None:
+        """A launch met this. While it lasts, it is tried ever more rarely."""
+        before = self._faults.get(reference)
+        if before is not None and before.until > now:  # several launches were under way: one more says nothing new
+            return
+        times = 1 if before is None else before.times + 1
+        wait_s = min(MOST_S, FIRST_S * 2 ** min(times - 1, 10))
+        self._faults[reference] = _Fault(error, now + timedelta(seconds=wait_s), times)
+
+    def clear(self, reference: str) -> None:
+        """A launch went through."""
+        self._faults.pop(reference, None)
+
+    def of(self, reference: str, now: datetime) -> OperatorsFault | None:
+        """What is in the way of runs with these credentials, if anything is."""
+        known = self._faults.get(reference)
+        return known.error if known is not None and known.until > now else None

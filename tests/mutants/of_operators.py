@@ -1,0 +1,62 @@
+"""The guards of what only operators can mend: it ends no job, and what is one job's holds up nobody else."""
+
+_WAITING = "tests/service/reconcile/test_operators_faults.py"
+
+GUARDS = (
+    (
+        "operators' faults: a run that ends by one costs no attempt",
+        "service/control/attempts.py",
+        "if reason in store_faults.OPERATORS:",
+        "if False:",
+        "tests/service/control/test_attempts.py",
+    ),
+    (
+        "operators' faults: they end no job, whatever the trainer says of trying again",
+        "service/control/lifecycle.py",
+        "if not ending.retryable and ending.reason not in store_faults.OPERATORS:",
+        "if not ending.retryable:",
+        _WAITING,
+    ),
+    (
+        "operators' faults: nothing more is admitted while launches meet one",
+        "service/reconcile/admit.py",
+        "free, waits = _not_held_up(tools, fitting)",
+        "free, waits = list(fitting), dict[str, Wait]()",
+        _WAITING,
+    ),
+    (
+        "operators' faults: a refusal in the service's own folder is one",
+        "service/reconcile/launch.py",
+        "except StoreError as error:  # in a folder of the service's own: no job has named it",
+        "except ZeroDivisionError as error:",
+        _WAITING,
+    ),
+    (
+        "launch: what stands in the way of one job's folder is that job's alone",
+        "service/reconcile/launch.py",
+        "except OperatorsFault as error:\n            refused[style.job] = error",
+        "except ZeroDivisionError as error:\n            refused[style.job] = error",
+        _WAITING,
+    ),
+    (
+        "launch: a run goes on without the members that were set aside",
+        "service/reconcile/launch.py",
+        "left = [member for member in pack if member.place.outcome is None]",
+        "left = pack",
+        _WAITING,
+    ),
+    (
+        "observe: a store that refuses for good holds no run for ever",
+        "service/reconcile/observe.py",
+        "    except StoreError as error:\n        log.warning",
+        "    except ZeroDivisionError as error:\n        log.warning",
+        _WAITING,
+    ),
+    (
+        "store faults: what a name quotes is no answer",
+        "lorafleet/store_faults.py",
+        'answers = text.rfind("status code: ")',
+        'answers = text.find("status code: ")',
+        "tests/lorafleet/test_store_faults.py",
+    ),
+)
