@@ -41,4 +41,6 @@ class RunManifest(_Frozen):
     # unset: a trainer that does not know a field refuses the manifest.
     otlp_endpoint: str = Field(default="", exclude_if=lambda endpoint: not endpoint)
     trace_parents: tuple[str, ...] = Field(default=(), exclude_if=lambda parents: not parents)
+    # Where buckets are that are not in the usual region: the control plane has found out, and the run's client would not.
+    bucket_regions: dict[str, str] = Field(default={}, exclude_if=lambda regions: not regions)
     storage_dir: str  # Ray Train's own bookkeeping; a folder that all nodes of the run share or an s3:// URI

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self, cast, get_args
 from lorafleet.errors import InvalidInput
 
 STYLE_ENV = "LORAFLEET_S3_ADDRESSING_STYLE"
+REGIONS_ENV = "LORAFLEET_S3_BUCKET_REGIONS"  # BUCKET=REGION,...: of those that are not in the usual region
 
 AddressingStyle = Literal["auto", "path", "virtual"]
 
@@ -54,6 +55,28 @@ class S3Settings:
         }
         config = cast(Any, Config)(**(usual | config))
         return session.client("s3", endpoint_url=self.endpoint, region_name=self.region, verify=self.ca_bundle, config=config)
+
+
+def region_of(bucket: str, usual: str) -> str:
+    """Where the bucket is, as far as this process was told; else the `usual` region."""
+    return parse_regions(os.environ.get(REGIONS_ENV, "")).get(bucket, usual)
+
+
+def learn_regions(regions: Mapping[str, str]) -> None:
+    """Where these buckets are, for this process and those that it starts."""
+    if regions:
+        os.environ[REGIONS_ENV] = shown_regions(parse_regions(os.environ.get(REGIONS_ENV, "")) | dict(regions))
+
+
+def shown_regions(regions: Mapping[str, str]) -> str:
+    """As `parse_regions` takes them."""
+    return ",".join(f"{bucket}={region}" for bucket, region in sorted(regions.items()))
+
+
+def parse_regions(text: str) -> dict[str, str]:
+    """Regions by bucket."""
+    pairs = (pair.partition("=") for pair in text.split(",") if "=" in pair)
+    return {bucket: region for bucket, _, region in pairs}
 
 
 @dataclass(frozen=True)

@@ -89,9 +89,10 @@ _BY_ERRNO = {
     errno.ENAMETOOLONG: NAME_REFUSED,
     errno.EINVAL: NAME_REFUSED,
     errno.EILSEQ: NAME_REFUSED,
-    errno.ENOTDIR: REFUSED,
-    errno.EISDIR: REFUSED,
-    errno.ELOOP: REFUSED,
+    # Disks, network mounts and machines that are short of something come back.
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ETXTBSY), NO_ANSWER),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH), NO_ANSWER),
+    **dict.fromkeys((errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ENETUNREACH, errno.ENETDOWN), NO_ANSWER),
 }
 # The names of boto3's exceptions for what it finds out without the store.
 _BY_EXCEPTION = {
@@ -105,10 +106,22 @@ _OS_ERROR = re.compile(r"\(os error (\d{1,4})\)")
 _LOST_REGION = "Received redirect without LOCATION"
 _BAD_NAME = "Could not parse path"
 
+_LAST_WORDS = "lorafleet run: "
 # The service is refused in a folder of its own, which no job has named: whatever the store says, that is its operators' to mend.
 OWN_PLACE = "SERVICE_STORE_REFUSES"
 # Reasons that let work wait: a run that ends by one costs none of its job's attempts.
 OPERATORS = frozenset({OWN_PLACE, *(fault.reason for fault in (EXPIRED, INVALID, UNSET, SKEWED, KEY_UNUSABLE, DISK_FULL, DISK_READ_ONLY))})
+
+
+def last_words(reason: str, message: str) -> str:
+    """What a run's driver says last when it ends before it can report: its backend quotes it (see `reason_in`)."""
+    return f"{_LAST_WORDS}{reason}: {' '.join(message.split())}"
+
+
+def reason_in(last_line: str) -> str | None:
+    """The operators' fault that a driver's last line tells of, if it does."""
+    said, _, _ = last_line.removeprefix(_LAST_WORDS).partition(":")
+    return said if last_line.startswith(_LAST_WORDS) and said in OPERATORS else None
 
 
 def of_answer(code: str, status: int, operation: str = "") -> Fault:
@@ -142,8 +155,8 @@ def _of_status(status: int) -> Fault:
 
 
 def of_errno(number: int | None) -> Fault:
-    """Of the operating system's answer. An unknown one passes: disks and network mounts come back."""
-    return NO_ANSWER if number is None else _BY_ERRNO.get(number, NO_ANSWER)
+    """Of the operating system's answer, such as one about a file where a folder should be."""
+    return NO_ANSWER if number is None else _BY_ERRNO.get(number, REFUSED)
 
 
 def of_exception(name: str) -> Fault:

@@ -10,7 +10,7 @@ import os
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from email.utils import parsedate_to_datetime
@@ -113,6 +113,14 @@ class Store:
         """Whether nothing lies under the folder `uri`."""
         return await self._call(self._of(uri).is_empty, uri)
 
+    async def regions(self, uris: Iterable[str]) -> dict[str, str]:
+        """Where the buckets of these URIs are, of those that are not in the usual region. Never raises: one that does not tell is left
+        out, and what is wrong with it comes out when it is used."""
+        buckets = sorted({bucket_of(uri) for uri in uris if uri.startswith("s3://")})
+        s3 = cast(S3Backing, self._backings["s3"])
+        found = await asyncio.gather(*(asyncio.get_running_loop().run_in_executor(self._threads, s3.region, bucket) for bucket in buckets))
+        return {bucket: region for bucket, region in zip(buckets, found, strict=True) if region is not None}
+
     def signed_url(self, uri: str, lifetime_s: int) -> str:
         """A URL that reads the object without credentials, for a while. Blocks, for the work of a signature, and asks nobody.
 
@@ -133,6 +141,11 @@ class Store:
         if scheme not in self._backings:
             raise StoreError(f"{uri}: no such kind of store; use s3:// or file://", reason="BAD_URI")
         return self._backings[scheme]
+
+
+def bucket_of(uri: str) -> str:
+    """The bucket that an `s3://` URI names."""
+    return uri.removeprefix("s3://").partition("/")[0]
 
 
 def file_path(uri: str) -> Path:
@@ -230,6 +243,7 @@ class S3Backing:
         self._credentials = credentials
         self._lock = threading.Lock()
         self._client: Any = None
+        self._regions: dict[str, str] = {}  # by bucket
 
     def get(self, uri: str, most_bytes: int = MAX_BYTES) -> bytes | None:
         def whole(s3: Any, where: dict[str, str]) -> bytes:
@@ -280,6 +294,21 @@ class S3Backing:
         sign = lambda s3, where: s3.generate_presigned_url("get_object", Params=where, ExpiresIn=lifetime_s)  # noqa: E731
         return self._call(uri, sign)
 
+    def region(self, bucket: str) -> str | None:
+        """The region of a bucket that is not in the usual one; asked once. None: in the usual one, or not to be had.
+
+        This client follows a bucket to its region by itself, others do not.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            if bucket not in self._regions:
+                self._regions[bucket] = _region(self._connected(), bucket)
+            usual = _settings().region
+        except (BotoCoreError, ClientError, LorafleetError):
+            return None
+        return None if self._regions[bucket] in {"", usual} else self._regions[bucket]
+
     def time_s(self, uri: str) -> float:
         """The store's clock, in whole seconds since the epoch: the date of an answer of it."""
         answer = self._call(uri, lambda s3, where: s3.list_objects_v2(Bucket=where["Bucket"], MaxKeys=1))
@@ -320,6 +349,19 @@ def _client(credentials: StoreCredentials | None) -> Any:
         max_pool_connections=MAX_CALLS,
         retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
     )
+
+
+def _region(s3: Any, bucket: str) -> str:
+    """From the answer to HeadBucket, a refusal too; else from GetBucketLocation, which fewer may ask."""
+    from botocore.exceptions import ClientError
+
+    try:
+        answer: Any = s3.head_bucket(Bucket=bucket)
+    except ClientError as error:
+        answer = error.response
+    if told := answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region"):
+        return told
+    return s3.get_bucket_location(Bucket=bucket)["LocationConstraint"] or ""
 
 
 def _settings() -> S3Settings:

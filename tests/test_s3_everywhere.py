@@ -11,8 +11,10 @@ from examples.demo_store import start_minio
 from examples.processes import Servers
 from lorafleet.blobs import blobs_at
 from lorafleet.errors import LorafleetError
-from service.storage import S3Backing
+from lorafleet.s3_settings import REGIONS_ENV, learn_regions, parse_regions, shown_regions
+from service.storage import S3Backing, Store
 from tests.certificates import Authority, server_pair
+from tests.refusing_store import refusing_store
 from trainer.storage import Folder
 
 REGION = "eu-central-1"  # not the default: a client that does not know it is refused
@@ -136,3 +138,30 @@ def test_what_cannot_be_meant_is_said(plain: dict[str, str], read: Reader, say: 
     with pytest.raises(LorafleetError, match='"virtul" is not one of auto, path, virtual') as refused:
         read("s3://bucket/folder", "file")
     assert not refused.value.retryable
+
+
+async def test_a_bucket_in_another_region_is_found_once_and_all_follow_it_there(
+    plain: dict[str, str], say: Callable[[dict[str, str]], None], monkeypatch: pytest.MonkeyPatch
+):
+    """The service and the SDK follow it by themselves; a run's client would not, and is told."""
+    say(plain | {"AWS_REGION": "us-east-1"})
+    monkeypatch.setenv(REGIONS_ENV, "")
+    store = Store()
+    found = await store.regions(["s3://bucket/folder", "s3://bucket/other", "file:///nowhere"])
+    assert found == {"bucket": REGION}
+    with pytest.raises(LorafleetError) as refused:
+        by_trainer("s3://bucket/folder", "file")
+    assert (refused.value.reason, refused.value.retryable) == ("BUCKET_IN_ANOTHER_REGION", False)
+    learn_regions(parse_regions(shown_regions(found)))
+    assert [read("s3://bucket/folder", "file") for read in READERS] == [SECRET.encode()] * 3
+
+
+async def test_a_bucket_in_the_usual_region_need_not_be_told(plain: dict[str, str], say: Callable[[dict[str, str]], None]):
+    say(plain)
+    assert await Store().regions(["s3://bucket/folder"]) == {}
+
+
+async def test_a_store_that_refuses_tells_no_region_and_stops_nothing(say: Callable[[dict[str, str]], None]):
+    with refusing_store(400, "ExpiredToken") as env:
+        say(env)
+        assert await Store().regions(["s3://bucket/folder"]) == {}

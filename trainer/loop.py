@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from lorafleet.errors import RunFailed
+from lorafleet.s3_settings import learn_regions
 from trainer import leaving, one_style, run_log, store_credentials
 from trainer.plan import RunPlan
 from trainer.prepare import PreparedStyle
@@ -70,6 +71,7 @@ class WarmWorker:
     def train(self, plan: RunPlan, reporter: Reporter | None) -> None:
         if self.group.rank == 0:
             log.info("== run %s ==", plan.run)
+        learn_regions(plan.bucket_regions)
         if not plan.pack:
             return
         for style in plan.pack:

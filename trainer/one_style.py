@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
+from lorafleet import store_faults
 from lorafleet.errors import LorafleetError, RunFailed
 from trainer import run_log
 from trainer.report import StaleAttempt
@@ -96,9 +97,16 @@ def failure_of(error: BaseException, doing: str, *, has_trained: bool = False) -
     message = f"{', '.join([doing, *things])}: {in_one_line(error)}"
     return RunFailed(
         run_log.plain(message, MAX_MESSAGE_CHARS),
-        reason=error.reason if isinstance(error, LorafleetError) else "INTERNAL",
+        reason=_reason(error),
         retryable=may_be_better(error, has_trained=has_trained),
     )
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, LorafleetError):
+        return error.reason
+    fault = store_faults.of_errno(error.errno) if isinstance(error, OSError) else None
+    return fault.reason if fault is not None and fault.reason in store_faults.OPERATORS else "INTERNAL"  # a full disk is no style's fault
 
 
 def in_one_line(error: BaseException) -> str:

@@ -21,6 +21,7 @@ class RunPlan:
     warm_idle_s: float
     report_to: Address
     store_env: Mapping[str, str] = field(default_factory=dict, repr=False)  # its tenant's own store credentials
+    bucket_regions: Mapping[str, str] = field(default_factory=dict)  # as the manifest says
     trace_to: TraceTo = field(default_factory=TraceTo)
     planned_at: float = field(default_factory=time.time)  # Unix time: from then on workers were waited for
 
@@ -34,5 +35,6 @@ class RunPlan:
             warm_idle_s=manifest.warm_idle_s,
             report_to=report_to,
             store_env=store_env,
+            bucket_regions=manifest.bucket_regions,
             trace_to=TraceTo.of(manifest),
         )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lorafleet.errors import RunFailed
 from lorafleet.run_manifest import RunManifest, Style
+from lorafleet.s3_settings import learn_regions
 from trainer import artifact, one_style, run_log
 from trainer.prepare import PreparedStyle, prepare
 from trainer.report import Reporter
@@ -16,7 +17,9 @@ log = logging.getLogger("lorafleet.prepare")
 
 def read_manifest(uri: str) -> RunManifest:
     folder, _, name = uri.rpartition("/")
-    return RunManifest.model_validate_json(Folder(folder).get(name))
+    manifest = RunManifest.model_validate_json(Folder(folder).get(name))
+    learn_regions(manifest.bucket_regions)
+    return manifest
 
 
 def prepare_pack(styles: Sequence[Style], cache_uri: str, reporter: Reporter) -> tuple[PreparedStyle, ...]:

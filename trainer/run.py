@@ -9,8 +9,10 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
+from lorafleet import s3_settings
 from lorafleet.errors import RunFailed
 from lorafleet.run_manifest import RunManifest
+from lorafleet.store_faults import last_words
 from trainer import leaving, one_style, run_log, store_credentials
 from trainer.plan import RunPlan
 from trainer.preparing import prepare_pack, read_manifest
@@ -25,7 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run_log.set_up()
     store_env = store_credentials.given(options.store_credentials_file)
     store_credentials.adopt(store_env)
-    manifest = read_manifest(options.manifest)
+    s3_settings.learn_regions(s3_settings.parse_regions(options.bucket_regions))
+    try:
+        manifest = read_manifest(options.manifest)
+    except RunFailed as error:  # to whom to report is in it
+        log.error("the run failed: %s", last_words(error.reason, error.message))
+        return 1
     address = Address.of(manifest, options.token_file)
     with leaving.at_work():
         try:
@@ -84,6 +91,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--manifest", required=True, help="URI of the run's manifest")
     parser.add_argument("--token-file", help="file that holds the run token; else it is read from the environment")
     parser.add_argument("--store-credentials-file", help="file that holds the store's AWS_* variables; else they are the environment's")
+    parser.add_argument("--bucket-regions", default="", help="where buckets are that are not in the usual region: BUCKET=REGION,...")
     return parser.parse_args(arguments)
 
 

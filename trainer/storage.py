@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import obstore
+from botocore.exceptions import BotoCoreError
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, S3Store
 
+from lorafleet import store_faults
 from lorafleet.errors import InvalidInput, RunFailed
-from lorafleet.s3_settings import S3Settings
+from lorafleet.s3_settings import S3Settings, region_of
+from lorafleet.store_faults import Fault, FaultKind
 from trainer import listing
 from trainer.listing import Entry, Listing
 
@@ -200,7 +203,7 @@ def _s3_options(bucket: str) -> dict[str, Any]:
     except InvalidInput as error:
         raise RunFailed(error.message, reason="STORE_NOT_USABLE") from None
     client: dict[str, Any] = dict(_CLIENT)
-    options: dict[str, Any] = {"client_options": client, "retry_config": _RETRY, "region": settings.region}
+    options: dict[str, Any] = {"client_options": client, "retry_config": _RETRY, "region": region_of(bucket, settings.region)}
     virtual = settings.addressing_style == "virtual"
     options["virtual_hosted_style_request"] = virtual
     if settings.endpoint:
@@ -227,7 +230,7 @@ def _boto3_credentials() -> Any:
         return Boto3CredentialProvider()
     except ValueError:
         message = "no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for the run, or name a profile that has some"
-        raise RunFailed(message, reason="ACCESS_DENIED") from None
+        raise RunFailed(message, reason=store_faults.UNSET.reason, retryable=True) from None
 
 
 def _has_native_credentials() -> bool:
@@ -243,24 +246,34 @@ def _naming(uri: str) -> Iterator[None]:
     """Turns the store's errors into RunFailed with the URI, the cause and what to do."""
     try:
         yield
-    except (BaseError, OSError) as error:
+    except (BaseError, OSError, ValueError, BotoCoreError) as error:  # ValueError: a name that cannot be one; boto3 finds credentials
         raise explain(uri, error) from None
 
 
-def explain(uri: str, error: BaseError | OSError) -> RunFailed:
-    """What a failed call on `uri` means to the user. A listing's 403 and 404 come as generic errors: their text tells."""
-    text = str(error)
-    if "NoSuchBucket" in text:
-        return RunFailed(f"{uri}: the bucket does not exist; create it", reason="BUCKET_MISSING")
-    if isinstance(error, _MISSING):
-        return RunFailed(f"{uri}: does not exist", reason="OBJECT_MISSING")
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError) or "403 Forbidden" in text:
-        return RunFailed(f"{uri}: access denied; check the credentials of the run and the grant", reason="ACCESS_DENIED")
-    if "No space left" in text or "Disk quota" in text or "XMinioStorageFull" in text:
-        return RunFailed(f"{uri}: disk full; free space, then submit again", reason="DISK_FULL")
-    if isinstance(error, OSError) or "LocalFileSystem" in text:
-        return RunFailed(f"{uri}: {_first_line(error)}", reason="STORE_NOT_USABLE")
-    return RunFailed(f"{uri}: the store does not answer: {_first_line(error)}", reason="STORE_UNAVAILABLE", retryable=True)
+def explain(uri: str, error: Exception) -> RunFailed:
+    """What a failed call on `uri` means to the user, and whether trying again may help: as the control plane sees the same fault."""
+    fault = _fault(error)
+    match fault.kind:
+        case FaultKind.OPERATOR | FaultKind.PERMANENT if fault is not store_faults.REFUSED:
+            told = fault.what
+        case FaultKind.TRANSIENT:
+            told = f"the store does not answer: {_first_line(error)}"
+        case _:
+            told = f"{fault.what}: {_first_line(error)}"
+    return RunFailed(f"{uri}: {told}", reason=fault.reason, retryable=fault.kind is not FaultKind.PERMANENT)
+
+
+def _fault(error: Exception) -> Fault:
+    fault = store_faults.of_text(str(error))
+    if fault is not store_faults.NO_ANSWER:
+        return fault
+    if isinstance(error, OSError) and error.errno is not None:
+        return store_faults.of_errno(error.errno)
+    if isinstance(error, _MISSING):  # a missing object, of a store or a folder
+        return store_faults.OBJECT_MISSING
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError):
+        return store_faults.ACCESS_DENIED
+    return store_faults.of_exception(type(error).__name__)
 
 
 def _first_line(error: BaseException) -> str:

@@ -17,8 +17,9 @@ from typing import Any, Protocol
 from lorafleet.errors import LorafleetError, Unavailable
 from lorafleet.run_manifest import RUN_TOKEN_ENV
 from service.backends.base import Alive, Observation, RunRef, RunRequest
-from service.backends.driver_message import MESSAGE_TAIL, last_lines
+from service.backends.driver_message import MESSAGE_TAIL, last_lines, reason
 from service.backends.http import Answer, Http
+from service.backends.regions import regions
 from service.control.attempts import Gone
 from service.control.capacity import Hardware, beyond
 from service.control.packing import EXCEEDS_CAPACITY
@@ -210,7 +211,7 @@ class JoinedRay:
 
 def entrypoint(run: RunRequest, *extra: str, python: str = sys.executable) -> str:
     """The driver's command line. It holds no secret: dashboards and `ps` show it."""
-    return shlex.join([python, "-m", "trainer.run", "--manifest", run.manifest_uri, *extra])
+    return shlex.join([python, "-m", "trainer.run", "--manifest", run.manifest_uri, *regions(run), *extra])
 
 
 def ambient_token(environment: Mapping[str, str]) -> str | None:
@@ -234,9 +235,8 @@ def _observation(details: dict[str, Any]) -> Observation:
         case "STOPPED":
             return Gone(reason="RUN_STOPPED", message="the run was stopped")
         case "FAILED" if (code := details.get("driver_exit_code")) is not None:
-            return Gone(
-                reason="DRIVER_EXITED", message=f"the driver exited with code {code}; its last lines: {last_lines(details.get('message'))}"
-            )
+            said = details.get("message")
+            return Gone(reason=reason(said), message=f"the driver exited with code {code}; its last lines: {last_lines(said)}")
         case "FAILED":
             return Gone(reason="RUN_LOST", message=f"Ray lost the driver: {last_lines(details.get('message'))}")
         case _:

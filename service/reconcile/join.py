@@ -97,9 +97,11 @@ def _join(tx: Transaction, join: Join, rows: Mapping[str, JobRow]) -> str:
 
 
 async def _written(tools: Tools, row: JobRow) -> bool:
-    """Leaves the spec beside the job's work, as a launch does. A store that refuses is a launch's to report."""
+    """Leaves the spec beside the job's work, as a launch does. A store that refuses is a launch's to report, and tell the regions."""
     try:
         store = tools.store.of(await store_credentials_of(tools.db, row.tenant))
+        if await store.regions([row.spec["base_model"]["uri"], row.spec["dataset"]["uri"], row.output_uri]):
+            return False  # what goes on has not been told where they are: a run of its own is
         await store.put(JobLayout(row.output_uri).spec, json.dumps(row.spec, indent=2).encode())
     except LorafleetError as error:
         log.warning("%s does not join a run: %s", row.name, error)

@@ -96,18 +96,31 @@ async def _offer(tx: Transaction, run: RunRow) -> None:
 async def _launch(tools: Tools, run: RunRow, pack: list[Member], instance: str) -> str | None:
     """The backend's handle; None for a run on warm workers, which learn of it with their next report."""
     places, store = tools.places.of(run, pack[0].job.tenant), tools.store.of(run.store_credentials)
-    manifest = manifest_of(run, pack, places, tools.stop.warm_idle_s)
+    manifest = await _manifest(tools, store, run, pack, places)
     await _put_manifest(store, places, manifest)  # first: what stands in the way of this is no job's fault
     tools.held_up.clear(run.store_credentials)
     if refused := await _put_specs(store, places, manifest):
         pack = await _set_aside(tools, run, refused)
-        manifest = manifest_of(run, pack, places, tools.stop.warm_idle_s)
+        manifest = await _manifest(tools, store, run, pack, places)
         await _put_manifest(store, places, manifest)
     if run.host_id != run.id:
         return None
     request = request_of(run, pack, manifest.pack[0].spec.cluster, instance)
     token, store_env = tools.tokens.of(run.id, tools.db.clock.now()), tools.store.env_of(run.store_credentials)
-    return await tools.backend.launch(replace(request, manifest_uri=places.manifest(run.id), token=token, store_env=store_env))
+    uri = places.manifest(run.id)
+    request = replace(request, manifest_uri=uri, bucket_regions=await store.regions([uri]))
+    return await tools.backend.launch(replace(request, token=token, store_env=store_env))
+
+
+async def _manifest(tools: Tools, store: Store, run: RunRow, pack: list[Member], places: Places) -> RunManifest:
+    manifest = manifest_of(run, pack, places, tools.stop.warm_idle_s)
+    regions = await store.regions([manifest.cache_uri, *(uri for style in manifest.pack for uri in uris_of(style))])
+    return manifest.model_copy(update={"bucket_regions": regions})
+
+
+def uris_of(style: Style) -> tuple[str, ...]:
+    """All that a style reads and writes."""
+    return style.spec.base_model.uri, style.spec.dataset.uri, style.output_uri
 
 
 async def _put_manifest(store: Store, places: Places, manifest: RunManifest) -> None:

@@ -67,6 +67,7 @@ def test_who_may_not_take_on_its_role_has_no_credentials():
         (errno.EACCES, "ACCESS_DENIED"),
         (errno.ENAMETOOLONG, "NAME_NOT_STORABLE"),
         (errno.ESTALE, "STORE_UNAVAILABLE"),
+        (errno.EEXIST, "STORE_ERROR"),
         (None, "STORE_UNAVAILABLE"),
     ],
 )
@@ -92,7 +93,7 @@ def test_a_name_that_looks_like_an_answer_is_none():
         ),
         (f"{ANSWER}<html>no S3 at all</html>", "STORE_ERROR"),
         ("Error performing PUT http://h/b/k - Received redirect without LOCATION, this normally indicates", "BUCKET_IN_ANOTHER_REGION"),
-        ("Unable to copy data to file: File too large (os error 27)", "STORE_UNAVAILABLE"),
+        ("Unable to copy data to file: File too large (os error 27)", "STORE_ERROR"),
         ("Unable to copy data to file: No space left on device (os error 28)", "DISK_FULL"),
         ('Could not parse path: Path "a//b" contained empty path segment', "NAME_NOT_STORABLE"),
         ("error trying to connect: tcp connect error", "STORE_UNAVAILABLE"),

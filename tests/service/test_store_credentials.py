@@ -178,9 +178,15 @@ async def test_a_run_whose_credentials_are_gone_waits_for_them(acme: World, file
     name = await submit(acme, "acme")
     _write(file, "")
     await acme.settle()
-    assert (await acme.state(name), acme.backend.launches) == ("ADMITTED", [])
+    assert (await acme.state(name), acme.backend.launches) == ("QUEUED", [])
     assert "acme-store" in (await acme.job(name)).message
+    assert (await acme.job(name)).reason == "STORE_CREDENTIALS_MISSING"
+    other = await submit(acme, "beta")
+    await acme.settle()
+    assert await acme.state(other) == "STARTING", "only its jobs wait"
+    acme.backend.end(acme.backend.launches.pop(), "RUN_LOST")
     _write(file, PROFILES)
+    acme.clock.advance(5)
     await acme.settle()
     assert len(acme.backend.launches) == 1
 

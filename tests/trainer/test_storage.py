@@ -10,8 +10,10 @@ import boto3
 import pytest
 
 from examples.demo_store import REPOSITORY, wait_until_alive
-from lorafleet.errors import RunFailed
+from lorafleet.errors import LorafleetError, RunFailed
 from service.backends.ray_head import free_ports
+from service.storage import S3Backing
+from tests.refusing_store import refusing_store
 from trainer.storage import Folder, explain
 
 
@@ -68,18 +70,18 @@ def test_a_missing_bucket_is_named(s3: dict[str, str]):
         assert caught.value.reason == "BUCKET_MISSING"
 
 
-def test_wrong_credentials_are_access_denied_and_never_shown(s3: dict[str, str], monkeypatch: pytest.MonkeyPatch):
+def test_wrong_credentials_are_the_operators_and_never_shown(s3: dict[str, str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
-    with pytest.raises(RunFailed, match="access denied") as caught:
+    with pytest.raises(RunFailed, match="does not accept the credentials") as caught:
         Folder("s3://some-bucket/x").list()
-    assert caught.value.reason == "ACCESS_DENIED"
+    assert (caught.value.reason, caught.value.retryable) == ("STORE_CREDENTIALS_INVALID", True)
     assert "not-the-secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("error", "reason", "retryable"),
     [
-        (OSError(28, "No space left on device"), "DISK_FULL", False),
+        (OSError(28, "No space left on device"), "DISK_FULL", True),
         (PermissionError(13, "Permission denied"), "ACCESS_DENIED", False),
         (FileNotFoundError("x"), "OBJECT_MISSING", False),
     ],
@@ -88,6 +90,43 @@ def test_every_error_says_what_to_do(error: OSError, reason: str, retryable: boo
     told = explain("file:///x", error)
     assert (told.reason, told.retryable) == (reason, retryable)
     assert told.message.startswith("file:///x: ")
+
+
+NAMES = ["a\nb", "x" * 1100, "a//b"]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=["control character", "too long", "empty part"])
+def test_a_name_that_no_store_takes_is_told_so_at_once(folder: Folder, name: str):
+    for call in (lambda: folder.put(name, b""), lambda: folder.get(name)):
+        with pytest.raises(RunFailed, match="no store takes this name") as caught:
+            call()
+        assert (caught.value.reason, caught.value.retryable) == ("NAME_NOT_STORABLE", False)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "reason", "retryable"),
+    [
+        (400, "ExpiredToken", "STORE_CREDENTIALS_EXPIRED", True),
+        (403, "RequestTimeTooSkewed", "CLOCK_SKEWED", True),
+        (400, "KMS.DisabledException", "STORE_KEY_UNUSABLE", True),
+        (403, "AccessDenied", "ACCESS_DENIED", False),
+        (501, "NotImplemented", "STORE_ERROR", False),
+    ],
+)
+def test_both_clients_see_the_same_fault(status: int, code: str, reason: str, retryable: bool, monkeypatch: pytest.MonkeyPatch):
+    """Of the trainer every call; the control plane's own tests have its part."""
+    monkeypatch.setattr("trainer.storage._RETRY", {"max_retries": 0})
+    with refusing_store(status, code) as env:
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        folder = Folder("s3://bucket/x")
+        for call in (folder.list, lambda: folder.get("y"), lambda: folder.put("y", b""), lambda: folder.delete(["y"])):
+            with pytest.raises(RunFailed) as caught:
+                call()
+            assert (caught.value.reason, caught.value.retryable) == (reason, retryable)
+        with pytest.raises(LorafleetError) as refused:
+            S3Backing().put("s3://bucket/x/y", b"")
+        assert (refused.value.reason, refused.value.retryable) == (reason, retryable)
 
 
 def test_a_store_that_is_down_for_half_a_minute_is_ridden_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -9,6 +9,7 @@ from service.backends.base import RunRequest
 from service.backends.kuberay import pods
 from service.backends.kuberay.config import KuberayConfig, Profile
 from service.backends.kuberay.names import INSTANCE, MANAGED_BY, MANAGER, RUN, labels, object_name
+from service.backends.regions import regions
 
 Object = dict[str, Any]
 
@@ -105,7 +106,7 @@ def entrypoint(run: RunRequest, config: KuberayConfig) -> str:
     standing = config.standing_cluster
     token = f"{pods.TOKEN_DIR}/{TOKEN_KEY}" if standing is None else f"{standing.token_path}/{object_name(run.run_id)}"
     credentials = ["--store-credentials-file", f"{token}{STORE_SUFFIX}"] if standing is not None and run.store_env else []
-    driver = shlex.join(["python", "-m", "trainer.run", "--manifest", run.manifest_uri, "--token-file", token, *credentials])
+    driver = shlex.join(["python", "-m", "trainer.run", "--manifest", run.manifest_uri, *regions(run), "--token-file", token, *credentials])
     line = f"s/^/{log_prefix(run.run_id)}/"
     wait = "" if standing is None else f"for _ in $(seq {HANDED_OVER_WITHIN_S}); do [ -e {token} ] && break; sleep 1; done; "
     script = f"{{ {wait}{driver}; }} 2>&1 | tee -p >(sed -u {shlex.quote(line)} > /proc/1/fd/1)"

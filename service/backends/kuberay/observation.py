@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from service.backends import driver_message
 from service.backends.base import SUSPENDED, Alive, Observation
-from service.backends.driver_message import last_lines
 from service.backends.kuberay import troubles
 from service.backends.kuberay.apply import ENDED
 from service.backends.kuberay.troubles import Trouble
@@ -117,7 +117,8 @@ def _failed(status: Object, sight: Sight) -> Gone:
     if (why := troubles.of_end([*sight.pods, *sight.departed_pods])) is not None:
         return Gone(reason=why.reason, message=why.message)
     if status.get("reason") == "AppFailed":
-        return Gone(reason="DRIVER_EXITED", message=f"the driver failed; its last lines: {last_lines(status.get('message'))}")
+        said = status.get("message")
+        return Gone(reason=driver_message.reason(said), message=f"the driver failed; its last lines: {driver_message.last_lines(said)}")
     return Gone(reason="RUN_LOST", message=f"KubeRay gave it up ({status.get('reason') or 'no reason'}): {status.get('message', '')}")
 
 

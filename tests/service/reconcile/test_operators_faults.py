@@ -1,12 +1,16 @@
 """Faults that only the operators can mend: work waits for them, none of it ends, and one job's trouble with its folder is its own."""
 
+from collections.abc import Iterable
+
 import pytest
 
 from lorafleet.errors import OperatorsFault, Unavailable
+from lorafleet.run_manifest import RunManifest
 from service import telemetry
 from service.reconcile.admit import admit_once
-from service.reconcile.launch import launch_once
-from service.storage import FileBacking, StoreError
+from service.reconcile.launch import launch_once, uris_of
+from service.storage import FileBacking, Store, StoreError
+from tests.service.reconcile.test_join import pack_of_two
 from tests.service.world import World, failed, succeeded
 
 EXPIRED = OperatorsFault("the store credentials have expired", reason="STORE_CREDENTIALS_EXPIRED")
@@ -165,3 +169,25 @@ async def test_they_are_counted(world: World, faulty: Faulty):
         telemetry.listen(None)
     of = {labels["where"] for name, labels in counted if name == "lorafleet_operators_faults_total"}
     assert of == {"store", "run"}
+
+
+async def test_runs_are_told_where_buckets_are_and_what_trains_already_takes_none_in(world: World, monkeypatch: pytest.MonkeyPatch):
+    asked: list[tuple[str, ...]] = []
+
+    async def regions(_: Store, uris: Iterable[str]) -> dict[str, str]:
+        asked.append(tuple(uris))
+        return {"raw": "eu-central-1"}
+
+    monkeypatch.setattr(Store, "regions", regions)
+    _, run = await pack_of_two(world)
+    manifest = RunManifest.model_validate_json(await world.tools.store.get(world.tools.places.manifest(run)) or b"")
+    assert manifest.bucket_regions == {"raw": "eu-central-1"}
+    assert set(uris_of(manifest.pack[0])) < set(asked[0])
+    assert world.backend.requests[run].bucket_regions == {"raw": "eu-central-1"}
+    joins = await world.submit("joins")
+    await world.settle()
+    assert await world.state(joins) == "QUEUED"
+    monkeypatch.undo()
+    world.clock.advance(10)
+    await world.settle()
+    assert await world.state(joins) == "ADMITTED", "without such a bucket it would have joined"
