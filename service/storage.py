@@ -19,12 +19,13 @@ from typing import Any, NoReturn, Protocol, TypeVar, cast
 from urllib.parse import unquote
 
 from lorafleet import store_faults
-from lorafleet.errors import InvalidInput, LorafleetError, OperatorsFault, Unavailable
+from lorafleet.errors import InvalidInput, LorafleetError, Unavailable
 from lorafleet.s3_settings import S3Settings
 from lorafleet.store_faults import Fault, FaultKind
 from service import plain_files
 from service.store_credentials import CredentialsFile, StoreCredentials
 from service.store_reads import MAX_BYTES, StoreError, read, read_whole
+from service.store_refusals import ALREADY_THERE, BEHIND_THE_END, conditional, of_response, raised
 from service.telemetry import counting_operators_faults, outside_call
 
 CONNECT_TIMEOUT_S = 5
@@ -34,8 +35,6 @@ MAX_TENANTS = 256  # whose S3 clients are kept: one takes some MB
 MAX_CALLS = 32  # at once: a batch asks after thousands of folders, and a call to S3 is mostly waiting
 CALL_WITHIN_S = 120.0  # longer than all attempts at S3; a file system has no timeout of its own
 
-BEHIND_THE_END = "BEHIND_THE_END"
-ALREADY_THERE = "ALREADY_THERE"
 NO_FILE = "NO_PLAIN_FILE"
 
 _Result = TypeVar("_Result")
@@ -165,7 +164,7 @@ def _on_files(method: _Method) -> _Method:
         except OSError as error:
             fault = store_faults.of_errno(error.errno)
             what = fault.what if fault.kind is FaultKind.OPERATOR else error.strerror or type(error).__name__
-            raise _raised(f"{uri}: {what}", fault) from None
+            raise raised(f"{uri}: {what}", fault) from None
 
     return cast(_Method, call)
 
@@ -288,7 +287,8 @@ class S3Backing:
             prefix = f"{where['Key']}/" if where["Key"] else ""
             return s3.list_objects_v2(Bucket=where["Bucket"], Prefix=prefix, MaxKeys=1)
 
-        return self._call(uri, first)["KeyCount"] == 0
+        answer = self._call(uri, first)
+        return answer is None or answer["KeyCount"] == 0
 
     def signed_url(self, uri: str, lifetime_s: int) -> str:
         sign = lambda s3, where: s3.generate_presigned_url("get_object", Params=where, ExpiresIn=lifetime_s)  # noqa: E731
@@ -322,9 +322,9 @@ class S3Backing:
         try:
             return call(self._connected(), {"Bucket": bucket, "Key": key.rstrip("/")})
         except ClientError as error:
-            if (told := _conditional(error.response)) is not None:
+            if (told := conditional(error.response)) is not None:
                 raise told from None
-            fault = _of_response(error)
+            fault = of_response(error)
             if fault is store_faults.OBJECT_MISSING:
                 return None
             _refuse(bucket, fault, error)
@@ -377,24 +377,9 @@ def _session(credentials: StoreCredentials) -> Any:
     return boto3.Session(credentials.access_key_id, credentials.secret_access_key, credentials.session_token or None)
 
 
-def _conditional(response: Any) -> StoreError | None:
-    """What a store answers to a condition of the request: no fault, but for who asked."""
-    if response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 416:
-        return StoreError("the object ends before the bytes that are asked for", reason=BEHIND_THE_END)
-    if response["Error"].get("Code") in {"PreconditionFailed", "ConditionalRequestConflict"}:
-        return StoreError("there is such an object already", reason=ALREADY_THERE)
-    return None
-
-
-def _of_response(error: Any) -> Fault:
-    response = error.response
-    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return store_faults.of_answer(str(response["Error"].get("Code", "")), status, getattr(error, "operation_name", ""))
-
-
 def _refuse(bucket: str, fault: Fault, error: Any) -> NoReturn:
     code = error.response["Error"].get("Code", "")
-    raise _raised(f'bucket "{bucket}": {fault.what} ({code})', fault) from None
+    raise raised(f'bucket "{bucket}": {fault.what} ({code})', fault) from None
 
 
 def _unreachable(bucket: str, error: Exception) -> NoReturn:
@@ -403,14 +388,4 @@ def _unreachable(bucket: str, error: Exception) -> NoReturn:
         where = _settings().endpoint or "AWS"
         what = f"the store at {where} does not answer ({type(error).__name__}) for bucket"
         raise Unavailable(f'{what} "{bucket}"; check AWS_ENDPOINT_URL and try again', reason="STORE_UNREACHABLE") from None
-    raise _raised(f'bucket "{bucket}": {fault.what} ({type(error).__name__})', fault) from None
-
-
-def _raised(message: str, fault: Fault) -> LorafleetError:
-    match fault.kind:
-        case FaultKind.OPERATOR:
-            return OperatorsFault(message, reason=fault.reason)
-        case FaultKind.PERMANENT:
-            return StoreError(message, reason=fault.reason)
-        case FaultKind.TRANSIENT:
-            return Unavailable(message, reason="STORE_UNREACHABLE")
+    raise raised(f'bucket "{bucket}": {fault.what} ({type(error).__name__})', fault) from None
