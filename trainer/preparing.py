@@ -42,7 +42,9 @@ def _prepared(style: Style, cache_uri: str, reporter: Reporter) -> PreparedStyle
     max_steps = style.spec.training.max_steps
     reporter.progress(style.job, phase="preparing", max_steps=max_steps)
     ready = prepare(style, Folder(cache_uri))
-    if (done := artifact.existing(ready)) is not None:
+    with one_style.naming(f"output.uri: {style.output_uri}"):
+        done = artifact.existing(ready)
+    if done is not None:
         reporter.succeeded(style.job, max_steps, done)  # an earlier attempt died after its commit
         return None
     reporter.progress(style.job, num_corrupt_pictures=len(ready.data_set.corrupt))

@@ -14,12 +14,12 @@ from lorafleet.errors import RunFailed
 from lorafleet.layout import MANIFEST
 from service.backends.ray_head import free_ports
 from tests.trainer.packs import Packs, Recorder, job_of
+from tests.trainer.poisons import Poisons
 from trainer import artifact, evaluate
 from trainer.group import Group
 from trainer.prepare import PreparedStyle
 
 pytestmark = pytest.mark.timeout(300)
-SHORT: dict[str, Any] = {"training": {"max_steps": 2}, "checkpointing": {"every_steps": 1}, "dataset": {"resolution": 64}}
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,12 @@ def packs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packs]:
     dist.destroy_process_group()
 
 
+@pytest.fixture(scope="module")
+def few(packs: Packs) -> Poisons:
+    """Styles of four small pictures."""
+    return Poisons(packs, packs.folder / "poisons")
+
+
 def with_checkpoint(packs: Packs, name: str, manifest: str) -> None:
     """What whoever may write to the output's folder can leave there."""
     folder = packs.folder / name / "checkpoints" / "step-00000001"
@@ -38,9 +44,9 @@ def with_checkpoint(packs: Packs, name: str, manifest: str) -> None:
     (folder / MANIFEST).write_text(manifest)
 
 
-def test_whatever_breaks_where_ends_its_style_alone(packs: Packs, monkeypatch: pytest.MonkeyPatch):
-    styles = {name: packs.style(name, **SHORT) for name in ("good", "joins", "evaluates", "exports", "records", "resumes", "forgets")}
-    styles["good"] = packs.style("good", **{**SHORT, "training": {"max_steps": 5}})
+def test_whatever_breaks_where_ends_its_style_alone(packs: Packs, few: Poisons, monkeypatch: pytest.MonkeyPatch):
+    names = ("good", "joins", "evaluates", "exports", "records", "resumes", "forgets")
+    styles = {name: few.good(name) for name in names} | {"good": few.good("good", training={"max_steps": 5})}
     with_checkpoint(packs, "resumes", "[" * 100_000)
     with_checkpoint(packs, "joins", json.dumps({"format": "lorafleet-checkpoint-1", "files": {}}))
     ready = {name: packs.ready(style) for name, style in styles.items() if name != "joins"}
@@ -93,7 +99,7 @@ def _break(monkeypatch: pytest.MonkeyPatch, ready: dict[str, PreparedStyle]) -> 
     monkeypatch.setattr(Member, "draw", draws)
 
 
-def test_a_base_that_cannot_be_loaded_fails_each_style_by_its_own_address(packs: Packs, monkeypatch: pytest.MonkeyPatch):
+def test_a_base_that_cannot_be_loaded_fails_each_style_by_its_own_address(packs: Packs, few: Poisons, monkeypatch: pytest.MonkeyPatch):
     from trainer.frozen_base import FrozenBase
     from trainer.loop import WarmWorker
 
@@ -101,7 +107,7 @@ def test_a_base_that_cannot_be_loaded_fails_each_style_by_its_own_address(packs:
         raise ValueError("odd weights")
 
     monkeypatch.setattr(FrozenBase, "load", breaks)
-    mine, theirs = packs.ready(packs.style("mine", **SHORT)), packs.ready(packs.style("theirs", **SHORT))
+    mine, theirs = packs.ready(few.good("mine")), packs.ready(few.good("theirs"))
     theirs = dataclasses.replace(theirs, base=dataclasses.replace(theirs.base, uri="s3://theirs/base"))
     recorder: Any = Recorder()
     assert WarmWorker(packs.group)._base([mine, theirs], torch.device("cpu"), recorder) is None

@@ -1,0 +1,74 @@
+"""Hundreds of poisoned styles in one batch beside five good ones: the good ones end well, each bad one in its first attempt."""
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch.distributed as dist
+
+from lorafleet.errors import RunFailed
+from lorafleet.run_manifest import Style
+from service.backends.ray_head import free_ports
+from tests.trainer.packs import Packs, Recorder, job_of
+from tests.trainer.poisons import Poisons
+from trainer.group import Group
+from trainer.preparing import prepare_pack
+
+pytestmark = pytest.mark.timeout(1500)
+PACK_SIZE = 16  # the service's own (--max-pack-size)
+NUM_GOOD = 5
+
+
+@pytest.fixture(scope="module")
+def group() -> Iterator[Group]:
+    places = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    os.environ.update(places, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_ports(1)[0]))
+    dist.init_process_group("gloo", rank=0, world_size=1)
+    yield Group.current()
+    dist.destroy_process_group()
+
+
+def run(packs: Packs, styles: list[Style], recorder: Recorder) -> None:
+    """A run's driver and worker, one after the other."""
+    reporter: Any = recorder
+    if ready := prepare_pack(styles, packs.cache.uri, reporter):
+        packs.run(ready, recorder=recorder, batch_invariant=True).train()
+
+
+def assert_each_ends_as_it_should(endings: dict[str, str | RunFailed], bad: dict[str, tuple[str, ...]], num_good: int) -> None:
+    good = [endings.pop(job_of(f"good-{number}")) for number in range(num_good)]
+    assert good == ["succeeded"] * num_good
+    assert endings.keys() == bad.keys()
+    for job, error in endings.items():
+        assert isinstance(error, RunFailed), job
+        assert not error.retryable, f"{job} would be tried again: {error}"
+        assert any(word in error.message for word in bad[job]), f"{job} names none of {bad[job]}: {error}"
+        assert "Traceback" not in error.message
+        assert len(error.message) < 4_000
+
+
+@pytest.mark.timeout(300)
+def test_one_of_each_kind_of_poison_spoils_nothing_in_the_pack_of_a_good_style(tmp_path: Path, group: Group):
+    packs, recorder = Packs(tmp_path, group), Recorder()
+    poisons = Poisons(packs, tmp_path / "poisons")
+    bad = {kind: make(kind) for kind, make in poisons.makers.items()}
+    styles = [style for style, _ in bad.values()]
+    run(packs, [*styles[:9], poisons.good("good-0"), *styles[9:]], recorder)
+    assert_each_ends_as_it_should(recorder.endings, {style.job: names for style, names in bad.values()}, 1)
+
+
+@pytest.mark.proof
+def test_five_hundred_poisoned_styles_beside_five_good_ones(tmp_path: Path, group: Group):
+    packs, recorder = Packs(tmp_path, group), Recorder()
+    poisons = Poisons(packs, tmp_path / "poisons")
+    kinds = itertools.islice(itertools.cycle(poisons.makers.items()), 500)
+    bad = [make(f"{kind}-{number}") for number, (kind, make) in enumerate(kinds)]
+    styles = [style for style, _ in bad]
+    for number in range(NUM_GOOD):
+        styles.insert(number * 125, poisons.good(f"good-{number}"))
+    for start in range(0, len(styles), PACK_SIZE):
+        run(packs, styles[start : start + PACK_SIZE], recorder)
+    assert_each_ends_as_it_should(recorder.endings, {style.job: names for style, names in bad}, NUM_GOOD)
