@@ -41,6 +41,7 @@ def plain(job: pb.TrainingJob) -> dict[str, Any]:
     return fields
 
 
+MAX_LIKEWISE = 20  # names of jobs that ended like another
 JOBS = (
     tables.name("JOB"),
     tables.state("STATE"),
@@ -100,6 +101,40 @@ def ending(job: pb.TrainingJob) -> Text:
     """How a job ended, and where to look next."""
     known = [state(job), Text(held_out(job)), Text(one_line(job.message)), Text(one_line(job.artifact.uri))]
     return Text("  ").join([Text(job_id(job), style="bold"), *(part for part in known if part)])
+
+
+ENDINGS = (tables.name("JOB"), tables.state("STATE"), tables.number("HELD-OUT", leaves=1), tables.prose("WHY"))
+
+
+def endings_of(jobs: Iterable[pb.TrainingJob]) -> tables.Table:
+    """How jobs ended, for a terminal. Those that ended alike are told together, under the first of them."""
+    return tables.Table(ENDINGS, [_ending_row(*group) for group in alike(jobs)], heading_style=None)
+
+
+def _ending_row(first: pb.TrainingJob, *others: pb.TrainingJob) -> Sequence[tables.Cell]:
+    """What a failure had learnt by then leaves its room to the reason."""
+    learnt = "" if first.state == pb.JOB_STATE_FAILED else held_out(first)
+    return Text(job_id(first), style="bold"), state(first), learnt, _why([first, *others])
+
+
+def alike(jobs: Iterable[pb.TrainingJob]) -> list[list[pb.TrainingJob]]:
+    """The jobs, those with the same state and message together. A job with an artifact is like no other."""
+    groups: dict[tuple[object, ...], list[pb.TrainingJob]] = {}
+    for job in jobs:
+        groups.setdefault((job.state, job.reason, job.message, job.artifact.uri or (not job.message and job.name)), []).append(job)
+    return list(groups.values())
+
+
+def likewise(others: Sequence[pb.TrainingJob]) -> str:
+    """`likewise fox, hare and 7 more`."""
+    names = ", ".join(job_id(job) for job in others[:MAX_LIKEWISE])
+    return f"likewise {names}" + (f" and {len(others) - MAX_LIKEWISE} more" if len(others) > MAX_LIKEWISE else "")
+
+
+def _why(jobs: Sequence[pb.TrainingJob]) -> str:
+    first, *others = jobs
+    told = [one_line(first.message), one_line(first.artifact.uri), likewise(others) if others else ""]
+    return "\n".join(part for part in told if part)
 
 
 def state(job: pb.TrainingJob) -> Text:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
@@ -95,7 +95,7 @@ def bars_on(console: Console) -> Progress:
         _JobColumn(lambda job: Text(f"{output.speed(job)}/s" if output.speed(job) else "")),
     ]
     return Progress(
-        SpinnerColumn(spinner_of(console), finished_text=" "),
+        _Spinner(spinner_of(console)),
         _JobColumn(lambda job: Text(job_id(job), style="bold")),
         _JobColumn(lambda job: Text(_phase_or_state(job), style=output.state(job).style)),
         BarColumn(bar_width=None, finished_style="green"),
@@ -110,6 +110,13 @@ def bars_on(console: Console) -> Progress:
 
 def _phase_or_state(job: pb.TrainingJob) -> str:
     return output.doing(job) if job.state == pb.JOB_STATE_RUNNING and job.progress.phase else doing(job)
+
+
+class _Spinner(SpinnerColumn):
+    """Turns while the job goes on: one that failed half-way has ended, too."""
+
+    def render(self, task: Task) -> RenderableType:
+        return Text(" ") if has_ended(task.fields["job"]) else super().render(task)
 
 
 class _JobColumn(TextColumn):

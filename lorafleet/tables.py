@@ -1,7 +1,7 @@
 """The one place that lays out tables: what names a row stays whole at any width, and long texts give way first. Knows no jobs.
 
-When a table is wider than its console, texts shrink first, then columns leave, the least important first, and in the end names
-fold. Cells are text: nothing in them is markup, and control characters are written out.
+When a table is wider than its console, columns without a value leave, then texts shrink, then columns leave, the least important
+first, and in the end names fold. Cells are text: nothing in them is markup, and control characters are written out.
 """
 
 from collections.abc import Iterable, Sequence
@@ -81,7 +81,7 @@ def prose(heading: str, *, leaves: int = 0) -> Column:
 
 def details(fields: Iterable[tuple[str, Cell]]) -> "Table":
     """One thing, a line or more for each field that has a value."""
-    shown = [(Text(heading, style="bold"), value) for heading, value in fields if value]
+    shown = [(Text(heading, style="bold"), value.rstrip() if isinstance(value, str) else value) for heading, value in fields if value]
     return Table([state(""), prose("")], shown, heading_style=None)
 
 
@@ -124,7 +124,7 @@ def widths_in(room: int, columns: Sequence[Column], natural: Sequence[int], empt
     least = [min(width, _LEAST.get(column.fit, width)) for column, width in zip(columns, natural, strict=True)]
     shown = set(range(len(columns)))
     for place in _leaving(columns, empty):
-        if _total(least, shown) <= room:
+        if _total(natural if empty[place] else least, shown) <= room:
             break
         shown.discard(place)
     widths = _folded(room, columns, least, shown)

@@ -49,9 +49,20 @@ def print_change(job: pb.TrainingJob, format: Format) -> None:
 
 def print_endings(jobs: Sequence[pb.TrainingJob], format: Format) -> None:
     """The outcome of jobs, for people."""
-    if format is Format.TABLE:
-        for job in jobs:
-            stdout_console().print(output.ending(job), soft_wrap=True)
+    if format is Format.TABLE and jobs:
+        print_outcomes(jobs)
+
+
+def print_outcomes(jobs: Sequence[pb.TrainingJob]) -> None:
+    """A table on a terminal; elsewhere a line for each, and another for those that ended alike."""
+    console = stdout_console()
+    if console.is_terminal:
+        console.print(output.endings_of(jobs))
+        return
+    for first, *others in output.alike(jobs):
+        console.print(output.ending(first), soft_wrap=True)
+        if others:
+            terminal.say(f"  {output.likewise(others)}")
 
 
 def _yaml(value: Any) -> str:

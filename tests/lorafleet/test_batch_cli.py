@@ -257,3 +257,15 @@ def test_download_brings_every_artifact_once_and_goes_on_after_a_bad_one(server:
     assert again.exit_code == 0, again.output
     assert [(one["job"][-5:], one["is_new"]) for one in json.loads(again.stdout)] == [("s/bad", True), ("/good", False), ("later", True)]
     assert sorted(path.name for path in folder.iterdir()) == ["bad", "good", "later"]
+
+
+def test_failures_of_one_kind_are_told_once_with_the_names_of_all(server: FakeServer) -> None:
+    alike = [a_job(id, "FAILED", message="the bucket is away") for id in ("fox", "hare", "owl")]
+    server.answers("get_batch", a_batch(num_jobs=4))
+    server.answers(
+        "watch_batch", [batch_event(str(number), job) for number, job in enumerate([*alike, a_job("cat", "FAILED", message="no")])]
+    )
+    told = lorafleet("watch", "tonight").stdout
+    assert told.count("the bucket is away") == 1
+    assert "  likewise hare, owl\n" in told
+    assert "cat  FAILED  no" in told

@@ -127,10 +127,30 @@ def test_administrators_tables_keep_what_is_copied_from_them(odd: str, kind: int
 
 def test_the_message_shrinks_before_any_column_leaves() -> None:
     job = odd_job("m" * 300)
-    job.progress.phase = "training"
-    lines = shown(output.table_of([job], NOW), 110)
+    job.progress.phase, job.progress.pictures_per_second = "training", 53.1
+    job.create_time.GetCurrentTime()
+    lines = shown(output.table_of([job], NOW), 115)
     assert lines[0].split() == ["JOB", "STATE", "PHASE", "STEP", "LOSS", "HELD-OUT", "PICTURES/S", "AGE", "MESSAGE"]
     assert lines[1].endswith("…")
+
+
+def test_a_column_without_a_value_leaves_its_room_to_the_message() -> None:
+    lines = shown(output.table_of([odd_job("m" * 300)], NOW), 200)
+    assert "PICTURES/S" not in lines[0]
+    assert "PICTURES/S" in shown(output.table_of([odd_job("m")], NOW), 200)[0]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_endings_are_told_whole_with_the_names_of_those_that_ended_alike(odd: str) -> None:
+    jobs = [odd_job(ODD[odd], id) for id in ("fox", LONG_ID, "hare")] + [odd_job("another reason", "owl")]
+    lines = shown(output.endings_of(jobs))
+    assert width_of(lines) <= 80
+    assert re.match(r"fox +FAILED", lines[0])
+    assert lines[-1].split()[:4] == ["owl", "FAILED", "another", "reason"]
+    assert "…" not in "".join(lines)
+    if ODD[odd]:
+        assert "likewise" in "".join(lines)
+        assert LONG_ID in "".join(line[13:] for line in lines)
 
 
 def test_numbers_leave_and_are_never_cut() -> None:

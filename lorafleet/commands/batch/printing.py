@@ -10,13 +10,13 @@ from rich.text import Text
 
 from lorafleet import output, tables
 from lorafleet.commands import Format
-from lorafleet.commands.printing import print_plain
+from lorafleet.commands.printing import print_outcomes, print_plain
 from lorafleet.states import ENDED, has_ended, name_of
 from lorafleet.terminal import say, stdout_console
 from lorafleet.v1 import batch_service_pb2 as batch_pb
 from lorafleet.v1 import training_service_pb2 as pb
 
-MAX_FAILURES = 20  # on a screen; the report has all
+MAX_FAILURES = 20  # different ones, on a screen; the report has all
 BATCHES = (
     tables.name("BATCH"),
     tables.number("STYLES", leaves=2),
@@ -64,10 +64,11 @@ def print_end(batch: batch_pb.Batch, jobs: Sequence[pb.TrainingJob], format: For
     if format is not Format.TABLE:
         return
     bad = [job for job in jobs if has_ended(job) and job.state != pb.JOB_STATE_SUCCEEDED]
-    for job in bad[:MAX_FAILURES]:
-        stdout_console().print(output.ending(job), soft_wrap=True)
-    if len(bad) > MAX_FAILURES:
-        say(f"and {len(bad) - MAX_FAILURES} more")
+    groups = output.alike(bad)
+    if bad:
+        print_outcomes([job for group in groups[:MAX_FAILURES] for job in group])
+    if left := sum(map(len, groups[MAX_FAILURES:])):
+        say(f"and {left} more")
     done = sum(job.state == pb.JOB_STATE_SUCCEEDED for job in jobs)
     say(f"{batch_id_of(batch)}  {done} of {output.number(len(jobs), 'style')} succeeded")
     if any(job.state == pb.JOB_STATE_FAILED for job in bad):
