@@ -185,6 +185,25 @@ class CallLimits:
         float, _option("slow-reader-s", "Seconds after which a stream that its client does not read ends.", panel="Calls", min=1)
     ] = 30.0
 
+    slow_writer_s: Annotated[float, _option("slow-writer-s", "Seconds that the message of a call has to arrive.", panel="Calls", min=1)] = (
+        30.0
+    )
+    max_unknown_calls: Annotated[
+        int,
+        _option(
+            "max-unknown-calls",
+            "Maximum calls at a time whose caller is not known yet, and as many watches of health; beyond it whoever has most loses one.",
+            panel="Calls",
+            min=1,
+        ),
+    ] = 1_000
+    max_unknown_calls_per_address: Annotated[
+        int,
+        _option(
+            "max-unknown-calls-per-address", "The same of one address; all callers behind one balancer share one.", panel="Calls", min=1
+        ),
+    ] = 200
+
 
 @dataclass(frozen=True, kw_only=True)
 class TelemetryOptions:

@@ -11,8 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import grpc.aio
-from grpc_health.v1 import health
-from grpc_reflection.v1alpha import reflection
 
 from lorafleet.addresses import joined
 from lorafleet.errors import FailedPrecondition, Unavailable
@@ -26,6 +24,7 @@ from service.api.batching import BatchServicer
 from service.api.feed import Feed
 from service.api.healths import Healths
 from service.api.options import new_server
+from service.api.reflecting import add_reflection
 from service.api.reporting import ReportServicer
 from service.api.training import TrainingServicer
 from service.backends.base import Backend
@@ -60,7 +59,8 @@ from service.warm import Warmth
 
 FINISH_CALLS_S = 5.0
 FINISH_STEPS_S = 10.0
-SERVICES = tuple(f"lorafleet.v1.{name}" for name in ("TrainingService", "BatchService", "AccessService", "ReportService"))
+USERS_SERVICES = tuple(f"lorafleet.v1.{name}" for name in ("TrainingService", "BatchService", "AccessService"))
+SERVICES = (*USERS_SERVICES, "lorafleet.v1.ReportService")
 
 log = logging.getLogger(__name__)
 
@@ -244,7 +244,7 @@ async def add_services(server: grpc.aio.Server, tools: Tools, stopping: asyncio.
     warmth = Warmth(tokens=tools.tokens, places=tools.places, stop=tools.stop, retry=tools.retry)
     reporting = ReportServicer(Reports(tools.db, warmth))
     report_service_pb2_grpc.add_ReportServiceServicer_to_server(reporting, server)
-    reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    add_reflection(server, USERS_SERVICES)
     return await add_health(server, tools, SERVICES)
 
 

@@ -10,6 +10,7 @@ from service.access.authenticators import Authenticators, Shown, certificate_nam
 from service.access.identity import OPEN, Identity, current_identity
 from service.api.errors import Context
 from service.api.handlers import Handler, MethodInterceptor, wrapped
+from service.api.standing import current
 
 # Reports carry the token of their run, and health is asked by load balancers, which have none.
 NOT_AUTHENTICATED = ("/lorafleet.v1.ReportService/", "/grpc.health.v1.Health/")
@@ -72,7 +73,7 @@ class AuthenticationInterceptor(MethodInterceptor):
 
     def _unary(self, method: Any) -> Any:
         async def call(request: Any, context: Context) -> Any:
-            token = current_identity.set(await self._who_calls(context))
+            token = current_identity.set(await self._known(context))
             try:
                 return await method(request, context)
             finally:
@@ -82,7 +83,7 @@ class AuthenticationInterceptor(MethodInterceptor):
 
     def _stream(self, method: Any) -> Any:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-            current_identity.set(await self._who_calls(context))  # each call has its own context: nothing to restore
+            current_identity.set(await self._known(context))  # each call has its own context: nothing to restore
             asked_s = time.monotonic()
             async with aclosing(method(request, context)) as responses:
                 async for response in responses:
@@ -92,6 +93,13 @@ class AuthenticationInterceptor(MethodInterceptor):
                     yield response
 
         return call
+
+    async def _known(self, context: Context) -> Identity:
+        """The caller, and from now on the call's place is the caller's. Raises Unauthenticated."""
+        identity = await self._who_calls(context)
+        if (standing := current.get(None)) is not None:
+            standing.become_known(identity.principal)
+        return identity
 
     async def _check_still_known(self, context: Context) -> None:
         """Raises Unauthenticated for a caller who is not known any more, and Unavailable when only the token's time is over: a client

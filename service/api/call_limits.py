@@ -20,6 +20,12 @@ STREAM_DELAY_S = 5.0
 MAX_UPLOADS = 16
 MAX_UPLOADS_PER_TENANT = 8
 UPLOAD_DELAY_S = 1.0
+MAX_AT_WORK = 2_000  # calls that are answered once
+MAX_AT_WORK_PER_TENANT = 500  # whose store may be slow: at the full rate of a tenant that is a second for each
+WORK_DELAY_S = 1.0
+MAX_REFLECTIONS = 100
+MAX_REFLECTIONS_PER_CALLER = 20
+REFLECTION_DELAY_S = 5.0
 
 
 @dataclass
@@ -107,30 +113,30 @@ class Slots:
     """Calls that last, counted while they are open. `what` they are, as messages name them."""
 
     most: int
-    most_per_tenant: int
+    most_each: int
     what: str
     reason: str
     retry_delay_s: float
     num_open: int = 0
-    _of_tenant: dict[str, int] = field(default_factory=dict)
+    _of: dict[str, int] = field(default_factory=dict)
 
     @contextmanager
-    def open(self, tenant: str) -> Iterator[None]:
-        """Counts a call while it is open. Raises ResourceExhausted for one too many."""
-        own = self._of_tenant.get(tenant, 0)
-        if own >= self.most_per_tenant:
-            raise self._too_many(f"tenant {tenant} has {own:,} {self.what} open at this server")
+    def open(self, who: str) -> Iterator[None]:
+        """Counts a call while it is open; `who`: whose it is. Raises ResourceExhausted for one too many."""
+        own = self._of.get(who, 0)
+        if own >= self.most_each:
+            raise self._too_many(f"{who} has {own:,} {self.what} open at this server")
         if self.num_open >= self.most:
             raise self._too_many(f"{self.num_open:,} {self.what} are open at this server")
         self.num_open += 1
-        self._of_tenant[tenant] = own + 1
+        self._of[who] = own + 1
         try:
             yield
         finally:
             self.num_open -= 1
-            self._of_tenant[tenant] -= 1
-            if not self._of_tenant[tenant]:
-                del self._of_tenant[tenant]
+            self._of[who] -= 1
+            if not self._of[who]:
+                del self._of[who]
 
     def _too_many(self, message: str) -> ResourceExhausted:
         end = "which is as many as it takes; close some, or use another replica"
@@ -140,6 +146,16 @@ class Slots:
 def streams(limits: CallLimits) -> Slots:
     """Of watches and logs."""
     return Slots(limits.max_streams, limits.max_streams_per_tenant, "watches and logs", "TOO_MANY_STREAMS", STREAM_DELAY_S)
+
+
+def work() -> Slots:
+    """Of calls that are answered once."""
+    return Slots(MAX_AT_WORK, MAX_AT_WORK_PER_TENANT, "calls", "TOO_MANY_CALLS", WORK_DELAY_S)
+
+
+def reflections() -> Slots:
+    """Of streams that ask what there is to call."""
+    return Slots(MAX_REFLECTIONS, MAX_REFLECTIONS_PER_CALLER, "reflection streams", "TOO_MANY_STREAMS", REFLECTION_DELAY_S)
 
 
 def uploads() -> Slots:

@@ -1,6 +1,5 @@
 """Which answers travel compressed to a client that takes it: the large ones."""
 
-import inspect
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -29,11 +28,7 @@ def _unary(method: Any) -> Any:
 
 def _stream(method: Any) -> Any:
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-        answers = method(request, context)
-        if inspect.isawaitable(answers):  # a method that writes by itself: Health.Watch
-            await answers
-            return
-        async with aclosing(answers):
+        async with aclosing(method(request, context)) as answers:
             async for answer in answers:
                 _weigh(answer, context)
                 yield answer

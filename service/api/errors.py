@@ -1,11 +1,9 @@
 """The one place where errors become google.rpc.Status (AIP-193). Servicers raise; they have no `try`."""
 
-import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -36,7 +34,6 @@ from lorafleet.errors import (
 )
 from service import telemetry
 from service.api.handlers import Handler, MethodInterceptor, wrapped
-from service.db.again import again
 
 DOMAIN = "lorafleet"
 # gRPC clients accept 8 KiB of trailers and get no response at all beyond that. The message is in them twice, as text and in
@@ -142,8 +139,7 @@ class ErrorInterceptor(MethodInterceptor):
 
     def around(self, method: str, handler: Handler) -> Handler:
         decoder = _decoder(handler.request_deserializer)
-        # A stream that came in cannot be read again: its method does by itself what is to be tried again.
-        return wrapped(handler, unary=_unary, stream=_stream, stream_unary=partial(_unary, tried=_once), decoder=decoder)
+        return wrapped(handler, unary=_unary, stream=_stream, decoder=decoder)
 
 
 @dataclass(frozen=True)
@@ -164,7 +160,7 @@ def _decoder(decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | 
     return decoded
 
 
-def _checked(request: Any) -> Any:
+def checked(request: Any) -> Any:
     """The request or stream of requests. Raises InvalidInput for bytes that do not parse."""
     if isinstance(request, _NoMessage):
         raise InvalidInput(
@@ -175,17 +171,13 @@ def _checked(request: Any) -> Any:
 
 async def _checked_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for request in requests:
-        yield _checked(request)
+        yield checked(request)
 
 
-async def _once(call: Callable[[], Awaitable[Any]]) -> Any:
-    return await call()
-
-
-def _unary(method: Any, tried: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]] = again) -> Any:
+def _unary(method: Any) -> Any:
     async def call(request: Any, context: Context) -> Any:
         try:
-            return await tried(partial(method, _checked(request), context))
+            return await method(checked(request), context)
         except Exception as error:
             await abort(context, error)
 
@@ -195,11 +187,7 @@ def _unary(method: Any, tried: Callable[[Callable[[], Awaitable[Any]]], Awaitabl
 def _stream(method: Any) -> Any:
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
         try:
-            answers = method(_checked(request), context)
-            if inspect.isawaitable(answers):  # a method that writes by itself: Health.Watch
-                await answers
-                return
-            async with aclosing(answers):
+            async with aclosing(method(checked(request), context)) as answers:
                 async for answer in answers:
                     yield answer
         except Exception as error:

@@ -1,7 +1,6 @@
 """The pace of calls: none begins after its deadline, and no stream waits for ever for a caller that does not read."""
 
 import asyncio
-import inspect
 from contextlib import aclosing
 from typing import Any
 
@@ -33,11 +32,7 @@ class FlowInterceptor(MethodInterceptor):
     def _paced(self, method: Any) -> Any:
         async def call(request: Any, context: Context) -> None:
             await check_deadline(context)
-            answers = method(request, context)
-            if inspect.isawaitable(answers):  # a method that writes by itself, such as Health.Watch
-                await answers
-                return
-            async with aclosing(answers):
+            async with aclosing(method(request, context)) as answers:
                 async for answer in answers:
                     await self._write(context, answer)
 

@@ -1,6 +1,5 @@
 """Holds calls to their limits, behind the authentication and before the servicers, which know nothing of it."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, aclosing
@@ -8,18 +7,18 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from lorafleet.errors import LorafleetError, Unavailable
+from lorafleet.errors import LorafleetError
 from service.access.identity import current_identity
-from service.api.call_limits import Rates, streams, uploads
+from service.api.call_limits import Rates, reflections, streams, uploads, work
 from service.api.errors import Context
 from service.api.handlers import Handler, MethodInterceptor, wrapped
 from service.db.database import Database
 from service.settings import CallLimits
 
 _OURS = "/lorafleet.v1."
+_REFLECTION = "/grpc.reflection."
 _REPORTS = "/lorafleet.v1.ReportService/"
 _TENANT = re.compile(r"tenants/([a-z][a-z0-9-]{0,39})(?=/|$)")
-SLOW_WRITER_S = 30.0
 _NO_RIGHT = {"TENANT_NOT_FOUND", "PERMISSION_DENIED"}
 
 
@@ -31,8 +30,12 @@ class LimitsInterceptor(MethodInterceptor):
         self._rates = Rates(db, limits)
         self._streams = streams(limits)
         self._uploads = uploads()
+        self._work = work()
+        self._reflections = reflections()
 
     def around(self, method: str, handler: Handler) -> Handler:
+        if method.startswith(_REFLECTION):
+            return wrapped(handler, unary=self._unary, stream=self._reflecting)
         if not method.startswith(_OURS):
             return handler
         unary = self._report if method.startswith(_REPORTS) else self._unary
@@ -51,7 +54,8 @@ class LimitsInterceptor(MethodInterceptor):
             tenant = tenant_of(request)
             await self._rates.take(tenant, _principal())
             try:
-                return await method(request, context)
+                with self._work.open(_whose(tenant)):
+                    return await method(request, context)
             except LorafleetError as error:
                 self._note(tenant, error)
                 raise
@@ -66,11 +70,11 @@ class LimitsInterceptor(MethodInterceptor):
             with ExitStack() as slot:
 
                 async def counted() -> AsyncIterator[Any]:
-                    async for request in _paced(requests):
+                    async for request in requests:
                         if not tenants:
                             tenants.append(tenant_of(request.header))
                             await self._rates.take(tenants[0], _principal())
-                            slot.enter_context(self._uploads.open(tenants[0]))
+                            slot.enter_context(self._uploads.open(_whose(tenants[0])))
                         yield request
 
                 try:
@@ -87,7 +91,7 @@ class LimitsInterceptor(MethodInterceptor):
             tenant = tenant_of(request)
             await self._rates.take(tenant, _principal())
             try:
-                with self._streams.open(tenant):
+                with self._streams.open(_whose(tenant)):
                     async with aclosing(method(request, context)) as answers:
                         async for answer in answers:
                             yield answer
@@ -97,24 +101,18 @@ class LimitsInterceptor(MethodInterceptor):
 
         return call
 
+    def _reflecting(self, method: Any) -> Any:
+        async def call(requests: Any, context: Context) -> AsyncIterator[Any]:
+            with self._reflections.open(_principal()):
+                async with aclosing(method(requests, context)) as answers:
+                    async for answer in answers:
+                        yield answer
+
+        return call
+
     def _note(self, tenant: str, error: LorafleetError) -> None:
         if error.reason in _NO_RIGHT:
             self._rates.was_a_stranger(tenant, _principal())
-
-
-async def _paced(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """The messages as they come. Raises Unavailable for a caller who stops in the middle: what it has sent is held in memory."""
-    parts = aiter(requests)
-    while True:
-        try:
-            async with asyncio.timeout(SLOW_WRITER_S):
-                request = await anext(parts, None)
-        except TimeoutError:
-            message = f"nothing more was sent for {SLOW_WRITER_S:.0f} s, and the end was not either; send it again"
-            raise Unavailable(message, reason="SLOW_WRITER") from None
-        if request is None:
-            return
-        yield request
 
 
 def tenant_of(request: Message) -> str:
@@ -123,6 +121,11 @@ def tenant_of(request: Message) -> str:
     names.append(str(getattr(getattr(request, "tenant", None), "name", "")))
     found = next((match for name in names if (match := _TENANT.match(name)) is not None), None)
     return "" if found is None else found[1]
+
+
+def _whose(tenant: str) -> str:
+    """Whom a call is counted for: its tenant, or its caller where it names none."""
+    return f"tenant {tenant}" if tenant else _principal()
 
 
 def _principal() -> str:

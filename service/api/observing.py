@@ -67,7 +67,7 @@ def _stream(method: str, call: Any) -> Any:
 def _observed(method: str, request: Any, context: Context) -> Iterator[None]:
     came_with = _trace_parent(context)
     code = "OK"
-    log_context.bind(method=method, peer=context.peer(), **_about(request))  # each call has a context of its own: nothing to put back
+    log_context.bind(method=method, peer=context.peer(), **about(request))  # each call has a context of its own: nothing to put back
     _tell_level(method, 1)
     try:
         with telemetry.span(method, parent=came_with) as span:
@@ -90,7 +90,7 @@ def _tell_level(method: str, change: int) -> None:
         telemetry.level("lorafleet_watchers", change)
 
 
-def _about(request: Any) -> dict[str, str]:
+def about(request: Any) -> dict[str, str]:
     """The names in a request that tell what it is about. A stream of requests has none."""
     facts = {"request_id": "request_id", "job": "name", "run": "run", "tenant": "parent"}
     found = {fact: getattr(request, name, "") for fact, name in facts.items()}

@@ -1,14 +1,19 @@
 """How the gRPC server is set up: its interceptors in their order, its limits, and how long it lets silence last."""
 
+import asyncio
+
 import grpc.aio
 
 from service.api.auditing import AuditInterceptor
 from service.api.authentication import AuthenticationInterceptor, WhoCalls
 from service.api.compressing import CompressionInterceptor
+from service.api.doors import ArrivalInterceptor, DoorInterceptor
 from service.api.errors import ErrorInterceptor
 from service.api.flow import FlowInterceptor
 from service.api.limiting import LimitsInterceptor
 from service.api.observing import ObservingInterceptor
+from service.api.rpc_tasks import keep_calls
+from service.api.standing import Rooms
 from service.db.database import Database
 from service.settings import CallLimits
 
@@ -19,25 +24,35 @@ COMPRESSION_LEVEL = 1  # gzip
 PING_EVERY_MS = 60_000  # a client that has gone without a word is noticed, and its streams end
 PING_ANSWER_MS = 20_000
 CLIENT_PINGS_MS = 20_000  # a client that asks more often than this for longer is sent away (too_many_pings)
+HANDSHAKE_WITHIN_MS = 10_000  # a connection that says nothing is closed
+IDLE_CONNECTION_MS = 600_000  # one without a call, too: clients connect again by themselves
 OTHER_CALLS = 2_000  # that may be under way beside the streams
 
 
 def new_server(limits: CallLimits, who_calls: WhoCalls, db: Database) -> grpc.aio.Server:
     """A server without services. What a call meets first stands first: its pace, what goes compressed, what is noted of it, its
-    errors' form, who calls, its limits; and last what the audit log keeps."""
+    errors' form, its place, who calls, the wait for its message, its limits; and last what the audit log keeps."""
+    keep_calls(asyncio.get_running_loop())
     return grpc.aio.server(
         interceptors=[
             FlowInterceptor(limits.slow_reader_s),
             CompressionInterceptor(),
             ObservingInterceptor(),
             ErrorInterceptor(),
+            DoorInterceptor(limits),
             AuthenticationInterceptor(who_calls),
+            ArrivalInterceptor(limits.slow_writer_s),
             LimitsInterceptor(limits, db),
             AuditInterceptor(db),
         ],
         options=options(limits),
-        maximum_concurrent_rpcs=limits.max_streams + OTHER_CALLS,
+        maximum_concurrent_rpcs=most_calls(limits),
     )
+
+
+def most_calls(limits: CallLimits) -> int:
+    """What one server has under way at most: more than all limits of ours allow together. Beyond it gRPC refuses whoever comes."""
+    return limits.max_streams + OTHER_CALLS + Rooms.num_places(limits)
 
 
 def options(limits: CallLimits) -> list[tuple[str, int]]:
@@ -48,6 +63,8 @@ def options(limits: CallLimits) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
         ("grpc.max_concurrent_streams", limits.max_streams + OTHER_CALLS),
         ("grpc.default_compression_level", COMPRESSION_LEVEL),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_WITHIN_MS),
+        ("grpc.max_connection_idle_ms", IDLE_CONNECTION_MS),
         ("grpc.keepalive_time_ms", PING_EVERY_MS),
         ("grpc.keepalive_timeout_ms", PING_ANSWER_MS),
         ("grpc.http2.min_ping_interval_without_data_ms", CLIENT_PINGS_MS),

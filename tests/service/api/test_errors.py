@@ -129,7 +129,7 @@ async def test_a_bug_leaks_nothing_but_a_number(api: Api, monkeypatch: pytest.Mo
     assert "secret detail" in caplog.text
 
 
-async def test_health_and_reflection_tell_of_every_service(api: Api):
+async def test_health_tells_of_every_service_and_reflection_of_the_users(api: Api):
     health = health_pb2_grpc.HealthStub(api.channel)
     for service in ("", "lorafleet.v1.TrainingService", "lorafleet.v1.BatchService", "lorafleet.v1.ReportService"):
         assert (await health.Check(health_pb2.HealthCheckRequest(service=service))).status == health_pb2.HealthCheckResponse.SERVING
@@ -138,9 +138,25 @@ async def test_health_and_reflection_tell_of_every_service(api: Api):
     reflection = reflection_pb2_grpc.ServerReflectionStub(api.channel)
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     [answer] = [answer async for answer in reflection.ServerReflectionInfo(iter([request]))]
-    assert {"lorafleet.v1.TrainingService", "lorafleet.v1.BatchService", "lorafleet.v1.ReportService"} <= {
-        one.name for one in answer.list_services_response.service
+    assert {one.name for one in answer.list_services_response.service} == {
+        "lorafleet.v1.TrainingService",
+        "lorafleet.v1.BatchService",
+        "lorafleet.v1.AccessService",
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
     }
+
+
+async def test_reflection_describes_what_users_call_and_nothing_of_what_runs_say(api: Api):
+    reflection = reflection_pb2_grpc.ServerReflectionStub(api.channel)
+    asked = [
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="lorafleet.v1.TrainingService"),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="lorafleet.v1.ReportService"),
+        reflection_pb2.ServerReflectionRequest(file_by_filename="lorafleet/v1/report_service.proto"),
+    ]
+    public, *inner = [answer async for answer in reflection.ServerReflectionInfo(iter(asked))]
+    assert public.file_descriptor_response.file_descriptor_proto
+    assert [answer.WhichOneof("message_response") for answer in inner] == ["error_response"] * 2
 
 
 class Failed(grpc.RpcError):

@@ -16,7 +16,7 @@ from lorafleet.v1 import report_service_pb2 as report_pb
 from lorafleet.v1 import training_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2_grpc as rpc
 from service.access.identity import Identity
-from service.api import call_limits, limiting
+from service.api import call_limits
 from service.api.call_limits import Bucket, Rates
 from service.api.options import new_server
 from service.db.models import TenantRow
@@ -209,7 +209,7 @@ def test_streams_that_fail_are_closed_too():
     for _ in range(3):
         with pytest.raises(QuotaExceeded), slots.open("acme"):
             raise QuotaExceeded("x", violations=[])
-    assert (slots.num_open, slots._of_tenant) == (0, {})
+    assert (slots.num_open, slots._of) == (0, {})
 
 
 async def test_calls_that_name_no_tenant_use_up_their_callers_own(rates: Rates):
@@ -247,9 +247,8 @@ async def test_batches_that_come_in_are_counted_until_they_are_whole(world: Worl
         assert (await refused(again)).reason == "INVALID_SPEC"
 
 
-async def test_a_batch_whose_sender_stops_in_the_middle_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(limiting, "SLOW_WRITER_S", 0.2)
-    async with serving(world, CallLimits()) as channel:
+async def test_a_batch_whose_sender_stops_in_the_middle_is_given_up(world: World):
+    async with serving(world, CallLimits(slow_writer_s=0.2)) as channel:
         error = await refused(await begin(channel))
         assert (error.reason, error.retryable) == ("SLOW_WRITER", True)
 

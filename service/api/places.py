@@ -1,0 +1,59 @@
+"""Places for calls that wait for their callers, counted by whose they are. Knows nothing of gRPC."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """One that is taken. `lost` is called when it is needed for another call."""
+
+    places: "Places"
+    who: str
+    lost: Callable[[], None]
+
+    def leave(self) -> None:
+        """Nothing, when it is left already or lost."""
+        self.places.forget(self)
+
+
+class Places:
+    """When there are none left, the call that has waited longest loses its place: of its own who asks for more than `most_each`, else
+    of those who have most. Waiting costs a caller nothing, so whoever waits longest is no loss, and a call that comes and goes at
+    once finds a place however many others stand about."""
+
+    def __init__(self, most: int, most_each: int) -> None:
+        self.most = most
+        self.most_each = most_each
+        self.num_taken = 0
+        self._of: dict[str, dict[Place, None]] = {}  # in the order in which they came
+
+    def is_full_of(self, who: str) -> bool:
+        """Whether these have as many places as one may."""
+        return len(self._of.get(who, ())) >= self.most_each
+
+    def take(self, who: str, lost: Callable[[], None]) -> Place:
+        """A place, which the call leaves when it goes on."""
+        if self.is_full_of(who):
+            self._free(who)
+        elif self.num_taken >= self.most:
+            self._free(max(self._of, key=lambda one: len(self._of[one])))
+        place = Place(self, who, lost)
+        self._of.setdefault(who, {})[place] = None
+        self.num_taken += 1
+        return place
+
+    def forget(self, place: Place) -> None:
+        """The place is free again."""
+        own = self._of.get(place.who, {})
+        if place not in own:
+            return
+        del own[place]
+        self.num_taken -= 1
+        if not own:
+            del self._of[place.who]
+
+    def _free(self, who: str) -> None:
+        place = next(iter(self._of[who]))
+        self.forget(place)
+        place.lost()
