@@ -39,9 +39,9 @@ class Keys:
         """The key; None when the provider has none of that id. Raises Unavailable while nobody can tell: the provider is away,
         and the key may be newer than those that we have."""
         if self._keys is None or kid not in self._keys:
-            await self._renew()
+            await self._renewed()
         elif self._monotonic() - self._fetched > RENEWED_AFTER_S and self._may_try():
-            self._renewing = asyncio.create_task(self._renew())  # the old keys stay in use meanwhile, and if it fails
+            self._begin()  # the old keys stay in use meanwhile, and if it fails
         known = None if self._keys is None else self._keys.get(kid)
         if known is None and (self._keys is None or self._failed):
             raise Unavailable("the identity provider's keys cannot be read; the server's log says why", reason="JWKS_UNAVAILABLE")
@@ -49,6 +49,15 @@ class Keys:
 
     def _may_try(self) -> bool:
         return self._monotonic() - self._tried >= TRIED_AGAIN_AFTER_S
+
+    async def _renewed(self) -> None:
+        """Waits for the reading under way, or one of its own. A caller who goes meanwhile does not end it for the others."""
+        await asyncio.shield(self._begin())
+
+    def _begin(self) -> "asyncio.Task[None]":
+        if self._renewing is None or self._renewing.done():
+            self._renewing = asyncio.create_task(self._renew())
+        return self._renewing
 
     async def _renew(self) -> None:
         async with self._one_at_a_time:

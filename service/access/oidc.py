@@ -1,6 +1,7 @@
 """Tokens of an OpenID Connect provider (JWT, RFC 7519, read as RFC 8725 advises): verified here, with no call to anybody."""
 
 import logging
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from service.access.jwks import Keys
 ALGORITHMS = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"})
 MOST_CHARACTERS = 16_384
 MOST_PRINCIPAL = 200
+MOST_LIFETIME_S = 10 * 366 * 86_400.0  # a token that is good for longer was made by mistake, if not by somebody else
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +58,10 @@ class OidcTokens:
         key = await self._keys.key(kid)
         if key is None:
             raise _invalid("the identity provider has no key of that id")
-        return Identity(principal=f"oidc:{_principal(self._claims(shown.bearer, key, algorithm), self._rules.principal_claim)}")
+        claims = self._claims(shown.bearer, key, algorithm)
+        if not 0 < claims["exp"] < time.time() + MOST_LIFETIME_S:
+            raise _invalid("its expiry (exp) is no time within ten years")
+        return Identity(principal=f"oidc:{_principal(claims, self._rules.principal_claim)}")
 
     def _claims(self, token: str, key: dict[str, Any], algorithm: str) -> dict[str, Any]:
         rules = self._rules

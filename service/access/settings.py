@@ -11,6 +11,7 @@ from lorafleet.addresses import host_of
 from lorafleet.errors import FailedPrecondition, InvalidInput
 
 _PANEL = "Access"
+MAX_RUN_TOKEN_TTL_S = 366 * 86_400.0
 _ANY_HOST = {"0.0.0.0", "::"}
 
 
@@ -93,6 +94,8 @@ class AccessSettings:
             raise InvalidInput(f"{' and '.join(missing)} must be set too: without it a token would not be checked")
         if self.admin and not self.has_authenticator:
             raise InvalidInput("--admin needs an authenticator that can identify it: set --oidc-issuer or --tls-client-ca")
+        if not 60 <= self.run_token_ttl_s <= MAX_RUN_TOKEN_TTL_S:
+            raise InvalidInput(f"--run-token-ttl-s: {self.run_token_ttl_s:g} is not between a minute and a year, in seconds")
         for host in hosts:
             self._check_host(host)
 

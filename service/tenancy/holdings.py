@@ -18,6 +18,7 @@ from service.db.models import ApiTokenRow, GrantRow, ReservationRow
 from service.names import invalid
 from service.tenancy import messages, prefixes
 from service.tenancy.tenants import check_text, existing
+from service.tenancy.tokens_of import check_still_may, end_tokens
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Holdings:
             await existing(tx, tenant)
             if expire_time is not None and expire_time <= tx.now:
                 raise invalid("api_token.expire_time", "is over already")
+            await check_still_may(tx, tenant, caller, role)
             row = ApiTokenRow(
                 id=made.id,
                 tenant=tenant,
@@ -56,12 +58,13 @@ class Holdings:
         return row, made.text
 
     async def revoke_token(self, tenant: str, token_id: str) -> ApiTokenRow:
-        """Raises NotFound."""
+        """The token, and what was made with it. Raises NotFound."""
         async with self.db.transaction() as tx:
             row = await tx.session.get(ApiTokenRow, token_id, with_for_update=True)
             if row is None or row.tenant != tenant:
                 raise NotFound(f"there is no token tenants/{tenant}/tokens/{token_id}", reason="API_TOKEN_NOT_FOUND")
             row.revoke_time = row.revoke_time or tx.now
+            await end_tokens(tx, tenant, api_tokens.principal(token_id), None)
         return row
 
     async def add_grant(self, tenant: str, wanted: pb.Grant) -> GrantRow:

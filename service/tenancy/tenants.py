@@ -20,6 +20,7 @@ from service.names import invalid
 from service.resources import check_etag
 from service.store_credentials import CredentialsFile
 from service.tenancy import messages
+from service.tenancy.tokens_of import end_tokens
 
 LIMITS = ("max_gpus", "max_running_jobs", "max_queued_jobs", "max_storage_bytes", "max_requests_per_s")
 FIELDS = ("display_name", "weight", *LIMITS, "store_credentials", "is_isolated")
@@ -106,26 +107,28 @@ class Tenants:
         return f"{reference[:MAX_TEXT]!r} is not a profile of the file of --store-credentials; there: {known or 'none'}"
 
     async def set_member(self, tenant_id: str, principal: str, role: Role) -> pb.Member:
-        """Raises InvalidInput and NotFound."""
+        """Tokens that the member made and that may more than it now end. Raises InvalidInput and NotFound."""
         check_text("member.principal", principal, at_least=1)
         async with self.db.transaction() as tx:
             await existing(tx, tenant_id)
-            row = await tx.session.get(MemberRow, (tenant_id, principal))
+            row = await tx.session.get(MemberRow, (tenant_id, principal), with_for_update=True)
             if row is None:
                 row = MemberRow(tenant=tenant_id, principal=principal, role=role.value, create_time=tx.now)
                 tx.session.add(row)
             row.role = role.value
+            await end_tokens(tx, tenant_id, principal, role)
         self.access.forget(tenant_id)
         return messages.member(row)
 
     async def remove_member(self, tenant_id: str, principal: str) -> None:
-        """Raises InvalidInput and NotFound."""
+        """Its tokens end with it. Raises InvalidInput and NotFound."""
         check_text("principal", principal, at_least=1)
         async with self.db.transaction() as tx:
-            row = await tx.session.get(MemberRow, (tenant_id, principal))
+            row = await tx.session.get(MemberRow, (tenant_id, principal), with_for_update=True)
             if row is None:
                 raise NotFound(f"{principal[:MAX_TEXT]!r} is not a member of tenants/{tenant_id}", reason="MEMBER_NOT_FOUND")
             await tx.session.execute(delete(MemberRow).where(MemberRow.tenant == tenant_id, MemberRow.principal == principal))
+            await end_tokens(tx, tenant_id, principal, None)
         self.access.forget(tenant_id)
 
 

@@ -59,4 +59,32 @@ GUARDS = (
         "reflection.enable_server_reflection(names, server)",
         "tests/service/api/test_errors.py",
     ),
+    (
+        "tokens: they end when their maker is removed",
+        "service/tenancy/tenants.py",
+        "await end_tokens(tx, tenant_id, principal, None)",
+        "pass",
+        "tests/service/api/test_administering.py",
+    ),
+    (
+        "tokens: they end when their maker loses the role",
+        "service/tenancy/tenants.py",
+        "await end_tokens(tx, tenant_id, principal, role)",
+        "pass",
+        "tests/service/api/test_administering.py",
+    ),
+    (
+        "tokens: a maker that has just lost its role makes none",
+        "service/tenancy/holdings.py",
+        "await check_still_may(tx, tenant, caller, role)",
+        "pass",
+        "tests/service/api/test_administering.py",
+    ),
+    (
+        "tokens: an expiry of no calendar is refused",
+        "service/access/oidc.py",
+        'if not 0 < claims["exp"] < time.time() + MOST_LIFETIME_S:',
+        "if False:",
+        "tests/service/access/test_oidc.py",
+    ),
 )

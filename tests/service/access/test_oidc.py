@@ -1,5 +1,6 @@
 """Tokens of a provider, over real gRPC: a good one is its subject's, and every bad one is UNAUTHENTICATED with its reason."""
 
+import asyncio
 import hashlib
 import hmac
 import logging
@@ -96,6 +97,10 @@ BAD: dict[str, tuple[Callable[[Provider], str], str]] = {
     "no JWT": (lambda by: "abc", "TOKEN_INVALID"),
     "dots": (lambda by: "...", "TOKEN_INVALID"),
     "a list for a body": (lambda by: by_hand({"alg": "RS256", "kid": "a"}, [], b"x"), "TOKEN_INVALID"),  # pyright: ignore
+    "an expiry of no calendar": (lambda by: by.token(exp=1e308), "TOKEN_INVALID"),
+    "an expiry in a hundred years": (lambda by: by.token(exp=time.time() + 100 * 366 * 86_400), "TOKEN_INVALID"),
+    "an expiry that is no number": (lambda by: by.token(exp=float("nan")), "TOKEN_INVALID"),
+    "a negative expiry": (lambda by: by.token(exp=-1e308), "TOKEN_EXPIRED"),
     "infinite expiry": (lambda by: by.token(exp=float("inf")), "TOKEN_INVALID"),
     "a JWK of its own": (lambda by: by.token("b", headers={"kid": "b", "jwk": {"kty": "RSA"}, "jku": "http://evil"}), "TOKEN_INVALID"),
 }
@@ -166,3 +171,20 @@ async def test_while_keys_were_never_read_a_token_is_not_called_bad(ask: Asked, 
 async def test_an_authorization_that_is_no_one_bearer_token_is_refused(ask: Asked, metadata, reason: str) -> None:
     refused = await ask.refused(metadata=metadata)
     assert (refused.code, refused.reason) == ("UNAUTHENTICATED", reason)
+
+
+async def test_a_caller_who_goes_at_once_does_not_keep_the_keys_from_the_others(provider: Provider, clock: Clock) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> bytes:
+        begun.set()
+        await go_on.wait()
+        return await provider.fetch()
+
+    keys = Keys(slow, monotonic=clock)
+    first = asyncio.create_task(keys.key("a"))
+    await begun.wait()
+    first.cancel()
+    second = asyncio.create_task(keys.key("a"))
+    go_on.set()
+    assert await second is not None

@@ -125,6 +125,66 @@ async def test_nobody_gives_a_token_more_than_it_has_itself(acme: Api):
     assert (await refusal(acme.access.CreateApiToken(request))).code == "PERMISSION_DENIED"
 
 
+async def made_by(api: Api, who: Identity, role: pb.Role = pb.ROLE_SUBMITTER) -> str:
+    """The id of a token that somebody made."""
+    api.caller.identity = who
+    made = await api.access.CreateApiToken(pb.CreateApiTokenRequest(parent=ACME, api_token=pb.ApiToken(role=role)))
+    api.caller.identity = OPEN
+    return made.api_token.name.rpartition("/")[2]
+
+
+async def ended(api: Api) -> set[str]:
+    listed = await api.access.ListApiTokens(pb.ListApiTokensRequest(parent=ACME))
+    return {token.name.rpartition("/")[2] for token in listed.api_tokens if token.HasField("revoke_time")}
+
+
+async def be_member(api: Api, principal: str, role: pb.Role) -> None:
+    await api.access.SetMember(pb.SetMemberRequest(parent=ACME, member=pb.Member(principal=principal, role=role)))
+
+
+BOB = Identity(principal="bob")
+
+
+async def test_tokens_end_with_their_makers_membership(acme: Api):
+    for principal in ("bob", "ada"):
+        await be_member(acme, principal, pb.ROLE_ADMIN)
+    own, others = await made_by(acme, BOB), await made_by(acme, Identity(principal="ada"))
+    await acme.access.RemoveMember(pb.RemoveMemberRequest(parent=ACME, principal="bob"))
+    assert await ended(acme) == {own}
+    assert others not in await ended(acme)
+
+
+async def test_tokens_that_may_more_than_their_maker_end_when_it_loses_a_role(acme: Api):
+    await be_member(acme, "bob", pb.ROLE_ADMIN)
+    kept, lost = await made_by(acme, BOB, pb.ROLE_VIEWER), await made_by(acme, BOB, pb.ROLE_ADMIN)
+    await be_member(acme, "bob", pb.ROLE_VIEWER)
+    assert await ended(acme) == {lost}
+    assert kept not in await ended(acme)
+
+
+async def test_a_token_that_a_lost_token_made_gives_nobody_rights_back(acme: Api):
+    await be_member(acme, "bob", pb.ROLE_ADMIN)
+    first = await made_by(acme, BOB, pb.ROLE_ADMIN)
+    second = await made_by(acme, Identity(principal=f"token:{first}", tenant="acme", role=Role.ADMIN), pb.ROLE_VIEWER)
+    await be_member(acme, "bob", pb.ROLE_OPERATOR)
+    assert await ended(acme) == {first, second}
+
+
+async def test_a_revoked_token_takes_what_was_made_with_it_along(acme: Api):
+    first = await made_by(acme, OPEN, pb.ROLE_ADMIN)
+    second = await made_by(acme, Identity(principal=f"token:{first}", tenant="acme", role=Role.ADMIN))
+    await acme.access.RevokeApiToken(pb.RevokeApiTokenRequest(name=f"{ACME}/tokens/{first}"))
+    assert await ended(acme) == {first, second}
+
+
+async def test_a_token_that_was_revoked_a_moment_ago_makes_none(acme: Api):
+    first = await made_by(acme, OPEN, pb.ROLE_ADMIN)
+    await acme.access.RevokeApiToken(pb.RevokeApiTokenRequest(name=f"{ACME}/tokens/{first}"))
+    acme.caller.identity = Identity(principal=f"token:{first}", tenant="acme", role=Role.ADMIN)  # believed for some seconds
+    request = pb.CreateApiTokenRequest(parent=ACME, api_token=pb.ApiToken(role=pb.ROLE_ADMIN))
+    assert (await refusal(acme.access.CreateApiToken(request))).code == "PERMISSION_DENIED"
+
+
 async def test_a_spec_names_only_what_is_granted(acme: Api):
     folder = acme.world.folder
     await acme.access.AddGrant(pb.AddGrantRequest(parent=ACME, grant=pb.Grant(prefix=f"file://{folder}/base")))
