@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from lorafleet import spec
 from lorafleet.errors import FailedPrecondition, InvalidInput
+from lorafleet.layout import JobLayout
 from lorafleet.run_manifest import Style
 from lorafleet.v1 import report_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2 as api
@@ -19,11 +20,13 @@ from service.db.runs import Member
 from service.db.transaction import Transaction
 from service.resources import progress_of
 from service.telemetry import measure
+from service.tenancy.prefixes import lies_in
 from service.warm import ENDED, Warmth, begin
 
 NEXT_REPORT_S = 2.0
 NEXT_REPORT_STOPPING_S = 1.0
 MAX_TEXT = 8000  # characters
+MAX_URI = 300  # characters of one in a message
 TRAINING = "training"  # the phase in which steps are counted
 
 log = logging.getLogger(__name__)
@@ -159,6 +162,7 @@ def _merged(before: bytes | None, progress: api.Progress) -> api.Progress:
 
 def _ended(tx: Transaction, member: Member, ended: pb.StyleEnded) -> None:
     ending = _ending(ended)
+    _check_place(member, ending.artifact)
     place = member.place
     if place.outcome is not None:  # the first report of an end counts
         return
@@ -183,6 +187,15 @@ def _ending(ended: pb.StyleEnded) -> Ending:
         retryable=ended.retryable,
         artifact=_artifact(ended.artifact) if name == Outcome.SUCCEEDED else None,
     )
+
+
+def _check_place(member: Member, artifact: Artifact | None) -> None:
+    """A run writes into its job's folder alone. An artifact elsewhere is another job's, or somebody else's."""
+    if artifact is None or artifact.uri == JobLayout(member.job.output_uri).adapter:  # whatever an open server took as a folder
+        return
+    if not lies_in(artifact.uri, member.job.output_uri):
+        message = f"ended.artifact.uri: {artifact.uri[:MAX_URI]} is not in {member.job.output_uri}, the folder of {member.job.name}"
+        raise InvalidInput(message, reason="ARTIFACT_ELSEWHERE")
 
 
 def _text(text: str) -> str:

@@ -26,7 +26,7 @@ PING_ANSWER_MS = 20_000
 CLIENT_PINGS_MS = 20_000  # a client that asks more often than this for longer is sent away (too_many_pings)
 HANDSHAKE_WITHIN_MS = 10_000  # a connection that says nothing is closed
 IDLE_CONNECTION_MS = 600_000  # one without a call, too: clients connect again by themselves
-OTHER_CALLS = 2_000  # that may be under way beside the streams
+OTHER_CALLS = 3_000  # that may be under way beside the streams and those that wait: more than all limits of ours allow
 
 
 def new_server(limits: CallLimits, who_calls: WhoCalls, db: Database) -> grpc.aio.Server:

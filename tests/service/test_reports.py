@@ -136,3 +136,23 @@ async def test_a_message_keeps_its_words_and_not_their_colours(world: World):
     name, run = await world.running()
     await world.report(run, failed(reason="RUN_FAILED", message="\x1b[36mray::train()\x1b[39m: no memory", retryable=False))
     assert "ray::train(): no memory" in (await world.job(name)).message
+
+
+@pytest.mark.parametrize("elsewhere", ["tenants/other/jobs/theirs/adapter", "tenants/acme/jobs/another/adapter", "tenants/acme"])
+async def test_an_artifact_outside_its_jobs_folder_is_refused(world: World, elsewhere: str):
+    name, run = await world.running("mine")
+    for uri in (f"file://{world.folder}/artifacts/{elsewhere}", f"file://{world.folder}/artifacts/tenants/acme/jobs/mine/../{elsewhere}"):
+        with pytest.raises(InvalidInput, match="not in") as refused:
+            await world.report(run, succeeded(uri))
+        assert refused.value.reason == "ARTIFACT_ELSEWHERE"
+    assert await world.state(name) == "RUNNING"
+    await world.report(run, succeeded())
+    assert await world.state(name) == "SUCCEEDED"
+
+
+async def test_an_artifact_of_another_style_of_the_pack_is_refused(world: World):
+    first, run = await world.running("one")
+    theirs = f"file://{world.folder}/artifacts/tenants/acme/jobs/one-more/adapter"  # begins with the same letters
+    with pytest.raises(InvalidInput):
+        await world.report(run, succeeded(theirs))
+    assert await world.state(first) == "RUNNING"

@@ -5,12 +5,14 @@ import hashlib
 import boto3
 import httpx
 import pytest
+from sqlalchemy import update
 
 from lorafleet.errors import FailedPrecondition, InvalidInput
 from lorafleet.layout import MANIFEST, join
 from lorafleet.v1 import report_service_pb2 as rpb
 from lorafleet.v1 import training_service_pb2 as pb
 from service.api.signing import MAX_EXPIRE_S, sign_artifact
+from service.db.models import JobRow
 from service.names import JobName
 from tests.service.world import World
 
@@ -21,10 +23,10 @@ TEXT = b'{"format": "lorafleet-artifact-1", "files": {"a b.safetensors": {"size_
 )
 
 
-async def finished(world: World, *, uri: str = "", **changes) -> JobName:
-    """A job that has ended with an artifact, in its own folder or where `uri` says."""
+async def finished(world: World, **changes) -> JobName:
+    """A job that has ended with an artifact."""
     name, run = await world.running(**changes)
-    folder = uri or join((await world.job(name)).output_uri, "adapter")
+    folder = join((await world.job(name)).output_uri, "adapter")
     await world.tools.store.put(join(folder, "a b.safetensors"), WEIGHTS)
     await world.tools.store.put(join(folder, MANIFEST), TEXT)
     artifact = pb.Artifact(uri=folder, manifest_sha256=hashlib.sha256(TEXT).hexdigest())
@@ -52,9 +54,13 @@ async def test_an_artifact_that_was_exchanged_is_not_signed(world: World):
     assert await refused(world, name) == "ARTIFACT_CHANGED"
 
 
-async def test_what_a_run_reports_outside_its_jobs_folder_is_not_signed(world: World):
+async def test_an_artifact_that_was_recorded_outside_its_jobs_folder_is_not_signed(world: World):
+    """By a server from before such reports were refused."""
+    name = await finished(world)
     elsewhere = f"file://{world.folder}/artifacts/tenants/other/jobs/theirs/adapter"
-    assert await refused(world, await finished(world, uri=elsewhere)) == "ARTIFACT_ELSEWHERE"
+    async with world.tools.db.transaction() as tx:
+        await tx.session.execute(update(JobRow).values(artifact_uri=elsewhere))
+    assert await refused(world, name) == "ARTIFACT_ELSEWHERE"
 
 
 @pytest.mark.parametrize("expire_s", [-1, MAX_EXPIRE_S + 1])

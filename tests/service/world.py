@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+
 from lorafleet import layout, spec
 from lorafleet.v1 import report_service_pb2 as rpb
 from lorafleet.v1 import training_service_pb2 as pb
@@ -14,6 +16,7 @@ from service.candidates import Candidates
 from service.clock import FakeClock
 from service.db import events
 from service.db.database import Database
+from service.db.models import JobRow, RunJobRow
 from service.job_creation import NewJob
 from service.jobs import Jobs
 from service.names import JobName, parse_job
@@ -114,9 +117,20 @@ class World:
         for event in happened:
             self.sequences[run] = self.sequences.get(run, 0) + 1
             event.sequence = self.sequences[run]
-            numbered.append(event)
+            numbered.append(await self.placed(run, event))
         request = rpb.ReportRequest(run=run, source=source, events=numbered, idle=idle)
         return await self.reports.apply(self.tools.tokens.of(run, self.clock.now()), request)
+
+    async def placed(self, run: str, event: rpb.RunEvent) -> rpb.RunEvent:
+        """The event; an artifact that names no place lies where a trainer puts it."""
+        artifact = event.ended.artifact
+        if artifact.manifest_sha256 and not artifact.uri:
+            async with self.tools.db.snapshot() as tx:
+                query = select(JobRow).join(RunJobRow, RunJobRow.job_uid == JobRow.uid).where(RunJobRow.run_id == run)
+                jobs = (await tx.session.scalars(query)).all()
+            job = next((job for job in jobs if event.job in ("", job.name)), None)
+            artifact.uri = layout.JobLayout("s3://none" if job is None else job.output_uri).adapter
+        return event
 
     async def commit_artifact(self, name: JobName) -> None:
         """What a trainer leaves in the store at its end."""
@@ -135,7 +149,8 @@ def resumed(step: int) -> rpb.RunEvent:
     return rpb.RunEvent(resumed=rpb.Resumed(step=step))
 
 
-def succeeded(uri: str = "file:///out/adapter") -> rpb.RunEvent:
+def succeeded(uri: str = "") -> rpb.RunEvent:
+    """`uri`: where the artifact lies; without one `World.placed` says so."""
     artifact = pb.Artifact(uri=uri, manifest_sha256="ab" * 32)
     return rpb.RunEvent(ended=rpb.StyleEnded(outcome=rpb.STYLE_OUTCOME_SUCCEEDED, artifact=artifact))
 
