@@ -123,7 +123,7 @@ GUARDS = (
     (
         "uploads: batches that come in are counted",
         "service/api/limiting.py",
-        "slot.enter_context(self._uploads.open(tenants[0]))",
+        "slot.enter_context(self._uploads.open(_whose(tenants[0])))",
         "pass",
         "tests/service/api/test_limits.py",
     ),
