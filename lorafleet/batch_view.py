@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from lorafleet import output, tables
 from lorafleet.batch_summary import Summary, held_out_ratio, steps_of, summarize, worst_first
-from lorafleet.progress_view import Show
+from lorafleet.progress_view import Show, live_on
 from lorafleet.states import job_id, name_of
 from lorafleet.v1 import batch_service_pb2 as batch_pb
 from lorafleet.v1 import training_service_pb2 as pb
@@ -60,7 +59,7 @@ def view_on(console: Console, batch: batch_pb.Batch, now: Clock = _now) -> Gener
         lines.close()
         return
     screen_now = lambda: screen(batch.name, list(jobs.values()), now())  # noqa: E731
-    with Live(get_renderable=screen_now, console=console, refresh_per_second=REFRESH_PER_S, vertical_overflow="crop"):
+    with live_on(console, screen_now, REFRESH_PER_S):
         yield keep
 
 

@@ -1,19 +1,31 @@
 """Jobs while they train: bars on a terminal, a line now and then elsewhere. Knows no server."""
 
-from collections.abc import Callable, Generator
+import sys
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TaskID, TextColumn
+from rich.live import Live
 from rich.text import Text
 
-from lorafleet import output
+from lorafleet import output, tables
 from lorafleet.states import has_ended, job_id, label
-from lorafleet.terminal import spinner_of
 from lorafleet.v1 import training_service_pb2 as pb
 from lorafleet.visible import one_line
 
-WIDE = 110  # columns of a terminal that every column of the bars fits into
+REFRESH_PER_S = 4.0
+BAR_WIDTH = 24
+BARS = (
+    tables.name("JOB"),
+    tables.state("STATE"),
+    tables.value("PHASE", leaves=4),
+    tables.value("BAR", leaves=7),
+    tables.number("STEP", leaves=1),
+    tables.number("LOSS", leaves=3),
+    tables.number("HELD-OUT", leaves=5),
+    tables.number("PICTURES/S", leaves=6),
+    tables.number("LEFT", leaves=2),
+)
 
 Show = Callable[[pb.TrainingJob], None]
 
@@ -24,8 +36,19 @@ def view_on(console: Console) -> Generator[Show]:
     if not console.is_terminal:
         yield Lines(console)
         return
-    with bars_on(console) as bars:
-        yield Bars(bars)
+    jobs: dict[str, pb.TrainingJob] = {}
+
+    def keep(job: pb.TrainingJob) -> None:
+        jobs[job.name] = job
+
+    with live_on(console, lambda: bars_of(jobs.values()), REFRESH_PER_S):
+        yield keep
+
+
+def live_on(console: Console, render: Callable[[], RenderableType], refresh_per_s: float) -> Live:
+    """What `render` gives, again and again. What goes to stdout meanwhile stays above it, or in the file that stdout is."""
+    is_shared = sys.stdout.isatty()
+    return Live(get_renderable=render, console=console, refresh_per_second=refresh_per_s, redirect_stdout=is_shared)
 
 
 class Lines:
@@ -70,65 +93,20 @@ def _tenths(job: pb.TrainingJob) -> int:
     return job.progress.step * 10 // job.progress.max_steps if job.progress.max_steps else 0
 
 
-class Bars:
-    """A bar for each job."""
-
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-        self._rows: dict[str, TaskID] = {}
-
-    def __call__(self, job: pb.TrainingJob) -> None:
-        if job.name not in self._rows:
-            self._rows[job.name] = self._bars.add_task(job_id(job), total=None, job=job)
-        total = job.progress.max_steps or None
-        if has_ended(job):
-            total = total or 1  # a job that never started: an empty bar, not a moving one
-        self._bars.update(self._rows[job.name], completed=job.progress.step, total=total, job=job)
-        if has_ended(job):
-            self._bars.stop_task(self._rows[job.name])
+def bars_of(jobs: Iterable[pb.TrainingJob]) -> tables.Table:
+    """A line with a bar for each job; a narrow terminal shows fewer columns, rather than each of them cut short."""
+    return tables.Table(BARS, [_bar_row(job) for job in jobs], heading_style=None)
 
 
-def bars_on(console: Console) -> Progress:
-    """The columns that fit: a narrow terminal shows fewer, rather than each of them cut short."""
-    wide = [
-        _JobColumn(lambda job: _labelled("held-out ", output.held_out(job))),
-        _JobColumn(lambda job: Text(f"{output.speed(job)}/s" if output.speed(job) else "")),
-    ]
-    return Progress(
-        _Spinner(spinner_of(console)),
-        _JobColumn(lambda job: Text(job_id(job), style="bold")),
-        _JobColumn(lambda job: Text(_phase_or_state(job), style=output.state(job).style)),
-        BarColumn(bar_width=None, finished_style="green"),
-        _JobColumn(lambda job: Text(output.steps(job))),
-        _JobColumn(lambda job: _labelled("loss ", output.loss(job))),
-        *(wide if console.width >= WIDE else ()),
-        _JobColumn(lambda job: Text(remaining(job), style="cyan")),
-        console=console,
-        expand=True,
-    )
+def _bar_row(job: pb.TrainingJob) -> Sequence[tables.Cell]:
+    loss, speed = output.loss(job), output.speed(job)
+    phase = "" if has_ended(job) else output.doing(job)
+    numbers = (output.steps(job), f"loss {loss}" if loss else "", output.held_out(job), f"{speed}/s" if speed else "", remaining(job))
+    return Text(job_id(job), style="bold"), output.state(job), phase, bar(job), *numbers
 
 
-def _phase_or_state(job: pb.TrainingJob) -> str:
-    return output.doing(job) if job.state == pb.JOB_STATE_RUNNING and job.progress.phase else doing(job)
-
-
-class _Spinner(SpinnerColumn):
-    """Turns while the job goes on: one that failed half-way has ended, too."""
-
-    def render(self, task: Task) -> RenderableType:
-        return Text(" ") if has_ended(task.fields["job"]) else super().render(task)
-
-
-class _JobColumn(TextColumn):
-    """A column that a function of the job fills."""
-
-    def __init__(self, cell: Callable[[pb.TrainingJob], Text]) -> None:
-        super().__init__("")
-        self._cell = cell
-
-    def render(self, task: Task) -> Text:
-        return self._cell(task.fields["job"])
-
-
-def _labelled(name: str, value: str) -> Text:
-    return Text.assemble((name, "dim"), value) if value else Text()
+def bar(job: pb.TrainingJob) -> Text:
+    """How much is done, in letters that are told apart without colours."""
+    done = BAR_WIDTH * job.progress.step // job.progress.max_steps if job.progress.max_steps else 0
+    done = min(BAR_WIDTH, max(0, done))
+    return Text.assemble(("━" * done, output.COLOURS.get(job.state, "cyan")), ("╌" * (BAR_WIDTH - done), "dim"))

@@ -122,7 +122,7 @@ def widths_in(room: int, columns: Sequence[Column], natural: Sequence[int], empt
     `natural` are the widths at which nothing gives way; `empty` tells the columns that hold nothing.
     """
     least = [min(width, _LEAST.get(column.fit, width)) for column, width in zip(columns, natural, strict=True)]
-    shown = set(range(len(columns)))
+    shown = {place for place, width in enumerate(natural) if width}
     for place in _leaving(columns, empty):
         if _total(natural if empty[place] else least, shown) <= room:
             break

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PIPE_WIDTH = 160  # a pipe has no width
 ERRORS, _JSON_ERRORS = "lorafleet.plain", "lorafleet.json"  # names of what codecs do with letters that they do not have
-_PLAIN = {"→": "->", "…": "~", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "•": "*", "·": "."}
+_PLAIN = {"→": "->", "…": "~", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "•": "*", "·": ".", "━": "#", "╌": "-"}
 
 
 def prepare() -> None:

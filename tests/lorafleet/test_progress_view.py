@@ -1,11 +1,12 @@
 """Progress on a terminal and in a log."""
 
+import sys
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
-from lorafleet.progress_view import remaining, sentence, view_on
+from lorafleet.progress_view import bar, remaining, sentence, view_on
 from lorafleet.v1 import training_service_pb2 as pb
 from tests.lorafleet.jobs import a_job
 
@@ -40,6 +41,22 @@ def test_terminal_of_any_width_shows_every_job(width: int) -> None:
         show(training(200, state="SUCCEEDED"))
     assert "fox" in out.getvalue()
     assert "cat" in out.getvalue()
+
+
+@pytest.mark.parametrize(("step", "shown"), [(0, "╌" * 24), (100, "━" * 12 + "╌" * 12), (200, "━" * 24), (999, "━" * 24), (-1, "╌" * 24)])
+def test_a_bar_tells_how_much_is_done(step: int, shown: str) -> None:
+    assert bar(training(step)).plain == shown
+    assert bar(pb.TrainingJob()).plain == "╌" * 24
+
+
+def test_what_goes_to_a_file_is_not_shown_with_the_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    file, terminal = StringIO(), StringIO()
+    monkeypatch.setattr("sys.stdout", file)
+    with view_on(Console(file=terminal, force_terminal=True)) as show:
+        show(training(50))
+        sys.stdout.write("for a program")
+    assert file.getvalue() == "for a program"
+    assert "for a program" not in terminal.getvalue()
 
 
 def test_remaining_time_is_empty_when_unknown_or_over() -> None:

@@ -15,6 +15,7 @@ from lorafleet import output, tables, terminal
 from lorafleet.batch_view import screen
 from lorafleet.commands import administration
 from lorafleet.commands.batch import printing
+from lorafleet.progress_view import bars_of
 from lorafleet.terminal import literal_console
 from lorafleet.v1 import access_service_pb2 as access_pb
 from lorafleet.v1 import batch_service_pb2 as batch_pb
@@ -45,8 +46,10 @@ def a_plan(odd: str) -> batch_pb.PlanBatchResponse:
     return batch_pb.PlanBatchResponse(packs=packs)
 
 
+BARS: Callable[[str], Any] = lambda odd: bars_of([odd_job(odd), odd_job(odd, LONG_ID)])  # noqa: E731
 JOB_TABLES: dict[str, Callable[[str], Any]] = {
     "list": lambda odd: output.table_of([odd_job(odd), odd_job(odd, LONG_ID)], NOW),
+    "watch": BARS,
     "batch watch": lambda odd: screen("tenants/acme/batches/b", [odd_job(odd), odd_job(odd, LONG_ID)], NOW),
 }
 
