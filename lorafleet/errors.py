@@ -22,6 +22,8 @@ LorafleetError
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lorafleet.redacting import without_passwords
+
 
 @dataclass(frozen=True, kw_only=True)
 class Violation:
@@ -29,6 +31,9 @@ class Violation:
 
     field: str
     message: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", without_passwords(self.message))
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}"
@@ -58,8 +63,8 @@ class LorafleetError(Exception):
     def __init__(
         self, message: str, *, reason: str | None = None, retryable: bool | None = None, retry_delay_s: float | None = None
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = without_passwords(message)  # which may quote a URL, or what a library says of one
+        super().__init__(self.message)
         if reason is not None:
             self.reason = reason
         if retryable is not None:

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from lorafleet.redacting import BLANK, without_passwords
 from lorafleet.visible import one_line, visible, visible_json
 from service import log_context, telemetry
 from service.access.identity import current_identity
 
-BLANK = "***"
 CONTINUED = "    "  # before every line of a message or traceback that is not its first
 CHATTY = ("httpx", "httpcore", "alembic", "botocore", "aiosqlite", "asyncio", "urllib3", "opentelemetry")
 # Whose values are secrets; a short one would blank out ordinary words.
@@ -28,8 +28,6 @@ _SECRETS = [
     (re.compile(r"\b(lft_[0-9a-f]{16})_[0-9a-f]+"), rf"\1_{BLANK}"),  # API tokens: the id may be told
     (re.compile(r"\b(run-[0-9a-f]+)\.[0-9A-Za-z._~+/=-]{16,}"), rf"\1.{BLANK}"),  # run tokens
     (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), BLANK),  # JWTs
-    (re.compile(r"(://[^/\s:@]*:)[^@\s/]+@"), rf"\1{BLANK}@"),  # URLs with a password
-    (re.compile(r"(?i)(X-Amz-(?:Signature|Security-Token|Credential)=)[^&\s\"']+"), rf"\1{BLANK}"),  # presigned URLs
     (
         re.compile(r"(?i)((?:secret|password|passwd|private_key|access_key|auth_token)[\w-]*[\"']?\s*[=:]\s*[\"']?)[^\s\"',&}]+"),
         rf"\1{BLANK}",
@@ -68,6 +66,7 @@ def redacted(text: str, environment: Mapping[str, str] = os.environ) -> str:
     for name in _SECRET_ENVIRONMENT:
         if len(secret := environment.get(name, "")) >= _MIN_SECRET_LENGTH:
             text = text.replace(secret, BLANK)
+    text = without_passwords(text)
     for pattern, blanked in _SECRETS:
         text = pattern.sub(blanked, text)
     return text

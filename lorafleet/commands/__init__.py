@@ -10,6 +10,7 @@ import typer
 
 from lorafleet import terminal
 from lorafleet.commands.connection import chosen, given_credentials
+from lorafleet.redacting import without_passwords
 
 if TYPE_CHECKING:
     from lorafleet.client import Client
@@ -62,4 +63,4 @@ def _report_once() -> Callable[[LorafleetError, float], None]:
 
 
 def complain(message: str) -> None:
-    terminal.say(message, err=True, colour="red")
+    terminal.say(without_passwords(message), err=True, colour="red")

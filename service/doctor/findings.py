@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from lorafleet.errors import LorafleetError
+from lorafleet.redacting import without_passwords
 
 TIMEOUT_S = 20.0
 
@@ -27,6 +28,10 @@ class Finding:
     state: State
     message: str
     todo: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", without_passwords(self.message))
+        object.__setattr__(self, "todo", without_passwords(self.todo))
 
     def fields(self) -> dict[str, str]:
         return {name: str(value) for name, value in asdict(self).items()}

@@ -230,3 +230,26 @@ def test_a_server_that_is_not_there_fails_with_what_to_do():
     code, findings = examined("--server", f"127.0.0.1:{free_port()}")
     assert code == 1
     assert findings["connect"]["todo"]
+
+
+@pytest.mark.parametrize("check", ["store", "keys", "ray", "listen", "database", "exception"])
+async def test_no_finding_tells_a_password_of_a_url(check: str, monkeypatch: pytest.MonkeyPatch):
+    url = "http://lorafleet:hunter2@127.0.0.1:1"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2-secret")
+
+    async def breaks() -> Sequence[Finding]:
+        raise RuntimeError(f"cannot connect to {url}")
+
+    checks = {
+        "store": lambda: stores.check_store("artifacts", "s3://bucket/lorafleet"),
+        "keys": lambda: machine.check_keys(url),
+        "ray": lambda: machine.check_ray(url, None),
+        "listen": lambda: machine.check_port("--listen", f"{url}/x"),
+        "database": lambda: check_database("postgresql://lorafleet:hunter2@127.0.0.1:1/x?password=hunter2"),
+        "exception": breaks,
+    }
+    findings = await run([(check, checks[check])])
+    assert any(finding.state is State.FAILED for finding in findings)
+    assert "hunter2" not in str(findings)
