@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 
+from lorafleet.errors import LorafleetError
 from lorafleet.layout import JobLayout
 from service.storage import Store
 
@@ -9,8 +10,10 @@ OBJECT_BYTES = 2**22
 READ_BYTES = 256 * 1024
 
 
-class Changed(Exception):
+class Changed(LorafleetError):
     """The store does not hold what was written before: another has written there, or it was deleted."""
+
+    reason = "LOG_CHANGED"
 
 
 async def append(store: Store, layout: JobLayout, attempt: int, at: int, text: bytes) -> None:
@@ -19,7 +22,7 @@ async def append(store: Store, layout: JobLayout, attempt: int, at: int, text: b
     if inside:
         before = await store.get_range(layout.log(attempt, number), 0, inside) or b""
         if len(before) < inside:
-            raise Changed
+            raise Changed(f"{layout.log(attempt, number)} does not hold what was copied there; it is copied again")
         text = before + text
     for start in range(0, len(text), OBJECT_BYTES):
         await store.put(layout.log(attempt, number), text[start : start + OBJECT_BYTES])

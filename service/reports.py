@@ -1,6 +1,7 @@
 """Reports of runs: applied once and in order; the response carries directives. One transaction per report."""
 
 import logging
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from lorafleet import spec
@@ -10,6 +11,7 @@ from lorafleet.run_manifest import Style
 from lorafleet.v1 import report_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2 as api
 from lorafleet.visible import uncoloured
+from service import rows
 from service.control import lifecycle
 from service.control.lifecycle import Artifact, Ending, JobState, Outcome
 from service.control.runs import COMING, RunState
@@ -211,13 +213,15 @@ def _answer(acked: int, pack: list[Member]) -> pb.ReportResponse:
     stopping = [member for member in pack if member.state is JobState.STOPPING and member.place.outcome is None]
     return pb.ReportResponse(
         acked_sequence=acked,
-        joining=[_joining(member) for member in pack if member.place.joining and member.place.outcome is None],
+        joining=list(_joining([member for member in pack if member.place.joining and member.place.outcome is None])),
         directives=[pb.Directive(job=member.job.name, action=pb.DIRECTIVE_ACTION_STOP) for member in stopping],
         next_report_s=NEXT_REPORT_STOPPING_S if stopping else NEXT_REPORT_S,
     )
 
 
-def _joining(member: Member) -> pb.JoiningStyle:
-    job = member.job
-    style = Style(job=job.name, spec=spec.parse(job.spec), output_uri=job.output_uri)
-    return pb.JoiningStyle(job=job.name, style_json=style.model_dump_json())
+def _joining(members: list[Member]) -> Iterator[pb.JoiningStyle]:
+    """A style whose spec cannot be read is queued again when the run ends, and refused then: the report is the whole run's."""
+    for job in (member.job for member in members):
+        with rows.own("joins", job.name):
+            style = Style(job=job.name, spec=spec.parse(job.spec), output_uri=job.output_uri)
+            yield pb.JoiningStyle(job=job.name, style_json=style.model_dump_json())

@@ -10,11 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from lorafleet.errors import LorafleetError
 from service import telemetry
+from service.control.lifecycle import ROW_ERROR
 from service.db.errors import Contended, Unreachable
+from service.db.types import storable
 
-ROW_ERROR = "ROW_ERROR"  # the reason of a job that waits, or ended, because of an error that nobody has foreseen
 OF_THE_LOOP = (Contended, Unreachable)
 MAX_MESSAGE = 2000  # characters
 
@@ -38,12 +41,15 @@ class Trouble:
 
 
 @contextmanager
-def own(loop: str, row: str) -> Iterator[Trouble]:
-    """The block does something for one row. Its exception ends the block, is counted and logged, and lies in what is given."""
+def own(loop: str, row: str, passes: tuple[type[Exception], ...] = (*OF_THE_LOOP, SQLAlchemyError)) -> Iterator[Trouble]:
+    """The block does something for one row. Its exception ends the block, is counted and logged, and lies in what is given.
+
+    `passes`: what is not the row's own. In the middle of a transaction that is whatever the database says: it has ended for all.
+    """
     trouble = Trouble()
     try:
         yield trouble
-    except OF_THE_LOOP:
+    except passes:
         raise
     except Exception as error:
         trouble.error = error
@@ -104,13 +110,13 @@ def reason_of(error: Exception) -> str:
     return error.reason if isinstance(error, LorafleetError) else type(error).__name__
 
 
+def ours(error: Exception) -> LorafleetError:
+    """The error as one that a job can end of."""
+    return error if isinstance(error, LorafleetError) else LorafleetError(told(error), reason=ROW_ERROR)
+
+
 def told(error: Exception) -> str:
     """The error as the row's tenant may read it: the text of an exception that nobody has foreseen may hold anything."""
     if isinstance(error, LorafleetError):
-        return _storable(error.message)[:MAX_MESSAGE]
+        return storable(error.message)[:MAX_MESSAGE]
     return f"an error of the service ({type(error).__name__}), whose operators find it in the log"
-
-
-def _storable(text: str) -> str:
-    """Without what no database takes: NUL, and halves of surrogate pairs."""
-    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 from datetime import timedelta
 
-from lorafleet import artifact_manifest
 from lorafleet.errors import FailedPrecondition, NotFound
 from lorafleet.layout import MANIFEST, JobLayout, join
 from lorafleet.v1 import training_service_pb2 as pb
@@ -16,12 +15,13 @@ from service.names import JobName, invalid
 from service.storage import Store, StoreError
 from service.tenancy.messages import time
 from service.tenancy.prefixes import lies_in
+from service.untrusted.parsing import Parser, Unreadable
 
 DEFAULT_EXPIRE_S = 3600
 MAX_EXPIRE_S = 12 * 3600
 
 
-async def sign_artifact(db: Database, store: Store, name: JobName, expire_s: int) -> pb.SignArtifactResponse:
+async def sign_artifact(db: Database, store: Store, name: JobName, expire_s: int, parser: Parser) -> pb.SignArtifactResponse:
     """Raises InvalidInput, NotFound, FailedPrecondition without an artifact or for a store that signs nothing, and Unavailable."""
     if not 0 <= expire_s <= MAX_EXPIRE_S:
         raise invalid("expire_s", f"{expire_s} is not 0 to {MAX_EXPIRE_S}")
@@ -33,13 +33,14 @@ async def sign_artifact(db: Database, store: Store, name: JobName, expire_s: int
     folder, sha256 = _artifact(job)
     store = store.of(await store_credentials_of(db, name.tenant))
     try:
-        text = await store.get(join(folder, MANIFEST))
-        if text is None or hashlib.sha256(text).hexdigest() != sha256:
-            raise FailedPrecondition(f"{folder} does not hold the artifact that {name} committed", reason="ARTIFACT_CHANGED")
-        paths = [MANIFEST, *artifact_manifest.parse(text).files]
+        async with parser.lanes.of(name.tenant):
+            text = await store.get(join(folder, MANIFEST))
+            if text is None or hashlib.sha256(text).hexdigest() != sha256:
+                raise FailedPrecondition(f"{folder} does not hold the artifact that {name} committed", reason="ARTIFACT_CHANGED")
+            paths = [MANIFEST, *(await parser.manifest(text)).files]
         lifetime_s = expire_s or DEFAULT_EXPIRE_S
         urls = await asyncio.to_thread(lambda: [store.signed_url(join(folder, path), lifetime_s) for path in paths])
-    except StoreError as error:
+    except (StoreError, Unreadable) as error:
         raise FailedPrecondition(error.message, reason=error.reason) from None
     files = [pb.SignedFile(path=path, url=url) for path, url in zip(paths, urls, strict=True)]
     return pb.SignArtifactResponse(files=files, manifest_sha256=sha256, expire_time=time(now + timedelta(seconds=lifetime_s)))

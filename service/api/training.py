@@ -21,6 +21,7 @@ from service.job_creation import NewJob
 from service.jobs import Jobs
 from service.names import check_job_id, invalid, parse_job, parse_request_id, parse_tenant
 from service.storage import Store
+from service.untrusted.parsing import Parser
 
 
 class TrainingServicer(rpc.TrainingServiceServicer):
@@ -33,6 +34,7 @@ class TrainingServicer(rpc.TrainingServiceServicer):
         self._backend = backend
         self._store = store
         self._feed = feed
+        self._parser = Parser()
 
     async def CreateTrainingJob(self, request: pb.CreateTrainingJobRequest, context: Context) -> pb.TrainingJob:
         tenant = parse_tenant(request.parent)
@@ -87,4 +89,4 @@ class TrainingServicer(rpc.TrainingServiceServicer):
     async def SignArtifact(self, request: pb.SignArtifactRequest, context: Context) -> pb.SignArtifactResponse:
         name = parse_job(request.name)
         await self._access.require(Permission.VIEW, name.tenant)
-        return await sign_artifact(self._db, self._store, name, request.expire_s)
+        return await sign_artifact(self._db, self._store, name, request.expire_s, self._parser)

@@ -38,8 +38,10 @@ MOVES: dict[JobState, frozenset[JobState]] = {
 }
 FINISHED = frozenset({S.SUCCEEDED, S.FAILED, S.CANCELLED})
 IN_A_RUN = frozenset({S.ADMITTED, S.STARTING, S.RUNNING, S.STOPPING})
+_GOING = frozenset({S.ADMITTED, S.STARTING, S.RUNNING})  # a job that stops has a reason that counts
 
 PREEMPTED = "PREEMPTED"
+ROW_ERROR = "ROW_ERROR"  # an error that nobody has foreseen keeps it, and it alone, from going on, or has ended it
 COMING_UP = "COMING_UP"  # nothing stands in the way of its run, it only takes its time
 MAX_RUN_TIME_EXCEEDED = "MAX_RUN_TIME_EXCEEDED"
 
@@ -201,6 +203,16 @@ def not_begun(job: Job, reason: str, message: str) -> Job:
     """Its run exists but is not training yet, and why. A repeated reason keeps its first message, since servers vary the wording."""
     is_old = job.reason == reason and reason not in {"", COMING_UP}
     return job if job.state is not S.STARTING or is_old else replace(job, reason=reason, message=message or "starting")
+
+
+def troubled(job: Job, message: str) -> Job:
+    """Its run cannot be looked after because of an error of the service. It goes on all the same, as far as is known."""
+    return replace(job, reason=ROW_ERROR, message=message) if job.state in _GOING else job
+
+
+def untroubled(job: Job) -> Job:
+    """Its run is looked after again."""
+    return replace(job, reason="", message="") if job.state in _GOING and job.reason == ROW_ERROR else job
 
 
 def expire(job: Job, now: datetime) -> Job:

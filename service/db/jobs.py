@@ -1,7 +1,7 @@
 """Jobs: reading them, and writing what a decision made of one."""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, exists, or_, select
@@ -15,6 +15,7 @@ from service.db import events
 from service.db.after_commit import after_commit
 from service.db.models import JobRow, RunJobRow, RunRow
 from service.db.transaction import Transaction
+from service.db.types import storable
 
 _PLAIN = [field.name for field in fields(Job) if field.name not in {"state", "artifact"}]  # columns of the same name
 
@@ -29,6 +30,7 @@ def value(row: JobRow) -> Job:
 
 def save(tx: Transaction, row: JobRow, job: Job) -> bool:
     """Writes a decision's job into its row. False when nothing changed."""
+    job = replace(job, message=storable(job.message))
     if value(row) == job:
         return False
     _tell_move(tx, row, job)

@@ -12,6 +12,7 @@ from service.control.runs import COMING, WITH_JOBS, RunState
 from service.db.errors import Contended
 from service.db.models import JobRow, RunJobRow, RunLogRow, RunRow
 from service.db.transaction import Transaction
+from service.db.types import storable
 
 
 @dataclass(frozen=True)
@@ -153,4 +154,4 @@ def mark_launched(tx: Transaction, run: RunRow) -> None:
 def stop_from(run: RunRow, at: datetime, reason: str, message: str) -> None:
     """Schedules a hard stop, unless an earlier one is scheduled."""
     if run.stop_at is None or at < run.stop_at:
-        run.stop_at, run.stop_reason, run.stop_message = at, reason, message
+        run.stop_at, run.stop_reason, run.stop_message = at, reason, storable(message)

@@ -10,6 +10,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
+def storable(text: str) -> str:
+    """Text of anybody's without what no database and no message takes: NUL, and halves of surrogate pairs."""
+    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+
+
 class UtcTime(TypeDecorator[datetime]):
     """An aware datetime, stored as whole microseconds since 1970: exact, ordered, and free of any database's time zone."""
 

@@ -10,8 +10,8 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from lorafleet.errors import LorafleetError
 from lorafleet.layout import JobLayout
+from service import rows
 from service.candidates import with_credentials
 from service.control import joining, lifecycle, packing
 from service.control.admission import usage_of
@@ -52,11 +52,20 @@ async def _training(tools: Tools, tx: Transaction) -> list[TrainingRun]:
     found = {run: await runs.members(tx, run.id) for run in await hosts.open_to_joiners(tx)}
     if not found:
         return []
-    guests = defaultdict[str, set[Tenancy]](set)
+    guests, closed = defaultdict[str, set[Tenancy]](set), set[str]()  # who may be with an unknown guest is unknown
     for host_id, job in await hosts.guests(tx, [run.host_id for run in found]):
-        guest = tools.candidates.of_row(job)
-        guests[host_id].add(tenancy(guest.tenant, guest.sharing))
-    return [_as_it_trains(tools, run, pack, guests[run.host_id]) for run, pack in found.items() if _trains(pack)]
+        with rows.own("joins", job.name) as trouble:
+            guest = tools.candidates.of_row(job)
+            guests[host_id].add(tenancy(guest.tenant, guest.sharing))
+        if trouble:
+            closed.add(host_id)
+    training: list[TrainingRun] = []
+    for run, pack in found.items():
+        if run.host_id in closed:
+            continue
+        with rows.own("joins", run.id):  # one that cannot be told about takes nobody in
+            training += [_as_it_trains(tools, run, pack, guests[run.host_id])] if _trains(pack) else []
+    return training
 
 
 def _trains(pack: Sequence[Member]) -> bool:
@@ -76,34 +85,34 @@ def _remaining_steps(member: Member, known: Candidate) -> int:
 
 async def _apply(tools: Tools, decided: Sequence[Join], epoch: int) -> bool:
     async with tools.db.snapshot() as tx:
-        rows = await queue.still_waiting(tx, [join.uid for join in decided])
-    written = {uid for uid, row in rows.items() if await _written(tools, row)}
+        found = await queue.still_waiting(tx, [join.uid for join in decided])
+    written = {uid for uid, row in found.items() if await _written(tools, row)}
     async with tools.db.transaction() as tx:
         if not await queue.lock_admission(tx, epoch):
             tools.admission.seen = None
             return True
         still_open = {run.id for run in await hosts.open_to_joiners(tx)}
-        rows = await queue.still_waiting(tx, sorted(written))
-        joined = [_join(tx, join, rows) for join in decided if join.uid in rows and join.run_id in still_open]
-    return bool(joined)
+        found = await queue.still_waiting(tx, sorted(written))
+        joined = [_join(tx, tools, join, found) for join in decided if join.uid in found and join.run_id in still_open]
+    return any(joined)
 
 
-def _join(tx: Transaction, join: Join, rows: Mapping[str, JobRow]) -> str:
-    row = rows[join.uid]
-    jobs.save(tx, row, lifecycle.admit(jobs.value(row)))
-    tx.session.add(RunJobRow(run_id=join.run_id, job_uid=row.uid, attempt=row.attempt, joining=True))
-    log.info("%s joins %s", row.name, join.run_id)
-    return row.uid
+def _join(tx: Transaction, tools: Tools, join: Join, found: Mapping[str, JobRow]) -> bool:
+    row = found[join.uid]
+    with rows.own("joins", row.name) as trouble:
+        jobs.save(tx, row, lifecycle.admit(jobs.value(row)))
+        tx.session.add(RunJobRow(run_id=join.run_id, job_uid=row.uid, attempt=row.attempt, joining=True))
+        log.info("%s joins %s", row.name, join.run_id)
+    if trouble.error:
+        tools.candidates.set_aside(row.uid, trouble.error)
+    return not trouble
 
 
 async def _written(tools: Tools, row: JobRow) -> bool:
     """Leaves the spec beside the job's work, as a launch does. A store that refuses is a launch's to report, and tell the regions."""
-    try:
+    with rows.own("joins", row.name) as trouble:
         store = tools.store.of(await store_credentials_of(tools.db, row.tenant))
         if await store.regions([row.spec["base_model"]["uri"], row.spec["dataset"]["uri"], row.output_uri]):
             return False  # what goes on has not been told where they are: a run of its own is
         await store.put(JobLayout(row.output_uri).spec, json.dumps(row.spec, indent=2).encode())
-    except LorafleetError as error:
-        log.warning("%s does not join a run: %s", row.name, error)
-        return False
-    return True
+    return not trouble

@@ -2,14 +2,14 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lorafleet import spec, store_faults
 from lorafleet.errors import LorafleetError, OperatorsFault
 from lorafleet.layout import JobLayout
 from lorafleet.run_manifest import RunManifest, Style
-from service import log_context, telemetry
+from service import log_context, rows, telemetry
 from service.backends.base import RunRequest
 from service.control import lifecycle
 from service.control.attempts import Gone
@@ -19,8 +19,10 @@ from service.db import events, hosts, jobs, locks, runs
 from service.db.models import RunRow
 from service.db.runs import Member
 from service.db.transaction import Transaction
+from service.reconcile import taken
 from service.reconcile.settle import leave_run, settle
 from service.reconcile.tools import ACTION_S, LOCK_S, Places, Tools
+from service.rows import OF_THE_LOOP
 from service.storage import Store, StoreError
 from service.tenancy.prefixes import lies_in
 
@@ -49,6 +51,12 @@ async def launch_once(tools: Tools) -> bool:
         instance = (await events.service(tx)).instance
     log_context.bind(run=run.id, jobs=runs.job_names(pack))
 
+    async with taken.own(tools, "launch", run):
+        return await _launch_taken(tools, run, pack, instance)
+    return False
+
+
+async def _launch_taken(tools: Tools, run: RunRow, pack: list[Member], instance: str) -> bool:
     if not pack:  # killed after the last was set aside
         await _nothing_left(tools, run)
         return True
@@ -62,8 +70,10 @@ async def launch_once(tools: Tools) -> bool:
     except NothingLeft:
         await _nothing_left(tools, run)
         return True
-    except LorafleetError as error:
-        await _not_launched(tools, run, error)
+    except OF_THE_LOOP:
+        raise
+    except Exception as error:
+        await _not_launched(tools, run, error if isinstance(error, LorafleetError) else _unforeseen(run, error))
         return False
 
     async with tools.db.transaction() as tx:
@@ -96,6 +106,8 @@ async def _offer(tx: Transaction, run: RunRow) -> None:
 async def _launch(tools: Tools, run: RunRow, pack: list[Member], instance: str) -> str | None:
     """The backend's handle; None for a run on warm workers, which learn of it with their next report."""
     places, store = tools.places.of(run, pack[0].job.tenant), tools.store.of(run.store_credentials)
+    if unreadable := _unreadable(pack):
+        pack = await _set_aside(tools, run, unreadable)
     manifest = await _manifest(tools, store, run, pack, places)
     await _put_manifest(store, places, manifest)  # first: what stands in the way of this is no job's fault
     tools.held_up.clear(run.store_credentials)
@@ -110,6 +122,23 @@ async def _launch(tools: Tools, run: RunRow, pack: list[Member], instance: str) 
     uri = places.manifest(run.id)
     request = replace(request, manifest_uri=uri, bucket_regions=await store.regions([uri]))
     return await tools.backend.launch(replace(request, token=token, store_env=store_env))
+
+
+def _unreadable(pack: Sequence[Member]) -> dict[str, LorafleetError]:
+    """Members whose spec is none any more, by the job's name: they keep no other from its run."""
+    found: dict[str, LorafleetError] = {}
+    for member in pack:
+        with rows.own("launch", member.job.name) as trouble:
+            spec.parse(member.job.spec)
+        if trouble.error:
+            found[member.job.name] = rows.ours(trouble.error)
+    return found
+
+
+def _unforeseen(run: RunRow, error: Exception) -> LorafleetError:
+    """Costs its jobs an attempt: what is wrong with them ends them so, and what is not goes by."""
+    rows.note("launch", run.id, error)
+    return rows.ours(error)
 
 
 async def _manifest(tools: Tools, store: Store, run: RunRow, pack: list[Member], places: Places) -> RunManifest:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 
+from service import rows
 from service.control import lifecycle
 from service.control.admission import Preempt
 from service.control.lifecycle import JobState
@@ -22,11 +23,12 @@ async def make_room(tools: Tools, preemptions: Sequence[Preempt], epoch: int) ->
         uids = {member.job.uid: run_id for run_id in chosen for member in await runs.members(tx, run_id)}
         asked: dict[str, JobState] = {}
         for row in await runs.lock_jobs(tx, sorted(uids)):
-            before = jobs.value(row)
-            wanted = chosen[uids[row.uid]].priority_class
-            message = f"stopping after a checkpoint: a job of the class {wanted.name.lower()} needs its place; it will go on later"
-            if jobs.save(tx, row, lifecycle.preempt(before, message)):
-                asked[row.uid] = before.state
+            with rows.own("admit", row.name):
+                before = jobs.value(row)
+                wanted = chosen[uids[row.uid]].priority_class
+                message = f"stopping after a checkpoint: a job of the class {wanted.name.lower()} needs its place; it will go on later"
+                if jobs.save(tx, row, lifecycle.preempt(before, message)):
+                    asked[row.uid] = before.state
         await stop_what_is_over(tx, asked, tools.stop, lifecycle.PREEMPTED, "stopped for a job of a higher class")
     for run_id in chosen:
         log.info("%s makes room for %s", run_id, chosen[run_id].uid)

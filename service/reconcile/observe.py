@@ -9,23 +9,24 @@ from datetime import timedelta
 
 from sqlalchemy import or_
 
-from lorafleet import artifact_manifest
 from lorafleet.errors import InvalidInput, OperatorsFault, Unavailable
 from lorafleet.layout import MANIFEST, JobLayout, join
-from service import log_context
+from service import log_context, rows
 from service.backends.base import Alive, Observation, RunRef
 from service.control import lifecycle
 from service.control.attempts import HOST_GONE, Gone
-from service.control.lifecycle import Artifact, JobState
+from service.control.lifecycle import Artifact, Job, JobState
 from service.control.runs import COMING, RunState
 from service.db import hosts, jobs, locks, runs
 from service.db.models import RunRow
 from service.db.runs import Member
 from service.db.transaction import Transaction
+from service.reconcile import taken
 from service.reconcile.settle import settle
 from service.reconcile.tools import ACTION_S, LOCK_S, Tools
 from service.run_stops import stop_what_is_over
-from service.storage import Store, StoreError
+from service.storage import Store
+from service.untrusted.parsing import Parser, Unreadable
 from service.warm import release
 
 OBSERVE_EVERY_S = 1.0
@@ -52,7 +53,7 @@ class Look:
                 return True
             case Alive(leaving=""):
                 before = [jobs.value(member.job) for member in self.pack] if self.run.state == RunState.LAUNCHED.value else []
-                return all(lifecycle.not_begun(job, self.seen.waiting, self.seen.message) == job for job in before)
+                return all(_alive(job, self.seen) == job for job in before)
             case _:
                 return False
 
@@ -66,23 +67,29 @@ async def observe_once(tools: Tools) -> bool:
         # One that is still coming is only looked at when it is to be stopped: its launch may have had an effect.
         live = or_(RunRow.state.in_(_THERE), RunRow.state.in_(COMING) & RunRow.stop_at.is_not(None))
         due = (live, RunRow.due_at <= tx.now)
-        taken = await locks.take_some(tx, RunRow, *due, first=RunRow.due_at, lock_for_s=LOCK_S, most=AT_ONCE)
-        if not taken:
+        live_runs = await locks.take_some(tx, RunRow, *due, first=RunRow.due_at, lock_for_s=LOCK_S, most=AT_ONCE)
+        if not live_runs:
             return False
-        packs = await runs.packs(tx, [run.id for run in taken])
+        packs = await runs.packs(tx, [run.id for run in live_runs])
 
-    async with locks.kept(tools.db, taken, LOCK_S, ACTION_S):
-        looks = await asyncio.gather(*(_look(tools, run, packs[run.id]) for run in taken), return_exceptions=True)
-    failures = [look for look in looks if isinstance(look, BaseException)]
-    good = [look for look in looks if isinstance(look, Look)]
-    await _go_on_as_before(tools, [look for look in good if look.is_as_before])
-    for look in good:
-        if not look.is_as_before:
-            with log_context.scope(run=look.run.id, jobs=runs.job_names(look.pack)):
+    async with locks.kept(tools.db, live_runs, LOCK_S, ACTION_S):
+        looks = await asyncio.gather(*(_look_or_put_off(tools, run, packs[run.id]) for run in live_runs))
+    news = [look for look in looks if look is not None and not look.is_as_before]
+    await _go_on_as_before(tools, [look for look in looks if look is not None and look.is_as_before])
+    for look in news:
+        with log_context.scope(run=look.run.id, jobs=runs.job_names(look.pack)):
+            async with taken.own(tools, "observe", look.run):
                 await _learn(tools, look)
-    if failures:  # the other runs were not to wait for this
-        raise failures[0]
     return True
+
+
+async def _look_or_put_off(tools: Tools, run: RunRow, pack: list[Member]) -> Look | None:
+    """None when that raised: the run is looked at again later, and the other runs do not wait for it."""
+    async with taken.own(tools, "observe", run):
+        look = await _look(tools, run, pack)
+        _ = look.is_as_before  # what is in its rows may raise, too
+        return look
+    return None
 
 
 async def _look(tools: Tools, run: RunRow, pack: list[Member]) -> Look:
@@ -158,19 +165,25 @@ async def _tell(tx: Transaction, tools: Tools, run: RunRow, seen: Alive, pack: l
     """The run's jobs hear why they do not begin, and that they must save their work because their place goes."""
     if seen.leaving and run.state == RunState.IDLE.value and run.stop_at is None:
         release(tx, run, tools.stop.linger_s, seen.message)
-    elif run.state == RunState.LAUNCHED.value and (seen.leaving or any(member.state is JobState.STARTING for member in pack)):
+    elif run.state == RunState.LAUNCHED.value and (seen.leaving or any(_alive(job, seen) != job for job in _values(pack))):
         asked: dict[str, JobState] = {}
         for member in await runs.lock_members(tx, run.id):
             before = jobs.value(member.job)
-            if seen.leaving:
-                after = lifecycle.leave(before, seen.leaving, seen.message)
-            else:
-                after = lifecycle.not_begun(before, seen.waiting, seen.message)
+            after = lifecycle.leave(before, seen.leaving, seen.message) if seen.leaving else _alive(before, seen)
             if jobs.save(tx, member.job, after) and seen.leaving:
                 asked[member.job.uid] = before.state
         if asked:
             log.warning("%s must leave its place: %s", run.id, seen.message)
             await stop_what_is_over(tx, asked, tools.stop, seen.leaving, seen.message)
+
+
+def _values(pack: Sequence[Member]) -> list[Job]:
+    return [jobs.value(member.job) for member in pack]
+
+
+def _alive(job: Job, seen: Alive) -> Job:
+    """The job of a run that is there: why it does not begin, as far as that is known."""
+    return lifecycle.not_begun(lifecycle.untroubled(job), seen.waiting, seen.message)
 
 
 async def _observe(tools: Tools, run: RunRow) -> Observation | None:
@@ -198,25 +211,27 @@ async def _committed(tools: Tools, run: RunRow, pack: list[Member]) -> dict[str,
     store = await tools.store_of(run, pack[0].job.tenant)
     for member in pack:
         if member.place.outcome is None:
-            folder = JobLayout(member.job.output_uri).adapter
-            manifest = await _read(store, join(folder, MANIFEST))
-            if manifest is not None:
-                sha256 = hashlib.sha256(manifest).hexdigest()
-                found[member.job.uid] = Artifact(uri=folder, manifest_sha256=sha256, size_bytes=_size_bytes(manifest))
+            with rows.own("observe", member.job.name) as trouble:
+                artifact = await _artifact(tools, store, member)
+                found.update({} if artifact is None else {member.job.uid: artifact})
+            if isinstance(trouble.error, Unavailable):  # that may get better, and an artifact is nothing to be wrong about
+                raise trouble.error
     return found
 
 
-async def _read(store: Store, uri: str) -> bytes | None:
-    """None as well where the store refuses for good: there is nothing to wait for."""
-    try:
-        return await store.get(uri)
-    except StoreError as error:
-        log.warning("%s cannot be looked for: %s", uri, error)
-        return None
+async def _artifact(tools: Tools, store: Store, member: Member) -> Artifact | None:
+    folder = JobLayout(member.job.output_uri).adapter
+    parser = tools.candidates.planner.shapes.parser
+    async with parser.lanes.of(member.job.tenant):
+        manifest = await store.get(join(folder, MANIFEST))
+        if manifest is None:
+            return None
+        size_bytes = await _size_bytes(parser, manifest)
+    return Artifact(uri=folder, manifest_sha256=hashlib.sha256(manifest).hexdigest(), size_bytes=size_bytes)
 
 
-def _size_bytes(manifest: bytes) -> int | None:
+async def _size_bytes(parser: Parser, manifest: bytes) -> int | None:
     try:
-        return artifact_manifest.parse(manifest).size_bytes
-    except InvalidInput:
+        return (await parser.manifest(manifest)).size_bytes
+    except (InvalidInput, Unreadable):
         return None  # of a newer trainer

@@ -7,6 +7,7 @@ ended here in case it never makes one.
 
 import logging
 
+from service import rows
 from service.db import events, hosts
 from service.reconcile.tools import Tools
 
@@ -27,5 +28,6 @@ async def end_orphans_once(tools: Tools) -> bool:
     for run in living:
         if run.run_id not in known:
             log.warning("stopping %s: it lives, and the database knows no such live run", run.run_id)
-            await tools.backend.stop(run)
+            with rows.own("orphans", run.run_id):
+                await tools.backend.stop(run)
     return False

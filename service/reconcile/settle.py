@@ -5,22 +5,24 @@ from functools import partial
 
 from lorafleet import store_faults
 from lorafleet.errors import LorafleetError, OperatorsFault
-from service import telemetry
+from service import rows, telemetry
 from service.control import lifecycle
 from service.control.attempts import JOIN_MISSED, Gone, RetryPolicy, run_gone
 from service.control.lifecycle import IN_A_RUN, Artifact, Job, JobState, Outcome
 from service.control.runs import WITH_JOBS, RunState
 from service.db import jobs, locks, runs
 from service.db.after_commit import after_commit
-from service.db.models import RunRow
+from service.db.models import JobRow, RunRow
 from service.db.runs import Member
 from service.db.transaction import Transaction
+from service.db.types import storable
 
 MISSED = Gone(reason=JOIN_MISSED, message="the run ended before it could take the job in")
 
 
 async def settle(tx: Transaction, run: RunRow, gone: Gone, artifacts: Mapping[str, Artifact], policy: RetryPolicy) -> None:
     """The run is gone. `artifacts` are those found committed in the store, by job uid, of jobs whose end was not reported."""
+    gone = Gone(reason=gone.reason, message=storable(gone.message))
     if run.stop_reason:  # we stopped it: that is why it is gone
         gone = Gone(reason=run.stop_reason, message=run.stop_message)
     if run.state in WITH_JOBS:
@@ -34,19 +36,33 @@ async def settle(tx: Transaction, run: RunRow, gone: Gone, artifacts: Mapping[st
 async def settle_jobs(tx: Transaction, run: RunRow, gone: Gone, artifacts: Mapping[str, Artifact], policy: RetryPolicy) -> None:
     """Applies the end of the run to those of its jobs that are not in another run by now."""
     for member in await runs.lock_members(tx, run.id):
-        job = jobs.value(member.job)
-        if job.attempt != member.place.attempt:
-            continue
-        artifact = artifacts.get(member.job.uid)
-        why = MISSED if member.place.joining else gone
-        if member.place.outcome is None:
-            _explain(member, why, artifact)
-        elif job.preempt_requested and member.place.outcome == Outcome.STOPPED.value:
-            message = "a job of a higher class took its place" if job.reason == lifecycle.PREEMPTED else job.message
-            member.place.reason, member.place.message = job.reason, message
-        if job.state in IN_A_RUN:
-            _save(tx, member, run_gone(job, member.ending, why, artifact, tx.now, policy))
-        tx.touch(member.job)
+        with rows.own("settle", member.job.name) as trouble:
+            _settle_one(tx, member, gone, artifacts.get(member.job.uid), policy)
+        if trouble:  # the run's end must be recorded: it holds a place
+            _give_up(tx, member.job, trouble.message)
+
+
+def _settle_one(tx: Transaction, member: Member, gone: Gone, artifact: Artifact | None, policy: RetryPolicy) -> None:
+    job = jobs.value(member.job)
+    if job.attempt != member.place.attempt:
+        return
+    why = MISSED if member.place.joining else gone
+    if member.place.outcome is None:
+        _explain(member, why, artifact)
+    elif job.preempt_requested and member.place.outcome == Outcome.STOPPED.value:
+        message = "a job of a higher class took its place" if job.reason == lifecycle.PREEMPTED else job.message
+        member.place.reason, member.place.message = job.reason, message
+    if job.state in IN_A_RUN:
+        _save(tx, member, run_gone(job, member.ending, why, artifact, tx.now, policy))
+    tx.touch(member.job)
+
+
+def _give_up(tx: Transaction, row: JobRow, message: str) -> None:
+    """The job's end where no decision can be made on what is in its row: past all of that."""
+    if row.state in {state.value for state in IN_A_RUN}:
+        row.state, row.end_time, row.retry_at = JobState.FAILED.value, tx.now, None
+        row.reason, row.message = lifecycle.ROW_ERROR, f"what became of it could not be told: {message}"
+        tx.touch(row)
 
 
 def leave_run(tx: Transaction, member: Member, error: LorafleetError, policy: RetryPolicy) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from service import rows
 from service.control.admission import LiveRun, Situation
 from service.control.capacity import NOTHING, Resources
 from service.control.lifecycle import Job, JobState
@@ -40,7 +41,7 @@ async def look(tools: Tools, tx: Transaction, num_waiting: int) -> Seen:
     seen = Situation(
         now_s=now_s,
         capacity=tools.capacity,
-        live=[_live_run(place, tx.now, tools.rules.promote_after_s) for place in held if place.with_jobs or _is_silent(place, idle)],
+        live=[_live_run_of(place, tx.now, tools.rules.promote_after_s) for place in held if place.with_jobs or _is_silent(place, idle)],
         places=_places(tools, held, idle),
         quotas=limits,
         windows=windows,
@@ -68,9 +69,13 @@ async def _idle_hosts(tools: Tools, tx: Transaction) -> list[IdleHost]:
     if not idle:
         return []
     guests = defaultdict[str, list[Candidate]](list)
+    unknown = set[str]()
     for host_id, job in await hosts.guests(tx, [run.host_id for run in idle]):
-        guests[host_id].append(tools.candidates.of_row(job))
-    return [_host(run, guests[run.host_id]) for run in idle]
+        with rows.own("admit", job.name) as trouble:
+            guests[host_id].append(tools.candidates.of_row(job))
+        if trouble:  # who may be with it cannot be told: its workers get no run, and leave in their time
+            unknown.add(host_id)
+    return [_host(run, guests[run.host_id]) for run in idle if run.host_id not in unknown]
 
 
 def _host(run: RunRow, guests: Sequence[Candidate]) -> IdleHost:
@@ -96,6 +101,13 @@ def _resources(place: Held) -> Resources:
 def _is_silent(place: Held, idle: Sequence[IdleHost]) -> bool:
     """Idle workers that do not report: they keep their capacity and get no run."""
     return not place.is_leaving and all(host.host_id != place.host_id for host in idle)
+
+
+def _live_run_of(place: Held, now: datetime, promote_after_s: float) -> LiveRun:
+    """Of one whose rows cannot be read there remains that it holds its place."""
+    with rows.own("admit", place.run_id):
+        return _live_run(place, now, promote_after_s)
+    return LiveRun(run_id=place.run_id, resources=_resources(place), started_s=now.timestamp())
 
 
 def _live_run(place: Held, now: datetime, promote_after_s: float) -> LiveRun:

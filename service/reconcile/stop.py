@@ -2,12 +2,12 @@
 
 import logging
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import exists, func, select
 
 from lorafleet.errors import Unavailable
-from service import log_context
+from service import log_context, rows
 from service.backends.base import RunRef
 from service.control import lifecycle
 from service.control.lifecycle import JobState
@@ -15,6 +15,7 @@ from service.control.runs import RunState, lost, stuck
 from service.db import jobs, locks, runs
 from service.db.models import JobRow, RunJobRow, RunRow
 from service.db.transaction import Transaction
+from service.reconcile import taken
 from service.reconcile.tools import ACTION_S, LOCK_S, Tools
 from service.run_stops import stop_what_is_over
 
@@ -32,6 +33,12 @@ async def stop_once(tools: Tools) -> bool:
             return False
 
     log_context.bind(run=run.id)
+    async with taken.own(tools, "stop", run, due="stop_at"):
+        await _stop(tools, run)
+    return True
+
+
+async def _stop(tools: Tools, run: RunRow) -> None:
     log.info("stopping %s: %s %s", run.id, run.stop_reason, run.stop_message)
     try:
         async with locks.kept(tools.db, [run], LOCK_S, ACTION_S):
@@ -48,7 +55,6 @@ async def stop_once(tools: Tools) -> bool:
             held.due_at = tx.now
             locks.release(held)
             tx.changed = True  # it may be gone already: observe it now
-    return True
 
 
 async def notice_silence_once(tools: Tools) -> bool:
@@ -57,33 +63,49 @@ async def notice_silence_once(tools: Tools) -> bool:
     async with tools.db.transaction() as tx:
         tools.hearing.look(tx.now - tools.db.stepped)
         for run in await _quiet(tx, tools):
-            heard_at = max(run.report_time or run.launch_time or run.create_time, tools.heard_since)
-            states = await _states(tx, run)
-            if (stop := lost(heard_at, tx.now, states, tools.stop)) is not None:
-                runs.stop_from(run, tx.now, stop.reason, stop.message)
-                tx.changed = True
+            with rows.own("silence", run.id):
+                await _stop_if_lost(tx, tools, run)
         for run in await _slow_to_start(tx, tools):
-            states = [member.state for member in await runs.members(tx, run.id) if member.job.end_time is None]
-            if (stop := stuck(run.launch_time or run.create_time, tx.now, states, tools.stop)) is not None:
-                runs.stop_from(run, tx.now, stop.reason, stop.message)
-                tx.changed = True
+            with rows.own("silence", run.id):
+                await _stop_if_stuck(tx, tools, run)
     return False
+
+
+async def _stop_if_lost(tx: Transaction, tools: Tools, run: RunRow) -> None:
+    heard_at = max(run.report_time or run.launch_time or run.create_time, tools.heard_since)
+    if (stop := lost(heard_at, tx.now, await _states(tx, run), tools.stop)) is not None:
+        runs.stop_from(run, tx.now, stop.reason, stop.message)
+        tx.changed = True
+
+
+async def _stop_if_stuck(tx: Transaction, tools: Tools, run: RunRow) -> None:
+    states = [member.state for member in await runs.members(tx, run.id) if member.job.end_time is None]
+    if (stop := stuck(run.launch_time or run.create_time, tx.now, states, tools.stop)) is not None:
+        runs.stop_from(run, tx.now, stop.reason, stop.message)
+        tx.changed = True
 
 
 async def expire_once(tools: Tools) -> bool:
     """Asks jobs whose time in runs is up to stop after a checkpoint."""
     async with tools.db.snapshot() as tx:
-        due = [row.uid for row in await jobs.with_a_deadline(tx) if lifecycle.expire(jobs.value(row), tx.now) != jobs.value(row)]
+        due = [row.uid for row in await jobs.with_a_deadline(tx) if _is_up(row, tx.now)]
     if not due:
         return False
     async with tools.db.transaction() as tx:
         asked: dict[str, JobState] = {}
         for row in await runs.lock_jobs(tx, due):
-            before = jobs.value(row)
-            if jobs.save(tx, row, lifecycle.expire(before, tx.now)):
-                log.info("%s has used up its time", row.name)
-                asked[row.uid] = before.state
+            with rows.own("deadlines", row.name):
+                before = jobs.value(row)
+                if jobs.save(tx, row, lifecycle.expire(before, tx.now)):
+                    log.info("%s has used up its time", row.name)
+                    asked[row.uid] = before.state
         await stop_what_is_over(tx, asked, tools.stop, lifecycle.MAX_RUN_TIME_EXCEEDED, "its time is up")
+    return False
+
+
+def _is_up(row: JobRow, now: datetime) -> bool:
+    with rows.own("deadlines", row.name):
+        return lifecycle.expire(jobs.value(row), now) != jobs.value(row)
     return False
 
 

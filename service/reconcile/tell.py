@@ -6,7 +6,9 @@ the next ten: readers of a job see its position, and watchers learn why it waits
 """
 
 from collections.abc import Sequence
+from functools import partial
 
+from service import rows
 from service.control.admission import Wait
 from service.control.lifecycle import wait
 from service.control.positions import rounded
@@ -56,12 +58,14 @@ def _is_loud(announced: queue.Announced, change: _Change) -> bool:
 
 
 async def _tell(tools: Tools, changes: Sequence[_Change]) -> None:
-    if not changes:
-        return
+    await rows.apart("admit", changes, partial(_tell_all, tools), lambda change: change[0])
+
+
+async def _tell_all(tools: Tools, changes: Sequence[_Change]) -> None:
     async with tools.db.transaction() as tx:
-        rows = await queue.still_waiting(tx, [uid for uid, _, _ in changes])
+        found = await queue.still_waiting(tx, [uid for uid, _, _ in changes])
         for uid, why, place in changes:
-            if (row := rows.get(uid)) is not None:
+            if (row := found.get(uid)) is not None:
                 jobs.save(tx, row, wait(jobs.value(row), why.reason, why.message))
                 if row.queue_position != place:
                     row.queue_position = place

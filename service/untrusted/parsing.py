@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lorafleet import artifact_manifest
+from lorafleet.artifact_manifest import ArtifactManifest
 from lorafleet.errors import LorafleetError
 from service.concurrency import Lanes
 from service.untrusted import child
@@ -42,6 +44,10 @@ class Parser:
             answer.seek(0)
             text = answer.read(child.ANSWER_BYTES)
         return _checked(code, text)
+
+    async def manifest(self, text: bytes) -> ArtifactManifest:
+        """The files of an artifact. Raises Unreadable, and InvalidInput for one whose files must not be."""
+        return artifact_manifest.parse(json.dumps(await self.parse("manifest", [text])).encode())
 
     async def _run(self, kind: str, files: Sequence[bytes], request: Any, answer: Any) -> int | None:
         """The exit code; None when it took too long."""

@@ -18,15 +18,15 @@ GUARDS = (
     (
         "observe: news of a run are not passed over as nothing new",
         "service/reconcile/observe.py",
-        "return all(lifecycle.not_begun(job, self.seen.waiting, self.seen.message) == job for job in before)",
+        "return all(_alive(job, self.seen) == job for job in before)",
         "return True",
         "tests/service/reconcile/test_observe.py",
     ),
     (
         "observe: a run that cannot be looked at keeps no other waiting",
         "service/reconcile/observe.py",
-        "for run in taken), return_exceptions=True)",
-        "for run in taken))",
+        "_look_or_put_off(tools, run, packs[run.id]) for run in live_runs",
+        "_look(tools, run, packs[run.id]) for run in live_runs",
         "tests/service/reconcile/test_observe.py",
     ),
     (

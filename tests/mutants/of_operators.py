@@ -48,8 +48,8 @@ GUARDS = (
     (
         "observe: a store that refuses for good holds no run for ever",
         "service/reconcile/observe.py",
-        "    except StoreError as error:\n        log.warning",
-        "    except ZeroDivisionError as error:\n        log.warning",
+        "            if isinstance(trouble.error, Unavailable):  # that",
+        "            if trouble.error:  # that",
         _WAITING,
     ),
     (

@@ -160,6 +160,7 @@ def write_still(folder: Path) -> str:
     return uri
 
 
+@pytest.mark.timeout(60)
 async def test_a_slow_base_holds_up_neither_its_asker_nor_other_tenants(tmp_path: Path):
     now_s, rings = [0.0], []
     slow = [write_still(tmp_path / f"slow-{number}") for number in range(8)]

@@ -14,6 +14,7 @@ from lorafleet.v1 import training_service_pb2 as pb
 from service.api.signing import MAX_EXPIRE_S, sign_artifact
 from service.db.models import JobRow
 from service.names import JobName
+from service.untrusted.parsing import Parser
 from tests.service.world import World
 
 BUCKET = "signed-artifacts"
@@ -35,7 +36,7 @@ async def finished(world: World, **changes) -> JobName:
 
 
 async def signed(world: World, name: JobName, expire_s: int = 0) -> pb.SignArtifactResponse:
-    return await sign_artifact(world.tools.db, world.tools.store, name, expire_s)
+    return await sign_artifact(world.tools.db, world.tools.store, name, expire_s, Parser())
 
 
 async def refused(world: World, name: JobName) -> str:

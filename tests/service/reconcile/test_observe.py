@@ -163,8 +163,7 @@ async def test_a_run_that_cannot_be_looked_at_does_not_keep_the_others_waiting(w
         return await look(ref)
 
     monkeypatch.setattr(world.backend, "observe", observed)
-    with pytest.raises(LorafleetError, match="not made for this"):
-        await observe_once(world.tools)
+    await observe_once(world.tools)
     assert await world.state(lost) == "QUEUED"
 
 

@@ -1,0 +1,44 @@
+"""A row that a loop has taken, and what it does with it: should that raise, the row is put off and its jobs hear why.
+
+Without this a row that always fails would be taken first again and again, with the loop's own pauses growing meanwhile.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from service import rows
+from service.control import lifecycle
+from service.db import jobs, locks, runs
+from service.db.locks import Row
+from service.db.models import RunLogRow, RunRow
+from service.reconcile.tools import Tools
+
+AGAIN_S = 30.0
+
+
+@asynccontextmanager
+async def own(tools: Tools, loop: str, row: Row, *, due: str = "due_at") -> AsyncIterator[None]:
+    """The block works on the row, and writes only while it is held. `due`: the column that says when it is looked at next."""
+    with rows.own(loop, _name(row), passes=rows.OF_THE_LOOP) as trouble:
+        yield
+    if trouble:
+        with rows.own(loop, _name(row)):
+            await put_off(tools, row, trouble.message, due)
+
+
+async def put_off(tools: Tools, row: Row, message: str, due: str = "due_at") -> None:
+    """Frees the row for a later time, if it is still held."""
+    async with tools.db.transaction() as tx:
+        held = await locks.still_held(tx, row)
+        if held is None:
+            return
+        setattr(held, due, tx.now + timedelta(seconds=AGAIN_S))
+        locks.release(held)
+        if isinstance(held, RunRow):
+            for member in await runs.lock_members(tx, held.id):
+                jobs.save(tx, member.job, lifecycle.troubled(jobs.value(member.job), f"its run is held up, and is tried again: {message}"))
+
+
+def _name(row: RunRow | RunLogRow) -> str:
+    return row.id if isinstance(row, RunRow) else row.run_id
