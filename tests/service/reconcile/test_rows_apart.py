@@ -111,7 +111,8 @@ async def test_a_style_whose_spec_is_none_any_more_ends_alone_and_its_pack_is_la
 
 
 async def test_a_style_whose_folder_refuses_its_spec_ends_alone(world: World):
-    bad, good = await admitted(world, "bad", "good")
+    bad = await world.submit("bad", output={"uri": f"file://{world.folder}/own/bad"})
+    (good,) = await admitted(world, "good")
     put_in_place((await world.job(bad)).output_uri, "a file")
     await launch_once(world.tools)
     assert [await world.state(name) for name in (bad, good)] == ["FAILED", "STARTING"]
