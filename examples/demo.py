@@ -18,6 +18,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 from PIL import Image
 from rich.console import Console
+from rich.markup import escape
 
 from examples import demo_store
 from examples.demo_store import Store
@@ -35,6 +36,7 @@ from lorafleet.progress_view import view_on
 from lorafleet.spec import Spec
 from lorafleet.states import label
 from lorafleet.v1 import training_service_pb2 as pb
+from lorafleet.visible import visible
 
 EXAMPLES = Path(__file__).resolve().parent
 BUILD = EXAMPLES.parent / "build" / "demo"
@@ -80,7 +82,9 @@ def run(store_kind: str, servers: Servers) -> int:
 
     sheet = fetch(job, spec) if job.state == pb.JOB_STATE_SUCCEEDED else None
     told = write_report(job, pictures_per_second, sheet)
-    console.print(f"[bold]{label(job)}[/] after {time.monotonic() - started:.0f} s: {_short(sheet) if sheet else job.message}")
+    console.print(
+        f"[bold]{label(job)}[/] after {time.monotonic() - started:.0f} s: {_short(sheet) if sheet else escape(visible(job.message))}"
+    )
     console.print(f"report: {_short(BUILD / 'report.json')}, server's log: {_short(BUILD / 'server.log')}")
     if sheet and not has_learned(told):
         losses = f"{told['held_out_loss_adapter']} against {told['held_out_loss_base']} of the base"

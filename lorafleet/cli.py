@@ -1,5 +1,7 @@
 """The command line: finds the commands, and turns every outcome into a message and an exit code. Knows nothing of gRPC."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +22,7 @@ from lorafleet.commands import (
     watch,
 )
 from lorafleet.errors import InvalidInput, LorafleetError
+from lorafleet.visible import visible
 
 EPILOG = (
     "--server, --tenant and the credentials may stand before the command or behind it. "
@@ -28,6 +31,17 @@ EPILOG = (
 )
 
 JOBS, SERVER, TENANTS = "Jobs", "Server", "Tenants"  # headings of the list of commands
+
+
+@contextmanager
+def _quoted_harmlessly() -> Generator[None]:
+    """Wrong usage is told in typer's own box, which would write what it quotes as it is: perhaps a file's name of `*`."""
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message"):
+            error.message = visible(str(getattr(error, "message", "")))  # pyright: ignore[reportAttributeAccessIssue]
+        raise
 
 
 class Commands(connection.Group):
@@ -40,6 +54,10 @@ class Commands(connection.Group):
         connection.forget()
         return super().main(*args, **settings)
 
+    def make_context(self, *args: Any, **settings: Any) -> Any:
+        with _quoted_harmlessly():
+            return super().make_context(*args, **settings)
+
     def list_commands(self, ctx: Any) -> list[str]:
         ours = super().list_commands(ctx)
         tenants = ours.index("tenant")
@@ -50,7 +68,8 @@ class Commands(connection.Group):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _quoted_harmlessly():
+                return super().invoke(ctx)
         except InvalidInput as error:
             complain(str(error))
             raise typer.Exit(ExitCode.INVALID) from None

@@ -137,3 +137,13 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(server: FakeServer) -> No
     reading.stdout.readline()
     reading.stdout.close()
     assert (reading.wait(60), reading.stderr.read()) == (1, b"")
+
+
+@pytest.mark.parametrize(
+    "line", [["get", "fox", "\x1b]0;TITLE\x07[/b]"], ["--\x1b[2J[/b]"], ["batch", "get", "b", "\x9b2J[/b]"], ["\x1b[2J[/b]"]]
+)
+def test_wrong_usage_that_quotes_an_argument_does_nothing_to_a_terminal(line: list[str]) -> None:
+    ran = CliRunner().invoke(app, line)
+    assert ran.exit_code == 2
+    assert "[/b]" in ran.stderr
+    assert not re.search("\x1b\\]|\x1b\\[2J|\x9b|\x07", ran.stderr)
