@@ -22,7 +22,7 @@ _MARK = re.compile(rb"\[(run|tenants/[a-z0-9-]+/jobs/[a-z0-9-]+)\](?= |$)")
 _HEAD = re.compile(rb"\[?(?:\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[.,]?\d*\]?\s+)?\[?(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b\]?(?: [\w.]+:)?\s*")
 _BEGINS = re.compile(rb"(?:rank \d+ )?(?:\w+ [\w.]+: )?== run (run-[0-9a-z-]+) ==")
 _NAMES = re.compile(rb"\brun-[0-9a-f]{16}\b")
-_HALF_A_MARK = re.compile(rb"\s*(?:\([^)]*|(?:\(.*?\)\s*)?\[[^\]]*)$")  # of the last line, which is still written
+_HALF_A_MARK = re.compile(rb"\s*(?:\([^)]*|\[[^\]]*)$")  # of the last line, which is still written
 
 
 class Line(NamedTuple):
@@ -74,7 +74,7 @@ class RunLines:
     def unfinished(self) -> list[Line]:
         """The last line as far as it is written, if it is the run's. It comes again, whole, once it has ended."""
         line = self._unfinished
-        if not line or _HALF_A_MARK.match(line) or _HALF_A_MARK.match(_HEAD.sub(b"", _rest(line), count=1)):
+        if not line or _HALF_A_MARK.match(_HEAD.sub(b"", _rest(line), count=1)):
             return []
         found = self._sorted(line, _source(line), _rest(line))
         return [Line(line, found.about)] if found.run == self.run else []

@@ -18,7 +18,7 @@ from lorafleet.s3_settings import learn_regions
 from trainer import leaving, one_style, run_log, store_credentials
 from trainer.plan import RunPlan
 from trainer.prepare import PreparedStyle
-from trainer.preparing import prepare_pack, read_manifest
+from trainer.preparing import prepare_given, read_manifest
 from trainer.report import Address, Reporter
 from trainer.storage import Folder
 from trainer.tracing import TraceTo, span, tracing
@@ -149,15 +149,16 @@ def _wait_for_next(plan: RunPlan, reporter: Reporter, *, may_wait: bool) -> RunP
     if not reporter.flush():
         raise RuntimeError("the end of this run could not be reported; the next attempt will find the artifacts")
     may_wait = may_wait and plan.warm_idle_s > 0 and _is_within_its_memory(plan)
-    given = reporter.wait_for_next(plan.warm_idle_s) if may_wait else None
-    if given is None:
+    following = reporter.wait_for_next(plan.warm_idle_s) if may_wait else None
+    if following is None:
         return None
-    log.info("== run %s ==", given.run)  # from here on the log belongs to the next run; the control plane splits it here
-    manifest = read_manifest(given.manifest_uri)
-    address = Address.of(manifest, None, token=given.token)
+    log.info("== run %s ==", following.run)  # from here on the log belongs to the next run; the control plane splits it here
+    given = read_manifest(following.manifest_uri)
+    manifest = given.manifest
+    address = Address.of(manifest, None, token=following.token)
     with tracing(TraceTo.of(manifest)), Reporter(address, source="warm") as preparing:
         with span("prepare", num_jobs=len(manifest.pack)):
-            pack = prepare_pack(manifest.pack, manifest.cache_uri, preparing)
+            pack = prepare_given(given, preparing)
         preparing.flush()
     return RunPlan.of(manifest, pack, preparing.address, {})  # it uses the store credentials of the previous run
 

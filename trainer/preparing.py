@@ -2,24 +2,53 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from lorafleet.errors import RunFailed
 from lorafleet.run_manifest import RunManifest, Style
 from lorafleet.s3_settings import learn_regions
 from trainer import artifact, one_style, run_log
 from trainer.prepare import PreparedStyle, prepare
-from trainer.report import Reporter
+from trainer.report import Reporter, not_understood
 from trainer.storage import Folder
 
 log = logging.getLogger("lorafleet.prepare")
 
 
-def read_manifest(uri: str) -> RunManifest:
+class Given(NamedTuple):
+    """What a run was given: its manifest with the styles that can be read, and why the others cannot, by job."""
+
+    manifest: RunManifest
+    unreadable: Mapping[str, RunFailed]
+
+
+def read_manifest(uri: str) -> Given:
+    """A style that this trainer does not understand fails alone, as a joiner does."""
     folder, _, name = uri.rpartition("/")
-    manifest = RunManifest.model_validate_json(Folder(folder).get(name))
+    fields = json.loads(Folder(folder).get(name))
+    given, parents = fields.pop("pack"), fields.pop("trace_parents", ())
+    found = [_read_style(each) for each in given]
+    kept = [number for number, each in enumerate(found) if isinstance(each, Style)]
+    fields |= {"pack": [given[number] for number in kept], "trace_parents": [parents[number] for number in kept if number < len(parents)]}
+    unreadable = {str(each["job"]): error for each, error in zip(given, found, strict=True) if isinstance(error, RunFailed)}
+    manifest = RunManifest.model_validate_json(json.dumps(fields))
     learn_regions(manifest.bucket_regions)
-    return manifest
+    return Given(manifest, unreadable)
+
+
+def _read_style(fields: Any) -> Style | RunFailed:
+    try:
+        return Style.model_validate_json(json.dumps(fields))
+    except (ValueError, RecursionError) as error:
+        return not_understood(error)
+
+
+def prepare_given(given: Given, reporter: Reporter) -> tuple[PreparedStyle, ...]:
+    """The styles of a new run that can train."""
+    for job, error in given.unreadable.items():
+        _say_failed(job, error, reporter)
+    return prepare_pack(given.manifest.pack, given.manifest.cache_uri, reporter)
 
 
 def prepare_pack(styles: Sequence[Style], cache_uri: str, reporter: Reporter) -> tuple[PreparedStyle, ...]:
@@ -32,10 +61,14 @@ def _prepare_one(style: Style, cache_uri: str, reporter: Reporter) -> PreparedSt
         with one_style.only(style.job, "preparing the style"):
             return _prepared(style, cache_uri, reporter)
     except RunFailed as error:
-        with run_log.about(style.job):
-            log.error("%s", error)
-        reporter.failed(style.job, error)
+        _say_failed(style.job, error, reporter)
         return None
+
+
+def _say_failed(job: str, error: RunFailed, reporter: Reporter) -> None:
+    with run_log.about(job):
+        log.error("%s", error)
+    reporter.failed(job, error)
 
 
 def _prepared(style: Style, cache_uri: str, reporter: Reporter) -> PreparedStyle | None:

@@ -256,8 +256,7 @@ class Reporter:
         """Once: the control plane sends a joiner until it has heard of it."""
         if job not in self._unreadable:
             self._unreadable.add(job)
-            message = f"this trainer does not understand the spec: {error}; is it older than the control plane?"
-            self.failed(job, RunFailed(message, reason="INVALID_SPEC"))
+            self.failed(job, not_understood(error))
 
     def _hear_next(self, response: pb.ReportResponse) -> None:
         if response.next_run.run and self._next is None:
@@ -265,6 +264,11 @@ class Reporter:
         released = any(each.action == pb.DIRECTIVE_ACTION_RELEASE for each in response.directives)
         if self._next is not None or released:
             self._answered.set()
+
+
+def not_understood(error: Exception) -> RunFailed:
+    """A style's spec as the control plane wrote it, which this trainer cannot read."""
+    return RunFailed(f"this trainer does not understand the spec: {error}; is it older than the control plane?", reason="INVALID_SPEC")
 
 
 def _channel(address: Address) -> grpc.Channel:

@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 
 from lorafleet import s3_settings
 from lorafleet.errors import RunFailed
-from lorafleet.run_manifest import RunManifest
 from lorafleet.store_faults import last_words
 from trainer import leaving, one_style, run_log, store_credentials
 from trainer.plan import RunPlan
-from trainer.preparing import prepare_pack, read_manifest
+from trainer.preparing import Given, prepare_given, read_manifest
 from trainer.report import Address, Reporter, StaleAttempt
 from trainer.tracing import TraceTo, span, tracing
 
@@ -29,24 +28,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     store_credentials.adopt(store_env)
     s3_settings.learn_regions(s3_settings.parse_regions(options.bucket_regions))
     try:
-        manifest = read_manifest(options.manifest)
+        given = read_manifest(options.manifest)
     except RunFailed as error:  # to whom to report is in it
         log.error("the run failed: %s", last_words(error.reason, error.message))
         return 1
-    address = Address.of(manifest, options.token_file)
+    address = Address.of(given.manifest, options.token_file)
     with leaving.at_work():
         try:
-            return _run(manifest, address, store_env)
+            return _run(given, address, store_env)
         except Exception as error:
             log.exception("what follows ended the run")
             log.error("the run failed: %s", _in_one_line(error))  # the last words, which the control plane quotes
             return 1
 
 
-def _run(manifest: RunManifest, address: Address, store_env: Mapping[str, str]) -> int:
+def _run(given: Given, address: Address, store_env: Mapping[str, str]) -> int:
+    manifest = given.manifest
     with tracing(TraceTo.of(manifest)), Reporter(address, source="driver", on_stale=_end_stale_run) as reporter:
         with span("prepare", num_jobs=len(manifest.pack)):
-            pack = prepare_pack(manifest.pack, manifest.cache_uri, reporter)
+            pack = prepare_given(given, reporter)
         for style in pack:
             reporter.progress(style.job, phase="starting-workers")
         if not reporter.close():

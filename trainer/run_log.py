@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from lorafleet.visible import visible
+
 RUN = "run"  # the mark of lines about no style: every tenant of the pack may see them
 MAX_LINE_CHARS = 2000  # in one write, so that Ray, which reads while we write, never sees half a line; longer ones go on marked
 _GOES_ON = "... "
@@ -20,19 +22,13 @@ _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[
 # What Ray takes for its own in a line of a worker: it would show only what stands behind the first, and nothing of the other.
 _RAYS_WORDS = re.compile(r":(?=info_message:|actor_name:|task_name:|job_id:)|__(?=ray_tqdm_magic_token__)")
 
-_HARMLESS = "\u00a0\u200d"  # a space, and what joins emoji
-
 _at_hand = RUN
 
 
 def plain(text: str, most: int | None = None) -> str:
     """The text as every log, terminal and message can hold it: no colours, no control characters, no half characters; cut at `most`."""
-    shown = "".join(each if each in "\n\t" or each.isprintable() else _escaped(each) for each in _ANSI.sub("", text))
+    shown = visible(_ANSI.sub("", text))
     return shown if most is None or len(shown) <= most else f"{shown[:most]} ... (cut)"
-
-
-def _escaped(character: str) -> str:
-    return character if character in _HARMLESS else character.encode("unicode_escape").decode()
 
 
 @contextmanager

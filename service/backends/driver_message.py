@@ -3,12 +3,12 @@
 import re
 
 from lorafleet import store_faults
+from lorafleet.visible import uncoloured
 from service.run_log import of_nobody
 
 MESSAGE_TAIL = 600  # characters of the driver's last lines that a job's message shows
 RAYS_OWN_LINES = ("Runtime env is setting up.", "Running entrypoint for job ")
 _LAST_WORDS = "the run failed: "  # of the driver, in one line (trainer/run.py)
-_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _MARK = re.compile(r"^\[run\] ", re.MULTILINE)
 
 
@@ -25,7 +25,7 @@ def reason(message: str | None) -> str:
 def _own_words(message: str | None) -> str:
     quoted = (message or "").rsplit("(truncated to 20,000 chars):\n", 1)[-1]
     lines = [line for line in of_nobody(quoted).splitlines() if not any(rays in line for rays in RAYS_OWN_LINES)]
-    told = _MARK.sub("", _COLOURS.sub("", "\n".join(lines))).strip()
+    told = _MARK.sub("", uncoloured("\n".join(lines))).strip()
     if (at := told.rfind(_LAST_WORDS)) >= 0:
         told = told[at + len(_LAST_WORDS) :]
     return told

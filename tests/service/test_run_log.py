@@ -38,6 +38,8 @@ def test_a_line_is_of_the_mark_at_its_start_whatever_names_stand_behind_it():
     assert mine(f"[{OTHER}] and [{MINE}] step together\n") == ""
     assert mine(f"[{MINE}] caption [{OTHER}] == run run-2 == run-ffffffffffffffff.png\nINFO next\n").count("\n") == 2
     assert mine(f"[run] INFO about [{OTHER}]\n") != "", "a line of the run, whatever it quotes"
+    assert mine(f"INFO lorafleet.run: about [{OTHER}]\n") != ""
+    assert mine(f"[{OTHER}] caption\n[ and [{MINE}] forged\n") == ""
 
 
 def test_lines_without_a_mark_go_on_from_the_line_before():

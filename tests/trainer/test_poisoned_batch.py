@@ -1,6 +1,7 @@
 """Hundreds of poisoned styles in one batch beside five good ones: the good ones end well, each bad one in its first attempt."""
 
 import itertools
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +11,13 @@ import pytest
 import torch.distributed as dist
 
 from lorafleet.errors import RunFailed
-from lorafleet.run_manifest import Style
+from lorafleet.run_manifest import RunManifest, Style
+from lorafleet.spec import parse
 from service.backends.ray_head import free_ports
 from tests.trainer.packs import Packs, Recorder, job_of
 from tests.trainer.poisons import Poisons
 from trainer.group import Group
-from trainer.preparing import prepare_pack
+from trainer.preparing import Given, prepare_given, prepare_pack, read_manifest
 
 pytestmark = pytest.mark.timeout(1500)
 PACK_SIZE = 16  # the service's own (--max-pack-size)
@@ -72,3 +74,28 @@ def test_five_hundred_poisoned_styles_beside_five_good_ones(tmp_path: Path, grou
     for start in range(0, len(styles), PACK_SIZE):
         run(packs, styles[start : start + PACK_SIZE], recorder)
     assert_each_ends_as_it_should(recorder.endings, {style.job: names for style, names in bad}, NUM_GOOD)
+
+
+def test_a_style_of_a_manifest_that_this_trainer_cannot_read_fails_alone(tmp_path: Path):
+    """A control plane may be newer; the styles' trace parents stay theirs."""
+    good = Style(
+        job=job_of("good"), spec=parse({"base_model": {"uri": "file:///b"}, "dataset": {"uri": "file:///d"}}), output_uri="file:///o"
+    )
+    manifest = RunManifest(
+        run="run-1",
+        attempt=1,
+        pack=(good, good),
+        cache_uri=f"file://{tmp_path}",
+        report_address="x:1",
+        trace_parents=("a", "b"),
+        storage_dir="/s",
+    )
+    fields = json.loads(manifest.model_dump_json())
+    fields["pack"][0] = {**fields["pack"][0], "job": job_of("newer"), "spec": {"hologram": {}}}
+    (tmp_path / "run.json").write_text(json.dumps(fields))
+    given = read_manifest(f"file://{tmp_path}/run.json")
+    assert given.manifest.pack == (good,)
+    assert given.manifest.trace_parents == ("b",)
+    recorder: Any = Recorder()
+    prepare_given(Given(given.manifest.model_copy(update={"pack": ()}), given.unreadable), recorder)
+    assert recorder.endings[job_of("newer")].reason == "INVALID_SPEC"

@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -178,7 +179,7 @@ def test_what_broke_a_run_is_told_without_tracebacks_and_colours(monkeypatch: py
     def breaks(*_: Any) -> int:
         raise Wrapped(RuntimeError("CUDA error: \x1b[31mmisaligned\x1b[0m\nmore"))
 
-    monkeypatch.setattr(run, "read_manifest", lambda _uri: None)
+    monkeypatch.setattr(run, "read_manifest", lambda _uri: SimpleNamespace(manifest=None))
     monkeypatch.setattr(run.Address, "of", lambda *_: None)
     monkeypatch.setattr(run, "_run", breaks)
     monkeypatch.setattr(run.run_log, "set_up", lambda: None)
