@@ -15,6 +15,7 @@ from lorafleet.errors import RunFailed
 from lorafleet.layout import MANIFEST, JobLayout, step_folder
 from lorafleet.spec import Spec
 from lorafleet.v1.training_service_pb2 import Artifact
+from trainer import data_facts
 from trainer.prepare import PreparedStyle
 from trainer.storage import Folder
 
@@ -132,7 +133,7 @@ def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str]) 
         f"| adapter | {spec.adapter.method}, rank {spec.adapter.rank}, text encoder: {spec.adapter.text_encoder} |",
         f"| final training loss | {progress.losses[-1][1]:.5f} |" if progress.losses else "| final training loss | (none) |",
         *(f"| held-out loss after {step} steps | {loss:.5f} |" for step, loss in sorted(held_out.items())),
-        f"| data set | {len(style.data_set.pictures)} pictures, {len(style.held_out)} held out, {len(style.data_set.corrupt)} skipped |",
+        *data_facts.for_card(style),
         f"| data set digest | `{style.data_set.digest}` |",
         f"| base digest | `{style.base.digest}` |",
         f"| made by | lorafleet {__version__}, torch {version('torch')}, diffusers {version('diffusers')}, peft {version('peft')} |",

@@ -5,8 +5,9 @@ Shards are cut from the data set alone, never from the number of workers, so the
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,13 +23,16 @@ from trainer.data.decode import Unreadable, decode
 from trainer.data.readers import Picture
 from trainer.families.protocol import Family
 from trainer.group import Group
-from trainer.prepare import PreparedStyle
+from trainer.prepare import CutCaptions, PreparedStyle
 from trainer.storage import Folder
 
 SHARD_SIZE = 64  # pictures or captions in one object
 ENCODE_BATCH = 8  # in one forward pass; part of the result to the last bit, so fixed
 
+log = logging.getLogger("lorafleet.encode")
+
 T = TypeVar("T", int, str)
+Columns = Mapping[str, Tensor]  # each (n, ...)
 
 # Loads an encoder when the first shard needs it: with a full cache it never is.
 Lazy = Callable[[], Any]
@@ -40,21 +44,30 @@ class Encoded:
 
     latents: Mapping[int, Tensor]  # picture -> (channels, h, w)
     texts: Mapping[str, Tensor]  # caption -> (tokens, width); also holds the empty caption
+    num_tokens: Mapping[str, Tensor] = field(default_factory=dict)  # caption -> how many it has, of which those above are what is left
 
     def text(self, captions: Sequence[str]) -> Tensor:
         return torch.stack([self.texts[caption] for caption in captions])
+
+    def cut(self, style: PreparedStyle) -> CutCaptions:
+        """Which captions the text encoder does not take whole."""
+        kept = len(self.texts[""])
+        lengths = {picture.path: int(self.num_tokens[said]) for picture, said in zip(style.data_set.pictures, style.captions, strict=True)}
+        return CutCaptions(max_tokens=kept, num_tokens={path: length for path, length in lengths.items() if length > kept})
 
 
 def encode(style: PreparedStyle, cache: Folder, family: Family, vae: Lazy, text_encoder: Lazy, tokenizer: Lazy, group: Group) -> Encoded:
     """Reads the style's cache entries, filling what is missing; the workers share the work."""
     pictures = Folder(style.spec.dataset.uri)
 
-    def encode_latents(indices: Sequence[int]) -> Tensor:
-        return family.encode_pictures(vae(), _read_fitted(pictures, style, indices))
+    def encode_latents(indices: Sequence[int]) -> Columns:
+        return {"rows": family.encode_pictures(vae(), _read_fitted(pictures, style, indices))}
 
-    def encode_texts(captions: Sequence[str]) -> Tensor:
+    def encode_texts(captions: Sequence[str]) -> Columns:
+        num_tokens = torch.tensor(family.num_tokens(tokenizer(), captions))
         with torch.no_grad():
-            return family.encode_tokens(text_encoder(), family.tokenize(tokenizer(), captions)).float().cpu()
+            rows = family.encode_tokens(text_encoder(), family.tokenize(tokenizer(), captions)).float().cpu()
+        return {"rows": rows, "num_tokens": num_tokens}
 
     captions = sorted({"", *style.captions})
     by_bucket = [[i for i, bucket in enumerate(style.buckets) if bucket == each] for each in sorted(set(style.buckets))]
@@ -62,27 +75,34 @@ def encode(style: PreparedStyle, cache: Folder, family: Family, vae: Lazy, text_
         cache.child(style.latents_digest), [shard for each in by_bucket for shard in _cut(each, SHARD_SIZE)], encode_latents, group
     )
     texts = _cached(cache.child(style.texts_digest), _cut(captions, SHARD_SIZE), encode_texts, group)
-    return Encoded(latents=latents, texts=texts)
+    encoded = Encoded(latents=latents["rows"], texts=texts["rows"], num_tokens=texts["num_tokens"])
+    if group.rank == 0 and (cut := encoded.cut(style)):
+        log.warning("captions cut: %s", cut)
+    return encoded
 
 
-def _cached(folder: Folder, shards: Sequence[Sequence[T]], encode: Callable[[Sequence[T]], Tensor], group: Group) -> dict[T, Tensor]:
+def _cached(
+    folder: Folder, shards: Sequence[Sequence[T]], encode: Callable[[Sequence[T]], Columns], group: Group
+) -> dict[str, dict[T, Tensor]]:
+    """Each column of the entry by its name, with what it has for each item."""
     names = [f"{number:05d}.safetensors" for number in range(len(shards))]
     if not group.agree(folder.get_or_none("index.json") is not None if group.rank == 0 else None):
         _fill(folder, {names[n]: shards[n] for n in range(group.rank, len(shards), group.world_size)}, encode)
         group.barrier()
         if group.rank == 0:
             folder.put("index.json", json.dumps({"shards": names, "rows": sum(map(len, shards))}).encode())
-    contents = folder.read_all(names)
-    return {
-        item: row for shard, name in zip(shards, names, strict=True) for item, row in zip(shard, load(contents[name])["rows"], strict=True)
-    }
+    contents, columns = folder.read_all(names), dict[str, dict[T, Tensor]]()
+    for shard, name in zip(shards, names, strict=True):
+        for column, rows in load(contents[name]).items():
+            columns.setdefault(column, {}).update(zip(shard, rows, strict=True))
+    return columns
 
 
-def _fill(folder: Folder, shards: Mapping[str, Sequence[T]], encode: Callable[[Sequence[T]], Tensor]) -> None:
+def _fill(folder: Folder, shards: Mapping[str, Sequence[T]], encode: Callable[[Sequence[T]], Columns]) -> None:
     """Encodes these shards."""
     for name, shard in shards.items():
-        rows = torch.cat([encode(batch) for batch in _cut(shard, ENCODE_BATCH)])
-        folder.put(name, save({"rows": rows.contiguous()}))
+        encoded = [encode(batch) for batch in _cut(shard, ENCODE_BATCH)]
+        folder.put(name, save({column: torch.cat([rows[column] for rows in encoded]).contiguous() for column in encoded[0]}))
 
 
 def _cut(items: Sequence, size: int) -> list[Sequence]:

@@ -4,6 +4,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -45,6 +46,11 @@ class Member:
     @property
     def job(self) -> str:
         return self.style.job
+
+    @property
+    def told_style(self) -> PreparedStyle:
+        """The style with what became known of it while it was encoded, for its model card."""
+        return replace(self.style, cut_captions=self.encoded.cut(self.style))
 
     @property
     def progress(self) -> Progress:

@@ -348,7 +348,7 @@ class PackRun:
         member.close_metrics()
         samples = member.step if member.spec.validation.prompts else None
         with span("export", job=member.job):
-            committed = artifact.commit(member.style, weights, member.progress, samples)
+            committed = artifact.commit(member.told_style, weights, member.progress, samples)
         log.info("artifact committed after step %d", member.step)
         if self.reporter is not None:
             self.reporter.succeeded(member.job, member.step, committed)

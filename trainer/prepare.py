@@ -16,12 +16,28 @@ from trainer import base_model
 from trainer.base_model import BaseModel
 from trainer.data import readers
 from trainer.data.buckets import Bucket, assign, buckets_for
+from trainer.data.files import Some
 from trainer.data.readers import DataSet
 from trainer.keyed import Key, Purpose
 from trainer.one_style import naming
 from trainer.storage import Folder
 
 MAX_HELD_OUT = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutCaptions:
+    """The captions that are longer than the text encoder takes."""
+
+    max_tokens: int
+    num_tokens: Mapping[str, int]  # picture -> how many its caption has
+
+    def __bool__(self) -> bool:
+        return bool(self.num_tokens)
+
+    def __str__(self) -> str:
+        named = Some(f"{path} ({length})" for path, length in sorted(self.num_tokens.items(), key=lambda item: -item[1]))
+        return f"{len(self.num_tokens)} have more than the {self.max_tokens} tokens that the text encoder takes: {named}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +52,7 @@ class PreparedStyle:
     resolution: int  # pixels
     buckets: tuple[Bucket, ...]  # of each picture
     held_out: tuple[int, ...]  # indices of pictures, never trained on
+    cut_captions: CutCaptions | None = None  # known once they are encoded
 
     @cached_property
     def key(self) -> Key:
@@ -70,7 +87,7 @@ class PreparedStyle:
     def texts_digest(self) -> str:
         """Names the cached text embeddings: the text encoder, its tokenizer and the captions."""
         parts = [self.base.part_digest("text_encoder/"), self.base.part_digest("tokenizer/")]
-        return _digest("texts-1", parts, self.captions)
+        return _digest("texts-2", parts, self.captions)
 
 
 def prepare(style: Style, cache: Folder) -> PreparedStyle:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from lorafleet.errors import RunFailed
 from lorafleet.run_manifest import RunManifest, Style
 from lorafleet.s3_settings import learn_regions
-from trainer import artifact, one_style, run_log
+from trainer import artifact, data_facts, one_style, run_log
 from trainer.prepare import PreparedStyle, prepare
 from trainer.report import Reporter, not_understood
 from trainer.storage import Folder
@@ -81,18 +81,5 @@ def _prepared(style: Style, cache_uri: str, reporter: Reporter) -> PreparedStyle
         reporter.succeeded(style.job, max_steps, done)  # an earlier attempt died after its commit
         return None
     reporter.progress(style.job, num_corrupt_pictures=len(ready.data_set.corrupt))
-    _log_prepared(ready)
+    log.info("prepared %s", json.dumps(data_facts.for_log(ready)))
     return ready
-
-
-def _log_prepared(ready: PreparedStyle) -> None:
-    facts = {
-        "pictures": len(ready.data_set.pictures),
-        "held_out": len(ready.held_out),
-        "skipped": [f"{each.path}: {each.why}" for each in ready.data_set.corrupt],
-        "resolution": ready.resolution,
-        "buckets": len(ready.members),
-        "base_digest": ready.base.digest,
-        "dataset_digest": ready.data_set.digest,
-    }
-    log.info("prepared %s", json.dumps(facts))

@@ -22,7 +22,7 @@ class Family(Protocol):
 
     def load_text_encoder(self, base: Path) -> nn.Module: ...
 
-    def load_tokenizer(self, base: Path, max_tokens: int) -> Any:
+    def load_tokenizer(self, base: Path, max_tokens: int = ...) -> Any:
         """One that cuts and pads to at most `max_tokens`, whatever its own files say."""
         ...
 
@@ -37,7 +37,11 @@ class Family(Protocol):
         ...
 
     def tokenize(self, tokenizer: Any, captions: Sequence[str]) -> Tensor:
-        """Token ids, padded: (n, tokens)."""
+        """Token ids, padded and cut: (n, tokens)."""
+        ...
+
+    def num_tokens(self, tokenizer: Any, captions: Sequence[str]) -> list[int]:
+        """How many tokens each caption has before it is cut."""
         ...
 
     def encode_tokens(self, text_encoder: Any, tokens: Tensor) -> Tensor:

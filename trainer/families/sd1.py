@@ -16,6 +16,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from trainer.families.protocol import part_of_base
 
+CLIP_TOKENS = 77  # that the text encoders of all releases take
 _SAFE: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "dtype": torch.float32, "output_loading_info": True}
 
 
@@ -28,7 +29,7 @@ class StableDiffusion1:
     def load_text_encoder(self, base: Path) -> nn.Module:
         return _whole(CLIPTextModel, base / "text_encoder").eval().requires_grad_(False)
 
-    def load_tokenizer(self, base: Path, max_tokens: int) -> CLIPTokenizer:
+    def load_tokenizer(self, base: Path, max_tokens: int = CLIP_TOKENS) -> CLIPTokenizer:
         with part_of_base("tokenizer"):
             tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer", local_files_only=True)
         tokenizer.model_max_length = min(tokenizer.model_max_length, max_tokens)
@@ -53,6 +54,9 @@ class StableDiffusion1:
             list(captions), padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
         )
         return encoded.input_ids
+
+    def num_tokens(self, tokenizer: Any, captions: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in tokenizer(list(captions), truncation=False, verbose=False).input_ids]
 
     def encode_tokens(self, text_encoder: Any, tokens: Tensor) -> Tensor:
         return text_encoder(tokens.to(text_encoder.device)).last_hidden_state

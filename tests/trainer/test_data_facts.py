@@ -1,0 +1,108 @@
+"""What training does to a data set without being asked is counted, and told in the log and on the model card."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.trainer.packs import Packs
+from tests.trainer.pictures import plain, saved
+from trainer import data_facts, latent_cache
+from trainer.families.sd1 import StableDiffusion1
+from trainer.group import Group
+from trainer.prepare import PreparedStyle
+from trainer.storage import Folder
+
+
+class Alone:
+    """Stands in for a group of one worker."""
+
+    rank, world_size = 0, 1
+
+    def agree(self, answer: Any) -> Any:
+        return answer
+
+    def barrier(self) -> None: ...
+
+
+class Counting(StableDiffusion1):
+    """Embeds by counting; a word is a token, and four of them are taken."""
+
+    def tokenize(self, tokenizer: Any, captions: Sequence[str]) -> torch.Tensor:
+        return torch.tensor([[len(caption.split())] * 4 for caption in captions])
+
+    def num_tokens(self, tokenizer: Any, captions: Sequence[str]) -> list[int]:
+        return [len(caption.split()) for caption in captions]
+
+    def encode_tokens(self, text_encoder: Any, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens[:, :, None].float()
+
+    def encode_pictures(self, vae: Any, pictures: Sequence[Image.Image]) -> torch.Tensor:
+        return torch.tensor([[[[float(picture.width)]]] for picture in pictures])
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> PreparedStyle:
+    data = tmp_path / "data"
+    data.mkdir()
+    for name, content in {
+        "a.png": plain((64, 64)),
+        "b.png": saved(Image.new("RGB", (64, 64)), icc_profile=b"none"),
+        "strip|.png": plain((640, 64)),
+        "half.jpg": plain((64, 64), file_format="JPEG")[:-300],
+        "._a.png": b"x",
+        "none.png": plain((64, 64)),
+    }.items():
+        (data / name).write_bytes(content)
+    for name, caption in {"a": "one two", "b": "one two three four five", "strip|": "one two three four", "half": "x"}.items():
+        (data / f"{name}.txt").write_text(caption)
+    fields = {"uri": data.as_uri(), "resolution": 64, "max_corrupt_fraction": 0.5, "on_missing_caption": "skip"}
+    packs = Packs(tmp_path, Group(rank=0, world_size=1))
+    return packs.ready(packs.style("fox", dataset=fields))
+
+
+def encoded(style: PreparedStyle, cache: Path, load: Callable[[], Any]) -> latent_cache.Encoded:
+    group = cast(Group, Alone())
+    return latent_cache.encode(style, Folder(cache.as_uri()), Counting(), load, load, load, group)
+
+
+def test_the_log_counts_what_was_left_out_and_cut_away(prepared: PreparedStyle):
+    facts = data_facts.for_log(prepared)
+    assert "half.jpg is broken" in str(facts["skipped"])
+    assert facts["without_caption"] == "none.png"
+    assert facts["passed_over"] == {"hidden files, and what systems and tools leave behind": "1: ._a.png"}
+    assert facts["profiles_ignored"] == "b.png"
+    assert "strip|.png (" in str(cast(dict[str, Any], facts["cropped_share"])["over_half"])
+    json.dumps(facts)
+
+
+def test_the_card_tells_what_cropping_and_the_text_encoder_cut(prepared: PreparedStyle, tmp_path: Path):
+    style = replace(prepared, cut_captions=encoded(prepared, tmp_path / "cache", lambda: None).cut(prepared))
+    card = "\n".join(data_facts.for_card(style))
+    assert "| captions cut | 1 have more than the 4 tokens that the text encoder takes: b.png (5) |" in card
+    assert "| data set | 3 pictures" in card
+    assert "1 skipped" in card
+    assert "on average, and at most" in card
+    assert "strip\\|.png" in card
+
+
+def test_what_is_cut_is_known_from_the_cache_too_with_nothing_loaded(prepared: PreparedStyle, tmp_path: Path):
+    first = encoded(prepared, tmp_path / "cache", lambda: None)
+
+    def nothing() -> Any:
+        pytest.fail("loaded, although the cache is full")
+
+    again = encoded(prepared, tmp_path / "cache", nothing)
+    assert again.cut(prepared) == first.cut(prepared)
+    assert again.cut(prepared).num_tokens == {"b.png": 5}
+
+
+def test_a_picture_that_changed_since_it_was_looked_at_fails_its_style_by_name(prepared: PreparedStyle, tmp_path: Path):
+    (tmp_path / "data/a.png").write_bytes(b"no longer a picture")
+    with pytest.raises(Exception, match=r"a.png is no picture .* it has changed since the job started"):
+        encoded(prepared, tmp_path / "cache", lambda: None)
