@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from lorafleet import spec
 from lorafleet.errors import FailedPrecondition, InvalidInput
 from lorafleet.layout import JobLayout
+from lorafleet.redacting import without_passwords
 from lorafleet.run_manifest import Style
 from lorafleet.v1 import report_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2 as api
@@ -202,7 +203,7 @@ def _check_place(member: Member, artifact: Artifact | None) -> None:
 
 def _text(text: str) -> str:
     """Text from a run, sanitized and cut: it may contain anything its libraries said, and is stored with every event."""
-    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}")[:MAX_TEXT]
+    return without_passwords(text.replace("\x00", "\N{REPLACEMENT CHARACTER}"))[:MAX_TEXT]
 
 
 def _artifact(said: api.Artifact) -> Artifact:

@@ -1,5 +1,6 @@
 """API tokens as an authenticator: the row is read from the database, and believed for a few seconds."""
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from service.db.models import ApiTokenRow
 
 BELIEVED_S = 5.0  # a revoked token is refused at the latest so long after
 MOST_KEPT = 4096
+LOOKED_UP_AT_A_TIME = 2  # of tokens that this replica has not seen: invented ones leave the database's connections to the others
 _NOBODYS = api_tokens.digest("")
 
 
@@ -23,7 +25,8 @@ class ApiTokens:
     def __init__(self, db: Database, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._db = db
         self._monotonic = monotonic
-        self._kept: OrderedDict[str, tuple[float, ApiTokenRow | None]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[float, ApiTokenRow]] = OrderedDict()
+        self._unseen = asyncio.Semaphore(LOOKED_UP_AT_A_TIME)
 
     def takes(self, shown: Shown) -> bool:
         return shown.bearer.startswith(api_tokens.PREFIX)
@@ -41,11 +44,22 @@ class ApiTokens:
         return Identity(principal=api_tokens.principal(row.id), tenant=row.tenant, role=Role(row.role))
 
     async def _row(self, token_id: str) -> ApiTokenRow | None:
-        until, row = self._kept.get(token_id, (0.0, None))
-        if self._monotonic() < until:
+        if (row := self._believed(token_id)) is not None:
             return row
+        if token_id in self._kept:
+            return await self._read(token_id)
+        async with self._unseen:
+            return self._believed(token_id) or await self._read(token_id)
+
+    def _believed(self, token_id: str) -> ApiTokenRow | None:
+        until, row = self._kept.get(token_id, (0.0, None))
+        return row if self._monotonic() < until else None
+
+    async def _read(self, token_id: str) -> ApiTokenRow | None:
         async with self._db.snapshot() as tx:
             row = await tx.session.get(ApiTokenRow, token_id)
+        if row is None:  # not kept: whoever invents tokens would push out those that there are
+            return None
         self._kept[token_id] = (self._monotonic() + BELIEVED_S, row)
         self._kept.move_to_end(token_id)
         while len(self._kept) > MOST_KEPT:

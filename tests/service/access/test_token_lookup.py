@@ -1,14 +1,18 @@
 """API tokens against the database, over real gRPC: scope, expiry, revocation, and one look-up in a few seconds."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from service.access import api_tokens
-from service.access.authenticators import Authenticators
+from lorafleet.errors import Unauthenticated
+from service.access import api_tokens, token_lookup
+from service.access.authenticators import Authenticators, Shown
 from service.access.identity import Role
-from service.access.token_lookup import BELIEVED_S, ApiTokens
+from service.access.token_lookup import BELIEVED_S, LOOKED_UP_AT_A_TIME, ApiTokens
 from service.clock import FakeClock
 from service.db.database import Database
 from service.db.models import ApiTokenRow, TenantRow
@@ -88,3 +92,63 @@ async def test_a_forged_token_is_refused_and_told_nothing(ask: Asked, token: api
     refused = await ask.refused(forged)
     assert (refused.code, refused.reason) == ("UNAUTHENTICATED", "TOKEN_INVALID")
     assert forged.rpartition("_")[2] not in refused.message + caplog.text
+
+
+class Counted:
+    """The database, and how it is asked."""
+
+    def __init__(self, db: Database) -> None:
+        self.clock, self._db = db.clock, db
+        self.num, self.at_once, self.most_at_once = 0, 0, 0
+        self.asked = asyncio.Semaphore(0)  # released by every look-up that begins
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Any]:
+        self.num, self.at_once = self.num + 1, self.at_once + 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        self.asked.release()
+        try:
+            await self.go_on.wait()
+            async with self._db.snapshot() as tx:
+                yield tx
+        finally:
+            self.at_once -= 1
+
+
+async def known(tokens: ApiTokens, text: str) -> str:
+    try:
+        return (await tokens.identity(Shown(bearer=text))).principal
+    except Unauthenticated as error:
+        return error.reason
+
+
+async def test_invented_tokens_push_out_none_that_there_are(db: Database, token: api_tokens.NewToken, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(token_lookup, "MOST_KEPT", 1)
+    counted: Any = Counted(db)
+    tokens = ApiTokens(counted)
+    assert await known(tokens, token.text) == f"token:{token.id}"
+    for _ in range(3):
+        assert await known(tokens, api_tokens.new_token().text) == "TOKEN_INVALID"
+    before = counted.num
+    assert await known(tokens, token.text) == f"token:{token.id}"
+    assert counted.num == before
+
+
+async def test_invented_tokens_take_few_of_the_databases_connections(db: Database, token: api_tokens.NewToken, monotonic: Monotonic):
+    counted: Any = Counted(db)
+    tokens = ApiTokens(counted, monotonic=monotonic)
+    await known(tokens, token.text)
+    monotonic.now += BELIEVED_S
+    counted.go_on.clear()
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        invented = [group.create_task(known(tokens, api_tokens.new_token().text)) for _ in range(20)]
+        for _ in range(1 + LOOKED_UP_AT_A_TIME):
+            await counted.asked.acquire()
+        own = group.create_task(known(tokens, token.text))  # seen before: it waits behind none of them
+        await counted.asked.acquire()
+        counted.go_on.set()
+    assert own.result() == f"token:{token.id}"
+    assert {task.result() for task in invented} == {"TOKEN_INVALID"}
+    assert counted.most_at_once == LOOKED_UP_AT_A_TIME + 1
