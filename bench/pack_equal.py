@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorafleet.blobs import blobs_at
-from lorafleet.layout import JobLayout
+from lorafleet.layout import JobLayout, adapter_file
 from lorafleet.v1 import training_service_pb2 as pb
 
-ADAPTER = "pytorch_lora_weights.safetensors"
 PROGRESS = "progress.json"
 
 Arrays = Mapping[str, NDArray[np.floating]]
@@ -57,5 +56,6 @@ def _losses(job: pb.TrainingJob, num_steps: int) -> dict[int, float]:
 def _adapter(job: pb.TrainingJob) -> Arrays:
     from safetensors.numpy import load
 
-    with blobs_at(job.artifact.uri).open(ADAPTER) as file:
+    name = job.spec.output.name or job.name.rpartition("/")[2]
+    with blobs_at(job.artifact.uri).open(adapter_file("diffusers", name)) as file:
         return load(file.read())

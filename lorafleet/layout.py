@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 MANIFEST = "manifest.json"
+DIFFUSERS_ENDING = "pytorch_lora_weights.safetensors"
 
 
 def join(uri: str, *parts: str) -> str:
@@ -41,6 +42,17 @@ class JobLayout:
     def log(self, attempt: int, number: int = 0) -> str:
         """An object of the attempt's log; a long log continues in numbers 1, 2 and so on."""
         return join(self.root, "logs", f"attempt-{attempt}.{number:04d}.log" if number else f"attempt-{attempt}.log")
+
+
+def adapter_file(file_format: str, name: str | None) -> str:
+    """The file of a format, named after the LoRA; None: a name that is the same for all.
+
+    kohya's is what people put into their tools' folders, so it has the plain name. load_lora_weights of diffusers finds the other
+    by its ending.
+    """
+    if file_format == "kohya":
+        return f"{name}.safetensors" if name else "lora-kohya.safetensors"
+    return f"{name}-{DIFFUSERS_ENDING}" if name else DIFFUSERS_ENDING
 
 
 def step_folder(step: int) -> str:

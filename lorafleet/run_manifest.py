@@ -3,6 +3,8 @@
 Holds no secret: the run token travels in the run's environment under `RUN_TOKEN_ENV`.
 """
 
+from typing import Self
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from lorafleet.spec import Spec
@@ -20,6 +22,12 @@ class Style(_Frozen):
     job: str  # tenants/{tenant}/jobs/{job}
     spec: Spec
     output_uri: str  # root of everything that the job writes
+
+    @classmethod
+    def of(cls, job: str, spec: Spec, output_uri: str) -> Self:
+        """With what its job decides filled in: the name of its files."""
+        name = spec.output.name or job.rpartition("/")[2]
+        return cls(job=job, spec=spec.model_copy(update={"output": spec.output.model_copy(update={"name": name})}), output_uri=output_uri)
 
 
 class RunManifest(_Frozen):

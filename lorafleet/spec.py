@@ -5,61 +5,20 @@ store or the model (does the bucket exist, does a target module match) are check
 """
 
 import difflib
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Self, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from lorafleet.errors import InvalidSpec, Violation
+from lorafleet.spec_words import LabelKey, ModuleName, OutputName, Text, check_uri
 
 MAX_LABELS = 64
 DEFAULT_PROFILE = "default"
-MAX_URI = 2000  # bytes: a key of S3 has 1024, an entry of a PostgreSQL index 2704
-MAX_MODULE_NAME = 200
+DEFAULT_OUTPUT_PRECISION = "fp16"
 MAX_PROMPT = 2000
 MAX_VIOLATIONS = 1000  # that are told one by one; a spec that is good has fewer fields
-_LABEL_KEY = re.compile(r"[a-z]([a-z0-9_.-]{0,61}[a-z0-9])?")
-_MODULE_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
-_URI = re.compile(r"(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|file:///.*)")
-
-
-def _check_uri(uri: str) -> str:
-    if len(uri) > MAX_URI or len(uri.encode(errors="replace")) > MAX_URI:
-        raise PydanticCustomError("uri", "{uri}… is longer than {most} bytes", {"uri": repr(uri[:80]), "most": MAX_URI})
-    if not _URI.fullmatch(uri):
-        raise PydanticCustomError("uri", "{uri} is not a store URI; write s3://bucket/prefix or file:///folder", {"uri": repr(uri)})
-    path = uri.split("://", 1)[1]
-    if any(part in {"..", "."} for part in path.split("/")) or re.search(r"[\x00-\x1f\\%?#]|//", path):
-        raise PydanticCustomError(
-            "uri", "{uri} has '..', '.', '//', '%', '?', '#', a backslash or a control character in its path", {"uri": repr(uri)}
-        )
-    return uri.rstrip("/")
-
-
-def _check_module(name: str) -> str:
-    if len(name) > MAX_MODULE_NAME or not _MODULE_NAME.fullmatch(name):
-        raise PydanticCustomError("module", "{name} is not a module name", {"name": repr(name)})
-    return name
-
-
-def _check_label(key: str) -> str:
-    if not _LABEL_KEY.fullmatch(key):
-        raise PydanticCustomError("label", "a key is 1 to 63 of a-z, 0-9, '_', '.', '-', and starts with a letter")
-    return key
-
-
-def _check_text(text: str) -> str:
-    """Databases and tools end a text at a NUL, or refuse it."""
-    if "\x00" in text:
-        raise PydanticCustomError("text", "has a NUL character in it")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_check_text)]
-ModuleName = Annotated[str, AfterValidator(_check_module)]
-LabelKey = Annotated[str, AfterValidator(_check_label)]
 
 
 class _Part(BaseModel):
@@ -70,7 +29,7 @@ class _Part(BaseModel):
     @field_validator("uri", check_fields=False)
     @classmethod
     def _uri(cls, uri: str | None) -> str | None:
-        return None if uri is None else _check_uri(uri)
+        return None if uri is None else check_uri(uri)
 
 
 class BaseModelSpec(_Part):
@@ -232,6 +191,19 @@ class OutputSpec(_Part):
     formats: Annotated[
         tuple[Literal["diffusers", "kohya"], ...], Field(min_length=1, strict=False, description="File formats of the LoRA.")
     ] = ("diffusers", "kohya")
+    # Left out where they are the defaults: a trainer that does not know them refuses the spec.
+    name: OutputName | None = Field(
+        default=None,
+        exclude_if=lambda name: name is None,
+        description="Names the files, without their ending, and the LoRA in them; unset: the job's id.",
+    )
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16"],
+        Field(
+            exclude_if=lambda precision: precision == DEFAULT_OUTPUT_PRECISION,
+            description="Precision of the numbers in the files; DoRA's magnitudes are always fp32, as are values beyond fp16's range.",
+        ),
+    ] = DEFAULT_OUTPUT_PRECISION
 
 
 class Spec(_Part):

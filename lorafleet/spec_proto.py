@@ -19,7 +19,8 @@ def from_proto(message: spec_pb2.TrainingSpec) -> spec.Spec:
 def to_proto(value: spec.Spec) -> spec_pb2.TrainingSpec:
     """The message of a spec, with every default filled in."""
     message = spec_pb2.TrainingSpec(**value.model_dump(exclude_none=True))
-    message.cluster.profile = value.cluster.profile  # left out of what is stored where it is the default
+    message.cluster.profile = value.cluster.profile  # left out of what is stored where they are the defaults
+    message.output.precision = value.output.precision
     return message
 
 

@@ -224,5 +224,5 @@ def _joining(members: list[Member]) -> Iterator[pb.JoiningStyle]:
     """A style whose spec cannot be read is queued again when the run ends, and refused then: the report is the whole run's."""
     for job in (member.job for member in members):
         with rows.own("joins", job.name):
-            style = Style(job=job.name, spec=spec.parse(job.spec), output_uri=job.output_uri)
+            style = Style.of(job.name, spec.parse(job.spec), job.output_uri)
             yield pb.JoiningStyle(job=job.name, style_json=style.model_dump_json())

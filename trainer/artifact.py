@@ -5,17 +5,19 @@ The driver asks here too, so torch is imported only to write one.
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from lorafleet import __version__
+from lorafleet import __version__, readers
 from lorafleet.errors import RunFailed
-from lorafleet.layout import MANIFEST, JobLayout, step_folder
+from lorafleet.layout import MANIFEST, JobLayout, adapter_file, step_folder
 from lorafleet.spec import Spec
 from lorafleet.v1.training_service_pb2 import Artifact
 from trainer import data_facts
+from trainer.artifact_facts import facts, output_name
 from trainer.prepare import PreparedStyle
 from trainer.storage import Folder
 
@@ -24,9 +26,9 @@ if TYPE_CHECKING:
 
     from trainer.checkpoint import Progress
 
-DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"  # the name that load_lora_weights looks for
-KOHYA_FILE = "lora-kohya.safetensors"
 MODEL_CARD = "README.md"
+
+log = logging.getLogger("lorafleet.artifact")
 
 
 def existing(style: PreparedStyle) -> Artifact | None:
@@ -74,29 +76,21 @@ def _as_reported(uri: str, manifest: bytes, files: Mapping[str, Mapping[str, Any
 
 
 def _files(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Progress", samples: int | None) -> dict[str, bytes]:
-    from trainer.adapters.export import diffusers_file, kohya_file
+    from trainer.adapters.export import diffusers_file, kohya_file, usable_precision
 
+    output = style.spec.output
+    precision = usable_precision(weights, style.spec.adapter, output.precision)
+    if precision != output.precision:
+        log.warning("[%s] the files are %s: %s cannot hold the adapter's numbers", style.job, precision, output.precision)
     files: dict[str, bytes] = {}
-    if "diffusers" in style.spec.output.formats:
-        files[DIFFUSERS_FILE] = diffusers_file(weights, style.spec.adapter)
-    if "kohya" in style.spec.output.formats:
-        files[KOHYA_FILE] = kohya_file(weights, style.spec, _facts(style, progress))
+    if "diffusers" in output.formats:
+        files[adapter_file("diffusers", output.name)] = diffusers_file(weights, style.spec.adapter, precision)
+    if "kohya" in output.formats:
+        files[adapter_file("kohya", output.name)] = kohya_file(weights, style.spec, facts(style, progress), precision)
     pictures = _sample_pictures(style, samples)
     files |= pictures
-    files[MODEL_CARD] = model_card(style, progress, sorted(pictures)).encode()
+    files[MODEL_CARD] = model_card(style, progress, sorted(pictures), precision).encode(errors="replace")
     return files
-
-
-def _facts(style: PreparedStyle, progress: "Progress") -> dict[str, str]:
-    held_out = dict(progress.held_out_losses)
-    return {
-        "ss_sd_model_hash": style.base.digest,
-        "ss_dataset_hash": style.data_set.digest,
-        "ss_num_train_images": str(len(style.data_set.pictures) - len(style.held_out)),
-        "ss_steps": str(progress.step),
-        **({"lorafleet.held_out_loss_base": str(held_out[0])} if 0 in held_out else {}),
-        **({"lorafleet.held_out_loss": str(held_out[progress.step])} if progress.step in held_out else {}),
-    }
 
 
 def _sample_pictures(style: PreparedStyle, samples: int | None) -> dict[str, bytes]:
@@ -107,11 +101,7 @@ def _sample_pictures(style: PreparedStyle, samples: int | None) -> dict[str, byt
     return {f"samples/{name}": data for name, data in folder.read_all(names).items()}
 
 
-def _weight_file(spec: Spec) -> str:
-    return DIFFUSERS_FILE if "diffusers" in spec.output.formats else KOHYA_FILE
-
-
-def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str]) -> str:
+def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str], precision: str) -> str:
     """README.md of the artifact: what it is, how to use it, what it was made from. Hugging Face's front matter."""
     spec = style.spec
     held_out = dict(progress.held_out_losses)
@@ -122,7 +112,9 @@ def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str]) 
         *([f"instance_prompt: {json.dumps(spec.dataset.trigger_phrase)}"] if spec.dataset.trigger_phrase else []),
         "---",
         "",
-        f"# LoRA of {style.job}",
+        f"# {output_name(style)}",
+        "",
+        f"LoRA of {style.job}.",
         "",
         *(f"![{prompt}]({path})" for prompt, path in zip(spec.validation.prompts, pictures, strict=False)),
         "",
@@ -131,6 +123,7 @@ def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str]) 
         f"| trigger phrase | {spec.dataset.trigger_phrase or '(none)'} |",
         f"| steps | {progress.step} of {spec.global_batch_size} pictures |",
         f"| adapter | {spec.adapter.method}, rank {spec.adapter.rank}, text encoder: {spec.adapter.text_encoder} |",
+        f"| files | {precision} |",
         f"| final training loss | {progress.losses[-1][1]:.5f} |" if progress.losses else "| final training loss | (none) |",
         *(f"| held-out loss after {step} steps | {loss:.5f} |" for step, loss in sorted(held_out.items())),
         *data_facts.for_card(style),
@@ -138,13 +131,7 @@ def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str]) 
         f"| base digest | `{style.base.digest}` |",
         f"| made by | lorafleet {__version__}, torch {version('torch')}, diffusers {version('diffusers')}, peft {version('peft')} |",
         "",
-        "```python",
-        "from diffusers import StableDiffusionPipeline",
-        "",
-        'pipeline = StableDiffusionPipeline.from_pretrained("path/to/base")',
-        f'pipeline.load_lora_weights("path/to/this/folder", weight_name="{_weight_file(spec)}")',
-        "```",
-        "",
+        *_usage(spec),
         f'Sample pictures: prompt i was drawn with `torch.Generator("cpu").manual_seed({spec.validation.seed} + i)`, '
         f"guidance scale {spec.validation.guidance_scale}, {spec.validation.num_inference_steps} steps ({step_folder(progress.step)}).",
         "",
@@ -156,3 +143,28 @@ def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str]) 
         "",
     ]
     return "\n".join(lines)
+
+
+def _usage(spec: Spec) -> list[str]:
+    """How to load the files, with programs that are right about them and no others."""
+    told = readers.of(spec)
+    lines: list[str] = []
+    right = [name for name in spec.output.formats if not any(each.program == "diffusers" and each.file_format == name for each in told)]
+    if right:
+        name = adapter_file("diffusers" if "diffusers" in right else "kohya", spec.output.name)
+        lines += [
+            "```python",
+            "from diffusers import StableDiffusionPipeline",
+            "",
+            'pipeline = StableDiffusionPipeline.from_pretrained("path/to/base")',
+            f'pipeline.load_lora_weights("path/to/this/folder", weight_name="{name}")',
+            "```",
+            "",
+        ]
+    if told:
+        lines += ["Programs apply a DoRA differently:", "", "| program | file | applies it | since it |", "|---|---|---|---|"]
+        lines += [
+            f"| {each.program} | `{adapter_file(each.file_format, spec.output.name)}` | {each.verdict} | {each.why} |" for each in told
+        ]
+        lines.append("")
+    return lines

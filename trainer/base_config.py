@@ -14,7 +14,6 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 MAX_TOKENS = 10_000
 MAX_LEVELS = 16
 _TEXT_DEFAULTS = {"hidden_size": 512, "max_position_embeddings": 77, "vocab_size": 49408}  # transformers' own
-SD2_TEXT_WIDTH = 1024  # of OpenCLIP ViT-H (Stable Diffusion 2); CLIP ViT-L has 768
 
 # The only classes that are built, and so the only libraries that are imported: (library, classes) by part.
 CLASSES = {

@@ -164,12 +164,16 @@ class CheckpointingSpec(_message.Message):
     def __init__(self, every_steps: _Optional[int] = ..., keep: _Optional[int] = ...) -> None: ...
 
 class OutputSpec(_message.Message):
-    __slots__ = ("uri", "formats")
+    __slots__ = ("uri", "formats", "name", "precision")
     URI_FIELD_NUMBER: _ClassVar[int]
     FORMATS_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
     uri: str
     formats: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, uri: _Optional[str] = ..., formats: _Optional[_Iterable[str]] = ...) -> None: ...
+    name: str
+    precision: str
+    def __init__(self, uri: _Optional[str] = ..., formats: _Optional[_Iterable[str]] = ..., name: _Optional[str] = ..., precision: _Optional[str] = ...) -> None: ...
 
 class SchedulingSpec(_message.Message):
     __slots__ = ("priority", "sharing", "preemptible", "max_run_time_s")

@@ -216,7 +216,7 @@ def manifest_of(run: RunRow, pack: list[Member], places: Places, warm_idle_s: fl
     return RunManifest(
         run=run.id,
         attempt=max(member.place.attempt for member in pack),
-        pack=tuple(Style(job=member.job.name, spec=spec.parse(member.job.spec), output_uri=member.job.output_uri) for member in pack),
+        pack=tuple(Style.of(member.job.name, spec.parse(member.job.spec), member.job.output_uri) for member in pack),
         cache_uri=places.cache_uri,
         report_address=places.report_address,
         report_tls=places.report_tls,

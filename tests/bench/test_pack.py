@@ -190,7 +190,8 @@ def test_losses_and_adapters_are_read_where_the_trainer_leaves_them(tmp_path: Pa
 def _trained(folder: Path, shift: float) -> pb.TrainingJob:
     """A job whose checkpoint and adapter the trainer's own code has written."""
     torch = pytest.importorskip("torch")
-    from trainer import artifact, checkpoint
+    from lorafleet.layout import adapter_file
+    from trainer import checkpoint
     from trainer.adapters.export import diffusers_file
     from trainer.storage import Folder
 
@@ -198,8 +199,8 @@ def _trained(folder: Path, shift: float) -> pb.TrainingJob:
     weights = {"unet.a.lora_A.weight": torch.full((16, 3), shift)}
     progress = checkpoint.Progress(step=2, losses=((1, 0.5), (2, 0.25 * shift)))
     checkpoint.write(Folder(layout.checkpoints), checkpoint.Checkpoint(progress, weights, weights), job="a", keep=1)
-    Folder(layout.adapter).put(artifact.DIFFUSERS_FILE, diffusers_file(weights, AdapterSpec()))
-    return pb.TrainingJob(output_uri=layout.root, artifact=pb.Artifact(uri=layout.adapter))
+    Folder(layout.adapter).put(adapter_file("diffusers", "a"), diffusers_file(weights, AdapterSpec()))
+    return pb.TrainingJob(name="tenants/t/jobs/a", output_uri=layout.root, artifact=pb.Artifact(uri=layout.adapter))
 
 
 # What is shown and kept.

@@ -7,6 +7,7 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor, equal
 
+from lorafleet.layout import adapter_file
 from lorafleet.v1 import training_service_pb2 as pb
 from tests.integration.conftest import Fleet
 from tests.service.serving import until
@@ -42,7 +43,8 @@ def items(specs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def adapter(job: pb.TrainingJob) -> dict[str, Tensor]:
-    return load_file(Path(job.artifact.uri.removeprefix("file://")) / "pytorch_lora_weights.safetensors")
+    folder, job_id = Path(job.artifact.uri.removeprefix("file://")), job.name.rpartition("/")[2]
+    return load_file(folder / adapter_file("diffusers", job_id))
 
 
 @pytest.mark.proof

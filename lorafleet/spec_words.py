@@ -1,0 +1,68 @@
+"""What single words of a spec may be: URIs, names of modules, labels and files. Each check answers the word, or says what is wrong."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+
+MAX_OUTPUT_NAME = 100
+MAX_URI = 2000  # bytes: a key of S3 has 1024, an entry of a PostgreSQL index 2704
+MAX_MODULE_NAME = 200
+_LABEL_KEY = re.compile(r"[a-z]([a-z0-9_.-]{0,61}[a-z0-9])?")
+_MODULE_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+_OUTPUT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))})  # Windows'
+_URI = re.compile(r"(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|file:///.*)")
+
+
+def check_uri(uri: str) -> str:
+    if len(uri) > MAX_URI or len(uri.encode(errors="replace")) > MAX_URI:
+        raise PydanticCustomError("uri", "{uri}… is longer than {most} bytes", {"uri": repr(uri[:80]), "most": MAX_URI})
+    if not _URI.fullmatch(uri):
+        raise PydanticCustomError("uri", "{uri} is not a store URI; write s3://bucket/prefix or file:///folder", {"uri": repr(uri)})
+    path = uri.split("://", 1)[1]
+    if any(part in {"..", "."} for part in path.split("/")) or re.search(r"[\x00-\x1f\\%?#]|//", path):
+        raise PydanticCustomError(
+            "uri", "{uri} has '..', '.', '//', '%', '?', '#', a backslash or a control character in its path", {"uri": repr(uri)}
+        )
+    return uri.rstrip("/")
+
+
+def _check_output_name(name: str) -> str:
+    """A name that is a file's on every system, without its ending."""
+    if len(name) > MAX_OUTPUT_NAME:
+        raise PydanticCustomError("name", "is longer than {most} characters", {"most": MAX_OUTPUT_NAME})
+    if not _OUTPUT_NAME.fullmatch(name) or ".." in name or name.endswith("."):
+        message = "{name} is no safe file name: letters, digits, '-', '_' and single '.' within, beginning with a letter or digit"
+        raise PydanticCustomError("name", message, {"name": repr(name)})
+    if name.lower().endswith(".safetensors"):
+        raise PydanticCustomError("name", "{name}: leave the ending off, it is added", {"name": repr(name)})
+    if name.lower().partition(".")[0] in _DEVICES:
+        raise PydanticCustomError("name", "{name} is the name of a device on Windows; choose another", {"name": repr(name)})
+    return name
+
+
+def _check_module(name: str) -> str:
+    if len(name) > MAX_MODULE_NAME or not _MODULE_NAME.fullmatch(name):
+        raise PydanticCustomError("module", "{name} is not a module name", {"name": repr(name)})
+    return name
+
+
+def _check_label(key: str) -> str:
+    if not _LABEL_KEY.fullmatch(key):
+        raise PydanticCustomError("label", "a key is 1 to 63 of a-z, 0-9, '_', '.', '-', and starts with a letter")
+    return key
+
+
+def _check_text(text: str) -> str:
+    """Databases and tools end a text at a NUL, or refuse it."""
+    if "\x00" in text:
+        raise PydanticCustomError("text", "has a NUL character in it")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_check_text)]
+OutputName = Annotated[str, AfterValidator(_check_output_name)]
+ModuleName = Annotated[str, AfterValidator(_check_module)]
+LabelKey = Annotated[str, AfterValidator(_check_label)]

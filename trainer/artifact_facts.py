@@ -1,0 +1,87 @@
+"""What the kohya file says of its training, in the metadata that people's tools show: name, tags, base, sizes. Pure; no torch.
+
+No dates: the same result is always the same bytes.
+"""
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from trainer.prepare import PreparedStyle
+
+if TYPE_CHECKING:
+    from trainer.checkpoint import Progress
+
+MAX_TAGS = 2000
+MAX_TAG = 200
+SD2_TEXT_WIDTH = 1024  # of OpenCLIP ViT-H (Stable Diffusion 2); CLIP ViT-L has 768
+
+
+def output_name(style: PreparedStyle) -> str:
+    """What people call the LoRA: the name of its files, else its job's."""
+    return style.spec.output.name or style.job.rpartition("/")[2]
+
+
+def facts(style: PreparedStyle, progress: "Progress") -> dict[str, str]:
+    """Metadata by key. `ss_*` are kohya's, `modelspec.*` Stability's, `lorafleet.*` our own."""
+    held_out = dict(progress.held_out_losses)
+    return {
+        "ss_output_name": output_name(style),
+        "modelspec.title": output_name(style),
+        **_of_base(style),
+        **_of_pictures(style),
+        "ss_steps": str(progress.step),
+        **({"lorafleet.held_out_loss_base": str(held_out[0])} if 0 in held_out else {}),
+        **({"lorafleet.held_out_loss": str(held_out[progress.step])} if progress.step in held_out else {}),
+    }
+
+
+def _of_base(style: PreparedStyle) -> dict[str, str]:
+    base, is_v = style.base, style.base.facts.prediction_type == "v_prediction"
+    is_sd2 = base.facts.text_width == SD2_TEXT_WIDTH
+    version = "2" if is_sd2 else "1"
+    architecture = f"stable-diffusion-v2-{'768-v' if is_v else '512'}" if is_sd2 else "stable-diffusion-v1"
+    # A folder has no checkpoint file: the hashes are of its denoiser.
+    denoiser = next(path for path in sorted(base.files) if path.startswith("unet/") and path.endswith(".safetensors"))
+    return {
+        "ss_base_model_version": f"sd_v{version}{'_v' if is_v else ''}",
+        "ss_v2": str(is_sd2),
+        "ss_v_parameterization": str(is_v),
+        "ss_zero_terminal_snr": str(base.facts.zero_terminal_snr),
+        **({"v_pred": "True"} if is_v else {}),
+        "ss_sd_model_name": base.uri.rpartition("/")[2],
+        "ss_sd_model_hash": base.webui_hash,
+        "ss_new_sd_model_hash": base.files[denoiser],
+        "lorafleet.base_digest": base.digest,
+        "modelspec.architecture": f"{architecture}/lora",
+        "modelspec.prediction_type": "v" if is_v else "epsilon",
+    }
+
+
+def _of_pictures(style: PreparedStyle) -> dict[str, str]:
+    held_out = set(style.held_out)
+    trained = [picture.caption for index, picture in enumerate(style.data_set.pictures) if index not in held_out]
+    folder, side = style.data_set.uri.rpartition("/")[2], style.resolution
+    return {
+        "ss_dataset_hash": style.data_set.digest,
+        "ss_num_train_images": str(len(trained)),
+        "ss_dataset_dirs": _json({folder: {"n_repeats": 1, "img_count": len(trained)}}),
+        "ss_tag_frequency": _json({folder: tags(trained, style.spec.dataset.trigger_phrase)}),
+        "ss_resolution": f"({side}, {side})",
+        "ss_enable_bucket": str(style.spec.dataset.aspect_ratio_bucketing),
+        "modelspec.resolution": f"{side}x{side}",
+    }
+
+
+def tags(captions: list[str], trigger: str) -> dict[str, int]:
+    """How many captions have each comma-separated tag, the most frequent first; long captions and rare tags have an end."""
+    counts: Counter[str] = Counter()
+    if trigger.strip():
+        counts[trigger.strip()[:MAX_TAG]] = len(captions)
+    for caption in captions:
+        counts.update(tag.strip()[:MAX_TAG] for tag in caption.split(",") if tag.strip())
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_TAGS])
+
+
+def _json(value: object) -> str:
+    return json.dumps(value)  # in ASCII: half a surrogate pair in a caption is no UTF-8
