@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from lorafleet import state_files
 from lorafleet.commands.options import grouped
 from lorafleet.terminal import say
 from service.access.settings import AccessSettings
@@ -83,6 +84,6 @@ def _run(settings: Settings, address_file: Path | None) -> None:
 
 def _announce(address: str, address_file: Path | None) -> None:
     if address_file is not None:
-        address_file.write_text(address)
+        state_files.write(address_file, address)
     say(f"lorafleet is listening on {address}")
     sys.stdout.flush()

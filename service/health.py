@@ -137,6 +137,7 @@ def database_check(db: Database) -> Check:
         # A newer one is another replica's, in the middle of an upgrade: migrations keep what the release before them uses.
         if revision < migrate.HEAD or revision == "none":
             raise NotReady(f"its schema is at {revision} and this server needs {migrate.HEAD}; run `lorafleet db upgrade`")
+        await db.check_writable()
 
     return check
 

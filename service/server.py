@@ -12,10 +12,12 @@ from pathlib import Path
 
 import grpc.aio
 
+from lorafleet import state_files
 from lorafleet.addresses import joined
 from lorafleet.errors import FailedPrecondition, Unavailable
 from lorafleet.spec import DEFAULT_PROFILE
 from lorafleet.v1 import access_service_pb2_grpc, batch_service_pb2_grpc, report_service_pb2_grpc, training_service_pb2_grpc
+from service import state_dir
 from service.access.access import Access
 from service.access.build import authenticators, report_tls_ca, server_tls
 from service.api.administering import AccessServicer
@@ -71,7 +73,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     Raises FailedPrecondition (STATE_DIR_IN_USE) and Unavailable (PORT_TAKEN).
     """
     stopping = _on_signal()
-    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    state_dir.prepare(settings)
     with _only_one(settings.state_dir):
         async with database(settings) as db, _listening(settings, db) as (server, address):
             backend = ObservedBackend(_backend(settings, db.bell))
@@ -113,13 +115,13 @@ def _on_signal() -> asyncio.Event:
 
 
 @contextmanager
-def _only_one(state_dir: Path) -> Iterator[None]:
+def _only_one(folder: Path) -> Iterator[None]:
     """Holds the state directory: the lock dies with the process, however it ends."""
-    with (state_dir / "lock").open("w") as file:
+    with state_files.made_private(folder / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            message = f"another lorafleet serve uses {state_dir}; stop it, or choose another --state-dir"
+            message = f"another lorafleet serve uses {folder}; stop it, or choose another --state-dir"
             raise FailedPrecondition(message, reason="STATE_DIR_IN_USE") from None
         yield
 
@@ -140,14 +142,14 @@ async def _listening(settings: Settings, db: Database) -> AsyncIterator[tuple[gr
 def _bind(server: grpc.aio.Server, settings: Settings) -> str:
     """The address that is listened on. Of free ports last time's comes first: runs that outlived us report there."""
     remembered = settings.state_dir / "port"
-    wanted = [settings.port] if settings.port else [int(remembered.read_text()) if remembered.exists() else 0, 0]
+    wanted = [settings.port] if settings.port else [state_files.read(remembered, int) or 0, 0]
     tls = server_tls(settings.access)
     for port in wanted:
         try:
             bound = listen(server, joined(settings.host, port), tls)
         except Unavailable:
             continue
-        remembered.write_text(str(bound))
+        state_files.write(remembered, str(bound))
         return joined(settings.host, bound)
     message = (
         f"port {settings.port} of {settings.host} is in use; stop what listens there, or choose another --listen (port 0: any free one)"

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from lorafleet import state_files
 from lorafleet.errors import LorafleetError, Unavailable
 from service.backends import ray_head
 from service.backends.base import RunRequest
@@ -73,11 +74,11 @@ class LocalRay:
     def submission(self, run: RunRequest) -> Submission:
         token_file = self._runs / run.run_id / "token"
         token_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _write_secret(token_file, run.token)
+        state_files.write(token_file, run.token)
         options = ["--token-file", str(token_file)]
         if run.store_env:
             credentials_file = token_file.with_name("store-credentials")
-            _write_secret(credentials_file, json.dumps(dict(run.store_env)))
+            state_files.write(credentials_file, json.dumps(dict(run.store_env)))
             options += ["--store-credentials-file", str(credentials_file)]
         # An empty runtime_env, and the service's own credentials by inheritance: nothing to show, and Ray's idle workers fit.
         return Submission(entrypoint=entrypoint(run, *options), runtime_env={})
@@ -130,7 +131,7 @@ class LocalRay:
 
     async def _started(self) -> HeadRecord:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _write_secret(self._folder / "token", secrets.token_hex(32))
+        state_files.write(self._folder / "token", secrets.token_hex(32))
         before = ray_head.load(self._record_path)
         ports = ray_head.free_ports(3)
         record = HeadRecord(
@@ -151,7 +152,7 @@ class LocalRay:
     def _spawn(self, session: str, ports: list[int]) -> int:
         command = _command(ports, _temp_dir(self._folder))
         environment = _environment(session, self._folder / "token")
-        with self._log_path.open("ab") as output:
+        with state_files.made_private(self._log_path).open("ab") as output:
             self._child = subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
@@ -236,9 +237,3 @@ def _temp_dir(folder: Path) -> Path:
 def _own_folder(folder: Path) -> Path:
     digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
     return Path(f"/tmp/lorafleet-{os.getuid()}-{digest}")
-
-
-def _write_secret(path: Path, secret: str) -> None:
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secret)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psutil
 
+from lorafleet import state_files
+
 SESSION_ENV = "LORAFLEET_RAY_SESSION"  # marks every process of a head, in whatever session or group it is
 
 
@@ -33,15 +35,13 @@ class HeadRecord:
 
 
 def load(path: Path) -> HeadRecord | None:
-    """The record, if there is one."""
-    return HeadRecord(**json.loads(path.read_text())) if path.exists() else None
+    """The record, if there is one. Raises FailedPrecondition for a broken one: what it should name may still be running."""
+    return state_files.read(path, lambda text: HeadRecord(**json.loads(text)))
 
 
 def save(path: Path, record: HeadRecord) -> None:
     """Writes the record whole or not at all."""
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(asdict(record)))
-    temporary.replace(path)
+    state_files.write(path, json.dumps(asdict(record)))
 
 
 def of_process(record: HeadRecord, pid: int) -> HeadRecord:

@@ -27,6 +27,9 @@ CHANNEL = "lorafleet"  # of PostgreSQL's NOTIFY: rings the bells of the other re
 TRANSACTION_S = 60.0  # one that takes longer has lost its connection, whatever that looks like from here
 CLOSE_WITHIN_S = 5.0
 LOOK_EVERY_S = 0.01
+CHECK_WITHIN_S = 2.0
+TELL_FOR_S = 15.0
+TRY_AGAIN_S = 3.0  # after a write that met a full disk or a lock
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOW = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, clock_carried_us FROM service")
 
@@ -46,6 +49,8 @@ class Database:
         self.dialect = engine.dialect.name
         self.sender = uuid4().hex[:12]  # what our notifications carry: we need not hear our own
         self._engine = engine
+        self._trouble: tuple[float, errors.Unwritable] | None = None  # when the newest write failed, and by what; None: it went through
+        self._newest_trouble: tuple[float, errors.Unwritable] | None = None  # the same, of the newest that failed: what readiness tells
         self._watch = StepWatch()
         self._carried: timedelta | None = None  # the sum of all steps, as the database says; None: not known yet
         self._carried_at_first: timedelta | None = None
@@ -57,9 +62,9 @@ class Database:
     async def transaction(self) -> AsyncIterator[Transaction]:
         """A transaction that may write. Do nothing slow inside, and nothing outside the database.
 
-        Raises Contended when another came first, and Unreachable when the database does not answer.
+        Raises Contended when another came first, Unreachable when the database does not answer, and Unwritable.
         """
-        async with telemetry.db_transaction("write"), self._writer, self._begun(WRITING) as tx:
+        async with telemetry.db_transaction("write"), self._writer, self._noting_trouble(), self._begun(WRITING) as tx:
             yield tx
             await events.record(tx)
             if tx.changed and self.dialect == "postgresql":
@@ -73,6 +78,34 @@ class Database:
         async with telemetry.db_transaction("read"), self._begun(READING) as tx:
             tx.reads_only = True
             yield tx
+
+    async def check_writable(self) -> None:
+        """Raises Unwritable while nothing can be written, and for a while after: on a full disk small writes still go through now and
+        then. Tries nothing as long as all goes well."""
+        if self._newest_trouble is None:
+            return
+        failed_s, before = self._newest_trouble
+        if self.clock.monotonic_s() - failed_s < TELL_FOR_S:
+            raise errors.Unwritable.again(before)
+        try:
+            async with asyncio.timeout(CHECK_WITHIN_S), self.transaction() as tx:
+                await events.touch_service(tx)
+        except TimeoutError:  # it waits for a lock
+            raise errors.Unwritable.again(before) from None
+        self._newest_trouble = None
+
+    @asynccontextmanager
+    async def _noting_trouble(self) -> AsyncIterator[None]:
+        """What could not be written a moment ago is not tried by all who waited for that: each try at a locked database takes long."""
+        if self._trouble is not None and self.clock.monotonic_s() - self._trouble[0] < TRY_AGAIN_S:
+            raise errors.Unwritable.again(self._trouble[1])
+        try:
+            yield
+        except errors.Unwritable as error:
+            self._trouble = self._newest_trouble = (self.clock.monotonic_s(), error)
+            telemetry.count(telemetry.OPERATORS_FAULTS, where="database", reason=error.reason)
+            raise
+        self._trouble = None
 
     @property
     def stepped(self) -> timedelta:

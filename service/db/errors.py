@@ -2,6 +2,7 @@
 
 Contended     rolled back for another's sake: doing the whole again finds what the other did
 Unreachable   the connection was lost, or could not be had
+Unwritable    the disk is full, or another process holds the database's lock
 """
 
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
@@ -29,7 +30,12 @@ _LOST = {
     "53300",  # too many connections
 }
 _SQLITE_RACES = ("UNIQUE constraint failed", "FOREIGN KEY constraint failed")
-_SQLITE_BUSY = ("database is locked", "database table is locked")
+_SQLITE_BUSY = ("database table is locked",)
+_SQLITE_LOCKED = "database is locked"  # by another process: our own writers wait for each other before they ask SQLite
+_SQLITE_FULL = ("database or disk is full", "disk I/O error")
+_SQLITE_READ_ONLY = ("attempt to write a readonly database", "unable to open database file")
+_FULL = "53100"
+_READ_ONLY = "25006"
 
 
 class Contended(Unavailable):
@@ -48,6 +54,19 @@ class Unreachable(Unavailable):
         self.was_committing = was_committing
 
 
+class Unwritable(Unavailable):
+    """Nothing can be written until the operators have mended something: the disk is full, or another process holds the database."""
+
+    @classmethod
+    def for_now(cls, what: str, *, reason: str) -> "Unwritable":
+        return cls(f"the database cannot be written: {what}", reason=reason)
+
+    @classmethod
+    def again(cls, before: "Unwritable") -> "Unwritable":
+        """The same for another transaction."""
+        return cls(before.message, reason=before.reason)
+
+
 def translated(error: SQLAlchemyError, *, committing: bool) -> Unavailable | None:
     """None for our own bugs, such as a wrong statement."""
     if isinstance(error, PoolTimeoutError):
@@ -55,10 +74,23 @@ def translated(error: SQLAlchemyError, *, committing: bool) -> Unavailable | Non
     if not isinstance(error, DBAPIError):
         return None
     code = getattr(error.orig, "sqlstate", None)
+    if (unwritable := _unwritable(code, error)) is not None:
+        return unwritable
     if error.connection_invalidated or _is_lost(code, error):
         return Unreachable(f"the database does not answer: {_first_line(error)}", was_committing=committing)
     if code in _YIELDED or code in _RACED or _is_sqlites(error):
         return Contended(f"another transaction came first: {_first_line(error)}")
+    return None
+
+
+def _unwritable(code: str | None, error: DBAPIError) -> Unwritable | None:
+    said = str(error.orig) if isinstance(error, OperationalError) and type(error.orig).__module__.startswith("sqlite3") else ""
+    if code == _FULL or said.startswith(_SQLITE_FULL):
+        return Unwritable.for_now(f"its disk is full, or fails ({_first_line(error)}); free space", reason="DATABASE_DISK_FULL")
+    if code == _READ_ONLY or said.startswith(_SQLITE_READ_ONLY):
+        return Unwritable.for_now(f"it is read-only ({_first_line(error)}); mount its disk for writing", reason="DATABASE_READ_ONLY")
+    if said.startswith(_SQLITE_LOCKED):
+        return Unwritable.for_now("another process holds its lock; end that (a backup, a shell)", reason="DATABASE_LOCKED")
     return None
 
 

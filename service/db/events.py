@@ -61,6 +61,11 @@ async def service(tx: Transaction) -> ServiceRow:
     return (await tx.session.execute(select(ServiceRow))).scalar_one()
 
 
+async def touch_service(tx: Transaction) -> None:
+    """Writes that row as it is: a write that tells whether one goes through."""
+    await tx.session.execute(update(ServiceRow).values(instance=ServiceRow.instance))
+
+
 async def after(tx: Transaction, seq: int, *which: ColumnElement[bool], limit: int) -> Sequence[tuple[JobEventRow, JobRow]]:
     """The next events behind `seq`, oldest first, each with its job."""
     query = select(JobEventRow, JobRow).join(JobRow).where(JobEventRow.seq > seq, *which).order_by(JobEventRow.seq).limit(limit)

@@ -59,4 +59,32 @@ GUARDS = (
         'answers = text.find("status code: ")',
         "tests/lorafleet/test_store_faults.py",
     ),
+    (
+        "state files: the old one stays until the new one is on the disk",
+        "lorafleet/state_files.py",
+        "            _write_through(temporary, text.encode())\n            temporary.replace(path)",
+        "            path.write_text(text)\n            path.chmod(PRIVATE)\n            os.fsync(0)",
+        "tests/lorafleet/test_state_files.py",
+    ),
+    (
+        "database: a lock that another process holds is named",
+        "service/db/errors.py",
+        "if said.startswith(_SQLITE_LOCKED):",
+        "if False:",
+        "tests/service/db/test_unwritable.py",
+    ),
+    (
+        "database: readiness says that nothing can be written",
+        "service/health.py",
+        "await db.check_writable()",
+        "pass",
+        "tests/service/db/test_unwritable.py",
+    ),
+    (
+        "database: who waits behind a write that failed does not wait for the lock again",
+        "service/db/database.py",
+        "self.clock.monotonic_s() - self._trouble[0] < TRY_AGAIN_S",
+        "self.clock.monotonic_s() < self._trouble[0]",
+        "tests/service/db/test_unwritable.py",
+    ),
 )

@@ -52,6 +52,26 @@ def test_it_serves_remembers_its_port_and_stops_in_good_order(tmp_path: Path):
 
 
 @pytest.mark.proof  # seconds count only on a machine that does nothing else
+def test_its_files_are_private_and_a_folder_that_others_can_read_is_said(tmp_path: Path):
+    state = tmp_path / "state"
+    state.mkdir(mode=0o755)
+    state.chmod(0o755)
+    (state / "port").write_text("0")
+    (state / "port").chmod(0o644)
+    with served(state, *NOWHERE) as server:
+        modes = {path.name: path.stat().st_mode & 0o777 for path in state.iterdir() if path != server.log and path.is_file()}
+        assert set(modes) >= {"lock", "port", "address", "lorafleet.db", "lorafleet.db-wal", "lorafleet.db-shm"}
+        assert set(modes.values()) == {0o600}, modes
+        assert f"others can read {state}" in server.log.read_text()
+
+
+def test_a_broken_file_of_its_state_is_named(tmp_path: Path):
+    (tmp_path / "port").write_text("half a wor")
+    said = failed(tmp_path)
+    assert "port is broken" in " ".join(said.split())
+    assert "half a wor" not in said
+
+
 def test_it_starts_in_less_than_two_seconds(tmp_path: Path):
     """Once Python has kept its bytecode, as it does on every machine that does not forbid it."""
     kept = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path / "bytecode")}
