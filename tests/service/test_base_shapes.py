@@ -56,14 +56,6 @@ async def test_the_headers_tell_layers_and_sizes(tmp_path: Path):
     assert (shapes.width, shapes.latent_side, shapes.pixels_per_latent) == (40, 16, 4)
 
 
-async def test_the_demos_base_is_read_as_it_lies():
-    shapes = await shapes_at(f"file://{DEMO}")
-    assert shapes.width == 64
-    assert (shapes.latent_side or 0) * shapes.pixels_per_latent == 64
-    assert 8_000_000 < shapes.num_params < 10_000_000
-    assert shapes.num_other_params > 0
-
-
 @pytest.mark.parametrize(("said", "side"), [("[16, 24]", 24), ("null", None)])
 async def test_a_base_may_be_oblong_or_not_say_its_size(tmp_path: Path, said: str, side: int | None):
     uri = write_base(tmp_path)
