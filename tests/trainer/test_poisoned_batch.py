@@ -16,6 +16,7 @@ from lorafleet.spec import parse
 from service.backends.ray_head import free_ports
 from tests.trainer.packs import Packs, Recorder, job_of
 from tests.trainer.poisons import Poisons
+from trainer.frozen_base import FrozenBase
 from trainer.group import Group
 from trainer.preparing import Given, prepare_given, prepare_pack, read_manifest
 
@@ -33,11 +34,14 @@ def group() -> Iterator[Group]:
     dist.destroy_process_group()
 
 
-def run(packs: Packs, styles: list[Style], recorder: Recorder) -> None:
-    """A run's driver and worker, one after the other."""
+def run(packs: Packs, styles: list[Style], recorder: Recorder, base: FrozenBase | None = None) -> FrozenBase | None:
+    """A run's driver and worker, one after the other; answers with the base that the worker keeps warm."""
     reporter: Any = recorder
     if ready := prepare_pack(styles, packs.cache.uri, reporter):
-        packs.run(ready, recorder=recorder, batch_invariant=True).train()
+        pack = packs.run(ready, recorder=recorder, batch_invariant=True, base=base)
+        pack.train()
+        return pack.base
+    return base
 
 
 def assert_each_ends_as_it_should(endings: dict[str, str | RunFailed], bad: dict[str, tuple[str, ...]], num_good: int) -> None:
@@ -71,8 +75,9 @@ def test_five_hundred_poisoned_styles_beside_five_good_ones(tmp_path: Path, grou
     styles = [style for style, _ in bad]
     for number in range(NUM_GOOD):
         styles.insert(number * 125, poisons.good(f"good-{number}"))
+    base = None
     for start in range(0, len(styles), PACK_SIZE):
-        run(packs, styles[start : start + PACK_SIZE], recorder)
+        base = run(packs, styles[start : start + PACK_SIZE], recorder, base)
     assert_each_ends_as_it_should(recorder.endings, {style.job: names for style, names in bad}, NUM_GOOD)
 
 
