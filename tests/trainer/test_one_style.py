@@ -159,9 +159,13 @@ def meets(scenario: Callable[[Any], Any]) -> list[Any]:
     workers = [context.Process(target=_worker, args=(scenario, rank, port, answers)) for rank in range(2)]
     for worker in workers:
         worker.start()
-    found_answers = dict(answers.get(timeout=120) for _ in workers)
-    for worker in workers:
-        worker.join(30)
+    try:
+        found_answers = dict(answers.get(timeout=120) for _ in workers)
+        for worker in workers:
+            worker.join(30)
+    finally:
+        for worker in workers:
+            worker.kill()  # one that hangs would wait for an hour
     return [found_answers[rank] for rank in range(2)]
 
 
