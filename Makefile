@@ -16,7 +16,8 @@ READY := $(VENV)/.ready
 # One OpenMP thread each: with as many as there are cores they mostly spin, waiting for threads that have no core. A worker keeps
 # to a stretch of the tests, so that a module's servers start once, and takes over a part of the other's when it is done.
 TWO_AT_A_TIME := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
-RANDOM_INPUT := tests/service/security/test_fuzz.py tests/service/test_state_machine.py
+FUZZED := tests/service/security/test_fuzz.py tests/service/test_untrusted.py tests/trainer/test_fuzz.py
+RANDOM_INPUT := $(FUZZED) tests/service/test_state_machine.py
 MUCH_RANDOM_INPUT := LORAFLEET_FUZZ_EXAMPLES=60 LORAFLEET_STATE_MACHINE_EXAMPLES=20
 
 .PHONY: help
@@ -66,8 +67,8 @@ test-k8s-smoke: $(READY) ## The same, only the quick ones: install, a job, a los
 	scripts/test-k8s.sh tests/k8s -m smoke
 
 .PHONY: fuzz
-fuzz: $(READY) ## Call every RPC with 50 times as many mutated messages as `make test` does (some minutes)
-	LORAFLEET_FUZZ_EXAMPLES=600 $(BIN)/pytest tests/service/security/test_fuzz.py
+fuzz: $(READY) ## Damaged messages, bases, metadata and pictures, 50 times as many as in `make test` (some minutes)
+	LORAFLEET_FUZZ_EXAMPLES=600 $(BIN)/pytest $(FUZZED)
 
 .PHONY: check
 check: $(READY) ## Format, lint, types, import rules, protos, schema, chart, shell scripts

@@ -165,7 +165,7 @@ class _Inspection:
         size_bytes = self.entries[path].size_bytes
         length = int.from_bytes(self.folder.get_range(path, 0, 8), "little") if size_bytes > 8 else size_bytes
         try:
-            if length > min(size_bytes - 8, untrusted.MAX_HEADER_BYTES):
+            if not 0 < length <= min(size_bytes - 8, untrusted.MAX_HEADER_BYTES):
                 raise Refused("is not a safetensors file, or cut short; upload it again")
             return untrusted.tensors(self.folder.get_range(path, 8, length), size_bytes - 8 - length)
         except Refused as why:
