@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote
 
+from lorafleet.addresses import host_of
 from service.api.places import Place, Places
 from service.api.rpc_tasks import cut_off
 from service.settings import CallLimits
@@ -97,7 +98,7 @@ class Standing:
 @lru_cache(maxsize=10_000)
 def address_of(peer: str) -> str:
     """Who stands behind a gRPC peer: an address of IPv4; of IPv6 the network of 64 bits, all of which one machine may have."""
-    host = unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]").partition("%")[0]
+    host = host_of(unquote(peer).partition(":")[2]).partition("%")[0]
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
