@@ -95,10 +95,10 @@ class Fleet:
 
 @contextmanager
 def fleet(folder: Path, *options: str) -> Iterator[Fleet]:
-    """Serve with the options, Ray up; nothing is left behind but `folder`."""
+    """Serve with the options, Ray up, and no workers that stand by unless they say so; nothing is left behind but `folder`."""
     folder.mkdir(parents=True)
     with Servers(log_dir=folder) as servers:
-        address = serve(servers, folder, "--cache", (folder / "cache").as_uri(), *options)
+        address = serve(servers, folder, "--cache", (folder / "cache").as_uri(), "--standby-workers", "0", *options)
         wait_for_ray(folder)
         time.sleep(SETTLE_S)
         with Client(address) as client:

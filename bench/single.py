@@ -78,7 +78,7 @@ class Fleet:
 
     def __init__(self, folder: Path, servers: Servers) -> None:
         self._folder = folder
-        self._address = serve(servers, folder, "--cache", f"file://{folder}/cache", "--warm-idle-s", "0")
+        self._address = serve(servers, folder, "--cache", f"file://{folder}/cache", "--warm-idle-s", "0", "--standby-workers", "0")
         wait_for_ray(folder)
         time.sleep(15)  # its dashboard and its prestarted workers still come up when its port already answers
 

@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lorafleet.spec import Spec
+from lorafleet.spec import ClusterSpec, Spec
 
 RUN_TOKEN_ENV = "LORAFLEET_RUN_TOKEN"
 
@@ -30,8 +30,15 @@ class Style(_Frozen):
         return cls(job=job, spec=spec.model_copy(update={"output": spec.output.model_copy(update={"name": name})}), output_uri=output_uri)
 
 
+class Standby(_Frozen):
+    """Workers that come up with nothing to train, and wait for the first run that asks for such."""
+
+    cluster: ClusterSpec
+    memory_gib: float  # a worker that holds more ends rather than wait
+
+
 class RunManifest(_Frozen):
-    """One execution of a pack."""
+    """One execution of a pack; or of none, on workers that stand by."""
 
     run: str
     attempt: int
@@ -51,4 +58,5 @@ class RunManifest(_Frozen):
     trace_parents: tuple[str, ...] = Field(default=(), exclude_if=lambda parents: not parents)
     # Where buckets are that are not in the usual region: the control plane has found out, and the run's client would not.
     bucket_regions: dict[str, str] = Field(default={}, exclude_if=lambda regions: not regions)
+    standby: Standby | None = Field(default=None, exclude_if=lambda standby: standby is None)
     storage_dir: str  # Ray Train's own bookkeeping; a folder that all nodes of the run share or an s3:// URI

@@ -19,11 +19,12 @@ from service.serve_options import (
     CapacityOptions,
     ListenOptions,
     Role,
+    StandbyOptions,
     StateOptions,
     TelemetryOptions,
     TimeoutOptions,
 )
-from service.settings import Settings, check_replica, parse_backend, parse_listen, parse_metrics_listen, parse_otlp_endpoint
+from service.settings import Settings, check_replica, check_standby, parse_backend, parse_listen, parse_metrics_listen, parse_otlp_endpoint
 from service.store_credentials import CredentialsFile
 
 
@@ -33,6 +34,7 @@ def serve(
     state: StateOptions,
     runs: BackendOptions,
     capacity: CapacityOptions,
+    standby: StandbyOptions,
     timeouts: TimeoutOptions,
     access: AccessSettings,
     calls: CallLimits,
@@ -49,6 +51,7 @@ def serve(
     CredentialsFile(access.store_credentials).profiles()
     access.check(host, *(report_listen or ())[:1])
     kuberay = parse_backend(runs.backend, runs.kuberay_config, runs.ray_address, state.artifacts)
+    check_standby(standby, capacity, runs.ray_address, kuberay)
     if role is not Role.API:
         access.check_report_address(host)
     check_replica(state.database_url, role, bool(runs.ray_address or kuberay), state.artifacts, access.report_address)
@@ -62,6 +65,7 @@ def serve(
         ray_address=runs.ray_address or None,
         kuberay=kuberay,
         capacity=capacity,
+        standby=standby,
         timeouts=timeouts,
         database_url=state.database_url or None,
         role=role,

@@ -46,6 +46,7 @@ METRICS = (
     Metric("lorafleet_jobs", "gauge", "Unfinished jobs, from the database.", ("state", "tenant")),
     Metric("lorafleet_oldest_queued_seconds", "gauge", "Age of the job queued longest; 0 when the queue is empty."),
     Metric("lorafleet_runs", "gauge", "Runs not yet gone, from the database.", ("state",)),
+    Metric("lorafleet_standby_groups", "gauge", "Groups of workers that stand by for a first run, from the database.", ("state",)),
     Metric("lorafleet_job_moves_total", "counter", "Transitions of jobs into a state.", ("state",)),
     Metric("lorafleet_job_admission_seconds", "histogram", "From acceptance to the first admission.", (), _WAITS_S),
     Metric("lorafleet_job_first_step_seconds", "histogram", "From acceptance to the first training step.", (), _WAITS_S),
@@ -155,14 +156,19 @@ async def _count(metrics: Metrics, db: Database) -> None:
     unfinished = [state.value for state in JobState if state not in FINISHED]
     by_state = select(JobRow.state, JobRow.tenant, func.count()).where(JobRow.state.in_(unfinished)).group_by(JobRow.state, JobRow.tenant)
     oldest = select(func.min(JobRow.create_time)).where(JobRow.state == JobState.QUEUED.value)
-    live = select(RunRow.state, func.count()).where(RunRow.state != RunState.GONE.value).group_by(RunRow.state)
+    is_live, stands_by = RunRow.state != RunState.GONE.value, RunRow.standby.is_not(None)
+    live = select(RunRow.state, func.count()).where(is_live, ~stands_by).group_by(RunRow.state)
+    standby = select(RunRow.state, func.count()).where(is_live, stands_by).group_by(RunRow.state)
     async with db.snapshot() as tx:
         jobs = [(state, tenant, count) for state, tenant, count in await tx.session.execute(by_state)]
         queued_since = await tx.session.scalar(oldest)
         runs = {(state,): float(count) for state, count in await tx.session.execute(live)}
+        standing_by = {state: float(count) for state, count in await tx.session.execute(standby)}
         age_s = 0.0 if queued_since is None else (tx.now - queued_since).total_seconds()
     metrics.replace("lorafleet_jobs", dict(_capped(jobs)))
     metrics.replace("lorafleet_runs", runs)
+    num_ready = standing_by.pop(RunState.IDLE.value, 0.0)
+    metrics.replace("lorafleet_standby_groups", {("ready",): num_ready, ("starting",): sum(standing_by.values())})
     metrics.set("lorafleet_oldest_queued_seconds", max(0.0, age_s))
 
 

@@ -94,7 +94,7 @@ def key_of(spec: Spec, store_credentials: str = "") -> Key:
             base_uri=spec.base_model.uri,
             family=spec.base_model.family,
             precision=spec.training.precision,
-            cluster=_cluster(spec.cluster),
+            cluster=cluster_of(spec.cluster),
             store_credentials=store_credentials,
         ),
         method=spec.adapter.method,
@@ -119,7 +119,7 @@ def why_alone(spec: Spec) -> str:
     return "adapter.text_encoder is set" if spec.adapter.text_encoder else ""
 
 
-def _cluster(cluster: ClusterSpec) -> Cluster:
+def cluster_of(cluster: ClusterSpec) -> Cluster:
     return Cluster(
         num_workers=cluster.num_workers,
         cpus_per_worker=cluster.cpus_per_worker,

@@ -79,6 +79,8 @@ class Reports:
         run.report_time = tx.now
 
     def _let_go(self, tx: Transaction, run: RunRow, pack: list[Member]) -> None:
+        if run.standby is not None:  # its workers come up
+            return
         if all(member.place.outcome is not None or member.place.joining or jobs.value(member.job).finished for member in pack):
             at = tx.now + timedelta(seconds=self._policy.linger_s)
             runs.stop_from(run, at, ENDED, "every job of the run has ended, and the run did not go")

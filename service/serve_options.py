@@ -138,6 +138,34 @@ class CapacityOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StandbyOptions:
+    """Workers that stand by for a first job."""
+
+    standby_workers: Annotated[
+        int | None,
+        _option(
+            "standby-workers",
+            "Workers that an idle server keeps up for a first job, with the stack imported; unset: 1 on a local Ray, else 0.",
+            panel="Capacity",
+            min=0,
+            max=64,
+        ),
+    ] = None
+    standby_memory_gib: Annotated[
+        float,
+        _option(
+            "standby-memory-gib",
+            "Maximum memory of a standby worker; on a local Ray none comes up while less is free.",
+            panel="Capacity",
+            min=0.1,
+        ),
+    ] = 2.0
+
+    def num_groups(self, *, is_local: bool) -> int:
+        return int(is_local) if self.standby_workers is None else self.standby_workers
+
+
+@dataclass(frozen=True, kw_only=True)
 class TimeoutOptions:
     """How long a run may take for what."""
 

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import logging
+import math
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import grpc.aio
+import psutil
 
 from lorafleet import state_files
 from lorafleet.addresses import joined
@@ -42,6 +44,7 @@ from service.control.admission import Limits
 from service.control.memory import GIB
 from service.control.packing import PackLimits
 from service.control.runs import StopPolicy
+from service.control.standby import StandbyRules
 from service.db import events
 from service.db.database import Database
 from service.health import Readiness, backend_check, database_check
@@ -206,12 +209,22 @@ async def _tools(settings: Settings, db: Database, backend: Backend, address: st
         readiness=Readiness({"database": database_check(db), "backend": backend_check(backend)}),
         stop=StopPolicy(**asdict(settings.timeouts)),
         profiles=frozenset(settings.kuberay.profiles) if settings.kuberay else frozenset({DEFAULT_PROFILE}),
+        standby=_standby_rules(settings, is_local=local),
+        free_memory_bytes=_free_memory_bytes if local else lambda: math.inf,
         limits=Limits(
             max_running_runs=settings.capacity.max_running_runs,
             capacity_gpus=settings.capacity.capacity_gpus,
             capacity_cpus=settings.capacity.capacity_cpus,
         ),
     )
+
+
+def _standby_rules(settings: Settings, *, is_local: bool) -> StandbyRules:
+    return StandbyRules(num_groups=settings.standby.num_groups(is_local=is_local), memory_gib=settings.standby.standby_memory_gib)
+
+
+def _free_memory_bytes() -> float:
+    return psutil.virtual_memory().available
 
 
 def _report_probe(settings: Settings) -> Probe | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lorafleet.addresses import split
 from lorafleet.errors import FailedPrecondition, InvalidInput
 from service.access.settings import AccessSettings
-from service.serve_options import BackendKind, CallLimits, CapacityOptions, Role, TimeoutOptions
+from service.serve_options import BackendKind, CallLimits, CapacityOptions, Role, StandbyOptions, TimeoutOptions
 
 if TYPE_CHECKING:
     from service.backends.kuberay.config import KuberayConfig
@@ -28,6 +28,7 @@ class Settings:
     ray_address: str | None = None
     kuberay: "KuberayConfig | None" = None  # set: runs go to Kubernetes
     capacity: CapacityOptions = field(default_factory=CapacityOptions)
+    standby: StandbyOptions = field(default_factory=StandbyOptions)
     timeouts: TimeoutOptions = field(default_factory=TimeoutOptions)
     # Replicas: several servers on one PostgreSQL.
     database_url: str | None = field(default=None, repr=False)  # it holds a password; unset: SQLite in the state directory
@@ -99,3 +100,16 @@ def check_replica(database_url: str, role: Role, shares_backend: bool, artifacts
     if role is Role.RECONCILE and not report_address:
         message = "--role reconcile answers no reports of runs; name the servers that do by --report-address"
         raise FailedPrecondition(message, reason="NO_REPORT_ADDRESS")
+
+
+def check_standby(standby: StandbyOptions, capacity: CapacityOptions, ray_address: str, kuberay: "KuberayConfig | None") -> None:
+    """Workers may stand by where they can be made to give way. Raises InvalidInput."""
+    if not standby.standby_workers:
+        return
+    if kuberay is not None and kuberay.standing_cluster is None:
+        raise InvalidInput("--standby-workers: with --backend kuberay every run has pods of its own; set standingCluster, or leave it out")
+    if (ray_address or kuberay is not None) and capacity.capacity_cpus is None:
+        message = (
+            "--standby-workers: set --capacity-cpus (and --capacity-gpus) to what the cluster has, so that they give way to jobs in time"
+        )
+        raise InvalidInput(message)

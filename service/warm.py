@@ -3,6 +3,7 @@
 A run whose jobs have all ended goes IDLE with the first report that says so. Its workers then ask, twice a second, what
 to go on with: the answer names the run that admission has given them, again and again until that run reports itself,
 or tells them to end. All of it is in the database, so that a lost answer or a restart of the service loses nothing.
+Workers that stand by are in a run without jobs: it is IDLE once they are up, and `reconcile.standby` says how long they wait.
 """
 
 import logging
@@ -54,7 +55,7 @@ class Warmth:
         if run.stop_reason in _STOPS_OF_JOBS:
             run.stop_at, run.stop_reason, run.stop_message = None, "", ""
         tx.changed = True
-        log.info("%s has ended; its workers wait, warm", run.id)
+        log.info("%s; its workers wait, warm", f"{run.id} has ended" if run.standby is None else f"{run.id} stands by")
 
     async def _manifest(self, tx: Transaction, run: RunRow) -> str:
         return self.places.of(run, await runs.tenant(tx, run.id) if run.store_credentials else "").manifest(run.id)
@@ -63,7 +64,13 @@ class Warmth:
         """The directive for idle workers."""
         coming = await hosts.coming(tx, run)
         idle_since = run.gone_time or tx.now
-        if coming is None and run.stop_at is None and tx.now - idle_since >= timedelta(seconds=self.stop.warm_idle_s):
+        waits_for_ever = run.standby is not None
+        if (
+            not waits_for_ever
+            and coming is None
+            and run.stop_at is None
+            and tx.now - idle_since >= timedelta(seconds=self.stop.warm_idle_s)
+        ):
             release(tx, run, self.stop.linger_s, f"nothing came for {self.stop.warm_idle_s:.0f} s")
         response = pb.ReportResponse(acked_sequence=acked, next_report_s=NEXT_REPORT_S)
         if coming is not None and coming.state == RunState.OFFERED.value:
@@ -77,15 +84,18 @@ class Warmth:
 async def begin(tx: Transaction, run: RunRow) -> None:
     """The workers of a host have begun this run: earlier runs on that host are over."""
     for before in await hosts.before(tx, run):
+        run.handle = run.handle or before.handle  # it may have been offered before they were launched
         before.state = RunState.GONE.value
         before.stop_at = None
         tx.changed = True
 
 
 def release(tx: Transaction, run: RunRow, linger_s: float, message: str) -> None:
-    """Asks the warm workers of an idle run to end; if they do not, they are stopped hard."""
+    """Asks the warm workers of an idle run to end; if they do not, they are stopped hard. Such as stand by give way at once:
+    there is nothing that they could lose."""
     log.info("the warm workers of %s are released: %s", run.host_id, message)
-    runs.stop_from(run, tx.now + timedelta(seconds=linger_s), hosts.RELEASED, message)
+    after_s = linger_s if run.standby is None else 0.0
+    runs.stop_from(run, tx.now + timedelta(seconds=after_s), hosts.RELEASED, message)
     tx.changed = True
 
 

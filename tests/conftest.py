@@ -1,5 +1,6 @@
 """What is slow to start, started once for the whole test run."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +8,8 @@ from hypothesis import settings
 
 from examples.demo_store import start_minio
 from examples.processes import Servers
+
+os.environ.setdefault("LORAFLEET_STANDBY_WORKERS", "0")  # of every server that a test starts, unless it asks for some
 
 settings.register_profile("untimed", deadline=None)  # else an example that takes 0.2 s on a busy machine fails
 settings.load_profile("untimed")

@@ -1,10 +1,12 @@
 """One worker's loop: train_loop_per_worker. Every rank runs this; rank 0 also speaks to the control plane and the store.
 
 After a pack the workers stay, warm, for the next one on the same base: processes, imports and base weights are there already.
+Workers that stand by begin with no pack: processes and imports are there when the first one comes, on whatever base.
 Imports nothing heavy at the top, because the driver imports this file to send it.
 """
 
 import logging
+import math
 import os
 import resource
 from collections.abc import Iterator, Sequence
@@ -15,6 +17,7 @@ import psutil
 
 from lorafleet.errors import RunFailed
 from lorafleet.s3_settings import learn_regions
+from lorafleet.spec import ClusterSpec
 from trainer import leaving, one_style, run_log, store_credentials
 from trainer.plan import RunPlan
 from trainer.prepare import PreparedStyle
@@ -72,6 +75,8 @@ class WarmWorker:
         if self.group.rank == 0:
             log.info("== run %s ==", plan.run)
         learn_regions(plan.bucket_regions)
+        if plan.standby is not None:
+            _import_the_stack(plan.standby.cluster)
         if not plan.pack:
             return
         for style in plan.pack:
@@ -130,6 +135,16 @@ def _say_failed(style: PreparedStyle, loaded_uri: str, error: RunFailed, reporte
         reporter.failed(style.job, RunFailed(message, reason=error.reason, retryable=error.retryable))
 
 
+def _import_the_stack(cluster: ClusterSpec) -> None:
+    """All that training needs of code, as `WarmWorker.train` comes upon it: the device is chosen before DeepSpeed is imported."""
+    from trainer.engine import select_accelerator
+
+    device = select_accelerator(cluster)
+    from trainer import standing_by
+
+    standing_by.warm_up(device)
+
+
 def trainable_together(styles: Sequence[PreparedStyle]) -> list[list[PreparedStyle]]:
     """The styles in packs that one engine can train, in order. The control plane plans for that; a manifest by hand need not."""
     packs: dict[tuple[object, ...], list[PreparedStyle]] = {}
@@ -148,8 +163,9 @@ def _next_run(plan: RunPlan, reporter: Reporter | None, group: "Group", *, may_w
 def _wait_for_next(plan: RunPlan, reporter: Reporter, *, may_wait: bool) -> RunPlan | None:
     if not reporter.flush():
         raise RuntimeError("the end of this run could not be reported; the next attempt will find the artifacts")
-    may_wait = may_wait and plan.warm_idle_s > 0 and _is_within_its_memory(plan)
-    following = reporter.wait_for_next(plan.warm_idle_s) if may_wait else None
+    idle_s = math.inf if plan.standby is not None else plan.warm_idle_s  # who stands by is told when to end
+    may_wait = may_wait and idle_s > 0 and _is_within_its_memory(plan)
+    following = reporter.wait_for_next(idle_s) if may_wait else None
     if following is None:
         return None
     log.info("== run %s ==", following.run)  # from here on the log belongs to the next run; the control plane splits it here
@@ -164,9 +180,11 @@ def _wait_for_next(plan: RunPlan, reporter: Reporter, *, may_wait: bool) -> RunP
 
 
 def _is_within_its_memory(plan: RunPlan) -> bool:
-    """False for a process that holds more memory than its spec reserves: it ends rather than wait."""
-    reserved_gib = plan.pack[0].spec.cluster.memory_gib_per_worker if plan.pack else None
-    return reserved_gib is None or psutil.Process().memory_info().rss <= reserved_gib * 2**30
+    """False for a process that holds more memory than is reserved for it: it ends rather than wait."""
+    limit_gib, held_bytes = plan.memory_limit_gib, psutil.Process().memory_info().rss
+    if plan.standby is not None:
+        log.info("stands by; holds %d MiB", held_bytes // 2**20)
+    return limit_gib is None or held_bytes <= limit_gib * 2**30
 
 
 @contextmanager

@@ -30,6 +30,7 @@ log = logging.getLogger("lorafleet.report")
 CALL_TIMEOUT_S = 10.0
 DELIVERY_TIMEOUT_S = 600.0  # how long a finished run waits for a control plane that is away
 SAY_UNHEARD_EVERY_S = 60.0
+AWAY_TOO_LONG_S = 900.0
 _MOST_EVENTS_A_CALL = 200
 _MAX_MESSAGE_CHARS = 4000
 
@@ -89,6 +90,7 @@ class Reporter:
         self._stale = threading.Event()
         self._delivered = threading.Condition(self._lock)
         self._idle = False
+        self._heard_s = 0.0  # when a report was answered last, monotonic
         self._next: NextRun | None = None
         self._answered = threading.Event()  # an idle run has heard what comes next
         self._joining: dict[str, Style] = {}
@@ -161,10 +163,14 @@ class Reporter:
             return self._delivered.wait_for(lambda: not self._pending or self._stale.is_set(), timeout_s) and not self._pending
 
     def wait_for_next(self, idle_s: float) -> NextRun | None:
-        """Reports that the workers are idle and waits for another run. None: asked to end, or nothing came within `idle_s`."""
+        """Reports that the workers are idle and waits for another run. None: asked to end, nothing came within `idle_s`, or
+        the control plane was away for `AWAY_TOO_LONG_S`: nobody may ever come back for workers that wait without an end."""
         self._idle = True
         self._wake.set()
-        self._answered.wait(idle_s)
+        began_s = self._heard_s = time.monotonic()
+        while (left_s := min(began_s + idle_s, self._heard_s + AWAY_TOO_LONG_S) - time.monotonic()) > 0:
+            if self._answered.wait(left_s):
+                break
         self._idle = False
         return self._next
 
@@ -221,6 +227,7 @@ class Reporter:
         finally:
             self._in_flight = 0
         self._say_heard()
+        self._heard_s = time.monotonic()
         self._token = response.token or self._token
         with self._lock:
             self._pending = [event for event in self._pending if event.sequence > response.acked_sequence]

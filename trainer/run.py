@@ -44,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(given: Given, address: Address, store_env: Mapping[str, str]) -> int:
     manifest = given.manifest
+    if manifest.standby is not None:  # its workers alone speak for it
+        return train(RunPlan.of(manifest, (), address, {}), storage_dir=manifest.storage_dir)
     with tracing(TraceTo.of(manifest)), Reporter(address, source="driver", on_stale=_end_stale_run) as reporter:
         with span("prepare", num_jobs=len(manifest.pack)):
             pack = prepare_given(given, reporter)

@@ -28,7 +28,7 @@ _NO_RETRIES = FailureConfig(max_failures=0, max_preemption_failures=0, controlle
 
 def fit(plan: RunPlan, *, storage_dir: str) -> None:
     """Trains the plan on its workers. Raises RunFailed or StaleAttempt as a worker raised it, else what Ray raises."""
-    cluster = plan.pack[0].spec.cluster
+    cluster = plan.cluster
     # The plan travels in the function and not in train_loop_config, which Ray shows on its dashboard: it has the run token.
     trainer = TorchTrainer(
         partial(train_loop_per_worker, plan),

@@ -9,7 +9,7 @@ import math
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 
@@ -56,6 +56,11 @@ class Cluster:
         """Of all workers: they start together or not at all."""
         return Resources(self.num_workers * self.gpus_per_worker, self.num_workers * self.cpus_per_worker, 1)
 
+    @property
+    def shape(self) -> "Cluster":
+        """The workers alone, however they share out what they train."""
+        return replace(self, zero_stage=0, offload="none")
+
 
 @dataclass(frozen=True, kw_only=True)
 class WarmKey:
@@ -66,6 +71,19 @@ class WarmKey:
     precision: str
     cluster: Cluster
     store_credentials: str = ""  # the reference; a process has those of one tenant, or the service's own
+
+    def serves(self, wanted: "WarmKey") -> bool:
+        return self == wanted
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandbyKey:
+    """The same of workers that stand by: they have loaded no base, and hold no tenant's credentials."""
+
+    cluster: Cluster
+
+    def serves(self, wanted: WarmKey) -> bool:
+        return not wanted.store_credentials and wanted.cluster.shape == self.cluster.shape
 
 
 @dataclass(frozen=True, kw_only=True)

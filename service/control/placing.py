@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.control.capacity import NOTHING, Resources
-from service.control.packing import Pack, Sharing, WarmKey, may_share
+from service.control.packing import Pack, Sharing, StandbyKey, WarmKey, may_share
 
 Tenancy = tuple[str, Sharing]  # a tenant, and whose company its job may keep
 
 
 @dataclass(frozen=True, kw_only=True)
 class IdleHost:
-    """Warm workers that wait for a run."""
+    """Warm workers that wait for a run, or such as stand by for their first, be it that they still come up."""
 
-    run_id: str  # the run that they have ended
+    run_id: str  # the run that they have ended, or stand by in
     host_id: str
-    key: WarmKey
+    key: WarmKey | StandbyKey
     tenancy: frozenset[Tenancy]  # of every job that was ever in their process
 
     @property
@@ -104,5 +104,7 @@ def tenancy(tenant: str, sharing: Sharing) -> Tenancy:
 
 
 def _warm(pack: Pack, idle: Sequence[IdleHost]) -> IdleHost | None:
+    """The base in memory comes first, then those that stand by."""
     brought = {tenancy(member.tenant, member.sharing) for member in pack.members}
-    return next((host for host in idle if host.key == pack.key.warm and may_share([*host.tenancy, *brought])), None)
+    fitting = (host for host in idle if host.key.serves(pack.key.warm) and may_share([*host.tenancy, *brought]))
+    return min(fitting, key=lambda host: isinstance(host.key, StandbyKey), default=None)

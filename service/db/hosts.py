@@ -10,14 +10,24 @@ from service.control.runs import COMING, RunState
 from service.db.models import JobRow, RunJobRow, RunRow
 from service.db.transaction import Transaction
 
+COMING_UP = (RunState.PENDING.value, RunState.LAUNCHED.value)  # workers that are to stand by
 RELEASED = "RELEASED"  # stop_reason of an idle run whose workers were asked to end
 
 
 async def idle(tx: Transaction, heard_since: datetime) -> Sequence[RunRow]:
-    """Runs whose workers are idle, reported lately and have no other run coming; the longest waiting first."""
-    waits = (RunRow.state == RunState.IDLE.value, RunRow.stop_at.is_(None), RunRow.report_time >= heard_since, ~_is_taken())
-    found = await tx.session.scalars(tx.locked(select(RunRow).where(*waits).order_by(RunRow.id), of=RunRow))
-    return sorted(found, key=lambda run: (run.gone_time is not None, run.gone_time, run.id))
+    """Runs whose workers are idle, reported lately and have no other run coming; the longest waiting first. Last those that
+    are to stand by and still come up: a run waits for them no longer than for workers of its own."""
+    ready = (RunRow.state == RunState.IDLE.value) & (RunRow.report_time >= heard_since)
+    comes_up = RunRow.standby.is_not(None) & RunRow.state.in_(COMING_UP)
+    query = select(RunRow).where(ready | comes_up, RunRow.stop_at.is_(None), ~_is_taken()).order_by(RunRow.id)
+    found = await tx.session.scalars(tx.locked(query, of=RunRow))
+    return sorted(found, key=lambda run: (run.gone_time is None, run.gone_time or run.create_time, run.id))
+
+
+async def standing_by(tx: Transaction) -> Sequence[RunRow]:
+    """Runs of workers that stand by, or come up for it, or leave, and have no other run coming; the oldest first."""
+    query = select(RunRow).where(RunRow.standby.is_not(None), RunRow.state != RunState.GONE.value, ~_is_taken())
+    return (await tx.session.scalars(query.order_by(RunRow.create_time, RunRow.id))).all()
 
 
 async def num_leaving(tx: Transaction) -> int:
@@ -34,7 +44,8 @@ async def guests(tx: Transaction, host_ids: Sequence[str]) -> list[tuple[str, Jo
 
 async def coming(tx: Transaction, run: RunRow) -> RunRow | None:
     """The next run of the workers of `run`. To change it, lock the host first."""
-    query = select(RunRow).where(RunRow.host_id == run.host_id, RunRow.id != run.id, RunRow.state.in_(COMING))
+    other = (RunRow.host_id == run.host_id, RunRow.id != run.id, RunRow.standby.is_(None))
+    query = select(RunRow).where(*other, RunRow.state.in_(COMING))
     return await tx.session.scalar(query)
 
 
@@ -72,4 +83,4 @@ async def open_to_joiners(tx: Transaction) -> Sequence[RunRow]:
 
 def _is_taken() -> ColumnElement[bool]:
     other = aliased(RunRow)
-    return exists().where(other.host_id == RunRow.host_id, other.state.in_(COMING))
+    return exists().where(other.host_id == RunRow.host_id, other.standby.is_(None), other.state.in_(COMING))

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from sqlalchemy import Select, func, or_, select
 
+from lorafleet.run_manifest import Standby
 from service.control.lifecycle import Artifact, Ending, JobState, Outcome
 from service.control.runs import COMING, WITH_JOBS, RunState
 from service.db.errors import Contended
@@ -42,15 +43,22 @@ class Member:
 
 
 async def add(
-    tx: Transaction, jobs: Sequence[JobRow], *, host_id: str | None = None, in_company: bool = False, store_credentials: str = ""
+    tx: Transaction,
+    jobs: Sequence[JobRow],
+    *,
+    host_id: str | None = None,
+    in_company: bool = False,
+    store_credentials: str = "",
+    standby: Standby | None = None,
 ) -> RunRow:
-    """A new run of these jobs, to be launched at once: on the warm workers of a host, or on new ones."""
+    """A new run of these jobs, to be launched at once: on the warm workers of a host, or on new ones; or of none, to stand by."""
     run_id = f"run-{uuid4().hex[:16]}"
     run = RunRow(
         id=run_id,
         host_id=host_id or run_id,
         in_company=in_company,
         store_credentials=store_credentials,
+        standby=None if standby is None else standby.model_dump(mode="json"),
         state=RunState.PENDING.value,
         create_time=tx.now,
         due_at=tx.now,
@@ -59,6 +67,11 @@ async def add(
     await tx.session.flush()  # before the rows that refer to it
     tx.session.add_all(RunJobRow(run_id=run.id, job_uid=job.uid, attempt=job.attempt) for job in jobs)
     return run
+
+
+def standby_of(run: RunRow) -> Standby | None:
+    """Set where its workers came up to stand by."""
+    return None if run.standby is None else Standby.model_validate(run.standby)
 
 
 async def get(tx: Transaction, run_id: str) -> RunRow | None:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import select
 
+from lorafleet.run_manifest import Standby
 from service.control.lifecycle import IN_A_RUN, JobState
 from service.control.profile import Window
 from service.control.runs import WITH_JOBS, RunState
@@ -47,19 +48,22 @@ class Held:
     create_time: datetime | None = None
     launched: bool = False
     stops: bool = False  # a hard stop is due
-    with_jobs: bool = False  # else its workers are idle
+    with_jobs: bool = False  # else its workers are idle, or come up to stand by
     is_leaving: bool = False  # idle, and told to end
     jobs: list[HeldJob] = field(default_factory=list[HeldJob])
 
 
 async def held(tx: Transaction) -> list[Held]:
     """All places that are held."""
-    columns = (RunRow.id, RunRow.host_id, RunRow.state, RunRow.create_time, RunRow.stop_at)
+    columns = (RunRow.id, RunRow.host_id, RunRow.state, RunRow.create_time, RunRow.stop_at, RunRow.standby)
     query = select(*columns).where(RunRow.state != RunState.GONE.value).order_by(RunRow.create_time, RunRow.id)
     places: dict[str, Held] = {}
-    for run_id, host_id, state, create_time, stop_at in await tx.session.execute(query):
+    for run_id, host_id, state, create_time, stop_at, standby in await tx.session.execute(query):
         place = places.setdefault(host_id, Held(host_id=host_id))
-        if state in _WITH_JOBS:
+        if standby is not None:
+            cluster = Standby.model_validate(standby).cluster
+            place.gpus, place.cpus = cluster.num_workers * cluster.gpus_per_worker, cluster.num_workers * cluster.cpus_per_worker
+        if state in _WITH_JOBS and standby is None:
             place.run_id, place.with_jobs, place.create_time = run_id, True, create_time
             place.launched, place.stops, place.is_leaving = state == RunState.LAUNCHED.value, stop_at is not None, False
         elif not place.with_jobs:

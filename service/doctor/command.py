@@ -13,7 +13,7 @@ from lorafleet.commands import ExitCode, Tenant
 from lorafleet.commands.connection import chosen, given_credentials
 from lorafleet.commands.options import grouped
 from service.access.settings import AccessSettings
-from service.serve_options import BackendKind, BackendOptions, ListenOptions, StateOptions
+from service.serve_options import BackendKind, BackendOptions, ListenOptions, StandbyOptions, StateOptions
 from service.settings import DATABASE_NAME
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def doctor(
     where: ListenOptions,
     state: StateOptions,
     runs: BackendOptions,
+    standby: StandbyOptions,
     access: AccessSettings,
     server: Annotated[
         str, typer.Option("--server", envvar="LORAFLEET_SERVER", help="Check only this host:port, from the client's side.", callback=chosen)
@@ -61,6 +62,7 @@ def doctor(
             *_local(where, state),
             *_around(state, access.report_address),
             _backend(runs),
+            *_standby(runs, standby),
             *_access(access, where.listen),
         ]
         findings = asyncio.run(run(checks))
@@ -97,6 +99,14 @@ def _backend(runs: BackendOptions) -> "tuple[str, Check]":
     from service.doctor import machine
 
     return ("Ray", lambda: machine.check_ray(runs.ray_address, ambient_token(os.environ)))
+
+
+def _standby(runs: BackendOptions, standby: StandbyOptions) -> "list[tuple[str, Check]]":
+    from service.doctor import machine
+
+    if runs.ray_address or runs.backend is BackendKind.KUBERAY:
+        return []  # their memory is elsewhere
+    return [("standby", lambda: machine.check_standby(standby.num_groups(is_local=True), standby.standby_memory_gib))]
 
 
 def _around(state: StateOptions, report_address: str) -> "list[tuple[str, Check]]":

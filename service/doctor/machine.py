@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 from lorafleet.addresses import host_of, split
 from lorafleet.errors import LorafleetError, Unavailable
 from service.access.settings import AccessSettings
@@ -33,6 +35,18 @@ async def check_disk(folder: Path) -> Sequence[Finding]:
     if free < MIN_FREE_BYTES:
         return [failed("disk", message, todo)]
     return [warning("disk", message, todo)] if free < WARN_FREE_BYTES else [ok("disk", message)]
+
+
+async def check_standby(num_workers: int, memory_gib: float) -> Sequence[Finding]:
+    """Whether workers would come up to stand by for a first job."""
+    if not num_workers:
+        return [ok("standby", "no workers stand by: the first job of an idle server waits until its own are up")]
+    free_gib = psutil.virtual_memory().available / 2**30
+    message = (
+        f"{num_workers} standby {'worker' if num_workers == 1 else 'workers'} of up to {memory_gib:g} GiB each; {free_gib:.1f} GiB are free"
+    )
+    todo = "free memory, or set --standby-workers 0: none comes up while less than that is free"
+    return [ok("standby", message) if free_gib >= memory_gib else warning("standby", message, todo)]
 
 
 async def check_port(option: str, where: str) -> Sequence[Finding]:

@@ -80,6 +80,8 @@ async def _forget(tools: Tools, run: RunRow) -> None:
 
 def _was_over(run: RunRow, read_at: datetime) -> bool:
     """Whether the run wrote no more: it was gone, or its workers had been idle for a while (lines come with a delay)."""
+    if run.standby is not None:  # what its driver was handed is kept until it is gone
+        return run.state == RunState.GONE.value
     if run.state == RunState.IDLE.value and run.gone_time is not None:
         return read_at - run.gone_time >= timedelta(seconds=LINES_COME_WITHIN_S)
     return run.state == RunState.GONE.value
@@ -126,6 +128,8 @@ class Copy:
 
 async def _copy(tools: Tools, run: RunRow, pack: Sequence[Member], copy: Copy, *, is_over: bool) -> bool | None:
     """Whether all that there is has been copied; None: the operators must mend something first. `copy` tells how far that came."""
+    if not pack:  # it stood by: nobody's log
+        return True
     try:
         store = await tools.store_of(run, pack[0].job.tenant)
         await _catch_up(tools, store, run, pack, copy)

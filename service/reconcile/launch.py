@@ -8,7 +8,7 @@ from dataclasses import replace
 from lorafleet import spec, store_faults
 from lorafleet.errors import LorafleetError, OperatorsFault
 from lorafleet.layout import JobLayout
-from lorafleet.run_manifest import RunManifest, Style
+from lorafleet.run_manifest import RunManifest, Standby, Style
 from service import log_context, rows, telemetry
 from service.backends.base import RunRequest
 from service.control import lifecycle
@@ -20,7 +20,7 @@ from service.db.models import RunRow
 from service.db.runs import Member
 from service.db.transaction import Transaction
 from service.reconcile import taken
-from service.reconcile.settle import leave_run, settle
+from service.reconcile.settle import leave_run, settle, settle_host
 from service.reconcile.tools import ACTION_S, LOCK_S, Places, Tools
 from service.rows import OF_THE_LOOP
 from service.storage import Store, StoreError
@@ -57,7 +57,7 @@ async def launch_once(tools: Tools) -> bool:
 
 
 async def _launch_taken(tools: Tools, run: RunRow, pack: list[Member], instance: str) -> bool:
-    if not pack:  # killed after the last was set aside
+    if not pack and run.standby is None:  # killed after the last was set aside
         await _nothing_left(tools, run)
         return True
     try:
@@ -85,7 +85,8 @@ async def _launch_taken(tools: Tools, run: RunRow, pack: list[Member], instance:
         else:
             await _launched(tx, held, handle)
         locks.release(held)
-    log.info("%s %s for %s", "offered" if handle is None else "launched", run.id, ", ".join(member.job.name for member in pack))
+    whom = ", ".join(member.job.name for member in pack) or "whoever comes first"
+    log.info("%s %s for %s", "offered" if handle is None else "launched", run.id, whom)
     return True
 
 
@@ -105,6 +106,8 @@ async def _offer(tx: Transaction, run: RunRow) -> None:
 
 async def _launch(tools: Tools, run: RunRow, pack: list[Member], instance: str) -> str | None:
     """The backend's handle; None for a run on warm workers, which learn of it with their next report."""
+    if (standby := runs.standby_of(run)) is not None:
+        return await _launch_standby(tools, run, standby, instance)
     places, store = tools.places.of(run, pack[0].job.tenant), tools.store.of(run.store_credentials)
     if unreadable := _unreadable(pack):
         pack = await _set_aside(tools, run, unreadable)
@@ -193,6 +196,16 @@ async def _set_aside(tools: Tools, run: RunRow, refused: Mapping[str, LorafleetE
     return left
 
 
+async def _launch_standby(tools: Tools, run: RunRow, standby: Standby, instance: str) -> str:
+    """With the service's own access to the store and no tenant's, as its workers may be given to any."""
+    places, uri = tools.places, tools.places.manifest(run.id)
+    manifest = await _manifest(tools, tools.store, run, [], places)
+    await _put_manifest(tools.store, places, manifest)
+    token = tools.tokens.of(run.id, tools.db.clock.now())
+    request = RunRequest(run_id=run.id, instance=instance, manifest_uri=uri, token=token, cluster=standby.cluster, priority_class="low")
+    return await tools.backend.launch(replace(request, bucket_regions=await tools.store.regions([uri])))
+
+
 def request_of(run: RunRow, pack: list[Member], cluster: spec.ClusterSpec, instance: str) -> RunRequest:
     """The launch request without its secrets. Pure. The styles of a pack ask for the same workers."""
     tenants = {member.job.tenant for member in pack}
@@ -215,7 +228,7 @@ def manifest_of(run: RunRow, pack: list[Member], places: Places, warm_idle_s: fl
     """What the run's driver needs to know. Same rows, same manifest, but for the authority that it is to trust."""
     return RunManifest(
         run=run.id,
-        attempt=max(member.place.attempt for member in pack),
+        attempt=max((member.place.attempt for member in pack), default=1),
         pack=tuple(Style.of(member.job.name, spec.parse(member.job.spec), member.job.output_uri) for member in pack),
         cache_uri=places.cache_uri,
         report_address=places.report_address,
@@ -225,6 +238,7 @@ def manifest_of(run: RunRow, pack: list[Member], places: Places, warm_idle_s: fl
         warm_idle_s=warm_idle_s,
         otlp_endpoint=places.otlp_endpoint,
         trace_parents=_trace_parents(pack) if places.otlp_endpoint else (),
+        standby=runs.standby_of(run),
         storage_dir=places.ray_storage(run.id),
     )
 
@@ -232,15 +246,16 @@ def manifest_of(run: RunRow, pack: list[Member], places: Places, warm_idle_s: fl
 async def _not_launched(tools: Tools, run: RunRow, error: LorafleetError) -> None:
     """Retries soon, after other runs, if that may help; otherwise this attempt is over."""
     async with tools.db.transaction() as tx:
+        await hosts.lock(tx, run.host_id)
         held = await locks.still_held(tx, run)
         if held is None:
             return
         if isinstance(error, OperatorsFault):
             tools.held_up.note(held.store_credentials, error, tx.now)
-            await settle(tx, held, Gone(reason=error.reason, message=error.message), {}, tools.retry)
+            await settle_host(tx, held, Gone(reason=error.reason, message=error.message), {}, tools.retry)
             return
         if not error.retryable:
-            await settle(tx, held, Gone(reason=error.reason, message=error.message), {}, tools.retry)
+            await settle_host(tx, held, Gone(reason=error.reason, message=error.message), {}, tools.retry)
             return
         held.due_at = tx.now
         for member in await runs.lock_members(tx, held.id):

@@ -14,7 +14,7 @@ from lorafleet.layout import MANIFEST, JobLayout, join
 from service import log_context, rows
 from service.backends.base import Alive, Observation, RunRef
 from service.control import lifecycle
-from service.control.attempts import HOST_GONE, Gone
+from service.control.attempts import Gone
 from service.control.lifecycle import Artifact, Job, JobState
 from service.control.runs import COMING, RunState
 from service.db import hosts, jobs, locks, runs
@@ -22,7 +22,7 @@ from service.db.models import RunRow
 from service.db.runs import Member
 from service.db.transaction import Transaction
 from service.reconcile import taken
-from service.reconcile.settle import settle
+from service.reconcile.settle import settle_host
 from service.reconcile.tools import ACTION_S, LOCK_S, Tools
 from service.run_stops import stop_what_is_over
 from service.storage import Store
@@ -125,7 +125,7 @@ async def _learn(tools: Tools, look: Look) -> None:
         match look.seen:
             case Gone() as gone if held.state != RunState.GONE.value:  # unless its workers have begun another run meanwhile
                 _log_end(held, look.pack, gone)
-                await _gone(tx, tools, held, gone, look.artifacts)
+                await settle_host(tx, held, gone, look.artifacts, tools.retry)
             case Alive() as alive:
                 await _tell(tx, tools, held, alive, look.pack)
                 _go_on(tx, held, alive)
@@ -133,18 +133,9 @@ async def _learn(tools: Tools, look: Look) -> None:
                 _go_on(tx, held, None)
 
 
-async def _gone(tx: Transaction, tools: Tools, run: RunRow, gone: Gone, artifacts: Mapping[str, Artifact]) -> None:
-    """The run is gone with its process. A run that was to go on there, and was not heard of, is not to blame."""
-    coming = await hosts.coming(tx, run)
-    await settle(tx, run, gone, artifacts, tools.retry)
-    if coming is not None:
-        message = f"the warm workers of {run.host_id} ended before they began it ({gone.reason})"
-        await settle(tx, coming, Gone(reason=HOST_GONE, message=message), artifacts, tools.retry)
-
-
 def _log_end(run: RunRow, pack: list[Member], gone: Gone) -> None:
-    if run.state == RunState.IDLE.value:
-        log.info("the warm workers of %s have ended", run.host_id)
+    if run.state == RunState.IDLE.value or run.standby is not None:
+        log.info("the warm workers of %s have ended (%s)", run.host_id, run.stop_reason or gone.reason)
     elif all(member.place.outcome is not None for member in pack):
         num_good = sum(member.state is JobState.SUCCEEDED for member in pack)
         log.info("%s has ended; %d of its %d jobs succeeded", run.id, num_good, len(pack))
@@ -163,7 +154,7 @@ def _go_on(tx: Transaction, run: RunRow, seen: Observation | None) -> None:
 
 async def _tell(tx: Transaction, tools: Tools, run: RunRow, seen: Alive, pack: list[Member]) -> None:
     """The run's jobs hear why they do not begin, and that they must save their work because their place goes."""
-    if seen.leaving and run.state == RunState.IDLE.value and run.stop_at is None:
+    if seen.leaving and (run.state == RunState.IDLE.value or run.standby is not None) and run.stop_at is None:
         release(tx, run, tools.stop.linger_s, seen.message)
     elif run.state == RunState.LAUNCHED.value and (seen.leaving or any(_alive(job, seen) != job for job in _values(pack))):
         asked: dict[str, JobState] = {}
@@ -208,6 +199,8 @@ def _given_up(tools: Tools, run: RunRow, error: Unavailable) -> Gone | None:
 async def _committed(tools: Tools, run: RunRow, pack: list[Member]) -> dict[str, Artifact]:
     """The artifacts of jobs that ended without a word: a manifest in the store is a whole artifact."""
     found: dict[str, Artifact] = {}
+    if not pack:  # it stood by
+        return found
     store = await tools.store_of(run, pack[0].job.tenant)
     for member in pack:
         if member.place.outcome is None:

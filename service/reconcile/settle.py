@@ -7,10 +7,10 @@ from lorafleet import store_faults
 from lorafleet.errors import LorafleetError, OperatorsFault
 from service import rows, telemetry
 from service.control import lifecycle
-from service.control.attempts import JOIN_MISSED, Gone, RetryPolicy, run_gone
+from service.control.attempts import HOST_GONE, JOIN_MISSED, Gone, RetryPolicy, run_gone
 from service.control.lifecycle import IN_A_RUN, Artifact, Job, JobState, Outcome
 from service.control.runs import WITH_JOBS, RunState
-from service.db import jobs, locks, runs
+from service.db import hosts, jobs, locks, runs
 from service.db.after_commit import after_commit
 from service.db.models import JobRow, RunRow
 from service.db.runs import Member
@@ -18,6 +18,15 @@ from service.db.transaction import Transaction
 from service.db.types import storable
 
 MISSED = Gone(reason=JOIN_MISSED, message="the run ended before it could take the job in")
+
+
+async def settle_host(tx: Transaction, run: RunRow, gone: Gone, artifacts: Mapping[str, Artifact], policy: RetryPolicy) -> None:
+    """The run is gone with its process. A run that was to go on there, and was not heard of, is not to blame. Lock the host first."""
+    coming = await hosts.coming(tx, run)
+    await settle(tx, run, gone, artifacts, policy)
+    if coming is not None:
+        message = f"the warm workers of {run.host_id} ended before they began it ({gone.reason})"
+        await settle(tx, coming, Gone(reason=HOST_GONE, message=message), artifacts, policy)
 
 
 async def settle(tx: Transaction, run: RunRow, gone: Gone, artifacts: Mapping[str, Artifact], policy: RetryPolicy) -> None:

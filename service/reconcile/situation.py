@@ -9,13 +9,14 @@ from service import rows
 from service.control.admission import LiveRun, Situation
 from service.control.capacity import NOTHING, Resources
 from service.control.lifecycle import Job, JobState
-from service.control.packing import Candidate
+from service.control.packing import Candidate, StandbyKey, WarmKey
 from service.control.placing import IdleHost, Places, tenancy
 from service.control.priority import PriorityClass, class_in_queue
-from service.db import hosts, queue, quotas, situation
+from service.db import hosts, queue, quotas, runs, situation
 from service.db.models import RunRow
 from service.db.situation import Held, HeldJob
 from service.db.transaction import Transaction
+from service.plans import cluster_of
 from service.reconcile.tools import Tools
 from service.resources import progress_of
 
@@ -80,9 +81,14 @@ async def _idle_hosts(tools: Tools, tx: Transaction) -> list[IdleHost]:
 
 def _host(run: RunRow, guests: Sequence[Candidate]) -> IdleHost:
     present = frozenset(tenancy(guest.tenant, guest.sharing) for guest in guests)
-    return IdleHost(
-        run_id=run.id, host_id=run.host_id, key=replace(guests[0].key.warm, store_credentials=run.store_credentials), tenancy=present
-    )
+    return IdleHost(run_id=run.id, host_id=run.host_id, key=_key(run, guests), tenancy=present)
+
+
+def _key(run: RunRow, guests: Sequence[Candidate]) -> WarmKey | StandbyKey:
+    standby = runs.standby_of(run)
+    if standby is not None and not guests:
+        return StandbyKey(cluster=cluster_of(standby.cluster))
+    return replace(guests[0].key.warm, store_credentials=run.store_credentials)
 
 
 def _places(tools: Tools, held: Sequence[Held], idle: Sequence[IdleHost]) -> Places:

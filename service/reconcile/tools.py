@@ -1,5 +1,6 @@
 """Dependencies and settings of every loop."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -11,7 +12,9 @@ from service.candidates import Candidates
 from service.control.admission import Decided, Limits, Rules
 from service.control.attempts import RetryPolicy
 from service.control.capacity import Resources
+from service.control.packing import Cluster
 from service.control.runs import StopPolicy
+from service.control.standby import StandbyRules
 from service.db.database import Database
 from service.db.models import RunRow
 from service.db.tenants import store_credentials_of
@@ -63,6 +66,24 @@ class AdmissionMemory:
     positions_at_s: float = 0.0
 
 
+@dataclass
+class StandbyMemory:
+    """What this process has learnt of workers that stand by. Lost at no cost."""
+
+    shape: Cluster | None = None  # the workers of the newest run; None: none has begun
+    activity: object = None  # what was queued and ran at the last look,
+    idle_since_s: float = 0.0  # and since when; monotonic
+    begun: set[str] = field(default_factory=set[str])
+    failures: int = 0  # in a row
+    retry_at_s: float = -math.inf  # monotonic
+    is_off: bool = False  # none is there
+
+    def learn(self, shape: Cluster) -> None:
+        """A run has begun with such workers. Large groups do not stand by."""
+        if shape.num_workers == 1:
+            self.shape = shape
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tools:
     """Handed to every loop."""
@@ -84,6 +105,9 @@ class Tools:
     rules: Rules = field(default_factory=Rules)
     admission: AdmissionMemory = field(default_factory=AdmissionMemory)
     held_up: HeldUp = field(default_factory=HeldUp)
+    standby: StandbyRules = field(default_factory=StandbyRules)
+    standing: StandbyMemory = field(default_factory=StandbyMemory)
+    free_memory_bytes: Callable[[], float] = lambda: math.inf  # where workers come up, as far as is known
 
     @property
     def capacity(self) -> Resources:

@@ -135,7 +135,7 @@ def test_every_metric_that_is_told_is_in_the_table_and_every_one_in_the_table_is
         if path.name != "metrics.py":
             told |= set(re.findall(r'"(lorafleet_[a-z_]+_(?:total|seconds|in_flight)|lorafleet_watchers)"', path.read_text()))
     told |= {f"lorafleet_{kind}_{end}" for kind in ("store", "backend") for end in ("calls_total", "call_seconds")}
-    counted_at_the_scrape = {"build_info", "ready", "jobs", "oldest_queued_seconds", "runs", "loop_lag_seconds"}
+    counted_at_the_scrape = {"build_info", "ready", "jobs", "oldest_queued_seconds", "runs", "standby_groups", "loop_lag_seconds"}
     assert told | {f"lorafleet_{name}" for name in counted_at_the_scrape} == NAMES
 
 
