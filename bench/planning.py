@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bench import results_file
+from service.control.keys import Cluster, Key, WarmKey
 from service.control.memory import GIB, Ask, BaseShapes, footprint
-from service.control.packing import Candidate, Cluster, Key, PackLimits, Sharing, WarmKey, plan
+from service.control.packing import Candidate, PackLimits, Sharing, plan
 
 SIZES = (1_000, 2_000, 5_000, 10_000)
 ROUNDS = 5

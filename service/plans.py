@@ -10,8 +10,9 @@ from lorafleet.spec import ClusterSpec, Spec
 from lorafleet.v1 import batch_service_pb2 as pb
 from service.base_shapes import Base, ShapeCache
 from service.control import packing
+from service.control.keys import Cluster, Key, WarmKey
 from service.control.memory import Ask, Footprint, footprint
-from service.control.packing import Candidate, Cluster, Key, Pack, PackLimits, Plan, Sharing, WarmKey
+from service.control.packing import Candidate, Pack, PackLimits, Plan, Sharing
 
 READ_WITHIN_S = 15.0  # bases that take longer are unknown to the plan
 MAX_FOOTPRINTS = 10_000

@@ -9,12 +9,11 @@ import math
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
 
-from lorafleet.spec import DEFAULT_PROFILE
 from service.control.capacity import Hardware, Resources, beyond
+from service.control.keys import Key
 from service.control.memory import GIB, Footprint, arithmetic, gib, pack_bytes
 from service.control.quotas import Budgets
 
@@ -37,70 +36,6 @@ class ClosedBy(StrEnum):
     MEMORY = "MEMORY"
     SHARING = "SHARING"
     NO_MORE_ITEMS = "NO_MORE_ITEMS"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """The workers that a run asks for."""
-
-    num_workers: int
-    cpus_per_worker: float
-    gpus_per_worker: float
-    memory_gib_per_worker: float | None
-    zero_stage: int
-    offload: str
-    profile: str = DEFAULT_PROFILE
-
-    @cached_property
-    def resources(self) -> Resources:
-        """Of all workers: they start together or not at all."""
-        return Resources(self.num_workers * self.gpus_per_worker, self.num_workers * self.cpus_per_worker, 1)
-
-    @property
-    def shape(self) -> "Cluster":
-        """The workers alone, however they share out what they train."""
-        return replace(self, zero_stage=0, offload="none")
-
-
-@dataclass(frozen=True, kw_only=True)
-class WarmKey:
-    """What a run must have in common with the runs before it on warm workers."""
-
-    base_uri: str
-    family: str
-    precision: str
-    cluster: Cluster
-    store_credentials: str = ""  # the reference; a process has those of one tenant, or the service's own
-
-    def serves(self, wanted: "WarmKey") -> bool:
-        return self == wanted
-
-
-@dataclass(frozen=True, kw_only=True)
-class StandbyKey:
-    """The same of workers that stand by: they have loaded no base, and hold no tenant's credentials."""
-
-    cluster: Cluster
-
-    def serves(self, wanted: WarmKey) -> bool:
-        return not wanted.store_credentials and wanted.cluster.shape == self.cluster.shape
-
-
-@dataclass(frozen=True, kw_only=True)
-class Key:
-    """What the members of a pack have in common."""
-
-    warm: WarmKey
-    method: str
-    resolution: int | None
-    bucketing: bool
-    accumulation_steps: int
-
-    def __str__(self) -> str:
-        warm = self.warm
-        pixels = f"{self.resolution} px" if self.resolution else "the base's resolution"
-        buckets = "buckets" if self.bucketing else "square"
-        return f"{warm.base_uri} ({warm.family}), {warm.precision}, {self.method}, {pixels} in {buckets}"
 
 
 @dataclass(frozen=True, kw_only=True)

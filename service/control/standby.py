@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.control.capacity import Resources
-from service.control.packing import Cluster
+from service.control.keys import Cluster
 
 GIB = 2**30
 

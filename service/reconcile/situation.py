@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from service import rows
 from service.control.admission import LiveRun, Situation
 from service.control.capacity import NOTHING, Resources
+from service.control.keys import StandbyKey, WarmKey
 from service.control.lifecycle import Job, JobState
-from service.control.packing import Candidate, StandbyKey, WarmKey
+from service.control.packing import Candidate
 from service.control.placing import IdleHost, Places, tenancy
 from service.control.priority import PriorityClass, class_in_queue
 from service.db import hosts, queue, quotas, runs, situation

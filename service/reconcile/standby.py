@@ -14,7 +14,7 @@ from lorafleet.errors import Unavailable
 from lorafleet.run_manifest import Standby
 from lorafleet.spec import ClusterSpec
 from service.control.capacity import Resources
-from service.control.packing import Cluster
+from service.control.keys import Cluster
 from service.control.runs import RunState
 from service.control.standby import Begin, End, Group, Moment, decide
 from service.db import hosts, queue, runs, situation

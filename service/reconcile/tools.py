@@ -12,7 +12,7 @@ from service.candidates import Candidates
 from service.control.admission import Decided, Limits, Rules
 from service.control.attempts import RetryPolicy
 from service.control.capacity import Resources
-from service.control.packing import Cluster
+from service.control.keys import Cluster
 from service.control.runs import StopPolicy
 from service.control.standby import StandbyRules
 from service.db.database import Database

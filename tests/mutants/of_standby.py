@@ -24,7 +24,7 @@ GUARDS = (
     ),
     (
         "standby: a tenant with store credentials of its own does not get them",
-        "service/control/packing.py",
+        "service/control/keys.py",
         "not wanted.store_credentials and wanted.cluster.shape == self.cluster.shape",
         "wanted.cluster.shape == self.cluster.shape",
         "tests/service/reconcile/test_standby.py",

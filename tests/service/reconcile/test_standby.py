@@ -15,6 +15,7 @@ from service.control.capacity import Hardware
 from service.control.standby import End, StandbyRules
 from service.db import hosts
 from service.db.models import RunRow, TenantRow
+from service.names import JobName
 from service.reconcile import standby
 from service.reconcile.admit import admit_once
 from service.reconcile.launch import launch_once
@@ -63,7 +64,7 @@ async def stands_by(world: World) -> str:
     return run
 
 
-async def begun(world: World, host: str, **changes) -> tuple[str, str]:
+async def begun(world: World, host: str, **changes) -> tuple[JobName, str]:
     """A job, and its run that these workers have begun."""
     name = await world.submit(**changes)
     await world.settle()
