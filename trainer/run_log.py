@@ -49,7 +49,10 @@ def set_up(rank: int | None = None) -> None:
         return
     sys.stdout, sys.stderr = MarkedLines(out, rank), MarkedLines(err, rank)  # pyright: ignore[reportAttributeAccessIssue]
     when = "" if rank is not None else "%(asctime)s "  # workers' lines reach the driver's log at once
-    logging.basicConfig(level=logging.INFO, format=f"{when}%(levelname)s %(name)s: %(message)s", stream=sys.stdout, force=True)
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter(f"{when}%(levelname)s %(name)s: %(message)s"))
+    logging.root.handlers = [handler]  # in a worker for Ray Train's, which marks nothing; not closed, for its own logger has it too
+    logging.root.setLevel(logging.INFO)
     _redirect({id(out): sys.stdout, id(err): sys.stderr})
 
 
