@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, unquote
 
 from sqlalchemy import select
 
@@ -11,7 +13,7 @@ from service.access.identity import OPEN, current_identity
 from service.db.database import Database
 from service.db.models import GrantRow
 from service.db.transaction import Transaction
-from service.tenancy.prefixes import Granted, problem
+from service.tenancy.prefixes import Granted, problem, within
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,29 @@ class Grants:
         granted = [Granted(job_root(self.artifacts_uri, f"tenants/{tenant}"), may_write=True), *granted]
         found: dict[Violation, None] = {}  # what the defaults of a batch are to blame for is told once
         for use in uses:
-            if (violation := problem(use.field, use.uri, granted, tenant=tenant, write=use.write)) is not None:
+            violation = problem(use.field, use.uri, granted, tenant=tenant, write=use.write) or linked_out(use, granted)
+            if violation is not None:
                 found[violation] = None
         if found:
             raise InvalidSpec(list(found))
+
+
+def linked_out(use: Use, granted: Sequence[Granted]) -> Violation | None:
+    """A folder on disk that a symbolic link leads to, out of all that is granted: whoever may write where the link lies could name
+    any folder by it. Links that stay within, and those above what is granted, are the operators' and fine."""
+    if not use.uri.startswith("file://"):
+        return None
+    real = _real(use.uri)
+    if any(within(real, _real(one.prefix)) for one in granted if one.may_write or not use.write):
+        return None
+    return Violation(field=use.field, message=f"{use.uri} leads out of what is granted, by a symbolic link; name the folder itself")
+
+
+def _real(uri: str) -> str:
+    """The URI without links. The last name of a prefix may be a pattern, which no file has for a name."""
+    path = Path(unquote(uri.removeprefix("file://")))
+    real = path.parent.resolve() / path.name if path.name.endswith("*") else path.resolve()
+    return f"file://{quote(str(real), safe='/*')}"
 
 
 async def of_tenant(tx: Transaction, tenant: str) -> Sequence[Granted]:
