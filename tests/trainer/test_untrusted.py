@@ -65,6 +65,12 @@ def test_depth_and_size_are_known_before_parsing(text: bytes):
         untrusted.json_object(text, max_bytes=2**24)
 
 
+@pytest.mark.parametrize("depth", [33, 10_000_000])
+def test_nesting_is_refused_before_a_parser_recurses(depth: int):
+    with pytest.raises(Refused, match=f"nested {depth} levels deep"):
+        untrusted.json_object(b'{"a":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}", max_bytes=2**25)
+
+
 @pytest.mark.parametrize(("text", "depth"), [(b'{"a": "[[[["}', 1), (rb'{"a\"[[": [1, [2]]}', 3), (b"]]][[", 0), (b"", 0)])
 def test_brackets_within_strings_are_not_nesting(text: bytes, depth: int):
     assert untrusted.nesting(text) == max(depth, 0)
