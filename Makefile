@@ -17,7 +17,7 @@ READY := $(VENV)/.ready
 # to a stretch of the tests, so that a module's servers start once, and takes over a part of the other's when it is done.
 TWO_AT_A_TIME := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 FUZZED := tests/service/security/test_fuzz.py tests/service/test_untrusted.py tests/trainer/test_fuzz.py
-RANDOM_INPUT := $(FUZZED) tests/service/test_state_machine.py tests/service/test_untrusted.py
+RANDOM_INPUT := $(FUZZED) tests/service/test_state_machine.py
 MUCH_RANDOM_INPUT := LORAFLEET_FUZZ_EXAMPLES=60 LORAFLEET_STATE_MACHINE_EXAMPLES=20
 
 .PHONY: help
