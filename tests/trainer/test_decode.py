@@ -1,6 +1,8 @@
 """Bytes to pixels: every mode and profile comes out right, and nothing that a file says takes more than its bounds."""
 
 import io
+import subprocess
+import sys
 import threading
 import tracemalloc
 import zlib
@@ -279,3 +281,21 @@ def test_a_failed_picture_gives_its_budget_back():
     before = decode._in_flight._free
     why(saved(Image.effect_noise((64, 64), 90))[:400])
     assert decode._in_flight._free == before
+
+
+def test_what_pictures_took_is_handed_back_by_every_thread():
+    script = """
+import io, resource
+from concurrent.futures import ThreadPoolExecutor
+from PIL import Image
+from trainer.data import decode
+decode._in_flight = decode.Budget(1)
+buffer = io.BytesIO()
+Image.new("RGB", (3500, 3500)).save(buffer, "PNG", compress_level=1)
+tiny = lambda picture: picture.resize((1, 1), Image.Resampling.BOX)
+with ThreadPoolExecutor(6) as pool:
+    list(pool.map(lambda _: decode.decode(buffer.getvalue(), fit=tiny), range(6)))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+    peak_mib = int(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout)
+    assert peak_mib < 250  # one picture has 47 MiB

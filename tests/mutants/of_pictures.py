@@ -1,0 +1,88 @@
+"""The guards around what tenants send as pictures and captions: what reaches a decoder, how much, and from where."""
+
+GUARDS = (
+    (
+        "pictures: only the named formats reach a decoder",
+        "trainer/data/decode.py",
+        "else content), formats=FORMATS)",
+        "else content))",
+        "tests/trainer/test_decode.py",
+    ),
+    (
+        "pictures: pixels are bounded by the header",
+        "trainer/data/decode.py",
+        "        _check_pixels(*whole)\n",
+        "",
+        "tests/trainer/test_decode.py",
+    ),
+    (
+        "pictures: what unpacking takes is bounded",
+        "trainer/data/decode.py",
+        "if taken > MAX_UNPACKED_BYTES:",
+        "if False:",
+        "tests/trainer/test_decode.py",
+    ),
+    (
+        "pictures: a progressive JPEG has few scans",
+        "trainer/data/decode.py",
+        "* whole[1] > MAX_SCANNED_PIXELS:",
+        "* whole[1] < 0:",
+        "tests/trainer/test_decode.py",
+    ),
+    (
+        "pictures: those in flight stay within the budget",
+        "trainer/data/decode.py",
+        "self._changed.wait_for(lambda: self._free >= held)",
+        "pass",
+        "tests/trainer/test_decode.py",
+    ),
+    (
+        "pictures: bytes are known before a file is read",
+        "trainer/data/readers.py",
+        "            check_bytes(sizes[path])\n",
+        "",
+        "tests/trainer/test_files.py",
+    ),
+    (
+        "pictures: no more is read at once than fits",
+        "trainer/data/readers.py",
+        "or sum(piece.values()) + size_bytes > READ_AT_ONCE_BYTES",
+        "",
+        "tests/trainer/test_files.py",
+    ),
+    (
+        "captions: depth is known before parsing",
+        "trainer/data/captions.py",
+        "if _depth(line) > MAX_DEPTH:",
+        "if False:",
+        "tests/trainer/test_captions.py",
+    ),
+    (
+        "captions: half a character is refused",
+        "trainer/data/captions.py",
+        "if (half := _HALF_A_PAIR.search(caption)) is not None:",
+        "if (half := _HALF_A_PAIR.search('')) is not None:",
+        "tests/trainer/test_captions.py",
+    ),
+    (
+        "data set: links out of the folder are not followed",
+        "trainer/data/files.py",
+        "elif entry.path in found.linked_out:",
+        "elif False:",
+        "tests/trainer/test_files.py",
+    ),
+    (
+        "data set: pipes are told",
+        "trainer/listing.py",
+        "found.passed_over.append((path, NO_PLAIN_FILE))",
+        "pass",
+        "tests/trainer/test_files.py",
+    ),
+    (
+        "data set: one odd name ends no listing",
+        "trainer/storage.py",
+        "if not _is_of_a_name(error):",
+        "if True:",
+        "tests/trainer/test_files.py",
+    ),
+)
