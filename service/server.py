@@ -5,6 +5,7 @@ import fcntl
 import logging
 import math
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -64,6 +65,7 @@ from service.warm import Warmth
 
 FINISH_CALLS_S = 5.0
 FINISH_STEPS_S = 10.0
+MANY_FILES = 65_536
 USERS_SERVICES = tuple(f"lorafleet.v1.{name}" for name in ("TrainingService", "BatchService", "AccessService"))
 SERVICES = (*USERS_SERVICES, "lorafleet.v1.ReportService")
 
@@ -77,6 +79,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     """
     stopping = _on_signal()
     state_dir.prepare(settings)
+    _allow_many_files()
     with _only_one(settings.state_dir):
         async with database(settings) as db, _listening(settings, db) as (server, address):
             backend = ObservedBackend(_backend(settings, db.bell))
@@ -115,6 +118,14 @@ def _on_signal() -> asyncio.Event:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     return stopping
+
+
+def _allow_many_files() -> None:
+    """Every connection takes a file, of strangers too: as many as we may, since the database and the loops need some as well."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MANY_FILES if hard == resource.RLIM_INFINITY else min(MANY_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextmanager
