@@ -1,6 +1,7 @@
 """A data set's folder: what is no picture of the user's is passed over and counted, and nothing outside the folder is read."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import boto3
@@ -124,13 +125,19 @@ def test_sources_beside_the_pictures_are_counted_and_fail_nothing(tmp_path: Path
 
 
 def test_a_picture_of_too_many_bytes_is_left_out_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    make(tmp_path, GOOD)
-    (tmp_path / "huge.png").touch()
-    (tmp_path / "huge.txt").write_text("words")
-    os.truncate(tmp_path / "huge.png", 2**40)
+    make(tmp_path, GOOD | {"huge.png": b"", "huge.txt": b"words"})
+    os.truncate(tmp_path / "huge.png", 101 * 2**20)
+    read_all, asked = Folder.read_all, set[str]()
+
+    def asks(folder: Folder, names: Iterable[str]) -> dict[str, bytes]:
+        asked.update(names)
+        return read_all(folder, names)
+
+    monkeypatch.setattr(Folder, "read_all", asks)
     data_set = read(tmp_path, max_corrupt_fraction=0.5)
     assert paths(data_set) == ["good.png"]
-    assert "1,048,576 MiB" in data_set.corrupt[0].why
+    assert "has 101 MiB" in data_set.corrupt[0].why
+    assert "huge.png" not in asked
 
 
 def test_no_more_is_read_at_once_than_may_lie_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
