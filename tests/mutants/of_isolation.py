@@ -111,18 +111,4 @@ GUARDS = (
         "return str(error)",
         APART,
     ),
-    (
-        "isolation: a member's log that cannot be written ends by itself",
-        "service/reconcile/copy_logs.py",
-        "return self.failures.get(member.job.uid, 0) >= MAX_FAILURES",
-        "return False",
-        APART,
-    ),
-    (
-        "isolation: text is what a database takes",
-        "service/db/jobs.py",
-        "    job = replace(job, message=storable(job.message))\n",
-        "",
-        APART,
-    ),
 )
