@@ -8,6 +8,7 @@ anew. Every ratio is of figures taken in one run, one after the other by turns.
     memory  peak memory of the worker of a pack of 16 at micro-batch 1 against a lone job's at micro-batch 16
     curve   packs of 1, 2, 4, 8, 16, 32
     equal   losses and adapters of styles alone against the same styles in a pack of 16
+    standby 16 styles on an idle server with workers that stand by, against the script as in speed
     warm    first step of a second pack on a warm worker against the cold first's; a lone warm job against the script
 """
 
@@ -22,6 +23,7 @@ from statistics import fmean, median
 from bench import pack_equal, pack_view, peer, results_file
 from bench.fleet import LEARNING_RATE, RANK, SEED, Fleet, fleet, workplace
 from bench.peer import PeerRun
+from bench.standby import Standby
 from examples.demo import BASE_MODEL
 
 NUM_STYLES = 16
@@ -99,6 +101,25 @@ def speed(ours: Fleet, folder: Path, options: Options) -> Metrics:
         print(f"{who}: {(peer_walls if who == 'peer' else our_walls)[-1]:.1f} s", flush=True)
     print(f"the script ran {len(peer_walls)} times; 16 in a row are taken as 16/{len(peer_walls)} of that", flush=True)
     return speed_summary(our_walls, peer_walls, options.batch_size)
+
+
+def standby(ours: Fleet, folder: Path, options: Options) -> Metrics:
+    """Styles per hour, as in `speed`; the workers end with each batch and others come up. One style before tells them the shape."""
+    data_sets, workers = ours.data_sets(NUM_STYLES), Standby(folder / "standby")
+    ours.train(ours.data_sets(1, first=NUM_STYLES), num_steps=10)
+    our_walls: list[float] = []
+    peer_walls: list[float] = []
+    for who in turns(options.peer_runs, options.rounds):
+        if who == "peer":
+            number = len(peer_walls)
+            run = _peer_run(options, data_sets[number % NUM_STYLES], folder / f"peer-standby-{number}", options.batch_size)
+            peer_walls.append(peer.measure(run).wall_seconds)
+        else:
+            workers.wait()
+            our_walls.append(ours.train(data_sets, num_steps=options.num_steps, batch_size=options.batch_size).wall_seconds)
+        print(f"{who}: {(peer_walls if who == 'peer' else our_walls)[-1]:.1f} s", flush=True)
+    ours_an_hour, theirs_an_hour = NUM_STYLES * 3600 / median(our_walls), 3600 / fmean(peer_walls)
+    return {"styles_per_hour_standby_over_peer": ours_an_hour / theirs_an_hour, "styles_per_hour_standby": ours_an_hour}
 
 
 def speed_summary(our_walls: Sequence[float], peer_walls: Sequence[float], batch_size: int) -> Metrics:
@@ -204,9 +225,10 @@ PARTS: Mapping[str, Callable[[Fleet, Path, Options], Metrics]] = {
     "memory": memory,
     "curve": curve,
     "equal": equal,
+    "standby": standby,
     "warm": warm,
 }
-NEED_PEER = {"speed", "warm"}
+NEED_PEER = {"speed", "standby", "warm"}
 
 
 @dataclass(frozen=True)
@@ -221,6 +243,7 @@ class Server:
 _PACKS = ("--max-pack-size", str(LARGEST_PACK))
 SERVERS = (
     Server("cold", ("speed", "lone", "memory", "curve", "equal"), lambda folder: fleet(folder, *_PACKS, "--warm-idle-s", "0")),
+    Server("standby", ("standby",), lambda folder: fleet(folder, *_PACKS, "--warm-idle-s", "0", "--standby-workers", "1")),
     Server("warm", ("warm",), lambda folder: fleet(folder, *_PACKS, "--warm-idle-s", str(WARM_IDLE_S))),
 )
 
@@ -256,12 +279,12 @@ def _peer_run(options: Options, data_set: Path, out_dir: Path, batch_size: int) 
 def parse(arguments: Sequence[str] | None) -> Options:
     parser = argparse.ArgumentParser(description="Measure packs against diffusers' example script and against lone jobs.")
     add = parser.add_argument
-    add("peer", nargs="?", type=Path, help="path of train_text_to_image_lora.py; speed and warm need it")
+    add("peer", nargs="?", type=Path, help="path of train_text_to_image_lora.py; speed, standby and warm need it")
     add("--parts", default=",".join(PARTS), help=f"some of {','.join(PARTS)}; unset: all")
     add("--steps", dest="num_steps", type=int, default=60)
     add("--batch-size", type=int, default=1, help="micro-batch of the part speed; 1 is the main figure")
     add("--peer-runs", type=int, default=3, help="how often the script is timed in the part speed")
-    add("--rounds", type=int, default=2, help="how often the parts speed, lone and warm measure")
+    add("--rounds", type=int, default=2, help="how often the parts speed, lone, standby and warm measure")
     add("--num-alone", type=int, default=2, help="styles that the part equal trains alone")
     add("--keep", type=Path, help="a new folder for logs and artifacts; unset: they are deleted")
     given = vars(parser.parse_args(arguments))
@@ -269,7 +292,7 @@ def parse(arguments: Sequence[str] | None) -> Options:
     if unknown := [part for part in given["parts"] if part not in PARTS]:
         parser.error(f"no part {', '.join(unknown)}; parts: {', '.join(PARTS)}")
     if NEED_PEER.intersection(given["parts"]) and not (given["peer"] and given["peer"].is_file()):
-        parser.error("speed and warm need PEER=path/to/train_text_to_image_lora.py: the example script of diffusers")
+        parser.error("speed, standby and warm need PEER=path/to/train_text_to_image_lora.py: the example script of diffusers")
     return Options(**given)
 
 

@@ -1,8 +1,8 @@
 """`make bench-single PEER=…`: one style through lorafleet against diffusers' example script, alternating in one run.
 
 Same base, pictures, batch, rank, target modules, rate and steps; both in fp32, neither draws pictures. lorafleet starts
-cold: Ray is up, but no worker is, and its cache of latents is empty. Writes bench/results/single.json; each ratio is
-the median over the rounds.
+cold: Ray is up, but no worker is, and its cache of latents is empty. Then the same on a server with workers that stand by, up to
+the first step (`--parts cold,standby`). Writes bench/results/single.json; each ratio is the median over the rounds.
 """
 
 import argparse
@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import peer, results_file
+from bench import pack_view, peer, results_file
 from bench.peer import PeerResult, PeerRun
+from bench.standby import Standby
 from examples.demo import BASE_MODEL, PICTURES, STYLE
 from examples.processes import Servers
 from examples.restyle import restyle
@@ -27,6 +28,7 @@ from lorafleet.client import Client
 from lorafleet.v1 import training_service_pb2 as pb
 
 BATCH_SIZE, RANK, LEARNING_RATE, SEED = 8, 16, 1e-3, 0
+SHAPE_STEPS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +44,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="lorafleet-bench-") as name, Servers(log_dir=Path(name)) as servers:
         folder = Path(name)
         restyle(STYLE, PICTURES, folder / "data")
-        fleet = Fleet(folder, servers)
-        rounds: list[tuple[OurResult, PeerResult]] = []
+        found = cold(folder, servers, options) if "cold" in options.parts else {}
+    if "standby" in options.parts:
+        found |= standby(options)
+    results_file.write("single", pack_view.laid_over_earlier(found, results_file.RESULTS / "single.json"))
+    return 0
+
+
+def cold(folder: Path, servers: Servers, options: argparse.Namespace) -> dict[str, float]:
+    """Rounds of the script and of a run that starts its workers."""
+    fleet = Fleet(folder, servers, "--standby-workers", "0")
+    rounds: list[tuple[OurResult, PeerResult]] = []
+    for number in range(options.rounds):
+        theirs = peer.measure(_peer_run(options.peer, folder, number, options.steps))
+        ours = fleet.measure(number, options.steps)
+        print(f"round {number + 1}: ours {ours}\n         peer {theirs}", flush=True)
+        rounds.append((ours, theirs))
+    return summary(rounds)
+
+
+def standby(options: argparse.Namespace) -> dict[str, float]:
+    """Rounds of the script and of a first job that finds workers standing by. One job before tells them the shape."""
+    with tempfile.TemporaryDirectory(prefix="lorafleet-bench-") as name, Servers(log_dir=Path(name)) as servers:
+        folder = Path(name)
+        restyle(STYLE, PICTURES, folder / "data")
+        fleet, workers = Fleet(folder, servers, "--standby-workers", "1"), Standby(folder)
+        fleet.measure(-1, SHAPE_STEPS)
+        firsts: list[tuple[float, float]] = []
+        held_mib: list[float] = []
         for number in range(options.rounds):
             theirs = peer.measure(_peer_run(options.peer, folder, number, options.steps))
-            ours = fleet.measure(number, options.steps)
-            print(f"round {number + 1}: ours {ours}\n         peer {theirs}", flush=True)
-            rounds.append((ours, theirs))
-    results_file.write("single", summary(rounds))
-    return 0
+            workers.wait()
+            held_mib.append(workers.memory_mib())
+            firsts.append((fleet.measure(number, options.steps).first_step_seconds, theirs.start_up_seconds))
+            print(f"round {number + 1}: first step after {firsts[-1][0]:.1f} s, the script's after {firsts[-1][1]:.1f} s", flush=True)
+    return standby_summary(firsts, held_mib)
+
+
+def standby_summary(firsts: Sequence[tuple[float, float]], held_mib: Sequence[float]) -> dict[str, float]:
+    """`firsts`: seconds to our first step and to the script's, by rounds."""
+    return {
+        "first_step_standby_over_peer_start_up": statistics.median(ours / theirs for ours, theirs in firsts),
+        "seconds_submit_to_first_step_standby": statistics.median(ours for ours, _ in firsts),
+        "standby_peer_start_up_seconds": statistics.median(theirs for _, theirs in firsts),
+        "standby_memory_mib": statistics.median(held_mib),
+    }
 
 
 def summary(rounds: Sequence[tuple[OurResult, PeerResult]]) -> dict[str, float]:
@@ -76,9 +114,9 @@ def summary(rounds: Sequence[tuple[OurResult, PeerResult]]) -> dict[str, float]:
 class Fleet:
     """A control plane with its local Ray up; every measurement is a fresh run with an empty cache."""
 
-    def __init__(self, folder: Path, servers: Servers) -> None:
+    def __init__(self, folder: Path, servers: Servers, *more: str) -> None:
         self._folder = folder
-        self._address = serve(servers, folder, "--cache", f"file://{folder}/cache", "--warm-idle-s", "0", "--standby-workers", "0")
+        self._address = serve(servers, folder, "--cache", f"file://{folder}/cache", "--warm-idle-s", "0", *more)
         wait_for_ray(folder)
         time.sleep(15)  # its dashboard and its prestarted workers still come up when its port already answers
 
@@ -86,7 +124,7 @@ class Fleet:
         shutil.rmtree(self._folder / "cache", ignore_errors=True)
         with Client(self._address) as client:
             started_s = time.monotonic()
-            name = client.create(self._spec(num_steps), job_id=f"bench-{number}").name
+            name = client.create(self._spec(num_steps), job_id=f"bench-{number + 1}").name
             job, rate = client.get(name), 0.0
             phases, seen_s = defaultdict[str, float](float), started_s
             phase = "submitted"
@@ -138,6 +176,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure one style against diffusers' example script.")
     parser.add_argument("peer", type=Path, help="path of train_text_to_image_lora.py")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--parts", type=lambda text: text.split(","), default=["cold", "standby"], help="cold, standby; unset: both")
     parser.add_argument("--steps", type=int, default=60)
     return parser.parse_args(arguments)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import fleet, pack, pack_equal, pack_view, results_file
+from bench import fleet, pack, pack_equal, pack_view, results_file, single
 from examples.restyle import read_metadata
 from lorafleet import spec
 from lorafleet.client import Client
@@ -237,7 +237,7 @@ def test_curves_are_drawn_once_they_are_measured(tmp_path: Path):
 
 @pytest.mark.parametrize("part", sorted(pack.PARTS))
 def test_every_part_has_a_server(part: str):
-    assert [server.name for server in pack.SERVERS if part in server.parts] == ["warm" if part == "warm" else "cold"]
+    assert [server.name for server in pack.SERVERS if part in server.parts] == [part if part in {"standby", "warm"} else "cold"]
 
 
 @pytest.mark.parametrize("arguments", [["--parts", "sped"], ["--parts", "speed"], ["no-such-script.py", "--parts", "warm,curve"]])
@@ -248,3 +248,15 @@ def test_parts_that_cannot_be_measured_are_refused_before_anything_starts(argume
 
 def test_parts_without_the_peer_need_no_path():
     assert pack.parse(["--parts", "curve,equal"]).parts == ["curve", "equal"]
+
+
+def test_the_part_standby_runs_on_a_server_whose_workers_stand_by_and_needs_the_script():
+    [server] = [server for server in pack.SERVERS if "standby" in server.parts]
+    assert server.parts == ("standby",), "no other part may find them"
+    assert "standby" in pack.NEED_PEER
+
+
+def test_memory_and_first_step_of_workers_that_stand_by_are_medians_of_rounds():
+    found = single.standby_summary([(8.0, 16.0), (9.0, 10.0), (30.0, 30.0)], [900.0, 1000.0, 1100.0])
+    assert found["first_step_standby_over_peer_start_up"] == 0.9
+    assert found["standby_memory_mib"] == 1000.0
