@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from lorafleet.inside import root_of_base
 from lorafleet.layout import join
 from service import rows
 from service.clock import Clock
@@ -125,6 +126,7 @@ class ShapeCache:
 
 async def read_shapes(store: Store, uri: str, parser: Parser) -> BaseShapes:
     """The shapes of the base at `uri`. Raises Unreadable when its files are missing or bad, else what the store raises."""
+    store = store.within(root_of_base(uri))
     headers = [await _header(store, join(uri, part)) for part in (DENOISER, *OTHER_PARTS)]
     configs = [await store.get(join(uri, config), most_bytes=MAX_CONFIG_BYTES) for config in CONFIGS]
     needed = zip((DENOISER, *CONFIGS), (headers[0], *configs), strict=True)

@@ -4,10 +4,10 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from uuid import uuid4
 
 from lorafleet.errors import AlreadyExists, InvalidSpec, NotFound, Violation
-from lorafleet.layout import MANIFEST, JobLayout, join
 from lorafleet.spec import Spec
 from lorafleet.v1 import batch_service_pb2 as pb
 from service import batch_specs
@@ -31,6 +31,7 @@ from service.profiles import ONLY_DEFAULT, unknown_profile
 from service.resources import Counts, batch_etag, batch_message, check_etag
 from service.run_stops import stop_what_is_over
 from service.storage import Store
+from service.store_checks import has_artifact
 from service.tenancy.grants import Grants, Use
 
 SLICE = 500  # jobs that one transaction changes: reports of runs wait for no longer than that takes
@@ -129,8 +130,7 @@ class Batches:
             async with self._db.snapshot() as tx:
                 batch = await existing(tx, name)
                 rows = await batches.jobs_page(tx, batch.uid, failed, behind=behind, size=SLICE)
-            manifests = [join(JobLayout(row.output_uri).adapter, MANIFEST) for row in rows]
-            committed = await bounded(store.exists, manifests, AT_ONCE)
+            committed = await bounded(partial(has_artifact, store), [row.output_uri for row in rows], AT_ONCE)
             uids += [row.uid for row, has_artifact in zip(rows, committed, strict=True) if not has_artifact]
             behind = rows[-1].batch_index if len(rows) == SLICE else None
         if uids:

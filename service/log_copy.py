@@ -18,6 +18,7 @@ class Changed(LorafleetError):
 
 async def append(store: Store, layout: JobLayout, attempt: int, at: int, text: bytes) -> None:
     """Writes `text` from byte `at` of the log on. Done again after a kill, it leaves the same. Raises Changed."""
+    store = store.within(layout.root)
     number, inside = divmod(at, OBJECT_BYTES)
     if inside:
         before = await store.get_range(layout.log(attempt, number), 0, inside) or b""
@@ -31,6 +32,7 @@ async def append(store: Store, layout: JobLayout, attempt: int, at: int, text: b
 
 async def read(store: Store, layout: JobLayout, attempt: int, start: int) -> AsyncGenerator[bytes, None]:
     """The log from byte `start` on, in pieces; none when there is nothing."""
+    store = store.within(layout.root)
     number, inside = divmod(start, OBJECT_BYTES)
     while True:
         text = await store.get_range(layout.log(attempt, number), inside, READ_BYTES)

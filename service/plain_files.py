@@ -7,20 +7,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from lorafleet import inside
+
 
 class NoPlainFile(OSError):
     """There is something under that name, but a FIFO, a socket or a device."""
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
-    """The file. Raises FileNotFoundError, IsADirectoryError, NoPlainFile and whatever else the system says.
+def opened(path: Path, folder: Path) -> Iterator[BinaryIO]:
+    """The file, that must lie in `folder`. Raises inside.LeadsOut, FileNotFoundError, IsADirectoryError, NoPlainFile and whatever else
+    the system says.
 
     Looked at before it is opened, as opening some devices has effects; and once more then, as it may have been replaced.
     """
-    _check(os.stat(path))
-    # Opening a FIFO waits for its writer, which nothing but a process of the tenant's can end: not even the server's shutdown.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    place = inside.real(path, folder)
+    with inside.holding(place, folder) as held:
+        _check(os.stat(place.name, dir_fd=held, follow_symlinks=False))
+        # Opening a FIFO waits for its writer, which nothing but a process of the tenant's can end: not even the server's shutdown.
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(place.name, flags, dir_fd=held)
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         _check(os.fstat(descriptor))
         yield file

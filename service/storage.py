@@ -5,24 +5,20 @@ message. The trainer's data path is its own (obstore); what both must agree on i
 """
 
 import asyncio
-import functools
-import os
-import secrets
+import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar, cast
-from urllib.parse import unquote
 
 from lorafleet import store_faults
 from lorafleet.errors import InvalidInput, LorafleetError, Unavailable
 from lorafleet.s3_settings import S3Settings
-from lorafleet.store_faults import Fault, FaultKind
-from service import plain_files
+from lorafleet.store_faults import Fault
+from service.file_store import FileBacking
 from service.store_credentials import CredentialsFile, StoreCredentials
 from service.store_reads import MAX_BYTES, StoreError, read, read_whole
 from service.store_refusals import ALREADY_THERE, BEHIND_THE_END, conditional, of_response, raised
@@ -35,11 +31,7 @@ MAX_TENANTS = 256  # whose S3 clients are kept: one takes some MB
 MAX_CALLS = 32  # at once: a batch asks after thousands of folders, and a call to S3 is mostly waiting
 CALL_WITHIN_S = 120.0  # longer than all attempts at S3; a file system has no timeout of its own
 
-NO_FILE = "NO_PLAIN_FILE"
-
 _Result = TypeVar("_Result")
-_Method = TypeVar("_Method", bound=Callable[..., Any])
-_NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
 class Backing(Protocol):
@@ -79,6 +71,15 @@ class Store:
         if len(self._of_tenants) > MAX_TENANTS:
             self._of_tenants.popitem(last=False)
         return known
+
+    def within(self, folder: str) -> "Store":
+        """The store for objects below that folder: of one on disk, no symbolic link leads out. Without it, an object's own folder is
+        taken for it, so only a link in the object's own place is told."""
+        if not folder.startswith("file://"):
+            return self
+        view = copy.copy(self)
+        view._backings = {**self._backings, "file": FileBacking(folder)}
+        return view
 
     def env_of(self, reference: str) -> dict[str, str]:
         """Those credentials as a run gets them; empty for the service's own. Raises as `of` does."""
@@ -145,94 +146,6 @@ class Store:
 def bucket_of(uri: str) -> str:
     """The bucket that an `s3://` URI names."""
     return uri.removeprefix("s3://").partition("/")[0]
-
-
-def file_path(uri: str) -> Path:
-    """The path that a `file://` URI names."""
-    return Path(unquote(uri.removeprefix("file://")))
-
-
-def _on_files(method: _Method) -> _Method:
-    """A method of FileBacking whose OSErrors are ours."""
-
-    @functools.wraps(method)
-    def call(self: Any, uri: str, *arguments: Any) -> Any:
-        try:
-            return method(self, uri, *arguments)
-        except plain_files.NoPlainFile:
-            raise StoreError(f"{uri} is no plain file; the service reads no FIFO, socket or device", reason=NO_FILE) from None
-        except OSError as error:
-            fault = store_faults.of_errno(error.errno)
-            what = fault.what if fault.kind is FaultKind.OPERATOR else error.strerror or type(error).__name__
-            raise raised(f"{uri}: {what}", fault) from None
-
-    return cast(_Method, call)
-
-
-def _written_beside(path: Path, data: bytes) -> Path:
-    """A whole file in the folder of `path`, under a name that no one looks for."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    temporary.write_bytes(data)
-    return temporary
-
-
-class FileBacking:
-    """`file:///folder`: objects are files."""
-
-    @_on_files
-    def get(self, uri: str, most_bytes: int = MAX_BYTES) -> bytes | None:
-        try:
-            with plain_files.opened(file_path(uri)) as file:
-                return read_whole(uri, file, plain_files.size_bytes(file), most_bytes)
-        except _NO_FILE:
-            return None
-
-    @_on_files
-    def get_range(self, uri: str, start: int, size_bytes: int) -> bytes | None:
-        try:
-            with plain_files.opened(file_path(uri)) as file:
-                file.seek(start)
-                return read(uri, file, size_bytes)
-        except _NO_FILE:
-            return None
-
-    @_on_files
-    def put(self, uri: str, data: bytes) -> None:
-        path = file_path(uri)
-        _written_beside(path, data).replace(path)  # readers see the old object or the new one, never a part
-
-    @_on_files
-    def put_if_absent(self, uri: str, data: bytes) -> bool:
-        path = file_path(uri)
-        temporary = _written_beside(path, data)
-        try:
-            path.hardlink_to(temporary)
-        except FileExistsError:
-            return False
-        finally:
-            temporary.unlink()
-        return True
-
-    @_on_files
-    def delete(self, uri: str) -> None:
-        file_path(uri).unlink(missing_ok=True)
-
-    @_on_files
-    def exists(self, uri: str) -> bool:
-        return file_path(uri).is_file()
-
-    @_on_files
-    def is_empty(self, uri: str) -> bool:
-        path = file_path(uri)
-        if not path.is_dir():
-            return True
-        with os.scandir(path) as entries:  # not all of them: there may be millions
-            return next(entries, None) is None
-
-    def signed_url(self, uri: str, lifetime_s: int) -> str:
-        message = f"{uri}: a folder has no signed URLs; copy it from the machine that it is on, or keep artifacts in s3://"
-        raise StoreError(message, reason="CANNOT_SIGN")
 
 
 class S3Backing:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from lorafleet.errors import InvalidSpec, Violation
+from lorafleet.inside import root_of_base
 from lorafleet.layout import MANIFEST, JobLayout, job_root, join
 from service.coalescing import Coalescer
 from service.storage import Store, StoreError
@@ -63,6 +64,7 @@ async def _checked(field: str, check: Callable[[Store, str], Awaitable[str | Non
 
 async def base_model(store: Store, uri: str) -> str | None:
     """What is wrong with it, for its user to read; None: nothing. The checks below answer likewise."""
+    store = store.within(root_of_base(uri))
     if await store.is_empty(uri):
         return f"nothing lies under {uri}; name the folder that holds {MODEL_INDEX}"
     if not await store.exists(join(uri, MODEL_INDEX)):
@@ -77,9 +79,11 @@ async def dataset(store: Store, uri: str) -> str | None:
 
 
 async def no_artifact(store: Store, uri: str) -> str | None:
-    if await store.exists(join(JobLayout(uri).adapter, MANIFEST)):
-        return f"{uri} holds an artifact already; choose another folder"
-    return None
+    return f"{uri} holds an artifact already; choose another folder" if await has_artifact(store, uri) else None
+
+
+async def has_artifact(store: Store, output_uri: str) -> bool:
+    return await store.within(output_uri).exists(join(JobLayout(output_uri).adapter, MANIFEST))
 
 
 async def writable(store: Store, uri: str) -> str | None:

@@ -31,7 +31,7 @@ async def sign_artifact(db: Database, store: Store, name: JobName, expire_s: int
     if job is None:
         raise NotFound(f"there is no job {name}", reason="JOB_NOT_FOUND")
     folder, sha256 = _artifact(job)
-    store = store.of(await store_credentials_of(db, name.tenant))
+    store = store.of(await store_credentials_of(db, name.tenant)).within(JobLayout(job.output_uri).root)
     try:
         async with parser.lanes.of(name.tenant):
             text = await store.get(join(folder, MANIFEST))

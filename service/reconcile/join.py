@@ -114,5 +114,5 @@ async def _written(tools: Tools, row: JobRow) -> bool:
         store = tools.store.of(await store_credentials_of(tools.db, row.tenant))
         if await store.regions([row.spec["base_model"]["uri"], row.spec["dataset"]["uri"], row.output_uri]):
             return False  # what goes on has not been told where they are: a run of its own is
-        await store.put(JobLayout(row.output_uri).spec, json.dumps(row.spec, indent=2).encode())
+        await store.within(row.output_uri).put(JobLayout(row.output_uri).spec, json.dumps(row.spec, indent=2).encode())
     return not trouble

@@ -167,7 +167,8 @@ async def _put_specs(store: Store, places: Places, manifest: RunManifest) -> dic
     refused: dict[str, LorafleetError] = {}
     for style in manifest.pack:
         try:
-            await store.put(JobLayout(style.output_uri).spec, json.dumps(style.spec.model_dump(mode="json"), indent=2).encode())
+            within = store.within(style.output_uri)
+            await within.put(JobLayout(style.output_uri).spec, json.dumps(style.spec.model_dump(mode="json"), indent=2).encode())
         except StoreError as error:
             refused[style.job] = (
                 OperatorsFault(error.message, reason=store_faults.OWN_PLACE) if _is_own(places, style.output_uri) else error

@@ -213,10 +213,11 @@ async def _committed(tools: Tools, run: RunRow, pack: list[Member]) -> dict[str,
 
 
 async def _artifact(tools: Tools, store: Store, member: Member) -> Artifact | None:
-    folder = JobLayout(member.job.output_uri).adapter
+    layout = JobLayout(member.job.output_uri)
+    folder = layout.adapter
     parser = tools.candidates.planner.shapes.parser
     async with parser.lanes.of(member.job.tenant):
-        manifest = await store.get(join(folder, MANIFEST))
+        manifest = await store.within(layout.root).get(join(folder, MANIFEST))
         if manifest is None:
             return None
         size_bytes = await _size_bytes(parser, manifest)

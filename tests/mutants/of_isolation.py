@@ -9,7 +9,7 @@ GUARDS = (
     (
         "isolation: a FIFO is not opened",
         "service/plain_files.py",
-        "    _check(os.stat(path))\n",
+        "        _check(os.stat(place.name, dir_fd=held, follow_symlinks=False))\n",
         "",
         STORAGE,
     ),

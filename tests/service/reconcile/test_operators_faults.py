@@ -7,9 +7,10 @@ import pytest
 from lorafleet.errors import OperatorsFault, Unavailable
 from lorafleet.run_manifest import RunManifest
 from service import telemetry
+from service.file_store import FileBacking
 from service.reconcile.admit import admit_once
 from service.reconcile.launch import launch_once, uris_of
-from service.storage import FileBacking, Store, StoreError
+from service.storage import Store, StoreError
 from tests.service.reconcile.test_join import pack_of_two
 from tests.service.world import World, failed, succeeded
 
