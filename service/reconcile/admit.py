@@ -100,7 +100,7 @@ def _decided(tools: Tools, seen: Seen, candidates: Sequence[Candidate]) -> _Plan
 
 def _not_held_up(tools: Tools, fitting: Sequence[Candidate]) -> tuple[list[Candidate], dict[str, Wait]]:
     """Those whose run could be launched, and why the others wait."""
-    now, waits = tools.db.clock.now(), dict[str, Wait]()
+    now, waits = tools.db.even_now(), dict[str, Wait]()
     for job in fitting:
         if (fault := tools.held_up.of(job.key.warm.store_credentials, now)) is not None:
             waits[job.uid] = Wait(reason=fault.reason, message=f"waits for the operators of the service: {fault.message}")

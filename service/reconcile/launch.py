@@ -252,7 +252,7 @@ async def _not_launched(tools: Tools, run: RunRow, error: LorafleetError) -> Non
         if held is None:
             return
         if isinstance(error, OperatorsFault):
-            tools.held_up.note(held.store_credentials, error, tx.now)
+            tools.held_up.note(held.store_credentials, error, tools.db.even_now())  # not held up by a clock that is set back
             await settle_host(tx, held, Gone(reason=error.reason, message=error.message), {}, tools.retry)
             return
         if not error.retryable:

@@ -63,13 +63,26 @@ async def test_jobs_wait_while_the_services_credentials_have_expired_and_start_o
     assert {await world.state(job) for job in jobs} == {"SUCCEEDED"}
 
 
+async def test_a_clock_that_is_set_back_meanwhile_does_not_make_the_wait_for_the_operators_longer(world: World, faulty: Faulty):
+    job = await world.submit("job")
+    faulty.errors["run.json"] = EXPIRED
+    await world.settle()
+    assert (await world.job(job)).reason == "STORE_CREDENTIALS_EXPIRED"
+    faulty.errors.clear()
+    world.clock.step(-3600)
+    await world.settle()
+    world.clock.advance(61)
+    await world.settle()
+    assert await world.state(job) == "STARTING"
+
+
 async def test_what_stands_in_the_way_of_one_jobs_folder_holds_up_nobody_else(world: World, faulty: Faulty):
     theirs = f"file://{world.folder}/encrypted"
     waits, goes = await world.submit("waits", output={"uri": theirs}), await world.submit("goes")
     faulty.errors["encrypted"] = OperatorsFault("its key cannot be used", reason="STORE_KEY_UNUSABLE")
     await world.settle()
     assert (await world.state(waits), await world.state(goes)) == ("QUEUED", "STARTING")
-    assert world.tools.held_up.of("", world.clock.now()) is None
+    assert world.tools.held_up.of("", world.tools.db.even_now()) is None
 
 
 async def test_a_folder_that_refuses_one_job_ends_that_job_at_once_and_no_other_of_its_pack(world: World, faulty: Faulty):
