@@ -1,7 +1,7 @@
 """What one row raises is that row's own: loops that all tenants share go on past it, count it and say so.
 
-The one place that tells a row's errors from the loop's: a database that is away or gave way to another is nobody's row, and
-so is cancellation. Knows neither rows nor loops.
+The one place that tells a row's errors from the loop's: a database that is away, cannot be written or gave way
+to another is nobody's row, and so is cancellation. Knows neither rows nor loops.
 """
 
 import logging
@@ -15,10 +15,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from lorafleet.errors import LorafleetError
 from service import telemetry
 from service.control.lifecycle import ROW_ERROR
-from service.db.errors import Contended, Unreachable
+from service.db.errors import Contended, Unreachable, Unwritable
 from service.db.types import storable
 
-OF_THE_LOOP = (Contended, Unreachable)
+OF_THE_LOOP = (Contended, Unreachable, Unwritable)
 MAX_MESSAGE = 2000  # characters
 
 Thing = TypeVar("Thing")

@@ -91,6 +91,13 @@ GUARDS = (
         APART,
     ),
     (
+        "isolation: a database that cannot be written is no row's own",
+        "service/rows.py",
+        "OF_THE_LOOP = (Contended, Unreachable, Unwritable)",
+        "OF_THE_LOOP = (Contended, Unreachable)",
+        APART,
+    ),
+    (
         "isolation: of many rows the one that raises fails alone",
         "service/rows.py",
         "        if len(things) > 1:\n            half",

@@ -25,6 +25,13 @@ GUARDS = (
         _WAITING,
     ),
     (
+        "operators' faults: a clock that is set back makes nothing wait longer for them",
+        "service/reconcile/launch.py",
+        "tools.held_up.note(held.store_credentials, error, tools.db.even_now())",
+        "tools.held_up.note(held.store_credentials, error, tx.now)",
+        _WAITING,
+    ),
+    (
         "operators' faults: a refusal in the service's own folder is one",
         "service/reconcile/launch.py",
         "except StoreError as error:  # in a folder of the service's own: no job has named it",

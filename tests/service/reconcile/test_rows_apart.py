@@ -16,7 +16,8 @@ from service.backends.base import Observation, RunRef
 from service.control.admission import Limits
 from service.control.packing import PackLimits
 from service.db import jobs
-from service.db.errors import Contended
+from service.db.database import TRY_AGAIN_S
+from service.db.errors import Contended, Unwritable
 from service.db.models import JobRow
 from service.metrics import Metrics
 from service.names import JobName
@@ -334,3 +335,15 @@ async def test_what_is_nobodys_row_passes(error: BaseException):
 
 def test_what_an_unforeseen_error_says_is_not_for_tenants():
     assert "s3cret" not in rows.told(ValueError("s3cret"))
+
+
+async def test_a_database_that_cannot_be_written_for_a_moment_is_no_rows_own(world: World, metrics: Metrics):
+    job = await world.submit("job")
+    db = world.tools.db
+    db._trouble = (db.clock.monotonic_s(), Unwritable.for_now("its disk is full", reason="DATABASE_DISK_FULL"))
+    with pytest.raises(Unwritable):
+        await admit_once(world.tools)
+    assert counted(metrics, "admit", "DATABASE_DISK_FULL") == 0
+    world.clock.advance(max(TRY_AGAIN_S, AGAIN_S))
+    await world.settle()
+    assert await world.state(job) == "STARTING"
