@@ -16,18 +16,22 @@ from pathlib import Path
 from typing import Any
 
 from bench import results_file
-from bench.chaos import checks, history, simulator
+from bench.chaos import checks, history, poison, simulator
 from bench.chaos.database import FleetDatabase, fleet_database
 from bench.chaos.faults import Faults, sequence
 from bench.chaos.fleet import Fleet, processes
 from bench.chaos.load import Records, Tenant
+from bench.chaos.poison import Poisoner
 from bench.chaos.proxies import Proxies
 from bench.chaos.replica import LEASE_S, ReplicaConfig
+from bench.chaos.starving import Watch, starved, waits_s
 from lorafleet.v1 import training_service_pb2 as pb
 from service.serve_options import CapacityOptions, TimeoutOptions
 from service.settings import Settings
+from tests.service.test_poisoned_bases import make_base
 
-MAX_RUNNING_JOBS = {"acme": 8, "globex": 5, "initech": 3}  # by tenant
+HEALTHY = ("acme", "globex", "initech")
+MAX_RUNNING_JOBS = {"acme": 8, "globex": 5, "initech": 3, poison.TENANT: 2}  # by tenant
 MAX_RUNNING_RUNS = 6
 END_WITHIN_S = 180.0
 
@@ -36,7 +40,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--faults", type=int, default=260, help="done to replicas, database, links and store; reports have their own")
-    parser.add_argument("--seconds", type=float, default=330.0, help="over which they are spread")
+    parser.add_argument("--seconds", type=float, default=300.0, help="over which they are spread, but for what is only watched")
     parser.add_argument("--no-ray", action="store_true", help="leave out the part with a real Ray")
     parser.add_argument("--keep", type=Path, help="a folder for logs and history; else a temporary one")
     options = parser.parse_args()
@@ -54,7 +58,7 @@ def main() -> int:
             findings.orphans += ray_findings.orphans
             metrics |= ray_metrics
             metrics["faults"] += sum(value for key, value in ray_metrics.items() if key.startswith("faults_"))
-    counts = {kind: len(getattr(findings, kind)) for kind in ("lost", "doubled", "quota_violations", "orphans", "watch_gaps", "errors")}
+    counts = {kind: len(getattr(findings, kind)) for kind in checks.KINDS}
     results_file.write("chaos", {**metrics, **counts, "seed": options.seed, "duration_s": round(time.monotonic() - started, 1)})
     for told in findings.all:
         print(told, file=sys.stderr)
@@ -77,9 +81,11 @@ def simulated(folder: Path, seed: int, num_faults: int, seconds: float) -> tuple
         path = folder / "history.jsonl"
         backend = context.Process(target=simulator.main, args=(backend_port, addresses, path, seed), daemon=True)
         backend.start()
-        configs = [fleet_config(folder, place, apis[place], database.behind(database_link), backend_link) for place in range(3)]
+        database_url = database.behind(database_link)
+        configs = [fleet_config(folder, place, apis[place], database_url, backend_link, clock_is_set=True) for place in range(3)]
         fleet = Fleet(folder, configs, context)
         try:
+            database.add_clock()
             fleet.start()
             database.limit_running_jobs(MAX_RUNNING_JOBS)
             return _run(fleet, database, proxies, addresses, path, folder, seed, num_faults, seconds)
@@ -102,11 +108,12 @@ def _run(
 ) -> tuple[checks.Findings, dict[str, Any]]:
     records, over = Records(), threading.Event()
     target = "ipv4:" + ",".join(addresses)
-    tenants = [Tenant(tenant, target, str(folder), records, seed, over) for tenant in MAX_RUNNING_JOBS]
+    tenants = [Tenant(tenant, target, str(folder), records, seed, over) for tenant in HEALTHY]
     for tenant in tenants:
         tenant.start()
-    faults = Faults(fleet, database, proxies, seed)
-    _spread(sequence(num, seed), seconds, faults.do)
+    watch = Watch(database, MAX_RUNNING_RUNS, MAX_RUNNING_JOBS, frozenset(HEALTHY))
+    faults = Faults(fleet, database, proxies, Poisoner(target, folder, database, records, seed), watch, seed)
+    _spread(sequence(num, seed), seconds, faults)
     faults.settle()
     over.set()
     for tenant in tenants:
@@ -120,16 +127,21 @@ def _run(
     lives = history.lives(history.read(path))
     findings = checks.check(records, _stored(database), lives, max_hosts=MAX_RUNNING_RUNS, max_running=MAX_RUNNING_JOBS)
     findings.errors += faults.errors
-    return findings, _metrics(faults, fleet, lives, records)
+    waited_s = waits_s(watch.calms)
+    findings.starved += starved(waited_s)
+    return findings, {
+        **_metrics(faults, fleet, lives, records),
+        "longest_wait_beside_poison_s": round(max(waited_s.values(), default=0.0), 2),
+    }
 
 
-def _spread(kinds: Any, seconds: float, do: Callable[[str], None]) -> None:
-    """Evenly over the time; a fault that takes long is made up for."""
+def _spread(kinds: Any, seconds: float, faults: Faults) -> None:
+    """Evenly over the time, but for that in which poison is watched alone; another fault that takes long is made up for."""
     all_kinds = list(kinds)
     begin = time.monotonic()
     for place, kind in enumerate(all_kinds):
-        time.sleep(max(0.0, begin + seconds * place / len(all_kinds) - time.monotonic()))
-        do(kind)
+        time.sleep(max(0.0, begin + faults.calm_s + seconds * place / len(all_kinds) - time.monotonic()))
+        faults.do(kind)
 
 
 def _metrics(faults: Faults, fleet: Fleet, lives: history.Lives, records: Records) -> dict[str, Any]:
@@ -171,8 +183,8 @@ def _caught_up(records: Records, database: FleetDatabase) -> bool:
 
 
 def _stored(database: FleetDatabase) -> checks.Stored:
-    jobs = database.rows("SELECT uid, tenant, job_id, state, version FROM jobs")
-    names = {uid: f"tenants/{tenant}/jobs/{job_id}" for uid, tenant, job_id, _, _ in jobs}
+    jobs = database.rows("SELECT uid, tenant, job_id, state, version, reason FROM jobs")
+    names = {uid: f"tenants/{tenant}/jobs/{job_id}" for uid, tenant, job_id, *_ in jobs}
     events: dict[str, list[tuple[int, str]]] = {}
     for uid, version, payload in database.rows("SELECT job_uid, version, payload FROM job_events ORDER BY seq"):
         state = pb.JobState.Name(pb.TrainingJob.FromString(bytes(payload)).state).removeprefix("JOB_STATE_")
@@ -180,14 +192,22 @@ def _stored(database: FleetDatabase) -> checks.Stored:
     hosts = database.rows("SELECT DISTINCT host_id FROM runs WHERE state <> 'GONE'")
     return checks.Stored(
         events=events,
-        versions={names[uid]: version for uid, _, _, _, version in jobs},
-        states={names[uid]: state for uid, _, _, state, _ in jobs},
+        versions={names[uid]: version for uid, _, _, _, version, _ in jobs},
+        states={names[uid]: state for uid, _, _, state, *_ in jobs},
+        reasons={names[uid]: reason for uid, *_, reason in jobs},
         living_hosts=frozenset(host for (host,) in hosts),
     )
 
 
 def fleet_config(
-    folder: Path, place: int, port: int, database_url: str, backend_port: int, *, lease_s: float | None = LEASE_S
+    folder: Path,
+    place: int,
+    port: int,
+    database_url: str,
+    backend_port: int,
+    *,
+    lease_s: float | None = LEASE_S,
+    clock_is_set: bool = False,
 ) -> ReplicaConfig:
     artifacts = f"file://{folder}/store"
     settings = Settings(
@@ -201,13 +221,19 @@ def fleet_config(
         timeouts=TimeoutOptions(warm_idle_s=3.0, grace_period_s=4.0, heartbeat_timeout_s=10.0, start_timeout_s=20.0),
     )
     return ReplicaConfig(
-        name=f"replica-{place}", folder=folder, settings=settings, database_url=database_url, backend_port=backend_port, lease_s=lease_s
+        name=f"replica-{place}",
+        folder=folder,
+        settings=settings,
+        database_url=database_url,
+        backend_port=backend_port,
+        lease_s=lease_s,
+        clock_is_set=clock_is_set,
     )
 
 
 def make_inputs(folder: Path) -> None:
-    (folder / "base").mkdir(exist_ok=True)
-    (folder / "base" / "model_index.json").write_text("{}")
+    if not (folder / "base").exists():
+        make_base(folder / "base")
     (folder / "pictures").mkdir(exist_ok=True)
     (folder / "pictures" / "a.png").write_bytes(b"png")
 

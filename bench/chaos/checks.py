@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 
 from bench.chaos.history import Lives, most_at_once, overlaps
 from bench.chaos.load import Records
+from lorafleet.store_faults import OPERATORS
 
 ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
+KINDS = ("lost", "doubled", "quota_violations", "orphans", "watch_gaps", "starved", "errors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +20,7 @@ class Stored:
     versions: Mapping[str, int]
     states: Mapping[str, str]
     living_hosts: frozenset[str]
+    reasons: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass
@@ -29,15 +32,12 @@ class Findings:
     quota_violations: list[str] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
     watch_gaps: list[str] = field(default_factory=list)
+    starved: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
     @property
     def all(self) -> list[str]:
-        return [
-            f"{kind}: {told}"
-            for kind in ("lost", "doubled", "quota_violations", "orphans", "watch_gaps", "errors")
-            for told in getattr(self, kind)
-        ]
+        return [f"{kind}: {told}" for kind in KINDS for told in getattr(self, kind)]
 
 
 def check(records: Records, stored: Stored, lives: Lives, *, max_hosts: int, max_running: Mapping[str, int]) -> Findings:
@@ -58,6 +58,8 @@ def _ended_once(found: Findings, records: Records, stored: Stored) -> None:
             found.doubled.append(f"{name} was accepted for {times} requests")
         if stored.states.get(name) not in ENDED:
             found.lost.append(f"{name} was accepted and is {stored.states.get(name, 'gone')}")
+        if stored.states.get(name) == "FAILED" and stored.reasons.get(name) in OPERATORS:
+            found.lost.append(f"{name} has FAILED of what only the operators can mend: {stored.reasons[name]}")
     found.doubled += [f"one request made {names}" for names in records.two_names]
     found.doubled += [f"{name} was never asked for" for name in sorted(stored.states.keys() - set(records.accepted))]
     for name, events in stored.events.items():

@@ -59,6 +59,29 @@ class FleetDatabase:
             for tenant, limit in limits.items():
                 connection.execute(insert, (tenant, limit))
 
+    def add_clock(self) -> None:
+        """What replicas add to the time of day: so is it set for all of them at once (see bench.chaos.replica)."""
+        self._write("CREATE TABLE chaos_clock (ahead_us bigint NOT NULL)")
+        self._write("INSERT INTO chaos_clock VALUES (0)")
+
+    def set_clock(self, ahead_s: float) -> None:
+        """The time of day is set to so much ahead of the machine's."""
+        self._write("UPDATE chaos_clock SET ahead_us = %s", int(ahead_s * 1_000_000))
+
+    def set_read_only(self, is_read_only: bool) -> None:
+        """For every connection, from its next transaction on: as on a standby, or when the disk is mounted so."""
+        self._write(f"ALTER SYSTEM SET default_transaction_read_only = {'on' if is_read_only else 'off'}")
+        self._write("SELECT pg_reload_conf()")
+
+    def replace_spec(self, tenant: str, job_id: str, spec: str) -> None:
+        """What an older server has accepted may be no spec to this one: of a job that waits."""
+        self._write("UPDATE jobs SET spec = %s::json WHERE tenant = %s AND job_id = %s AND state = 'QUEUED'", spec, tenant, job_id)
+
+    def _write(self, statement: str, *values: Any) -> None:
+        url, options = self.url.replace("+psycopg", ""), "-c default_transaction_read_only=off"
+        with psycopg.connect(url, connect_timeout=10, autocommit=True, options=options) as connection:
+            connection.execute(statement.encode(), values or None)
+
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """What a query of ours answers, past every proxy."""
         with psycopg.connect(self.url.replace("+psycopg", ""), connect_timeout=10) as connection:

@@ -103,7 +103,7 @@ class Fleet:
     """The replicas, and a thread that starts those that died."""
 
     def __init__(self, folder: Path, configs: list[ReplicaConfig], context: Any) -> None:
-        self.store_away = folder / "store-is-away"
+        self.folder = folder
         self.replicas = [Replica(config, context) for config in configs]
         self.fired: Counter[str] = Counter()
         self._over = threading.Event()
@@ -112,9 +112,15 @@ class Fleet:
     def start(self) -> None:
         for replica in self.replicas:
             replica.start_if_dead()
+        self.until_listening()
+        self._keeper.start()
+
+    def until_listening(self) -> None:
+        """All replicas; whatever was armed is not any more."""
+        for replica in self.replicas:
+            replica.disarm()
         for replica in self.replicas:
             until_listening(replica.config.settings.port, 60)
-        self._keeper.start()
 
     def stop(self) -> None:
         self._over.set()

@@ -5,24 +5,36 @@ second must not cost an import of everything).
 """
 
 import asyncio
+import errno
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import text
+
 from bench.chaos.failpoints import Failpoints, install
 from bench.chaos.sim_backend import SimBackend
+from lorafleet import store_faults
 from lorafleet.errors import Unavailable
-from service import server
+from lorafleet.store_faults import Fault
+from service import server, storage
 from service.control.attempts import RetryPolicy
+from service.db import database as transactions
 from service.reconcile import copy_logs, launch, loops, observe, stop, tools
 from service.replica import database
 from service.settings import Settings
 from service.storage import FileBacking
+from service.store_refusals import raised
 
 LEASE_S = 3.0
 ORPHANS_EVERY_S = 3.0
+# Names of files in the fleet's folder: while one is there, that is what is wrong with every replica's store.
+STORE_AWAY, CREDENTIALS_EXPIRED, DISK_FULL = "store-is-away", "credentials-have-expired", "disk-is-full"
+_NOW = text(
+    "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + (SELECT ahead_us FROM chaos_clock), clock_carried_us FROM service"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +47,7 @@ class ReplicaConfig:
     database_url: str
     backend_port: int
     lease_s: float | None = LEASE_S  # None: as lorafleet serve has it
+    clock_is_set: bool = False  # by the harness: FleetDatabase.add_clock
 
     @property
     def failpoint(self) -> Path:
@@ -49,7 +62,9 @@ def main(config: ReplicaConfig) -> None:
     install(points)
     if config.lease_s is not None:
         _shorten(config.lease_s)
-    _let_the_store_go_away(config.folder / "store-is-away")
+    if config.clock_is_set:
+        transactions._NOW = _NOW
+    _let_the_store_fail(config.folder)
     backend = SimBackend(config.backend_port, points.reach)
     server.database = lambda settings: database(replace(settings, database_url=config.database_url))
     server._backend = lambda *_, **__: backend
@@ -79,16 +94,26 @@ def _shorten(lease_s: float) -> None:
     loops.run = sooner
 
 
-def _let_the_store_go_away(away: Path) -> None:
-    """While that file is there, every call to a store fails as a call to an absent S3 does."""
-    for name in ("get", "get_range", "put", "delete", "exists", "is_empty"):
-        setattr(FileBacking, name, _unless(away, getattr(FileBacking, name)))
+def _let_the_store_fail(folder: Path) -> None:
+    """While there is a file of that name in `folder`, every call to a store fails as a call to such an S3, or such a disk, does."""
+    for name in ("get", "get_range", "put", "put_if_absent", "delete", "exists", "is_empty"):
+        method = getattr(FileBacking, name)
+        method = _unless(folder / STORE_AWAY, store_faults.NO_ANSWER, method)
+        setattr(FileBacking, name, _unless(folder / CREDENTIALS_EXPIRED, store_faults.of_answer("ExpiredToken", 400), method))
+    write = storage._written_beside
+
+    def write_unless_full(path: Path, data: bytes) -> Path:
+        if (folder / DISK_FULL).exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, data)
+
+    storage._written_beside = write_unless_full
 
 
-def _unless(away: Path, method: Callable[..., Any]) -> Callable[..., Any]:
+def _unless(flag: Path, fault: Fault, method: Callable[..., Any]) -> Callable[..., Any]:
     def call(self: FileBacking, uri: str, *rest: Any) -> Any:
-        if away.exists():
-            raise Unavailable(f"{uri}: the store does not answer", reason="STORE_UNREACHABLE")
+        if flag.exists():
+            raise raised(f"{uri}: {fault.what}", fault)
         return method(self, uri, *rest)
 
     return call

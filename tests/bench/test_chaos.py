@@ -4,22 +4,28 @@ import asyncio
 import json
 import random
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bench.chaos import checks, faults, history, lines
+from bench.chaos import checks, faults, history, lines, poison, starving
 from bench.chaos.checks import Stored
 from bench.chaos.driver import Reports
 from bench.chaos.history import History, Stay, lives
 from bench.chaos.load import Records
 from bench.chaos.sim_backend import SimBackend
 from bench.chaos.simulator import Simulator
-from lorafleet.errors import Unavailable
+from bench.chaos.starving import Look, Row
+from lorafleet.errors import LorafleetError, Unavailable
 from lorafleet.run_manifest import RunManifest, Style
 from lorafleet.spec import parse
 from service.backends.base import Alive, RunRef, RunRequest
+from service.base_shapes import read_shapes
 from service.control.attempts import Gone
+from service.storage import Store
+from service.untrusted.parsing import Parser
+from tests.service.test_poisoned_bases import make_base
 
 JOB = "tenants/acme/jobs/one"
 
@@ -154,3 +160,50 @@ async def test_the_simulated_backend_keeps_the_contract(backend: SimBackend, tmp
 async def test_a_simulated_backend_that_is_away_says_so():
     with pytest.raises(Unavailable):
         await SimBackend(1).observe(RunRef(run_id="run-1", handle=None))
+
+
+def test_a_job_that_ends_of_what_only_the_operators_can_mend_is_lost():
+    ended = replace(stored("QUEUED", "FAILED"), reasons={JOB: "STORE_CREDENTIALS_EXPIRED"})
+    assert found(ended, told()).lost
+    assert not found(replace(ended, reasons={JOB: "NAN_LOSS"}), told()).lost
+
+
+HEALTHY = frozenset({"acme", "globex"})
+
+
+def could_start(*rows: Row, num_hosts: int = 1) -> frozenset[str]:
+    return starving.could_start(rows, num_hosts, 2, {"acme": 1, "globex": 1, "evil": 1}, HEALTHY)
+
+
+def test_a_job_could_start_when_a_run_is_free_and_nothing_of_its_own_keeps_it():
+    waits = Row(name=JOB, tenant="acme", state="QUEUED")
+    assert could_start(waits, Row(name="other", tenant="globex", state="RUNNING")) == {JOB}
+    assert not could_start(waits, num_hosts=2), "no run is free"
+    assert not could_start(waits, Row(name="other", tenant="acme", state="STARTING")), "its tenant's quota is used up"
+    assert not could_start(replace(waits, backs_off=True))
+    assert not could_start(replace(waits, reason="STORE_CREDENTIALS_EXPIRED"))
+    assert not could_start(replace(waits, tenant="evil")), "whose poison it is"
+
+
+def looks(*waiting: str) -> list[Look]:
+    return [Look(at_s=float(at), waiting=frozenset(names.split())) for at, names in enumerate(waiting)]
+
+
+def test_a_job_that_could_have_started_for_longer_than_a_tick_is_starved_and_one_that_starts_in_between_is_not():
+    assert len(starving.starved(starving.waits_s([looks("one", "one two", "one", "one")]), tick_s=2)) == 1
+    assert not starving.starved(starving.waits_s([looks("one", "one", "two", "one", "one")]), tick_s=2)
+    assert not starving.starved(starving.waits_s([looks("one", "one"), looks("one", "one")]), tick_s=2), "calms are apart"
+
+
+async def test_every_kind_of_poisoned_base_is_unreadable_to_the_service_and_a_sound_one_is_not(tmp_path: Path):
+    store, parser = Store(), Parser()
+    assert await read_shapes(store, make_base(tmp_path / "sound"), parser)
+    for kind in (*poison.KINDS, *poison.OWN_KINDS):
+        with pytest.raises(LorafleetError):
+            await read_shapes(store, poison.poisoned(tmp_path / kind, kind), parser)
+
+
+@pytest.mark.parametrize("text", poison.BAD_SPECS)
+def test_every_poisoned_spec_is_none(text: str):
+    with pytest.raises((LorafleetError, TypeError, AttributeError, ValueError)):
+        parse(json.loads(text))
