@@ -26,9 +26,9 @@ GUARDS = (
     ),
     (
         "operators' faults: a clock that is set back makes nothing wait longer for them",
-        "service/reconcile/launch.py",
-        "tools.held_up.note(held.store_credentials, error, tools.db.even_now())",
-        "tools.held_up.note(held.store_credentials, error, tx.now)",
+        "service/reconcile/admit.py",
+        "now, waits = tools.db.even_now(), dict[str, Wait]()",
+        "now, waits = tools.db.clock.now(), dict[str, Wait]()",
         _WAITING,
     ),
     (
