@@ -37,7 +37,7 @@ def existing(style: PreparedStyle) -> Artifact | None:
     Raises RunFailed OUTPUT_TAKEN when the folder holds another job's.
     """
     uri = JobLayout(style.output_uri).adapter
-    manifest = Folder(uri).get_or_none(MANIFEST)
+    manifest = Folder(uri, within=style.output_uri).get_or_none(MANIFEST)
     if manifest is None:
         return None
     known = json.loads(manifest)
@@ -50,7 +50,7 @@ def commit(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Pro
     """Writes every file, then the manifest. `samples` is the step whose sample pictures the card shows; None: there are none."""
     if (found := existing(style)) is not None:
         return found  # an earlier attempt's: its manifest must stay true
-    folder = Folder(JobLayout(style.output_uri).adapter)
+    folder = Folder(JobLayout(style.output_uri).adapter, within=style.output_uri)
     files = _files(style, weights, progress, samples)
     folder.write_all(files)
     manifest: dict[str, Any] = {
@@ -96,7 +96,7 @@ def _files(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Pro
 def _sample_pictures(style: PreparedStyle, samples: int | None) -> dict[str, bytes]:
     if samples is None:
         return {}
-    folder = Folder(JobLayout(style.output_uri).samples(samples))
+    folder = Folder(JobLayout(style.output_uri).samples(samples), within=style.output_uri)
     names = [entry.path for entry in folder.list()]
     return {f"samples/{name}": data for name, data in folder.read_all(names).items()}
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lorafleet.errors import RunFailed
+from lorafleet.inside import root_of_base
 from trainer.base_model import BaseModel
 from trainer.storage import Folder
 
@@ -43,7 +44,7 @@ def _link(base: BaseModel, cache: Path) -> None:
 def _download(base: BaseModel, cache: Path) -> None:
     missing = [path for path in base.files if not (cache / base.loaded_as.get(path, path)).exists()]
     if missing:
-        Folder(base.uri).download(missing, into=cache)
+        Folder(base.uri, within=root_of_base(base.uri)).download(missing, into=cache)
     for path in missing:
         if _sha256_of(cache / path) != base.files[path]:
             (cache / path).unlink()

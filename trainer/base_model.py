@@ -11,7 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lorafleet import inside
 from lorafleet.errors import RunFailed, Violation
+from lorafleet.inside import root_of_base
 from lorafleet.spec import BaseModelSpec
 from trainer import base_config, base_files, untrusted
 from trainer.base_config import BaseFacts
@@ -79,8 +81,10 @@ class _Inspection:
 
     def __init__(self, spec: BaseModelSpec) -> None:
         self.family = spec.family
-        self.folder = Folder(spec.uri)
-        self.entries = {entry.path: entry for entry in self.folder.list()}
+        self.folder = Folder(spec.uri, within=root_of_base(spec.uri))
+        listing = self.folder.scan()
+        self.entries = {entry.path: entry for entry in listing.entries}
+        self.linked_out = listing.linked_out
         self.wrong: list[tuple[str, str]] = []  # (reason, message)
 
     def found(self, cache: Folder) -> BaseModel:
@@ -93,6 +97,7 @@ class _Inspection:
             self._refuse(path, problem, reason="BASE_MODEL_UNSUPPORTED")
         self._raise_what_is_wrong()
         paths = [MODEL_INDEX, *self._small_files(), *(path for found in weights.values() for path in found.paths)]
+        self._check_links(paths)
         names = {old: new for part, found in weights.items() for old, new in base_files.loaded_as(found, _LOADED_AS[part]).items()}
         renamed = {old: new for old, new in names.items() if old != new}
         return BaseModel(
@@ -193,6 +198,12 @@ class _Inspection:
         for path in self._small_files():
             if self.entries[path].size_bytes > MAX_SMALL_FILE_BYTES:
                 self._refuse(path, f"is larger than {MAX_SMALL_FILE_BYTES} bytes")
+
+    def _check_links(self, paths: Collection[str]) -> None:
+        """The libraries open these by their names, and follow what they meet."""
+        for path in sorted(self.linked_out.intersection(paths)):
+            self._refuse(path, inside.OUT, reason="LINK_OUT")
+        self._raise_what_is_wrong()
 
     def _small_files(self) -> list[str]:
         return list(base_files.small_files(self.entries))

@@ -58,16 +58,18 @@ def can_hold(key: str) -> bool:
     return all(part not in {b"", b".", b".."} and min(part) >= 0x20 and 0x7F not in part for part in parts)
 
 
-def on_disk(uri: str) -> Listing:
-    """Everything under a folder on disk, through symbolic links too. An absent folder is an empty one. Raises OSError."""
+def on_disk(uri: str, within: str | None = None) -> Listing:
+    """Everything under a folder on disk, through symbolic links too; those that lead out of `within`, or else of the folder, are
+    marked. An absent folder is an empty one. Raises OSError."""
     root, found = uri.removeprefix("file://") or os.sep, Listing(uri)
+    above = (within or uri).removeprefix("file://") or os.sep
     with suppress(FileNotFoundError):
-        _walk(root, os.path.join(os.path.realpath(root), ""), found)
+        _walk(root, os.path.join(os.path.realpath(above), ""), found)
     return found.sorted()
 
 
 def _walk(root: str, inside: str, found: Listing) -> None:
-    waiting, seen = [("", False)], {_identity(os.stat(root))}
+    waiting, seen = [("", not os.path.join(os.path.realpath(root), "").startswith(inside))], {_identity(os.stat(root))}
     while waiting:
         folder, is_linked_out = waiting.pop()
         with os.scandir(os.path.join(root, folder)) as items:

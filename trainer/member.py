@@ -123,7 +123,7 @@ class Member:
         return every_steps > 0 and self.step % every_steps == 0
 
     def not_finite(self, what: str) -> RunFailed:
-        kept = checkpoint.newest_step(Folder(self.layout.checkpoints))
+        kept = checkpoint.newest_step(self.checkpoints)
         return RunFailed(
             f"{what}; "
             + (f"the checkpoint of step {kept} is kept" if kept else "no checkpoint was saved before it")
@@ -131,8 +131,16 @@ class Member:
             reason="LOSS_NOT_FINITE",
         )
 
+    @property
+    def checkpoints(self) -> Folder:
+        return self.folder(self.layout.checkpoints)
+
+    def folder(self, uri: str) -> Folder:
+        """A folder of its output, that no symbolic link leads out of."""
+        return Folder(uri, within=self.layout.root)
+
     def open_metrics(self) -> None:
-        self.metrics = Metrics(Folder(self.layout.metrics), resumed_at=self.step)
+        self.metrics = Metrics(self.folder(self.layout.metrics), resumed_at=self.step)
 
     def close_metrics(self) -> None:
         metrics, self.metrics = self.metrics, None

@@ -107,7 +107,8 @@ class PackRun:
             style, self.cache_folder, self.base.family, vae, lambda: self.base.text_encoder, lambda: self.base.tokenizer, self.group
         )
         with one_style.naming(f"output.uri: {style.output_uri}"):
-            saved = self.group.on_first(partial(checkpoint.newest, Folder(JobLayout(style.output_uri).checkpoints), job=style.job))
+            checkpoints = Folder(JobLayout(style.output_uri).checkpoints, within=style.output_uri)
+            saved = self.group.on_first(partial(checkpoint.newest, checkpoints, job=style.job))
         member = Member(style, encoded, saved, self.reporter)
         self._rows[style.job] = first_row(self.model, member, saved)
         if saved is not None and self.reporter is not None:
@@ -306,7 +307,8 @@ class PackRun:
                 if member.step == 0 and len(pictures) == len(member.spec.validation.prompts):
                     self._first_pictures[self._first_key(member)] = pictures
             if self.group.rank == 0:
-                Folder(member.layout.samples(member.step)).write_all({f"{index:03d}.png": each for index, each in enumerate(pictures)})
+                named = {f"{index:03d}.png": each for index, each in enumerate(pictures)}
+                member.folder(member.layout.samples(member.step)).write_all(named)
         self.group.barrier()
 
     def _first_key(self, member: Member) -> tuple[object, ...]:
@@ -327,8 +329,7 @@ class PackRun:
 
     def _save_checkpoint(self, member: Member) -> None:
         saved = self._checkpoint(member)
-        folder = Folder(member.layout.checkpoints)
-        self.group.on_first(partial(checkpoint.write, folder, saved, job=member.job, keep=member.spec.checkpointing.keep))
+        self.group.on_first(partial(checkpoint.write, member.checkpoints, saved, job=member.job, keep=member.spec.checkpointing.keep))
         member.tell(checkpoint_step=member.step)
         if member.metrics is not None:
             member.metrics.upload()

@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, S3Store
 
-from lorafleet import store_faults
+from lorafleet import inside, store_faults
 from lorafleet.errors import InvalidInput, RunFailed
 from lorafleet.s3_settings import S3Settings, region_of
 from lorafleet.store_faults import Fault, FaultKind
@@ -44,16 +44,20 @@ _CLIENT: dict[str, Any] = {"connect_timeout": timedelta(seconds=5), "timeout": t
 
 
 class Folder:
-    """A prefix of an S3 bucket, or a folder on disk. Paths are relative to it."""
+    """A prefix of an S3 bucket, or a folder on disk. Paths are relative to it.
 
-    def __init__(self, uri: str) -> None:
+    On disk, no symbolic link leads out of the folder `within`, which is this one unless another above it is told.
+    """
+
+    def __init__(self, uri: str, *, within: str | None = None) -> None:
         self.uri = uri.rstrip("/")
+        self._within = (within or uri).rstrip("/")
 
     def __repr__(self) -> str:
         return f"Folder({self.uri!r})"
 
     def child(self, *parts: str) -> "Folder":
-        return Folder("/".join([self.uri, *(part.strip("/") for part in parts)]))
+        return Folder("/".join([self.uri, *(part.strip("/") for part in parts)]), within=self._within)
 
     @cached_property
     def _store(self) -> S3Store | LocalStore:
@@ -69,7 +73,23 @@ class Folder:
         return path.strip("/") if self.uri.startswith("file://") else path.partition("/")[2].strip("/")
 
     def _key(self, path: str) -> str:
+        """Of what is read."""
+        if self._is_on_disk(path):
+            return str(inside.real(self._on_disk(path), _path(self._within))).lstrip("/")
         return f"{self._prefix}/{path}" if self._prefix else path
+
+    def _is_on_disk(self, path: str) -> bool:
+        return self.uri.startswith("file://") and listing.can_hold(path)  # obstore refuses other names, and says so
+
+    def _key_of_own(self, path: str) -> str:
+        """Of what is written or deleted: a link in its place is replaced, not followed."""
+        if self._is_on_disk(path):
+            place = self._on_disk(path)
+            return str(inside.real(place.parent, _path(self._within)) / place.name).lstrip("/")
+        return self._key(path)
+
+    def _on_disk(self, path: str) -> Path:
+        return _path(self.uri) / path
 
     def list(self) -> list[Entry]:
         """Everything under the folder, sorted by path. An absent folder is an empty one."""
@@ -79,7 +99,7 @@ class Folder:
         """As `list`, with what could not be listed, and which entries lie outside the folder."""
         with _naming(self.uri):
             if self.uri.startswith("file://"):
-                return listing.on_disk(self.uri)
+                return listing.on_disk(self.uri, self._within)
             try:
                 return self._listed()
             except BaseError as error:
@@ -119,13 +139,13 @@ class Folder:
 
     def put(self, path: str, data: bytes | Path) -> None:
         with _naming(f"{self.uri}/{path}"):
-            obstore.put(self._store, self._key(path), data)
+            obstore.put(self._store, self._key_of_own(path), data)
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
         """False if an object exists already (If-None-Match: *)."""
         with _naming(f"{self.uri}/{path}"):
             try:
-                obstore.put(self._store, self._key(path), data, mode="create", use_multipart=False)
+                obstore.put(self._store, self._key_of_own(path), data, mode="create", use_multipart=False)
             except AlreadyExistsError:
                 return False
             return True
@@ -135,7 +155,7 @@ class Folder:
         for path in paths:
             with _naming(f"{self.uri}/{path}"):
                 try:
-                    obstore.delete(self._store, self._key(path))
+                    obstore.delete(self._store, self._key_of_own(path))
                 except _MISSING:
                     continue
 
@@ -154,7 +174,7 @@ class Folder:
 
         async def write(path: str) -> None:
             with _naming(f"{self.uri}/{path}"):
-                await obstore.put_async(self._store, self._key(path), objects[path])
+                await obstore.put_async(self._store, self._key_of_own(path), objects[path])
 
         asyncio.run(_gather(write, objects))
 
@@ -175,6 +195,10 @@ class Folder:
                 partial.unlink(missing_ok=True)
 
         asyncio.run(_gather(download, paths))
+
+
+def _path(uri: str) -> Path:
+    return Path(uri.removeprefix("file://") or os.sep)
 
 
 def _entry(meta: Any, offset: int) -> Entry:
@@ -252,6 +276,8 @@ def _naming(uri: str) -> Iterator[None]:
 
 def explain(uri: str, error: Exception) -> RunFailed:
     """What a failed call on `uri` means to the user, and whether trying again may help: as the control plane sees the same fault."""
+    if isinstance(error, inside.LeadsOut):
+        return RunFailed(f"{uri} {inside.OUT}", reason="LINK_OUT")
     fault = _fault(error)
     match fault.kind:
         case FaultKind.OPERATOR | FaultKind.PERMANENT if fault is not store_faults.REFUSED:

@@ -1,6 +1,7 @@
 """Guards that keep what is read and written on disk inside its folder."""
 
 FILES = "tests/service/test_file_store.py"
+TRAINER = "tests/trainer/test_links.py"
 
 GUARDS = (
     (
@@ -23,5 +24,19 @@ GUARDS = (
         "    store = store.within(layout.root)\n    number, inside = divmod(start",
         "    number, inside = divmod(start",
         FILES,
+    ),
+    (
+        "links: a run reads nothing through one that leads out",
+        "trainer/storage.py",
+        "return str(inside.real(self._on_disk(path), _path(self._within))).lstrip",
+        "return str(self._on_disk(path)).lstrip",
+        TRAINER,
+    ),
+    (
+        "links: a run writes nothing through one that leads out",
+        "trainer/storage.py",
+        "return str(inside.real(place.parent, _path(self._within)) / place.name).lstrip",
+        "return str(place).lstrip",
+        TRAINER,
     ),
 )
