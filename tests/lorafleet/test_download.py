@@ -146,3 +146,12 @@ def test_something_else_than_a_manifest_is_refused() -> None:
 def test_unknown_kind_of_store_is_named() -> None:
     with pytest.raises(LorafleetError, match="neither file:// nor s3://"):
         blobs_at("gs://bucket")
+
+
+@pytest.mark.parametrize("name", ["../planted", "planted\x01", "/planted"])
+def test_no_message_quotes_the_names_in_a_manifest(name: str):
+    """It comes from a store that others can write to."""
+    text = json.dumps({"format": "lorafleet-artifact-1", "files": {name: {"size_bytes": 1, "sha256": "0" * 64}}}).encode()
+    with pytest.raises(InvalidInput) as refused:
+        artifact_manifest.parse(text)
+    assert "planted" not in refused.value.message
