@@ -15,6 +15,7 @@ from typing import Any
 
 from lorafleet.inside import root_of_base
 from lorafleet.layout import join
+from lorafleet.weight_files import single_files
 from service import rows
 from service.clock import Clock
 from service.control.memory import BaseShapes
@@ -28,8 +29,8 @@ AWAITED_S = 10.0  # then its jobs no longer wait for them, whoever is in the way
 MAX_BASES = 1000  # that are remembered
 MAX_HEADER_BYTES = 8 * 2**20
 MAX_CONFIG_BYTES = 2**18
-DENOISER = "unet/diffusion_pytorch_model.safetensors"
-OTHER_PARTS = ("vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors")
+DENOISER = "unet"
+OTHER_PARTS = ("vae", "text_encoder")
 CONFIGS = ("unet/config.json", "vae/config.json")
 
 
@@ -127,9 +128,9 @@ class ShapeCache:
 async def read_shapes(store: Store, uri: str, parser: Parser) -> BaseShapes:
     """The shapes of the base at `uri`. Raises Unreadable when its files are missing or bad, else what the store raises."""
     store = store.within(root_of_base(uri))
-    headers = [await _header(store, join(uri, part)) for part in (DENOISER, *OTHER_PARTS)]
+    headers = [await _header_of(store, uri, part) for part in (DENOISER, *OTHER_PARTS)]
     configs = [await store.get(join(uri, config), most_bytes=MAX_CONFIG_BYTES) for config in CONFIGS]
-    needed = zip((DENOISER, *CONFIGS), (headers[0], *configs), strict=True)
+    needed = zip((f"{DENOISER}/*.safetensors", *CONFIGS), (headers[0], *configs), strict=True)
     if missing := [name for name, data in needed if not data]:
         raise Unreadable(f"{', '.join(missing)}: missing, or not what its name says")
     return _shapes(await parser.parse("shapes", [data or b"" for data in (headers[0], *configs, *headers[1:])]))
@@ -138,6 +139,14 @@ async def read_shapes(store: Store, uri: str, parser: Parser) -> BaseShapes:
 def _shapes(found: dict[str, Any]) -> BaseShapes:
     layers = {name: tuple(shape) for name, shape in found.pop("layers").items()}
     return BaseShapes(layers=layers, **found)
+
+
+async def _header_of(store: Store, uri: str, part: str) -> bytes:
+    """Of the file that the trainer would take; nothing when there is none, or the part lies in shards, which are not read here."""
+    for name in single_files(part):
+        if await store.exists(join(uri, name)):
+            return await _header(store, join(uri, name))
+    return b""
 
 
 async def _header(store: Store, uri: str) -> bytes:

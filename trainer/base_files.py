@@ -9,16 +9,13 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+from lorafleet.weight_files import DIFFUSERS_NAME, TRANSFORMERS_NAME, VARIANTS
 from trainer import untrusted
 from trainer.untrusted import Refused
 
 MODEL_INDEX = "model_index.json"
 PICKLED = (".bin", ".ckpt", ".pt", ".pth")
 MAX_SHARDS = 1000
-# The full precision is taken where there are several.
-VARIANTS = ("", ".fp32", ".fp16", ".bf16")
-DIFFUSERS_NAME = "diffusion_pytorch_model"
-TRANSFORMERS_NAME = "model"
 CONFIG_NAMES = {
     "unet": "config.json",
     "vae": "config.json",

@@ -15,6 +15,7 @@ from lorafleet import inside
 from lorafleet.errors import RunFailed, Violation
 from lorafleet.inside import root_of_base
 from lorafleet.spec import BaseModelSpec
+from lorafleet.weight_files import DIFFUSERS_NAME, TRANSFORMERS_NAME
 from trainer import base_config, base_files, untrusted
 from trainer.base_config import BaseFacts
 from trainer.base_files import MODEL_INDEX, Weights, some
@@ -25,7 +26,7 @@ from trainer.untrusted import Refused, Stored
 _PIPELINES = {"sd1": "StableDiffusionPipeline"}
 _PARTS = {"sd1": ("unet", "vae", "text_encoder", "tokenizer", "scheduler")}
 # The parts that have weights, and the name that the library which loads them looks for.
-_LOADED_AS = {"unet": base_files.DIFFUSERS_NAME, "vae": base_files.DIFFUSERS_NAME, "text_encoder": base_files.TRANSFORMERS_NAME}
+_LOADED_AS = {"unet": DIFFUSERS_NAME, "vae": DIFFUSERS_NAME, "text_encoder": TRANSFORMERS_NAME}
 _TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 MAX_SMALL_FILE_BYTES = 64 * 2**20  # of a tokenizer's files
 MAX_RESOLUTION = 4096  # as in dataset.resolution

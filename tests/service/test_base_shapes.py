@@ -56,6 +56,17 @@ async def test_the_headers_tell_layers_and_sizes(tmp_path: Path):
     assert (shapes.width, shapes.latent_side, shapes.pixels_per_latent) == (40, 16, 4)
 
 
+@pytest.mark.parametrize("name", ["diffusion_pytorch_model.fp16", "model", "model.bf16"])
+async def test_weights_under_another_usual_name_are_found(tmp_path: Path, name: str):
+    uri = write_base(tmp_path)
+    unet = tmp_path / "unet"
+    (unet / "diffusion_pytorch_model.safetensors").rename(unet / f"{name}.safetensors")
+    write_safetensors(unet / "other.safetensors", {"conv_in.weight": [1, 1, 1, 1]})
+    assert (await shapes_at(uri)).width == 40
+    write_safetensors(unet / "diffusion_pytorch_model.safetensors", {"conv_in.weight": [8, 4, 3, 3]})
+    assert (await shapes_at(uri)).width == 8, "the trainer's first choice"
+
+
 @pytest.mark.parametrize(("said", "side"), [("[16, 24]", 24), ("null", None)])
 async def test_a_base_may_be_oblong_or_not_say_its_size(tmp_path: Path, said: str, side: int | None):
     uri = write_base(tmp_path)
