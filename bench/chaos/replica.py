@@ -19,13 +19,13 @@ from bench.chaos.sim_backend import SimBackend
 from lorafleet import store_faults
 from lorafleet.errors import Unavailable
 from lorafleet.store_faults import Fault
-from service import server, storage
+from service import file_store, server
 from service.control.attempts import RetryPolicy
 from service.db import database as transactions
+from service.file_store import FileBacking
 from service.reconcile import copy_logs, launch, loops, observe, stop, tools
 from service.replica import database
 from service.settings import Settings
-from service.storage import FileBacking
 from service.store_refusals import raised
 
 LEASE_S = 3.0
@@ -100,20 +100,20 @@ def _let_the_store_fail(folder: Path) -> None:
         method = getattr(FileBacking, name)
         method = _unless(folder / STORE_AWAY, store_faults.NO_ANSWER, method)
         setattr(FileBacking, name, _unless(folder / CREDENTIALS_EXPIRED, store_faults.of_answer("ExpiredToken", 400), method))
-    write = storage._written_beside
+    write: Callable[..., str] = file_store._written_beside
 
-    def write_unless_full(path: Path, data: bytes) -> Path:
+    def write_unless_full(*arguments: Any) -> str:
         if (folder / DISK_FULL).exists():
             raise OSError(errno.ENOSPC, "No space left on device")
-        return write(path, data)
+        return write(*arguments)
 
-    storage._written_beside = write_unless_full
+    file_store._written_beside = write_unless_full
 
 
 def _unless(flag: Path, fault: Fault, method: Callable[..., Any]) -> Callable[..., Any]:
-    def call(self: FileBacking, uri: str, *rest: Any) -> Any:
+    def call(self: FileBacking, uri: str, *rest: Any, **named: Any) -> Any:
         if flag.exists():
             raise raised(f"{uri}: {fault.what}", fault)
-        return method(self, uri, *rest)
+        return method(self, uri, *rest, **named)
 
     return call

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.chaos import checks, faults, history, lines, poison, starving
+from bench.chaos import checks, faults, history, lines, poison, replica, starving
 from bench.chaos.checks import Stored
 from bench.chaos.driver import Reports
 from bench.chaos.history import History, Stay, lives
@@ -20,9 +20,11 @@ from bench.chaos.starving import Look, Row
 from lorafleet.errors import LorafleetError, Unavailable
 from lorafleet.run_manifest import RunManifest, Style
 from lorafleet.spec import parse
+from service import file_store
 from service.backends.base import Alive, RunRef, RunRequest
 from service.base_shapes import read_shapes
 from service.control.attempts import Gone
+from service.file_store import FileBacking
 from service.storage import Store
 from service.untrusted.parsing import Parser
 from tests.service.test_poisoned_bases import make_base
@@ -207,3 +209,29 @@ async def test_every_kind_of_poisoned_base_is_unreadable_to_the_service_and_a_so
 def test_every_poisoned_spec_is_none(text: str):
     with pytest.raises((LorafleetError, TypeError, AttributeError, ValueError)):
         parse(json.loads(text))
+
+
+@pytest.mark.parametrize(
+    ("flag", "reason"),
+    [
+        (replica.STORE_AWAY, "STORE_UNREACHABLE"),
+        (replica.CREDENTIALS_EXPIRED, "STORE_CREDENTIALS_EXPIRED"),
+        (replica.DISK_FULL, "DISK_FULL"),
+    ],
+)
+async def test_a_replicas_store_fails_as_told_and_only_while_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str, reason: str
+):
+    for name in ("get", "get_range", "put", "put_if_absent", "delete", "exists", "is_empty"):  # put back afterwards
+        monkeypatch.setattr(FileBacking, name, getattr(FileBacking, name))
+    monkeypatch.setattr(file_store, "_written_beside", file_store._written_beside)
+    replica._let_the_store_fail(tmp_path)
+    store, uri = Store(), f"file://{tmp_path}/folder/object"
+    (tmp_path / flag).touch()
+    for write in (store.put, store.put_if_absent):
+        with pytest.raises(Unavailable) as refused:
+            await write(uri, b"bytes")
+        assert refused.value.reason == reason
+    (tmp_path / flag).unlink()
+    await store.put(uri, b"bytes")
+    assert await store.get(uri) == b"bytes"
