@@ -1,7 +1,7 @@
 """What is slow to start, started once for the whole test run."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import settings
@@ -13,6 +13,14 @@ os.environ.setdefault("LORAFLEET_STANDBY_WORKERS", "0")  # of every server that 
 
 settings.register_profile("untimed", deadline=None)  # else an example that takes 0.2 s on a busy machine fails
 settings.load_profile("untimed")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Tests print and log halves of surrogate pairs, as users' files hold them; pytest-xdist ends at the first that a report has."""
+    report = yield
+    report.sections = [(title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections]
+    return report
 
 
 @pytest.fixture(scope="session")
