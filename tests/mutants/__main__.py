@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.mutants.guards import Guard, guards
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SHARED = (".venv", ".tools")  # too large to copy, and nothing of them is patched
+SHARED = (".venv", ".tools", "examples/models")  # too large to copy, and nothing of them is patched
 TIMEOUT_S = 600
 
 
@@ -48,6 +48,7 @@ def _copy(to: Path) -> None:
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, to / name)
     for name in SHARED:
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
         (to / name).symlink_to(REPOSITORY / name)
 
 
