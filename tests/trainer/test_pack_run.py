@@ -3,19 +3,15 @@
 import dataclasses
 import hashlib
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from examples.demo import PICTURES
 from lorafleet.errors import RunFailed
 from lorafleet.layout import JobLayout
-from service.backends.ray_head import free_ports
 from tests.trainer.packs import Packs, Recorder, job_of
 from trainer import artifact, checkpoint, leaving
 from trainer.group import Group
@@ -23,15 +19,6 @@ from trainer.storage import Folder
 
 pytestmark = pytest.mark.timeout(300)
 proof = pytest.mark.proof  # equal bits in one more company, at one more stage, by one more method
-
-
-@pytest.fixture(scope="module")
-def group() -> Iterator[Group]:
-    places = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
-    os.environ.update(places, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_ports(1)[0]))
-    dist.init_process_group("gloo", rank=0, world_size=1)
-    yield Group.current()
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")

@@ -2,18 +2,14 @@
 
 import itertools
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch.distributed as dist
 
 from lorafleet.errors import RunFailed
 from lorafleet.run_manifest import RunManifest, Style
 from lorafleet.spec import parse
-from service.backends.ray_head import free_ports
 from tests.trainer.packs import Packs, Recorder, job_of
 from tests.trainer.poisons import Poisons
 from trainer.frozen_base import FrozenBase
@@ -23,15 +19,6 @@ from trainer.preparing import Given, prepare_given, prepare_pack, read_manifest
 pytestmark = pytest.mark.timeout(1500)
 PACK_SIZE = 16  # the service's own (--max-pack-size)
 NUM_GOOD = 5
-
-
-@pytest.fixture(scope="module")
-def group() -> Iterator[Group]:
-    places = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
-    os.environ.update(places, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_ports(1)[0]))
-    dist.init_process_group("gloo", rank=0, world_size=1)
-    yield Group.current()
-    dist.destroy_process_group()
 
 
 def run(packs: Packs, styles: list[Style], recorder: Recorder, base: FrozenBase | None = None) -> FrozenBase | None:

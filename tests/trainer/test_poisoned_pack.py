@@ -2,17 +2,13 @@
 
 import dataclasses
 import json
-import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from lorafleet.errors import RunFailed
 from lorafleet.layout import MANIFEST
-from service.backends.ray_head import free_ports
 from tests.trainer.packs import Packs, Recorder, job_of
 from tests.trainer.poisons import Poisons
 from trainer import artifact, evaluate
@@ -23,12 +19,8 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
-def packs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packs]:
-    places = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
-    os.environ.update(places, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_ports(1)[0]))
-    dist.init_process_group("gloo", rank=0, world_size=1)
-    yield Packs(tmp_path_factory.mktemp("styles"), Group.current())
-    dist.destroy_process_group()
+def packs(tmp_path_factory: pytest.TempPathFactory, group: Group) -> Packs:
+    return Packs(tmp_path_factory.mktemp("styles"), group)
 
 
 @pytest.fixture(scope="module")
