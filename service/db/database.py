@@ -163,6 +163,10 @@ class Database:
             carried = await clock_steps.carried(session) if self._carried is None else self._carried
         if self._carried_at_first is None:
             self._carried_at_first = carried
+        if carried != self._carried:
+            # Another has carried a step over. Who began after that step has not seen it, and would take it back; the other would carry it
+            # over again, for ever.
+            self._watch = StepWatch()
         self._carried = carried
         now, looked_s = self.clock.now(), self.clock.monotonic_s()
         return now, self._watch.look(now - carried, looked_s, looked_s - began_s), carried

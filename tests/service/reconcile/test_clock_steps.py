@@ -136,6 +136,23 @@ async def test_the_clock_of_postgresql_is_watched_as_well(postgres_url: str, mon
     await db.close()
 
 
+@pytest.mark.postgresql
+async def test_who_begins_after_a_step_that_nobody_has_carried_over_yet_does_not_take_it_back(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    engine = engine_at(postgres_url)
+    db, late = Database(engine, FollowingClock(), Bell()), Database(engine, FollowingClock(), Bell())
+    async with db.transaction() as tx:
+        tx.session.add(RunRow(id="run-1", state="LAUNCHED", create_time=tx.now, due_at=tx.now, report_time=tx.now))
+    before = await report_time(db, "run-1")
+    monkeypatch.setattr(database, "_NOW", text(database._NOW.text.replace("clock_timestamp()", "clock_timestamp() + interval '70 s'")))
+    await report_time(late, "run-1")  # its first look is at a clock that was set already
+    for _ in range(3):
+        for each in (db, late):
+            assert abs(await report_time(each, "run-1") - before - timedelta(seconds=70)) < timedelta(seconds=1)
+    await db.close()
+
+
 async def report_time(db: Database, run: str):
     async with db.snapshot() as tx:
         return await tx.session.scalar(select(RunRow.report_time).where(RunRow.id == run))
