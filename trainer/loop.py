@@ -58,8 +58,8 @@ def _train_one_after_another(plan: RunPlan, group: "Group") -> None:
                         pass
                 with span("train", num_jobs=len(following.pack)):
                     worker.train(following, reporter)
+            ray.train.report({"run": following.run, "styles": len(following.pack)})  # Ray logs it: before the log is the next run's
             given = _next_run(following, reporter, group, may_wait=not worker.must_leave)
-        ray.train.report({"run": following.run, "styles": len(following.pack)})
         following = given
 
 

@@ -4,7 +4,7 @@ import boto3
 import httpx
 import pytest
 
-from lorafleet.errors import InvalidSpec, Unavailable
+from lorafleet.errors import InvalidSpec, OperatorsFault, Unavailable
 from service import storage
 from service.storage import Store, StoreError
 from service.store_checks import Shared, StoreChecks
@@ -47,7 +47,9 @@ async def test_a_range_ends_with_its_object(store: Store):
 async def test_a_missing_bucket_and_a_wrong_secret_are_told_apart(store: Store, monkeypatch: pytest.MonkeyPatch):
     assert await refused(store, "s3://no-such-bucket/x") == "BUCKET_MISSING"
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
-    assert await refused(Store(), f"s3://{BUCKET}/x") == "ACCESS_DENIED"
+    with pytest.raises(OperatorsFault) as fault:  # the service's own credentials: no job is to blame
+        await Store().put(f"s3://{BUCKET}/x", b"x")
+    assert fault.value.reason == "STORE_CREDENTIALS_INVALID"
 
 
 async def test_an_absent_server_may_be_tried_again(store: Store, monkeypatch: pytest.MonkeyPatch):
@@ -63,9 +65,9 @@ async def test_every_problem_of_a_spec_is_named_with_its_field(store: Store):
         await StoreChecks().check(shared, "s3://not-there-either/out")
     told = {violation.field: violation.message for violation in invalid.value.violations}
     assert set(told) == {"base_model.uri", "dataset.uri", "output.uri"}
-    assert '"no-such-bucket" does not exist' in told["base_model.uri"]
+    assert 'bucket "no-such-bucket": the bucket does not exist' in told["base_model.uri"]
     assert "nothing lies under" in told["dataset.uri"]
-    assert '"not-there-either" does not exist' in told["output.uri"]
+    assert 'bucket "not-there-either": the bucket does not exist' in told["output.uri"]
 
 
 async def test_a_good_spec_passes_and_leaves_nothing(store: Store):

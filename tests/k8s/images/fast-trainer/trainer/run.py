@@ -13,6 +13,7 @@ import sys
 
 from trainer.fast import Worker
 
+from lorafleet import s3_settings
 from lorafleet.run_manifest import RunManifest
 from trainer import leaving
 from trainer.report import Address, Reporter
@@ -23,6 +24,7 @@ log = logging.getLogger("lorafleet.run")
 
 def main() -> int:
     options = _options()
+    s3_settings.learn_regions(s3_settings.parse_regions(options.bucket_regions))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stdout)
     folder, _, name = options.manifest.rpartition("/")
     manifest = RunManifest.model_validate_json(Folder(folder).get(name))
@@ -77,6 +79,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m trainer.run")
     parser.add_argument("--manifest", required=True)
     parser.add_argument("--token-file")
+    parser.add_argument("--bucket-regions", default="")
     return parser.parse_args()
 
 
