@@ -12,6 +12,7 @@ from service.api.options import new_server
 from service.server import add_services
 from service.settings import CallLimits
 from tests.service.api.served import Api, Caller
+from tests.service.streams import end_all
 from tests.service.world import World
 
 
@@ -40,5 +41,6 @@ async def api(world: World) -> AsyncIterator[Api]:
         stopping.set()  # as `serve` does: it ends the watches
         world.tools.db.bell.ring()
         await server.stop(None)
+    await end_all()  # what a test reads without the server goes on until then
     if left := asyncio.all_tasks() - before - {asyncio.current_task()}:
         await asyncio.wait(left, timeout=10)  # calls that were broken off put their connections back before the database closes
