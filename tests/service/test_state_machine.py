@@ -182,7 +182,7 @@ class ControlPlane(RuleBasedStateMachine):
             return
         run = sorted(self.model.runs)[place % len(self.model.runs)]
         self.sequences[run] = self.sequences.get(run, 0) + 1
-        event = WORDS[word]() if word else progress(self.sequences[run])
+        event = self.run(self.world.placed(run, WORDS[word]() if word else progress(self.sequences[run])))
         event.sequence = self.sequences[run]
         request = rpb.ReportRequest(run=run, source="driver", events=[event])
         if self.model.runs[run].gone:
