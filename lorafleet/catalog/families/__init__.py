@@ -1,0 +1,1 @@
+"""A model family's facts in each file."""

@@ -1,0 +1,1 @@
+"""An adapter method's facts in each file."""

@@ -1,0 +1,16 @@
+"""DoRA (Liu et al. 2024): LoRA for the direction of each output's weights, and a magnitude for each output."""
+
+from lorafleet.catalog.method import Method, Shape, alpha_over_rank, low_rank
+
+
+def _tensors(rank: int, weight: Shape) -> dict[str, Shape]:
+    return {**low_rank(rank, weight), "magnitude": weight[:1]}
+
+
+FACTS = Method(
+    name="dora",
+    title="DoRA (Liu et al. 2024)",
+    tensors=_tensors,
+    scaling=alpha_over_rank,
+    names={"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitude_vector"},
+)

@@ -1,0 +1,11 @@
+"""LoRA (Hu et al. 2021)."""
+
+from lorafleet.catalog.method import Method, alpha_over_rank, low_rank
+
+FACTS = Method(
+    name="lora",
+    title="LoRA (Hu et al. 2021)",
+    tensors=low_rank,
+    scaling=alpha_over_rank,
+    names={"A": "lora_A.weight", "B": "lora_B.weight"},
+)

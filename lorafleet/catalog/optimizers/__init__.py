@@ -1,0 +1,1 @@
+"""An optimizer's facts in each file."""

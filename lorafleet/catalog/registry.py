@@ -1,0 +1,57 @@
+"""Finds what the catalog has of a kind: each entry is one module, named as specs name it, whose `FACTS` describe it.
+
+Packages named in `LORAFLEET_EXTENSIONS` (comma-separated; in service and trainer alike) add entries of their own:
+`PACKAGE.catalog.methods.NAME` stands beside `lorafleet.catalog.methods.NAME`, and `PACKAGE.methods.NAME` implements it.
+"""
+
+import importlib
+import os
+import pkgutil
+from importlib.util import find_spec
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+EXTENSIONS_ENV = "LORAFLEET_EXTENSIONS"
+
+
+class Registry(Generic[T]):
+    """The entries of one kind."""
+
+    def __init__(self, kind: str, package: str, attribute: str, *, extension: str) -> None:
+        """`kind`: for people. `package`: holds the entries that come with lorafleet, `extension` names an extension's package of them."""
+        self.kind, self._package, self._attribute, self._extension = kind, package, attribute, extension
+
+    def names(self) -> tuple[str, ...]:
+        """All entries' names, sorted; nothing is imported but their packages."""
+        return tuple(sorted(self._modules()))
+
+    def get(self, name: str) -> T:
+        """Raises LookupError that names what there is."""
+        modules = self._modules()
+        if name not in modules:
+            raise LookupError(f"no {self.kind} {name!r} in this version; there is {', '.join(self.names())}")
+        return getattr(importlib.import_module(modules[name]), self._attribute)
+
+    def _modules(self) -> dict[str, str]:
+        """Module by name; an extension's stands in for one of ours."""
+        packages = [self._package, *(f"{each}.{self._extension}" for each in extensions())]
+        return {
+            module.name: f"{package}.{module.name}"
+            for package in packages
+            if _is_there(package)
+            for module in pkgutil.iter_modules(importlib.import_module(package).__path__)
+            if not module.name.startswith("_")
+        }
+
+
+def extensions() -> list[str]:
+    """The packages that add entries."""
+    return [name.strip() for name in os.environ.get(EXTENSIONS_ENV, "").split(",") if name.strip()]
+
+
+def _is_there(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
