@@ -318,12 +318,22 @@ def parse(fields: Mapping[str, Any]) -> Spec:
     raise InvalidSpec([*violations, *(Violation(field=_path(location), message=complaint) for location, complaint in rules)])
 
 
+def told(error: ValidationError) -> str:
+    """The first problems by their places, without what stands there: for what is not its reader's own text."""
+    found = error.errors(include_input=False, include_url=False, include_context=False)
+    parts = [f"{_path(each['loc'])[:100]}: {_WITHOUT_INPUT.get(each['type'], 'is not as it must be')}" for each in found[:5]]
+    return "; ".join(parts) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
+
+
 def _is_consequence(details: ErrorDetails, found: Sequence[ErrorDetails]) -> bool:
     """True for a list that is called too short only because its items are bad."""
     if details["type"] != "too_short":
         return False
     location = details["loc"]
     return any(other["loc"][: len(location)] == location != other["loc"] for other in found)
+
+
+_WITHOUT_INPUT = {"extra_forbidden": "unknown field", "missing": "is required"}
 
 
 def _violation(details: ErrorDetails) -> Violation:

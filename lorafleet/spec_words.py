@@ -44,9 +44,13 @@ def _check_output_name(name: str) -> str:
 
 
 def _check_module(name: str) -> str:
-    if len(name) > MAX_MODULE_NAME or not _MODULE_NAME.fullmatch(name):
+    if not is_module_name(name):
         raise PydanticCustomError("module", "{name} is not a module name", {"name": repr(name)})
     return name
+
+
+def is_module_name(name: str) -> bool:
+    return len(name) <= MAX_MODULE_NAME and _MODULE_NAME.fullmatch(name) is not None
 
 
 def _check_label(key: str) -> str:

@@ -6,7 +6,7 @@ The driver asks here too, so torch is imported only to write one.
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,11 @@ from lorafleet.errors import RunFailed
 from lorafleet.layout import MANIFEST, JobLayout, adapter_file, step_folder
 from lorafleet.spec import Spec
 from lorafleet.v1.training_service_pb2 import Artifact
-from trainer import data_facts
+from trainer import data_facts, untrusted
 from trainer.artifact_facts import facts, output_name
 from trainer.prepare import PreparedStyle
 from trainer.storage import Folder
+from trainer.untrusted import Refused
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,13 +38,23 @@ def existing(style: PreparedStyle) -> Artifact | None:
     Raises RunFailed OUTPUT_TAKEN when the folder holds another job's.
     """
     uri = JobLayout(style.output_uri).adapter
-    manifest = Folder(uri, within=style.output_uri).get_or_none(MANIFEST)
+    manifest = Folder(uri, within=style.output_uri).get_or_none(MANIFEST, most_bytes=untrusted.MAX_CONFIG_BYTES)
     if manifest is None:
         return None
-    known = json.loads(manifest)
-    if known.get("job") != style.job:
-        raise RunFailed(f"output.uri: {uri} already holds the artifact of another job; choose another output.uri", reason="OUTPUT_TAKEN")
-    return _as_reported(uri, manifest, known["files"])
+    with untrusted.taken(f"{uri}/{MANIFEST}"):
+        known = untrusted.json_object(manifest)
+        if known.get("job") != style.job:
+            raise Refused("already is the artifact of another job")
+        return _as_reported(uri, manifest, _sizes(known))
+
+
+def _sizes(manifest: Mapping[str, Any]) -> list[int]:
+    """Bytes of each file. Raises Refused: whoever may write to the folder may have written it."""
+    files = manifest.get("files")
+    sizes = [file.get("size_bytes") for file in files.values() if isinstance(file, dict)] if isinstance(files, dict) else []
+    if not isinstance(files, dict) or len(sizes) != len(files) or not untrusted.are_counts(sizes, most=2**53):
+        raise Refused("does not say how long its files are")
+    return sizes
 
 
 def commit(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Progress", samples: int | None) -> Artifact:
@@ -67,12 +78,11 @@ def commit(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Pro
         if (found := existing(style)) is not None:
             return found
         raise RunFailed(f"{folder.uri}: the manifest came and went; try again", reason="OUTPUT_TAKEN", retryable=True)
-    return _as_reported(folder.uri, data, manifest["files"])
+    return _as_reported(folder.uri, data, list(map(len, files.values())))
 
 
-def _as_reported(uri: str, manifest: bytes, files: Mapping[str, Mapping[str, Any]]) -> Artifact:
-    size_bytes = sum(file["size_bytes"] for file in files.values())
-    return Artifact(uri=uri, manifest_sha256=hashlib.sha256(manifest).hexdigest(), size_bytes=size_bytes)
+def _as_reported(uri: str, manifest: bytes, sizes: Sequence[int]) -> Artifact:
+    return Artifact(uri=uri, manifest_sha256=hashlib.sha256(manifest).hexdigest(), size_bytes=sum(sizes))
 
 
 def _files(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Progress", samples: int | None) -> dict[str, bytes]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
+from lorafleet import objectives
+
 Config = dict[str, Any]
 
-PREDICTION_TYPES = ("epsilon", "v_prediction")
 MAX_TOKENS = 10_000
 MAX_LEVELS = 16
 _TEXT_DEFAULTS = {"hidden_size": 512, "max_position_embeddings": 77, "vocab_size": 49408}  # transformers' own
@@ -28,6 +29,15 @@ SCHEDULERS = frozenset(
     for name in (
         *("DDIM", "DDPM", "PNDM", "LMSDiscrete", "EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "KDPM2Discrete"),
         *("KDPM2AncestralDiscrete", "DPMSolverMultistep", "DPMSolverSinglestep", "DEISMultistep", "UniPCMultistep", "LCM", "TCD"),
+    )
+)
+# Pipelines that a base is told to be; another word is its file's own, and is not repeated.
+OTHER_PIPELINES = frozenset(
+    f"{name}Pipeline"
+    for name in (
+        *("StableDiffusion", "StableDiffusionXL", "StableDiffusion3", "StableDiffusionInpaint", "StableDiffusionXLInpaint"),
+        *("StableDiffusionImg2Img", "StableDiffusionXLImg2Img", "StableDiffusionControlNet", "StableDiffusionUpscale"),
+        *("LatentConsistencyModel", "StableCascade", "PixArtAlpha", "PixArtSigma", "AuraFlow", "Flux", "Sana", "Kandinsky", "QwenImage"),
     )
 )
 LIBRARIES = frozenset({"diffusers", "transformers"})
@@ -58,7 +68,8 @@ def index_problems(index: Config, family: str) -> Iterator[str]:
         if part in CLASSES or part == "scheduler":
             yield from _part_problems(part, value, family)
         elif value != [None, None] and (len(value) != 2 or value[0] not in OPTIONAL.get(part, LIBRARIES)):
-            yield f"names {part[:60]!r} from a library that {family} has not; its parts come from diffusers and transformers"
+            told = repr(part) if part in OPTIONAL else "a part that is not known"
+            yield f"names {told} from a library that {family} has not; its parts come from diffusers and transformers"
     for part in (*CLASSES, "scheduler"):
         if not isinstance(index.get(part), list):
             yield f"does not name its {part}"
@@ -94,7 +105,7 @@ def facts(configs: Mapping[str, Config], index: Config) -> BaseFacts:
         max_tokens=min(_tokens_of(configs.get("tokenizer", {})), text["max_position_embeddings"]),
         text_width=text["hidden_size"],
         scheduler=index["scheduler"][1],
-        prediction_type=scheduler.get("prediction_type", "epsilon"),
+        prediction_type=scheduler.get(objectives.FIELD, objectives.DEFAULT),
         zero_terminal_snr=scheduler.get("rescale_betas_zero_snr") is True,
     )
 
@@ -143,9 +154,8 @@ def _text_encoder(config: Config, family: str) -> Iterator[str]:
 
 
 def _scheduler(config: Config, family: str) -> Iterator[str]:
-    kind = config.get("prediction_type", "epsilon")
-    if kind not in PREDICTION_TYPES:
-        yield f"has prediction_type {str(kind)[:40]!r}; {family} trains {' and '.join(PREDICTION_TYPES)} alone"
+    if problem := objectives.problem(config.get(objectives.FIELD, objectives.DEFAULT), family):
+        yield problem
     if not _is_count(config.get("num_train_timesteps", 1000), 100_000):
         yield "has num_train_timesteps that is not a positive number"
 
@@ -162,7 +172,7 @@ _FILES = {
     "unet": "unet/config.json",
     "vae": "vae/config.json",
     "text_encoder": "text_encoder/config.json",
-    "scheduler": "scheduler/scheduler_config.json",
+    "scheduler": objectives.SCHEDULER_CONFIG,
     "tokenizer": "tokenizer/tokenizer_config.json",
 }
 CONFIGS = _FILES

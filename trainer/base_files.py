@@ -23,6 +23,9 @@ CONFIG_NAMES = {
     "scheduler": "scheduler_config.json",
 }
 _SHARD = re.compile(r"[\w.-]{1,200}\.safetensors")
+_USUAL_SHARD = re.compile(
+    rf"({DIFFUSERS_NAME}|{TRANSFORMERS_NAME})(\.(fp32|fp16|bf16))?-\d{{5}}-of-\d{{5}}(\.(fp32|fp16|bf16))?\.safetensors"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,7 @@ def shards(text: bytes, part: str, paths: Collection[str]) -> dict[str, set[str]
     if len(found) > MAX_SHARDS:
         raise Refused(f"names {len(found)} shards; at most {MAX_SHARDS} are read")
     if missing := sorted(found.keys() - set(paths)):
-        raise Refused(f"names shards that are not there: {some(missing)}")
+        raise Refused(f"names {len(missing)} shards that are not there{_usual(part, missing)}")
     return found
 
 
@@ -95,6 +98,12 @@ def some(names: Collection[str], most: int = 5) -> str:
     """The first names, shortened: a message has an end."""
     shown = [name if len(name) <= 100 else f"{name[:100]}…" for name in sorted(names)[:most]]
     return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _usual(part: str, names: Collection[str]) -> str:
+    """Those of a shard's usual name: other words are the index's own, and are not repeated."""
+    told = [name for name in names if _USUAL_SHARD.fullmatch(name.removeprefix(f"{part}/"))]
+    return f": {some(told)}" if told else ""
 
 
 def _index_names(part: str, stem: str, variant: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from lorafleet import inside
 from lorafleet.errors import RunFailed, Violation
 from lorafleet.inside import root_of_base
 from lorafleet.spec import BaseModelSpec
+from lorafleet.spec_words import is_module_name
 from lorafleet.weight_files import DIFFUSERS_NAME, TRANSFORMERS_NAME
 from trainer import base_config, base_files, untrusted
 from trainer.base_config import BaseFacts
@@ -121,8 +122,9 @@ class _Inspection:
         index = self._json(MODEL_INDEX) or {}
         self._raise_what_is_wrong()
         if (found := index.get("_class_name")) != _PIPELINES[self.family]:
+            told = f"a {found}" if isinstance(found, str) and found in base_config.OTHER_PIPELINES else "of a kind that is not known"
             raise RunFailed(
-                f"base_model.family: {self.folder.uri} is a {str(found)[:100]!r}, but family {self.family} is a {_PIPELINES[self.family]}",
+                f"base_model.family: {self.folder.uri} is {told}, but family {self.family} is a {_PIPELINES[self.family]}",
                 reason="BASE_MODEL_OTHER_FAMILY",
             )
         for problem in base_config.index_problems(index, self.family):
@@ -245,10 +247,11 @@ def check_target_modules(base: BaseModel, target_modules: Sequence[str]) -> list
     containers = {module[:end] for module in base.trainable for end, letter in enumerate(module) if letter == "."}
     for index, name in enumerate(target_modules):
         if caught := [module for module in containers if module == name or module.endswith(f".{name}")]:
-            message = f'"{name}" also matches {min(caught)}, which is not a layer; write more of its path'
+            message = f'"{name}" also matches {_some_module(caught)}, which is not a layer; write more of its path'
             violations.append(Violation(field=f"adapter.target_modules[{index}]", message=message))
         elif not any(module == name or module.endswith(f".{name}") for module in base.trainable):
-            endings = {module.rpartition(".")[2] for module in base.trainable} | {_two_parts(module) for module in base.trainable}
+            named = list(filter(is_module_name, base.trainable))
+            endings = {module.rpartition(".")[2] for module in named} | {_two_parts(module) for module in named}
             close = difflib.get_close_matches(name, endings, n=1)
             hint = f"; close: {close[0]}" if close else ""
             message = f'"{name}" matches no linear or convolution layer of this {base.family} UNet{hint}'
@@ -290,6 +293,11 @@ def _digests(folder: Folder, versions: Mapping[str, str], cache: Folder) -> dict
     digests = {path: folder.sha256(path) for path in versions}
     cache.put(f"digests/{key}.json", json.dumps(digests).encode())
     return digests
+
+
+def _some_module(names: Sequence[str]) -> str:
+    """One that can be told: names are the base's own words, and of a module's letters alone."""
+    return min(filter(is_module_name, names), default="a part of the base")
 
 
 def _two_parts(module: str) -> str:

@@ -1,22 +1,27 @@
 """Checkpoints of the trainable state only: adapter, AdamW's moments, the step. safetensors and JSON, nothing pickled.
 
 A checkpoint does not know how many workers or which ZeRO stage made it. Its manifest is written last and deleted
-first, so what has one is whole. It names its job: another job that is given the same folder must not go on from it.
+first, so what has one is whole. It names its job: another job that is given the same folder must not go on from it. Whoever may
+write to the folder may have written it, so it is read as a stranger's: `untrusted`, and no message quotes it.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from safetensors.torch import load, save
 from torch import Tensor
 
 from lorafleet.errors import RunFailed
 from lorafleet.layout import MANIFEST, step_folder
+from trainer import untrusted
 from trainer.storage import Folder
+from trainer.untrusted import Refused
 
 FORMAT = "lorafleet-checkpoint-1"
+_WEIGHTS, _MOMENTS, _PROGRESS = "adapter.safetensors", "optimizer.safetensors", "progress.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +45,9 @@ class Checkpoint:
 def write(folder: Folder, checkpoint: Checkpoint, *, job: str, keep: int) -> None:
     """Saves under `step-…/`, then deletes all but the newest `keep`."""
     files = {
-        "adapter.safetensors": save(dict(checkpoint.weights)),
-        "optimizer.safetensors": save(dict(checkpoint.moments)),
-        "progress.json": json.dumps(asdict(checkpoint.progress)).encode(),
+        _WEIGHTS: save(dict(checkpoint.weights)),
+        _MOMENTS: save(dict(checkpoint.moments)),
+        _PROGRESS: json.dumps(asdict(checkpoint.progress)).encode(),
     }
     here = folder.child(step_folder(checkpoint.progress.step))
     here.delete([MANIFEST])  # a resumed run may save the same step again
@@ -75,19 +80,29 @@ def read(folder: Folder, step: int, *, job: str) -> Checkpoint:
 
 
 def _read(here: Folder, job: str) -> Checkpoint | None:
-    data = here.get_or_none(MANIFEST)
+    data = here.get_or_none(MANIFEST, most_bytes=untrusted.MAX_CONFIG_BYTES)
     if data is None:
         return None
-    manifest = json.loads(data)
-    if manifest["format"] != FORMAT:
+    with untrusted.taken(f"{here.uri}/{MANIFEST}"):
+        manifest = untrusted.json_object(data)
+        if manifest.get("format") != FORMAT:
+            return None
+        if manifest.get("job", job) != job:
+            raise Refused("is of another job's checkpoint")
+        digests = _digests(manifest)
+    files = here.read_all(digests)
+    if not all(hashlib.sha256(files[path]).hexdigest() == sha for path, sha in digests.items()):
         return None
-    if manifest.get("job", job) != job:
-        raise RunFailed(
-            f"output.uri: {here.uri} is a checkpoint of {manifest['job']}; choose another output.uri, or delete it", reason="OUTPUT_TAKEN"
-        )
-    files = here.read_all(manifest["files"])
-    sound = all(hashlib.sha256(files[path]).hexdigest() == sha for path, sha in manifest["files"].items())
-    return _parse(files) if sound else None
+    with untrusted.taken(f"{here.uri}/{_PROGRESS}"):
+        return _parse(files)
+
+
+def _digests(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 by file."""
+    files = manifest.get("files")
+    if not isinstance(files, dict) or files.keys() != {_WEIGHTS, _MOMENTS, _PROGRESS}:
+        raise Refused("names other files than a checkpoint has")
+    return files
 
 
 def newest_step(folder: Folder) -> int | None:
@@ -97,16 +112,22 @@ def newest_step(folder: Folder) -> int | None:
 
 
 def _parse(files: Mapping[str, bytes]) -> Checkpoint:
-    fields = json.loads(files["progress.json"])
-    return Checkpoint(
-        progress=Progress(
-            step=fields["step"],
-            losses=tuple((step, loss) for step, loss in fields["losses"]),
-            held_out_losses=tuple((step, loss) for step, loss in fields["held_out_losses"]),
-        ),
-        weights=load(files["adapter.safetensors"]),
-        moments=load(files["optimizer.safetensors"]),
-    )
+    return Checkpoint(progress=_progress(files[_PROGRESS]), weights=load(files[_WEIGHTS]), moments=load(files[_MOMENTS]))
+
+
+def _progress(text: bytes) -> Progress:
+    fields = untrusted.json_object(text, max_bytes=untrusted.MAX_HEADER_BYTES)
+    if not untrusted.is_count(step := fields.get("step")):
+        raise Refused("has no number of steps")
+    return Progress(step=step, losses=_losses(fields.get("losses")), held_out_losses=_losses(fields.get("held_out_losses")))
+
+
+def _losses(pairs: object) -> tuple[tuple[int, float], ...]:
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise Refused("has no list of losses by step")
+    if not all(untrusted.is_count(step) and type(loss) in (int, float) for step, loss in pairs):
+        raise Refused("has losses or steps that are no numbers")
+    return tuple((step, loss) for step, loss in pairs)
 
 
 def _whole(folder: Folder) -> list[str]:

@@ -15,11 +15,13 @@ from pathlib import Path
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
+from pydantic import ValidationError
 
 from lorafleet.channel import DIRECT, open_channel
 from lorafleet.credentials import Credentials
 from lorafleet.errors import RunFailed
 from lorafleet.run_manifest import RUN_TOKEN_ENV, RunManifest, Style
+from lorafleet.spec import told
 from lorafleet.v1 import report_service_pb2 as pb
 from lorafleet.v1 import report_service_pb2_grpc as rpc
 from lorafleet.v1.training_service_pb2 import Artifact, Progress
@@ -274,8 +276,9 @@ class Reporter:
 
 
 def not_understood(error: Exception) -> RunFailed:
-    """A style's spec as the control plane wrote it, which this trainer cannot read."""
-    return RunFailed(f"this trainer does not understand the spec: {error}; is it older than the control plane?", reason="INVALID_SPEC")
+    """A style's spec as the control plane wrote it, which this trainer cannot read. What pydantic says quotes it."""
+    what = told(error) if isinstance(error, ValidationError) else f"it cannot be parsed ({type(error).__name__})"
+    return RunFailed(f"this trainer does not understand the spec: {what}; is it older than the control plane?", reason="INVALID_SPEC")
 
 
 def _channel(address: Address) -> grpc.Channel:

@@ -118,10 +118,13 @@ class Folder:
         with _naming(f"{self.uri}/{path}"):
             return bytes(obstore.get(self._store, self._key(path)).bytes())
 
-    def get_or_none(self, path: str) -> bytes | None:
+    def get_or_none(self, path: str, *, most_bytes: int | None = None) -> bytes | None:
+        """None when it is not there. Raises RunFailed OBJECT_TOO_LARGE, before it reads, when it is longer than told."""
         with _naming(f"{self.uri}/{path}"):
             try:
-                return bytes(obstore.get(self._store, self._key(path)).bytes())
+                found = obstore.get(self._store, self._key(path))
+                _check_size(f"{self.uri}/{path}", found.meta["size"], most_bytes)
+                return bytes(found.bytes())
             except _MISSING:
                 return None
 
@@ -195,6 +198,11 @@ class Folder:
                 partial.unlink(missing_ok=True)
 
         asyncio.run(_gather(download, paths))
+
+
+def _check_size(uri: str, size_bytes: int, most_bytes: int | None) -> None:
+    if most_bytes is not None and size_bytes > most_bytes:
+        raise RunFailed(f"{uri} is {size_bytes} bytes long; at most {most_bytes} are read", reason="OBJECT_TOO_LARGE")
 
 
 def _path(uri: str) -> Path:

@@ -5,12 +5,15 @@ Whatever the bytes are, what comes out is a plain value within the limits, or Re
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite, prod
 from typing import Any, TypeGuard
 
 import numpy as np
+
+from lorafleet.errors import RunFailed
 
 MAX_CONFIG_BYTES = 2**20
 MAX_HEADER_BYTES = 16 * 2**20
@@ -33,6 +36,15 @@ class Stored:
 
     shape: tuple[int, ...]
     end: int  # of its bytes, counted from the end of the header
+
+
+@contextmanager
+def taken(uri: str) -> Iterator[None]:
+    """What lies in the folder of an output and was not written by its job ends it: RunFailed OUTPUT_TAKEN for what is Refused."""
+    try:
+        yield
+    except Refused as why:
+        raise RunFailed(f"output.uri: {uri} {why}; choose another output.uri, or delete it", reason="OUTPUT_TAKEN") from None
 
 
 def json_object(text: bytes, *, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
@@ -80,9 +92,9 @@ def _stored(entry: object) -> Stored:
     if not isinstance(entry, Mapping):
         raise Refused("is not a safetensors file: an entry of its header is no object")
     shape, offsets, bits = entry.get("shape"), entry.get("data_offsets"), _bits(entry.get("dtype"))
-    if not _are_counts(shape) or len(shape) > MAX_DIMENSIONS:
+    if not are_counts(shape) or len(shape) > MAX_DIMENSIONS:
         raise Refused("is not a safetensors file: a shape in its header is not a short list of sizes")
-    if not _are_counts(offsets, most=2**62) or len(offsets) != 2:
+    if not are_counts(offsets, most=2**62) or len(offsets) != 2:
         raise Refused("is not a safetensors file: a tensor in its header has no place in it")
     if bits is None:
         raise Refused("has a tensor of a type that is not known")
@@ -95,8 +107,12 @@ def _bits(dtype: object) -> int | None:
     return _BITS.get(dtype) if isinstance(dtype, str) else None
 
 
-def _are_counts(values: object, *, most: int = MAX_SIDE) -> TypeGuard[list[int]]:
-    return isinstance(values, list) and all(type(value) is int and 0 <= value <= most for value in values)
+def are_counts(values: object, *, most: int = MAX_SIDE) -> TypeGuard[list[int]]:
+    return isinstance(values, list) and all(is_count(value, most=most) for value in values)
+
+
+def is_count(value: object, *, most: int = MAX_SIDE) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value <= most  # a bool is an int to Python, and none to us
 
 
 def _no_number(_: str) -> Any:

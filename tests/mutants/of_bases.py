@@ -3,9 +3,16 @@
 GUARDS = (
     (
         "base: an objective that is not trained is refused",
-        "trainer/base_config.py",
-        "if kind not in PREDICTION_TYPES:",
-        "if False:",
+        "lorafleet/objectives.py",
+        "if isinstance(kind, str) and kind in TRAINED:",
+        "if True:",
+        "tests/trainer/test_base_model.py",
+    ),
+    (
+        "base: a word of its files is not repeated",
+        "trainer/base_model.py",
+        "if isinstance(found, str) and found in base_config.OTHER_PIPELINES else",
+        "if isinstance(found, str) else",
         "tests/trainer/test_base_model.py",
     ),
     (

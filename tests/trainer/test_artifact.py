@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lorafleet.errors import RunFailed
 from lorafleet.layout import MANIFEST, JobLayout
 from tests.trainer.packs import Packs
 from trainer import artifact
@@ -44,3 +45,27 @@ def test_a_commit_that_breaks_off_leaves_no_artifact_and_the_next_is_whole(tmp_p
     files = json.loads(manifest)["files"]
     assert {entry.path for entry in folder.list()} == {*files, MANIFEST}
     assert all(hashlib.sha256(folder.get(path)).hexdigest() == facts["sha256"] for path, facts in files.items())
+
+
+WORD = "another-tenants-word"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        f'{{"job": "{WORD}',
+        json.dumps({"job": WORD, "files": {}}),
+        '{"job": JOB, "files": {"a": {"size_bytes": "WORD"}}}',
+        " " * 2**21,
+    ],
+    ids=["deep", "half", "another's", "sizes", "long"],
+)
+def test_a_manifest_that_others_wrote_is_read_within_limits_and_never_quoted(tmp_path: Path, text: str) -> None:
+    style = Packs(tmp_path, Group(rank=0, world_size=1))
+    ready = style.ready(style.style("fox"))
+    Folder(JobLayout(ready.output_uri).adapter).put(MANIFEST, text.replace("JOB", json.dumps(ready.job)).replace("WORD", WORD).encode())
+    with pytest.raises(RunFailed) as caught:
+        artifact.existing(ready)
+    assert (caught.value.reason, caught.value.retryable) in {("OUTPUT_TAKEN", False), ("OBJECT_TOO_LARGE", False)}
+    assert WORD not in caught.value.message

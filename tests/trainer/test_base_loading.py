@@ -105,6 +105,7 @@ def test_what_a_library_makes_of_a_bad_part_is_the_bases_fault(tmp_path: Path, c
             load()
         assert caught.value.reason == "BASE_MODEL_UNUSABLE"
         assert len(caught.value.message) < 500
+        assert "no such thing" not in caught.value.message, "what a file of the base says is not repeated"
 
 
 @pytest.mark.parametrize("length", [..., 512])

@@ -15,6 +15,8 @@ from trainer import base_model
 from trainer.base_model import BaseModel
 from trainer.storage import Folder
 
+WORD = "somebody-elses-word"
+
 
 def inspect(path: Path, cache: Path) -> BaseModel:
     return base_model.inspect(BaseModelSpec(uri=f"file://{path}"), Folder(f"file://{cache}"))
@@ -59,7 +61,18 @@ def test_what_is_missing_is_named(tmp_path: Path, copy: Path):
 
 def test_another_family_is_refused(tmp_path: Path, copy: Path):
     (copy / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionXLPipeline"}))
-    assert refusal(copy, tmp_path).reason == "BASE_MODEL_OTHER_FAMILY"
+    error = refusal(copy, tmp_path)
+    assert error.reason == "BASE_MODEL_OTHER_FAMILY"
+    assert "is a StableDiffusionXLPipeline" in error.message
+
+
+@pytest.mark.parametrize("kind", [WORD, [WORD], {WORD: 1}, None])
+def test_a_kind_that_is_not_known_is_not_repeated(tmp_path: Path, copy: Path, kind: Any):
+    edit(copy / "model_index.json", _class_name=kind)
+    error = refusal(copy, tmp_path)
+    assert error.reason == "BASE_MODEL_OTHER_FAMILY"
+    assert "of a kind that is not known" in error.message
+    assert WORD not in error.message
 
 
 def test_pickled_weights_are_refused(tmp_path: Path, copy: Path):
@@ -117,6 +130,7 @@ def edit(path: Path, **values: Any) -> None:
     ("file", "values", "said"),
     [
         ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, "prediction_type 'sample'"),
+        ("scheduler/scheduler_config.json", {"prediction_type": WORD}, "prediction_type that is not known"),
         ("scheduler/scheduler_config.json", {"prediction_type": ["epsilon"]}, "prediction_type"),
         ("scheduler/scheduler_config.json", {"num_train_timesteps": 0}, "num_train_timesteps"),
         ("unet/config.json", {"sample_size": "64"}, "sample_size"),
@@ -133,7 +147,8 @@ def edit(path: Path, **values: Any) -> None:
         ("tokenizer/tokenizer_config.json", {"model_max_length": "77"}, "model_max_length"),
         ("model_index.json", {"unet": ["os", "system"]}, "unet of another kind"),
         ("model_index.json", {"scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}, "scheduler"),
-        ("model_index.json", {"extra": ["some_package", "Model"]}, "'extra' from a library"),
+        ("model_index.json", {"extra": ["some_package", "Model"]}, "a part that is not known from a library"),
+        ("model_index.json", {WORD: ["some_package", "Model"]}, "a part that is not known from a library"),
         ("model_index.json", {"safety_checker": ["antigravity", "Checker"]}, "'safety_checker' from a library"),
         ("model_index.json", {"vae": ...}, "does not name its vae"),
     ],
@@ -144,6 +159,7 @@ def test_what_does_not_fit_the_family_is_refused_with_its_file(tmp_path: Path, c
     assert (error.reason, error.retryable) == ("BASE_MODEL_UNSUPPORTED", False)
     assert file in error.message
     assert said in error.message
+    assert WORD not in error.message
 
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path, copy: Path):
@@ -152,7 +168,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path, copy: Path):
     edit(copy / "model_index.json", extra=["some_package", "Model"])
     (copy / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     message = refusal(copy, tmp_path).message
-    assert all(said in message for said in ("prediction_type", "sample_size", "'extra'", "vae/*.safetensors"))
+    assert all(said in message for said in ("prediction_type", "sample_size", "a part that is not known", "vae/*.safetensors"))
 
 
 @pytest.mark.parametrize("absent", [..., [None, None]])
@@ -211,13 +227,22 @@ def test_shards_are_those_that_the_index_names(tmp_path: Path, copy: Path):
     where = json.loads(index.read_text())["weight_map"]
     for broken, said in (
         ({**where, "extra.weight": where["conv_in.weight"]}, "does not hold the tensors"),
-        ({**where, "extra.weight": "absent.safetensors"}, "names shards that are not there"),
+        ({**where, "extra.weight": "absent.safetensors"}, "names 1 shards that are not there"),
+        ({**where, "extra.weight": f"{WORD}.safetensors"}, "names 1 shards that are not there"),
         ({**where, "extra.weight": "../../secret.safetensors"}, "no plain *.safetensors name"),
         ({**where, "extra.weight": 7}, "no plain *.safetensors name"),
         ([], "has no weight_map"),
     ):
         index.write_text(json.dumps({"weight_map": broken}))
-        assert said in refusal(copy, tmp_path).message
+        message = refusal(copy, tmp_path).message
+        assert said in message
+        assert WORD not in message
+
+
+def test_a_shard_that_is_missing_is_named_by_its_usual_name(tmp_path: Path, copy: Path):
+    shard_denoiser(copy)
+    (copy / "unet" / "diffusion_pytorch_model-00002-of-00002.safetensors").unlink()
+    assert "not there: unet/diffusion_pytorch_model-00002-of-00002.safetensors" in refusal(copy, tmp_path).message
 
 
 def shard_denoiser(base: Path, index: str = "diffusion_pytorch_model.safetensors.index.json") -> None:

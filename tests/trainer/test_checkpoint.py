@@ -1,5 +1,6 @@
 """Checkpoints: whole or not there, the newest few kept, nothing but the trainable state in them."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -71,9 +72,54 @@ def test_checkpoints_of_earlier_releases_load(tmp_path: Path):
 def test_another_jobs_checkpoint_is_refused(tmp_path: Path):
     folder = Folder(f"file://{tmp_path}")
     checkpoint.write(folder, saved(1), job=JOB, keep=2)
-    with pytest.raises(RunFailed, match="is a checkpoint of tenants/acme/jobs/one") as caught:
+    with pytest.raises(RunFailed, match="is of another job's checkpoint; choose another") as caught:
         checkpoint.newest(folder, job="tenants/acme/jobs/two")
     assert caught.value.reason == "OUTPUT_TAKEN"
+    assert "jobs/one" not in caught.value.message, "whose it is, is not the other's to know"
+
+
+WORD = "another-tenants-word"
+FOREIGN = {
+    "another's": {"job": WORD},
+    "a job that is no name": {"job": {WORD: 1}},
+    "other files": {"files": {WORD: "0"}},
+    "one more file": {"files": {f"../{WORD}": "0"}},
+    "no files": {"files": WORD},
+}
+
+
+@pytest.mark.parametrize("fields", FOREIGN.values(), ids=FOREIGN.keys())
+def test_no_message_quotes_a_manifest_that_others_wrote(tmp_path: Path, fields: dict[str, object]):
+    checkpoint.write(Folder(f"file://{tmp_path}"), saved(1), job=JOB, keep=2)
+    manifest = tmp_path / "step-00000001" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | fields))
+    refused(tmp_path)
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b'{"job": "' + WORD.encode(), b"[]", b" " * 2**21])
+def test_a_manifest_is_of_known_size_and_depth_before_it_is_parsed(tmp_path: Path, text: bytes):
+    checkpoint.write(Folder(f"file://{tmp_path}"), saved(1), job=JOB, keep=2)
+    (tmp_path / "step-00000001" / "manifest.json").write_bytes(text)
+    refused(tmp_path)
+
+
+@pytest.mark.parametrize("progress", [{}, {"step": WORD}, {"step": 1, "losses": [[WORD, 1]], "held_out_losses": []}])
+def test_progress_that_others_wrote_is_believed_in_no_value(tmp_path: Path, progress: dict[str, object]):
+    checkpoint.write(Folder(f"file://{tmp_path}"), saved(1), job=JOB, keep=2)
+    here = tmp_path / "step-00000001"
+    (here / "progress.json").write_text(json.dumps(progress))
+    manifest = json.loads((here / "manifest.json").read_text())
+    manifest["files"]["progress.json"] = hashlib.sha256((here / "progress.json").read_bytes()).hexdigest()
+    (here / "manifest.json").write_text(json.dumps(manifest))
+    refused(tmp_path)
+
+
+def refused(folder: Path) -> None:
+    with pytest.raises(RunFailed) as caught:
+        checkpoint.newest(Folder(f"file://{folder}"), job=JOB)
+    assert caught.value.reason in {"OUTPUT_TAKEN", "OBJECT_TOO_LARGE"}
+    assert not caught.value.retryable
+    assert WORD not in caught.value.message
 
 
 def test_none_at_all_is_none(tmp_path: Path):

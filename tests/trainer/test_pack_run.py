@@ -199,7 +199,7 @@ def test_a_run_that_died_after_its_commit_finds_its_artifact(packs: Packs):
 def test_the_artifact_of_another_job_is_never_overwritten(packs: Packs):
     packs.alone("owner")
     other = dataclasses.replace(packs.ready(packs.style("owner")), job=job_of("thief"))
-    with pytest.raises(RunFailed, match="already holds the artifact of another job"):
+    with pytest.raises(RunFailed, match="already is the artifact of another job"):
         artifact.existing(other)
 
 

@@ -136,7 +136,7 @@ def test_a_joiner_whose_spec_is_not_understood_fails_alone_and_once(plane: Contr
     spec = Spec(base_model=BaseModelSpec(uri="file:///base"), dataset=DatasetSpec(uri="file:///pictures"))
     good = Style(job="tenants/acme/jobs/good", spec=spec, output_uri="file:///out")
     newer = json.loads(good.model_dump_json())
-    newer["spec"]["training"]["field_of_next_year"] = 1
+    newer["spec"]["training"] |= {"field_of_next_year": "secret-value", "max_steps": "secret-value"}
     plane.joining = [
         pb.JoiningStyle(job="tenants/acme/jobs/newer", style_json=json.dumps(newer)),
         pb.JoiningStyle(job=good.job, style_json=good.model_dump_json()),
@@ -148,6 +148,7 @@ def test_a_joiner_whose_spec_is_not_understood_fails_alone_and_once(plane: Contr
         until(lambda: plane.steps() == [1], 10, "a report after that")
     assert [(end.outcome, end.reason, end.retryable) for end in plane.ends()] == [(pb.STYLE_OUTCOME_FAILED, "INVALID_SPEC", False)]
     assert "field_of_next_year" in plane.ends()[0].message
+    assert "secret-value" not in plane.ends()[0].message
 
 
 def test_reports_go_on_after_one_that_broke_unforeseen(plane: ControlPlane, port: int, monkeypatch: pytest.MonkeyPatch):

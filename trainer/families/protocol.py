@@ -3,6 +3,7 @@
 `base` is a folder with the files that were looked at (trainer.base_model). Loading raises RunFailed where they do not make the part.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lorafleet.errors import RunFailed
+from trainer.untrusted import Refused
+
+log = logging.getLogger("lorafleet.base")
 
 
 class Family(Protocol):
@@ -67,7 +71,7 @@ def part_of_base(part: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk's
-        what = (str(error).splitlines() or [""])[0][:300]
-        raise RunFailed(
-            f"base_model.uri: {part}/ of the base cannot be loaded: {type(error).__name__}: {what}", reason="BASE_MODEL_UNUSABLE"
-        ) from error
+        # A library's words may quote the base's files, which are others': they are for the log.
+        log.error("%s/ of the base cannot be loaded", part, exc_info=error)
+        what = str(error) if isinstance(error, Refused) else f"{type(error).__name__}; the log tells more"
+        raise RunFailed(f"base_model.uri: {part}/ of the base cannot be loaded: {what}", reason="BASE_MODEL_UNUSABLE") from error

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from trainer.families.protocol import part_of_base
+from trainer.untrusted import Refused
 
 CLIP_TOKENS = 77  # that the text encoders of all releases take
 _SAFE: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "dtype": torch.float32, "output_loading_info": True}
@@ -82,5 +83,5 @@ def _whole(kind: Any, folder: Path) -> Any:
     with part_of_base(folder.name):
         model, found = kind.from_pretrained(folder, **_SAFE)
         if missing := sorted(found["missing_keys"]):
-            raise ValueError(f"its files lack {len(missing)} of its weights, such as {missing[0]}")
+            raise Refused(f"its files lack {len(missing)} of its weights, such as {missing[0]}")
     return model
