@@ -190,7 +190,7 @@ class _Round:
         self._profile = Profile(situation.now_s, self._free, self._ends(), [_copy(window) for window in situation.windows])
         for tenant, used in budgets.usage.items():
             self._profile.use_window(tenant, used.gpus)
-        self._victims = [_victim(run) for run in situation.live if run.may_stop and not run.stops]
+        self._victims = [_victim(run) for run in situation.live if run.may_stop and self._end_s(run) > self._soon_s]
         self._stuck: dict[tuple[Resources, str], float] = {}  # what did not fit, and for how long: nothing that asks for more will
         self._num_dated = 0
         self._told: dict[tuple[WaitReason, Resources, str], Wait] = {}
@@ -274,7 +274,7 @@ class _Round:
         chosen = victims(job.demand, room, self._victims, below=class_of(job.priority))
         for victim in chosen:
             self._victims.remove(victim)
-            self._profile.give_back(victim.resources, self._soon_s)
+            self._profile.give_back(victim.resources, self._soon_s, victim.ends_s)
             self.decided.preemptions.append(Preempt(run_id=victim.run_id, uid=job.uid, priority_class=class_of(job.priority)))
         return bool(chosen)
 
@@ -305,13 +305,15 @@ class _Round:
             self.decided.waits[job.uid] = wait
 
     def _ends(self) -> list[tuple[float, Resources]]:
-        """Runs that are going, and those whose end is known. What is overdue ends soon."""
-        soon_s = self._soon_s
-        return [
-            (soon_s if run.stops or run.ends_s is None else max(run.ends_s, soon_s), run.resources)
-            for run in self._now.live
-            if run.stops or run.ends_s is not None
-        ]
+        """Runs that are going, and those whose end is known."""
+        ends = [(self._end_s(run), run.resources) for run in self._now.live]
+        return [(end_s, resources) for end_s, resources in ends if end_s < math.inf]
+
+    def _end_s(self, run: LiveRun) -> float:
+        """What is overdue ends soon; infinite: unknown. Nobody is stopped for a place that is free by then anyway."""
+        if run.stops:
+            return self._soon_s
+        return math.inf if run.ends_s is None else max(run.ends_s, self._soon_s)
 
 
 def _message(reason: WaitReason, demand: Resources, capacity: Resources) -> str:
@@ -332,7 +334,13 @@ def _message(reason: WaitReason, demand: Resources, capacity: Resources) -> str:
 
 
 def _victim(run: LiveRun) -> Victim:
-    return Victim(run_id=run.run_id, resources=run.resources, priority_class=run.priority_class, started_s=run.started_s)
+    return Victim(
+        run_id=run.run_id,
+        resources=run.resources,
+        priority_class=run.priority_class,
+        started_s=run.started_s,
+        ends_s=math.inf if run.ends_s is None else run.ends_s,
+    )
 
 
 def _copy(window: Window) -> Window:

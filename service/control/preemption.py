@@ -1,5 +1,6 @@
 """Which runs of lower classes make room for a job: as few as possible, those that lose least first. Values to values."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ class Victim:
     resources: Resources
     priority_class: PriorityClass  # the highest in it
     started_s: float
+    ends_s: float = math.inf  # infinite: unknown
 
 
 def victims(demand: Resources, free: Resources, runs: Sequence[Victim], below: PriorityClass) -> list[Victim]:

@@ -78,9 +78,11 @@ class Profile:
         for step, free in enumerate(self._free):
             self._free[step] = free.minus(demand.least(Resources(max(0, free.gpus), max(0, free.cpus), max(0, free.runs))))
 
-    def give_back(self, resources: Resources, time_s: float) -> None:
-        """It is free from then on."""
-        for step in range(self._cut(max(time_s, self.now_s)), len(self._times)):
+    def give_back(self, resources: Resources, time_s: float, was_until_s: float) -> None:
+        """It is free from then on, and not only from `was_until_s`, as the book says already."""
+        first = self._cut(max(time_s, self.now_s))
+        last = len(self._times) if math.isinf(was_until_s) else self._cut(was_until_s)
+        for step in range(first, last):
             self._free[step] = self._free[step].plus(resources)
 
     def use_window(self, tenant: str, gpus: float) -> None:

@@ -251,6 +251,27 @@ def test_nobody_is_preempted_where_that_makes_no_room_or_one_does_not_want_it():
     assert decided([wants(0, 4, priority=60)], cluster(8, running=small)).preemptions == []
 
 
+def test_nobody_is_preempted_for_a_place_that_is_free_soon_anyway():
+    """An overdue run counts as gone soon. It would give its place twice if it were also stopped, and the other run stays."""
+    low = {"may_stop": True, "priority_class": PriorityClass.LOW}
+    overdue, stays = live("overdue", 4, ends_s=NOW_S - 5, **low), live("stays", 4)
+    small = [wants(n, 0, priority=-10) for n in range(1, 8)]
+    made = decided([wants(0, 8, priority=60), *small], cluster(8, runs=20, running=[overdue, stays]))
+    assert made.preemptions == []
+    assert reasons(made)["job-0"] is WaitReason.CLUSTER_FULL
+    ends_in_time, goes_on = live("ends", 4, ends_s=NOW_S + 100, **low), live("goes-on", 4, ends_s=NOW_S + 5000, **low)
+    made = decided([wants(0, 8, priority=60)], cluster(8, running=[ends_in_time, goes_on]))
+    assert [preemption.run_id for preemption in made.preemptions] == ["goes-on"], "the other is gone by then"
+
+
+def test_a_preempted_run_gives_its_place_once_also_when_its_end_was_known():
+    """Else the book has 16 of 12 GPUs from that end on: the second job gets a date that it cannot keep, and is kept GPUs for it."""
+    busy = [live("low", 4, ends_s=NOW_S + 5000, may_stop=True, priority_class=PriorityClass.LOW), live("stays", 4)]
+    made = decided([wants(0, 6, priority=60), wants(1, 6, priority=10), wants(2, 2, priority=-10)], cluster(12, running=busy))
+    assert [preemption.run_id for preemption in made.preemptions] == ["low"]
+    assert started(made) == ["job-2"]
+
+
 def test_an_aged_job_queues_in_a_higher_class_but_takes_nobodys_place():
     busy = [live("run-1", 8, may_stop=True, priority_class=PriorityClass.NORMAL)]
     assert decided([wants(0, 8, submitted_s=0.0)], cluster(8, running=busy)).preemptions == []
