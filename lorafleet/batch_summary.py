@@ -38,10 +38,6 @@ class Summary:
     waits_for: str  # what most of those that have not begun are waiting for, in the server's words
     is_estimate: bool  # no style is done yet: styles_per_hour is what the steps' rate would give
 
-    @property
-    def num_ended(self) -> int:
-        return sum(self.counts.get(state, 0) for state in (pb.JOB_STATE_SUCCEEDED, pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELLED))
-
 
 def summarize(jobs: Sequence[pb.TrainingJob], now: datetime) -> Summary:
     """The numbers of the jobs as they are at `now`."""

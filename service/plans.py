@@ -57,7 +57,6 @@ class Planner:
         *,
         order: int,
         submitted_s: float = 0.0,
-        began_alone: bool = False,
         store_credentials: str = "",
     ) -> Candidate:
         """The spec as the planner sees it, with what is known of its base now."""
@@ -73,7 +72,7 @@ class Planner:
             submitted_s=submitted_s,
             lasts_s=math.inf if spec.scheduling.max_run_time_s is None else spec.scheduling.max_run_time_s,
             preemptible=spec.scheduling.preemptible,
-            alone="its earlier attempt trained alone" if began_alone else why_alone(spec),
+            alone=why_alone(spec),
         )
 
     def _footprint(self, spec: Spec, store_credentials: str) -> Footprint | None:

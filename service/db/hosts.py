@@ -30,12 +30,6 @@ async def standing_by(tx: Transaction) -> Sequence[RunRow]:
     return (await tx.session.scalars(query.order_by(RunRow.create_time, RunRow.id))).all()
 
 
-async def num_leaving(tx: Transaction) -> int:
-    """Hosts that were asked to end; they keep their capacity until they are gone."""
-    leaving = (RunRow.state == RunState.IDLE.value, RunRow.stop_at.is_not(None), ~_is_taken())
-    return await tx.session.scalar(select(func.count()).select_from(RunRow).where(*leaving)) or 0
-
-
 async def guests(tx: Transaction, host_ids: Sequence[str]) -> list[tuple[str, JobRow]]:
     """Every job that was ever in the process of one of these hosts, with the host."""
     query = select(RunRow.host_id, JobRow).join(RunJobRow, RunJobRow.run_id == RunRow.id).join(JobRow)

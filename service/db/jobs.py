@@ -75,12 +75,6 @@ def startable(now: datetime) -> list[ColumnElement[bool]]:
     return [JobRow.state == JobState.QUEUED.value, due, or_(JobRow.attempt == 0, ~live)]
 
 
-async def queued(tx: Transaction) -> Sequence[JobRow]:
-    """Jobs that may start as far as their back-off goes, oldest first."""
-    query = select(JobRow).where(*startable(tx.now)).order_by(JobRow.create_time, JobRow.uid)
-    return (await tx.session.scalars(query)).all()
-
-
 async def with_a_deadline(tx: Transaction) -> Sequence[JobRow]:
     """Jobs in runs whose time is limited and that were not asked to end."""
     in_a_run = JobRow.state.in_([state.value for state in IN_A_RUN])
