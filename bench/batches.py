@@ -35,6 +35,7 @@ from service.db.database import Database
 from service.db.engines import sqlite_engine, sqlite_url
 from service.plans import Planner, Policy
 from service.reconcile.tools import Places, Tools
+from service.resources import job_event
 from service.server import add_services
 from service.storage import Store
 from service.tokens import RunTokens
@@ -104,7 +105,7 @@ async def serving(folder: Path) -> AsyncIterator[str]:
     shutil.rmtree(state, ignore_errors=True)
     state.mkdir()
     migrate.upgrade(sqlite_url(state / "lorafleet.db"))
-    db = Database(sqlite_engine(state / "lorafleet.db"), SystemClock(), Bell())
+    db = Database(sqlite_engine(state / "lorafleet.db"), SystemClock(), Bell(), job_event)
     server = grpc.aio.server(interceptors=[ErrorInterceptor(), AuthenticationInterceptor(anybody)])
     port = server.add_insecure_port("127.0.0.1:0")
     stopping = asyncio.Event()

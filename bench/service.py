@@ -43,6 +43,7 @@ from service.reconcile.launch import launch_once
 from service.reconcile.observe import observe_once
 from service.reconcile.orphans import end_orphans_once
 from service.reconcile.stop import notice_silence_once, stop_once
+from service.resources import job_event
 from tests.postgres import postgres_server
 
 CALLERS = 256
@@ -324,7 +325,7 @@ async def ticking(url: str, folder: Path, num_finished: int, num_live: int = LIV
 
 @asynccontextmanager
 async def database(url: str, clock: Any) -> AsyncIterator[Database]:
-    db = Database(engine_of(url), clock, Bell())
+    db = Database(engine_of(url), clock, Bell(), job_event)
     try:
         yield db
     finally:

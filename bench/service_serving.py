@@ -20,6 +20,7 @@ from service.db.database import Database
 from service.db.engines import engine_of
 from service.plans import Planner, Policy
 from service.reconcile.tools import Places, Tools
+from service.resources import job_event
 from service.server import add_services
 from service.storage import Store
 from service.tokens import RunTokens
@@ -31,7 +32,7 @@ def main(url: str, folder: str, ready: Connection) -> None:
 
 
 async def _serve(url: str, folder: str, ready: Connection) -> None:
-    db = Database(engine_of(url), SystemClock(), Bell())
+    db = Database(engine_of(url), SystemClock(), Bell(), job_event)
     server = grpc.aio.server(interceptors=[ObservingInterceptor(), ErrorInterceptor(), AuthenticationInterceptor(anybody)])
     port = server.add_insecure_port("127.0.0.1:0")
     await add_services(server, await tools(db, folder, FakeBackend()), asyncio.Event())

@@ -21,14 +21,16 @@ from service.control.lifecycle import JobState
 from service.control.runs import StopPolicy
 from service.db import audit, batches, jobs, quotas, runs
 from service.db.again import again
+from service.db.batches import Counts
 from service.db.database import Database
 from service.db.models import BatchRow, JobRow
 from service.db.tenants import store_credentials_of
 from service.db.transaction import Transaction
+from service.etags import check_etag
 from service.job_rows import new_row
 from service.names import BatchName
 from service.profiles import ONLY_DEFAULT, unknown_profile
-from service.resources import Counts, batch_etag, batch_message, check_etag
+from service.resources import batch_etag, batch_message
 from service.run_stops import stop_what_is_over
 from service.storage import Store
 from service.store_checks import has_artifact

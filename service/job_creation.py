@@ -150,7 +150,8 @@ async def _insert(tx: Transaction, drafts: Sequence[Draft]) -> dict[str, pb.Trai
         if draft.entry is not None:
             draft.entry.resource = draft.row.name
     await audit.add_all(tx, [draft.entry for draft in drafts if draft.entry is not None])
-    messages = await events.append(tx, rows)  # last: it holds the row that all writers need
+    said = await events.append(tx, rows)  # last: it holds the row that all writers need
+    messages = [pb.TrainingJob.FromString(payload) for payload in said]
     for draft, message in zip(drafts, messages, strict=True):
         message.spec.CopyFrom(spec_proto.to_proto(draft.new.spec))
     return {message.uid: message for message in messages}

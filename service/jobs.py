@@ -18,11 +18,12 @@ from service.db import attempts, audit, jobs, runs
 from service.db.database import Database
 from service.db.models import JobRow
 from service.db.transaction import Transaction
+from service.etags import check_etag
 from service.job_creation import AllowanceChanged, Draft, NewJob, accept, answered
 from service.job_rows import new_row
 from service.names import JobName
 from service.profiles import ONLY_DEFAULT, unknown_profile
-from service.resources import check_etag, job_etag, job_message
+from service.resources import job_etag, job_message
 from service.run_stops import stop_what_is_over
 from service.storage import Store
 from service.store_checks import Shared, StoreChecks, probed_folder

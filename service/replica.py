@@ -13,6 +13,7 @@ from service.clock import FollowingClock, SystemClock
 from service.db import locks, migrate
 from service.db.database import Database
 from service.db.engines import engine_of, shown, sqlite_url
+from service.resources import job_event
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ async def _own(settings: Settings) -> AsyncIterator[Database]:
     """SQLite in the state directory, which this process alone holds: whoever took rows there is dead."""
     url = sqlite_url(settings.database_path)
     _migrate(url)
-    db = Database(engine_of(url), SystemClock(), Bell())
+    db = Database(engine_of(url), SystemClock(), Bell(), job_event)
     try:
         async with db.transaction() as tx:
             await locks.release_all(tx)
@@ -53,7 +54,7 @@ async def _shared(url: str) -> AsyncIterator[Database]:
 
     await asyncio.to_thread(_migrate, url)
     log.info("the database is %s", shown(url))
-    db = Database(engine_of(url), FollowingClock(), Bell())
+    db = Database(engine_of(url), FollowingClock(), Bell(), job_event)
     try:
         async with listening(db, url):
             yield db

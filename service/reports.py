@@ -21,7 +21,7 @@ from service.db.database import Database
 from service.db.models import ReportSourceRow, RunRow
 from service.db.runs import Member
 from service.db.transaction import Transaction
-from service.resources import progress_of
+from service.progress import progress_of
 from service.telemetry import measure
 from service.tenancy.prefixes import lies_in
 from service.warm import ENDED, Warmth, begin

@@ -1,29 +1,20 @@
 """Rows as API messages. Pure: what the wire shows of a job, and nothing else."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 
-from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lorafleet import spec, spec_proto
-from lorafleet.errors import Aborted
 from lorafleet.v1 import batch_service_pb2 as pb_batch
 from lorafleet.v1 import training_service_pb2 as pb
 from service.control.lifecycle import FINISHED, JobState
-from service.db.models import BatchRow, JobRow, RunJobRow, RunRow
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobRun:
-    """One attempt at a job: its place in the run, and the run."""
-
-    member: RunJobRow
-    run: RunRow
-    pack_size: int
+from service.db.attempts import JobRun
+from service.db.batches import Counts
+from service.db.models import BatchRow, JobRow
+from service.progress import progress_of
 
 
 def job_message(job: JobRow, runs: Sequence[JobRun], *, with_spec: bool = True) -> pb.TrainingJob:
@@ -55,12 +46,9 @@ def job_message(job: JobRow, runs: Sequence[JobRun], *, with_spec: bool = True) 
     return message
 
 
-@dataclass(frozen=True, kw_only=True)
-class Counts:
-    """How many jobs of a batch are in each state, and when the newest end of one was."""
-
-    by_state: Mapping[JobState, int]
-    last_end: datetime | None = None
+def job_event(job: JobRow, runs: Sequence[JobRun]) -> bytes:
+    """The job as the event log keeps it."""
+    return job_message(job, runs, with_spec=False).SerializeToString()
 
 
 def batch_message(batch: BatchRow, counts: Counts) -> pb_batch.Batch:
@@ -89,27 +77,10 @@ def batch_etag(batch: BatchRow, counts: Counts) -> str:
     return hashlib.sha256(repr(seen).encode()).hexdigest()[:24]
 
 
-def check_etag(name: str, etag: str, wanted: str) -> None:
-    """Raises Aborted (ETAG_MISMATCH) when the caller has seen another state than the one that is; empty asks for none."""
-    if wanted not in {"", etag}:
-        message = (
-            f"etag: {name} has changed since {wanted[:80]!r}; read it again, and repeat the call with its new etag if you still want it"
-        )
-        raise Aborted(message, reason="ETAG_MISMATCH")
-
-
 def add_spec(message: pb.TrainingJob, job: JobRow) -> None:
     """Fills in what was asked for; nothing of a spec that this server cannot read."""
     with suppress(Exception):  # one that is no spec any more: the job says so, and would be shown to nobody else
         message.spec.CopyFrom(spec_proto.to_proto(spec.parse(job.spec)))
-
-
-def progress_of(stored: bytes | None) -> pb.Progress:
-    """What a run reported last; nothing when that is none."""
-    try:
-        return pb.Progress.FromString(stored or b"")
-    except DecodeError:
-        return pb.Progress()
 
 
 def _attempt(attempt: JobRun) -> pb.Attempt:

@@ -13,11 +13,11 @@ from service.backends.base import Backend, RunRef
 from service.bell import heard
 from service.control.runs import RunState
 from service.db import attempts, jobs
+from service.db.attempts import JobRun
 from service.db.database import Database
 from service.db.models import JobRow, RunLogRow
 from service.db.tenants import store_credentials_of
 from service.names import JobName, parse_job
-from service.resources import JobRun
 from service.run_log import Line, RunLines, of_job
 from service.storage import Store
 

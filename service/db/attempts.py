@@ -1,13 +1,22 @@
 """The runs of jobs, oldest first: what a job's message shows as its attempts."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import aliased
 
 from service.db.models import JobRow, RunJobRow, RunRow
 from service.db.transaction import Transaction
-from service.resources import JobRun
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRun:
+    """One attempt at a job: its place in the run, and the run."""
+
+    member: RunJobRow
+    run: RunRow
+    pack_size: int
 
 
 async def of_jobs(tx: Transaction, uids: Sequence[str]) -> dict[str, list[JobRun]]:

@@ -1,7 +1,9 @@
 """Batches: reading them and their jobs, in queries whose number does not grow with the jobs."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import ColumnElement, and_, func, or_, select
 
@@ -10,9 +12,16 @@ from service.db import jobs
 from service.db.job_pages import PageKey
 from service.db.models import BatchRow, JobRow
 from service.db.transaction import Transaction
-from service.resources import Counts
 
 _CANCELLABLE = [state.value for state in JobState if state not in FINISHED]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """How many jobs of a batch are in each state, and when the newest end of one was."""
+
+    by_state: Mapping[JobState, int]
+    last_end: datetime | None = None
 
 
 async def by_name(tx: Transaction, tenant: str, batch_id: str) -> BatchRow | None:

@@ -21,7 +21,7 @@ from service.bell import Bell
 from service.clock import Clock, FollowingClock, StepWatch
 from service.db import clock_steps, errors, events
 from service.db.engines import READING, WRITING
-from service.db.transaction import Transaction
+from service.db.transaction import JobEvent, Transaction
 
 CHANNEL = "lorafleet"  # of PostgreSQL's NOTIFY: rings the bells of the other replicas
 TRANSACTION_S = 60.0  # one that takes longer has lost its connection, whatever that looks like from here
@@ -40,15 +40,17 @@ class Database:
     """Transactions on one database. Rings `bell` after each commit that changed something.
 
     `clock` is the time of every transaction; a FollowingClock is set by PostgreSQL's own, which all replicas share. Should it be
-    set to another time, what goes on is carried over that step before the next transaction sees it.
+    set to another time, what goes on is carried over that step before the next transaction sees it. `job_event` says what the event
+    log keeps of a changed job.
     """
 
-    def __init__(self, engine: AsyncEngine, clock: Clock, bell: Bell) -> None:
+    def __init__(self, engine: AsyncEngine, clock: Clock, bell: Bell, job_event: JobEvent) -> None:
         self.bell = bell
         self.clock = clock
         self.dialect = engine.dialect.name
         self.sender = uuid4().hex[:12]  # what our notifications carry: we need not hear our own
         self._engine = engine
+        self._job_event = job_event
         self._trouble: tuple[float, errors.Unwritable] | None = None  # when the newest write failed, and by what; None: it went through
         self._newest_trouble: tuple[float, errors.Unwritable] | None = None  # the same, of the newest that failed: what readiness tells
         self._watch = StepWatch()
@@ -139,7 +141,7 @@ class Database:
                     async with AsyncSession(connection, expire_on_commit=False) as session, session.begin():
                         now, step, carried = await self._look_at_clock(session)
                         if not step:
-                            yield Transaction(session=session, now=now, sender=self.sender)
+                            yield Transaction(session=session, now=now, job_event=self._job_event, sender=self.sender)
                             await session.flush()
                             committing = True
                             break

@@ -5,14 +5,12 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, delete, func, select, update
 
-from lorafleet.v1 import training_service_pb2 as pb
 from service import telemetry
 from service.concurrency import slices
 from service.db import attempts, audit
 from service.db.after_commit import after_commit
 from service.db.models import JobEventRow, JobRow, ServiceRow
 from service.db.transaction import Transaction
-from service.resources import job_message
 
 COMPACTED_AT_ONCE = 5000  # events that one transaction deletes
 SLICE = 1000  # rows written by one statement: the event loop goes on between two of them
@@ -35,24 +33,23 @@ async def record(tx: Transaction) -> None:
     await append(tx, jobs)
 
 
-async def append(tx: Transaction, jobs: Sequence[JobRow]) -> list[pb.TrainingJob]:
-    """An event for each of these jobs as they are now, and what it says: the job without its spec. A few statements for every
+async def append(tx: Transaction, jobs: Sequence[JobRow]) -> list[bytes]:
+    """An event for each of these jobs as they are now, and what it says, as `Database` was told to say it. A few statements for every
     thousand of them."""
     ran = [job.uid for job in jobs if job.attempt]
     runs = await attempts.of_jobs(tx, ran) if ran else {}
     advance = update(ServiceRow).values(last_seq=ServiceRow.last_seq + len(jobs)).returning(ServiceRow.last_seq)
     last_seq = (await tx.session.execute(advance)).scalar_one()
     after_commit(tx, lambda: telemetry.count("lorafleet_events_appended_total", len(jobs)))
-    messages: list[pb.TrainingJob] = []
+    payloads: list[bytes] = []
     for some in slices(list(enumerate(jobs, start=last_seq - len(jobs) + 1)), SLICE):
-        said = [job_message(job, runs.get(job.uid, []), with_spec=False) for _, job in some]
-        await tx.insert(JobEventRow, [_values(tx, seq, job, message) for (seq, job), message in zip(some, said, strict=True)])
-        messages += said
-    return messages
+        said = [tx.job_event(job, runs.get(job.uid, [])) for _, job in some]
+        await tx.insert(JobEventRow, [_values(tx, seq, job, payload) for (seq, job), payload in zip(some, said, strict=True)])
+        payloads += said
+    return payloads
 
 
-def _values(tx: Transaction, seq: int, job: JobRow, message: pb.TrainingJob) -> dict[str, object]:
-    payload = message.SerializeToString()
+def _values(tx: Transaction, seq: int, job: JobRow, payload: bytes) -> dict[str, object]:
     return {"seq": seq, "tenant": job.tenant, "job_uid": job.uid, "version": job.version, "time": tx.now, "payload": payload}
 
 

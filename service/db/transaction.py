@@ -1,6 +1,6 @@
 """One transaction: its session, its one `now`, and which jobs it changed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVarTuple, cast
@@ -13,12 +13,17 @@ from service.db.models import Base, JobRow
 Columns = TypeVarTuple("Columns")
 
 
+# What the event log keeps of a job and its runs (`attempts.JobRun`): said by whoever opens the database, which builds no messages.
+JobEvent = Callable[[JobRow, Sequence[Any]], bytes]
+
+
 @dataclass
 class Transaction:
     """What it does is done at commit or not at all."""
 
     session: AsyncSession
     now: datetime
+    job_event: JobEvent
     reads_only: bool = False
     sender: str = ""  # the process, as the tokens of rows that it takes begin
     touched: dict[str, JobRow] = field(default_factory=dict)  # by uid: watchers are told of them at commit

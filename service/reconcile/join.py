@@ -25,9 +25,9 @@ from service.db.models import JobRow, RunJobRow, RunRow
 from service.db.runs import Member
 from service.db.tenants import store_credentials_of
 from service.db.transaction import Transaction
+from service.progress import progress_of
 from service.reconcile.situation import Seen
 from service.reconcile.tools import Tools
-from service.resources import progress_of
 
 log = logging.getLogger(__name__)
 

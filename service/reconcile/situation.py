@@ -18,8 +18,8 @@ from service.db.models import RunRow
 from service.db.situation import Held, HeldJob
 from service.db.transaction import Transaction
 from service.plans import cluster_of
+from service.progress import progress_of
 from service.reconcile.tools import Tools
-from service.resources import progress_of
 
 HEARD_WITHIN_S = 10.0  # warm workers that were silent for longer get no run
 

@@ -16,8 +16,8 @@ from service.control.lifecycle import FINISHED, JobState
 from service.db.database import Database
 from service.db.models import JobRow, MemberRow, TenantRow
 from service.db.transaction import Transaction
+from service.etags import check_etag
 from service.names import invalid
-from service.resources import check_etag
 from service.store_credentials import CredentialsFile
 from service.tenancy import messages
 from service.tenancy.tokens_of import end_tokens

@@ -201,7 +201,7 @@ _GUARDS = (
     ),
     (
         "etag: another state than the caller saw is not changed",
-        "service/resources.py",
+        "service/etags.py",
         'if wanted not in {"", etag}:',
         "if False:",
         "tests/service/api/test_etags.py",

@@ -14,6 +14,7 @@ from service.clock import FakeClock
 from service.db import migrate
 from service.db.database import Database
 from service.db.engines import sqlite_url
+from service.resources import job_event
 from tests.postgres import Postgres, postgres_server
 from tests.service.engines import engine_at
 from tests.service.streams import end_all
@@ -71,7 +72,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def db(database_url: str, clock: FakeClock) -> AsyncIterator[Database]:
-    database = Database(engine_at(database_url), clock, Bell())
+    database = Database(engine_at(database_url), clock, Bell(), job_event)
     yield database
     await end_all()
     await database.close()

@@ -23,6 +23,7 @@ from service.db.database import Database
 from service.db.engines import engine_of, parse_url, sqlite_url
 from service.names import parse_job
 from service.reconcile.orphans import end_orphans_once
+from service.resources import job_event
 from tests.postgres import SCRIPT
 from tests.service.serving import REPOSITORY
 from tests.service.world import World, progress, succeeded
@@ -117,7 +118,7 @@ async def test_what_was_backed_up_while_jobs_ran_is_restored_and_served_on(
     assert late not in {living_run, ending_run}, "a run that the copy does not know"
     after = await resume_token(world.tools.db)
 
-    restored = Database(engine_of(restore(database_url, tmp_path / "backup", tmp_path, new_database)), world.clock, Bell())
+    restored = Database(engine_of(restore(database_url, tmp_path / "backup", tmp_path, new_database)), world.clock, Bell(), job_event)
     async with restored.transaction() as tx:
         await tx.session.execute(text(after_restore()))
     again = await _served_from(restored, world, tmp_path / "elsewhere")

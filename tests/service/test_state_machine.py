@@ -40,6 +40,7 @@ from service.job_creation import NewJob
 from service.names import BatchName, parse_job
 from service.plans import Planner, Policy
 from service.reconcile.orphans import end_orphans_once
+from service.resources import job_event
 from tests.service.conftest import TEMPLATE
 from tests.service.engines import engine_at
 from tests.service.model import Model, ModelJob
@@ -82,7 +83,7 @@ class ControlPlane(RuleBasedStateMachine):
         return self.loop.run_until_complete(work)
 
     async def _open(self) -> None:
-        self.db = Database(engine_at(self.url), self.clock, Bell())
+        self.db = Database(engine_at(self.url), self.clock, Bell(), job_event)
         self.world = await World.create(self.db, self.backend, self.clock, self.folder)
         tools = self.world.tools
         policy = replace(Policy(), limits=PackLimits(max_pack_size=1), num_free_runs=MAX_RUNS)

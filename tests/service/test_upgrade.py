@@ -23,6 +23,7 @@ from service.db import events, migrate
 from service.db.database import Database
 from service.db.engines import engine_of, sqlite_url
 from service.names import parse_job
+from service.resources import job_event
 from tests.service.serving import REPOSITORY, served
 from tests.service.world import World, progress, succeeded
 
@@ -50,7 +51,7 @@ def running_run(path: Path) -> str:
 def opened(path: Path) -> Iterator[Database]:
     clock = FakeClock()
     clock.advance(60)  # later than anything in the golden database
-    yield Database(engine_of(sqlite_url(path)), clock, Bell())
+    yield Database(engine_of(sqlite_url(path)), clock, Bell(), job_event)
 
 
 async def test_jobs_of_the_schema_before_go_on_after_the_upgrade(old_database: Path, tmp_path: Path):

@@ -13,6 +13,7 @@ from service.bell import Bell
 from service.db.database import Database
 from service.db.engines import engine_of
 from service.names import JobName
+from service.resources import job_event
 from tests.service.world import World, succeeded
 
 
@@ -106,7 +107,7 @@ async def test_a_log_is_tailed_through_another_replica_than_the_one_that_copies_
     """That one does not reach the backend at all, then for a while, then not again: every line comes once all the same."""
     name, run = await world.running()
     other = FakeBackend(reachable=False, written=world.backend.written)
-    db = Database(engine_of(database_url), world.clock, Bell())
+    db = Database(engine_of(database_url), world.clock, Bell(), job_event)
     pieces = LogStream(db=db, backend=other, store=world.tools.store, stopping=asyncio.Event()).pieces(name, attempt=0, follow=True)
 
     async def copied(text: bytes) -> None:

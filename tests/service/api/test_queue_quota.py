@@ -21,6 +21,7 @@ from service.db.models import TenantRow
 from service.job_creation import NewJob
 from service.jobs import Jobs
 from service.names import JobName, parse_job
+from service.resources import job_event
 from tests.service.access.members import make_tenant
 from tests.service.api.batch_requests import create, item
 from tests.service.api.served import Api
@@ -107,7 +108,7 @@ def _names() -> list[JobName]:
 @pytest.fixture
 async def other(database_url: str, clock: FakeClock) -> AsyncIterator[Database]:
     """The same database as another replica has it open."""
-    database = Database(engine_of(database_url), clock, Bell())
+    database = Database(engine_of(database_url), clock, Bell(), job_event)
     yield database
     await database.close()
 

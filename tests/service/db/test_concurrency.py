@@ -20,6 +20,7 @@ from service.db.listening import listening
 from service.db.models import RunRow
 from service.job_creation import NewJob
 from service.names import JobName
+from service.resources import job_event
 from tests.service.world import World
 
 only_postgres = pytest.mark.parametrize("database_url", [pytest.param("postgresql", marks=pytest.mark.postgresql)], indirect=True)
@@ -30,7 +31,7 @@ BUSY_SQLITE = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WH
 @pytest.fixture
 async def other(database_url: str, clock: FakeClock) -> AsyncIterator[Database]:
     """The same database as another replica has it open."""
-    database = Database(engine_of(database_url), clock, Bell())
+    database = Database(engine_of(database_url), clock, Bell(), job_event)
     yield database
     await database.close()
 
@@ -215,7 +216,7 @@ async def test_a_commit_elsewhere_rings_the_bell(world: World, db: Database, oth
 @only_postgres
 async def test_all_transactions_are_in_the_databases_time(database_url: str):
     clock = FollowingClock()
-    database = Database(engine_of(database_url), clock, Bell())
+    database = Database(engine_of(database_url), clock, Bell(), job_event)
     clock.follow(FakeClock().now())  # this machine's clock is wrong by months
     async with database.snapshot() as tx:
         told = await tx.session.scalar(text("SELECT abs(extract(epoch FROM now()) - :ours)"), {"ours": tx.now.timestamp()})

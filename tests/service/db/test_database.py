@@ -16,6 +16,7 @@ from service.db import events, jobs, migrate
 from service.db.database import CLOSE_WITHIN_S, LOOK_EVERY_S, Database
 from service.db.engines import blocking_engine, sqlite_engine, sqlite_url
 from service.db.models import Base, RunRow
+from service.resources import job_event
 from tests.service.world import World, progress
 
 
@@ -77,7 +78,7 @@ async def test_closing_waits_for_the_connections_that_are_out(db: Database):
 
 
 async def test_sqlite_writes_ahead_and_knows_its_references(database_path: Path, clock: FakeClock):
-    db = Database(sqlite_engine(database_path), clock, Bell())
+    db = Database(sqlite_engine(database_path), clock, Bell(), job_event)
     async with db.snapshot() as tx:
         assert await tx.session.scalar(text("PRAGMA journal_mode")) == "wal"
         assert await tx.session.scalar(text("PRAGMA foreign_keys")) == 1

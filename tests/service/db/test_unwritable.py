@@ -14,12 +14,13 @@ from service.db import engines, events
 from service.db.database import TELL_FOR_S, TRY_AGAIN_S, Database
 from service.db.engines import engine_of, sqlite_url
 from service.health import OK, Readiness, database_check
+from service.resources import job_event
 
 
 @pytest.fixture
 async def sqlite(database_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
     monkeypatch.setattr(engines, "BUSY_TIMEOUT_S", 0.1)
-    db = Database(engine_of(sqlite_url(database_path)), clock, Bell())
+    db = Database(engine_of(sqlite_url(database_path)), clock, Bell(), job_event)
     yield db
     await db.close()
 

@@ -13,6 +13,7 @@ from service.db import database, locks
 from service.db.database import Database
 from service.db.models import RunRow
 from service.reconcile.stop import expire_once
+from service.resources import job_event
 from tests.service.engines import engine_at
 from tests.service.world import World, progress, stopped
 
@@ -103,14 +104,14 @@ async def test_a_server_that_starts_after_the_step_sees_what_was_carried_over(wo
     world.clock.step(70.0)
     await world.settle()
     reported = await report_time(world.tools.db, run)
-    second = Database(world.tools.db._engine, world.clock, Bell())
+    second = Database(world.tools.db._engine, world.clock, Bell(), job_event)
     assert (await report_time(second, run), second.stepped) == (reported, timedelta(0))
 
 
 async def test_of_two_replicas_that_notice_it_one_carries_it_over(world: World):
     _, run = await world.running()
     db = world.tools.db
-    second = Database(db._engine, world.clock, Bell())
+    second = Database(db._engine, world.clock, Bell(), job_event)
     before = await report_time(db, run)
     assert await report_time(second, run) == before
     world.clock.step(70.0)
@@ -122,12 +123,12 @@ async def test_of_two_replicas_that_notice_it_one_carries_it_over(world: World):
 @pytest.mark.postgresql
 async def test_the_clock_of_postgresql_is_watched_as_well(postgres_url: str, monkeypatch: pytest.MonkeyPatch):
     engine = engine_at(postgres_url)
-    db = Database(engine, FollowingClock(), Bell())
+    db = Database(engine, FollowingClock(), Bell(), job_event)
     async with db.transaction() as tx:
         tx.session.add(RunRow(id="run-1", state="LAUNCHED", create_time=tx.now, due_at=tx.now, report_time=tx.now))
     before = await report_time(db, "run-1")
     monkeypatch.setattr(database, "_NOW", text(database._NOW.text.replace("clock_timestamp()", "clock_timestamp() + interval '70 s'")))
-    second = Database(engine, FollowingClock(), Bell())  # comes after the step: the first has to notice it
+    second = Database(engine, FollowingClock(), Bell(), job_event)  # comes after the step: the first has to notice it
     seen = await asyncio.gather(*(report_time(db, "run-1") for _ in range(4)))
     after = set(seen)
     assert len(after) == 1
@@ -141,7 +142,7 @@ async def test_who_begins_after_a_step_that_nobody_has_carried_over_yet_does_not
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ):
     engine = engine_at(postgres_url)
-    db, late = Database(engine, FollowingClock(), Bell()), Database(engine, FollowingClock(), Bell())
+    db, late = Database(engine, FollowingClock(), Bell(), job_event), Database(engine, FollowingClock(), Bell(), job_event)
     async with db.transaction() as tx:
         tx.session.add(RunRow(id="run-1", state="LAUNCHED", create_time=tx.now, due_at=tx.now, report_time=tx.now))
     before = await report_time(db, "run-1")
