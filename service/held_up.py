@@ -14,6 +14,11 @@ FIRST_S = 5.0
 MOST_S = 60.0
 
 
+def told(error: OperatorsFault) -> str:
+    """What the jobs say that wait for it."""
+    return f"waits for the operators of the service: {error.message}"
+
+
 @dataclass(frozen=True)
 class _Fault:
     error: OperatorsFault

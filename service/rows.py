@@ -12,7 +12,9 @@ from typing import TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from lorafleet.errors import LorafleetError
+from lorafleet import store_faults
+from lorafleet.errors import LorafleetError, OperatorsFault
+from lorafleet.store_faults import FaultKind
 from service import telemetry
 from service.control.lifecycle import ROW_ERROR
 from service.db.errors import Contended, Unreachable, Unwritable
@@ -107,16 +109,24 @@ def note(loop: str, row: str, error: Exception) -> None:
 
 def reason_of(error: Exception) -> str:
     """Stable, and one of few: for a metric."""
-    return error.reason if isinstance(error, LorafleetError) else type(error).__name__
+    known = _known(error)
+    return type(error).__name__ if known is None else known.reason
 
 
 def ours(error: Exception) -> LorafleetError:
-    """The error as one that a job can end of."""
-    return error if isinstance(error, LorafleetError) else LorafleetError(told(error), reason=ROW_ERROR)
+    """The error as one that a job can end of, or wait with."""
+    return _known(error) or LorafleetError(told(error), reason=ROW_ERROR)
 
 
 def told(error: Exception) -> str:
     """The error as the row's tenant may read it: the text of an exception that nobody has foreseen may hold anything."""
-    if isinstance(error, LorafleetError):
-        return storable(error.message)[:MAX_MESSAGE]
+    if (known := _known(error)) is not None:
+        return storable(known.message)[:MAX_MESSAGE]
     return f"an error of the service ({type(error).__name__}), whose operators find it in the log"
+
+
+def _known(error: Exception) -> LorafleetError | None:
+    """One of ours. A full disk is one too, whoever met it: it is its operators' to mend, and no row's."""
+    if isinstance(error, OSError) and (fault := store_faults.of_errno(error.errno)).kind is FaultKind.OPERATOR:
+        return OperatorsFault(fault.what, reason=fault.reason)
+    return error if isinstance(error, LorafleetError) else None

@@ -42,6 +42,7 @@ _GOING = frozenset({S.ADMITTED, S.STARTING, S.RUNNING})  # a job that stops has 
 
 PREEMPTED = "PREEMPTED"
 ROW_ERROR = "ROW_ERROR"  # an error that nobody has foreseen keeps it, and it alone, from going on, or has ended it
+_TROUBLES = frozenset({ROW_ERROR, *store_faults.OPERATORS})  # of a job whose run goes on: nobody looks after it for now
 COMING_UP = "COMING_UP"  # nothing stands in the way of its run, it only takes its time
 MAX_RUN_TIME_EXCEEDED = "MAX_RUN_TIME_EXCEEDED"
 
@@ -205,14 +206,14 @@ def not_begun(job: Job, reason: str, message: str) -> Job:
     return job if job.state is not S.STARTING or is_old else replace(job, reason=reason, message=message or "starting")
 
 
-def troubled(job: Job, message: str) -> Job:
-    """Its run cannot be looked after because of an error of the service. It goes on all the same, as far as is known."""
-    return replace(job, reason=ROW_ERROR, message=message) if job.state in _GOING else job
+def troubled(job: Job, reason: str, message: str) -> Job:
+    """Its run cannot be looked after, for an error of the service or a fault of its operators. It goes on, as far as is known."""
+    return replace(job, reason=reason, message=message) if job.state in _GOING else job
 
 
 def untroubled(job: Job) -> Job:
     """Its run is looked after again."""
-    return replace(job, reason="", message="") if job.state in _GOING and job.reason == ROW_ERROR else job
+    return replace(job, reason="", message="") if job.state in _GOING and job.reason in _TROUBLES else job
 
 
 def expire(job: Job, now: datetime) -> Job:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from service import rows
+from service import held_up, rows
 from service.candidates import Queued
 from service.control import admission, lifecycle, packing
 from service.control.admission import Decided, Wait
@@ -103,7 +103,7 @@ def _not_held_up(tools: Tools, fitting: Sequence[Candidate]) -> tuple[list[Candi
     now, waits = tools.db.even_now(), dict[str, Wait]()
     for job in fitting:
         if (fault := tools.held_up.of(job.key.warm.store_credentials, now)) is not None:
-            waits[job.uid] = Wait(reason=fault.reason, message=f"waits for the operators of the service: {fault.message}")
+            waits[job.uid] = Wait(reason=fault.reason, message=held_up.told(fault))
     return [job for job in fitting if job.uid not in waits], waits
 
 

@@ -10,11 +10,12 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from lorafleet.errors import OperatorsFault
 from lorafleet.layout import JobLayout
-from service import rows
+from service import held_up, rows
 from service.candidates import with_credentials
 from service.control import joining, lifecycle, packing
-from service.control.admission import usage_of
+from service.control.admission import Wait, usage_of
 from service.control.joining import Join, TrainingRun
 from service.control.lifecycle import JobState
 from service.control.packing import Candidate
@@ -115,4 +116,6 @@ async def _written(tools: Tools, row: JobRow) -> bool:
         if await store.regions([row.spec["base_model"]["uri"], row.spec["dataset"]["uri"], row.output_uri]):
             return False  # what goes on has not been told where they are: a run of its own is
         await store.within(row.output_uri).put(JobLayout(row.output_uri).spec, json.dumps(row.spec, indent=2).encode())
+    if isinstance(trouble.error, OperatorsFault):  # no run is free, but that is not all that it waits for
+        tools.admission.decided.waits[row.uid] = Wait(reason=trouble.error.reason, message=held_up.told(trouble.error))
     return not trouble

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+from lorafleet.errors import LorafleetError, OperatorsFault
 from service import rows
 from service.control import lifecycle
 from service.db import jobs, locks, runs
@@ -22,12 +23,12 @@ async def own(tools: Tools, loop: str, row: Row, *, due: str = "due_at") -> Asyn
     """The block works on the row, and writes only while it is held. `due`: the column that says when it is looked at next."""
     with rows.own(loop, _name(row), passes=rows.OF_THE_LOOP) as trouble:
         yield
-    if trouble:
+    if trouble.error:
         with rows.own(loop, _name(row)):
-            await put_off(tools, row, trouble.message, due)
+            await put_off(tools, row, rows.ours(trouble.error), due)
 
 
-async def put_off(tools: Tools, row: Row, message: str, due: str = "due_at") -> None:
+async def put_off(tools: Tools, row: Row, error: LorafleetError, due: str = "due_at") -> None:
     """Frees the row for a later time, if it is still held."""
     async with tools.db.transaction() as tx:
         held = await locks.still_held(tx, row)
@@ -37,7 +38,14 @@ async def put_off(tools: Tools, row: Row, message: str, due: str = "due_at") -> 
         locks.release(held)
         if isinstance(held, RunRow):
             for member in await runs.lock_members(tx, held.id):
-                jobs.save(tx, member.job, lifecycle.troubled(jobs.value(member.job), f"its run is held up, and is tried again: {message}"))
+                jobs.save(tx, member.job, lifecycle.troubled(jobs.value(member.job), *_why(error)))
+
+
+def _why(error: LorafleetError) -> tuple[str, str]:
+    """The reason and the message of the jobs that wait for the run."""
+    if isinstance(error, OperatorsFault):
+        return error.reason, f"its run waits for the operators of the service, and is tried again: {error.message}"
+    return lifecycle.ROW_ERROR, f"its run is held up, and is tried again: {error.message}"
 
 
 def _name(row: RunRow | RunLogRow) -> str:

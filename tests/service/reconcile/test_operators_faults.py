@@ -1,15 +1,19 @@
 """Faults that only the operators can mend: work waits for them, none of it ends, and one job's trouble with its folder is its own."""
 
+import errno
 from collections.abc import Iterable
 
 import pytest
 
+from lorafleet import store_faults
 from lorafleet.errors import OperatorsFault, Unavailable
 from lorafleet.run_manifest import RunManifest
 from service import telemetry
+from service.backends.base import Observation, RunRef, RunRequest
 from service.file_store import FileBacking
 from service.reconcile.admit import admit_once
 from service.reconcile.launch import launch_once, uris_of
+from service.reconcile.taken import AGAIN_S
 from service.storage import Store, StoreError
 from tests.service.reconcile.test_join import pack_of_two
 from tests.service.world import World, failed, succeeded
@@ -162,6 +166,61 @@ async def test_a_store_that_is_away_for_a_moment_is_no_operators_fault(world: Wo
     faulty.errors.clear()
     await world.settle()
     assert await world.state(name) == "STARTING"
+
+
+async def test_a_disk_that_is_full_where_runs_are_launched_lets_them_wait_with_that_reason(world: World, monkeypatch: pytest.MonkeyPatch):
+    """Met outside the store, by a backend: it cost an attempt, and told its jobs of an error of the service."""
+    name = await world.submit("job")
+
+    async def full(_: RunRequest) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device", "/somewhere")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.backend, "launch", full)
+        for _ in range(4):
+            await world.settle()
+            await world.settle()
+            told = await world.job(name)
+            assert (await world.state(name), told.reason) == ("QUEUED", "DISK_FULL")
+            assert "waits for the operators of the service: disk full" in told.message
+            assert "/somewhere" not in told.message
+            world.clock.advance(400)
+    await world.settle()
+    assert await world.state(name) == "STARTING"
+
+
+async def test_a_run_that_cannot_be_looked_after_tells_its_job_what_the_operators_must_mend(world: World, monkeypatch: pytest.MonkeyPatch):
+    name, run = await world.running("job")
+
+    async def full(_: RunRef) -> Observation:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.backend, "observe", full)
+        world.clock.advance(10)
+        await world.settle()
+        told = await world.job(name)
+        assert (await world.state(name), told.reason) == ("RUNNING", "DISK_READ_ONLY")
+        assert told.message == f"its run waits for the operators of the service, and is tried again: {store_faults.DISK_READ_ONLY.what}"
+    world.clock.advance(AGAIN_S + 1)
+    await world.report(run)
+    await world.settle()
+    assert ((await world.job(name)).reason, (await world.job(name)).message) == ("", "")
+
+
+async def test_a_job_that_cannot_join_for_a_fault_of_the_operators_says_so(world: World, faulty: Faulty):
+    """It waited for a free run, it said, while it could have trained already."""
+    await pack_of_two(world)
+    faulty.errors["late"] = EXPIRED
+    late = await world.submit("late")
+    await world.settle()
+    told = await world.job(late)
+    assert (await world.state(late), told.reason) == ("QUEUED", "STORE_CREDENTIALS_EXPIRED")
+    assert told.message == "waits for the operators of the service: the store credentials have expired"
+    faulty.errors.clear()
+    world.clock.advance(10)
+    await world.settle()
+    assert await world.state(late) == "ADMITTED"
 
 
 async def test_they_are_counted(world: World, faulty: Faulty):
