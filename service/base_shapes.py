@@ -2,17 +2,18 @@
 
 Only a few kilobytes of each file are read, in the background, and a process of its own parses them (`untrusted`). A base whose
 headers cannot be read is trained all the same: the trainer says what is wrong with it, and until then packs on it are limited
-by the number of styles alone.
+by the number of styles alone. What they train for is read too: a job on a base whose objective is not trained is not launched.
 """
 
 import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from lorafleet import objectives
 from lorafleet.inside import root_of_base
 from lorafleet.layout import join
 from lorafleet.weight_files import single_files
@@ -20,6 +21,7 @@ from service import rows
 from service.clock import Clock
 from service.control.memory import BaseShapes
 from service.storage import Store
+from service.store_reads import StoreError
 from service.untrusted.parsing import Parser, Unreadable
 
 LOOP = "footprints"  # as the metric of rows' errors names it
@@ -44,8 +46,9 @@ class Base:
 
 @dataclass(frozen=True)
 class _Known:
-    shapes: BaseShapes | None
-    again_at: datetime | None = None  # when a base that could not be read is read again
+    again_at: datetime | None  # when a base that could not be read, or is not trained, is read again for a new job
+    shapes: BaseShapes | None = None
+    objective: object = objectives.DEFAULT
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,19 @@ class ShapeCache:
         self._store, self._clock = store, clock
         self._ring, self._monotonic = ring, monotonic  # `ring` wakes those who went on
         self._known = OrderedDict[Base, _Known]()
+        self._unfit: dict[Base, object] = {}  # objectives that are not trained
         self._reading: dict[Base, _Reading] = {}
 
     def known(self, uri: str, store_credentials: str = "") -> BaseShapes | None:
         """The shapes as far as they were read with these credentials."""
         found = self._known.get(Base(uri, store_credentials))
         return None if found is None else found.shapes
+
+    def why_not(self, uri: str, family: str, store_credentials: str = "") -> str | None:
+        """Why no job can train on the base, in the trainer's words; None: nothing is known to be in the way."""
+        base = Base(uri, store_credentials)
+        what = objectives.problem(self._unfit[base], family) if base in self._unfit else None
+        return None if what is None else objectives.message(uri, what)
 
     def is_awaited(self, uri: str, store_credentials: str = "") -> bool:
         """Whether they are being read, and will be known soon or found unreadable."""
@@ -106,19 +116,30 @@ class ShapeCache:
         return base not in self._reading
 
     def _begin(self, tenant: str, base: Base) -> asyncio.Task[None]:
+        self._known.pop(base, None)  # it is to be judged by what is read now
+        self._unfit.pop(base, None)
         task = asyncio.create_task(self._read_one(tenant, base))
         self._reading[base] = _Reading(task, self._monotonic())
         task.add_done_callback(lambda _: self._reading.pop(base))
         return task
 
     async def _read_one(self, tenant: str, base: Base) -> None:
-        found = _Known(None, self._clock.now() + timedelta(seconds=READ_AGAIN_S))
+        found = _Known(self._clock.now() + timedelta(seconds=READ_AGAIN_S))
         with rows.own(LOOP, base.uri):
             async with self.parser.lanes.of(tenant), asyncio.timeout(READ_WITHIN_S):
-                found = _Known(await read_shapes(self._store.of(base.store_credentials), base.uri, self.parser))
+                store = self._store.of(base.store_credentials)
+                found = replace(found, objective=await read_objective(store, base.uri, self.parser))
+                found = replace(found, shapes=await read_shapes(store, base.uri, self.parser), again_at=None)
+        self._remember(base, found)
+
+    def _remember(self, base: Base, found: _Known) -> None:
+        if found.objective not in objectives.TRAINED:
+            self._unfit[base] = found.objective
+            found = replace(found, again_at=self._clock.now())  # it may be mended before the next job names it
         self._known[base] = found
         if len(self._known) > MAX_BASES:
-            self._known.popitem(last=False)
+            forgotten, _ = self._known.popitem(last=False)
+            self._unfit.pop(forgotten, None)
 
     def _tell_late(self, _: asyncio.Task[None]) -> None:
         self.num_late += 1
@@ -134,6 +155,17 @@ async def read_shapes(store: Store, uri: str, parser: Parser) -> BaseShapes:
     if missing := [name for name, data in needed if not data]:
         raise Unreadable(f"{', '.join(missing)}: missing, or not what its name says")
     return _shapes(await parser.parse("shapes", [data or b"" for data in (headers[0], *configs, *headers[1:])]))
+
+
+async def read_objective(store: Store, uri: str, parser: Parser) -> object:
+    """What the base predicts: the word of its scheduler, or what stands there instead of one. A config that is missing, or is none,
+    is the trainer's to tell. Raises what the store raises."""
+    where = join(uri, objectives.SCHEDULER_CONFIG)
+    try:
+        config = await store.within(root_of_base(uri)).get(where, most_bytes=MAX_CONFIG_BYTES)
+        return (await parser.parse("scheduler", [config])).get(objectives.FIELD, objectives.DEFAULT) if config else objectives.DEFAULT
+    except (Unreadable, StoreError):
+        return objectives.DEFAULT
 
 
 def _shapes(found: dict[str, Any]) -> BaseShapes:

@@ -68,18 +68,25 @@ class Candidates:
 
     def _queued(self, waiting: Sequence[Waiting], company: set[str]) -> Queued:
         known = [job for job in waiting if job.uid in self._known]
+        unfit = {job.uid: why for job in known if (why := self._unfit(self._known[job.uid])) is not None}
         awaited = {job.uid for job in known if self._is_awaited(self._known[job.uid])}
         aside = {job.uid: self._aside[job.uid] for job in waiting if job.uid in self._aside} if self._aside else {}
         return Queued(
-            candidates=[self._as_it_began(job, company) for job in known if job.uid not in awaited and job.uid not in aside],
+            candidates=[self._as_it_began(job, company) for job in known if not any(job.uid in some for some in (awaited, unfit, aside))],
             waits={**dict.fromkeys(awaited, READING), **{uid: why for uid, why in aside.items() if isinstance(why, Wait)}},
-            refusals=[why for why in aside.values() if isinstance(why, Refusal)],
+            refusals=[
+                *(why for uid, why in unfit.items() if uid not in aside),
+                *(why for why in aside.values() if isinstance(why, Refusal)),
+            ],
         )
 
     def set_aside(self, uid: str, error: Exception) -> Wait:
         """Nothing can be decided on the job: it waits, and says why, until another server looks at it."""
         wait = self._aside[uid] = Wait(reason=WaitReason.ROW_ERROR, message=f"it cannot be admitted: {rows.told(error)}")
         return wait
+
+    def _unfit(self, job: Candidate) -> Refusal | None:
+        return self.planner.unfit(job, self._reference(job.tenant))
 
     def _is_awaited(self, job: Candidate) -> bool:
         return job.footprint is None and self.planner.shapes.is_awaited(job.key.warm.base_uri, self._reference(job.tenant))

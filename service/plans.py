@@ -5,6 +5,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from lorafleet import objectives
 from lorafleet.errors import InvalidSpec, Violation
 from lorafleet.spec import ClusterSpec, Spec
 from lorafleet.v1 import batch_service_pb2 as pb
@@ -12,7 +13,7 @@ from service.base_shapes import Base, ShapeCache
 from service.control import packing
 from service.control.keys import Cluster, Key, WarmKey
 from service.control.memory import Ask, Footprint, footprint
-from service.control.packing import Candidate, Pack, PackLimits, Plan, Sharing
+from service.control.packing import Candidate, Pack, PackLimits, Plan, Refusal, Sharing
 
 READ_WITHIN_S = 15.0  # bases that take longer are unknown to the plan
 MAX_FOOTPRINTS = 10_000
@@ -39,6 +40,8 @@ class Planner:
     async def plan(self, tenant: str, specs: Sequence[Spec], store_credentials: str = "") -> pb.PlanBatchResponse:
         """What would become of such jobs on an idle service. Raises InvalidSpec with every item that fits no worker."""
         await self.shapes.read({(tenant, Base(spec.base_model.uri, store_credentials)) for spec in specs}, READ_WITHIN_S)
+        if unfit := [(index, why) for index, spec in enumerate(specs) if (why := self._why_not(spec, store_credentials))]:
+            raise InvalidSpec([Violation(field=f"items[{index}]", message=why) for index, why in unfit])
         queue: list[Candidate] = []
         for start in range(0, len(specs), SLICE):
             part = enumerate(specs[start : start + SLICE], start=start)
@@ -48,6 +51,12 @@ class Planner:
         if plan.refusals:
             raise InvalidSpec([Violation(field=f"items[{refusal.uid}]", message=refusal.message) for refusal in plan.refusals])
         return _message(plan, self.policy.limits)
+
+    def unfit(self, job: Candidate, store_credentials: str) -> Refusal | None:
+        """Of a job on a base that is known not to be trained."""
+        warm = job.key.warm
+        why = self.shapes.why_not(warm.base_uri, warm.family, store_credentials)
+        return None if why is None else Refusal(uid=job.uid, message=why, reason=objectives.REASON)
 
     def candidate(
         self,
@@ -74,6 +83,9 @@ class Planner:
             preemptible=spec.scheduling.preemptible,
             alone=why_alone(spec),
         )
+
+    def _why_not(self, spec: Spec, store_credentials: str) -> str | None:
+        return self.shapes.why_not(spec.base_model.uri, spec.base_model.family, store_credentials)
 
     def _footprint(self, spec: Spec, store_credentials: str) -> Footprint | None:
         base = self.shapes.known(spec.base_model.uri, store_credentials)

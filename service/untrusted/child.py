@@ -76,6 +76,12 @@ def shapes(denoiser: bytes, unet_config: bytes, vae_config: bytes, *others: byte
     }
 
 
+def scheduler(text: bytes) -> dict[str, object]:
+    """What it predicts, where it says so: a short word, or nothing for what is none."""
+    found = parsed("scheduler/scheduler_config.json", text)
+    return {key: value if is_short(value := found[key]) else None for key in ("prediction_type",) if key in found}
+
+
 def manifest(text: bytes) -> dict[str, object]:
     """The files of an artifact, as far as they are what a manifest says of files. Nothing else of it is handed on."""
     found = parsed("manifest.json", text)
@@ -164,7 +170,7 @@ def check_depth(what: str, text: bytes) -> None:
         raise Bad(f"{what} is nested deeper than {MAX_DEPTH}, or is no JSON")
 
 
-KINDS = {"shapes": shapes, "manifest": manifest}
+KINDS = {"shapes": shapes, "scheduler": scheduler, "manifest": manifest}
 
 if __name__ == "__main__":
     main(sys.argv[1:])

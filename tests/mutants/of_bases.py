@@ -9,6 +9,20 @@ GUARDS = (
         "tests/trainer/test_base_model.py",
     ),
     (
+        "base: one with an objective that is not trained is not launched",
+        "service/candidates.py",
+        "if not any(job.uid in some for some in (awaited, unfit, aside))],",
+        "if not any(job.uid in some for some in (awaited, aside))],",
+        "tests/service/reconcile/test_admit.py",
+    ),
+    (
+        "base: what was refused is read anew for the next job",
+        "service/base_shapes.py",
+        "found = replace(found, again_at=self._clock.now())",
+        "found = replace(found, again_at=None)",
+        "tests/service/test_base_shapes.py",
+    ),
+    (
         "base: a word of its files is not repeated",
         "trainer/base_model.py",
         "if isinstance(found, str) and found in base_config.OTHER_PIPELINES else",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lorafleet import objectives
 from lorafleet.errors import LorafleetError
 from service.base_shapes import AWAITED_S, READ_AGAIN_S, Base, ShapeCache, read_shapes
 from service.clock import FakeClock
@@ -75,6 +76,65 @@ async def test_a_base_may_be_oblong_or_not_say_its_size(tmp_path: Path, said: st
     assert shapes.latent_side == side
     ask = Ask(family="sd1", precision="fp32", method="lora", rank=4, target_modules=("to_q",), resolution=None, micro_batch_size=1)
     assert (footprint(shapes, ask) is None) == (side is None), "of no size nothing can be told"
+
+
+SCHEDULERS = {
+    "sample": ('{"prediction_type": "sample"}', "has prediction_type 'sample'; sd1 trains epsilon and v_prediction alone"),
+    "another word": ('{"prediction_type": "somebodys-word"}', "has a prediction_type that is not known; sd1 trains"),
+    "a long word": ('{"prediction_type": "%s"}' % ("x" * 10_000), "that is not known"),
+    "no word": ('{"prediction_type": [["epsilon"]]}', "that is not known"),
+    "null": ('{"prediction_type": null}', "that is not known"),
+}
+FINE = ['{"prediction_type": "epsilon"}', '{"prediction_type": "v_prediction"}', "{}", "[" * 100_000, "[]", "no JSON", " " * 2**20, None]
+
+
+def write_scheduler(base: Path, text: str | None) -> None:
+    (base / "scheduler").mkdir(exist_ok=True)
+    if text is not None:
+        (base / objectives.SCHEDULER_CONFIG).write_text(text)
+
+
+@pytest.mark.parametrize(("text", "said"), SCHEDULERS.values(), ids=SCHEDULERS.keys())
+async def test_an_objective_that_is_not_trained_is_told_and_not_repeated(tmp_path: Path, text: str, said: str):
+    uri, cache = write_base(tmp_path), ShapeCache(Store(), FakeClock())
+    write_scheduler(tmp_path, text)
+    assert await known(cache, uri) == [True]
+    why = cache.why_not(uri, "sd1")
+    assert why is not None
+    assert why.startswith(f"base_model.uri: {uri}/scheduler/scheduler_config.json has ")
+    assert said in why
+    assert "somebodys-word" not in why
+
+
+@pytest.mark.parametrize("text", FINE, ids=lambda text: str(text)[:20])
+async def test_a_scheduler_that_says_nothing_wrong_is_the_trainers_to_judge(tmp_path: Path, text: str | None):
+    uri, cache = write_base(tmp_path), ShapeCache(Store(), FakeClock())
+    write_scheduler(tmp_path, text)
+    assert await known(cache, uri) == [True], "its shapes are known all the same"
+    assert cache.why_not(uri, "sd1") is None
+
+
+async def test_a_scheduler_that_is_no_plain_file_is_the_trainers_to_judge(tmp_path: Path):
+    uri, cache = write_base(tmp_path), ShapeCache(Store(), FakeClock())
+    write_scheduler(tmp_path, None)
+    os.mkfifo(tmp_path / objectives.SCHEDULER_CONFIG)
+    assert await known(cache, uri) == [True]
+    assert cache.why_not(uri, "sd1") is None
+
+
+async def test_an_objective_is_known_of_a_base_whose_shapes_are_not(tmp_path: Path):
+    cache = ShapeCache(Store(), FakeClock())
+    write_scheduler(tmp_path, SCHEDULERS["sample"][0])
+    assert await known(cache, f"file://{tmp_path}") == [False]
+    assert cache.why_not(f"file://{tmp_path}", "sd1") is not None
+
+
+async def test_a_base_whose_objective_was_mended_is_trained_at_once(tmp_path: Path):
+    uri, cache = write_base(tmp_path), ShapeCache(Store(), FakeClock())
+    for text in (SCHEDULERS["sample"][0], "{}"):
+        write_scheduler(tmp_path, text)
+        assert await known(cache, uri) == [True]
+        assert (cache.why_not(uri, "sd1") is None) == (text == "{}")
 
 
 async def test_a_base_that_cannot_be_read_is_unknown_and_asked_for_again_later(tmp_path: Path):

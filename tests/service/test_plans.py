@@ -13,7 +13,7 @@ from service.control.memory import GIB
 from service.control.packing import PackLimits, Sharing
 from service.plans import Planner, Policy, sharing_of, why_alone
 from service.storage import Store
-from tests.service.test_base_shapes import DEMO
+from tests.service.test_base_shapes import DEMO, SCHEDULERS, write_base, write_scheduler
 
 
 def wanted(**changes: Any) -> spec.Spec:
@@ -77,3 +77,14 @@ def test_an_isolated_tenant_shares_with_itself_alone_whatever_it_says():
     assert sharing_of("acme", open_to_all, {"acme"}) is Sharing.TENANT
     assert sharing_of("blue", open_to_all, {"acme"}) is Sharing.ANYONE
     assert sharing_of("acme", wanted(scheduling={"sharing": "nobody"}), {"acme"}) is Sharing.NOBODY
+
+
+async def test_a_base_whose_objective_is_not_trained_is_refused_with_its_item(tmp_path: Path):
+    text, said = SCHEDULERS["sample"]
+    uri = write_base(tmp_path)
+    write_scheduler(tmp_path, text)
+    with pytest.raises(InvalidSpec) as refused:
+        await planner().plan("acme", [wanted(), wanted(base_model={"uri": uri})])
+    (violation,) = refused.value.violations
+    assert violation.field == "items[1]"
+    assert said in violation.message

@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from examples.demo import BASE_MODEL
+from lorafleet import objectives
 from lorafleet.errors import RunFailed
 from lorafleet.spec import BaseModelSpec
 from trainer import base_model
@@ -160,6 +161,14 @@ def test_what_does_not_fit_the_family_is_refused_with_its_file(tmp_path: Path, c
     assert file in error.message
     assert said in error.message
     assert WORD not in error.message
+
+
+@pytest.mark.parametrize("kind", ["sample", WORD, 7, None])
+def test_an_objective_is_refused_in_the_control_planes_words(tmp_path: Path, copy: Path, kind: Any):
+    edit(copy / objectives.SCHEDULER_CONFIG, prediction_type=kind)
+    error = refusal(copy, tmp_path)
+    assert error.reason == objectives.REASON
+    assert error.message == objectives.message(f"file://{copy}", objectives.problem(kind, "sd1") or "")
 
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path, copy: Path):

@@ -25,7 +25,7 @@ from service.reconcile import admit, tell
 from service.reconcile.admit import admit_once
 from service.reconcile.launch import launch_once
 from service.reconcile.observe import observe_once
-from tests.service.test_base_shapes import DEMO, standing_still, write_still
+from tests.service.test_base_shapes import DEMO, SCHEDULERS, standing_still, write_base, write_scheduler, write_still
 from tests.service.world import World, failed, progress, succeeded
 
 
@@ -323,3 +323,17 @@ async def test_while_a_base_is_read_its_job_waits_and_the_others_start(world: Wo
         assert await packs(world) == [["quick"]]
     await world.settle()
     assert await packs(world) == [["quick"], ["slow"]], "without waiting for the next round by time"
+
+
+@pytest.mark.parametrize("name", ["sample", "another word"])
+async def test_a_job_on_a_base_whose_objective_is_not_trained_ends_before_launch(world: World, tmp_path: Path, name: str):
+    text, said = SCHEDULERS[name]
+    bad = await world.submit("bad", base_model={"uri": write_base(tmp_path / "bad")})
+    good = await world.submit("good", base_model={"uri": write_base(tmp_path / "good")})
+    write_scheduler(tmp_path / "bad", text)
+    await world.settle()
+    job = await world.job(bad)
+    assert (job.state, job.reason) == (pb.JOB_STATE_FAILED, "BASE_MODEL_UNSUPPORTED")
+    assert said in job.message
+    assert await packs(world) == [["good"]]
+    assert await world.state(good) == "STARTING"
