@@ -6,11 +6,9 @@ by the number of styles alone. What they train for is read too: a job on a base 
 """
 
 import asyncio
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from typing import Any
 
 from lorafleet import objectives
@@ -46,7 +44,7 @@ class Base:
 
 @dataclass(frozen=True)
 class _Known:
-    again_at: datetime | None  # when a base that could not be read, or is not trained, is read again for a new job
+    again_at_s: float | None  # when a base that could not be read, or is not trained, is read again for a new job; monotonic
     shapes: BaseShapes | None = None
     objective: object = objectives.DEFAULT
 
@@ -54,7 +52,7 @@ class _Known:
 @dataclass(frozen=True)
 class _Reading:
     task: asyncio.Task[None]
-    since_s: float
+    since_s: float  # monotonic
 
 
 class ShapeCache:
@@ -67,12 +65,11 @@ class ShapeCache:
         parser: Parser | None = None,
         *,
         ring: Callable[[], None] = lambda: None,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.parser = parser or Parser()
         self.num_late = 0  # readings that somebody went on without: what was decided then is decided anew once it changes
         self._store, self._clock = store, clock
-        self._ring, self._monotonic = ring, monotonic  # `ring` wakes those who went on
+        self._ring = ring  # wakes those who went on
         self._known = OrderedDict[Base, _Known]()
         self._unfit: dict[Base, object] = {}  # objectives that are not trained
         self._reading: dict[Base, _Reading] = {}
@@ -91,7 +88,7 @@ class ShapeCache:
     def is_awaited(self, uri: str, store_credentials: str = "") -> bool:
         """Whether they are being read, and will be known soon or found unreadable."""
         reading = self._reading.get(Base(uri, store_credentials))
-        return reading is not None and self._monotonic() - reading.since_s < AWAITED_S
+        return reading is not None and self._clock.monotonic_s() - reading.since_s < AWAITED_S
 
     async def read(self, bases: Collection[tuple[str, Base]], within_s: float) -> None:
         """Reads what is not known yet, each for the tenant that it stands beside, and waits for that no longer than told: readings
@@ -111,7 +108,7 @@ class ShapeCache:
 
     def _is_due(self, base: Base) -> bool:
         found = self._known.get(base)
-        if found is not None and (found.again_at is None or found.again_at > self._clock.now()):
+        if found is not None and (found.again_at_s is None or found.again_at_s > self._clock.monotonic_s()):
             return False
         return base not in self._reading
 
@@ -119,23 +116,23 @@ class ShapeCache:
         self._known.pop(base, None)  # it is to be judged by what is read now
         self._unfit.pop(base, None)
         task = asyncio.create_task(self._read_one(tenant, base))
-        self._reading[base] = _Reading(task, self._monotonic())
+        self._reading[base] = _Reading(task, self._clock.monotonic_s())
         task.add_done_callback(lambda _: self._reading.pop(base))
         return task
 
     async def _read_one(self, tenant: str, base: Base) -> None:
-        found = _Known(self._clock.now() + timedelta(seconds=READ_AGAIN_S))
+        found = _Known(self._clock.monotonic_s() + READ_AGAIN_S)
         with rows.own(LOOP, base.uri):
             async with self.parser.lanes.of(tenant), asyncio.timeout(READ_WITHIN_S):
                 store = self._store.of(base.store_credentials)
                 found = replace(found, objective=await read_objective(store, base.uri, self.parser))
-                found = replace(found, shapes=await read_shapes(store, base.uri, self.parser), again_at=None)
+                found = replace(found, shapes=await read_shapes(store, base.uri, self.parser), again_at_s=None)
         self._remember(base, found)
 
     def _remember(self, base: Base, found: _Known) -> None:
         if found.objective not in objectives.TRAINED:
             self._unfit[base] = found.objective
-            found = replace(found, again_at=self._clock.now())  # it may be mended before the next job names it
+            found = replace(found, again_at_s=self._clock.monotonic_s())  # it may be mended before the next job names it
         self._known[base] = found
         if len(self._known) > MAX_BASES:
             forgotten, _ = self._known.popitem(last=False)

@@ -149,6 +149,19 @@ async def test_a_base_that_cannot_be_read_is_unknown_and_asked_for_again_later(t
     assert await known(cache, uri) == [True]
 
 
+@pytest.mark.parametrize("step_s", [-3600.0, 3600.0])
+async def test_a_clock_that_is_set_neither_delays_nor_hastens_the_next_reading(tmp_path: Path, step_s: float):
+    clock = FakeClock()
+    cache = ShapeCache(Store(), clock)
+    uri = f"file://{tmp_path}"
+    assert await known(cache, uri) == [False]
+    write_base(tmp_path)
+    clock.step(step_s)
+    assert await known(cache, uri) == [False]
+    clock.advance(READ_AGAIN_S)
+    assert await known(cache, uri) == [True]
+
+
 BIG = 10**400
 BAD = {
     "a list": ("unet/config.json", b"[]"),
@@ -225,15 +238,15 @@ def write_still(folder: Path) -> str:
 
 @pytest.mark.timeout(60)
 async def test_a_slow_base_holds_up_neither_its_asker_nor_other_tenants(tmp_path: Path):
-    now_s, rings = [0.0], []
+    clock, rings = FakeClock(), []
     slow = [write_still(tmp_path / f"slow-{number}") for number in range(8)]
     good = write_base(tmp_path / "good")
     with standing_still() as parser:
-        cache = ShapeCache(Store(), FakeClock(), parser, ring=lambda: rings.append(1), monotonic=lambda: now_s[0])
+        cache = ShapeCache(Store(), clock, parser, ring=lambda: rings.append(1))
         await cache.read([("evil", Base(uri)) for uri in slow], 0.01)
         assert all(map(cache.is_awaited, slow))
         assert await known(cache, good) == [True], "eight readings of one tenant take one place"
-        now_s[0] = AWAITED_S
+        clock.advance(AWAITED_S)
         assert not any(map(cache.is_awaited, slow)), "its jobs go on without"
     tasks = [reading.task for reading in cache._reading.values()]
     await asyncio.wait(tasks, timeout=AT_ONCE_S)
