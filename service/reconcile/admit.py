@@ -56,13 +56,14 @@ async def admit_once(tools: Tools) -> bool:
     memory = tools.admission
     if memory.seen == seen.mark and abs(seen.situation.now_s - memory.held_at_s) < AGAIN_S:
         return await tell_some(tools)
+    memory.seen = None  # should this raise, the next round is held at once
     planned = await _plan(tools, seen)
-    memory.seen, memory.held_at_s, memory.decided = seen.mark, seen.situation.now_s, planned.decided
+    memory.decided = planned.decided
     worked = await _apply(tools, planned, seen.epoch)
     if not planned.decided.decisions:
         worked = await join_once(tools, seen) or worked
-    if worked:
-        memory.seen = None  # it may look the same again one day, with other jobs to start
+    if not worked:  # else it may look the same again one day, with other jobs to start
+        memory.seen, memory.held_at_s = seen.mark, seen.situation.now_s
     return await tell_some(tools) or worked
 
 

@@ -16,7 +16,8 @@ from service.control.admission import Limits
 from service.control.lifecycle import JobState
 from service.control.memory import GIB
 from service.control.packing import PackLimits
-from service.db import events, jobs
+from service.db import events, jobs, queue
+from service.db.errors import Unreachable
 from service.db.models import JobRow
 from service.job_creation import NewJob
 from service.names import JobName
@@ -225,6 +226,21 @@ async def test_while_nothing_has_changed_the_queue_is_not_read(world: World, mon
     await world.settle()
     monkeypatch.setattr(Candidates, "of_queue", None)
     assert not await admit_once(world.tools)
+
+
+async def test_a_round_that_raises_is_held_again_at_once(world: World, monkeypatch: pytest.MonkeyPatch):
+    """It was taken for held, and the queue stood still until the next round by time."""
+    name = await world.submit("job")
+
+    async def away(*_: Any) -> bool:
+        raise Unreachable("the database is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queue, "lock_admission", away)
+        with pytest.raises(Unreachable):
+            await admit_once(world.tools)
+    assert await admit_once(world.tools)
+    assert await world.state(name) == "ADMITTED"
 
 
 async def test_specs_are_parsed_once(world: World, monkeypatch: pytest.MonkeyPatch):
