@@ -1,15 +1,14 @@
 """TensorBoard event files of a style, written on the worker and copied to the store every half minute, so that they can be watched."""
 
 import logging
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
 from lorafleet.errors import RunFailed
+from trainer.scratch import Scratch
 from trainer.storage import Folder
 
 log = logging.getLogger("lorafleet.metrics")
@@ -25,9 +24,9 @@ class Metrics:
         self._folder = folder
         self._clock = clock
         self._uploaded_s = clock()
-        self._directory = tempfile.TemporaryDirectory(prefix="lorafleet-metrics-")
+        self._scratch = Scratch("lorafleet-metrics-")
         # An attempt that resumes takes back what the killed one wrote past its last checkpoint.
-        self._writer = SummaryWriter(self._directory.name, purge_step=resumed_at + 1 if resumed_at else None, flush_secs=FLUSH_EVERY_S)
+        self._writer = SummaryWriter(str(self._scratch.path), purge_step=resumed_at + 1 if resumed_at else None, flush_secs=FLUSH_EVERY_S)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")  # training does not wait for the store
         self._upload: Future[None] | None = None
 
@@ -50,7 +49,7 @@ class Metrics:
         self._thread.shutdown()
         self._writer.close()
         self._write()
-        self._directory.cleanup()
+        self._scratch.remove()
 
     def _try_write(self) -> None:
         try:
@@ -59,4 +58,4 @@ class Metrics:
             log.warning("metrics were not uploaded, and will be later: %s", error)
 
     def _write(self) -> None:
-        self._folder.write_all({path.name: path.read_bytes() for path in Path(self._directory.name).iterdir()})
+        self._folder.write_all({path.name: path.read_bytes() for path in self._scratch.path.iterdir()})
