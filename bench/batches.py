@@ -34,8 +34,9 @@ from service.db import migrate
 from service.db.database import Database
 from service.db.engines import sqlite_engine, sqlite_url
 from service.plans import Planner, Policy
-from service.reconcile.tools import Places, Tools
+from service.reconcile.tools import Tools
 from service.resources import job_event
+from service.run_locations import RunLocations
 from service.server import add_services
 from service.storage import Store
 from service.tokens import RunTokens
@@ -128,7 +129,7 @@ def tools(db: Database, artifacts_uri: str) -> Tools:
         backend=FakeBackend(),
         store=store,
         tokens=RunTokens(b"bench"),
-        places=Places(artifacts_uri=artifacts_uri, cache_uri=f"{artifacts_uri}/cache", ray_storage_uri="", report_address=""),
+        locations=RunLocations(artifacts_uri=artifacts_uri, cache_uri=f"{artifacts_uri}/cache", ray_storage_uri="", report_address=""),
         candidates=Candidates(Planner(ShapeCache(store, db.clock), Policy())),
         up_since=db.clock.now(),
     )

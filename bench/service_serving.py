@@ -19,8 +19,9 @@ from service.db import events
 from service.db.database import Database
 from service.db.engines import engine_of
 from service.plans import Planner, Policy
-from service.reconcile.tools import Places, Tools
+from service.reconcile.tools import Tools
 from service.resources import job_event
+from service.run_locations import RunLocations
 from service.server import add_services
 from service.storage import Store
 from service.tokens import RunTokens
@@ -52,7 +53,7 @@ async def tools(db: Database, folder: str, backend: Backend) -> Tools:
         backend=backend,
         store=store,
         tokens=RunTokens(key),
-        places=Places(artifacts_uri=artifacts, cache_uri=f"{artifacts}/cache", ray_storage_uri="", report_address=""),
+        locations=RunLocations(artifacts_uri=artifacts, cache_uri=f"{artifacts}/cache", ray_storage_uri="", report_address=""),
         candidates=Candidates(Planner(ShapeCache(store, db.clock), Policy())),
         up_since=db.clock.now(),
     )

@@ -12,8 +12,6 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from service.db.errors import Unreachable
-
 AT_ONCE = 256  # calls in one transaction: its locks are held for as long as all of them take
 # Between groups while calls come fast, for each call of the group before: fewer and larger groups do more calls a second, and a
 # group costs as much as some ten calls however small it is.
@@ -35,12 +33,19 @@ class Coalescer(Generic[Call, Answer]):
     """Calls of one key are done in order, a group at a time; those of another key do not wait for them.
 
     `work` returns an answer for each call of a group, in order: an exception is raised to that caller alone. It runs in the
-    context of the group's first call. When `work` itself raises and cannot have committed, each call of the group is tried by
-    itself, so that one cannot spoil the others. When all of its callers have left, it is cancelled.
+    context of the group's first call. When `work` itself raises, each call of the group is tried by itself, so that one cannot
+    spoil the others, unless by that error the work `may_be_done`. When all of its callers have left, it is cancelled.
     """
 
-    def __init__(self, work: Callable[[Sequence[Call]], Awaitable[Sequence[Answer | Exception]]], at_once: int = AT_ONCE) -> None:
+    def __init__(
+        self,
+        work: Callable[[Sequence[Call]], Awaitable[Sequence[Answer | Exception]]],
+        at_once: int = AT_ONCE,
+        *,
+        may_be_done: Callable[[BaseException], bool] = lambda error: False,
+    ) -> None:
         self._work = work
+        self._may_be_done = may_be_done
         self._at_once = at_once
         self._waiting: dict[Hashable, deque[_Waiting[Call, Answer]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -85,7 +90,7 @@ class Coalescer(Generic[Call, Answer]):
         if work.cancelled():
             return
         error = work.exception()
-        if error is not None and len(group) > 1 and not (isinstance(error, Unreachable) and error.was_committing):
+        if error is not None and len(group) > 1 and not self._may_be_done(error):
             for each in group:
                 await self._do([each])
             return

@@ -16,6 +16,7 @@ from service.control import lifecycle
 from service.control.runs import StopPolicy
 from service.db import attempts, audit, jobs, runs
 from service.db.database import Database
+from service.db.errors import may_be_committed
 from service.db.models import JobRow
 from service.db.transaction import Transaction
 from service.etags import check_etag
@@ -45,7 +46,7 @@ class Jobs:
         self._grants = Grants(db, artifacts_uri)
         self._checks = StoreChecks()
         self._allowances = Allowances(db)
-        self._accept = Coalescer[Draft, pb.TrainingJob](partial(accept, db))
+        self._accept = Coalescer[Draft, pb.TrainingJob](partial(accept, db), may_be_done=may_be_committed)
 
     async def create(self, new: NewJob, *, validate_only: bool = False) -> pb.TrainingJob:
         """The job, accepted and committed; the first one again for a repeated request.

@@ -54,9 +54,10 @@ from service.observed import observing
 from service.plans import Planner, Policy
 from service.reconcile import loops
 from service.reconcile.hearing import Hearing, Probe, probe_of
-from service.reconcile.tools import Places, Tools
+from service.reconcile.tools import Tools
 from service.replica import database
 from service.reports import Reports
+from service.run_locations import RunLocations
 from service.settings import Role, Settings
 from service.storage import Store
 from service.store_credentials import CredentialsFile
@@ -205,7 +206,7 @@ async def _tools(settings: Settings, db: Database, backend: Backend, address: st
         backend=backend,
         store=store,
         tokens=RunTokens(service.run_token_key, settings.access.run_token_ttl_s),
-        places=Places(
+        locations=RunLocations(
             artifacts_uri=settings.artifacts_uri,
             cache_uri=settings.cache_uri,
             ray_storage_uri=str(settings.state_dir / "runs") if local else f"{settings.artifacts_uri}/runs",
@@ -259,15 +260,15 @@ def _policy(settings: Settings) -> Policy:
 async def add_services(server: grpc.aio.Server, tools: Tools, stopping: asyncio.Event) -> Healths:
     """The services of ours, with health and reflection."""
     access = Access(tools.db)
-    jobs = Jobs(tools.db, tools.store, tools.places.artifacts_uri, tools.stop, tools.profiles)
+    jobs = Jobs(tools.db, tools.store, tools.locations.artifacts_uri, tools.stop, tools.profiles)
     feed = Feed(tools.db, stopping)
     training = TrainingServicer(access, tools.db, jobs, tools.backend, tools.store, feed)
     training_service_pb2_grpc.add_TrainingServiceServicer_to_server(training, server)
-    batches = Batches(tools.db, tools.store, tools.places.artifacts_uri, tools.stop, tools.profiles)
+    batches = Batches(tools.db, tools.store, tools.locations.artifacts_uri, tools.stop, tools.profiles)
     batching = BatchServicer(access, tools.db, batches, tools.candidates.planner, feed)
     batch_service_pb2_grpc.add_BatchServiceServicer_to_server(batching, server)
     access_service_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(access, tools.db, tools.store.credentials), server)
-    warmth = Warmth(tokens=tools.tokens, places=tools.places, stop=tools.stop, retry=tools.retry)
+    warmth = Warmth(tokens=tools.tokens, locations=tools.locations, stop=tools.stop, retry=tools.retry)
     reporting = ReportServicer(Reports(tools.db, warmth))
     report_service_pb2_grpc.add_ReportServiceServicer_to_server(reporting, server)
     add_reflection(server, USERS_SERVICES)

@@ -20,7 +20,7 @@ from service.db.models import RunRow
 from service.db.runs import Member
 from service.db.transaction import Transaction
 from service.reconcile.settle import MISSED, settle_jobs
-from service.reconcile.tools import Places
+from service.run_locations import RunLocations
 from service.tokens import RunTokens
 
 NEXT_REPORT_S = 0.5
@@ -35,7 +35,7 @@ class Warmth:
     """The protocol with warm workers."""
 
     tokens: RunTokens
-    places: Places
+    locations: RunLocations
     stop: StopPolicy
     retry: RetryPolicy
 
@@ -58,7 +58,7 @@ class Warmth:
         log.info("%s; its workers wait, warm", f"{run.id} has ended" if run.standby is None else f"{run.id} stands by")
 
     async def _manifest(self, tx: Transaction, run: RunRow) -> str:
-        return self.places.of(run, await runs.tenant(tx, run.id) if run.store_credentials else "").manifest(run.id)
+        return self.locations.of(run, await runs.tenant(tx, run.id) if run.store_credentials else "").manifest(run.id)
 
     async def answer(self, tx: Transaction, run: RunRow, acked: int) -> pb.ReportResponse:
         """The directive for idle workers."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from service import telemetry
-from service.db.errors import Contended, Unreachable
+from service.db.errors import Contended, Unreachable, may_be_committed
 
 TRIES = 5
 WAIT_S = 0.02  # before the second try; twice as long before each further one, less a random part of it
@@ -27,7 +27,7 @@ async def again(call: Callable[[], Awaitable[Result]]) -> Result:
         try:
             return await call()
         except (Contended, Unreachable) as error:
-            if isinstance(error, Unreachable) and error.was_committing:
+            if may_be_committed(error):
                 raise
             telemetry.count("lorafleet_db_retries_total", reason=error.reason)
             log.debug("try %d gave way: %s", tries, error)

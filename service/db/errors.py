@@ -67,6 +67,11 @@ class Unwritable(Unavailable):
         return cls(before.message, reason=before.reason)
 
 
+def may_be_committed(error: BaseException) -> bool:
+    """Whether the transaction that raised this may have been done all the same: then it must not be repeated."""
+    return isinstance(error, Unreachable) and error.was_committing
+
+
 def translated(error: SQLAlchemyError, *, committing: bool) -> Unavailable | None:
     """None for our own bugs, such as a wrong statement."""
     if isinstance(error, PoolTimeoutError):

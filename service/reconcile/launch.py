@@ -21,8 +21,9 @@ from service.db.runs import Member
 from service.db.transaction import Transaction
 from service.reconcile import taken
 from service.reconcile.settle import leave_run, settle, settle_host
-from service.reconcile.tools import ACTION_S, LOCK_S, Places, Tools
+from service.reconcile.tools import ACTION_S, LOCK_S, Tools
 from service.rows import OF_THE_LOOP
+from service.run_locations import RunLocations
 from service.storage import Store, StoreError
 from service.tenancy.prefixes import lies_in
 
@@ -108,21 +109,21 @@ async def _launch(tools: Tools, run: RunRow, pack: list[Member], instance: str) 
     """The backend's handle; None for a run on warm workers, which learn of it with their next report."""
     if (standby := runs.standby_of(run)) is not None:
         return await _launch_standby(tools, run, standby, instance)
-    places, store = tools.places.of(run, pack[0].job.tenant), tools.store.of(run.store_credentials)
+    locations, store = tools.locations.of(run, pack[0].job.tenant), tools.store.of(run.store_credentials)
     if unreadable := _unreadable(pack):
         pack = await _set_aside(tools, run, unreadable)
-    manifest = await _manifest(tools, store, run, pack, places)
-    await _put_manifest(store, places, manifest)  # first: what stands in the way of this is no job's fault
+    manifest = await _manifest(tools, store, run, pack, locations)
+    await _put_manifest(store, locations, manifest)  # first: what stands in the way of this is no job's fault
     tools.held_up.clear(run.store_credentials)
-    if refused := await _put_specs(store, places, manifest):
+    if refused := await _put_specs(store, locations, manifest):
         pack = await _set_aside(tools, run, refused)
-        manifest = await _manifest(tools, store, run, pack, places)
-        await _put_manifest(store, places, manifest)
+        manifest = await _manifest(tools, store, run, pack, locations)
+        await _put_manifest(store, locations, manifest)
     if run.host_id != run.id:
         return None
     request = request_of(run, pack, manifest.pack[0].spec.cluster, instance)
     token, store_env = tools.tokens.of(run.id, tools.db.clock.now()), tools.store.env_of(run.store_credentials)
-    uri = places.manifest(run.id)
+    uri = locations.manifest(run.id)
     request = replace(request, manifest_uri=uri, bucket_regions=await store.regions([uri]))
     return await tools.backend.launch(replace(request, token=token, store_env=store_env))
 
@@ -144,8 +145,8 @@ def _unforeseen(run: RunRow, error: Exception) -> LorafleetError:
     return rows.ours(error)
 
 
-async def _manifest(tools: Tools, store: Store, run: RunRow, pack: list[Member], places: Places) -> RunManifest:
-    manifest = manifest_of(run, pack, places, tools.stop.warm_idle_s)
+async def _manifest(tools: Tools, store: Store, run: RunRow, pack: list[Member], locations: RunLocations) -> RunManifest:
+    manifest = manifest_of(run, pack, locations, tools.stop.warm_idle_s)
     regions = await store.regions([manifest.cache_uri, *(uri for style in manifest.pack for uri in uris_of(style))])
     return manifest.model_copy(update={"bucket_regions": regions})
 
@@ -155,14 +156,14 @@ def uris_of(style: Style) -> tuple[str, ...]:
     return style.spec.base_model.uri, style.spec.dataset.uri, style.output_uri
 
 
-async def _put_manifest(store: Store, places: Places, manifest: RunManifest) -> None:
+async def _put_manifest(store: Store, locations: RunLocations, manifest: RunManifest) -> None:
     try:
-        await store.put(places.manifest(manifest.run), manifest.model_dump_json(indent=2).encode())
+        await store.put(locations.manifest(manifest.run), manifest.model_dump_json(indent=2).encode())
     except StoreError as error:  # in a folder of the service's own: no job has named it
         raise OperatorsFault(error.message, reason=store_faults.OWN_PLACE) from None
 
 
-async def _put_specs(store: Store, places: Places, manifest: RunManifest) -> dict[str, LorafleetError]:
+async def _put_specs(store: Store, locations: RunLocations, manifest: RunManifest) -> dict[str, LorafleetError]:
     """Leaves each spec beside the job's work. What stands in the way of that, by the job's name, is that job's alone."""
     refused: dict[str, LorafleetError] = {}
     for style in manifest.pack:
@@ -171,15 +172,15 @@ async def _put_specs(store: Store, places: Places, manifest: RunManifest) -> dic
             await within.put(JobLayout(style.output_uri).spec, json.dumps(style.spec.model_dump(mode="json"), indent=2).encode())
         except StoreError as error:
             refused[style.job] = (
-                OperatorsFault(error.message, reason=store_faults.OWN_PLACE) if _is_own(places, style.output_uri) else error
+                OperatorsFault(error.message, reason=store_faults.OWN_PLACE) if _is_own(locations, style.output_uri) else error
             )
         except OperatorsFault as error:
             refused[style.job] = error
     return refused
 
 
-def _is_own(places: Places, uri: str) -> bool:
-    return lies_in(uri, places.artifacts_uri)
+def _is_own(locations: RunLocations, uri: str) -> bool:
+    return lies_in(uri, locations.artifacts_uri)
 
 
 async def _set_aside(tools: Tools, run: RunRow, refused: Mapping[str, LorafleetError]) -> list[Member]:
@@ -199,9 +200,9 @@ async def _set_aside(tools: Tools, run: RunRow, refused: Mapping[str, LorafleetE
 
 async def _launch_standby(tools: Tools, run: RunRow, standby: Standby, instance: str) -> str:
     """With the service's own access to the store and no tenant's, as its workers may be given to any."""
-    places, uri = tools.places, tools.places.manifest(run.id)
-    manifest = await _manifest(tools, tools.store, run, [], places)
-    await _put_manifest(tools.store, places, manifest)
+    locations, uri = tools.locations, tools.locations.manifest(run.id)
+    manifest = await _manifest(tools, tools.store, run, [], locations)
+    await _put_manifest(tools.store, locations, manifest)
     token = tools.tokens.of(run.id, tools.db.clock.now())
     request = RunRequest(run_id=run.id, instance=instance, manifest_uri=uri, token=token, cluster=standby.cluster, priority_class="low")
     return await tools.backend.launch(replace(request, bucket_regions=await tools.store.regions([uri])))
@@ -225,22 +226,22 @@ def _trace_parents(pack: list[Member]) -> tuple[str, ...]:
     return tuple(parent for member in pack if (parent := member.job.trace_parent))
 
 
-def manifest_of(run: RunRow, pack: list[Member], places: Places, warm_idle_s: float) -> RunManifest:
+def manifest_of(run: RunRow, pack: list[Member], locations: RunLocations, warm_idle_s: float) -> RunManifest:
     """What the run's driver needs to know. Same rows, same manifest, but for the authority that it is to trust."""
     return RunManifest(
         run=run.id,
         attempt=max((member.place.attempt for member in pack), default=1),
         pack=tuple(Style.of(member.job.name, spec.parse(member.job.spec), member.job.output_uri) for member in pack),
-        cache_uri=places.cache_uri,
-        report_address=places.report_address,
-        report_tls=places.report_tls,
-        report_tls_ca=places.report_tls_ca(),
+        cache_uri=locations.cache_uri,
+        report_address=locations.report_address,
+        report_tls=locations.report_tls,
+        report_tls_ca=locations.report_tls_ca(),
         in_company=run.in_company,
         warm_idle_s=warm_idle_s,
-        otlp_endpoint=places.otlp_endpoint,
-        trace_parents=_trace_parents(pack) if places.otlp_endpoint else (),
+        otlp_endpoint=locations.otlp_endpoint,
+        trace_parents=_trace_parents(pack) if locations.otlp_endpoint else (),
         standby=runs.standby_of(run),
-        storage_dir=places.ray_storage(run.id),
+        storage_dir=locations.ray_storage(run.id),
     )
 
 

@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from lorafleet.layout import join, run_manifest, tenant_root
 from lorafleet.spec import DEFAULT_PROFILE
 from service.backends.base import Backend
 from service.candidates import Candidates
@@ -21,39 +20,12 @@ from service.db.tenants import store_credentials_of
 from service.health import Pulse, Readiness
 from service.held_up import HeldUp
 from service.reconcile.hearing import Hearing
+from service.run_locations import RunLocations
 from service.storage import Store
 from service.tokens import RunTokens
 
 LOCK_S = 15.0  # how long a dead process keeps a row: living ones renew their locks
 ACTION_S = 60.0  # longer than any one action: the backends' and the store's own timeouts are below
-
-
-@dataclass(frozen=True, kw_only=True)
-class Places:
-    """Locations in the store, and where runs report to."""
-
-    artifacts_uri: str
-    cache_uri: str
-    ray_storage_uri: str  # Ray Train's bookkeeping of all runs: a folder, or an s3:// URI
-    report_address: str
-    otlp_endpoint: str = ""  # where runs send their spans
-    report_tls: bool = False
-    report_tls_ca: Callable[[], str | None] = lambda: None  # PEM, as it is now; None: what the runs' machines trust
-
-    def of(self, run: RunRow, tenant: str) -> "Places":
-        """The locations for this run. A run with its tenant's own store credentials has everything in the tenant's folder, so
-        that the credentials need no access to what others use."""
-        if not run.store_credentials:
-            return self
-        home = tenant_root(self.artifacts_uri, tenant)
-        storage = f"{home}/runs" if "://" in self.ray_storage_uri else self.ray_storage_uri
-        return replace(self, artifacts_uri=home, cache_uri=f"{home}/cache", ray_storage_uri=storage)
-
-    def manifest(self, run_id: str) -> str:
-        return run_manifest(self.artifacts_uri, run_id)
-
-    def ray_storage(self, run_id: str) -> str:
-        return join(self.ray_storage_uri, run_id, "ray-train")
 
 
 @dataclass
@@ -92,7 +64,7 @@ class Tools:
     backend: Backend
     store: Store
     tokens: RunTokens
-    places: Places
+    locations: RunLocations
     candidates: Candidates
     up_since: datetime  # no run could report before; by `db.even_now`
     hearing: Hearing = field(default_factory=Hearing)

@@ -21,7 +21,7 @@ NAME = BatchName("acme", "night")
 
 @pytest.fixture
 def batches(world: World) -> Batches:
-    return Batches(world.tools.db, world.tools.store, world.tools.places.artifacts_uri, world.tools.stop)
+    return Batches(world.tools.db, world.tools.store, world.tools.locations.artifacts_uri, world.tools.stop)
 
 
 def new(world: World, count: int, **fields) -> NewBatch:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 
 from service.coalescing import Coalescer
-from service.db.errors import Contended, Unreachable
+from service.db.errors import Contended, Unreachable, may_be_committed
 
 caller: ContextVar[str] = ContextVar("caller", default="")
 
@@ -111,7 +111,7 @@ async def test_what_may_have_been_committed_is_not_done_again():
         await asyncio.sleep(0.01)
         raise Unreachable("cut", was_committing=True)
 
-    ask = Coalescer[int, int](lost)
+    ask = Coalescer[int, int](lost, may_be_done=may_be_committed)
     found = await asyncio.gather(*(ask("key", number) for number in range(4)), return_exceptions=True)
     assert all(isinstance(each, Unreachable) for each in found)
     assert sorted(number for group in groups for number in group) == [0, 1, 2, 3], "each once"

@@ -1,5 +1,6 @@
 """Creates that share a transaction: each ends as if those before it in the group had come before it."""
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
@@ -8,9 +9,12 @@ from sqlalchemy import delete, func, select
 from lorafleet.errors import AlreadyExists, InvalidSpec, QuotaExceeded
 from lorafleet.v1 import training_service_pb2 as pb
 from service.db.audit import Entry
+from service.db.database import Database
+from service.db.errors import Unreachable
 from service.db.models import AuditRow, GrantRow, JobEventRow, JobRow
 from service.job_creation import AllowanceChanged, Draft, NewJob, accept
 from service.job_rows import new_row
+from service.jobs import Jobs
 from service.tenancy.allowances import Allowance
 from service.tenancy.prefixes import Granted
 from tests.service.access.members import make_grant, make_tenant
@@ -98,3 +102,17 @@ async def test_a_grant_counts_for_the_next_job_and_one_that_is_taken_away_no_lon
         await tx.session.execute(delete(GrantRow).where(GrantRow.prefix == f"file://{world.folder}"))
     with pytest.raises(InvalidSpec, match="is not granted"):
         await world.submit("b")
+
+
+async def test_creates_whose_commit_was_cut_off_are_not_done_again(world: World, monkeypatch: pytest.MonkeyPatch):
+    groups: list[int] = []
+
+    async def lost(db: Database, drafts: Sequence[Draft]) -> list[object]:
+        groups.append(len(drafts))
+        raise Unreachable("cut", was_committing=True)
+
+    monkeypatch.setattr("service.jobs.accept", lost)
+    jobs = Jobs(world.tools.db, world.tools.store, world.tools.locations.artifacts_uri, world.tools.stop)
+    found = await asyncio.gather(*(jobs._accept("acme", draft(world, name)) for name in "abc"), return_exceptions=True)
+    assert all(isinstance(each, Unreachable) for each in found)
+    assert groups == [3]

@@ -82,7 +82,7 @@ def _start_again(world: World, key: bytes) -> None:
     tokens = RunTokens(key)
     world.with_tools(tokens=tokens)
     tools = world.tools
-    warmth = Warmth(tokens=tokens, places=tools.places, stop=tools.stop, retry=tools.retry)
+    warmth = Warmth(tokens=tokens, locations=tools.locations, stop=tools.stop, retry=tools.retry)
     world.reports = Reports(tools.db, warmth)
 
 

@@ -89,7 +89,7 @@ class ControlPlane(RuleBasedStateMachine):
         policy = replace(Policy(), limits=PackLimits(max_pack_size=1), num_free_runs=MAX_RUNS)
         candidates = Candidates(Planner(tools.candidates.planner.shapes, policy))
         self.world.with_tools(limits=Limits(max_running_runs=MAX_RUNS), candidates=candidates, up_since=self.clock.now())
-        self.batch_api = Batches(self.db, tools.store, tools.places.artifacts_uri, tools.stop)
+        self.batch_api = Batches(self.db, tools.store, tools.locations.artifacts_uri, tools.stop)
 
     @rule(target=jobs, request=st.integers(0, 5), job_id=st.sampled_from(["", "fox", "owl"]), rank=st.sampled_from([4, 8]))
     def create(self, request: int, job_id: str, rank: int) -> str:

@@ -56,7 +56,7 @@ async def acme(world: World, file: Path) -> World:
     await make_tenant(world.tools.db, "acme", store_credentials="acme-store")
     store = Store(CredentialsFile(file))
     world.with_tools(store=store, candidates=Candidates(Planner(ShapeCache(store, world.clock), Policy())))
-    world.jobs = Jobs(world.tools.db, store, world.tools.places.artifacts_uri, world.tools.stop)
+    world.jobs = Jobs(world.tools.db, store, world.tools.locations.artifacts_uri, world.tools.stop)
     return world
 
 
@@ -108,7 +108,7 @@ async def test_a_run_gets_its_tenants_credentials_and_finds_all_it_needs_in_the_
     await acme.settle()
     by_env = {tuple(env.items()): run for run, env in acme.backend.store_envs.items()}
     assert set(by_env) == {tuple(ENV.items()), ()}, "the other tenant's run has the service's own"
-    home = layout.tenant_root(acme.tools.places.artifacts_uri, "acme")
+    home = layout.tenant_root(acme.tools.locations.artifacts_uri, "acme")
     text = await acme.tools.store.get(layout.run_manifest(home, by_env[tuple(ENV.items())]))
     manifest = RunManifest.model_validate_json(text or b"")
     assert manifest.cache_uri == f"{home}/cache"
@@ -139,9 +139,9 @@ async def test_tenants_of_other_credentials_are_in_no_pack_of_it(acme: World):
     await acme.settle()
     packs = {}
     for run in acme.backend.launches:
-        uri = layout.run_manifest(acme.tools.places.artifacts_uri, run)
+        uri = layout.run_manifest(acme.tools.locations.artifacts_uri, run)
         if acme.backend.store_envs[run]:
-            uri = layout.run_manifest(layout.tenant_root(acme.tools.places.artifacts_uri, "acme"), run)
+            uri = layout.run_manifest(layout.tenant_root(acme.tools.locations.artifacts_uri, "acme"), run)
         manifest = RunManifest.model_validate_json(await acme.tools.store.get(uri) or b"")
         packs[run] = {parse_job(style.job).tenant for style in manifest.pack}
     assert sorted(map(sorted, packs.values())) == [["acme"], ["globex", "initech"]]
@@ -161,7 +161,7 @@ async def test_warm_workers_take_no_run_with_other_credentials_than_they_have(ac
     await submit(acme, "acme")
     await acme.settle()
     told = (await acme.report(run, source="worker-0", idle=True)).next_run
-    assert told.manifest_uri.startswith(layout.tenant_root(acme.tools.places.artifacts_uri, "acme"))
+    assert told.manifest_uri.startswith(layout.tenant_root(acme.tools.locations.artifacts_uri, "acme"))
     assert await acme.tools.store.exists(told.manifest_uri)
     await acme.report(told.run, progress(1), succeeded())
     await acme.report(told.run, source="worker-0", idle=True)

@@ -100,7 +100,7 @@ async def test_a_batchs_jobs_keep_the_trace_of_the_call_that_made_them(exporter:
 
 async def test_the_launch_continues_the_jobs_trace_and_hands_it_to_the_run(exporter: InMemorySpanExporter, api: Api):  # noqa: F811
     world = api.world
-    world.with_tools(places=replace(world.tools.places, otlp_endpoint="http://collector:4317"))
+    world.with_tools(locations=replace(world.tools.locations, otlp_endpoint="http://collector:4317"))
     await api.jobs.CreateTrainingJob(api.request(training_job_id="a"), metadata=CALLERS)
     await world.settle()
     [launch] = named(exporter, "launch run")
@@ -118,7 +118,7 @@ async def test_a_manifest_without_a_collector_has_no_field_of_it(world: World):
 
 
 async def _manifest(world: World) -> bytes:
-    manifest = await world.tools.store.get(run_manifest(world.tools.places.artifacts_uri, world.backend.launches[-1]))
+    manifest = await world.tools.store.get(run_manifest(world.tools.locations.artifacts_uri, world.backend.launches[-1]))
     assert manifest is not None
     return manifest
 

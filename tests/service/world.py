@@ -26,8 +26,9 @@ from service.reconcile.copy_logs import copy_log_once
 from service.reconcile.launch import launch_once
 from service.reconcile.observe import observe_once
 from service.reconcile.stop import notice_silence_once, stop_once
-from service.reconcile.tools import Places, Tools
+from service.reconcile.tools import Tools
 from service.reports import Reports
+from service.run_locations import RunLocations
 from service.storage import Store
 from service.tokens import RunTokens
 from service.warm import Warmth
@@ -52,14 +53,14 @@ class World:
         (folder / "pictures").mkdir()
         (folder / "pictures" / "a.png").write_bytes(b"png")
         artifacts = f"file://{folder}/artifacts"
-        places = Places(
+        locations = RunLocations(
             artifacts_uri=artifacts, cache_uri=f"{artifacts}/cache", ray_storage_uri=f"{folder}/runs", report_address="127.0.0.1:1"
         )
         store = Store()
         candidates = Candidates(Planner(ShapeCache(store, clock), Policy()))
-        tools = Tools(db=db, backend=backend, store=store, tokens=tokens, places=places, candidates=candidates, up_since=clock.now())
+        tools = Tools(db=db, backend=backend, store=store, tokens=tokens, locations=locations, candidates=candidates, up_since=clock.now())
         jobs = Jobs(db, tools.store, artifacts, tools.stop)
-        warmth = Warmth(tokens=tokens, places=places, stop=tools.stop, retry=tools.retry)
+        warmth = Warmth(tokens=tokens, locations=locations, stop=tools.stop, retry=tools.retry)
         return cls(tools=tools, backend=backend, clock=clock, folder=folder, jobs=jobs, reports=Reports(db, warmth))
 
     def spec(self, **changes: Any) -> spec.Spec:

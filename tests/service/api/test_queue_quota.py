@@ -115,7 +115,7 @@ async def other(database_url: str, clock: FakeClock) -> AsyncIterator[Database]:
 
 async def test_of_two_creates_at_the_last_place_of_the_queue_exactly_one_is_refused(world: World, other: Database):
     await make_tenant(world.tools.db, "acme", max_queued_jobs=1)
-    there = Jobs(other, world.tools.store, world.tools.places.artifacts_uri, world.tools.stop)
+    there = Jobs(other, world.tools.store, world.tools.locations.artifacts_uri, world.tools.stop)
     for place in range(5):
         await may_wait(world, place + 1)
         new = [NewJob(tenant="acme", job_id=f"job-{place}-{side}", request_id="", spec=world.spec()) for side in (0, 1)]

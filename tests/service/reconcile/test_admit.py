@@ -31,7 +31,7 @@ from tests.service.world import World, failed, progress, succeeded
 
 
 async def manifest(world: World, run: str) -> RunManifest:
-    uri = layout.run_manifest(world.tools.places.artifacts_uri, run)
+    uri = layout.run_manifest(world.tools.locations.artifacts_uri, run)
     return RunManifest.model_validate_json(await world.tools.store.get(uri) or b"")
 
 

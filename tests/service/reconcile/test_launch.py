@@ -30,7 +30,7 @@ async def test_a_launched_run_finds_its_manifest_and_its_spec(world: World):
     assert await world.state(name) == "STARTING"
 
     manifest = RunManifest.model_validate_json(
-        await world.tools.store.get(layout.run_manifest(world.tools.places.artifacts_uri, run)) or b""
+        await world.tools.store.get(layout.run_manifest(world.tools.locations.artifacts_uri, run)) or b""
     )
     assert (manifest.run, manifest.attempt, manifest.pack[0].job) == (run, 1, str(name))
     assert manifest.pack[0].spec.adapter.rank == 4

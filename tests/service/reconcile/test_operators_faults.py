@@ -97,7 +97,7 @@ async def test_a_folder_that_refuses_one_job_ends_that_job_at_once_and_no_other_
     assert (await world.state(closed), ended.reason, len(ended.attempts)) == ("FAILED", "ACCESS_DENIED", 1)
     assert await world.state(goes) == "STARTING"
     (run,) = world.backend.launches
-    manifest = await world.tools.store.get(world.tools.places.manifest(run))
+    manifest = await world.tools.store.get(world.tools.locations.manifest(run))
     assert b"jobs/goes" in (manifest or b"")
     assert b"jobs/closed" not in (manifest or b"")
 
@@ -253,7 +253,7 @@ async def test_runs_are_told_where_buckets_are_and_what_trains_already_takes_non
 
     monkeypatch.setattr(Store, "regions", regions)
     _, run = await pack_of_two(world)
-    manifest = RunManifest.model_validate_json(await world.tools.store.get(world.tools.places.manifest(run)) or b"")
+    manifest = RunManifest.model_validate_json(await world.tools.store.get(world.tools.locations.manifest(run)) or b"")
     assert manifest.bucket_regions == {"raw": "eu-central-1"}
     assert set(uris_of(manifest.pack[0])) < set(asked[0])
     assert world.backend.requests[run].bucket_regions == {"raw": "eu-central-1"}

@@ -75,7 +75,7 @@ async def begun(world: World, host: str, **changes) -> tuple[JobName, str]:
 
 async def test_the_first_job_of_an_idle_server_goes_to_workers_that_stand_by(world: World):
     host = await stands_by(world)
-    uri = layout.run_manifest(world.tools.places.artifacts_uri, host)
+    uri = layout.run_manifest(world.tools.locations.artifacts_uri, host)
     manifest = RunManifest.model_validate_json(await world.tools.store.get(uri) or b"")
     assert manifest.pack == ()
     assert manifest.standby is not None

@@ -63,7 +63,7 @@ async def test_workers_that_wait_are_not_stopped_while_they_may(world: World):
 
 async def test_a_manifest_says_how_long_workers_may_wait(world: World):
     _, run = await world.started()
-    found = await manifest(world, layout.run_manifest(world.tools.places.artifacts_uri, run))
+    found = await manifest(world, layout.run_manifest(world.tools.locations.artifacts_uri, run))
     assert found.warm_idle_s == world.tools.stop.warm_idle_s == 60
 
 
