@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from lorafleet.backoff import doubled_s
 from lorafleet.errors import DeadlineExceeded, LorafleetError
 
 
@@ -50,7 +51,7 @@ class Tries:
         if not error.retryable or left_s <= asked_s:
             raise error
         self.patience.on_wait(error, left_s)
-        most_s = min(self.patience.most_s, self.patience.first_s * 2**self._failures)
+        most_s = doubled_s(self.patience.first_s, self.patience.most_s, self._failures)
         self._failures += 1
         return min(left_s, asked_s + self.patience.draw(0, most_s))
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from lorafleet.errors import InvalidSpec, Violation
+from lorafleet.field_paths import field_path
 from lorafleet.spec_words import LabelKey, ModuleName, OutputName, Text, check_uri
 
 MAX_LABELS = 64
@@ -337,17 +338,11 @@ _WITHOUT_INPUT = {"extra_forbidden": "unknown field", "missing": "is required"}
 
 
 def _violation(details: ErrorDetails) -> Violation:
-    location = details["loc"]
-    if location[-1:] == ("[key]",):  # pydantic's mark of a mapping's key, beside the key itself
-        location = location[:-1]
-    return Violation(field=_path(location), message=_message(details))
+    return Violation(field=_path(details["loc"]), message=_message(details))
 
 
 def _path(location: Location) -> str:
-    path = ""
-    for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
-    return path or "spec"
+    return field_path(location) or "spec"
 
 
 def _message(details: ErrorDetails) -> str:

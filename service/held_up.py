@@ -8,6 +8,7 @@ of each replica: one that does not know yet launches once and learns it. Times a
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from lorafleet.backoff import doubled_s
 from lorafleet.errors import OperatorsFault
 
 FIRST_S = 5.0
@@ -38,7 +39,7 @@ class HeldUp:
         if before is not None and before.until > now:  # several launches were under way: one more says nothing new
             return
         times = 1 if before is None else before.times + 1
-        wait_s = min(MOST_S, FIRST_S * 2 ** min(times - 1, 10))
+        wait_s = doubled_s(FIRST_S, MOST_S, times - 1)
         self._faults[reference] = _Fault(error, now + timedelta(seconds=wait_s), times)
 
     def clear(self, reference: str) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
+from lorafleet.backoff import doubled_s
 from lorafleet.v1 import batch_service_pb2 as batch_pb
 from lorafleet.v1 import spec_pb2
 from lorafleet.v1 import training_service_pb2 as pb
@@ -26,6 +27,7 @@ from service.db.database import Database
 from service.db.models import JobEventRow, JobRow
 from service.resources import add_spec
 
+MAX_POLL_S = 8.0  # after failed reads
 POLL_S = 0.5  # another process may write to the same database without waking us
 READ = 200  # events per read
 MAX_CHANGES = 4000
@@ -144,7 +146,7 @@ class Feed:
             if self.stopping.is_set() or self.is_broken:
                 self._ring_all()
             if not more:
-                await self._pause(rung, POLL_S * 2 ** min(self.failures, 4))
+                await self._pause(rung, doubled_s(POLL_S, MAX_POLL_S, self.failures))
 
     async def _pause(self, rung: asyncio.Event, most_s: float) -> None:
         """Until the bell rings, a topic is joined, or the time is over."""

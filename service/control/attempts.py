@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from lorafleet import store_faults
+from lorafleet.backoff import doubled_s
 from service.control.lifecycle import PREEMPTED, Artifact, Ending, Job, JobState, Outcome, end_expired, finish, launched, requeue
 
 # Ends that no job is to blame for: they cost none of its attempts.
@@ -23,7 +24,7 @@ class RetryPolicy:
 
     def backoff_s(self, failures: int) -> float:
         """Doubles with every failure: 5 s, 10 s, 20 s, ..."""
-        return min(self.max_backoff_s, self.first_backoff_s * 2 ** min(failures - 1, 30))
+        return doubled_s(self.first_backoff_s, self.max_backoff_s, failures - 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lorafleet.backoff import doubled_s
 from service.control.capacity import Resources
 from service.control.keys import Cluster
 
@@ -22,7 +23,7 @@ class StandbyRules:
     max_backoff_s: float = 3600.0
 
     def backoff_s(self, failures: int) -> float:
-        return min(self.max_backoff_s, self.first_backoff_s * 2 ** (failures - 1)) if failures else 0.0
+        return doubled_s(self.first_backoff_s, self.max_backoff_s, failures - 1) if failures else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

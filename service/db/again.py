@@ -2,15 +2,16 @@
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from lorafleet.backoff import doubled_s, spread_s
 from service import telemetry
 from service.db.errors import Contended, Unreachable, may_be_committed
 
 TRIES = 5
 WAIT_S = 0.02  # before the second try; twice as long before each further one, less a random part of it
+MAX_WAIT_S = 1.0
 
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
@@ -31,5 +32,5 @@ async def again(call: Callable[[], Awaitable[Result]]) -> Result:
                 raise
             telemetry.count("lorafleet_db_retries_total", reason=error.reason)
             log.debug("try %d gave way: %s", tries, error)
-        await asyncio.sleep(WAIT_S * 2**tries * random.uniform(0.5, 1.0))
+        await asyncio.sleep(spread_s(doubled_s(WAIT_S, MAX_WAIT_S, tries)))
     return await call()

@@ -5,11 +5,11 @@ Polls find what only time brings about; a loop that finds nothing polls ever mor
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from lorafleet.backoff import doubled_s, spread_s
 from lorafleet.errors import LorafleetError, Unavailable
 from service import log_context, telemetry
 from service.bell import Bell, heard
@@ -76,5 +76,5 @@ def _log(loop: Loop, error: Exception) -> None:
 
 def _wait_s(loop: Loop, failures: int, quiet: int) -> float:
     if failures:
-        return min(MAX_BACKOFF_S, loop.every_s * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0)
-    return max(loop.every_s, min(MAX_QUIET_S, loop.every_s * 2 ** min(quiet, 10)))
+        return spread_s(doubled_s(loop.every_s, MAX_BACKOFF_S, failures))
+    return max(loop.every_s, doubled_s(loop.every_s, MAX_QUIET_S, quiet))

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.alias_generators import to_camel
 
 from lorafleet.errors import InvalidInput, Violation
+from lorafleet.field_paths import field_path
 from lorafleet.spec import DEFAULT_PROFILE
 
 RAY_VERSION = "2.60.0"  # of the trainer image; KubeRay chooses probes by it
@@ -175,18 +176,10 @@ def parse(fields: Mapping[str, Any], origin: str = "--kuberay-config") -> Kubera
     raise InvalidInput("\n".join(lines), violations=found, reason="INVALID_KUBERAY_CONFIG")
 
 
-def _path(location: tuple[int | str, ...]) -> str:
-    path = ""
-    for part in location:
-        if part != "[key]":  # pydantic's mark of a mapping's key, beside the key itself
-            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
-    return path
-
-
 def _of(error: Mapping[str, Any]) -> Violation:
     """What a rule over several fields says begins with the field that it is about."""
     message = error["msg"].removeprefix("Value error, ")
     if not error["loc"]:
         field, _, message = message.partition(": ")
         return Violation(field=field, message=message)
-    return Violation(field=_path(error["loc"]), message=message)
+    return Violation(field=field_path(error["loc"]), message=message)

@@ -5,12 +5,12 @@ Knows nothing of runs but the label that groups their objects.
 
 import asyncio
 import logging
-import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lorafleet.backoff import doubled_s, spread_s
 from lorafleet.errors import LorafleetError, Unavailable
 from service.backends.kuberay.api import UNREACHABLE, Api, Expired
 from service.backends.kuberay.names import RUN, SELECTOR
@@ -20,6 +20,7 @@ Object = dict[str, Any]
 FIRST_LIST_WITHIN_S = 20.0
 STALE_S = 30.0  # after which what was seen last is no longer told as what is
 WATCH_FOR_S = 120  # the server ends it then, and it goes on; events have no bookmarks, so silence alone says nothing
+FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 10.0
 PAGE = 500
 MAX_DEPARTED = 2000
@@ -154,7 +155,7 @@ class Watched:
                     log.warning("watch of %s: %s", self._path, error)
                 self._failure = error
                 failures += 1
-                await asyncio.sleep(min(MAX_BACKOFF_S, 0.5 * 2 ** min(failures, 6)) * random.uniform(0.5, 1.0))
+                await asyncio.sleep(spread_s(doubled_s(FIRST_BACKOFF_S, MAX_BACKOFF_S, failures)))
             except Exception:
                 log.exception("watch of %s failed and will be begun again", self._path)
                 self._version = None
