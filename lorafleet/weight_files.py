@@ -1,7 +1,9 @@
 """The names under which a part of a base may keep its weights, in the order in which they are looked for. Pure."""
 
+import re
 from collections.abc import Iterator
 
+SHARD = re.compile(r"[\w.-]{1,200}\.safetensors")  # what an index may name, beside itself
 # The full precision is taken where there are several.
 VARIANTS = ("", ".fp32", ".fp16", ".bf16")
 DIFFUSERS_NAME = "diffusion_pytorch_model"
@@ -13,3 +15,15 @@ def single_files(part: str) -> Iterator[str]:
     for stem in (DIFFUSERS_NAME, TRANSFORMERS_NAME):
         for variant in VARIANTS:
             yield f"{part}/{stem}{variant}.safetensors"
+
+
+def indices(part: str) -> Iterator[str]:
+    """Of weights in shards, in the same order."""
+    for stem in (DIFFUSERS_NAME, TRANSFORMERS_NAME):
+        for variant in VARIANTS:
+            yield from dict.fromkeys(index_names(part, stem, variant))
+
+
+def index_names(part: str, stem: str, variant: str) -> tuple[str, ...]:
+    usual = f"{part}/{stem}.safetensors.index{variant}.json"  # diffusers once wrote the variant at the end
+    return (usual, f"{part}/{stem}{variant}.safetensors.index.json")

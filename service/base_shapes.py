@@ -14,7 +14,7 @@ from typing import Any
 from lorafleet import objectives
 from lorafleet.inside import root_of_base
 from lorafleet.layout import join
-from lorafleet.weight_files import single_files
+from lorafleet.weight_files import SHARD, indices, single_files
 from service import rows
 from service.clock import Clock
 from service.control.memory import BaseShapes
@@ -28,6 +28,7 @@ READ_WITHIN_S = 20.0  # all files of a base
 AWAITED_S = 10.0  # then its jobs no longer wait for them, whoever is in the way
 MAX_BASES = 1000  # that are remembered
 MAX_HEADER_BYTES = 8 * 2**20
+MAX_INDEX_BYTES = 4 * 2**20
 MAX_CONFIG_BYTES = 2**18
 DENOISER = "unet"
 OTHER_PARTS = ("vae", "text_encoder")
@@ -146,7 +147,7 @@ class ShapeCache:
 async def read_shapes(store: Store, uri: str, parser: Parser) -> BaseShapes:
     """The shapes of the base at `uri`. Raises Unreadable when its files are missing or bad, else what the store raises."""
     store = store.within(root_of_base(uri))
-    headers = [await _header_of(store, uri, part) for part in (DENOISER, *OTHER_PARTS)]
+    headers = [await _header_of(store, uri, part, parser) for part in (DENOISER, *OTHER_PARTS)]
     configs = [await store.get(join(uri, config), most_bytes=MAX_CONFIG_BYTES) for config in CONFIGS]
     needed = zip((f"{DENOISER}/*.safetensors", *CONFIGS), (headers[0], *configs), strict=True)
     if missing := [name for name, data in needed if not data]:
@@ -170,15 +171,32 @@ def _shapes(found: dict[str, Any]) -> BaseShapes:
     return BaseShapes(layers=layers, **found)
 
 
-async def _header_of(store: Store, uri: str, part: str) -> bytes:
-    """Of the file that the trainer would take; nothing when there is none, or the part lies in shards, which are not read here."""
+async def _header_of(store: Store, uri: str, part: str, parser: Parser) -> bytes:
+    """Of the file that the trainer would take, or of its shards; nothing when there is none. Single files first: they are the usual
+    case, and a part is of one shape whichever way it is stored."""
     for name in single_files(part):
         if await store.exists(join(uri, name)):
             return await _header(store, join(uri, name))
+    for name in indices(part):
+        if index := await store.get(join(uri, name), most_bytes=MAX_INDEX_BYTES):
+            return await _headers_of_shards(store, join(uri, part), index, parser)
     return b""
 
 
-async def _header(store: Store, uri: str) -> bytes:
+async def _headers_of_shards(store: Store, folder: str, index: bytes, parser: Parser) -> bytes:
+    """A list of their headers, together no longer than one file's; nothing when one is missing, as of a file that is."""
+    names = (await parser.parse("shards", [index]))["names"]
+    headers, left = list[bytes](), MAX_HEADER_BYTES
+    for name in names if all(SHARD.fullmatch(name) for name in names) else ():
+        header = await _header(store, join(folder, name), left)
+        left -= len(header)
+        if not header:
+            return b""
+        headers.append(header)
+    return b"[" + b",".join(headers) + b"]" if headers else b""
+
+
+async def _header(store: Store, uri: str, most_bytes: int = MAX_HEADER_BYTES) -> bytes:
     """The JSON that a safetensors file begins with; nothing when it is missing, or too long to be one."""
     length = int.from_bytes(await store.get_range(uri, 0, 8) or b"", "little")
-    return await store.get_range(uri, 8, length) or b"" if 0 < length <= MAX_HEADER_BYTES else b""
+    return await store.get_range(uri, 8, length) or b"" if 0 < length <= most_bytes else b""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from lorafleet.weight_files import DIFFUSERS_NAME, TRANSFORMERS_NAME, VARIANTS
+from lorafleet.weight_files import DIFFUSERS_NAME, SHARD, TRANSFORMERS_NAME, VARIANTS, index_names
 from trainer import untrusted
 from trainer.untrusted import Refused
 
@@ -22,7 +22,6 @@ CONFIG_NAMES = {
     "text_encoder": "config.json",
     "scheduler": "scheduler_config.json",
 }
-_SHARD = re.compile(r"[\w.-]{1,200}\.safetensors")
 _USUAL_SHARD = re.compile(
     rf"({DIFFUSERS_NAME}|{TRANSFORMERS_NAME})(\.(fp32|fp16|bf16))?-\d{{5}}-of-\d{{5}}(\.(fp32|fp16|bf16))?\.safetensors"
 )
@@ -47,7 +46,7 @@ def find_weights(part: str, paths: Collection[str]) -> Weights | None:
         for variant in VARIANTS:
             if (single := f"{part}/{stem}{variant}.safetensors") in paths:
                 return Weights(part=part, files=(single,))
-            for index in _index_names(part, stem, variant):
+            for index in index_names(part, stem, variant):
                 if index in paths:
                     return Weights(part=part, files=(), index=index)
     return None
@@ -60,7 +59,7 @@ def shards(text: bytes, part: str, paths: Collection[str]) -> dict[str, set[str]
         raise Refused("has no weight_map")
     found: dict[str, set[str]] = {}
     for tensor, name in where.items():
-        if not isinstance(name, str) or not _SHARD.fullmatch(name):
+        if not isinstance(name, str) or not SHARD.fullmatch(name):
             raise Refused("names a shard that is no plain *.safetensors name")
         found.setdefault(f"{part}/{name}", set()).add(tensor)
     if len(found) > MAX_SHARDS:
@@ -104,8 +103,3 @@ def _usual(part: str, names: Collection[str]) -> str:
     """Those of a shard's usual name: other words are the index's own, and are not repeated."""
     told = [name for name in names if _USUAL_SHARD.fullmatch(name.removeprefix(f"{part}/"))]
     return f": {some(told)}" if told else ""
-
-
-def _index_names(part: str, stem: str, variant: str) -> tuple[str, ...]:
-    usual = f"{part}/{stem}.safetensors.index{variant}.json"  # diffusers once wrote the variant at the end
-    return (usual, f"{part}/{stem}{variant}.safetensors.index.json")

@@ -17,6 +17,7 @@ ANSWER_BYTES = 2 * 2**20
 MAX_DEPTH = 16  # of JSON: a header has 3, a config of diffusers some more
 MAX_TENSORS = 20_000  # of one file; SDXL's denoiser has 1,680
 MAX_LAYERS = 4_096
+MAX_SHARDS = 64  # of one part; Flux's denoiser has 3
 MAX_FILES = 10_000  # of an artifact
 MAX_NAME = 256  # characters
 MAX_DIMS = 8
@@ -82,6 +83,17 @@ def scheduler(text: bytes) -> dict[str, object]:
     return {key: value if is_short(value := found[key]) else None for key in ("prediction_type",) if key in found}
 
 
+def shards(index: bytes) -> dict[str, object]:
+    """The files over which a part's weights are spread."""
+    where = parsed("the index of a part's shards", index).get("weight_map")
+    if not isinstance(where, dict) or len(where) > MAX_TENSORS or not all(map(is_short, where.values())):
+        raise Bad(f"the index of a part's shards has no weight_map, or one of more than {MAX_TENSORS:,} tensors")
+    names = sorted({*where.values()})
+    if not 0 < len(names) <= MAX_SHARDS:
+        raise Bad(f"a part is in no shard, or in more than {MAX_SHARDS}")
+    return {"names": names}
+
+
 def manifest(text: bytes) -> dict[str, object]:
     """The files of an artifact, as far as they are what a manifest says of files. Nothing else of it is handed on."""
     found = parsed("manifest.json", text)
@@ -97,8 +109,12 @@ def manifest(text: bytes) -> dict[str, object]:
 
 
 def header(what: str, text: bytes) -> dict[str, list[int]]:
-    """Tensor name -> shape."""
-    found = parsed(what, text)
+    """Tensor name -> shape; of shards, which come as a list of their headers, all of them."""
+    check_depth(what, text)
+    each = loaded(what, text)
+    found: dict[str, object] = {}
+    for one in each if isinstance(each, list) else [each]:
+        found |= as_object(what, one)
     found.pop("__metadata__", None)
     if len(found) > MAX_TENSORS or not all(map(is_short, found)):
         raise Bad(f"{what} names more than {MAX_TENSORS:,} tensors, or one with a name of more than {MAX_NAME} characters")
@@ -152,10 +168,17 @@ def is_short(text: object) -> bool:
 def parsed(what: str, text: bytes) -> dict[str, object]:
     """A JSON object. Its depth is known before it is parsed: a parser that calls itself would use up the stack."""
     check_depth(what, text)
+    return as_object(what, loaded(what, text))
+
+
+def loaded(what: str, text: bytes) -> object:
     try:
-        found = json.loads(text.decode())  # UTF-8 and nothing else: the depth was told from its bytes
+        return json.loads(text.decode())  # UTF-8 and nothing else: the depth was told from its bytes
     except ValueError:
         raise Bad(f"{what} is no JSON") from None
+
+
+def as_object(what: str, found: object) -> dict[str, object]:
     if not isinstance(found, dict):
         raise Bad(f"{what} is no JSON object")
     return found
@@ -170,7 +193,7 @@ def check_depth(what: str, text: bytes) -> None:
         raise Bad(f"{what} is nested deeper than {MAX_DEPTH}, or is no JSON")
 
 
-KINDS = {"shapes": shapes, "scheduler": scheduler, "manifest": manifest}
+KINDS = {"shapes": shapes, "shards": shards, "scheduler": scheduler, "manifest": manifest}
 
 if __name__ == "__main__":
     main(sys.argv[1:])

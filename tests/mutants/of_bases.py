@@ -23,6 +23,20 @@ GUARDS = (
         "tests/service/test_base_shapes.py",
     ),
     (
+        "base: headers of shards are bounded together",
+        "service/base_shapes.py",
+        "header = await _header(store, join(folder, name), left)",
+        "header = await _header(store, join(folder, name))",
+        "tests/service/test_base_shapes.py",
+    ),
+    (
+        "base: an index names files of its own folder alone",
+        "service/base_shapes.py",
+        "for name in names if all(SHARD.fullmatch(name) for name in names) else ():",
+        "for name in names:",
+        "tests/service/test_base_shapes.py",
+    ),
+    (
         "base: a word of its files is not repeated",
         "trainer/base_model.py",
         "if isinstance(found, str) and found in base_config.OTHER_PIPELINES else",

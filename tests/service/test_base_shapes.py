@@ -11,6 +11,7 @@ import pytest
 
 from lorafleet import objectives
 from lorafleet.errors import LorafleetError
+from service import base_shapes
 from service.base_shapes import AWAITED_S, READ_AGAIN_S, Base, ShapeCache, read_shapes
 from service.clock import FakeClock
 from service.control.memory import Ask, footprint
@@ -66,6 +67,91 @@ async def test_weights_under_another_usual_name_are_found(tmp_path: Path, name: 
     assert (await shapes_at(uri)).width == 40
     write_safetensors(unet / "diffusion_pytorch_model.safetensors", {"conv_in.weight": [8, 4, 3, 3]})
     assert (await shapes_at(uri)).width == 8, "the trainer's first choice"
+
+
+SHARDS = {
+    "diffusion_pytorch_model-00001-of-00002.safetensors": {"conv_in.weight": [40, 4, 3, 3]},
+    "diffusion_pytorch_model-00002-of-00002.safetensors": {"conv_in.bias": [12], "mid.attn1.to_q.weight": [8, 8]},
+}
+INDEX = "diffusion_pytorch_model.safetensors.index.json"
+
+
+def shard_denoiser(base: Path, index: str = INDEX) -> None:
+    (base / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    for name, shapes in SHARDS.items():
+        write_safetensors(base / "unet" / name, shapes)
+    where = {tensor: name for name, shapes in SHARDS.items() for tensor in shapes}
+    (base / "unet" / index).write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": where}))
+
+
+@pytest.mark.parametrize(
+    "index", [INDEX, "diffusion_pytorch_model.safetensors.index.fp16.json", "diffusion_pytorch_model.bf16.safetensors.index.json"]
+)
+async def test_the_headers_of_shards_tell_what_one_file_would(tmp_path: Path, index: str):
+    uri = write_base(tmp_path)
+    whole = await shapes_at(uri)
+    shard_denoiser(tmp_path, index)
+    assert await shapes_at(uri) == whole
+
+
+async def test_shards_of_another_part_count_too(tmp_path: Path):
+    uri = write_base(tmp_path)
+    write_safetensors(tmp_path / "text_encoder" / "model-00001-of-00001.safetensors", {"a.bias": [1000]})
+    (tmp_path / "text_encoder" / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a.bias": "model-00001-of-00001.safetensors"}}'
+    )
+    assert (await shapes_at(uri)).num_other_params == 1015
+
+
+async def test_a_base_that_lacks_a_shard_is_unknown_as_one_that_lacks_a_file(tmp_path: Path):
+    uri = write_base(tmp_path)
+    shard_denoiser(tmp_path)
+    (tmp_path / "unet" / next(iter(SHARDS))).unlink()
+    with pytest.raises(LorafleetError, match="missing"):
+        await shapes_at(uri)
+
+
+BAD_INDICES = {
+    "no JSON": "{",
+    "a list": "[]",
+    "no map": '{"weight_map": []}',
+    "an empty one": '{"weight_map": {}}',
+    "deep": "[" * 100_000,
+    "long": " " * 38 * 2**20,
+    "numbers": '{"weight_map": {"a": 1}}',
+    "another folder": '{"weight_map": {"a": "../vae/diffusion_pytorch_model.safetensors"}}',
+    "many shards": json.dumps({"weight_map": {str(number): f"model-{number}.safetensors" for number in range(10_000)}}),
+}
+
+
+@pytest.mark.parametrize("text", BAD_INDICES.values(), ids=BAD_INDICES.keys())
+async def test_a_bad_index_makes_a_base_unknown_and_nothing_else(tmp_path: Path, text: str):
+    uri = write_base(tmp_path)
+    shard_denoiser(tmp_path)
+    (tmp_path / "unet" / INDEX).write_text(text)
+    with pytest.raises(LorafleetError):
+        await shapes_at(uri)
+    assert await known(ShapeCache(Store(), FakeClock()), uri) == [False]
+
+
+async def test_an_index_leads_to_no_other_folder(tmp_path: Path):
+    uri = write_base(tmp_path)
+    shard_denoiser(tmp_path)
+    write_safetensors(tmp_path / "other.safetensors", {name: shape for shapes in SHARDS.values() for name, shape in shapes.items()})
+    (tmp_path / "unet" / INDEX).write_text(json.dumps({"weight_map": {"conv_in.weight": "../other.safetensors"}}))
+    with pytest.raises(LorafleetError, match="missing"):
+        await shapes_at(uri)
+
+
+async def test_headers_of_shards_are_no_longer_together_than_one_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    uri = write_base(tmp_path)
+    shard_denoiser(tmp_path)
+    sizes = [(tmp_path / "unet" / name).stat().st_size - 8 for name in SHARDS]
+    monkeypatch.setattr(base_shapes, "MAX_HEADER_BYTES", sum(sizes) - 1)
+    with pytest.raises(LorafleetError, match="missing"):
+        await shapes_at(uri)
+    monkeypatch.setattr(base_shapes, "MAX_HEADER_BYTES", sum(sizes))
+    assert (await shapes_at(uri)).width == 40
 
 
 @pytest.mark.parametrize(("said", "side"), [("[16, 24]", 24), ("null", None)])
