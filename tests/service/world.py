@@ -43,6 +43,7 @@ class World:
     jobs: Jobs
     reports: Reports
     sequences: dict[str, int] = field(default_factory=dict)
+    num_late: int = 0  # readings of bases that the loops went on without, as of the last look
 
     @classmethod
     async def create(cls, db: Database, backend: FakeBackend, clock: FakeClock, folder: Path) -> "World":
@@ -86,11 +87,13 @@ class World:
         return await admit_once(self.tools) or await launch_once(self.tools) or await observe_once(self.tools) or await self._stop()
 
     async def _read_bases(self) -> bool:
-        """Waits for what is read in the background, on however slow a machine; False when nothing is."""
-        reading = [reading.task for reading in self.tools.candidates.planner.shapes._reading.values()]
+        """Waits for what is read in the background, on however slow a machine; False when nothing is, and nothing was since last time."""
+        shapes = self.tools.candidates.planner.shapes
+        reading = [reading.task for reading in shapes._reading.values()]
         if reading:
             await asyncio.wait(reading, timeout=60)
-        return bool(reading)
+        before, self.num_late = self.num_late, shapes.num_late
+        return bool(reading) or before != shapes.num_late
 
     async def _stop(self) -> bool:
         await notice_silence_once(self.tools)
