@@ -54,7 +54,15 @@ class S3Settings:
             "response_checksum_validation": "when_required",
         }
         config = cast(Any, Config)(**(usual | config))
-        return session.client("s3", endpoint_url=self.endpoint, region_name=self.region, verify=self.ca_bundle, config=config)
+        client = session.client("s3", endpoint_url=self.endpoint, region_name=self.region, verify=self.ca_bundle, config=config)
+        client.meta.events.register("before-call.s3.HeadBucket", _ask_once)
+        return client
+
+
+def _ask_once(context: dict[str, Any], **_: Any) -> None:
+    """botocore asks HeadBucket where a bucket is, and is sent to another region by its answer, too: without the header that says which,
+    it would ask again and again until Python's stack ends."""
+    context.setdefault("s3_redirect", {})["redirected"] = True
 
 
 def region_of(bucket: str, usual: str) -> str:

@@ -31,6 +31,9 @@ MAX_TENANTS = 256  # whose S3 clients are kept: one takes some MB
 MAX_CALLS = 32  # at once: a batch asks after thousands of folders, and a call to S3 is mostly waiting
 CALL_WITHIN_S = 120.0  # longer than all attempts at S3; a file system has no timeout of its own
 
+_ELSEWHERE = {301, 307, 308, 400}  # of HeadBucket; 400: signed for another region
+_OLDEST = {"": "us-east-1", "EU": "eu-west-1"}  # https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetBucketLocation.html
+
 _Result = TypeVar("_Result")
 
 
@@ -265,7 +268,10 @@ def _client(credentials: StoreCredentials | None) -> Any:
 
 
 def _region(s3: Any, bucket: str) -> str:
-    """From the answer to HeadBucket, a refusal too; else from GetBucketLocation, which fewer may ask."""
+    """From the answer to HeadBucket, a refusal too; else from GetBucketLocation, which fewer may ask. Empty: where it was asked.
+
+    What does not send the caller elsewhere is taken for the place: other stores than S3 have locations that are no regions.
+    """
     from botocore.exceptions import ClientError
 
     try:
@@ -274,7 +280,10 @@ def _region(s3: Any, bucket: str) -> str:
         answer = error.response
     if told := answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region"):
         return told
-    return s3.get_bucket_location(Bucket=bucket)["LocationConstraint"] or ""
+    if answer["ResponseMetadata"]["HTTPStatusCode"] not in _ELSEWHERE:
+        return ""
+    location: str = s3.get_bucket_location(Bucket=bucket)["LocationConstraint"] or ""
+    return _OLDEST.get(location, location)
 
 
 def _settings() -> S3Settings:
