@@ -20,11 +20,12 @@ import grpc
 import grpc.aio
 
 from bench import results_file
+from bench.service_serving import LIMITS
 from lorafleet.v1 import batch_service_pb2 as pb
 from lorafleet.v1 import batch_service_pb2_grpc as rpc
 from lorafleet.v1 import spec_pb2
-from service.api.authentication import AuthenticationInterceptor, anybody
-from service.api.errors import ErrorInterceptor
+from service.api.authentication import anybody
+from service.api.options import new_server
 from service.backends.fake import FakeBackend
 from service.base_shapes import ShapeCache
 from service.bell import Bell
@@ -37,7 +38,7 @@ from service.plans import Planner, Policy
 from service.reconcile.tools import Tools
 from service.resources import job_event
 from service.run_locations import RunLocations
-from service.server import add_services
+from service.server import add_services, listen
 from service.storage import Store
 from service.tokens import RunTokens
 
@@ -107,8 +108,8 @@ async def serving(folder: Path) -> AsyncIterator[str]:
     state.mkdir()
     migrate.upgrade(sqlite_url(state / "lorafleet.db"))
     db = Database(sqlite_engine(state / "lorafleet.db"), SystemClock(), Bell(), job_event)
-    server = grpc.aio.server(interceptors=[ErrorInterceptor(), AuthenticationInterceptor(anybody)])
-    port = server.add_insecure_port("127.0.0.1:0")
+    server = new_server(LIMITS, anybody, db)
+    port = listen(server, "127.0.0.1:0", None)
     stopping = asyncio.Event()
     await add_services(server, tools(db, f"file://{state}/artifacts"), stopping)
     await server.start()

@@ -1,14 +1,11 @@
-"""A server process for bench.service: the services and interceptors of `lorafleet serve`, a backend that does nothing, no loops."""
+"""Servers for benches: the very server of `lorafleet serve`, with its services, a backend that does nothing, and no loops."""
 
 import asyncio
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import grpc.aio
-
-from service.api.authentication import AuthenticationInterceptor, anybody
-from service.api.errors import ErrorInterceptor
-from service.api.observing import ObservingInterceptor
+from service.api.authentication import anybody
+from service.api.options import new_server
 from service.backends.base import Backend
 from service.backends.fake import FakeBackend
 from service.base_shapes import ShapeCache
@@ -22,9 +19,13 @@ from service.plans import Planner, Policy
 from service.reconcile.tools import Tools
 from service.resources import job_event
 from service.run_locations import RunLocations
-from service.server import add_services
+from service.server import add_services, listen
+from service.settings import CallLimits
 from service.storage import Store
 from service.tokens import RunTokens
+
+# As the operators of a platform set them whose callers all come through one balancer: here they are one tenant at one address.
+LIMITS = CallLimits(max_requests_per_s=0, max_unknown_calls_per_address=1_000)
 
 
 def main(url: str, folder: str, ready: Connection) -> None:
@@ -34,8 +35,8 @@ def main(url: str, folder: str, ready: Connection) -> None:
 
 async def _serve(url: str, folder: str, ready: Connection) -> None:
     db = Database(engine_of(url), SystemClock(), Bell(), job_event)
-    server = grpc.aio.server(interceptors=[ObservingInterceptor(), ErrorInterceptor(), AuthenticationInterceptor(anybody)])
-    port = server.add_insecure_port("127.0.0.1:0")
+    server = new_server(LIMITS, anybody, db)
+    port = listen(server, "127.0.0.1:0", None)
     await add_services(server, await tools(db, folder, FakeBackend()), asyncio.Event())
     await server.start()
     ready.send(f"127.0.0.1:{port}")
