@@ -18,8 +18,8 @@ GUARDS = (
     (
         "base: what was refused is read anew for the next job",
         "service/base_shapes.py",
-        "found = replace(found, again_at=self._clock.now())",
-        "found = replace(found, again_at=None)",
+        "found = replace(found, again_at_s=self._clock.monotonic_s())",
+        "found = replace(found, again_at_s=None)",
         "tests/service/test_base_shapes.py",
     ),
     (
