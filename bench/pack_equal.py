@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorafleet.blobs import blobs_at
-from lorafleet.layout import JobLayout, adapter_file
+from lorafleet.contract.layout import JobLayout, adapter_file
 from lorafleet.v1 import training_service_pb2 as pb
 
 PROGRESS = "progress.json"

@@ -29,9 +29,9 @@ from lorafleet import spec_file
 from lorafleet.blobs import blobs_at
 from lorafleet.client import Client
 from lorafleet.contact_sheet import Row, contact_sheet
+from lorafleet.contract.layout import JobLayout
 from lorafleet.download import download
 from lorafleet.errors import LorafleetError
-from lorafleet.layout import JobLayout
 from lorafleet.progress_view import view_on
 from lorafleet.spec import Spec
 from lorafleet.states import label

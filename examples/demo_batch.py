@@ -25,8 +25,8 @@ from examples.processes import InUse, ServerDied, Servers, fresh_folder
 from examples.restyle import restyle
 from examples.serving import serve
 from lorafleet import spec_file
+from lorafleet.contract.layout import join
 from lorafleet.errors import LorafleetError
-from lorafleet.layout import join
 
 BUILD = demo.EXAMPLES.parent / "build" / "demo-batch"
 BATCH = "styles"

@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
+from lorafleet.contract.s3_settings import S3Settings
 from lorafleet.errors import LorafleetError, NotFound, Unavailable
-from lorafleet.s3_settings import S3Settings
 
 PAGE_SIZE = 1000  # names in one answer of a listing: S3's own limit
 

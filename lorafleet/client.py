@@ -12,7 +12,7 @@ driver of generators would show them Any. docs/client.md says what both promise.
 
 from lorafleet.aio.client import AsyncClient
 from lorafleet.credentials import Credentials
-from lorafleet.retry import Patience
 from lorafleet.sync.client import Client
+from lorafleet.transport.retry import Patience
 
 __all__ = ["AsyncClient", "Client", "Credentials", "Patience"]

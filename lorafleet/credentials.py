@@ -4,8 +4,8 @@ import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lorafleet.addresses import host_of
 from lorafleet.errors import InvalidInput
+from lorafleet.transport.addresses import host_of
 
 
 @dataclass(frozen=True, kw_only=True)

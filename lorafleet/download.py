@@ -12,11 +12,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO
 
-from lorafleet import artifact_manifest
-from lorafleet.artifact_manifest import ArtifactFile, ArtifactManifest
 from lorafleet.blobs import Blobs
+from lorafleet.contract import artifact_manifest
+from lorafleet.contract.artifact_manifest import ArtifactFile, ArtifactManifest
+from lorafleet.contract.layout import MANIFEST
 from lorafleet.errors import FailedPrecondition, LorafleetError, Unavailable
-from lorafleet.layout import MANIFEST
 
 CHUNK_BYTES = 2**20
 AT_ONCE = 4  # files

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from lorafleet import store_faults
+from lorafleet.contract import store_faults
+from lorafleet.contract.store_faults import FaultKind
 from lorafleet.errors import FailedPrecondition, LorafleetError, OperatorsFault, Unavailable
-from lorafleet.store_faults import FaultKind
 
 PRIVATE = 0o600
 BROKEN = "STATE_FILE_BROKEN"

@@ -1,7 +1,7 @@
 """make_sync_client.py [OUT_DIR]: writes lorafleet/sync, the blocking client, from lorafleet/aio, the one that is written by hand.
 
 Both read alike but for the words below, so a few replacements and ruff are the whole of it; `make check` compares. What the two do
-differently, which is to wait, is in lorafleet/async_io.py and lorafleet/sync_io.py, by the same names.
+differently, which is to wait, is in lorafleet/transport/async_io.py and lorafleet/transport/sync_io.py, by the same names.
 """
 
 import re
@@ -31,7 +31,7 @@ def made(name: str, source: str) -> str:
     for pattern, replacement in WORDS:
         source = re.sub(pattern, replacement, source)
     if left := LEFT.search(source):
-        raise SystemExit(f"{SOURCE / name}: no blocking word for {left[0]!r}; add it to WORDS, or move it to lorafleet/async_io.py")
+        raise SystemExit(f"{SOURCE / name}: no blocking word for {left[0]!r}; add it to WORDS, or move it to transport/async_io.py")
     opening, docstring, code = source.split('"""', 2)
     source = f'{opening}"""{docstring}"""\n# {NOTE.format(name=name)}\n{code}'
     for command in (["check", "--quiet", "--fix", "--select", "I"], ["format", "--quiet"]):

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lorafleet import objectives
-from lorafleet.inside import root_of_base
-from lorafleet.layout import join
-from lorafleet.weight_files import SHARD, indices, single_files
+from lorafleet.contract.inside import root_of_base
+from lorafleet.contract.layout import join
+from lorafleet.contract.weight_files import SHARD, indices, single_files
 from service import rows
 from service.clock import Clock
 from service.control.memory import BaseShapes

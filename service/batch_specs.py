@@ -9,10 +9,11 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
-from lorafleet import batch_items, spec, spec_proto
+from lorafleet import spec, spec_proto
+from lorafleet.batch import items as batch_items
+from lorafleet.batch.overlay import laid_over
+from lorafleet.contract.layout import job_root
 from lorafleet.errors import InvalidInput, InvalidSpec, Violation
-from lorafleet.layout import job_root
-from lorafleet.overlay import laid_over
 from lorafleet.spec import Spec
 from lorafleet.v1 import batch_service_pb2 as pb
 from service.names import check_job_id

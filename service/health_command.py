@@ -18,8 +18,8 @@ def health(
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    from lorafleet.channel import open_channel
     from lorafleet.credentials import Credentials
+    from lorafleet.transport.channel import open_channel
 
     with open_channel(server, Credentials(**given_credentials)) as channel:
         try:

@@ -5,8 +5,8 @@ import secrets
 from dataclasses import replace
 from functools import partial
 
+from lorafleet.contract.layout import job_root
 from lorafleet.errors import LorafleetError, NotFound
-from lorafleet.layout import job_root
 from lorafleet.spec import Spec
 from lorafleet.v1 import training_service_pb2 as pb
 from service.access.access import may_end

@@ -2,8 +2,8 @@
 
 from collections.abc import AsyncGenerator
 
+from lorafleet.contract.layout import JobLayout
 from lorafleet.errors import LorafleetError
-from lorafleet.layout import JobLayout
 from service.storage import Store
 
 OBJECT_BYTES = 2**22

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from lorafleet import inside
+from lorafleet.contract import inside
 
 
 class NoPlainFile(OSError):

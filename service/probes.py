@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from lorafleet.addresses import joined
 from lorafleet.errors import Unavailable
+from lorafleet.transport.addresses import joined
 from service.health import Health, Pulse, Readiness
 
 READ_WITHIN_S = 5.0

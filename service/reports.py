@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from lorafleet import spec
+from lorafleet.contract.layout import JobLayout
+from lorafleet.contract.run_manifest import Style
 from lorafleet.errors import FailedPrecondition, InvalidInput
-from lorafleet.layout import JobLayout
 from lorafleet.redacting import without_passwords
-from lorafleet.run_manifest import Style
 from lorafleet.v1 import report_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2 as api
 from lorafleet.visible import uncoloured

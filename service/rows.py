@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from lorafleet import store_faults
+from lorafleet.contract import store_faults
+from lorafleet.contract.store_faults import FaultKind
 from lorafleet.errors import LorafleetError, OperatorsFault
-from lorafleet.store_faults import FaultKind
 from service import telemetry
 from service.control.lifecycle import ROW_ERROR
 from service.db.errors import Contended, Unreachable, Unwritable

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from lorafleet.layout import join, run_manifest, tenant_root
+from lorafleet.contract.layout import join, run_manifest, tenant_root
 from service.db.models import RunRow
 
 

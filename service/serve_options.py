@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lorafleet.layout import join
+from lorafleet.contract.layout import join
 from service.logs import LogFormat, LogLevel
 from service.names import parse_tenant
 

@@ -16,9 +16,9 @@ import grpc.aio
 import psutil
 
 from lorafleet import state_files
-from lorafleet.addresses import joined
 from lorafleet.errors import FailedPrecondition, Unavailable
 from lorafleet.spec import DEFAULT_PROFILE
+from lorafleet.transport.addresses import joined
 from lorafleet.v1 import access_service_pb2_grpc, batch_service_pb2_grpc, report_service_pb2_grpc, training_service_pb2_grpc
 from service import state_dir
 from service.access.access import Access

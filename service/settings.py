@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorafleet.addresses import split
 from lorafleet.errors import FailedPrecondition, InvalidInput
+from lorafleet.transport.addresses import split
 from service.access.settings import AccessSettings
 from service.serve_options import BackendKind, CallLimits, CapacityOptions, Role, StandbyOptions, TimeoutOptions
 

@@ -1,7 +1,7 @@
 """The store as the control plane uses it: small objects, `s3://` and `file://` through one interface.
 
 Credentials come from the environment, the AWS files or web identity, or are a tenant's own (`Store.of`), and appear in no
-message. The trainer's data path is its own (obstore); what both must agree on is `lorafleet.layout`.
+message. The trainer's data path is its own (obstore); what both must agree on is `lorafleet.contract.layout`.
 """
 
 import asyncio
@@ -14,10 +14,10 @@ from contextlib import closing
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn, Protocol, TypeVar, cast
 
-from lorafleet import store_faults
+from lorafleet.contract import store_faults
+from lorafleet.contract.s3_settings import S3Settings
+from lorafleet.contract.store_faults import Fault
 from lorafleet.errors import InvalidInput, LorafleetError, Unavailable
-from lorafleet.s3_settings import S3Settings
-from lorafleet.store_faults import Fault
 from service.file_store import FileBacking
 from service.store_credentials import CredentialsFile, StoreCredentials
 from service.store_reads import MAX_BYTES, StoreError, read, read_whole

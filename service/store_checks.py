@@ -5,9 +5,9 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from lorafleet.contract.inside import root_of_base
+from lorafleet.contract.layout import MANIFEST, JobLayout, job_root, join
 from lorafleet.errors import InvalidSpec, Violation
-from lorafleet.inside import root_of_base
-from lorafleet.layout import MANIFEST, JobLayout, job_root, join
 from service.coalescing import Coalescer
 from service.storage import Store, StoreError
 

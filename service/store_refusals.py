@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from lorafleet import store_faults
+from lorafleet.contract import store_faults
+from lorafleet.contract.store_faults import Fault, FaultKind
 from lorafleet.errors import LorafleetError, OperatorsFault, Unavailable
-from lorafleet.store_faults import Fault, FaultKind
 from service.store_reads import StoreError
 
 BEHIND_THE_END = "BEHIND_THE_END"

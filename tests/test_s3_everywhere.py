@@ -10,8 +10,8 @@ import pytest
 from examples.demo_store import start_minio
 from examples.processes import Servers
 from lorafleet.blobs import blobs_at
+from lorafleet.contract.s3_settings import REGIONS_ENV, learn_regions, parse_regions, shown_regions
 from lorafleet.errors import LorafleetError
-from lorafleet.s3_settings import REGIONS_ENV, learn_regions, parse_regions, shown_regions
 from service.storage import S3Backing, Store
 from tests.certificates import Authority, server_pair
 from tests.refusing_store import refusing_store

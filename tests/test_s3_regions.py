@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
+from lorafleet.contract.s3_settings import REGIONS_ENV, learn_regions
 from lorafleet.errors import LorafleetError
-from lorafleet.s3_settings import REGIONS_ENV, learn_regions
 from service.storage import Store, StoreError
 from tests.refusing_store import refusing_store
 from tests.regional_store import OBJECT, Says, regional_store

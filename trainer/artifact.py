@@ -12,8 +12,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from lorafleet import __version__, readers
+from lorafleet.contract.layout import MANIFEST, JobLayout, adapter_file, step_folder
 from lorafleet.errors import RunFailed
-from lorafleet.layout import MANIFEST, JobLayout, adapter_file, step_folder
 from lorafleet.spec import Spec
 from lorafleet.v1.training_service_pb2 import Artifact
 from trainer import data_facts, untrusted

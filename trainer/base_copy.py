@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lorafleet.contract.inside import root_of_base
 from lorafleet.errors import RunFailed
-from lorafleet.inside import root_of_base
 from trainer.base_model import BaseModel
 from trainer.storage import Folder
 

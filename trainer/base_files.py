@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from lorafleet.weight_files import DIFFUSERS_NAME, SHARD, TRANSFORMERS_NAME, VARIANTS, index_names
+from lorafleet.contract.weight_files import DIFFUSERS_NAME, SHARD, TRANSFORMERS_NAME, VARIANTS, index_names
 from trainer import untrusted
 from trainer.untrusted import Refused
 

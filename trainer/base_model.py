@@ -11,12 +11,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lorafleet import inside
+from lorafleet.contract import inside
+from lorafleet.contract.inside import root_of_base
+from lorafleet.contract.weight_files import DIFFUSERS_NAME, TRANSFORMERS_NAME
 from lorafleet.errors import RunFailed, Violation
-from lorafleet.inside import root_of_base
 from lorafleet.spec import BaseModelSpec
 from lorafleet.spec_words import is_module_name
-from lorafleet.weight_files import DIFFUSERS_NAME, TRANSFORMERS_NAME
 from trainer import base_config, base_files, untrusted
 from trainer.base_config import BaseFacts
 from trainer.base_files import MODEL_INDEX, Weights, some

@@ -14,8 +14,8 @@ from typing import Any
 from safetensors.torch import load, save
 from torch import Tensor
 
+from lorafleet.contract.layout import MANIFEST, step_folder
 from lorafleet.errors import RunFailed
-from lorafleet.layout import MANIFEST, step_folder
 from trainer import untrusted
 from trainer.storage import Folder
 from trainer.untrusted import Refused

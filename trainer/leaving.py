@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lorafleet.pod_dir import POD_DIR_ENV
+from lorafleet.contract.pod_dir import POD_DIR_ENV
 
 NOTICE = "leaving"
 AT_WORK = "at-work-"  # and the process id

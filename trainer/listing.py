@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from lorafleet.contract.s3_settings import S3Settings
 from lorafleet.errors import RunFailed
-from lorafleet.s3_settings import S3Settings
 
 MAX_LISTED = 1_000_000  # files: more in memory would be the run's end, not only the style's
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from lorafleet.contract.s3_settings import learn_regions
 from lorafleet.errors import RunFailed
-from lorafleet.s3_settings import learn_regions
 from lorafleet.spec import ClusterSpec
 from trainer import leaving, one_style, run_log, store_credentials
 from trainer.plan import RunPlan

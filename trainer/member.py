@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import torch
 
+from lorafleet.contract.layout import JobLayout
 from lorafleet.errors import RunFailed
-from lorafleet.layout import JobLayout
 from trainer import checkpoint, objective
 from trainer.adapters.layout import Kind
 from trainer.checkpoint import Checkpoint, Progress

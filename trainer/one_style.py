@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
-from lorafleet import store_faults
+from lorafleet.contract import store_faults
 from lorafleet.errors import LorafleetError, RunFailed
 from trainer import run_log
 from trainer.report import StaleAttempt

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lorafleet.contract.layout import JobLayout
 from lorafleet.errors import RunFailed
-from lorafleet.layout import JobLayout
 from trainer import artifact, checkpoint, evaluate, latent_cache, leaving, one_style, run_log
 from trainer.adapters.layout import Kind, scaling
 from trainer.adapters.pack import ActiveSlots, PackModel, padding_rules

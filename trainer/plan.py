@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lorafleet.run_manifest import RunManifest, Standby
+from lorafleet.contract.run_manifest import RunManifest, Standby
 from lorafleet.spec import ClusterSpec
 from trainer.prepare import PreparedStyle
 from trainer.report import Address

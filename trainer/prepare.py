@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from lorafleet.contract.run_manifest import Style
 from lorafleet.errors import RunFailed
-from lorafleet.run_manifest import Style
 from lorafleet.spec import Spec
 from trainer import base_model
 from trainer.base_model import BaseModel

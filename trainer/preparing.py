@@ -5,9 +5,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lorafleet.contract.run_manifest import RunManifest, Style
+from lorafleet.contract.s3_settings import learn_regions
 from lorafleet.errors import RunFailed
-from lorafleet.run_manifest import RunManifest, Style
-from lorafleet.s3_settings import learn_regions
 from trainer import artifact, data_facts, one_style, run_log
 from trainer.prepare import PreparedStyle, prepare
 from trainer.report import Reporter, not_understood

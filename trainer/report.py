@@ -17,11 +17,11 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import ValidationError
 
-from lorafleet.channel import DIRECT, open_channel
+from lorafleet.contract.run_manifest import RUN_TOKEN_ENV, RunManifest, Style
 from lorafleet.credentials import Credentials
 from lorafleet.errors import RunFailed
-from lorafleet.run_manifest import RUN_TOKEN_ENV, RunManifest, Style
 from lorafleet.spec import told
+from lorafleet.transport.channel import DIRECT, open_channel
 from lorafleet.v1 import report_service_pb2 as pb
 from lorafleet.v1 import report_service_pb2_grpc as rpc
 from lorafleet.v1.training_service_pb2 import Artifact, Progress

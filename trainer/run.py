@@ -9,9 +9,9 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from lorafleet import s3_settings
+from lorafleet.contract import s3_settings
+from lorafleet.contract.store_faults import last_words
 from lorafleet.errors import RunFailed
-from lorafleet.store_faults import last_words
 from trainer import leaving, one_style, run_log, store_credentials
 from trainer.plan import RunPlan
 from trainer.preparing import Given, prepare_given, read_manifest

@@ -19,10 +19,10 @@ from botocore.exceptions import BotoCoreError
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, S3Store
 
-from lorafleet import inside, store_faults
+from lorafleet.contract import inside, store_faults
+from lorafleet.contract.s3_settings import S3Settings, region_of
+from lorafleet.contract.store_faults import Fault, FaultKind
 from lorafleet.errors import InvalidInput, RunFailed
-from lorafleet.s3_settings import S3Settings, region_of
-from lorafleet.store_faults import Fault, FaultKind
 from trainer import listing
 from trainer.listing import Entry, Listing
 

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from lorafleet.run_manifest import RunManifest
+from lorafleet.contract.run_manifest import RunManifest
 
 FLUSH_WITHIN_S = 3.0
 
-log = logging.getLogger("lorafleet.tracing")
+log = logging.getLogger("lorafleet.transport.tracing")
 
 
 @dataclass(frozen=True)

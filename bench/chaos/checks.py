@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from bench.chaos.history import Lives, most_at_once, overlaps
 from bench.chaos.load import Records
-from lorafleet.store_faults import OPERATORS
+from lorafleet.contract.store_faults import OPERATORS
 
 ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 KINDS = ("lost", "doubled", "quota_violations", "orphans", "watch_gaps", "starved", "errors")

@@ -10,8 +10,8 @@ from typing import Any
 from lorafleet import spec as specs
 from lorafleet.client import Client
 from lorafleet.errors import FailedPrecondition, LorafleetError
-from lorafleet.retry import Patience
 from lorafleet.states import has_ended, label
+from lorafleet.transport.retry import Patience
 
 LONG = Patience(total_s=180.0, first_s=0.1, most_s=1.0)
 MOST_OPEN = 14  # unfinished jobs of a tenant; it waits before it submits more

@@ -16,9 +16,9 @@ from sqlalchemy import text
 
 from bench.chaos.failpoints import Failpoints, install
 from bench.chaos.sim_backend import SimBackend
-from lorafleet import store_faults
+from lorafleet.contract import store_faults
+from lorafleet.contract.store_faults import Fault
 from lorafleet.errors import Unavailable
-from lorafleet.store_faults import Fault
 from service import file_store, server
 from service.control.attempts import RetryPolicy
 from service.db import database as transactions

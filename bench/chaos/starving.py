@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.chaos.database import FleetDatabase
-from lorafleet.store_faults import OPERATORS
+from lorafleet.contract.store_faults import OPERATORS
 from service.reconcile.admit import AGAIN_S
 
 TICK_S = AGAIN_S

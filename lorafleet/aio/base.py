@@ -4,8 +4,8 @@ import copy
 from collections.abc import AsyncGenerator
 from typing import Any, Self
 
-from lorafleet import async_io
 from lorafleet.aio.connection import AsyncConnection
+from lorafleet.transport import async_io
 
 
 class AsyncBase:

@@ -5,10 +5,10 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
-from lorafleet import batch_items
 from lorafleet.aio.base import AsyncBase
 from lorafleet.aio.connection import AsyncConnection
-from lorafleet.streams import Left
+from lorafleet.batch import items as batch_items
+from lorafleet.transport.streams import Left
 from lorafleet.v1 import batch_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2 as jobs_pb
 from lorafleet.v1.batch_service_pb2_grpc import BatchServiceStub

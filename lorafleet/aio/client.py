@@ -14,7 +14,7 @@ from lorafleet.aio.batches import AsyncBatches
 from lorafleet.aio.connection import AsyncConnection
 from lorafleet.aio.downloads import AsyncDownloads
 from lorafleet.credentials import Credentials
-from lorafleet.retry import Patience
+from lorafleet.transport.retry import Patience
 
 
 class AsyncClient(AsyncDownloads, AsyncBatches, AsyncAdministration):

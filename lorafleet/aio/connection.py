@@ -8,12 +8,12 @@ from typing import Any, Self
 import grpc
 from google.protobuf.message import Message
 
-from lorafleet import async_io
-from lorafleet.async_io import Response
 from lorafleet.credentials import Credentials
 from lorafleet.errors import FailedPrecondition, LorafleetError, TokenExpired, Unavailable
-from lorafleet.retry import Deadline, Patience, Tries
-from lorafleet.rpc_errors import from_rpc_error
+from lorafleet.transport import async_io
+from lorafleet.transport.async_io import Response
+from lorafleet.transport.retry import Deadline, Patience, Tries
+from lorafleet.transport.rpc_errors import from_rpc_error
 
 _CHANNEL_OPTIONS = [
     ("grpc.keepalive_time_ms", 60_000),  # a load balancer drops a silent watch without telling either side

@@ -4,14 +4,14 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from lorafleet import async_io
 from lorafleet import download as downloading
 from lorafleet.aio.jobs import AsyncJobs
-from lorafleet.artifact_manifest import ArtifactManifest
 from lorafleet.blobs import Blobs, blobs_at
+from lorafleet.contract.artifact_manifest import ArtifactManifest
 from lorafleet.errors import FailedPrecondition, LorafleetError
 from lorafleet.signed_blobs import SignedBlobs
 from lorafleet.states import label
+from lorafleet.transport import async_io
 from lorafleet.v1 import training_service_pb2 as pb
 
 NOT_OFFERED = {"UNIMPLEMENTED", "CANNOT_SIGN"}  # an older server; a store that cannot sign

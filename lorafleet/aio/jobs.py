@@ -11,7 +11,7 @@ from lorafleet.aio.connection import AsyncConnection
 from lorafleet.errors import DeadlineExceeded
 from lorafleet.spec import Spec
 from lorafleet.states import has_ended
-from lorafleet.streams import LogReader
+from lorafleet.transport.streams import LogReader
 from lorafleet.v1 import training_service_pb2 as pb
 from lorafleet.v1.training_service_pb2_grpc import TrainingServiceStub
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lorafleet.weight_files import DIFFUSERS_NAME, TRANSFORMERS_NAME
+from lorafleet.contract.weight_files import DIFFUSERS_NAME, TRANSFORMERS_NAME
 
 Config = Mapping[str, object]
 

@@ -46,7 +46,7 @@ def connect(server: str, tenant: str) -> Client:
     """A client that reports on stderr when it waits for the server. Raises InvalidInput for contradictory credentials."""
     from lorafleet.client import Client
     from lorafleet.credentials import Credentials
-    from lorafleet.retry import Patience
+    from lorafleet.transport.retry import Patience
 
     return Client(server, tenant=tenant, credentials=Credentials(**given_credentials), patience=Patience(on_wait=_report_once()))
 

@@ -5,8 +5,8 @@ import copy
 from collections.abc import Generator
 from typing import Any, Self
 
-from lorafleet import sync_io
 from lorafleet.sync.connection import Connection
+from lorafleet.transport import sync_io
 
 
 class Base:

@@ -11,11 +11,11 @@ Calls are retried while the server is unreachable, so all of them are safe to re
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
 from lorafleet.credentials import Credentials
-from lorafleet.retry import Patience
 from lorafleet.sync.administration import Administration
 from lorafleet.sync.batches import Batches
 from lorafleet.sync.connection import Connection
 from lorafleet.sync.downloads import Downloads
+from lorafleet.transport.retry import Patience
 
 
 class Client(Downloads, Batches, Administration):

@@ -9,12 +9,12 @@ from typing import Any, Self
 import grpc
 from google.protobuf.message import Message
 
-from lorafleet import sync_io
 from lorafleet.credentials import Credentials
 from lorafleet.errors import FailedPrecondition, LorafleetError, TokenExpired, Unavailable
-from lorafleet.retry import Deadline, Patience, Tries
-from lorafleet.rpc_errors import from_rpc_error
-from lorafleet.sync_io import Response
+from lorafleet.transport import sync_io
+from lorafleet.transport.retry import Deadline, Patience, Tries
+from lorafleet.transport.rpc_errors import from_rpc_error
+from lorafleet.transport.sync_io import Response
 
 _CHANNEL_OPTIONS = [
     ("grpc.keepalive_time_ms", 60_000),  # a load balancer drops a silent watch without telling either side

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lorafleet import download as downloading
-from lorafleet import sync_io
-from lorafleet.artifact_manifest import ArtifactManifest
 from lorafleet.blobs import Blobs, blobs_at
+from lorafleet.contract.artifact_manifest import ArtifactManifest
 from lorafleet.errors import FailedPrecondition, LorafleetError
 from lorafleet.signed_blobs import SignedBlobs
 from lorafleet.states import label
 from lorafleet.sync.jobs import Jobs
+from lorafleet.transport import sync_io
 from lorafleet.v1 import training_service_pb2 as pb
 
 NOT_OFFERED = {"UNIMPLEMENTED", "CANNOT_SIGN"}  # an older server; a store that cannot sign

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lorafleet.addresses import host_of
 from lorafleet.errors import FailedPrecondition, InvalidInput
+from lorafleet.transport.addresses import host_of
 
 _PANEL = "Access"
 MAX_RUN_TOKEN_TTL_S = 366 * 86_400.0

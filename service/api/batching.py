@@ -5,7 +5,7 @@ from contextlib import aclosing
 from typing import Protocol
 
 from lorafleet import spec_proto
-from lorafleet.batch_items import MAX_ITEMS
+from lorafleet.batch.items import MAX_ITEMS
 from lorafleet.spec import Spec
 from lorafleet.v1 import batch_service_pb2 as pb
 from lorafleet.v1 import batch_service_pb2_grpc as rpc

@@ -5,8 +5,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
+from lorafleet.contract.layout import JobLayout
 from lorafleet.errors import NotFound, Unavailable
-from lorafleet.layout import JobLayout
 from lorafleet.v1 import training_service_pb2 as pb
 from service import log_copy
 from service.backends.base import Backend, RunRef

@@ -4,8 +4,8 @@ import asyncio
 import hashlib
 from datetime import timedelta
 
+from lorafleet.contract.layout import MANIFEST, JobLayout, join
 from lorafleet.errors import FailedPrecondition, NotFound
-from lorafleet.layout import MANIFEST, JobLayout, join
 from lorafleet.v1 import training_service_pb2 as pb
 from service.db import jobs
 from service.db.database import Database

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote
 
-from lorafleet.addresses import host_of
+from lorafleet.transport.addresses import host_of
 from service.api.places import Place, Places
 from service.api.rpc_tasks import cut_off
 from service.settings import CallLimits

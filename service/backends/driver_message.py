@@ -2,7 +2,7 @@
 
 import re
 
-from lorafleet import store_faults
+from lorafleet.contract import store_faults
 from lorafleet.visible import uncoloured
 from service.run_log import of_nobody
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from lorafleet.contract.run_manifest import RUN_TOKEN_ENV
 from lorafleet.errors import LorafleetError, Unavailable
-from lorafleet.run_manifest import RUN_TOKEN_ENV
 from service.backends.base import Alive, Observation, RunRef, RunRequest
 from service.backends.driver_message import MESSAGE_TAIL, last_lines, reason
 from service.backends.http import Answer, Http

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from lorafleet import store_faults
 from lorafleet.backoff import doubled_s
+from lorafleet.contract import store_faults
 from service.control.lifecycle import PREEMPTED, Artifact, Ending, Job, JobState, Outcome, end_expired, finish, launched, requeue
 
 # Ends that no job is to blame for: they cost none of its attempts.

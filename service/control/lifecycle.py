@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from lorafleet import store_faults
+from lorafleet.contract import store_faults
 from lorafleet.errors import FailedPrecondition
 
 

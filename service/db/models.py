@@ -239,7 +239,7 @@ class RunRow(Lockable, Base):
     host_id: Mapped[str] = mapped_column(default=_own_id)
     in_company: Mapped[bool] = mapped_column(default=False)  # as its manifest says
     store_credentials: Mapped[str] = mapped_column(default="")  # the reference that its tenant had; unset: the service's own
-    # Workers that stand by: a run without jobs, as `lorafleet.run_manifest.Standby`.
+    # Workers that stand by: a run without jobs, as `lorafleet.contract.run_manifest.Standby`.
     standby: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), default=None)
     state: Mapped[str]
     handle: Mapped[str | None] = mapped_column(Text, default=None)  # the backend's own name for it

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from sqlalchemy import Select, func, or_, select
 
-from lorafleet.run_manifest import Standby
+from lorafleet.contract.run_manifest import Standby
 from service.control.lifecycle import Artifact, Ending, JobState, Outcome
 from service.control.runs import COMING, WITH_JOBS, RunState
 from service.db.errors import Contended

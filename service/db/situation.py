@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import select
 
-from lorafleet.run_manifest import Standby
+from lorafleet.contract.run_manifest import Standby
 from service.control.lifecycle import IN_A_RUN, JobState
 from service.control.profile import Window
 from service.control.runs import WITH_JOBS, RunState

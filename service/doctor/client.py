@@ -7,10 +7,10 @@ from statistics import median
 import grpc
 
 from lorafleet import __version__
-from lorafleet.channel import open_channel
 from lorafleet.credentials import Credentials
 from lorafleet.errors import InvalidInput
-from lorafleet.rpc_errors import from_rpc_error
+from lorafleet.transport.channel import open_channel
+from lorafleet.transport.rpc_errors import from_rpc_error
 from lorafleet.v1 import training_service_pb2 as pb
 from lorafleet.v1.training_service_pb2_grpc import TrainingServiceStub
 from service.doctor.findings import Finding, failed, ok, warning

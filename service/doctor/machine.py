@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from lorafleet.addresses import host_of, split
 from lorafleet.errors import LorafleetError, Unavailable
+from lorafleet.transport.addresses import host_of, split
 from service.access.settings import AccessSettings
 from service.backends.http import Http
 from service.backends.ray_jobs import JoinedRay

@@ -5,8 +5,8 @@ import secrets
 import time
 from collections.abc import Sequence
 
+from lorafleet.contract.layout import join
 from lorafleet.errors import LorafleetError
-from lorafleet.layout import join
 from service.doctor.clocks import skew
 from service.doctor.findings import Finding, failed, ok
 from service.storage import S3Backing, Store

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from lorafleet.contract.layout import JobLayout
 from lorafleet.errors import LorafleetError, OperatorsFault, Unavailable
-from lorafleet.layout import JobLayout
 from service import log_context, log_copy, rows
 from service.backends.base import RunRef
 from service.control.runs import RunState

@@ -13,8 +13,8 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from lorafleet.channel import DIRECT, open_aio_channel
 from lorafleet.credentials import Credentials
+from lorafleet.transport.channel import DIRECT, open_aio_channel
 from service.clock import monotonic_s
 
 BREAK_S = 15.0  # between two looks, which are some seconds apart else: the database was away, or this process stood still

@@ -10,8 +10,8 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from lorafleet.contract.layout import JobLayout
 from lorafleet.errors import OperatorsFault
-from lorafleet.layout import JobLayout
 from service import held_up, rows
 from service.candidates import with_credentials
 from service.control import joining, lifecycle, packing

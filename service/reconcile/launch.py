@@ -5,10 +5,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from lorafleet import spec, store_faults
+from lorafleet import spec
+from lorafleet.contract import store_faults
+from lorafleet.contract.layout import JobLayout
+from lorafleet.contract.run_manifest import RunManifest, Standby, Style
 from lorafleet.errors import LorafleetError, OperatorsFault
-from lorafleet.layout import JobLayout
-from lorafleet.run_manifest import RunManifest, Standby, Style
 from service import log_context, rows, telemetry
 from service.backends.base import RunRequest
 from service.control import lifecycle

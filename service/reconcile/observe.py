@@ -9,8 +9,8 @@ from datetime import timedelta
 
 from sqlalchemy import or_
 
+from lorafleet.contract.layout import MANIFEST, JobLayout, join
 from lorafleet.errors import InvalidInput, OperatorsFault, Unavailable
-from lorafleet.layout import MANIFEST, JobLayout, join
 from service import log_context, rows
 from service.backends.base import Alive, Observation, RunRef
 from service.control import lifecycle

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import partial
 
-from lorafleet import store_faults
+from lorafleet.contract import store_faults
 from lorafleet.errors import LorafleetError, OperatorsFault
 from service import rows, telemetry
 from service.control import lifecycle

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from sqlalchemy import func, select
 
+from lorafleet.contract.run_manifest import Standby
 from lorafleet.errors import Unavailable
-from lorafleet.run_manifest import Standby
 from lorafleet.spec import ClusterSpec
 from service.control.capacity import Resources
 from service.control.keys import Cluster

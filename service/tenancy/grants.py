@@ -7,8 +7,8 @@ from urllib.parse import quote, unquote
 
 from sqlalchemy import select
 
+from lorafleet.contract.layout import job_root
 from lorafleet.errors import InvalidSpec, Violation
-from lorafleet.layout import job_root
 from service.access.identity import OPEN, current_identity
 from service.db.database import Database
 from service.db.models import GrantRow

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lorafleet import artifact_manifest
-from lorafleet.artifact_manifest import ArtifactManifest
+from lorafleet.contract import artifact_manifest
+from lorafleet.contract.artifact_manifest import ArtifactManifest
 from lorafleet.errors import LorafleetError
 from service.concurrency import Lanes
 from service.untrusted import child

@@ -17,8 +17,8 @@ from bench.chaos.load import Records
 from bench.chaos.sim_backend import SimBackend
 from bench.chaos.simulator import Simulator
 from bench.chaos.starving import Look, Row
+from lorafleet.contract.run_manifest import RunManifest, Style
 from lorafleet.errors import LorafleetError, Unavailable
-from lorafleet.run_manifest import RunManifest, Style
 from lorafleet.spec import parse
 from service import file_store
 from service.backends.base import Alive, RunRef, RunRequest

@@ -11,7 +11,7 @@ from bench import fleet, pack, pack_equal, pack_view, results_file, single
 from examples.restyle import read_metadata
 from lorafleet import spec
 from lorafleet.client import Client
-from lorafleet.layout import JobLayout
+from lorafleet.contract.layout import JobLayout
 from lorafleet.spec import AdapterSpec
 from lorafleet.v1 import training_service_pb2 as pb
 from tests.lorafleet.fake_server import FakeServer
@@ -190,7 +190,7 @@ def test_losses_and_adapters_are_read_where_the_trainer_leaves_them(tmp_path: Pa
 def _trained(folder: Path, shift: float) -> pb.TrainingJob:
     """A job whose checkpoint and adapter the trainer's own code has written."""
     torch = pytest.importorskip("torch")
-    from lorafleet.layout import adapter_file
+    from lorafleet.contract.layout import adapter_file
     from trainer import checkpoint
     from trainer.adapters.export import diffusers_file
     from trainer.storage import Folder

@@ -19,9 +19,10 @@ from examples.demo import PICTURES
 from examples.demo_batch import STYLES
 from examples.demo_store import Store
 from examples.processes import Servers
-from lorafleet import batch_file, spec
-from lorafleet.batch_file import BatchFile
-from lorafleet.overlay import laid_over
+from lorafleet import spec
+from lorafleet.batch import file as batch_file
+from lorafleet.batch.file import BatchFile
+from lorafleet.batch.overlay import laid_over
 from lorafleet.v1 import batch_service_pb2 as batch_pb
 from lorafleet.v1 import training_service_pb2 as pb
 from tests.lorafleet.fake_server import FakeServer, Refusal

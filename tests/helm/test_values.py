@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lorafleet.s3_settings import STYLE_ENV
+from lorafleet.contract.s3_settings import STYLE_ENV
 from service.command import serve
 from tests.helm.charts import CHART, REPOSITORY, SETS, Object, control_plane, env_of, named, refusal, rendered, violations
 

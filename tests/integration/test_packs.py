@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor, equal
 
-from lorafleet.layout import adapter_file
+from lorafleet.contract.layout import adapter_file
 from lorafleet.v1 import training_service_pb2 as pb
 from tests.integration.conftest import Fleet
 from tests.service.serving import until

@@ -17,7 +17,7 @@ from examples.demo import BASE_MODEL, PICTURES
 from examples.restyle import restyle
 from lorafleet import spec
 from lorafleet.client import Client
-from lorafleet.layout import JobLayout
+from lorafleet.contract.layout import JobLayout
 from lorafleet.states import has_ended
 from lorafleet.v1 import access_service_pb2
 from lorafleet.v1 import training_service_pb2 as pb

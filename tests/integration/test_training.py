@@ -14,9 +14,9 @@ from examples.demo import BASE_MODEL, PICTURES
 from examples.restyle import restyle
 from lorafleet import spec
 from lorafleet.blobs import blobs_at
+from lorafleet.contract.layout import JobLayout
+from lorafleet.contract.run_manifest import RUN_TOKEN_ENV, RunManifest, Style
 from lorafleet.download import download
-from lorafleet.layout import JobLayout
-from lorafleet.run_manifest import RUN_TOKEN_ENV, RunManifest, Style
 from lorafleet.v1 import training_service_pb2 as pb
 from lorafleet.v1.report_service_pb2 import STYLE_OUTCOME_SUCCEEDED
 from tests.integration.conftest import PATIENCE_S, Fleet

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lorafleet.layout import step_folder
+from lorafleet.contract.layout import step_folder
 from tests.k8s.apart import FOLDER, SESSION, locked
 from tests.k8s.release import REPOSITORY
 

@@ -10,7 +10,7 @@ import pytest
 from deploy import demo as deployed
 from examples import demo
 from lorafleet import spec_file
-from lorafleet.layout import step_folder
+from lorafleet.contract.layout import step_folder
 from tests.k8s.fleet import Fleet, folder_of
 from tests.k8s.here import LAST_STEP, losses_here, losses_of
 from tests.k8s.release import REPOSITORY

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lorafleet import async_io, sync_io
-from lorafleet.retry import Patience
+from lorafleet.transport import async_io, sync_io
+from lorafleet.transport.retry import Patience
 from tests.lorafleet.both_clients import KINDS, opened
 from tests.lorafleet.fake_server import FakeServer
 

@@ -153,7 +153,7 @@ def test_interrupted_watch_leaves_the_batch_alone_and_says_so(server: FakeServer
 
     server.answers("get_batch", a_batch())
     server.answers("watch_batch", [batch_event("1", a_job())])
-    monkeypatch.setattr("lorafleet.batch_view.Lines.__call__", interrupt)
+    monkeypatch.setattr("lorafleet.batch.view.Lines.__call__", interrupt)
     result = lorafleet("watch", "tonight")
     assert result.exit_code == 130
     assert "tonight goes on" in result.stderr
@@ -219,7 +219,7 @@ def test_report_without_pillow_says_what_to_install(server: FakeServer, tmp_path
     server.answers("get_batch", a_batch(SUCCEEDED=1, FAILED=1))
     server.answers("list_batch_jobs", batch_pb.ListBatchJobsResponse(training_jobs=jobs_with_artifacts(tmp_path)))
     monkeypatch.setitem(sys.modules, "PIL", None)
-    for name in ("lorafleet.batch_sheet", "lorafleet.contact_sheet"):
+    for name in ("lorafleet.batch.sheet", "lorafleet.contact_sheet"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     result = lorafleet("report", "tonight", str(tmp_path / "report"))
     assert result.exit_code == 0, result.output

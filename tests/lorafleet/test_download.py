@@ -10,8 +10,8 @@ from typing import IO
 
 import pytest
 
-from lorafleet import artifact_manifest
 from lorafleet.blobs import LocalBlobs, blobs_at
+from lorafleet.contract import artifact_manifest
 from lorafleet.download import Damaged, download
 from lorafleet.errors import FailedPrecondition, InvalidInput, LorafleetError, NotFound
 

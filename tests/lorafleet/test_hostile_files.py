@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from lorafleet import batch_file, spec_file, yaml_text
+from lorafleet import spec_file, yaml_text
+from lorafleet.batch import file as batch_file
 from lorafleet.cli import app
 from lorafleet.errors import InvalidInput
 

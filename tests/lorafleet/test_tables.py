@@ -12,7 +12,7 @@ from rich.text import Text
 
 import lorafleet
 from lorafleet import output, tables, terminal
-from lorafleet.batch_view import screen
+from lorafleet.batch.view import screen
 from lorafleet.commands import administration
 from lorafleet.commands.batch import printing
 from lorafleet.progress_view import bars_of
@@ -196,4 +196,4 @@ def test_tables_are_laid_out_in_one_place() -> None:
     users = [
         path for package in ("lorafleet", "service") for path in (root / package).rglob("*.py") if "rich.table import" in path.read_text()
     ]
-    assert [path.relative_to(root).as_posix() for path in users] == ["lorafleet/batch_view.py"]  # the grid of its bar
+    assert [path.relative_to(root).as_posix() for path in users] == ["lorafleet/batch/view.py"]  # the grid of its bar

@@ -6,14 +6,14 @@ TRAINER = "tests/trainer/test_links.py"
 GUARDS = (
     (
         "links: nothing is read through one that leads out",
-        "lorafleet/inside.py",
+        "lorafleet/contract/inside.py",
         "    if not found.is_relative_to(os.path.realpath(folder)):",
         "    if False:",
         FILES,
     ),
     (
         "links: a folder that becomes one while it is opened is not followed",
-        "lorafleet/inside.py",
+        "lorafleet/contract/inside.py",
         "_FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW",
         "_FOLDER = os.O_DIRECTORY",
         FILES,

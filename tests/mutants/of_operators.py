@@ -61,10 +61,10 @@ GUARDS = (
     ),
     (
         "store faults: what a name quotes is no answer",
-        "lorafleet/store_faults.py",
+        "lorafleet/contract/store_faults.py",
         'answers = text.rfind("status code: ")',
         'answers = text.find("status code: ")',
-        "tests/lorafleet/test_store_faults.py",
+        "tests/lorafleet/contract/test_store_faults.py",
     ),
     (
         "state files: the old one stays until the new one is on the disk",

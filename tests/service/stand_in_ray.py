@@ -17,8 +17,8 @@ from typing import Any
 
 import grpc
 
-from lorafleet.layout import JobLayout, join
-from lorafleet.run_manifest import RUN_TOKEN_ENV, RunManifest, Style
+from lorafleet.contract.layout import JobLayout, join
+from lorafleet.contract.run_manifest import RUN_TOKEN_ENV, RunManifest, Style
 from lorafleet.v1 import report_service_pb2 as pb
 from lorafleet.v1 import report_service_pb2_grpc as rpc
 from lorafleet.v1 import training_service_pb2 as api

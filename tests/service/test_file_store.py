@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lorafleet import inside
-from lorafleet.layout import JobLayout, join
+from lorafleet.contract import inside
+from lorafleet.contract.layout import JobLayout, join
 from service import log_copy
 from service.storage import Store, StoreError
 

@@ -7,8 +7,8 @@ import httpx
 import pytest
 from sqlalchemy import update
 
+from lorafleet.contract.layout import MANIFEST, join
 from lorafleet.errors import FailedPrecondition, InvalidInput
-from lorafleet.layout import MANIFEST, join
 from lorafleet.v1 import report_service_pb2 as rpb
 from lorafleet.v1 import training_service_pb2 as pb
 from service.api.signing import MAX_EXPIRE_S, sign_artifact

@@ -12,8 +12,8 @@ from botocore.exceptions import EndpointConnectionError, NoCredentialsError
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
+from lorafleet.contract.store_faults import OPERATORS
 from lorafleet.errors import OperatorsFault, Unavailable
-from lorafleet.store_faults import OPERATORS
 from service import file_store, store_reads
 from service.storage import S3Backing, Store, StoreError, _client
 

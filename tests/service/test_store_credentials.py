@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from lorafleet import layout
+from lorafleet.contract import layout
+from lorafleet.contract.run_manifest import RunManifest
 from lorafleet.errors import InvalidInput, Unavailable
-from lorafleet.run_manifest import RunManifest
 from lorafleet.v1 import access_service_pb2 as pb
 from service.access.access import Access
 from service.backends.base import RunRef, RunRequest

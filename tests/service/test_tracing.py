@@ -14,9 +14,9 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from lorafleet.contract.layout import run_manifest
+from lorafleet.contract.run_manifest import RunManifest
 from lorafleet.errors import InvalidInput
-from lorafleet.layout import run_manifest
-from lorafleet.run_manifest import RunManifest
 from lorafleet.v1 import training_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2_grpc as rpc
 from service import telemetry

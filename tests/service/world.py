@@ -7,7 +7,8 @@ from typing import Any
 
 from sqlalchemy import select
 
-from lorafleet import layout, spec
+from lorafleet import spec
+from lorafleet.contract import layout
 from lorafleet.v1 import report_service_pb2 as rpb
 from lorafleet.v1 import training_service_pb2 as pb
 from service.backends.fake import FakeBackend

@@ -8,9 +8,9 @@ import torch
 
 from examples.demo import BASE_MODEL, PICTURES
 from lorafleet import spec
+from lorafleet.contract.layout import JobLayout
+from lorafleet.contract.run_manifest import Style
 from lorafleet.errors import RunFailed
-from lorafleet.layout import JobLayout
-from lorafleet.run_manifest import Style
 from lorafleet.v1.training_service_pb2 import Artifact
 from trainer import checkpoint
 from trainer.engine import select_accelerator

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from examples.demo import BASE_MODEL
-from lorafleet.run_manifest import Style
+from lorafleet.contract.run_manifest import Style
 from tests.trainer.packs import Packs
 
 Files = Mapping[str, bytes | str]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from lorafleet.contract.layout import MANIFEST, JobLayout
 from lorafleet.errors import RunFailed
-from lorafleet.layout import MANIFEST, JobLayout
 from tests.trainer.packs import Packs
 from trainer import artifact
 from trainer.checkpoint import Progress

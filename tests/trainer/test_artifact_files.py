@@ -16,8 +16,8 @@ from safetensors.torch import load, load_file
 from torch import Tensor
 
 from examples.demo import BASE_MODEL
-from lorafleet.layout import JobLayout
-from lorafleet.run_manifest import Style
+from lorafleet.contract.layout import JobLayout
+from lorafleet.contract.run_manifest import Style
 from tests.trainer.packs import Packs
 from tests.trainer.test_base_model import edit
 from trainer import artifact, artifact_facts

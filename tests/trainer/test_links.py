@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from lorafleet.contract.layout import JobLayout
 from lorafleet.errors import RunFailed
-from lorafleet.layout import JobLayout
 from trainer.storage import Folder
 
 SECRET = b"another tenant's"

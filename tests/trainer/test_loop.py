@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lorafleet import spec
-from lorafleet.run_manifest import Standby
+from lorafleet.contract.run_manifest import Standby
 from lorafleet.spec import ClusterSpec
 from trainer.loop import _is_within_its_memory, trainable_together
 from trainer.plan import RunPlan

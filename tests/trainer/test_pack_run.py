@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from examples.demo import PICTURES
+from lorafleet.contract.layout import JobLayout
 from lorafleet.errors import RunFailed
-from lorafleet.layout import JobLayout
 from tests.trainer.packs import Packs, Recorder, job_of
 from trainer import artifact, checkpoint, leaving
 from trainer.group import Group

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from lorafleet.contract.run_manifest import RunManifest, Style
 from lorafleet.errors import RunFailed
-from lorafleet.run_manifest import RunManifest, Style
 from lorafleet.spec import parse
 from tests.trainer.packs import Packs, Recorder, job_of
 from tests.trainer.poisons import Poisons

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from lorafleet.contract.layout import MANIFEST
 from lorafleet.errors import RunFailed
-from lorafleet.layout import MANIFEST
 from tests.trainer.packs import Packs, Recorder, job_of
 from tests.trainer.poisons import Poisons
 from trainer import artifact, evaluate

@@ -8,8 +8,8 @@ from pathlib import Path
 import grpc
 import pytest
 
+from lorafleet.contract.run_manifest import RunManifest, Style
 from lorafleet.errors import RunFailed
-from lorafleet.run_manifest import RunManifest, Style
 from lorafleet.spec import BaseModelSpec, DatasetSpec, Spec
 from lorafleet.v1 import report_service_pb2 as pb
 from lorafleet.v1 import report_service_pb2_grpc as rpc

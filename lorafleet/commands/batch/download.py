@@ -14,7 +14,7 @@ from lorafleet.commands.batch.source import Batch
 from lorafleet.terminal import say, stderr_console
 
 if TYPE_CHECKING:
-    from lorafleet.batch_download import Fetched
+    from lorafleet.batch.download import Fetched
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Each artifact goes to DIR/JOB.", show_default=False)]
 
@@ -25,7 +25,7 @@ def download(
     """Download all artifacts of a batch and check every SHA-256. Repeat it for later ones: what is there is kept."""
     from rich.progress import track
 
-    from lorafleet.batch_download import download_all
+    from lorafleet.batch.download import download_all
 
     with connect(server, tenant) as client:
         jobs = list(client.list_batch_jobs(batch))

@@ -22,7 +22,8 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the repo
 
 def report(batch: Batch, folder: Folder, server: Server = DEFAULT_SERVER, tenant: Tenant = DEFAULT_TENANT) -> None:
     """Write report.json, report.md and sheet.png (a row per style) to a folder, even while the batch trains."""
-    from lorafleet import batch_report, output
+    from lorafleet import output
+    from lorafleet.batch import report as batch_report
 
     with connect(server, tenant) as client:
         found = client.get_batch(batch)
@@ -39,7 +40,7 @@ def report(batch: Batch, folder: Folder, server: Server = DEFAULT_SERVER, tenant
 def _draw(jobs: Sequence[pb.TrainingJob], folder: Path) -> list[str]:
     """The names of the sheets; none, with a remark on stderr, if they cannot be drawn."""
     try:
-        from lorafleet.batch_sheet import draw
+        from lorafleet.batch.sheet import draw
     except ModuleNotFoundError:
         say("no contact sheet: drawing needs Pillow (pip install 'lorafleet[report]')", err=True, colour="yellow")
         return []

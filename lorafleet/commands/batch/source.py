@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from lorafleet.batch_file import BatchFile
+    from lorafleet.batch.file import BatchFile
 
 File = Annotated[
     Path | None,
@@ -35,7 +35,9 @@ Result = TypeVar("Result")
 
 def read(file: Path | None, each: str, defaults: Path | None, overrides: list[str], job_ids: str) -> BatchFile:
     """The batch that the options describe, checked as far as possible without a server. Raises InvalidSpec."""
-    from lorafleet import batch_file, batch_folders, spec_file
+    from lorafleet import spec_file
+    from lorafleet.batch import file as batch_file
+    from lorafleet.batch import folders as batch_folders
 
     if (file is None) == (not each):
         raise typer.BadParameter("give either a FILE or folders with --each")

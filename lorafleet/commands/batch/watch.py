@@ -25,7 +25,7 @@ def watch(batch: Batch, output: Output = Format.TABLE, server: Server = DEFAULT_
 
 def follow_to_the_end(client: Client, batch: batch_pb.Batch, output: Format) -> None:
     """Show a batch until all its jobs have ended, then exit with the code of the worst outcome."""
-    from lorafleet.batch_view import view_on
+    from lorafleet.batch.view import view_on
     from lorafleet.commands.batch.printing import batch_id_of, print_end
     from lorafleet.commands.printing import print_change
     from lorafleet.commands.watch import outcome

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lorafleet.pod_dir import POD_DIR_ENV
+from lorafleet.contract.pod_dir import POD_DIR_ENV
 from lorafleet.spec import ClusterSpec
 from service.backends.base import RunRequest
 from service.backends.kuberay.config import KuberayConfig, Placing, Profile

@@ -8,9 +8,9 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from lorafleet.channel import open_aio_channel
 from lorafleet.credentials import Credentials
-from lorafleet.rpc_errors import from_rpc_error
+from lorafleet.transport.channel import open_aio_channel
+from lorafleet.transport.rpc_errors import from_rpc_error
 from service.access.authenticators import Authenticators
 from service.access.identity import caller
 from service.api.authentication import AuthenticationInterceptor, by

@@ -11,7 +11,7 @@ import grpc.aio
 import pytest
 
 from lorafleet.errors import InvalidInput
-from lorafleet.rpc_errors import from_rpc_error
+from lorafleet.transport.rpc_errors import from_rpc_error
 from service.access.authenticators import Authenticators
 from service.access.jwks import MOST_BYTES, RENEWED_AFTER_S, TRIED_AGAIN_AFTER_S, Keys, source
 from service.access.oidc import OidcTokens, Rules

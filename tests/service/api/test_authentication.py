@@ -9,7 +9,7 @@ import grpc.aio
 import pytest
 
 from lorafleet.errors import LorafleetError, Unauthenticated, Unavailable
-from lorafleet.rpc_errors import from_rpc_error
+from lorafleet.transport.rpc_errors import from_rpc_error
 from service.access.identity import Identity, caller, current_identity
 from service.api import authentication
 from service.api.authentication import AuthenticationInterceptor

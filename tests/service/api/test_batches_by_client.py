@@ -9,7 +9,8 @@ import grpc.aio
 import pytest
 import yaml
 
-from lorafleet import batch_file, batch_folders
+from lorafleet.batch import file as batch_file
+from lorafleet.batch import folders
 from lorafleet.client import Client
 from lorafleet.errors import InvalidSpec
 from lorafleet.states import job_id, label
@@ -77,7 +78,7 @@ async def test_what_the_server_finds_is_told_by_the_folder_it_is_in(world: World
     written(world, ["fox", "cat"])
     (world.folder / "styles" / "cat" / "a.png").unlink()
     base = {"base_model": {"uri": f"file://{world.folder}/base"}}
-    source = batch_folders.each(f"file://{world.folder}/styles/*/", defaults=base)
+    source = folders.each(f"file://{world.folder}/styles/*/", defaults=base)
     with pytest.raises(InvalidSpec) as caught:
         await by_client(address, lambda client: client.create_batch(source.defaults, source.items))
     (told,) = source.in_its_words(caught.value).violations

@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from lorafleet import spec_proto
 from lorafleet.errors import LorafleetError, Unauthenticated
-from lorafleet.rpc_errors import from_rpc_error
+from lorafleet.transport.rpc_errors import from_rpc_error
 from lorafleet.v1 import batch_service_pb2_grpc
 from lorafleet.v1 import report_service_pb2 as report_pb
 from lorafleet.v1 import report_service_pb2_grpc as report_rpc

@@ -22,7 +22,7 @@ from lorafleet.errors import (
     Unavailable,
     Violation,
 )
-from lorafleet.rpc_errors import from_rpc_error
+from lorafleet.transport.rpc_errors import from_rpc_error
 from lorafleet.v1 import report_service_pb2 as rpb
 from lorafleet.v1 import training_service_pb2 as pb
 from service.api.errors import to_status

@@ -9,7 +9,7 @@ import grpc.aio
 import pytest
 
 from lorafleet.errors import LorafleetError, QuotaExceeded, RateLimited, ResourceExhausted
-from lorafleet.rpc_errors import from_rpc_error
+from lorafleet.transport.rpc_errors import from_rpc_error
 from lorafleet.v1 import batch_service_pb2 as batch_pb
 from lorafleet.v1 import batch_service_pb2_grpc, report_service_pb2_grpc
 from lorafleet.v1 import report_service_pb2 as report_pb

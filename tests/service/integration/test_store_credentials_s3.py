@@ -7,8 +7,8 @@ import boto3
 import httpx
 import pytest
 
+from lorafleet.contract.layout import MANIFEST, join
 from lorafleet.errors import InvalidSpec
-from lorafleet.layout import MANIFEST, join
 from service.db.models import TenantRow
 from service.job_creation import NewJob
 from service.jobs import Jobs

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from lorafleet import layout
-from lorafleet.run_manifest import RunManifest
+from lorafleet.contract import layout
+from lorafleet.contract.run_manifest import RunManifest
 from lorafleet.v1 import training_service_pb2 as pb
 from service.base_shapes import ShapeCache
 from service.candidates import Candidates

@@ -5,8 +5,8 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from lorafleet.contract.layout import JobLayout
 from lorafleet.errors import Unavailable
-from lorafleet.layout import JobLayout
 from service import log_copy
 from service.backends.base import RunRef
 from service.backends.fake import FakeBackend

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from lorafleet import layout
+from lorafleet.contract import layout
+from lorafleet.contract.run_manifest import RunManifest
 from lorafleet.errors import LorafleetError
-from lorafleet.run_manifest import RunManifest
 from lorafleet.v1 import training_service_pb2 as pb
 from service.db import locks
 from service.db.models import RunRow

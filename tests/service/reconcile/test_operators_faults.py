@@ -5,9 +5,9 @@ from collections.abc import Iterable
 
 import pytest
 
-from lorafleet import store_faults
+from lorafleet.contract import store_faults
+from lorafleet.contract.run_manifest import RunManifest
 from lorafleet.errors import OperatorsFault, Unavailable
-from lorafleet.run_manifest import RunManifest
 from service import telemetry
 from service.backends.base import Observation, RunRef, RunRequest
 from service.file_store import FileBacking

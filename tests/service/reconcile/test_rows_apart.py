@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from lorafleet.layout import MANIFEST, JobLayout, join
+from lorafleet.contract.layout import MANIFEST, JobLayout, join
 from service import rows, telemetry
 from service.backends.base import Observation, RunRef
 from service.control.admission import Limits

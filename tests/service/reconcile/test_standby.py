@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select
 
-from lorafleet import layout
+from lorafleet.contract import layout
+from lorafleet.contract.run_manifest import RunManifest
 from lorafleet.errors import FailedPrecondition, LorafleetError
-from lorafleet.run_manifest import RunManifest
 from lorafleet.v1 import report_service_pb2 as rpb
 from service.control.admission import Limits
 from service.control.capacity import Hardware

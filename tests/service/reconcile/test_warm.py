@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from lorafleet import layout
+from lorafleet.contract import layout
+from lorafleet.contract.run_manifest import RunManifest
 from lorafleet.errors import FailedPrecondition
-from lorafleet.run_manifest import RunManifest
 from lorafleet.v1 import report_service_pb2 as rpb
 from lorafleet.v1 import training_service_pb2 as pb
 from service.candidates import Candidates

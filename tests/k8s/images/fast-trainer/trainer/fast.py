@@ -9,8 +9,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from lorafleet.layout import MANIFEST, JobLayout, step_folder
-from lorafleet.run_manifest import RunManifest, Style
+from lorafleet.contract.layout import MANIFEST, JobLayout, step_folder
+from lorafleet.contract.run_manifest import RunManifest, Style
 from lorafleet.v1.training_service_pb2 import Artifact
 from trainer import leaving
 from trainer.report import Address, Reporter

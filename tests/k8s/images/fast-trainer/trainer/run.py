@@ -13,8 +13,8 @@ import sys
 
 from trainer.fast import Worker
 
-from lorafleet import s3_settings
-from lorafleet.run_manifest import RunManifest
+from lorafleet.contract import s3_settings
+from lorafleet.contract.run_manifest import RunManifest
 from trainer import leaving
 from trainer.report import Address, Reporter
 from trainer.storage import Folder

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import grpc
 
-from lorafleet.layout import JobLayout, join
-from lorafleet.run_manifest import RunManifest
+from lorafleet.contract.layout import JobLayout, join
+from lorafleet.contract.run_manifest import RunManifest
 from lorafleet.v1 import report_service_pb2 as pb
 from lorafleet.v1 import report_service_pb2_grpc as rpc
 from lorafleet.v1 import training_service_pb2 as api

@@ -4,8 +4,8 @@ import errno
 
 import pytest
 
-from lorafleet import store_faults
-from lorafleet.store_faults import OPERATORS, FaultKind
+from lorafleet.contract import store_faults
+from lorafleet.contract.store_faults import OPERATORS, FaultKind
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import lorafleet
-from lorafleet.addresses import host_of, joined, split
+from lorafleet.transport.addresses import host_of, joined, split
 
 
 @pytest.mark.parametrize(
@@ -49,4 +49,4 @@ def test_nobody_joins_or_splits_them_alone() -> None:
     root = Path(lorafleet.__file__).parents[1]
     alone = re.compile(r"""host\}:\{|strip\("\[\]"\)""")
     files = [path for package in ("lorafleet", "service", "trainer", "examples", "bench") for path in (root / package).rglob("*.py")]
-    assert [path.relative_to(root).as_posix() for path in files if alone.search(path.read_text())] == ["lorafleet/addresses.py"]
+    assert [path.relative_to(root).as_posix() for path in files if alone.search(path.read_text())] == ["lorafleet/transport/addresses.py"]

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from lorafleet import batch_items, spec_proto
+from lorafleet import spec_proto
+from lorafleet.batch import items as batch_items
+from lorafleet.batch.overlay import laid_over
 from lorafleet.errors import InvalidSpec
-from lorafleet.overlay import laid_over
 
 DEFAULTS: dict[str, Any] = {"base_model": {"uri": "file:///base"}, "training": {"max_steps": 100}}
 

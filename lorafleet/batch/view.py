@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorafleet import output, tables
-from lorafleet.batch_summary import Summary, held_out_ratio, steps_of, summarize, worst_first
+from lorafleet.batch.summary import Summary, held_out_ratio, steps_of, summarize, worst_first
 from lorafleet.progress_view import Show, live_on
 from lorafleet.states import job_id, name_of
 from lorafleet.v1 import batch_service_pb2 as batch_pb

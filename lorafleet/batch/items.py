@@ -12,8 +12,8 @@ from typing import Any, TypeGuard
 from google.protobuf import json_format
 
 from lorafleet import spec
+from lorafleet.batch.overlay import laid_over
 from lorafleet.errors import InvalidSpec, Violation
-from lorafleet.overlay import laid_over
 from lorafleet.v1 import batch_service_pb2 as pb
 from lorafleet.v1 import spec_pb2
 

@@ -10,9 +10,9 @@ import grpc
 import grpc.aio
 import pytest
 
-from lorafleet.channel import open_aio_channel, open_channel
 from lorafleet.credentials import Credentials, is_local
 from lorafleet.errors import InvalidInput
+from lorafleet.transport.channel import open_aio_channel, open_channel
 from tests.certificates import Authority, server_pair
 
 SHAPES = ["unary_unary", "unary_stream", "stream_unary", "stream_stream"]

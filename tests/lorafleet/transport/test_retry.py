@@ -3,7 +3,7 @@
 import pytest
 
 from lorafleet.errors import DeadlineExceeded, LorafleetError, NotFound, RateLimited, Unavailable
-from lorafleet.retry import Deadline, Tries
+from lorafleet.transport.retry import Deadline, Tries
 from tests.lorafleet.conftest import FakeTime
 
 

@@ -7,8 +7,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from lorafleet.batch_summary import held_out_ratio, summarize, worst_first
-from lorafleet.batch_view import packs_of, screen, sentence, shares, view_on
+from lorafleet.batch.summary import held_out_ratio, summarize, worst_first
+from lorafleet.batch.view import packs_of, screen, sentence, shares, view_on
 from lorafleet.states import job_id
 from lorafleet.v1 import training_service_pb2 as pb
 from tests.lorafleet.batch_jobs import BATCH, NOW, at, before_now, tonight

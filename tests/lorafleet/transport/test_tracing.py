@@ -5,7 +5,7 @@ import sys
 
 from opentelemetry.sdk.trace import TracerProvider
 
-from lorafleet.tracing import trace_headers
+from lorafleet.transport.tracing import trace_headers
 
 
 def test_inside_a_span_the_calls_carry_it():
@@ -19,6 +19,6 @@ def test_outside_of_one_they_carry_nothing():
 
 
 def test_a_program_without_opentelemetry_loads_none():
-    program = "import sys, lorafleet.client, lorafleet.tracing as t; print(t.trace_headers(), 'opentelemetry' in sys.modules)"
+    program = "import sys, lorafleet.client, lorafleet.transport.tracing as t; print(t.trace_headers(), 'opentelemetry' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert ran.stdout.strip() == "() False"

@@ -5,8 +5,9 @@ from pathlib import Path
 import boto3
 import pytest
 
-from lorafleet import batch_file, batch_folders
-from lorafleet.batch_file import BatchFile
+from lorafleet.batch import file as batch_file
+from lorafleet.batch import folders
+from lorafleet.batch.file import BatchFile
 from lorafleet.errors import InvalidSpec, LorafleetError, NotFound, Violation
 
 YAML = """
@@ -156,7 +157,7 @@ def styles(tmp_path: Path) -> Path:
 
 
 def test_each_folder_becomes_an_item_with_its_name(styles: Path) -> None:
-    read = batch_folders.each(
+    read = folders.each(
         f"{styles.as_uri()}/*/",
         defaults=BASE,
         overrides=["dataset.trigger_phrase={name} style", "validation.prompts=[a {name} fox, a cat]"],
@@ -168,32 +169,32 @@ def test_each_folder_becomes_an_item_with_its_name(styles: Path) -> None:
 
 
 def test_ids_are_made_as_asked_so_that_the_same_folders_can_be_a_second_batch(styles: Path) -> None:
-    read = batch_folders.each(f"{styles.as_uri()}/*/", defaults=BASE, ids="v2 {name}")
+    read = folders.each(f"{styles.as_uri()}/*/", defaults=BASE, ids="v2 {name}")
     assert [item["job_id"] for item in read.items] == ["v2-2024", "v2-fox-red", "v2-fox-red-2"]
 
 
 def test_pattern_may_name_some_folders_and_what_lies_below_them(styles: Path) -> None:
-    read = batch_folders.each(f"{styles.as_uri()}/fox*/pictures", defaults=BASE)
+    read = folders.each(f"{styles.as_uri()}/fox*/pictures", defaults=BASE)
     assert [item["dataset"]["uri"] for item in read.items] == [f"{styles.as_uri()}/fox-red/pictures"]
 
 
 def test_mistake_of_a_folder_is_told_by_its_name(styles: Path) -> None:
     (styles / "a%b").mkdir()
     with pytest.raises(InvalidSpec, match=r"folder a%b: dataset\.uri: "):
-        batch_folders.each(f"{styles.as_uri()}/*", defaults=BASE)
+        folders.each(f"{styles.as_uri()}/*", defaults=BASE)
 
 
 @pytest.mark.parametrize("pattern", ["s3://*/", "s3://styles/", "s3://styles/*/*/", "styles/*"])
 def test_pattern_without_one_star_for_the_folders_is_told(pattern: str) -> None:
     with pytest.raises(InvalidSpec, match=r"one \*"):
-        batch_folders.each(pattern, defaults=BASE)
+        folders.each(pattern, defaults=BASE)
 
 
 def test_pattern_that_finds_nothing_is_told(styles: Path) -> None:
     with pytest.raises(InvalidSpec, match=r"no folder in .* matches"):
-        batch_folders.each(f"{styles.as_uri()}/owl*/", defaults=BASE)
+        folders.each(f"{styles.as_uri()}/owl*/", defaults=BASE)
     with pytest.raises(NotFound):
-        list(batch_folders.each(f"{styles.as_uri()}/absent/*/", defaults=BASE).items)
+        list(folders.each(f"{styles.as_uri()}/absent/*/", defaults=BASE).items)
 
 
 def test_name_stands_for_folders_alone(tmp_path: Path) -> None:
@@ -203,7 +204,7 @@ def test_name_stands_for_folders_alone(tmp_path: Path) -> None:
 
 def test_job_ids_are_all_different_and_short_enough() -> None:
     names = ["x" * 60, "x" * 50, "Ölbild 2", "Olbild-2", "-", "日本", "a-2", "a", "A"]
-    ids = batch_folders.job_ids(names)
+    ids = folders.job_ids(names)
     assert ids == ["x" * 40, "x" * 38 + "-2", "olbild-2", "olbild-2-2", "style", "style-2", "a-2", "a", "a-3"]
 
 
@@ -214,7 +215,7 @@ def test_folders_of_a_bucket_are_read_page_by_page(s3: dict[str, str], monkeypat
         client.put_object(Bucket="many-styles", Key=f"in/style {number}/a.png", Body=b"x")
     client.put_object(Bucket="many-styles", Key="in/notes.txt", Body=b"x")
     monkeypatch.setattr("lorafleet.blobs.PAGE_SIZE", 2)
-    read = batch_folders.each("s3://many-styles/in/*/", defaults=BASE)
+    read = folders.each("s3://many-styles/in/*/", defaults=BASE)
     assert [item["dataset"]["uri"] for item in read.items] == [f"s3://many-styles/in/style {number}" for number in range(7)]
     with pytest.raises(LorafleetError, match="absent-bucket"):
-        batch_folders.each("s3://absent-bucket/*/", defaults=BASE)
+        folders.each("s3://absent-bucket/*/", defaults=BASE)

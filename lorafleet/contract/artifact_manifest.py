@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from lorafleet.contract.layout import MANIFEST
 from lorafleet.errors import InvalidInput
-from lorafleet.layout import MANIFEST
 
 MAX_BYTES = 64 * 2**20  # of manifest.json itself
 

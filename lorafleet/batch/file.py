@@ -12,10 +12,11 @@ from typing import Any, cast
 import yaml
 from pydantic import BaseModel
 
-from lorafleet import batch_items, spec, spec_file, yaml_text
-from lorafleet.batch_items import JOB_ID, Fields
+from lorafleet import spec, spec_file, yaml_text
+from lorafleet.batch import items as batch_items
+from lorafleet.batch.items import JOB_ID, Fields
+from lorafleet.batch.overlay import laid_over
 from lorafleet.errors import InvalidSpec, Violation
-from lorafleet.overlay import laid_over
 
 MAX_BYTES = 64 * 2**20  # as many as the server takes
 _SECTIONS = ("batch_id", "defaults", "items")

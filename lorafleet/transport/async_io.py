@@ -1,4 +1,4 @@
-"""How lorafleet.aio waits: for answers, for time, for threads. `lorafleet.sync_io` has the same names for those that block."""
+"""How lorafleet.aio waits: for answers, for time, for threads. `lorafleet.transport.sync_io` has the same names for those that block."""
 
 import asyncio
 import threading
@@ -9,8 +9,8 @@ from typing import Protocol, TypeVar
 import grpc
 import grpc.aio
 
-from lorafleet.channel import Options, open_aio_channel
 from lorafleet.credentials import Credentials
+from lorafleet.transport.channel import Options, open_aio_channel
 
 Response = TypeVar("Response")
 Item_co = TypeVar("Item_co", covariant=True)

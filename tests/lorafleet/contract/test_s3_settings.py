@@ -6,8 +6,8 @@ from pathlib import Path
 import boto3
 import pytest
 
+from lorafleet.contract.s3_settings import S3Settings
 from lorafleet.errors import InvalidInput
-from lorafleet.s3_settings import S3Settings
 
 CONFIG = """
 [default]

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from lorafleet.overlay import laid_over
+from lorafleet.batch.overlay import laid_over
 
 DEFAULTS = {"training": {"max_steps": 10, "seed": 1}, "adapter": {"target_modules": ["to_q"]}, "labels": {"team": "red", "run": "1"}}
 

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from lorafleet.blobs import Blobs, opener
+from lorafleet.contract.layout import MANIFEST
 from lorafleet.download import download
 from lorafleet.errors import LorafleetError
-from lorafleet.layout import MANIFEST
 from lorafleet.states import job_id
 from lorafleet.v1 import training_service_pb2 as pb
 

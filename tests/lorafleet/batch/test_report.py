@@ -6,7 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from lorafleet import batch_report, batch_sheet
+from lorafleet.batch import report as batch_report
+from lorafleet.batch import sheet as batch_sheet
 from lorafleet.contact_sheet import GAP, LABEL_HEIGHT
 from lorafleet.v1 import training_service_pb2 as pb
 from tests.lorafleet.batch_jobs import NOW, before_now

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from lorafleet import output
-from lorafleet.batch_summary import steps_of, summarize
+from lorafleet.batch.summary import steps_of, summarize
 from lorafleet.states import job_id, label, name_of
 from lorafleet.v1 import batch_service_pb2 as batch_pb
 from lorafleet.v1 import training_service_pb2 as pb

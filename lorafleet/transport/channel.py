@@ -11,7 +11,7 @@ import grpc.aio
 
 from lorafleet.credentials import Credentials, is_local, read
 from lorafleet.errors import InvalidInput
-from lorafleet.tracing import is_traced, trace_headers
+from lorafleet.transport.tracing import is_traced, trace_headers
 
 Options = Sequence[tuple[str, Any]]
 

@@ -1,4 +1,4 @@
-"""How lorafleet.sync waits: it blocks. `lorafleet.async_io` has the same names for those that await."""
+"""How lorafleet.sync waits: it blocks. `lorafleet.transport.async_io` has the same names for those that await."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 import grpc
 
-from lorafleet.channel import open_channel as open_channel
+from lorafleet.transport.channel import open_channel as open_channel
 
 Response = TypeVar("Response")
 Item_co = TypeVar("Item_co", covariant=True)

@@ -7,11 +7,11 @@ from fnmatch import fnmatchcase
 from typing import Any, cast
 
 from lorafleet import spec_file
-from lorafleet.batch_file import BatchFile
-from lorafleet.batch_items import JOB_ID, Fields
+from lorafleet.batch.file import BatchFile
+from lorafleet.batch.items import JOB_ID, Fields
+from lorafleet.batch.overlay import laid_over
 from lorafleet.blobs import blobs_at
 from lorafleet.errors import InvalidSpec, Violation
-from lorafleet.overlay import laid_over
 
 NAME = "{name}"  # in the defaults' texts: the folder's name
 _MARK = "\ue000"  # stands for it while YAML reads, to which braces mean a mapping

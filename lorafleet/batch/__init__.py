@@ -1,0 +1,1 @@
+"""Batches as users write and see them: files, folders, reports and views. Knows no server."""
