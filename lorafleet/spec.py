@@ -5,14 +5,17 @@ store or the model (does the bucket exist, does a target module match) are check
 """
 
 import difflib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, Self, cast
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
+from lorafleet.catalog import FAMILIES
 from lorafleet.errors import InvalidSpec, Violation
 from lorafleet.field_paths import field_path
+from lorafleet.spec_names import FamilyName, MethodName, OptimizerName
+from lorafleet.spec_rules import RULES, Location
 from lorafleet.spec_words import LabelKey, ModuleName, OutputName, Text, check_uri
 
 MAX_LABELS = 64
@@ -38,7 +41,7 @@ class BaseModelSpec(_Part):
 
     uri: Annotated[str, Field(description="Folder of the model: s3://bucket/prefix or file:///folder.")]
     family: Annotated[
-        Literal["sd1"], Field(description="Model family; sd1 is Stable Diffusion 1.x, and 2.x, which is built of the same classes.")
+        FamilyName, Field(description="Model family; sd1 is Stable Diffusion 1.x, and 2.x, which is built of the same classes.")
     ] = "sd1"
 
 
@@ -72,7 +75,7 @@ class DatasetSpec(_Part):
 class AdapterSpec(_Part):
     """The adapter to train: LoRA (Hu et al. 2021), rsLoRA (Kalajdzievski 2023) or DoRA (Liu et al. 2024)."""
 
-    method: Annotated[Literal["lora", "rslora", "dora"], Field(description="Kind of adapter.")] = "lora"
+    method: Annotated[MethodName, Field(description="Kind of adapter.")] = "lora"
     rank: Annotated[int, Field(ge=1, le=512, description="Rank of the low-rank update.")] = 16
     alpha: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="The update is scaled by alpha / rank (rslora: by alpha / sqrt(rank)); unset: rank."
@@ -84,10 +87,10 @@ class AdapterSpec(_Part):
             min_length=1,
             max_length=64,
             strict=False,
-            description="Suffixes of module names; each must match a linear or convolution layer of the UNet.",
+            description="Suffixes of module names; each must match a linear or convolution layer of the denoiser. Unset: the family's own.",
         ),
     ] = ("to_q", "to_k", "to_v", "to_out.0")
-    text_encoder: Annotated[bool, Field(description="Also train an adapter on the text encoder's attention.")] = False
+    text_encoder: Annotated[bool, Field(description="Also train an adapter on the attention of the text encoders.")] = False
 
 
 class OptimizationSpec(_Part):
@@ -99,7 +102,7 @@ class OptimizationSpec(_Part):
     learning_rate: Annotated[float, Field(gt=0, le=10, description="Peak learning rate.")] = 1e-4
     lr_scheduler: Annotated[Literal["constant", "linear", "cosine"], Field(description="How the rate falls after the warm-up.")] = "cosine"
     lr_warmup_steps: Annotated[int, Field(ge=0, description="Steps over which the rate rises from 0 to its peak.")] = 0
-    optimizer: Annotated[Literal["adamw"], Field(description="AdamW (Loshchilov and Hutter 2019).")] = "adamw"
+    optimizer: Annotated[OptimizerName, Field(description="Optimizer; adamw is AdamW (Loshchilov and Hutter 2019).")] = "adamw"
     adam_beta1: Annotated[float, Field(ge=0, lt=1, description="AdamW's decay of the gradient's mean.")] = 0.9
     adam_beta2: Annotated[float, Field(ge=0, lt=1, description="AdamW's decay of the gradient's square.")] = 0.999
     adam_epsilon: Annotated[float, Field(gt=0, description="AdamW's term against division by zero.")] = 1e-8
@@ -225,6 +228,13 @@ class Spec(_Part):
     ] = {}
 
     @model_validator(mode="after")
+    def _targets_what_its_family_does(self) -> Self:
+        targets = FAMILIES.get(self.base_model.family).denoiser.target_modules
+        if "target_modules" not in self.adapter.model_fields_set and self.adapter.target_modules != targets:
+            object.__setattr__(self, "adapter", self.adapter.model_copy(update={"target_modules": targets}))  # it is frozen
+        return self
+
+    @model_validator(mode="after")
     def _keeps_the_rules(self) -> Self:
         if broken := list(_broken_rules(self.model_dump(), broken=())):
             raise ValidationError.from_exception_data("Spec", [_line_error(*rule) for rule in broken])
@@ -235,50 +245,17 @@ class Spec(_Part):
         """Pictures per optimizer step over all workers."""
         return self.training.micro_batch_size * self.training.gradient_accumulation_steps * self.cluster.num_workers
 
+    @property
+    def why_alone(self) -> str:
+        """What keeps it out of packs; empty: nothing."""
+        if self.cluster.zero_stage:
+            return f"cluster.zero_stage is {self.cluster.zero_stage}"
+        if self.cluster.offload != "none":
+            return f'cluster.offload is "{self.cluster.offload}"'
+        return "adapter.text_encoder is set" if self.adapter.text_encoder else ""
+
 
 # Rules over several fields.
-
-Location = tuple[int | str, ...]  # ("training", "max_steps"), as pydantic writes it
-
-
-class _Rule(NamedTuple):
-    """A rule over several fields; what breaks it is reported at the first of them."""
-
-    fields: tuple[tuple[str, str], ...]  # (section, name)
-    complaint: Callable[..., str | None]
-
-
-def _warmup_fits(warmup: int, max_steps: int) -> str | None:
-    return f"{warmup} warm-up steps do not fit into {max_steps} max_steps" if warmup > max_steps else None
-
-
-def _offload_needs_zero(offload: str, zero_stage: int) -> str | None:
-    return '"cpu" needs cluster.zero_stage 1, 2 or 3' if offload == "cpu" and zero_stage == 0 else None
-
-
-def _trigger_is_there(choice: str, trigger_phrase: str) -> str | None:
-    return '"trigger" needs dataset.trigger_phrase' if choice == "trigger" and not trigger_phrase.strip() else None
-
-
-def _early_stopping_evaluates(patience: int, every_steps: int) -> str | None:
-    return "needs validation.every_steps: without it no held-out loss is taken on the way" if patience and not every_steps else None
-
-
-def _early_stopping_has_pictures(patience: int, fraction: float) -> str | None:
-    return (
-        "needs dataset.validation_fraction over 0: without held-out pictures there is no held-out loss"
-        if patience and not fraction
-        else None
-    )
-
-
-_RULES = (
-    _Rule((("training", "lr_warmup_steps"), ("training", "max_steps")), _warmup_fits),
-    _Rule((("cluster", "offload"), ("cluster", "zero_stage")), _offload_needs_zero),
-    _Rule((("dataset", "on_missing_caption"), ("dataset", "trigger_phrase")), _trigger_is_there),
-    _Rule((("validation", "early_stopping_patience"), ("validation", "every_steps")), _early_stopping_evaluates),
-    _Rule((("validation", "early_stopping_patience"), ("dataset", "validation_fraction")), _early_stopping_has_pictures),
-)
 
 
 def _broken_rules(fields: Mapping[str, Any], broken: Collection[Location]) -> Iterator[tuple[Location, str]]:
@@ -287,7 +264,7 @@ def _broken_rules(fields: Mapping[str, Any], broken: Collection[Location]) -> It
     Asked of plain values because pydantic validates a whole only once its parts are good, and a user wants to hear
     everything at once. A rule over a field that is `broken` by itself has nothing to add.
     """
-    for rule in _RULES:
+    for rule in RULES:
         if any(field[: len(location)] == location for field in rule.fields for location in broken):
             continue
         if complaint := rule.complaint(*(_value_at(fields, *field) for field in rule.fields)):

@@ -81,7 +81,7 @@ class Planner:
             submitted_s=submitted_s,
             lasts_s=math.inf if spec.scheduling.max_run_time_s is None else spec.scheduling.max_run_time_s,
             preemptible=spec.scheduling.preemptible,
-            alone=why_alone(spec),
+            alone=spec.why_alone,
         )
 
     def _why_not(self, spec: Spec, store_credentials: str) -> str | None:
@@ -120,15 +120,6 @@ def sharing_of(tenant: str, spec: Spec, isolated_tenants: Collection[str]) -> Sh
     """What the spec wants, but never more than the server allows its tenant."""
     wanted = Sharing(spec.scheduling.sharing)
     return Sharing.TENANT if wanted is Sharing.ANYONE and tenant in isolated_tenants else wanted
-
-
-def why_alone(spec: Spec) -> str:
-    """What keeps it out of packs; empty: nothing."""
-    if spec.cluster.zero_stage:
-        return f"cluster.zero_stage is {spec.cluster.zero_stage}"
-    if spec.cluster.offload != "none":
-        return f'cluster.offload is "{spec.cluster.offload}"'
-    return "adapter.text_encoder is set" if spec.adapter.text_encoder else ""
 
 
 def cluster_of(cluster: ClusterSpec) -> Cluster:

@@ -7,6 +7,8 @@ Packages named in `LORAFLEET_EXTENSIONS` (comma-separated; in service and traine
 import importlib
 import os
 import pkgutil
+from collections.abc import Mapping
+from functools import cache
 from importlib.util import find_spec
 from typing import Generic, TypeVar
 
@@ -33,21 +35,29 @@ class Registry(Generic[T]):
             raise LookupError(f"no {self.kind} {name!r} in this version; there is {', '.join(self.names())}")
         return getattr(importlib.import_module(modules[name]), self._attribute)
 
-    def _modules(self) -> dict[str, str]:
+    def all(self) -> tuple[T, ...]:
+        """All entries, in the order of their names."""
+        return tuple(map(self.get, self.names()))
+
+    def _modules(self) -> Mapping[str, str]:
         """Module by name; an extension's stands in for one of ours."""
-        packages = [self._package, *(f"{each}.{self._extension}" for each in extensions())]
-        return {
-            module.name: f"{package}.{module.name}"
-            for package in packages
-            if _is_there(package)
-            for module in pkgutil.iter_modules(importlib.import_module(package).__path__)
-            if not module.name.startswith("_")
-        }
+        return _modules_in((self._package, *(f"{each}.{self._extension}" for each in extensions())))
 
 
 def extensions() -> list[str]:
     """The packages that add entries."""
     return [name.strip() for name in os.environ.get(EXTENSIONS_ENV, "").split(",") if name.strip()]
+
+
+@cache  # asked for each spec, of which batches have thousands
+def _modules_in(packages: tuple[str, ...]) -> Mapping[str, str]:
+    return {
+        module.name: f"{package}.{module.name}"
+        for package in packages
+        if _is_there(package)
+        for module in pkgutil.iter_modules(importlib.import_module(package).__path__)
+        if not module.name.startswith("_")
+    }
 
 
 def _is_there(package: str) -> bool:

@@ -11,7 +11,7 @@ from service.base_shapes import ShapeCache
 from service.clock import FakeClock
 from service.control.memory import GIB
 from service.control.packing import PackLimits, Sharing
-from service.plans import Planner, Policy, sharing_of, why_alone
+from service.plans import Planner, Policy, sharing_of
 from service.storage import Store
 from tests.service.test_base_shapes import DEMO, SCHEDULERS, write_base, write_scheduler
 
@@ -68,8 +68,8 @@ async def test_a_base_that_cannot_be_read_is_planned_by_number(tmp_path: Path):
     ],
 )
 def test_sharded_and_text_encoder_styles_train_alone(changes, why):
-    assert bool(why) == bool(why_alone(wanted(**changes)))
-    assert why in why_alone(wanted(**changes))
+    assert bool(why) == bool(wanted(**changes).why_alone)
+    assert why in wanted(**changes).why_alone
 
 
 def test_an_isolated_tenant_shares_with_itself_alone_whatever_it_says():

@@ -1,0 +1,61 @@
+"""The rules of a spec over several fields: what does not go together, and what to do. Pure."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from lorafleet.catalog import OPTIMIZERS
+
+Location = tuple[int | str, ...]  # ("training", "max_steps"), as pydantic writes it
+
+
+class Rule(NamedTuple):
+    """A rule over several fields; what breaks it is reported at the first of them."""
+
+    fields: tuple[tuple[str, str], ...]  # (section, name)
+    complaint: Callable[..., str | None]
+
+
+def _warmup_fits(warmup: int, max_steps: int) -> str | None:
+    return f"{warmup} warm-up steps do not fit into {max_steps} max_steps" if warmup > max_steps else None
+
+
+def _offload_needs_zero(offload: str, zero_stage: int) -> str | None:
+    return '"cpu" needs cluster.zero_stage 1, 2 or 3' if offload == "cpu" and zero_stage == 0 else None
+
+
+def _optimizer_can_be_cut(optimizer: str, zero_stage: int) -> str | None:
+    if zero_stage == 0 or OPTIMIZERS.get(optimizer).is_elementwise:
+        return None
+    return f'"{optimizer}" needs whole tensors, which cluster.zero_stage {zero_stage} cuts; use zero_stage 0'
+
+
+def _optimizer_has_its_device(optimizer: str, gpus_per_worker: float) -> str | None:
+    is_missing = OPTIMIZERS.get(optimizer).needs_gpu and not gpus_per_worker
+    return f'"{optimizer}" needs a GPU, and cluster.gpus_per_worker is 0' if is_missing else None
+
+
+def _trigger_is_there(choice: str, trigger_phrase: str) -> str | None:
+    return '"trigger" needs dataset.trigger_phrase' if choice == "trigger" and not trigger_phrase.strip() else None
+
+
+def _early_stopping_evaluates(patience: int, every_steps: int) -> str | None:
+    return "needs validation.every_steps: without it no held-out loss is taken on the way" if patience and not every_steps else None
+
+
+def _early_stopping_has_pictures(patience: int, fraction: float) -> str | None:
+    return (
+        "needs dataset.validation_fraction over 0: without held-out pictures there is no held-out loss"
+        if patience and not fraction
+        else None
+    )
+
+
+RULES = (
+    Rule((("training", "lr_warmup_steps"), ("training", "max_steps")), _warmup_fits),
+    Rule((("training", "optimizer"), ("cluster", "zero_stage")), _optimizer_can_be_cut),
+    Rule((("training", "optimizer"), ("cluster", "gpus_per_worker")), _optimizer_has_its_device),
+    Rule((("cluster", "offload"), ("cluster", "zero_stage")), _offload_needs_zero),
+    Rule((("dataset", "on_missing_caption"), ("dataset", "trigger_phrase")), _trigger_is_there),
+    Rule((("validation", "early_stopping_patience"), ("validation", "every_steps")), _early_stopping_evaluates),
+    Rule((("validation", "early_stopping_patience"), ("dataset", "validation_fraction")), _early_stopping_has_pictures),
+)
