@@ -41,7 +41,7 @@ GUARDS = (
     ),
     (
         "regions: no client asks itself without end",
-        "lorafleet/s3_settings.py",
+        "lorafleet/contract/s3_settings.py",
         'client.meta.events.register("before-call.s3.HeadBucket", _ask_once)',
         "",
         "tests/test_s3_regions.py",
