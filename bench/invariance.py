@@ -1,6 +1,6 @@
 """`make bench-invariance`: in which batches a row's numbers do not depend on what else is in the batch, bit by bit.
 
-What trainer/adapters/pack.py relies on, measured on this machine: the base UNet forward and backward for batches of 1
+What trainer/adapters/bank.py relies on, measured on this machine: the base UNet forward and backward for batches of 1
 to 64 rows, against the same rows in a batch of 16 and in other places; and the batched products of adapters for 1 to 32
 matrices. Writes bench/results/invariance.json: metric -> 1 (same bits) or 0.
 """
@@ -30,7 +30,7 @@ def main() -> int:
 
 def unet_rows() -> dict[int, bool]:
     """Whether rows of a batch of so many have the bits that they have in a batch of 16, forward and backward."""
-    unet = family("sd1").load_denoiser(BASE_MODEL)
+    unet = family("sd1").load("unet", BASE_MODEL, 77)
     draw = torch.Generator().manual_seed(0)
     noisy = torch.randn(max(ROWS), 4, 16, 16, generator=draw)
     timesteps = torch.randint(0, 1000, (max(ROWS),), generator=draw)

@@ -86,7 +86,9 @@ def _as_reported(uri: str, manifest: bytes, sizes: Sequence[int]) -> Artifact:
 
 
 def _files(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Progress", samples: int | None) -> dict[str, bytes]:
-    from trainer.adapters.export import diffusers_file, kohya_file, usable_precision
+    from trainer.adapters.formats.diffusers import diffusers_file
+    from trainer.adapters.formats.kohya import kohya_file
+    from trainer.adapters.formats.tensors import usable_precision
 
     output = style.spec.output
     precision = usable_precision(weights, style.spec.adapter, output.precision)
@@ -94,7 +96,7 @@ def _files(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Pro
         log.warning("[%s] the files are %s: %s cannot hold the adapter's numbers", style.job, precision, output.precision)
     files: dict[str, bytes] = {}
     if "diffusers" in output.formats:
-        files[adapter_file("diffusers", output.name)] = diffusers_file(weights, style.spec.adapter, precision)
+        files[adapter_file("diffusers", output.name)] = diffusers_file(weights, style.spec, precision)
     if "kohya" in output.formats:
         files[adapter_file("kohya", output.name)] = kohya_file(weights, style.spec, facts(style, progress), precision)
     pictures = _sample_pictures(style, samples)

@@ -14,9 +14,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lorafleet.spec import ClusterSpec, Spec
-from trainer.adapters.pack import Bank, PackModel
+from trainer.adapters.bank import ActiveSlots, Bank
+from trainer.adapters.model import PackModel
+from trainer.families.protocol import Conditioning
 from trainer.group import Group
-from trainer.optimizer import MOMENTS, StackedAdamW, StyleUpdate
+from trainer.optimizers.protocol import StyleUpdate
+from trainer.optimizers.stacked import StackedOptimizer
 
 
 def deepspeed_config(spec: Spec, *, world_size: int) -> dict[str, Any]:
@@ -41,7 +44,7 @@ def deepspeed_config(spec: Spec, *, world_size: int) -> dict[str, Any]:
         "train_batch_size": world_size,
         "gradient_clipping": training.max_grad_norm if cluster.zero_stage else 0.0,
         "zero_optimization": zero,
-        # torch's AdamW, so that the update is the same function on every device and at every stage.
+        # ours, so that the update is the same function on every device and at every stage.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**12,
@@ -65,53 +68,60 @@ class Engine:
         model.to(device)
         self.device = device
         self.banks: list[Bank] = list(model.banks)  # pyright: ignore[reportAttributeAccessIssue]
-        self.optimizer = StackedAdamW(self.banks, clips=spec.cluster.zero_stage == 0)
+        self.optimizer = StackedOptimizer(self.banks, clips=spec.cluster.zero_stage == 0)
         self.deepspeed = _initialize(model, self.optimizer, deepspeed_config(spec, world_size=group.world_size))
 
     @property
     def zero_stage(self) -> int:
         return self.deepspeed.zero_optimization_stage()
 
-    def __call__(self, *inputs: Any) -> Tensor:
-        return self.deepspeed(*inputs)
+    def __call__(
+        self, active: Sequence[ActiveSlots], noisy: Tensor, times: Tensor, conditioning: Conditioning, captions: Sequence[str]
+    ) -> Tensor:
+        """A forward pass: see PackModel.forward."""
+        return self.deepspeed(active, noisy, times, conditioning, captions)
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Accumulates gradients, averaged over ranks; `last` is true for the step's last pass."""
         self.deepspeed.set_gradient_accumulation_boundary(last)
         self.deepspeed.backward(loss)
 
-    def step(self, updates: Sequence[Sequence[StyleUpdate]]) -> None:
-        """Updates all adapters after the last backward pass; `updates` are of each bank's styles, in the order of their slots."""
-        self.optimizer.updates = list(updates)
-        self.deepspeed.step()
+    def step(self, updates: Sequence[Sequence[StyleUpdate]]) -> list[list[bool]]:
+        """Updates all adapters after the last backward pass; `updates` are of each bank's styles, in the order of their slots.
 
-    def is_finite(self, bank: int, slot: int) -> bool:
-        """Whether the newest gradient of a style was finite. Under ZeRO 1 to 3 only its weights tell, later."""
-        return self.optimizer.finite[bank][slot]
+        Returns whether each style's gradient was finite. Under ZeRO 1 to 3 only its weights tell, later.
+        """
+        for group in self.optimizer.param_groups:
+            group["updates"] = updates[group["bank"]]
+        self.deepspeed.step()
+        return [group["finite"] for group in sorted(self.optimizer.param_groups, key=lambda group: group["bank"])]
 
     def weights(self, bank: int, slot: int) -> Tensor:
         """A style's fp32 weights, (size,), on the CPU."""
-        return self._full(self.banks[bank].flat, None)[slot]
+        return self._full(bank, None)[slot]
 
     def moments(self, bank: int, slot: int) -> dict[str, Tensor]:
-        """AdamW's moments of a style, each (size,), on the CPU."""
-        return {key: self._full(self.banks[bank].flat, key)[slot] for key in MOMENTS}
+        """The optimizer's state of a style, on the CPU; what it keeps of each number is (size,)."""
+        return {key: self._full(bank, key)[slot] for key in self._state_keys(bank)}
 
     def load_moments(self, bank: int, slot: int, moments: Mapping[str, Tensor]) -> None:
-        """Puts AdamW's moments of a style where they were, each (size,)."""
+        """Puts the optimizer's state of a style where it was."""
         flat = self.banks[bank].flat
-        for key in MOMENTS:
+        for key in self._state_keys(bank):
             if self._is_partitioned:
                 self._set_full(flat, key, moments[key].to(self.device))
             else:
-                self.optimizer.moments_of(flat)[key][slot] = moments[key].to(self.device)
+                self.optimizer.state_of(flat, bank)[key][slot] = moments[key].to(self.device)
+
+    def _state_keys(self, bank: int) -> list[str]:
+        return list(self.optimizer.rows_by[bank].state_shapes(self.banks[bank].layout.size))
 
     def free(self, bank: int, slot: int) -> None:
         """Frees a slot: the style of the last slot moves into it. Only at stage 0, which packs of more than one have."""
         place = self.banks[bank]
         place.num_styles -= 1
         with torch.no_grad():
-            for tensor in (place.flat, *self.optimizer.moments_of(place.flat).values(), place.scaling):
+            for tensor in (place.flat, *self.optimizer.state_of(place.flat, bank).values(), place.scaling):
                 tensor[slot] = tensor[place.num_styles].clone()
                 tensor[place.num_styles] = 0.0
 
@@ -124,12 +134,13 @@ class Engine:
         """False where the optimizer steps the parameters themselves: stage 0 in fp32."""
         return self.deepspeed.optimizer is not self._inner_optimizer
 
-    def _full(self, parameter: nn.Parameter, key: str | None) -> Tensor:
-        """The parameter, or a moment of it, whole."""
+    def _full(self, bank: int, key: str | None) -> Tensor:
+        """A bank's parameter, or what the optimizer keeps of it under a key, whole."""
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
+        parameter = self.banks[bank].flat
         if not self._is_partitioned:
-            full = parameter if key is None else self.optimizer.moments_of(parameter)[key]
+            full = parameter if key is None else self.optimizer.state_of(parameter, bank)[key]
         else:
             full = safe_get_full_fp32_param(parameter) if key is None else safe_get_full_optimizer_state(parameter, key)
         if full is None:
@@ -158,7 +169,7 @@ class Engine:
             stepped = [parameter for param_group in inner.param_groups for parameter in param_group["params"]]
         made = [parameter for parameter in stepped if not inner.state[parameter]]
         for parameter in made:
-            self.optimizer.moments_of(parameter)
+            self.optimizer.state_of(parameter, bank=0)  # these stages train one style
         if made and self.zero_stage < 3:
             self.deepspeed.optimizer._lazy_init_hp_params_optimizer_state()  # there is no public call for it
 

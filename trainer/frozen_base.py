@@ -1,15 +1,44 @@
 """A base model's parts in this process: loaded when first asked for, and kept for the next pack on the same base."""
 
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
 
+from lorafleet.catalog.family import PartKind
 from trainer import base_copy
 from trainer.base_model import BaseModel
 from trainer.families import family
+
+
+class LazyParts(Mapping[str, Any]):
+    """Parts by name, each loaded when it is first asked for, and kept as long as this is."""
+
+    def __init__(self, load: Callable[[str], Any], names: Collection[str], kept: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """`kept`: parts that are others' to load and to keep."""
+        self._load, self._names, self._kept = load, names, kept
+        self._loaded: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self._kept:
+            return self._kept[name]
+        if name not in self._names:
+            raise KeyError(name)
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        return self._loaded[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names or name in self._kept  # without loading it
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys([*self._names, *self._kept]))
+
+    def __len__(self) -> int:
+        return len({*self._names, *self._kept})
 
 
 class FrozenBase:
@@ -18,41 +47,35 @@ class FrozenBase:
     def __init__(self, base: BaseModel, precision: str, device: torch.device) -> None:
         self.base, self.precision, self.device = base, precision, device
         self.family = family(base.family)
+        kept = [part.name for part in self.family.facts.parts if part.kind is not PartKind.AUTOENCODER]
+        self.parts: Mapping[str, Any] = LazyParts(self.load_part, kept)
 
     def serves(self, base: BaseModel, precision: str, device: torch.device) -> bool:
         return (self.base.digest, self.precision, self.device) == (base.digest, precision, device)
 
     def load(self) -> None:
         """Loads what every pack needs, so that a base that cannot be loaded is found before anything depends on it."""
-        _ = self.denoiser, self.noise_scheduler
+        facts = self.family.facts
+        _ = self.parts[facts.denoiser.name], [self.parts[part.name] for part in facts.of_kind(PartKind.SCHEDULER)]
 
     @cached_property
     def path(self) -> Path:
         return base_copy.materialise(self.base)
 
-    @cached_property
-    def denoiser(self) -> nn.Module:
-        loaded = self.family.load_denoiser(self.path)
-        return (loaded.to(torch.bfloat16) if self.precision == "bf16" else loaded).to(self.device)
+    def with_autoencoder(self) -> Mapping[str, Any]:
+        """All parts; the autoencoder, which only encoding and drawing need, is let go with what is returned."""
+        return LazyParts(self.load_part, [self.family.facts.autoencoder.name], self.parts)
 
-    @cached_property
-    def text_encoder(self) -> nn.Module:
-        return self.family.load_text_encoder(self.path).to(self.device)
+    def load_part(self, name: str) -> Any:
+        part = self.family.load(name, self.path, self.base.facts.max_tokens)
+        match self.family.facts.part(name).kind:
+            case PartKind.DENOISER:
+                return (part.to(torch.bfloat16) if self.precision == "bf16" else part).to(self.device)
+            case PartKind.AUTOENCODER | PartKind.TEXT_ENCODER:
+                return part.to(self.device)
+            case _:
+                return part
 
-    @cached_property
-    def tokenizer(self) -> Any:
-        return self.family.load_tokenizer(self.path, self.base.facts.max_tokens)
-
-    @cached_property
-    def noise_scheduler(self) -> Any:
-        return self.family.load_noise_scheduler(self.path)
-
-    def load_vae(self) -> nn.Module:
-        """Not cached: it is only needed for encoding."""
-        return self.family.load_vae(self.path, self.device)
-
-    def pipeline(self, denoiser: nn.Module) -> Any:
-        """A diffusers pipeline that draws with `denoiser`, in the place of the base's own."""
-        vae = self.family.load_vae(self.path, torch.device("cpu"))
-        parts = {"unet": denoiser, "text_encoder": self.text_encoder, "tokenizer": self.tokenizer, "vae": vae}
-        return self.family.pipeline(self.path, self.base.facts.scheduler, **parts)
+    def pipeline(self) -> Any:
+        """A diffusers pipeline that draws with these parts, and with the adapters that are on them."""
+        return self.family.pipeline(self.with_autoencoder(), self.path, self.base.facts.scheduler)

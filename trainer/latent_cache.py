@@ -7,9 +7,9 @@ Shards are cut from the data set alone, never from the number of workers, so the
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from PIL import Image
@@ -21,11 +21,12 @@ from trainer.data import readers
 from trainer.data.buckets import Bucket, cover, visible
 from trainer.data.decode import Unreadable, decode
 from trainer.data.readers import Picture
-from trainer.families.protocol import Family
+from trainer.families.protocol import Conditioning, Family, Parts
 from trainer.group import Group
 from trainer.prepare import CutCaptions, PreparedStyle
 from trainer.storage import Folder
 
+_TEXT = "text."  # of a column: that a name of the family's follows
 SHARD_SIZE = 64  # pictures or captions in one object
 ENCODE_BATCH = 8  # in one forward pass; part of the result to the last bit, so fixed
 
@@ -34,40 +35,39 @@ log = logging.getLogger("lorafleet.encode")
 T = TypeVar("T", int, str)
 Columns = Mapping[str, Tensor]  # each (n, ...)
 
-# Loads an encoder when the first shard needs it: with a full cache it never is.
-Lazy = Callable[[], Any]
-
 
 @dataclass(frozen=True)
 class Encoded:
     """The encoded data set of one style, in memory."""
 
     latents: Mapping[int, Tensor]  # picture -> (channels, h, w)
-    texts: Mapping[str, Tensor]  # caption -> (tokens, width); also holds the empty caption
-    num_tokens: Mapping[str, Tensor] = field(default_factory=dict)  # caption -> how many it has, of which those above are what is left
+    texts: Mapping[str, Conditioning]  # caption -> its conditioning by name, each (...); also holds the empty caption
+    num_tokens: Mapping[str, Tensor]  # caption -> how many it has
+    max_tokens: int  # that the text encoders take
 
-    def text(self, captions: Sequence[str]) -> Tensor:
-        return torch.stack([self.texts[caption] for caption in captions])
+    def text(self, captions: Sequence[str]) -> Conditioning:
+        """By name, each (rows, ...)."""
+        return {name: torch.stack([self.texts[caption][name] for caption in captions]) for name in self.texts[""]}
 
     def cut(self, style: PreparedStyle) -> CutCaptions:
         """Which captions the text encoder does not take whole."""
-        kept = len(self.texts[""])
+        kept = self.max_tokens
         lengths = {picture.path: int(self.num_tokens[said]) for picture, said in zip(style.data_set.pictures, style.captions, strict=True)}
         return CutCaptions(max_tokens=kept, num_tokens={path: length for path, length in lengths.items() if length > kept})
 
 
-def encode(style: PreparedStyle, cache: Folder, family: Family, vae: Lazy, text_encoder: Lazy, tokenizer: Lazy, group: Group) -> Encoded:
-    """Reads the style's cache entries, filling what is missing; the workers share the work."""
+def encode(style: PreparedStyle, cache: Folder, family: Family, parts: Parts, group: Group) -> Encoded:
+    """Reads the style's cache entries, filling what is missing; the workers share the work. With a full cache no part is loaded."""
     pictures = Folder(style.spec.dataset.uri)
 
     def encode_latents(indices: Sequence[int]) -> Columns:
-        return {"rows": family.encode_pictures(vae(), _read_fitted(pictures, style, indices))}
+        return {"rows": family.encode_pictures(parts, _read_fitted(pictures, style, indices))}
 
     def encode_texts(captions: Sequence[str]) -> Columns:
-        num_tokens = torch.tensor(family.num_tokens(tokenizer(), captions))
+        num_tokens = torch.tensor(family.num_tokens(parts, captions))
         with torch.no_grad():
-            rows = family.encode_tokens(text_encoder(), family.tokenize(tokenizer(), captions)).float().cpu()
-        return {"rows": rows, "num_tokens": num_tokens}
+            found = {f"{_TEXT}{name}": rows.float().cpu() for name, rows in family.encode_text(parts, captions).items()}
+        return {**found, "num_tokens": num_tokens}
 
     captions = sorted({"", *style.captions})
     by_bucket = [[i for i, bucket in enumerate(style.buckets) if bucket == each] for each in sorted(set(style.buckets))]
@@ -75,7 +75,13 @@ def encode(style: PreparedStyle, cache: Folder, family: Family, vae: Lazy, text_
         cache.child(style.latents_digest), [shard for each in by_bucket for shard in _cut(each, SHARD_SIZE)], encode_latents, group
     )
     texts = _cached(cache.child(style.texts_digest), _cut(captions, SHARD_SIZE), encode_texts, group)
-    encoded = Encoded(latents=latents["rows"], texts=texts["rows"], num_tokens=texts["num_tokens"])
+    names = [column.removeprefix(_TEXT) for column in texts if column.startswith(_TEXT)]
+    encoded = Encoded(
+        latents=latents["rows"],
+        texts={caption: {name: texts[f"{_TEXT}{name}"][caption] for name in names} for caption in captions},
+        num_tokens=texts["num_tokens"],
+        max_tokens=style.base.facts.max_tokens,
+    )
     if group.rank == 0 and (cut := encoded.cut(style)):
         log.warning("captions cut: %s", cut)
     return encoded

@@ -86,7 +86,7 @@ class WarmWorker:
         from trainer.engine import select_accelerator
 
         device = select_accelerator(plan.pack[0].spec.cluster)
-        from trainer.pack_run import PackRun
+        from trainer.pack.run import PackRun
 
         for styles in trainable_together(plan.pack):
             if self.must_leave:  # not begun here: they go on elsewhere

@@ -87,7 +87,7 @@ class PreparedStyle:
     def texts_digest(self) -> str:
         """Names the cached text embeddings: the text encoder, its tokenizer and the captions."""
         parts = [self.base.part_digest("text_encoder/"), self.base.part_digest("tokenizer/")]
-        return _digest("texts-2", parts, self.captions)
+        return _digest("texts-3", parts, self.captions)
 
 
 def prepare(style: Style, cache: Folder) -> PreparedStyle:

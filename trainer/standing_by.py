@@ -10,6 +10,6 @@ def warm_up(device: torch.device) -> None:
 
     import trainer.families.sd1
     import trainer.frozen_base
-    import trainer.pack_run  # noqa: F401
+    import trainer.pack.run  # noqa: F401
 
     _ = torch.ones(4, 4, device=device) @ torch.ones(4, 4, device=device)  # loads the libraries of its kernels

@@ -49,7 +49,7 @@ class RunManifest(_Frozen):
     report_tls_ca: str | None = None  # PEM of who signs the control plane's certificate; unset: whom this machine trusts
     heartbeat_interval_s: float = 2.0
     # A member trains, or has trained, with others: then passes are padded so that its numbers are the same bit for bit
-    # in any pack (trainer/adapters/pack.py).
+    # in any pack (trainer/adapters/bank.py).
     in_company: bool = False
     warm_idle_s: float = 0.0  # how long the workers wait for another run on the same base once all styles have ended
     # Where the run sends its spans, and the W3C trace parents of its jobs, in the order of the pack. Left out when

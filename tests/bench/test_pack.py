@@ -12,7 +12,7 @@ from examples.restyle import read_metadata
 from lorafleet import spec
 from lorafleet.client import Client
 from lorafleet.contract.layout import JobLayout
-from lorafleet.spec import AdapterSpec
+from lorafleet.spec import AdapterSpec, parse
 from lorafleet.v1 import training_service_pb2 as pb
 from tests.lorafleet.fake_server import FakeServer
 from tests.lorafleet.jobs import a_batch, a_job, batch_event
@@ -192,14 +192,17 @@ def _trained(folder: Path, shift: float) -> pb.TrainingJob:
     torch = pytest.importorskip("torch")
     from lorafleet.contract.layout import adapter_file
     from trainer import checkpoint
-    from trainer.adapters.export import diffusers_file
+    from trainer.adapters.formats.diffusers import diffusers_file
     from trainer.storage import Folder
 
     layout = JobLayout(folder.as_uri())
-    weights = {"unet.a.lora_A.weight": torch.full((16, 3), shift)}
+    weights = {"unet.a.lora_A.weight": torch.full((16, 3), shift), "unet.a.lora_B.weight": torch.full((3, 16), shift)}
     progress = checkpoint.Progress(step=2, losses=((1, 0.5), (2, 0.25 * shift)))
     checkpoint.write(Folder(layout.checkpoints), checkpoint.Checkpoint(progress, weights, weights), job="a", keep=1)
-    Folder(layout.adapter).put(adapter_file("diffusers", "a"), diffusers_file(weights, AdapterSpec()))
+    Folder(layout.adapter).put(
+        adapter_file("diffusers", "a"),
+        diffusers_file(weights, parse({"base_model": {"uri": "file:///b"}, "dataset": {"uri": "file:///d"}})),
+    )
     return pb.TrainingJob(name="tenants/t/jobs/a", output_uri=layout.root, artifact=pb.Artifact(uri=layout.adapter))
 
 

@@ -59,7 +59,7 @@ GUARDS = (
     ),
     (
         "base: weights that are missing are not drawn at random",
-        "trainer/families/sd1.py",
+        "trainer/families/_unet.py",
         'if missing := sorted(found["missing_keys"]):',
         "if missing := []:",
         "tests/trainer/test_base_loading.py",
@@ -73,14 +73,14 @@ GUARDS = (
     ),
     (
         "files: numbers beyond half precision are kept",
-        "trainer/adapters/export.py",
+        "trainer/adapters/formats/tensors.py",
         'return "fp32" if asked == "fp16" and largest > torch.finfo(torch.float16).max else asked',
         "return asked",
         "tests/trainer/test_artifact_files.py",
     ),
     (
         "files: equal results are equal bytes",
-        "trainer/adapters/safetensors_file.py",
+        "trainer/adapters/formats/safetensors_file.py",
         '"__metadata__": dict(sorted(metadata.items()))',
         '"__metadata__": dict(sorted(metadata.items(), key=lambda item: hash(item[0])))',
         "tests/trainer/test_artifact_files.py",

@@ -66,7 +66,7 @@ GUARDS = (
     ),
     (
         "one style: drawing its pictures is its own matter",
-        "trainer/pack_run.py",
+        "trainer/pack/run.py",
         "with one_style.only(member.job, doing, has_trained=member.step > 0):",
         "if True:",
         "tests/trainer/test_poisoned_pack.py",

@@ -16,7 +16,7 @@ from trainer import checkpoint
 from trainer.engine import select_accelerator
 from trainer.frozen_base import FrozenBase
 from trainer.group import Group
-from trainer.pack_run import PackRun
+from trainer.pack.run import PackRun
 from trainer.prepare import PreparedStyle, prepare
 from trainer.storage import Folder
 

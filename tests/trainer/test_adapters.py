@@ -9,11 +9,13 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from lorafleet import spec
+from trainer.adapters.bank import ActiveSlots, Bank
 from trainer.adapters.layout import Kind, initial_row, scaling
-from trainer.adapters.pack import ActiveSlots, Bank, PackModel
+from trainer.adapters.model import PackModel
 from trainer.families import family
 from trainer.keyed import Key
-from trainer.optimizer import StackedAdamW, StyleUpdate
+from trainer.optimizers.protocol import StyleUpdate
+from trainer.optimizers.stacked import StackedOptimizer
 
 
 class Net(nn.Module):
@@ -39,17 +41,21 @@ def net() -> Net:
     return Net().double().requires_grad_(False)
 
 
+def model_of(unet: nn.Module) -> PackModel:
+    return PackModel(family("sd1"), {"unet": unet}, trains_text=False, bf16=False)
+
+
 def adapter(method: str, rank: int) -> spec.AdapterSpec:
     return spec.AdapterSpec(method=method, rank=rank, alpha=3.0, target_modules=TARGETS)  # pyright: ignore[reportArgumentType]
 
 
 def filled_bank(model: PackModel, specs: list[spec.AdapterSpec]) -> tuple[Bank, list[Tensor]]:
     """A bank with random adapters, which are answered too."""
-    kind = Kind.of(specs[0])
+    kind = Kind.of(specs[0], "adamw")
     bank = model.add_bank(kind, len(specs), batch_invariant=False).double()
     rows = []
     for number, each in enumerate(specs):
-        row = initial_row(bank.layout, Key(number, "style"), model.layers_of(kind)).double()
+        row = initial_row(bank.layout, bank.method, Key(number, "style"), model.layers_of(kind)).double()
         row = row + 0.1 * torch.randn(row.shape, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
         bank.add_style(row, scaling(each))
         rows.append(row)
@@ -78,12 +84,11 @@ def pefts(method: str, rank: int, named: dict[str, Tensor]) -> nn.Module:
 
 @pytest.mark.parametrize(("method", "rows_each"), itertools.product(["lora", "rslora", "dora"], [1, 3]))
 def test_stacked_adapters_compute_what_peft_computes_one_by_one(method: str, rows_each: int):
-    model = PackModel(family("sd1"), net(), None, bf16=False).double()
+    model = model_of(net()).double()
     bank, rows = filled_bank(model, [adapter(method, 2)] * 3)
     x = torch.randn(3 * rows_each + 1, 3, 8, 8, dtype=torch.float64)  # the last row is padding
-    model.assignment.active = [ActiveSlots(bank, [0, 1, 2], 0, rows_each)]
-    model.load_weights()
-    out = model.unet(x)
+    with model.serving([ActiveSlots(bank, [0, 1, 2], 0, rows_each)]):
+        out = model.get_submodule("unet")(x)
     (out.pow(2).sum()).backward()
     assert torch.allclose(out[-1:], net()(x[-1:]))
     for slot, row in enumerate(rows):
@@ -103,13 +108,12 @@ def test_stacked_adapters_compute_what_peft_computes_one_by_one(method: str, row
 
 
 def test_banks_of_different_ranks_share_a_batch():
-    model = PackModel(family("sd1"), net(), None, bf16=False).double()
+    model = model_of(net()).double()
     small, small_rows = filled_bank(model, [adapter("lora", 1)] * 2)
     large, large_rows = filled_bank(model, [adapter("dora", 3)])
     x = torch.randn(7, 3, 8, 8, dtype=torch.float64)
-    model.assignment.active = [ActiveSlots(small, [0, 1], 0, 2), ActiveSlots(large, [0], 4, 2)]
-    model.load_weights()
-    out = model.unet(x)
+    with model.serving([ActiveSlots(small, [0, 1], 0, 2), ActiveSlots(large, [0], 4, 2)]):
+        out = model.get_submodule("unet")(x)
     for start, method, rank, named in (
         (0, "lora", 1, small.layout.named(small_rows[0])),
         (2, "lora", 1, small.layout.named(small_rows[1])),
@@ -120,22 +124,21 @@ def test_banks_of_different_ranks_share_a_batch():
 
 
 def test_a_new_adapter_is_the_base():
-    model = PackModel(family("sd1"), net(), None, bf16=False).double()
+    model = model_of(net()).double()
     for method in ("lora", "rslora", "dora"):
-        kind = Kind.of(adapter(method, 2))
+        kind = Kind.of(adapter(method, 2), "adamw")
         bank = model.add_bank(kind, 1, batch_invariant=False).double()
-        bank.add_style(initial_row(bank.layout, Key(0, "s"), model.layers_of(kind)).double(), 1.0)
+        bank.add_style(initial_row(bank.layout, bank.method, Key(0, "s"), model.layers_of(kind)).double(), 1.0)
         x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-        model.assignment.active = [ActiveSlots(bank, [0])]
-        model.load_weights()
-        assert torch.allclose(model.unet(x), net()(x), atol=1e-6)  # DoRA's magnitude is the base's norm in float32
+        with model.serving([ActiveSlots(bank, [0])]):
+            assert torch.allclose(model.get_submodule("unet")(x), net()(x), atol=1e-6)  # DoRA's magnitude is the base's norm in float32
     model.strip()
-    assert [type(module) for module in model.unet.modules()] == [type(module) for module in net().modules()]
+    assert [type(module) for module in model.get_submodule("unet").modules()] == [type(module) for module in net().modules()]
 
 
 def test_each_row_is_updated_as_torchs_adamw_with_clipping_would():
-    model = PackModel(family("sd1"), net().float(), None, bf16=False)
-    bank = model.add_bank(Kind.of(adapter("lora", 2)), 2, batch_invariant=False)
+    model = model_of(net().float())
+    bank = model.add_bank(Kind.of(adapter("lora", 2), "adamw"), 2, batch_invariant=False)
     settings: list[dict[str, Any]] = [
         {"learning_rate": 1e-2, "max_grad_norm": 0.5, "weight_decay": 0.1},
         {"learning_rate": 3e-3, "max_grad_norm": 0.0, "adam_beta1": 0.5, "adam_epsilon": 1e-4},
@@ -144,7 +147,7 @@ def test_each_row_is_updated_as_torchs_adamw_with_clipping_would():
     rows = [torch.randn(bank.layout.size) for _ in specs]
     for row in rows:
         bank.add_style(row, 1.0)
-    ours = StackedAdamW([bank], clips=True)
+    ours = StackedOptimizer([bank], clips=True)
     theirs = [nn.Parameter(row.clone()) for row in rows]
     optimizers = [
         torch.optim.AdamW([p], lr=s.learning_rate, betas=(s.adam_beta1, s.adam_beta2), eps=s.adam_epsilon, weight_decay=s.weight_decay)
@@ -157,23 +160,23 @@ def test_each_row_is_updated_as_torchs_adamw_with_clipping_would():
             if each.max_grad_norm:
                 torch.nn.utils.clip_grad_norm_([parameter], each.max_grad_norm)
             optimizer.step()
-        ours.updates = [[StyleUpdate(each, each.learning_rate, step) for each in specs]]
+        ours.param_groups[0]["updates"] = [StyleUpdate(each, each.learning_rate, step) for each in specs]
         ours.step()
         for slot, parameter in enumerate(theirs):
             assert torch.allclose(bank.flat[slot], parameter, rtol=1e-5, atol=1e-7)
 
 
 def test_a_gradient_that_is_no_number_stays_in_its_row_and_moves_nothing():
-    model = PackModel(family("sd1"), net().float(), None, bf16=False)
-    bank = model.add_bank(Kind.of(adapter("lora", 2)), 2, batch_invariant=False)
+    model = model_of(net().float())
+    bank = model.add_bank(Kind.of(adapter("lora", 2), "adamw"), 2, batch_invariant=False)
     for _ in range(2):
         bank.add_style(torch.ones(bank.layout.size), 1.0)
-    optimizer = StackedAdamW([bank], clips=True)
+    optimizer = StackedOptimizer([bank], clips=True)
     bank.flat.grad = torch.ones(2, bank.layout.size)
     bank.flat.grad[0, 3] = float("nan")
-    optimizer.updates = [[StyleUpdate(spec.OptimizationSpec(), 1e-2, 0)] * 2]
+    optimizer.param_groups[0]["updates"] = [StyleUpdate(spec.OptimizationSpec(), 1e-2, 0)] * 2
     optimizer.step()
-    assert optimizer.finite == [[False, True]]
+    assert optimizer.param_groups[0]["finite"] == [False, True]
     assert torch.equal(bank.flat[0], torch.ones(bank.layout.size))
     assert not torch.equal(bank.flat[1], torch.ones(bank.layout.size))
     assert bank.flat.isfinite().all()

@@ -21,8 +21,10 @@ from lorafleet.contract.run_manifest import Style
 from tests.trainer.packs import Packs
 from tests.trainer.test_base_model import edit
 from trainer import artifact, artifact_facts
-from trainer.adapters.export import diffusers_file, kohya_file, usable_precision
-from trainer.adapters.safetensors_file import file_bytes
+from trainer.adapters.formats.diffusers import diffusers_file
+from trainer.adapters.formats.kohya import kohya_file
+from trainer.adapters.formats.safetensors_file import file_bytes
+from trainer.adapters.formats.tensors import usable_precision
 from trainer.checkpoint import Progress
 from trainer.group import Group
 
@@ -136,12 +138,13 @@ def test_the_same_adapter_is_the_same_bytes_in_any_process(packs: Packs):
     """safetensors writes metadata in an order that differs from process to process."""
     asked = packs.style("fox").spec
     program = (
-        "import hashlib, sys, torch; from lorafleet import spec; from trainer.adapters.export import diffusers_file, kohya_file\n"
+        "import hashlib, sys, torch; from lorafleet import spec; from trainer.adapters.formats.diffusers import diffusers_file\n"
+        "from trainer.adapters.formats.kohya import kohya_file\n"
         "weights = {'unet.a.lora_A.weight': torch.full((2, 3), 1 / 3), 'unet.a.lora_B.weight': torch.full((4, 2), 1e-3)}\n"
         "asked = spec.Spec.model_validate_json(sys.argv[1])\n"
-        "print(hashlib.sha256(kohya_file(weights, asked, {}) + diffusers_file(weights, asked.adapter)).hexdigest())"
+        "print(hashlib.sha256(kohya_file(weights, asked, {}) + diffusers_file(weights, asked)).hexdigest())"
     )
-    here = hashlib.sha256(kohya_file(WEIGHTS, asked, {}) + diffusers_file(WEIGHTS, asked.adapter)).hexdigest()
+    here = hashlib.sha256(kohya_file(WEIGHTS, asked, {}) + diffusers_file(WEIGHTS, asked)).hexdigest()
     there = subprocess.run([sys.executable, "-c", program, asked.model_dump_json()], capture_output=True, text=True, check=True)
     assert there.stdout.strip() == here
 
@@ -194,5 +197,5 @@ def test_magnitudes_lie_along_the_outputs_as_newer_readers_take_them(packs: Pack
     found = load(data)
     assert found["lora_unet_a.dora_scale"].tolist() == [[0.0], [1.0], [2.0], [3.0]]
     assert found["lora_unet_b.dora_scale"].shape == (5, 1, 1, 1)
-    theirs = load(diffusers_file(square | convolution, asked.adapter, "fp16"))
+    theirs = load(diffusers_file(square | convolution, asked, "fp16"))
     assert torch.equal(theirs["unet.a.lora_magnitude_vector"], found["lora_unet_a.dora_scale"].flatten())

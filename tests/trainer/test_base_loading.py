@@ -14,6 +14,7 @@ from examples.demo import BASE_MODEL
 from lorafleet.errors import RunFailed
 from tests.trainer.test_base_model import edit, inspect, shard_denoiser
 from trainer import base_copy
+from trainer.families._unet import tokenize
 from trainer.frozen_base import FrozenBase
 
 UNET = "unet/diffusion_pytorch_model"
@@ -57,16 +58,16 @@ def to_shards_in_half_precision(base: Path) -> None:
 def test_weights_load_from_every_usual_name(change: Callable[[Path], None], tmp_path: Path, copy: Path):
     change(copy)
     plain, changed = loaded(BASE_MODEL, tmp_path / "cache"), loaded(copy, tmp_path / "cache")
-    assert same(plain.denoiser, changed.denoiser)
-    assert same(plain.text_encoder, changed.text_encoder)
-    assert same(plain.load_vae(), changed.load_vae())
+    assert same(plain.parts["unet"], changed.parts["unet"])
+    assert same(plain.parts["text_encoder"], changed.parts["text_encoder"])
+    assert same(plain.with_autoencoder()["vae"], changed.with_autoencoder()["vae"])
 
 
 def test_full_precision_is_taken_where_there_is_half_too(tmp_path: Path, copy: Path):
     halves = {name: torch.zeros_like(tensor) for name, tensor in load_file(copy / f"{UNET}.safetensors").items()}
     save_file(halves, copy / f"{UNET}.fp16.safetensors", {"format": "pt"})
     assert base_copy.materialise(inspect(copy, tmp_path / "cache")) == copy
-    assert same(loaded(BASE_MODEL, tmp_path / "cache").denoiser, loaded(copy, tmp_path / "cache").denoiser)
+    assert same(loaded(BASE_MODEL, tmp_path / "cache").parts["unet"], loaded(copy, tmp_path / "cache").parts["unet"])
 
 
 def test_an_index_beside_whole_weights_is_not_followed(tmp_path: Path, copy: Path):
@@ -75,12 +76,12 @@ def test_an_index_beside_whole_weights_is_not_followed(tmp_path: Path, copy: Pat
     save_file(zeros, copy / "unet" / "other.safetensors", {"format": "pt"})
     where = json.dumps({"metadata": {}, "weight_map": dict.fromkeys(zeros, "other.safetensors")})
     (copy / f"{UNET}.safetensors.index.json").write_text(where)
-    assert same(loaded(BASE_MODEL, tmp_path / "cache").denoiser, loaded(copy, tmp_path / "cache").denoiser)
+    assert same(loaded(BASE_MODEL, tmp_path / "cache").parts["unet"], loaded(copy, tmp_path / "cache").parts["unet"])
 
 
 def test_an_adapter_beside_the_text_encoder_is_not_followed(tmp_path: Path, copy: Path):
     (copy / "text_encoder" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "somebody/elses"}))
-    assert same(loaded(BASE_MODEL, tmp_path / "cache").text_encoder, loaded(copy, tmp_path / "cache").text_encoder)
+    assert same(loaded(BASE_MODEL, tmp_path / "cache").parts["text_encoder"], loaded(copy, tmp_path / "cache").parts["text_encoder"])
 
 
 def test_weights_that_are_missing_are_not_drawn_at_random(tmp_path: Path, copy: Path):
@@ -90,7 +91,7 @@ def test_weights_that_are_missing_are_not_drawn_at_random(tmp_path: Path, copy: 
         save_file(tensors, copy / file, {"format": "pt"})
         base = loaded(copy, tmp_path / "cache")
         with pytest.raises(RunFailed, match=f"{part}/ of the base cannot be loaded.* lack 1 of its weights") as caught:
-            _ = base.denoiser if part == "unet" else base.text_encoder
+            _ = base.parts["unet"] if part == "unet" else base.parts["text_encoder"]
         assert (caught.value.reason, caught.value.retryable) == ("BASE_MODEL_UNUSABLE", False)
 
 
@@ -100,7 +101,11 @@ def test_what_a_library_makes_of_a_bad_part_is_the_bases_fault(tmp_path: Path, c
     (copy / "tokenizer" / "vocab.json").write_text("[" * 100_000)
     (copy / "tokenizer" / "tokenizer.json").write_text("{}")
     base = loaded(copy, tmp_path / "cache")
-    for part, load in (("unet", lambda: base.denoiser), ("scheduler", lambda: base.noise_scheduler), ("tokenizer", lambda: base.tokenizer)):
+    for part, load in (
+        ("unet", lambda: base.parts["unet"]),
+        ("scheduler", lambda: base.parts["scheduler"]),
+        ("tokenizer", lambda: base.parts["tokenizer"]),
+    ):
         with pytest.raises(RunFailed, match=f"{part}/ of the base cannot be loaded") as caught:
             load()
         assert caught.value.reason == "BASE_MODEL_UNUSABLE"
@@ -112,16 +117,16 @@ def test_what_a_library_makes_of_a_bad_part_is_the_bases_fault(tmp_path: Path, c
 def test_captions_are_cut_at_what_the_encoder_takes(tmp_path: Path, copy: Path, length: object):
     edit(copy / "tokenizer" / "tokenizer_config.json", model_max_length=length)
     base = loaded(copy, tmp_path / "cache")
-    tokens = base.family.tokenize(base.tokenizer, ["fox " * 100, "fox"])
-    assert tokens.shape == (2, 24)
-    assert base.family.encode_tokens(base.text_encoder, tokens).shape == (2, 24, 128)
+    captions = ["fox " * 100, "fox"]
+    assert tokenize(base.parts["tokenizer"], captions).shape == (2, 24)
+    assert base.family.encode_text(base.parts, captions)["text"].shape == (2, 24, 128)
 
 
 def test_sample_pictures_are_drawn_without_importing_what_the_index_names(tmp_path: Path, copy: Path):
     """The index may change after it was looked at: pictures are drawn with the classes of the family all the same."""
     base = loaded(copy, tmp_path / "cache")
     edit(copy / "model_index.json", unet=["no_such_package", "Model"], safety_checker=["no_such_package", "Checker"])
-    pipeline = base.pipeline(base.denoiser)
+    pipeline = base.pipeline()
     assert type(pipeline.scheduler).__name__ == "DDIMScheduler"
     pipeline("a fox", num_inference_steps=1, output_type="latent", width=64, height=64)
 

@@ -1,7 +1,7 @@
 """What training does to a data set without being asked is counted, and told in the log and on the model card."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +13,7 @@ from PIL import Image
 from tests.trainer.packs import Packs
 from tests.trainer.pictures import plain, saved
 from trainer import data_facts, latent_cache
+from trainer.families.protocol import Conditioning, Parts
 from trainer.families.sd1 import StableDiffusion1
 from trainer.group import Group
 from trainer.prepare import PreparedStyle
@@ -33,16 +34,15 @@ class Alone:
 class Counting(StableDiffusion1):
     """Embeds by counting; a word is a token, and four of them are taken."""
 
-    def tokenize(self, tokenizer: Any, captions: Sequence[str]) -> torch.Tensor:
-        return torch.tensor([[len(caption.split())] * 4 for caption in captions])
-
-    def num_tokens(self, tokenizer: Any, captions: Sequence[str]) -> list[int]:
+    def num_tokens(self, parts: Parts, captions: Sequence[str]) -> list[int]:
         return [len(caption.split()) for caption in captions]
 
-    def encode_tokens(self, text_encoder: Any, tokens: torch.Tensor) -> torch.Tensor:
-        return tokens[:, :, None].float()
+    def encode_text(self, parts: Parts, captions: Sequence[str]) -> Conditioning:
+        _ = parts["text_encoder"]
+        return {"text": torch.tensor([[[len(caption.split())]] * 4 for caption in captions]).float()}
 
-    def encode_pictures(self, vae: Any, pictures: Sequence[Image.Image]) -> torch.Tensor:
+    def encode_pictures(self, parts: Parts, pictures: Sequence[Image.Image]) -> torch.Tensor:
+        _ = parts["vae"]
         return torch.tensor([[[[float(picture.width)]]] for picture in pictures])
 
 
@@ -63,12 +63,25 @@ def prepared(tmp_path: Path) -> PreparedStyle:
         (data / f"{name}.txt").write_text(caption)
     fields = {"uri": data.as_uri(), "resolution": 64, "max_corrupt_fraction": 0.5, "on_missing_caption": "skip"}
     packs = Packs(tmp_path, Group(rank=0, world_size=1))
-    return packs.ready(packs.style("fox", dataset=fields))
+    ready = packs.ready(packs.style("fox", dataset=fields))
+    return replace(ready, base=replace(ready.base, facts=replace(ready.base.facts, max_tokens=4)))
 
 
-def encoded(style: PreparedStyle, cache: Path, load: Callable[[], Any]) -> latent_cache.Encoded:
+class Loading(dict[str, Any]):
+    """Parts that are loaded by being looked up."""
+
+    def __missing__(self, part: str) -> Any:
+        return None
+
+
+class NotLoading(dict[str, Any]):
+    def __missing__(self, part: str) -> Any:
+        pytest.fail(f"{part} is loaded, although the cache is full")
+
+
+def encoded(style: PreparedStyle, cache: Path, parts: Parts) -> latent_cache.Encoded:
     group = cast(Group, Alone())
-    return latent_cache.encode(style, Folder(cache.as_uri()), Counting(), load, load, load, group)
+    return latent_cache.encode(style, Folder(cache.as_uri()), Counting(), parts, group)
 
 
 def test_the_log_counts_what_was_left_out_and_cut_away(prepared: PreparedStyle):
@@ -82,7 +95,7 @@ def test_the_log_counts_what_was_left_out_and_cut_away(prepared: PreparedStyle):
 
 
 def test_the_card_tells_what_cropping_and_the_text_encoder_cut(prepared: PreparedStyle, tmp_path: Path):
-    style = replace(prepared, cut_captions=encoded(prepared, tmp_path / "cache", lambda: None).cut(prepared))
+    style = replace(prepared, cut_captions=encoded(prepared, tmp_path / "cache", Loading()).cut(prepared))
     card = "\n".join(data_facts.for_card(style))
     assert "| captions cut | 1 have more than the 4 tokens that the text encoder takes: b.png (5) |" in card
     assert "| data set | 3 pictures" in card
@@ -92,12 +105,9 @@ def test_the_card_tells_what_cropping_and_the_text_encoder_cut(prepared: Prepare
 
 
 def test_what_is_cut_is_known_from_the_cache_too_with_nothing_loaded(prepared: PreparedStyle, tmp_path: Path):
-    first = encoded(prepared, tmp_path / "cache", lambda: None)
+    first = encoded(prepared, tmp_path / "cache", Loading())
 
-    def nothing() -> Any:
-        pytest.fail("loaded, although the cache is full")
-
-    again = encoded(prepared, tmp_path / "cache", nothing)
+    again = encoded(prepared, tmp_path / "cache", NotLoading())
     assert again.cut(prepared) == first.cut(prepared)
     assert again.cut(prepared).num_tokens == {"b.png": 5}
 
@@ -105,4 +115,4 @@ def test_what_is_cut_is_known_from_the_cache_too_with_nothing_loaded(prepared: P
 def test_a_picture_that_changed_since_it_was_looked_at_fails_its_style_by_name(prepared: PreparedStyle, tmp_path: Path):
     (tmp_path / "data/a.png").write_bytes(b"no longer a picture")
     with pytest.raises(Exception, match=r"a.png is no picture .* it has changed since the job started"):
-        encoded(prepared, tmp_path / "cache", lambda: None)
+        encoded(prepared, tmp_path / "cache", Loading())

@@ -10,9 +10,11 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 
 from examples.demo import BASE_MODEL
 from lorafleet import spec
-from trainer.adapters.export import diffusers_file, kohya_file
+from trainer.adapters.bank import ActiveSlots
+from trainer.adapters.formats.diffusers import diffusers_file
+from trainer.adapters.formats.kohya import kohya_file
 from trainer.adapters.layout import Kind, initial_row, scaling
-from trainer.adapters.pack import ActiveSlots, PackModel
+from trainer.adapters.model import PackModel
 from trainer.families import family
 from trainer.keyed import Key
 
@@ -37,9 +39,9 @@ def test_a_file_of_every_method_loads_into_diffusers(method: str, layout: str, t
     fields: dict[str, Any] = {"method": method, "rank": 4, "alpha": 2.0, "target_modules": ["to_q", "to_out.0", "conv1", "proj_in"]}
     asked = spec.parse({"base_model": {"uri": "file:///b"}, "dataset": {"uri": "file:///d"}, "adapter": fields})
     sd1 = family("sd1")
-    model = PackModel(sd1, sd1.load_denoiser(BASE_MODEL), None, bf16=False)
-    bank = model.add_bank(Kind.of(asked.adapter), 1, batch_invariant=False)
-    row = initial_row(bank.layout, Key(0, "style"), model.layers_of(bank.kind))
+    model = PackModel(sd1, {"unet": sd1.load("unet", BASE_MODEL, 77)}, trains_text=False, bf16=False)
+    bank = model.add_bank(Kind.of(asked.adapter, "adamw"), 1, batch_invariant=False)
+    row = initial_row(bank.layout, bank.method, Key(0, "style"), model.layers_of(bank.kind))
     row = row * (1 + 0.2 * torch.randn(row.shape, generator=torch.Generator().manual_seed(0)))
     for piece in bank.layout.pieces:
         if piece.role == "B":
@@ -48,7 +50,7 @@ def test_a_file_of_every_method_loads_into_diffusers(method: str, layout: str, t
             )
     bank.add_style(row, scaling(asked.adapter))
     weights = bank.layout.named(row)
-    data = diffusers_file(weights, asked.adapter) if layout == "diffusers" else kohya_file(weights, asked, {})
+    data = diffusers_file(weights, asked) if layout == "diffusers" else kohya_file(weights, asked, {})
     (tmp_path / "lora.safetensors").write_bytes(io.BytesIO(data).read())
 
     pipeline: Any = StableDiffusionPipeline.from_pretrained(BASE_MODEL, local_files_only=True, safety_checker=None, dtype=torch.float32)
@@ -56,11 +58,9 @@ def test_a_file_of_every_method_loads_into_diffusers(method: str, layout: str, t
     draw = torch.Generator().manual_seed(1)
     inputs = torch.randn(2, 4, 8, 8, generator=draw), torch.tensor([10, 700])
     text = torch.randn(2, 77, pipeline.unet.config.cross_attention_dim, generator=draw)
-    model.assignment.active = [ActiveSlots(bank, [0])]
     with torch.no_grad():
-        ours = model(*inputs, text)
+        ours = model([ActiveSlots(bank, [0])], *inputs, {"text": text}, ())
         theirs = pipeline.unet(*inputs, text).sample
-        model.assignment.active = []
-        plain = model(*inputs, text)
+        plain = model([], *inputs, {"text": text}, ())
     assert torch.allclose(ours, theirs, atol=1e-4)
     assert not torch.allclose(ours, plain, atol=1e-2), "the adapter does something"

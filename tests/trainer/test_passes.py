@@ -3,9 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.adapters.pack import padding_rules
-from trainer.objective import Draw
-from trainer.passes import PaddingRules, Work, passes
+from trainer.objectives.draws import Draw
+from trainer.pack.passes import PaddingRules, Work, padding_rules, passes
 
 _works = st.lists(
     st.tuples(st.integers(0, 2), st.sampled_from([(4, 8, 8), (4, 8, 16)]), st.integers(1, 3), st.integers(1, 3)), min_size=1, max_size=12

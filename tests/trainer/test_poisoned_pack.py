@@ -11,8 +11,9 @@ from lorafleet.contract.layout import MANIFEST
 from lorafleet.errors import RunFailed
 from tests.trainer.packs import Packs, Recorder, job_of
 from tests.trainer.poisons import Poisons
-from trainer import artifact, evaluate
+from trainer import artifact
 from trainer.group import Group
+from trainer.pack import evaluation
 from trainer.prepare import PreparedStyle
 
 pytestmark = pytest.mark.timeout(300)
@@ -65,10 +66,10 @@ def test_whatever_breaks_where_ends_its_style_alone(packs: Packs, few: Poisons, 
 
 def _break(monkeypatch: pytest.MonkeyPatch, ready: dict[str, PreparedStyle]) -> None:
     """Faults in the middle of collective work, which no input that we know of can cause."""
-    evaluating, committing = evaluate.held_out_loss, artifact.commit
+    evaluating, committing = evaluation.held_out_loss, artifact.commit
 
     def evaluates(*args: Any, **named: Any) -> Any:
-        if named["captions"] is ready["evaluates"].captions:
+        if args[1].job == job_of("evaluates"):
             raise RecursionError("too deep")
         return evaluating(*args, **named)
 
@@ -77,9 +78,9 @@ def _break(monkeypatch: pytest.MonkeyPatch, ready: dict[str, PreparedStyle]) -> 
             raise OverflowError("too large")
         return committing(style, *args)
 
-    monkeypatch.setattr(evaluate, "held_out_loss", evaluates)
+    monkeypatch.setattr(evaluation, "held_out_loss", evaluates)
     monkeypatch.setattr(artifact, "commit", commits)
-    from trainer.member import Member
+    from trainer.pack.member import Member
 
     drawing = Member.draw
 

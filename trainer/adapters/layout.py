@@ -1,41 +1,40 @@
 """One adapter as one row of numbers: which module's tensor lies where in it, and how it begins. Knows no model at work.
 
-Tensors have one canonical name wherever they go (checkpoint, export): `unet.<module>.lora_A.weight`, `….lora_B.weight`,
-and DoRA's `….lora_magnitude_vector`.
+Tensors have one canonical name wherever they go (checkpoint, export): the part, the module's path in it, and the end that the
+method's facts give to the role, such as `unet.<module>.lora_A.weight`.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
+from lorafleet.catalog import METHODS
 from lorafleet.errors import RunFailed
 from lorafleet.spec import AdapterSpec
+from trainer.adapters.methods.protocol import AdapterMethod
 from trainer.keyed import Key, Purpose
-
-TEXT_ENCODER_MODULES = ("q_proj", "k_proj", "v_proj", "out_proj")
-ROLES = {"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitude_vector"}
-
 
 Layer = nn.Linear | nn.Conv2d
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What adapters must have in common to be stacked: their tensors then have the same shapes."""
+    """What adapters must have in common to be stacked and stepped together: their tensors then have the same shapes."""
 
     method: str
     rank: int
     target_modules: tuple[str, ...]
     text_encoder: bool
     dropout: float
+    optimizer: str
 
     @classmethod
-    def of(cls, spec: AdapterSpec) -> "Kind":
-        return cls(spec.method, spec.rank, spec.target_modules, spec.text_encoder, spec.dropout)
+    def of(cls, adapter: AdapterSpec, optimizer: str) -> "Kind":
+        return cls(adapter.method, adapter.rank, adapter.target_modules, adapter.text_encoder, adapter.dropout, optimizer)
 
 
 def alpha(spec: AdapterSpec) -> float:
@@ -43,26 +42,23 @@ def alpha(spec: AdapterSpec) -> float:
 
 
 def scaling(spec: AdapterSpec) -> float:
-    """What the update is multiplied by: alpha / rank; rsLoRA's alpha / sqrt(rank) (Kalajdzievski 2023)."""
-    return alpha(spec) / (math.sqrt(spec.rank) if spec.method == "rslora" else spec.rank)
+    """What the update is multiplied by, as its method says."""
+    return METHODS.get(spec.method).scaling(alpha(spec), spec.rank)
 
 
 @dataclass(frozen=True)
 class Piece:
     """One tensor of the adapter: `shape` numbers from `offset` on."""
 
-    module: str  # unet.… or text_encoder.…
+    module: str  # canonical path: unet.…, text_encoder.…
     role: str
+    name: str  # of the tensor, canonical
     shape: tuple[int, ...]
     offset: int
 
     @property
     def size(self) -> int:
         return math.prod(self.shape)
-
-    @property
-    def name(self) -> str:
-        return f"{self.module}.{ROLES[self.role]}"
 
 
 @dataclass(frozen=True)
@@ -99,39 +95,24 @@ class Layout:
         return torch.cat([named[piece.name].flatten() for piece in self.pieces])
 
 
-def is_target(path: str, endings: Mapping[str, Sequence[str]]) -> bool:
-    """Whether the layer at a canonical path is named by its part's endings, as PEFT matches them."""
-    part, _, inner = path.partition(".")
-    return any(inner == ending or inner.endswith(f".{ending}") for ending in endings.get(part, ()))
-
-
 def layout(kind: Kind, modules: Mapping[str, Layer]) -> Layout:
     """The layout of an adapter on these modules, by canonical path."""
+    facts = METHODS.get(kind.method)
     pieces: list[Piece] = []
     offset = 0
     for path, module in modules.items():
-        for role, shape in _shapes(kind, module).items():
-            pieces.append(Piece(path, role, shape, offset))
+        for role, shape in facts.tensors(kind.rank, tuple(module.weight.shape)).items():
+            pieces.append(Piece(path, role, f"{path}.{facts.names[role]}", shape, offset))
             offset += pieces[-1].size
     return Layout(tuple(pieces))
 
 
-def initial_row(where: Layout, key: Key, modules: Mapping[str, Layer]) -> Tensor:
-    """The (size,) row that training begins with, keyed: A as Kaiming-uniform (PEFT's own rule), B zero, DoRA's magnitude the
-    base's own, so that step 0 is the base."""
+def initial_row(where: Layout, method: AdapterMethod, key: Key, modules: Mapping[str, Layer]) -> Tensor:
+    """The (size,) row that training begins with: what the method says, with draws keyed by the tensor's name."""
     row = torch.zeros(where.size)
     for piece in where.pieces:
-        part = row[piece.offset : piece.offset + piece.size]
-        if piece.role == "A":
-            bound = 1 / math.sqrt(math.prod(piece.shape[1:]))  # kaiming_uniform with a = sqrt(5)
-            drawn = key.generator(Purpose.INIT, piece.name).uniform(-bound, bound, piece.size)
-            part.copy_(torch.from_numpy(drawn))
-        elif piece.role == "magnitude":
-            part.copy_(modules[piece.module].weight.detach().float().flatten(1).norm(dim=1))
+        generator = key.generator(Purpose.INIT, piece.name)
+        values = method.initial(piece.role, piece.shape, modules[piece.module].weight, generator)
+        if values is not None:
+            row[piece.offset : piece.offset + piece.size].copy_(values.flatten())
     return row
-
-
-def _shapes(kind: Kind, module: Layer) -> dict[str, tuple[int, ...]]:
-    outputs, *inputs = module.weight.shape
-    shapes: dict[str, tuple[int, ...]] = {"A": (kind.rank, *inputs), "B": (outputs, kind.rank, *[1] * (len(inputs) - 1))}
-    return {**shapes, "magnitude": (outputs,)} if kind.method == "dora" else shapes

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 MAX_ASPECT_RATIO = 2.0
 
@@ -42,6 +43,23 @@ def cover(width: int, height: int, bucket: Bucket) -> tuple[tuple[int, int], tup
     scaled = (max(bucket.width, round(width * scale)), max(bucket.height, round(height * scale)))
     left, top = (scaled[0] - bucket.width) // 2, (scaled[1] - bucket.height) // 2
     return scaled, (left, top, left + bucket.width, top + bucket.height)
+
+
+class PictureSize(NamedTuple):
+    """How a picture came to its training size, in pixels: scaled from the original, then cropped at (top, left)."""
+
+    original_height: int
+    original_width: int
+    crop_top: int
+    crop_left: int
+    height: int
+    width: int
+
+
+def picture_size(width: int, height: int, bucket: Bucket) -> PictureSize:
+    """What becomes of a picture of that size."""
+    _, (left, top, _, _) = cover(width, height, bucket)
+    return PictureSize(height, width, top, left, bucket.height, bucket.width)
 
 
 def visible(width: int, height: int, bucket: Bucket) -> tuple[float, float, float, float]:

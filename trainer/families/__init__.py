@@ -1,14 +1,11 @@
-"""Model families by the name that a spec gives them."""
+"""Model families by the name that a spec gives them. Each is imported on demand: it brings its own part of diffusers."""
 
+from lorafleet.catalog.registry import Registry
 from trainer.families.protocol import Family
+
+FAMILIES: Registry[Family] = Registry("model family", "trainer.families", "FAMILY", extension="families")
 
 
 def family(name: str) -> Family:
-    """The family of that name. Imported on demand: each brings its own part of diffusers."""
-    match name:
-        case "sd1":
-            from trainer.families.sd1 import StableDiffusion1
-
-            return StableDiffusion1()
-        case _:
-            raise ValueError(f"no family {name!r}")
+    """Raises LookupError for one that this trainer does not know."""
+    return FAMILIES.get(name)

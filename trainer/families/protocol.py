@@ -1,63 +1,68 @@
-"""The seam of a model family: what the loop needs of a base model. One small Protocol; sd1.py is the first.
+"""The seam of a model family: what the loop needs of a base model. A new family is one file beside sd1.py, and its facts.
 
 `base` is a folder with the files that were looked at (trainer.base_model). Loading raises RunFailed where they do not make the part.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
+from lorafleet.catalog import Family as FamilyFacts
 from lorafleet.errors import RunFailed
+from lorafleet.spec import OptimizationSpec
+from trainer.data.buckets import PictureSize
+from trainer.objectives.protocol import Objective
 from trainer.untrusted import Refused
 
 log = logging.getLogger("lorafleet.base")
+
+# A base's parts by name; each is loaded when it is first asked for.
+Parts = Mapping[str, Any]
+# What the denoiser goes by besides the noised latents: tensors by name, each (rows, ...). Only their family knows the names.
+Conditioning = Mapping[str, Tensor]
 
 
 class Family(Protocol):
     """Loads the parts of a base and computes with them. Stateless: the parts come back in as arguments."""
 
-    def load_vae(self, base: Path, device: torch.device) -> nn.Module: ...
+    facts: FamilyFacts
 
-    def load_text_encoder(self, base: Path) -> nn.Module: ...
-
-    def load_tokenizer(self, base: Path, max_tokens: int = ...) -> Any:
-        """One that cuts and pads to at most `max_tokens`, whatever its own files say."""
+    def load(self, part: str, base: Path, max_tokens: int) -> Any:
+        """A part, frozen, in fp32 on the CPU; a tokenizer cuts and pads to at most `max_tokens`, whatever its own files say."""
         ...
 
-    def load_denoiser(self, base: Path) -> nn.Module:
-        """The frozen network that the adapter is put into; fp32, on CPU."""
+    def encode_pictures(self, parts: Parts, pictures: Sequence[Image.Image]) -> Tensor:
+        """Latents of pictures of one size, scaled as the denoiser expects, fp32 on the CPU: (rows, channels, height, width)."""
         ...
 
-    def load_noise_scheduler(self, base: Path) -> Any: ...
-
-    def encode_pictures(self, vae: Any, pictures: Sequence[Image.Image]) -> Tensor:
-        """Latents, scaled as the denoiser expects, fp32: (n, channels, height / factor, width / factor)."""
+    def encode_text(self, parts: Parts, captions: Sequence[str]) -> Conditioning:
+        """What of the conditioning follows from the captions alone, and is worth keeping; differentiable."""
         ...
 
-    def tokenize(self, tokenizer: Any, captions: Sequence[str]) -> Tensor:
-        """Token ids, padded and cut: (n, tokens)."""
-        ...
-
-    def num_tokens(self, tokenizer: Any, captions: Sequence[str]) -> list[int]:
+    def num_tokens(self, parts: Parts, captions: Sequence[str]) -> list[int]:
         """How many tokens each caption has before it is cut."""
         ...
 
-    def encode_tokens(self, text_encoder: Any, tokens: Tensor) -> Tensor:
-        """Text conditioning: (n, tokens, width)."""
+    def condition(self, text: Conditioning, sizes: Sequence[PictureSize]) -> Conditioning:
+        """The whole conditioning of rows: their text, and what follows from the sizes of their pictures."""
         ...
 
-    def predict(self, denoiser: Any, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
-        """The denoiser's prediction, shaped as `noisy`."""
+    def predict(self, parts: Parts, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
+        """The denoiser's prediction, shaped as `noisy`. `times`: (rows,), as the objective draws them."""
         ...
 
-    def pipeline(self, base: Path, scheduler: str, **parts: Any) -> Any:
-        """A diffusers pipeline around the given parts, for sample pictures; `scheduler` is the name of its class in diffusers."""
+    def objective(self, parts: Parts, spec: OptimizationSpec) -> Objective:
+        """What the denoiser of this base is trained for."""
+        ...
+
+    def pipeline(self, parts: Parts, base: Path, scheduler: str) -> Any:
+        """A diffusers pipeline around the parts, for sample pictures; `scheduler` is the name of its class in diffusers."""
         ...
 
 

@@ -10,15 +10,18 @@ import torch
 
 from lorafleet.contract.layout import JobLayout
 from lorafleet.errors import RunFailed
-from trainer import checkpoint, objective
+from trainer import checkpoint
 from trainer.adapters.layout import Kind
 from trainer.checkpoint import Checkpoint, Progress
+from trainer.data.buckets import picture_size
 from trainer.data.sampler import Sampler, share
-from trainer.frozen_base import FrozenBase
+from trainer.families.protocol import Conditioning, Family
 from trainer.latent_cache import Encoded
 from trainer.metrics import Metrics
-from trainer.objective import Draw, MicroBatch
-from trainer.optimizer import StyleUpdate
+from trainer.objectives.draws import Draw, Noised, draws, dropout_seed, drops_caption, noised
+from trainer.objectives.protocol import Objective
+from trainer.optimizers.protocol import StyleUpdate
+from trainer.optimizers.schedule import learning_rate
 from trainer.prepare import PreparedStyle
 from trainer.report import Reporter
 from trainer.storage import Folder
@@ -29,10 +32,12 @@ RATE_WINDOW_STEPS = 50
 class Member:
     """A style that trains. Every worker has one of each style; only rank 0's has a reporter and writes metrics."""
 
-    def __init__(self, style: PreparedStyle, encoded: Encoded, saved: Checkpoint | None, reporter: Reporter | None) -> None:
-        self.style, self.spec, self.encoded, self.reporter = style, style.spec, encoded, reporter
+    def __init__(
+        self, style: PreparedStyle, encoded: Encoded, objective: Objective, saved: Checkpoint | None, reporter: Reporter | None
+    ) -> None:
+        self.style, self.spec, self.encoded, self.objective, self.reporter = style, style.spec, encoded, objective, reporter
         self.layout = JobLayout(style.output_uri)
-        self.kind = Kind.of(style.spec.adapter)
+        self.kind = Kind.of(style.spec.adapter, style.spec.training.optimizer)
         self.sampler = Sampler(style.key, style.members, style.spec.global_batch_size)
         progress = saved.progress if saved is not None else Progress(step=0)
         self.step = progress.step  # optimizer steps done
@@ -69,7 +74,7 @@ class Member:
 
     @property
     def learning_rate(self) -> float:
-        return objective.learning_rate(self.spec.training, self.step)
+        return learning_rate(self.spec.training, self.step)
 
     @property
     def update(self) -> StyleUpdate:
@@ -79,22 +84,26 @@ class Member:
     def draw(self, *, rank: int, world_size: int) -> None:
         """Draws this worker's part of the step that begins, one item of `drawn` for each forward pass."""
         self._step_began_s = time.perf_counter()
-        examples = objective.draws(self.sampler.batch(self.step), self.step)
+        examples = draws(self.sampler.batch(self.step), self.step)
         self.drawn = share(examples, rank=rank, world_size=world_size, micro_batch_size=self.spec.training.micro_batch_size)
 
-    def micro_batch(self, examples: Sequence[Draw], base: FrozenBase) -> MicroBatch:
-        return objective.micro_batch(
-            examples,
-            encoded=self.encoded,
-            captions=self.style.captions,
-            key=self.style.key,
-            spec=self.spec.training,
-            scheduler=base.noise_scheduler,
-            device=base.device,
+    def noised(self, examples: Sequence[Draw]) -> Noised:
+        latents = torch.stack([self.encoded.latents[each.sample] for each in examples])
+        return noised(latents, examples, self.style.key, self.objective)
+
+    def captions(self, examples: Sequence[Draw]) -> list[str]:
+        share = self.spec.training.caption_dropout
+        return ["" if drops_caption(self.style.key, each, share) else self.style.captions[each.sample] for each in examples]
+
+    def conditioning(self, family: Family, samples: Sequence[int], captions: Sequence[str]) -> Conditioning:
+        """Of pictures with these captions, from the cache."""
+        pictures = [(self.style.data_set.pictures[sample], self.style.buckets[sample]) for sample in samples]
+        return family.condition(
+            self.encoded.text(captions), [picture_size(picture.width, picture.height, bucket) for picture, bucket in pictures]
         )
 
     def dropout_seeds(self, examples: Sequence[Draw]) -> list[int]:
-        return [objective.dropout_seed(self.style.key, each) for each in examples] if self.spec.adapter.dropout else []
+        return [dropout_seed(self.style.key, each) for each in examples] if self.spec.adapter.dropout else []
 
     def latent_shape(self, examples: Sequence[Draw]) -> torch.Size:
         return self.encoded.latents[examples[0].sample].shape

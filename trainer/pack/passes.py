@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from trainer.objective import Draw
+from trainer.adapters.bank import MIN_SLOTS
+from trainer.objectives.draws import Draw
 
 Shape = tuple[int, ...]
 
@@ -35,7 +36,7 @@ class Block:
 
 @dataclass(frozen=True)
 class SlotGroup:
-    """Slots of one bank with the same number of rows each. `idle_slot` pairs one that would be alone (see adapters.pack)."""
+    """Slots of one bank with the same number of rows each. `idle_slot` pairs one that would be alone (see adapters.bank)."""
 
     bank: int
     rows_each: int
@@ -62,7 +63,7 @@ class Pass:
 
 @dataclass(frozen=True, kw_only=True)
 class PaddingRules:
-    """Padding that makes a row's bits independent of its batch (see adapters.pack)."""
+    """Padding that makes a row's bits independent of its batch (see adapters.bank)."""
 
     min_slots: int = 1  # of a bank in a pass: 1 or 2
     min_rows: int = 1
@@ -71,6 +72,13 @@ class PaddingRules:
     def num_padding(self, num_rows: int) -> int:
         """Padding rows for a pass of `num_rows`."""
         return max(num_rows + -num_rows % self.rows_multiple, self.min_rows) - num_rows
+
+
+def padding_rules(device_type: str, num_threads: int) -> PaddingRules:
+    """The padding that batch invariance needs on this kind of device (see adapters.bank). On GPUs none would be enough."""
+    if device_type != "cpu":
+        return PaddingRules(min_slots=MIN_SLOTS)
+    return PaddingRules(min_slots=MIN_SLOTS, min_rows=16 if num_threads == 1 else 4, rows_multiple=4)
 
 
 def passes(work: Sequence[Work], padding: PaddingRules) -> list[Pass]:

@@ -1,0 +1,95 @@
+"""The adapters of a pack as numbers: those of one kind are the rows of one parameter.
+
+The adapters of one kind are the rows of one parameter, `flat` (capacity, size): a style's whole adapter is one row, and
+so are its gradient and its moments. A forward pass sees them as batched matrices: A (k, rank, in), B (k, out, rank), so
+that k updates are two batched products (`bmm`), however many styles there are. Rows of the batch lie style by style.
+
+Batch invariance: a style's numbers must not depend, to the last bit, on the other styles of its pack. On CPUs the kernels
+of oneDNN and MKL compute a row the same way in every batch of a multiple of 4 rows (on one thread: of 16 rows or more), and
+a matrix the same way in every batch of 2 or more (bench/invariance.py measures both), so batches are padded to that.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from trainer.adapters.layout import Kind, Layout
+from trainer.adapters.methods import METHODS
+from trainer.adapters.methods.protocol import AdapterMethod
+
+MIN_SLOTS = 2  # of a bank that is batch invariant
+
+
+class Bank(nn.Module):
+    """The adapters of one kind. Slots 0 to `num_styles` - 1 are in use; when a style leaves, the last one moves into its slot."""
+
+    def __init__(self, kind: Kind, where: Layout, capacity: int, *, batch_invariant: bool) -> None:
+        super().__init__()
+        self.kind = kind
+        self.method: AdapterMethod = METHODS.get(kind.method)
+        self.layout = where
+        self.num_styles = 0
+        self.min_slots = MIN_SLOTS if batch_invariant else 1
+        self.capacity = max(capacity, self.min_slots)
+        self.flat = nn.Parameter(torch.zeros(self.capacity, where.size))
+        self.scaling: Tensor
+        self.register_buffer("scaling", torch.zeros(self.capacity), persistent=False)
+
+    @property
+    def is_full(self) -> bool:
+        return self.num_styles == self.capacity
+
+    def add_style(self, row: Tensor, scaling: float) -> int:
+        """Puts a style's weights, (size,), into the next free slot and returns the slot. ZeRO 1 to 3: before the engine is built."""
+        slot, self.num_styles = self.num_styles, self.num_styles + 1
+        with torch.no_grad():
+            self.flat[slot] = row
+            self.scaling[slot] = scaling
+        return slot
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of `flat` used in a step: those of the styles, and an idle one of zeros if a batch of 2 is needed."""
+        return max(self.num_styles, self.min_slots)
+
+    def forward(self, slots: Sequence[int]) -> tuple[Tensor, ...]:
+        """The pieces of these slots' adapters, each (len(slots), *shape)."""
+        # The parameter is only touched in here: ZeRO-3 gathers it for the time of this call.
+        return tuple(part for _, part in self.layout.split(self._rows(slots)))
+
+    def _rows(self, slots: Sequence[int]) -> Tensor:
+        first, count = slots[0], len(slots)
+        if list(slots) != list(range(first, first + count)):
+            return self.flat[list(slots)]  # a copy; the others are views
+        # The gradient of a part is copied once more to make it whole.
+        return self.flat if count == self.capacity else self.flat[first : first + count]
+
+
+@dataclass
+class ActiveSlots:
+    """Some slots of a bank in one batch: slot i has rows [start + i * rows_each, start + (i + 1) * rows_each)."""
+
+    bank: Bank
+    slots: Sequence[int]
+    start: int = 0
+    rows_each: int | None = None  # None: one slot has the whole batch, whatever its size
+    seeds: Sequence[int] = ()  # of dropout, one for each row; empty: no dropout
+    weights: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # module -> role -> (slots, *shape)
+    scaling: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    @property
+    def method(self) -> AdapterMethod:
+        return self.bank.method
+
+    def load_weights(self) -> None:
+        """Fetches the weights from the bank for one forward pass."""
+        self.weights = {}
+        for piece, part in zip(self.bank.layout.pieces, self.bank(self.slots), strict=True):
+            self.weights.setdefault(piece.module, {})[piece.role] = part
+        self.scaling = self.bank.scaling[list(self.slots)]
+
+    def rows(self, batch: int) -> slice:
+        """The rows of these slots in a batch of that many rows."""
+        return slice(self.start, self.start + len(self.slots) * (self.rows_each or batch))

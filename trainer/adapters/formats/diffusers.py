@@ -1,0 +1,45 @@
+"""The adapter as diffusers' save_lora_weights writes it, with lora_adapter_metadata. From named fp32 tensors, without the model."""
+
+import json
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from lorafleet.catalog import FAMILIES
+from lorafleet.spec import AdapterSpec, Spec
+from trainer.adapters.formats.safetensors_file import file_bytes
+from trainer.adapters.formats.tensors import by_module, file_of, stored
+from trainer.adapters.methods import METHODS
+
+
+def diffusers_file(weights: Mapping[str, Tensor], spec: Spec, precision: str = "fp32") -> bytes:
+    """`weights`: by canonical name."""
+    method, file = METHODS.get(spec.adapter.method), file_of(spec.adapter, precision)
+    tensors = {
+        f"{module}.{end}": tensor
+        for module, roles in by_module(weights, spec.adapter).items()
+        for end, tensor in method.for_diffusers(roles, file).items()
+    }
+    metadata: dict[str, object] = {}
+    targets = FAMILIES.get(spec.base_model.family).targets(spec.adapter.target_modules, text_encoders=spec.adapter.text_encoder)
+    for part, modules in targets.items():
+        if any(name.startswith(f"{part}.") for name in weights):
+            metadata |= {f"{part}.{key}": value for key, value in _peft_config(spec.adapter, list(modules)).items()}
+    described = {"format": "pt", "lora_adapter_metadata": json.dumps(metadata, indent=2, sort_keys=True)}
+    return file_bytes(stored(tensors, precision), described)
+
+
+def _peft_config(spec: AdapterSpec, target_modules: list[str]) -> dict[str, object]:
+    return {
+        "peft_type": "LORA",
+        "r": spec.rank,
+        "lora_alpha": spec.rank,
+        "target_modules": target_modules,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "use_rslora": False,
+        "use_dora": False,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+        **METHODS.get(spec.method).peft_config(),
+    }

@@ -1,0 +1,83 @@
+"""The adapter in kohya's layout, which webuis and ComfyUI read, with ss_* and modelspec.* metadata. Without the model.
+
+A module is the prefix of its part and its path with dots as underscores: `unet.….to_q` is `lora_unet_…_to_q`.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from lorafleet import __version__
+from lorafleet.catalog import FAMILIES
+from lorafleet.catalog.family import Family
+from lorafleet.spec import Spec
+from trainer.adapters.formats.safetensors_file import file_bytes, webui_hashes
+from trainer.adapters.formats.tensors import by_module, file_of, stored
+from trainer.adapters.layout import alpha
+from trainer.adapters.methods import METHODS
+
+
+def kohya_file(weights: Mapping[str, Tensor], spec: Spec, facts: Mapping[str, str], precision: str = "fp32") -> bytes:
+    """`weights`: by canonical name; `facts`: more metadata (base, data set, losses). No date: the same result is the same bytes."""
+    family, method, file = FAMILIES.get(spec.base_model.family), METHODS.get(spec.adapter.method), file_of(spec.adapter, precision)
+    named = {
+        f"{kohya_module(family, module)}.{end}": tensor
+        for module, roles in by_module(weights, spec.adapter).items()
+        for end, tensor in method.for_kohya(roles, file).items()
+    }
+    tensors = stored(named, precision)
+    metadata = {"format": "pt", **_kohya_metadata(spec, tensors), **facts}
+    return file_bytes(tensors, metadata | webui_hashes(tensors, metadata))
+
+
+def kohya_module(family: Family, module: str) -> str:
+    """`unet.mid_block.attentions.0.….to_q` -> `lora_unet_mid_block_attentions_0_…_to_q`; `lora_te_…` for the text encoder."""
+    part, _, path = module.partition(".")
+    if part.startswith("text_encoder") and not path.startswith("text_model."):
+        path = f"text_model.{path}"  # kohya's names are of the transformers that had this level
+    if family.kohya_modules is not None:
+        path = family.kohya_modules(part, path)
+    return f"{family.part(part).kohya_prefix}_{path.replace('.', '_')}"
+
+
+def _kohya_metadata(spec: Spec, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    training = spec.training
+    network, arguments = METHODS.get(spec.adapter.method).kohya_network(spec.adapter)
+    values: dict[str, object] = {
+        "ss_network_module": network,
+        "ss_network_args": json.dumps(arguments),
+        "ss_network_dim": spec.adapter.rank,
+        "ss_network_alpha": alpha(spec.adapter),
+        "ss_network_dropout": spec.adapter.dropout,
+        "ss_learning_rate": training.learning_rate,
+        "ss_lr_scheduler": training.lr_scheduler,
+        "ss_lr_warmup_steps": training.lr_warmup_steps,
+        "ss_optimizer": training.optimizer,
+        "ss_max_train_steps": training.max_steps,
+        "ss_batch_size_per_device": training.micro_batch_size,
+        "ss_gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "ss_max_grad_norm": training.max_grad_norm,
+        "ss_mixed_precision": {"fp32": "no"}.get(training.precision, training.precision),
+        "ss_seed": training.seed,
+        "ss_clip_skip": None,
+        "ss_min_snr_gamma": training.min_snr_gamma,
+        "ss_caption_dropout_rate": training.caption_dropout,
+        "ss_noise_offset": training.noise_offset,
+        "ss_training_comment": f"lorafleet {__version__}",
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.implementation": "diffusers",
+        "modelspec.trigger_phrase": spec.dataset.trigger_phrase,
+        "modelspec.hash_sha256": f"0x{_tensor_digest(tensors)}",
+    }
+    return {key: str(value) for key, value in values.items()}
+
+
+def _tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    # ModelSpec hashes the tensors' bytes alone, so that metadata may change without a new hash.
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,124 @@
+"""Frozen layers with the adapters of many styles: a layer is computed once for all rows, each style's update on its own rows."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.adapters.bank import ActiveSlots
+from trainer.adapters.dropout import keyed_dropout
+from trainer.adapters.methods.protocol import Slots
+
+# Who is at work in the forward pass that goes on: PackModel.forward says so to all of its layers at once.
+Serving = Callable[[], Sequence[ActiveSlots]]
+
+
+class Adapted(nn.Module):
+    """A frozen layer with the updates of all active slots. See adapters.methods.protocol.Layer."""
+
+    def __init__(self, base: nn.Module, module: str, number: int, serving: Serving) -> None:
+        super().__init__()
+        self.base = base
+        self.module = module
+        self.number = number  # of the layer: keys its dropout
+        self.serving = serving
+
+    @property
+    def weight(self) -> Any:
+        return self.base.weight
+
+    @property
+    def bias(self) -> Any:
+        return self.base.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = [each for each in self.serving() if self.module in each.weights]
+        if any(each.method.changes_inputs for each in active):
+            x = self._per_slots(active, x, self._inputs)
+        out = self.base(x)
+        return self._per_slots(active, out, lambda each, part, rows: self._outputs(each, x[rows], part))
+
+    def _per_slots(self, active: Sequence[ActiveSlots], whole: Tensor, change: Callable[[ActiveSlots, Tensor, slice], Tensor]) -> Tensor:
+        """`whole` with the rows of these slots changed."""
+        pieces: list[Tensor] = []
+        done = 0
+        for each in active:
+            rows = each.rows(len(whole))
+            if rows.start > done:
+                pieces.append(whole[done : rows.start])
+            pieces.append(change(each, whole[rows], rows))
+            done = rows.stop
+        if done < len(whole):
+            pieces.append(whole[done:])
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def _inputs(self, active: ActiveSlots, x: Tensor, _: slice) -> Tensor:
+        return active.method.inputs(self, x, Slots(active.weights[self.module], active.scaling, is_dropped=False))
+
+    def _outputs(self, active: ActiveSlots, x: Tensor, out: Tensor) -> Tensor:
+        if active.seeds:
+            x = keyed_dropout(x, active.seeds, rate=active.bank.kind.dropout, layer=self.number)
+        slots = Slots(active.weights[self.module], active.scaling, is_dropped=bool(active.seeds))
+        return active.method.outputs(self, x, out, slots)
+
+    def add_low_rank(self, x: Tensor, a: Tensor, b: Tensor, scaling: Tensor, out: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def times(self, out: Tensor, factor: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def times_inputs(self, x: Tensor, factor: Tensor) -> Tensor:
+        return self.times(x, factor)  # channels lie alike on both sides
+
+    def along_outputs(self, bias: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def frozen(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class AdaptedLinear(Adapted):
+    """x (rows, …, in) -> (rows, …, out)."""
+
+    def add_low_rank(self, x: Tensor, a: Tensor, b: Tensor, scaling: Tensor, out: Tensor) -> Tensor:
+        slots = len(a)
+        h = torch.bmm(x.reshape(slots, -1, x.shape[-1]), a.mT) * scaling[:, None, None]
+        return torch.baddbmm(out.reshape(slots, -1, out.shape[-1]), h, b.mT).view_as(out)
+
+    def times(self, out: Tensor, factor: Tensor) -> Tensor:
+        return (out.reshape(len(factor), -1, out.shape[-1]) * factor[:, None]).view_as(out)
+
+    def along_outputs(self, bias: Tensor) -> Tensor:
+        return bias
+
+    def frozen(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight)
+
+
+class AdaptedConv2d(Adapted):
+    """x (rows, in, height, width) -> (rows, out, height', width'): A is a convolution like the base's, B one of 1 x 1."""
+
+    base: nn.Conv2d
+
+    def add_low_rank(self, x: Tensor, a: Tensor, b: Tensor, scaling: Tensor, out: Tensor) -> Tensor:
+        b = b.flatten(2)
+        slots, rank = a.shape[:2]
+        each = len(x) // slots
+        # One grouped convolution: the slots' channels side by side, a group for each.
+        side_by_side = x.unflatten(0, (slots, each)).transpose(0, 1).flatten(1, 2)
+        h = F.conv2d(side_by_side, a.flatten(0, 1), None, self.base.stride, self.base.padding, self.base.dilation, slots)
+        h = h.flatten(2).unflatten(1, (slots, rank)).transpose(0, 1) * scaling[:, None, None, None]  # (slots, each, rank, pixels)
+        b = b[:, None].expand(-1, each, -1, -1).flatten(0, 1)
+        return torch.baddbmm(out.flatten(2), b, h.flatten(0, 1)).view_as(out)
+
+    def times(self, out: Tensor, factor: Tensor) -> Tensor:
+        return (out.unflatten(0, (len(factor), -1)) * factor[:, None, :, None, None]).flatten(0, 1)
+
+    def along_outputs(self, bias: Tensor) -> Tensor:
+        return bias[:, None, None]
+
+    def frozen(self, x: Tensor) -> Tensor:
+        base = self.base
+        return F.conv2d(x, base.weight, None, base.stride, base.padding, base.dilation, base.groups)

@@ -1,0 +1,89 @@
+"""The model that the engine trains: a base's denoiser, and its text encoders where they train too, with all adapters of a pack."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from lorafleet.catalog.method import is_target
+from trainer.adapters.bank import ActiveSlots, Bank
+from trainer.adapters.layers import AdaptedConv2d, AdaptedLinear
+from trainer.adapters.layout import Kind, Layer, layout
+from trainer.families.protocol import Conditioning, Family, Parts
+
+
+class PackModel(nn.Module):
+    """Frozen parts with stacked adapters. A module's canonical path begins with the name of its part."""
+
+    def __init__(self, family: Family, parts: Parts, *, trains_text: bool, bf16: bool) -> None:
+        super().__init__()
+        self.family, self.parts, self.trains_text, self.bf16 = family, parts, trains_text, bf16
+        self.banks = nn.ModuleList()
+        self._serving: Sequence[ActiveSlots] = ()
+        facts = family.facts
+        trained = [facts.denoiser.name, *((part.name for part in facts.text_encoders) if trains_text else ())]
+        for name in trained:
+            self.add_module(name, parts[name])
+        self._layers = {  # layers that can be adapted, by canonical path
+            f"{name}.{path}": layer
+            for name in trained
+            for path, layer in self.get_submodule(name).named_modules()
+            if isinstance(layer, nn.Linear | nn.Conv2d)
+        }
+        self._adapted: set[str] = set()
+
+    def forward(
+        self, active: Sequence[ActiveSlots], noisy: Tensor, times: Tensor, conditioning: Conditioning, captions: Sequence[str]
+    ) -> Tensor:
+        """What the denoiser predicts for rows of `active` slots. Where text encoders train the captions are encoded anew."""
+        # In here and not around the engine: DeepSpeed turns off an autocast that it finds around itself.
+        with self.serving(active), torch.autocast(noisy.device.type, torch.bfloat16, enabled=self.bf16):
+            if self.trains_text:
+                conditioning = {**conditioning, **self.family.encode_text(self.parts, captions)}
+            return self.family.predict(self.parts, noisy, times, conditioning)
+
+    @contextmanager
+    def serving(self, active: Sequence[ActiveSlots]) -> Iterator[None]:
+        """Within it the parts compute with the adapters of these slots; also for a part alone, as a pipeline calls it."""
+        for each in active:
+            each.load_weights()
+        self._serving = active
+        try:
+            yield
+        finally:
+            self._serving = ()
+
+    def layers_of(self, kind: Kind) -> dict[str, Layer]:
+        """The frozen layers that adapters of a kind are put on, by canonical path."""
+        targets = self.family.facts.targets(kind.target_modules, text_encoders=kind.text_encoder)
+        return {path: layer for path, layer in self._layers.items() if _is_target(path, targets)}
+
+    def add_bank(self, kind: Kind, capacity: int, *, batch_invariant: bool) -> Bank:
+        """A new bank for `capacity` adapters of a kind."""
+        layers = self.layers_of(kind)
+        for path, layer in layers.items():
+            if path not in self._adapted:
+                adapted = AdaptedLinear if isinstance(layer, nn.Linear) else AdaptedConv2d
+                _put(self, path, adapted(layer, path, list(self._layers).index(path), lambda: self._serving))
+                self._adapted.add(path)
+        bank = Bank(kind, layout(kind, layers), capacity, batch_invariant=batch_invariant)
+        self.banks.append(bank)
+        return bank
+
+    def strip(self) -> None:
+        """Removes all adapters, leaving the frozen parts as they were."""
+        for path in self._adapted:
+            _put(self, path, self._layers[path])
+        self._adapted.clear()
+        self.banks = nn.ModuleList()
+
+
+def _is_target(path: str, targets: Mapping[str, Sequence[str]]) -> bool:
+    part, _, inner = path.partition(".")
+    return is_target(inner, targets.get(part, ()))
+
+
+def _put(model: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, module)

@@ -1,0 +1,73 @@
+"""Keyed draws: what is random of a training example, the same in any batch, on any worker. No engine, no store."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainer.keyed import Key, Purpose
+from trainer.objectives.protocol import Normals, Objective
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Names one training example: the picture, the step, and which of the step's repeats of that picture it is."""
+
+    step: int
+    sample: int
+    repeat: int
+
+    @property
+    def indices(self) -> tuple[int, int, int]:
+        return self.step, self.sample, self.repeat
+
+
+@dataclass(frozen=True)
+class Noised:
+    """Latents of some examples as an objective noises them; on the CPU."""
+
+    noisy: Tensor  # shaped as the latents, (rows, ...)
+    times: Tensor  # (rows,)
+    target: Tensor  # shaped as noisy
+    weight: Tensor  # (rows,)
+
+
+def draws(batch: Sequence[int], step: int) -> list[Draw]:
+    """The draws of a step's whole global batch; a small data set repeats pictures in it."""
+    seen: Counter[int] = Counter()
+    found = []
+    for sample in batch:
+        found.append(Draw(step, sample, seen[sample]))
+        seen[sample] += 1
+    return found
+
+
+def noised(latents: Tensor, examples: Sequence[Draw], key: Key, objective: Objective) -> Noised:
+    """Noises the latents, (rows, ...), each by draws of its own."""
+    noise = objective.noise(_normals(key, examples), tuple(latents.shape[1:]))
+    times = objective.times([key.generator(Purpose.TIMESTEP, *each.indices) for each in examples])
+    return Noised(
+        noisy=objective.noisy(latents, noise, times),
+        times=times,
+        target=objective.target(latents, noise, times),
+        weight=objective.weight(times),
+    )
+
+
+def drops_caption(key: Key, example: Draw, share: float) -> bool:
+    return bool(share) and key.generator(Purpose.CAPTION_DROPOUT, *example.indices).random() < share
+
+
+def dropout_seed(key: Key, example: Draw) -> int:
+    return int(key.generator(Purpose.ADAPTER_DROPOUT, *example.indices).integers(2**62))
+
+
+def _normals(key: Key, examples: Sequence[Draw]) -> Normals:
+    def drawn(purpose: Purpose, shape: tuple[int, ...]) -> Tensor:
+        rows = [key.generator(purpose, *each.indices).standard_normal(shape, dtype=np.float32) for each in examples]
+        return torch.from_numpy(np.stack(rows))
+
+    return drawn

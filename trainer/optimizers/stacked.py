@@ -1,0 +1,60 @@
+"""One torch optimizer over all banks: every row, which is a style's whole adapter, clipped and stepped by its own optimizer.
+
+A style's gradient norm is a row's norm, and nothing of one row enters another.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.adapters.bank import Bank
+from trainer.optimizers import OPTIMIZERS
+from trainer.optimizers.protocol import Clipping, RowOptimizer, StyleUpdate
+
+
+class StackedOptimizer(torch.optim.Optimizer):
+    """One parameter for each bank: its `flat`, or the part of it that ZeRO has given to this rank (then there is one style).
+
+    As any torch optimizer it finds what a step needs in its parameter groups: `updates`, of the bank's styles in the order of
+    their slots. It leaves `finite` there: whether each style's gradient was.
+    """
+
+    def __init__(self, banks: Sequence[Bank], *, clips: bool) -> None:
+        """`clips`: whether gradients are clipped and checked here. ZeRO's partitions are not whole rows; there DeepSpeed clips."""
+        self.rows_by: list[RowOptimizer] = [OPTIMIZERS.get(bank.kind.optimizer) for bank in banks]
+        self.clips = clips
+        groups = [{"params": [bank.flat], "bank": number, "updates": (), "finite": []} for number, bank in enumerate(banks)]
+        super().__init__(groups, {})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for group in self.param_groups:
+            parameter = group["params"][0]
+            if parameter.grad is not None:
+                group["finite"] = self._step(group["bank"], parameter, parameter.grad, group["updates"])
+
+    def _step(self, bank: int, parameter: Tensor, gradient: Tensor, updates: Sequence[StyleUpdate]) -> list[bool]:
+        """Whether each style's gradient was finite."""
+        slots, is_part = range(len(updates)), parameter.ndim == 1
+        state = self.state_of(parameter, bank)
+        weights = [parameter] if is_part else [parameter[slot] for slot in slots]
+        gradients = [gradient] if is_part else [gradient[slot] for slot in slots]
+        states = [state if is_part else {key: tensor[slot] for key, tensor in state.items()} for slot in slots]
+        clippings = [self._clipping(row, update.spec.max_grad_norm) for row, update in zip(gradients, updates, strict=True)]
+        self.rows_by[bank].step(updates, weights, gradients, states, clippings)
+        return [bool(finite) for finite in torch.stack([clipping.is_finite for clipping in clippings]).tolist()] if clippings else []
+
+    def _clipping(self, gradient: Tensor, most: float) -> Clipping:
+        """By the inverse of clip_grad_norm_'s factor."""
+        norm = torch.linalg.vector_norm(gradient) if self.clips else gradient.new_zeros(())
+        return Clipping(((norm + 1e-6) / most).clamp(min=1.0) if most else torch.ones_like(norm), norm.isfinite())
+
+    def state_of(self, parameter: Tensor, bank: int) -> dict[str, Tensor]:
+        """What is kept of a parameter, made when it is first needed: (capacity, ...) of a bank's rows, (...) of a part of one."""
+        state = self.state[parameter]
+        for key, shape in self.rows_by[bank].state_shapes(parameter.shape[-1]).items():
+            if key not in state:
+                state[key] = parameter.new_zeros(*parameter.shape[:-1], *shape)
+        return state

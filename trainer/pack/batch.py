@@ -1,0 +1,117 @@
+"""The rows of one pass as tensors: noised latents, conditioning, targets and weights of every style, and padding rows."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.families.protocol import Conditioning, Family
+from trainer.objectives.draws import Noised
+from trainer.pack.member import Member
+from trainer.pack.passes import Block, Pass
+
+PADDING = -1
+
+
+@dataclass(frozen=True)
+class PackBatch:
+    """What one forward pass sees; on the training device. Padding rows are zeros with weight 0."""
+
+    noisy: Tensor  # (rows, channels, h, w)
+    times: Tensor  # (rows,)
+    target: Tensor  # shaped as noisy
+    weight: Tensor  # (rows,)
+    shares: Tensor  # (rows,): of a row's loss in the loss of its style's step
+    conditioning: Conditioning  # by name, each (rows, ...)
+    captions: tuple[str, ...]
+    styles: tuple[int, ...]  # of each row
+    dropout_seeds: dict[int, list[int]]  # of the rows of each bank that has dropout
+
+    def losses(self, predicted: Tensor, members: Sequence[Member]) -> Tensor:
+        """The weighted loss of each row, (rows,), fp32, by its own style's objective."""
+        losses = {members[style].objective.loss for style in self.styles if style != PADDING}
+        if len(losses) == 1:
+            return losses.pop()(predicted, self.target) * self.weight
+        rows = [
+            members[max(style, 0)].objective.loss(predicted[row : row + 1], self.target[row : row + 1])
+            for row, style in enumerate(self.styles)
+        ]
+        return torch.cat(rows) * self.weight
+
+    def totals(self, row_losses: Tensor) -> Iterator[tuple[int, float]]:
+        """The sum over each style's rows."""
+        for style, loss in zip(self.styles, row_losses.detach().double().cpu().tolist(), strict=True):
+            if style != PADDING:
+                yield style, loss
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of one style."""
+
+    noised: Noised
+    conditioning: Conditioning
+    captions: Sequence[str]
+
+    @classmethod
+    def of(cls, block: Block, member: Member, family: Family) -> "_Rows":
+        captions = member.captions(block.examples)
+        conditioning = member.conditioning(family, [each.sample for each in block.examples], captions)
+        return cls(member.noised(block.examples), conditioning, captions)
+
+
+def assemble(each: Pass, members: Sequence[Member], family: Family, device: torch.device) -> PackBatch:
+    """Draws a pass's rows, one slot group after the other."""
+    rows: list[_Rows | int] = []  # an int: that many padding rows
+    styles: list[int] = []
+    seeds: dict[int, list[int]] = {}
+    for slot_group in each.slot_groups:
+        for block in slot_group.blocks:
+            rows.append(_Rows.of(block, members[block.style], family))
+            styles += [block.style] * slot_group.rows_each
+            seeds.setdefault(slot_group.bank, []).extend(members[block.style].dropout_seeds(block.examples))
+        if slot_group.idle_slot is not None:
+            rows.append(slot_group.rows_each)
+            styles += [PADDING] * slot_group.rows_each
+            if seeds[slot_group.bank]:
+                seeds[slot_group.bank] += [0] * slot_group.rows_each
+    if each.num_padding:
+        rows.append(each.num_padding)
+        styles += [PADDING] * each.num_padding
+    return _joined(rows, styles, members, {bank: found for bank, found in seeds.items() if found}, device)
+
+
+def _joined(
+    rows: Sequence[_Rows | int],
+    styles: Sequence[int],
+    members: Sequence[Member],
+    seeds: dict[int, list[int]],
+    device: torch.device,
+) -> PackBatch:
+    drawn = _stacked([part if isinstance(part, int) else vars(part.noised) for part in rows], device)
+    each_row = [0.0 if style == PADDING else _share(members[style]) for style in styles]
+    return PackBatch(
+        **drawn,
+        shares=torch.tensor(each_row, device=device),
+        conditioning=_stacked([part if isinstance(part, int) else part.conditioning for part in rows], device),
+        captions=tuple(caption for part in rows for caption in ([""] * part if isinstance(part, int) else part.captions)),
+        styles=tuple(styles),
+        dropout_seeds=seeds,
+    )
+
+
+def _stacked(parts: Sequence[Mapping[str, Tensor] | int], device: torch.device) -> dict[str, Tensor]:
+    """Tensors of the same name one after the other; an int stands for that many rows of zeros."""
+    real = next(part for part in parts if not isinstance(part, int))
+
+    def stacked(name: str, like: Tensor) -> Tensor:
+        return torch.cat([like.new_zeros(part, *like.shape[1:]) if isinstance(part, int) else part[name] for part in parts])
+
+    return {name: stacked(name, like).to(device) for name, like in real.items()}
+
+
+def _share(member: Member) -> float:
+    """A micro-batch's loss is the mean over its rows, a step's the mean over its micro-batches."""
+    training = member.spec.training
+    return 1 / (training.micro_batch_size * training.gradient_accumulation_steps)

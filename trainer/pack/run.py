@@ -1,0 +1,320 @@
+"""A pack from its cached latents to its committed artifacts, on one worker of the group. Reads as the README tells it.
+
+Every style has its own state (`Member`) and its own row of the stacked adapters (`adapters.bank`). A failure of one style
+ends that style only. From `train` to the network: `_train_step`, `Engine`, `PackModel.forward`, the family's `predict`.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+
+from lorafleet.contract.layout import JobLayout
+from lorafleet.errors import RunFailed
+from trainer import checkpoint, latent_cache, leaving, one_style, run_log
+from trainer.adapters.bank import ActiveSlots
+from trainer.adapters.layout import scaling
+from trainer.adapters.model import PackModel
+from trainer.engine import Engine
+from trainer.families.protocol import Parts
+from trainer.frozen_base import FrozenBase
+from trainer.group import Group
+from trainer.pack import evaluation, saving
+from trainer.pack.batch import PackBatch, assemble
+from trainer.pack.beginning import Row, first_row
+from trainer.pack.member import Member
+from trainer.pack.passes import PaddingRules, Pass, Work, padding_rules, passes
+from trainer.pack.samples import Samples
+from trainer.pack.state import Pack
+from trainer.prepare import PreparedStyle
+from trainer.preparing import prepare_pack
+from trainer.report import Reporter
+from trainer.storage import Folder
+
+log = logging.getLogger("lorafleet.pack")
+
+
+class PackRun:
+    """Trains a pack. Every method is collective unless it says otherwise."""
+
+    def __init__(
+        self,
+        styles: Sequence[PreparedStyle],
+        base: FrozenBase,
+        cache_folder: Folder,
+        group: Group,
+        reporter: Reporter | None,
+        *,
+        batch_invariant: bool,
+    ) -> None:
+        """`batch_invariant`: passes are padded so that a style's numbers are the same bit for bit in any pack."""
+        self.base, self.group, self.reporter, self.batch_invariant = base, group, reporter, batch_invariant
+        self.cache_folder = cache_folder
+        self.spec = styles[0].spec  # only fields that all styles of a pack share are read from it
+        self.must_leave = False  # a pod of the run is about to be killed: nothing more is begun here
+        self.samples = Samples()
+        self._rows: dict[str, Row] = {}  # that the jobs' adapters begin with, until there is an engine
+        trains_text, bf16 = self.spec.adapter.text_encoder, self.spec.training.precision == "bf16"
+        self.model = PackModel(base.family, base.parts, trains_text=trains_text, bf16=bf16)
+        self.pack = Pack(base, self.model, group, reporter)
+        self._take_in(styles)
+
+    def train(self) -> None:
+        """Trains every style to its end: its last step, a requested stop, or its own failure."""
+        for member in self.members:
+            self._only_its_own(member, "beginning to train", self._begin)
+        while self.members:
+            self._stop_requested()
+            self._take_in_joiners()
+            if self.members:
+                self._train_step()
+        self.model.strip()
+
+    @property
+    def members(self) -> list[Member]:
+        return self.pack.members
+
+    @property
+    def engine(self) -> Engine:
+        return self.pack.engine
+
+    # A step
+
+    def _train_step(self) -> None:
+        members = self._ready_for_a_step()
+        if not members:
+            return
+        losses = [0.0] * len(members)
+        plan = self._passes(members)
+        for each in plan:
+            batch = assemble(each, members, self.base.family, self.base.device)
+            predicted = self.engine(self._active(each, batch), batch.noisy, batch.times, batch.conditioning, batch.captions)
+            row_losses = batch.losses(predicted, members)
+            self.engine.backward((row_losses * batch.shares).sum(), last=each is plan[-1])
+            for style, total in batch.totals(row_losses):
+                losses[style] += total
+        totals = self.group.sum(torch.tensor(losses, dtype=torch.float64)).tolist()
+        finite = self.engine.step([[member.update for member in same_kind] for same_kind in self.pack.by_kind.values()])
+        self._record_step(members, totals, finite)
+        for member in self.members:
+            if self._is_anything_due(member):
+                self._only_its_own(member, "doing what is due after a step", self._do_what_is_due)
+
+    def _ready_for_a_step(self) -> list[Member]:
+        """The members that have their part of the step; whose could not be drawn have left."""
+        rank, world_size = self.group.rank, self.group.world_size
+        draw = [partial(member.draw, rank=rank, world_size=world_size) for member in self.members]
+        self._each_its_own(self.members, "drawing its pictures", draw)
+        return self.members
+
+    def _passes(self, members: Sequence[Member]) -> list[Pass]:
+        work = []
+        for number, member in enumerate(members):
+            work.append(Work(number, *self.pack.place(member), tuple(member.latent_shape(member.drawn[0])), member.drawn))
+        return passes(work, padding_rules(self.base.device.type, torch.get_num_threads()) if self.batch_invariant else PaddingRules())
+
+    def _active(self, each: Pass, batch: PackBatch) -> list[ActiveSlots]:
+        """Which slots have which rows of the pass."""
+        start, active = 0, []
+        for slot_group in each.slot_groups:
+            bank, seeds = self.engine.banks[slot_group.bank], batch.dropout_seeds.get(slot_group.bank, ())
+            active.append(ActiveSlots(bank, slot_group.slots, start, slot_group.rows_each, seeds))
+            start += slot_group.num_rows
+        return active
+
+    def _record_step(self, members: Sequence[Member], totals: Sequence[float], finite: Sequence[Sequence[bool]]) -> None:
+        """`totals`: of each member's loss; `finite`: by bank and slot, whether the gradient was."""
+        stepped: list[Callable[[], None]] = []
+        for member, total in zip(members, totals, strict=True):
+            bank, slot = self.pack.place(member)
+            loss = total / member.spec.global_batch_size
+            stepped.append(partial(member.stepped, loss, gradient_is_finite=finite[bank][slot]))
+        self._each_its_own(members, "recording a step", stepped)
+
+    def _is_anything_due(self, member: Member) -> bool:
+        """The same on every worker, at no cost."""
+        return member.is_done or member.is_due(member.spec.validation.every_steps) or member.is_due(member.spec.checkpointing.every_steps)
+
+    def _do_what_is_due(self, member: Member) -> None:
+        last = member.spec.training.max_steps
+        if member.is_due(member.spec.validation.every_steps) and member.step < last:
+            self._evaluate(member)
+            member.tell(phase="training")
+        if member.is_due(member.spec.checkpointing.every_steps) or member.is_done:
+            saving.save_checkpoint(self.pack, member)
+        if member.is_done:
+            self._finish(member)
+
+    # One member
+
+    def _begin(self, member: Member) -> None:
+        if member.is_done:
+            self._finish(member)
+            return
+        if member.step == 0:
+            self._evaluate(member)
+        member.tell(phase="training", step=member.step)
+
+    def _evaluate(self, member: Member) -> None:
+        member.tell(phase="evaluating")
+        member.evaluated(member.step, evaluation.held_out_loss(self.pack, member))
+        if member.spec.validation.prompts:
+            member.tell(phase="sampling")
+            self.samples.draw(self.pack, member)
+
+    def _finish(self, member: Member) -> None:
+        if all(step != member.step for step, _ in member.held_out_losses):  # one that stops early has just been evaluated
+            self._evaluate(member)
+        saving.commit(self.pack, member)
+        self._leave(member)
+
+    # Taking in
+
+    def _take_in(self, styles: Sequence[PreparedStyle]) -> None:
+        """Encodes the styles, adds them to the pack and builds the engine. Styles already in the pack keep their state."""
+        for member in self.members:
+            self._only_its_own(member, "keeping its state", self._keep)
+        parts = self.base.with_autoencoder()  # which is loaded once, and only if anything needs encoding
+        newcomers = [member for style in styles if (member := self._member(style, parts)) is not None]
+        self.pack.seat([*self.members, *newcomers])
+        if self.members:
+            self._make_engine()
+
+    def _member(self, style: PreparedStyle, parts: Parts) -> Member | None:
+        """None: the style cannot train, which was reported."""
+        try:
+            with one_style.only(style.job, f"encoding dataset.uri: {style.spec.dataset.uri}", self.group):
+                return self._encoded(style, parts)
+        except RunFailed as error:
+            self._say_failed(style.job, error)
+            return None
+
+    def _encoded(self, style: PreparedStyle, parts: Parts) -> Member:
+        if self.reporter is not None:
+            self.reporter.progress(style.job, phase="encoding")
+        encoded = latent_cache.encode(style, self.cache_folder, self.base.family, parts, self.group)
+        with one_style.naming(f"output.uri: {style.output_uri}"):
+            checkpoints = Folder(JobLayout(style.output_uri).checkpoints, within=style.output_uri)
+            saved = self.group.on_first(partial(checkpoint.newest, checkpoints, job=style.job))
+        objective = self.base.family.objective(parts, style.spec.training)
+        member = Member(style, encoded, objective, saved, self.reporter)
+        self._rows[style.job] = first_row(self.model, member, saved)
+        if saved is not None and self.reporter is not None:
+            self.reporter.resumed(style.job, member.step)
+        if self.group.rank == 0:
+            member.open_metrics()
+        return member
+
+    def _keep(self, member: Member) -> None:
+        self._rows[member.job] = first_row(self.model, member, saving.state_of(self.pack, member))
+
+    def _make_engine(self) -> None:
+        self.model.strip()
+        self.samples.forget_pipeline()
+        banks = [
+            self.model.add_bank(kind, len(members), batch_invariant=self.batch_invariant) for kind, members in self.pack.by_kind.items()
+        ]
+        for bank, members in zip(banks, self.pack.by_kind.values(), strict=True):
+            for member in members:
+                bank.add_style(self._rows[member.job][0], scaling(member.spec.adapter))
+        self.model.train()
+        self.pack.engine = Engine(self.model, self.spec, self.group, self.base.device)
+        for number, members in enumerate(self.pack.by_kind.values()):
+            for slot, member in enumerate(members):
+                if moments := self._rows[member.job][1]:
+                    self.engine.load_moments(number, slot, moments)
+        self._rows = {}
+        place = (
+            self.engine.zero_stage,
+            self.group.rank,
+            self.group.world_size,
+            self.base.device,
+            torch.get_num_threads(),
+            len(self.members),
+        )
+        log.info("DeepSpeedEngine, ZeRO stage %d, rank %d of %d, on %s, %d threads, %d styles", *place)
+
+    def _take_in_joiners(self) -> None:
+        joining = self.group.agree(self._prepared_joiners())
+        if joining:
+            known = {member.job for member in self.members}
+            self._take_in(joining)
+            for member in self.members:
+                if member.job not in known:
+                    self._only_its_own(member, "beginning to train", self._begin)
+
+    def _prepared_joiners(self) -> tuple[PreparedStyle, ...]:
+        """Only on rank 0; nothing elsewhere."""
+        waiting = self.reporter.joining() if self.reporter is not None else []
+        return prepare_pack(waiting, self.cache_folder.uri, self.reporter) if waiting and self.reporter is not None else ()
+
+    # Whose a failure is
+
+    def _only_its_own(self, member: Member, doing: str, action: Callable[[Member], None]) -> None:
+        """Runs a collective action whose failure, on any worker, ends this member only."""
+        try:
+            with one_style.only(member.job, doing, self.group, has_trained=member.step > 0, in_lock_step=self._is_in_lock_step):
+                action(member)
+        except RunFailed as error:
+            if self._is_in_lock_step and not self.group.has_agreed:
+                raise  # it is alone in its pack
+            self._lose(member, error)
+
+    def _each_its_own(self, members: Sequence[Member], doing: str, actions: Sequence[Callable[[], None]]) -> None:
+        """Runs an action of each member in which no worker waits for another, and hears once of all that failed."""
+        failures: list[RunFailed | None] = [None] * len(members)
+        for number, (member, action) in enumerate(zip(members, actions, strict=True)):
+            try:
+                with one_style.only(member.job, doing, has_trained=member.step > 0):
+                    action()
+            except RunFailed as error:
+                failures[number] = error
+        for member, error in zip(members, self.group.failures(failures), strict=True):
+            if error is not None:
+                self._lose(member, error)
+
+    @property
+    def _is_in_lock_step(self) -> bool:
+        """Whether DeepSpeed's workers wait for each other also outside of a step."""
+        return self.engine.zero_stage > 0 and self.group.world_size > 1
+
+    def _lose(self, member: Member, error: RunFailed) -> None:
+        self._leave(member)
+        self._say_failed(member.job, error, member.step)
+
+    # Leaving
+
+    def _stop_requested(self) -> None:
+        jobs = [member.job for member in self.members if self.reporter is not None and self.reporter.must_stop(member.job)]
+        stopping = self.group.agree(jobs)
+        if leaving.is_heard() and self.group.any(leaving.is_told()):
+            log.warning("a pod of this run must go: every style saves its work and stops")
+            self.must_leave, stopping = True, [member.job for member in self.members]
+        for member in [member for member in self.members if member.job in stopping]:
+            self._only_its_own(member, "stopping", self._stop)
+
+    def _stop(self, member: Member) -> None:
+        if member.step:
+            saving.save_checkpoint(self.pack, member)
+        self._leave(member)
+        log.info("stopped after step %d, on request", member.step)
+        if self.reporter is not None:
+            self.reporter.stopped(member.job, member.step)
+
+    def _leave(self, member: Member) -> None:
+        """Frees the member's row. The others' rows, and so their numbers, stay what they were."""
+        if member not in self.members:
+            return  # it failed as it left
+        self.pack.remove(member)
+        try:
+            with one_style.only(member.job, "closing its curves"):
+                member.close_metrics()
+        except RunFailed as error:
+            log.warning("%s", error)
+
+    def _say_failed(self, job: str, error: RunFailed, step: int = 0) -> None:
+        with run_log.about(job):
+            log.error("%s", error)
+        if self.reporter is not None:
+            self.reporter.failed(job, error, step)

@@ -1,0 +1,87 @@
+"""Sample pictures of a style: one for each prompt of its spec, drawn by the base's own pipeline with the style's adapter."""
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from lorafleet.spec import ValidationSpec
+from trainer.pack.member import Member
+from trainer.pack.state import Pack
+
+PROMPTS_AT_ONCE = 4  # with guidance 8 rows: more are hardly faster on a CPU, and one at a time takes twice as long
+
+
+class Samples:
+    """Draws a pack's sample pictures. Keeps its pipeline, and what prompts show before the first step."""
+
+    def __init__(self) -> None:
+        self._pipeline: Any = None
+        self._first: dict[tuple[object, ...], list[bytes]] = {}
+
+    def forget_pipeline(self) -> None:
+        """The parts that it draws with are about to change."""
+        self._pipeline = None
+
+    def draw(self, pack: Pack, member: Member) -> None:
+        """Writes the member's pictures of this step. Collective."""
+        lock_step = pack.engine.zero_stage == 3  # its forward is collective: all draw, rank 0 keeps
+        if pack.group.rank == 0 or lock_step:
+            pictures = self._first.get(_first_key(member))
+            if pictures is None:
+                # A stop must not wait for 64 pictures; under lock-step no rank may leave before the others.
+                pictures = self._drawn(pack, member, lambda: not lock_step and pack.must_stop(member))
+                if member.step == 0 and len(pictures) == len(member.spec.validation.prompts):
+                    self._first[_first_key(member)] = pictures
+            if pack.group.rank == 0:
+                named = {f"{index:03d}.png": each for index, each in enumerate(pictures)}
+                member.folder(member.layout.samples(member.step)).write_all(named)
+        pack.group.barrier()
+
+    def _drawn(self, pack: Pack, member: Member, must_stop: Callable[[], bool]) -> list[bytes]:
+        if self._pipeline is None:
+            self._pipeline = pack.base.pipeline().to(pack.device)
+        with (
+            torch.no_grad(),
+            torch.autocast(pack.device.type, torch.bfloat16, enabled=pack.model.bf16),
+            pack.model.serving(pack.alone(member)),
+        ):
+            return draw_samples(self._pipeline, member.spec.validation, member.style.resolution, must_stop)
+
+
+def _first_key(member: Member) -> tuple[object, ...]:
+    """Before the first step an adapter changes nothing (DoRA: but for rounding), so styles with the same prompts share pictures."""
+    return member.step, member.spec.validation.model_dump_json(), member.style.resolution, member.kind.method
+
+
+def draw_samples(pipeline: Any, spec: ValidationSpec, resolution: int, must_stop: Callable[[], bool]) -> list[bytes]:
+    """One PNG for each prompt. Prompt i is drawn by a CPU generator seeded with seed + i, so anyone can draw it again:
+
+    `pipeline(prompt, generator=torch.Generator("cpu").manual_seed(seed + i), guidance_scale=…, num_inference_steps=…)`.
+    """
+    pictures: list[bytes] = []
+    for start in range(0, len(spec.prompts), PROMPTS_AT_ONCE):
+        if must_stop():
+            break
+        indices = range(start, min(start + PROMPTS_AT_ONCE, len(spec.prompts)))
+        pictures += [png(picture) for picture in _pictures(pipeline, spec, indices, resolution)]
+    return pictures
+
+
+def _pictures(pipeline: Any, spec: ValidationSpec, indices: Sequence[int], resolution: int) -> list[Image.Image]:
+    return pipeline(
+        [spec.prompts[index] for index in indices],
+        width=resolution,
+        height=resolution,
+        generator=[torch.Generator("cpu").manual_seed(spec.seed + index) for index in indices],
+        guidance_scale=spec.guidance_scale,
+        num_inference_steps=spec.num_inference_steps,
+    ).images
+
+
+def png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
