@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 
-from lorafleet.contract import inside, store_faults
+from lorafleet.contract import inside, plain_files, store_faults
 from lorafleet.contract.store_faults import FaultKind
-from service import plain_files
 from service.store_reads import MAX_BYTES, StoreError, read, read_whole
 from service.store_refusals import raised
 

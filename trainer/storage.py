@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, S3Store
 
-from lorafleet.contract import inside, store_faults
+from lorafleet.contract import inside, plain_files, store_faults
 from lorafleet.contract.s3_settings import S3Settings, region_of
 from lorafleet.contract.store_faults import Fault, FaultKind
 from lorafleet.errors import InvalidInput, RunFailed
@@ -28,6 +28,7 @@ from trainer.listing import Entry, Listing
 
 CONCURRENCY = 32
 CHUNK_BYTES = 8 * 2**20
+_HELD = "proc/self/fd"  # obstore opens files by their names: here are those that this process holds, whoever renames them
 
 T = TypeVar("T")
 
@@ -73,20 +74,32 @@ class Folder:
         return path.strip("/") if self.uri.startswith("file://") else path.partition("/")[2].strip("/")
 
     def _key(self, path: str) -> str:
-        """Of what is read."""
-        if self._is_on_disk(path):
-            return str(inside.real(self._on_disk(path), _path(self._within))).lstrip("/")
         return f"{self._prefix}/{path}" if self._prefix else path
+
+    @contextmanager
+    def _to_read(self, path: str) -> Iterator[str]:
+        """The key of what is read. On disk it is that of a file which we hold open: what is put in its place meanwhile is not met."""
+        if not self._is_on_disk(path):
+            yield self._key(path)
+            return
+        try:
+            with plain_files.opened(self._on_disk(path), _path(self._within)) as file:
+                yield f"{_HELD}/{file.fileno()}"
+        except (IsADirectoryError, NotADirectoryError):
+            raise FileNotFoundError(f"{self.uri}/{path} is no file") from None
+
+    @contextmanager
+    def _to_change(self, path: str, *, make: bool = True) -> Iterator[str]:
+        """The key of what is written or deleted, in a folder that we hold: a link in its own place is replaced, not followed."""
+        if not self._is_on_disk(path):
+            yield self._key(path)
+            return
+        place = self._on_disk(path)
+        with inside.holding(place, _path(self._within), make=make) as held:
+            yield f"{_HELD}/{held}/{place.name}"
 
     def _is_on_disk(self, path: str) -> bool:
         return self.uri.startswith("file://") and listing.can_hold(path)  # obstore refuses other names, and says so
-
-    def _key_of_own(self, path: str) -> str:
-        """Of what is written or deleted: a link in its place is replaced, not followed."""
-        if self._is_on_disk(path):
-            place = self._on_disk(path)
-            return str(inside.real(place.parent, _path(self._within)) / place.name).lstrip("/")
-        return self._key(path)
 
     def _on_disk(self, path: str) -> Path:
         return _path(self.uri) / path
@@ -115,40 +128,41 @@ class Folder:
         return found.sorted()
 
     def get(self, path: str) -> bytes:
-        with _naming(f"{self.uri}/{path}"):
-            return bytes(obstore.get(self._store, self._key(path)).bytes())
+        with _naming(f"{self.uri}/{path}"), self._to_read(path) as key:
+            return bytes(obstore.get(self._store, key).bytes())
 
     def get_or_none(self, path: str, *, most_bytes: int | None = None) -> bytes | None:
         """None when it is not there. Raises RunFailed OBJECT_TOO_LARGE, before it reads, when it is longer than told."""
         with _naming(f"{self.uri}/{path}"):
             try:
-                found = obstore.get(self._store, self._key(path))
-                _check_size(f"{self.uri}/{path}", found.meta["size"], most_bytes)
-                return bytes(found.bytes())
+                with self._to_read(path) as key:
+                    found = obstore.get(self._store, key)
+                    _check_size(f"{self.uri}/{path}", found.meta["size"], most_bytes)
+                    return bytes(found.bytes())
             except _MISSING:
                 return None
 
     def get_range(self, path: str, start: int, length: int) -> bytes:
-        with _naming(f"{self.uri}/{path}"):
-            return bytes(obstore.get_range(self._store, self._key(path), start=start, length=length))
+        with _naming(f"{self.uri}/{path}"), self._to_read(path) as key:
+            return bytes(obstore.get_range(self._store, key, start=start, length=length))
 
     def sha256(self, path: str) -> str:
         """Hex digest of an object's content, streamed."""
         digest = hashlib.sha256()
-        with _naming(f"{self.uri}/{path}"):
-            for chunk in obstore.get(self._store, self._key(path)).stream(min_chunk_size=CHUNK_BYTES):
+        with _naming(f"{self.uri}/{path}"), self._to_read(path) as key:
+            for chunk in obstore.get(self._store, key).stream(min_chunk_size=CHUNK_BYTES):
                 digest.update(chunk)
         return digest.hexdigest()
 
     def put(self, path: str, data: bytes | Path) -> None:
-        with _naming(f"{self.uri}/{path}"):
-            obstore.put(self._store, self._key_of_own(path), data)
+        with _naming(f"{self.uri}/{path}"), self._to_change(path) as key:
+            obstore.put(self._store, key, data)
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
         """False if an object exists already (If-None-Match: *)."""
-        with _naming(f"{self.uri}/{path}"):
+        with _naming(f"{self.uri}/{path}"), self._to_change(path) as key:
             try:
-                obstore.put(self._store, self._key_of_own(path), data, mode="create", use_multipart=False)
+                obstore.put(self._store, key, data, mode="create", use_multipart=False)
             except AlreadyExistsError:
                 return False
             return True
@@ -158,7 +172,8 @@ class Folder:
         for path in paths:
             with _naming(f"{self.uri}/{path}"):
                 try:
-                    obstore.delete(self._store, self._key_of_own(path))
+                    with self._to_change(path, make=False) as key:
+                        obstore.delete(self._store, key)
                 except _MISSING:
                     continue
 
@@ -166,8 +181,8 @@ class Folder:
         """Many small objects at once, by path."""
 
         async def read(path: str) -> tuple[str, bytes]:
-            with _naming(f"{self.uri}/{path}"):
-                result = await obstore.get_async(self._store, self._key(path))
+            with _naming(f"{self.uri}/{path}"), self._to_read(path) as key:
+                result = await obstore.get_async(self._store, key)
                 return path, bytes(await result.bytes_async())
 
         return dict(asyncio.run(_gather(read, paths)))
@@ -176,8 +191,8 @@ class Folder:
         """Many objects at once; files stream from disk."""
 
         async def write(path: str) -> None:
-            with _naming(f"{self.uri}/{path}"):
-                await obstore.put_async(self._store, self._key_of_own(path), objects[path])
+            with _naming(f"{self.uri}/{path}"), self._to_change(path) as key:
+                await obstore.put_async(self._store, key, objects[path])
 
         asyncio.run(_gather(write, objects))
 
@@ -189,8 +204,8 @@ class Folder:
             target.parent.mkdir(parents=True, exist_ok=True)
             partial = target.with_name(f".{target.name}.{os.getpid()}.part")
             try:
-                with _naming(f"{self.uri}/{path}"), partial.open("wb") as file:
-                    result = await obstore.get_async(self._store, self._key(path))
+                with _naming(f"{self.uri}/{path}"), self._to_read(path) as key, partial.open("wb") as file:
+                    result = await obstore.get_async(self._store, key)
                     async for chunk in _chunks(result):
                         file.write(chunk)
                 partial.rename(target)
@@ -286,6 +301,8 @@ def explain(uri: str, error: Exception) -> RunFailed:
     """What a failed call on `uri` means to the user, and whether trying again may help: as the control plane sees the same fault."""
     if isinstance(error, inside.LeadsOut):
         return RunFailed(f"{uri} {inside.OUT}", reason="LINK_OUT")
+    if isinstance(error, plain_files.NoPlainFile):
+        return RunFailed(f"{uri} is no plain file; no run reads a FIFO, socket or device", reason="NO_PLAIN_FILE")
     fault = _fault(error)
     match fault.kind:
         case FaultKind.OPERATOR | FaultKind.PERMANENT if fault is not store_faults.REFUSED:

@@ -8,14 +8,14 @@ APART = "tests/service/reconcile/test_rows_apart.py"
 GUARDS = (
     (
         "isolation: a FIFO is not opened",
-        "service/plain_files.py",
+        "lorafleet/contract/plain_files.py",
         "        _check(os.stat(place.name, dir_fd=held, follow_symlinks=False))\n",
         "",
         STORAGE,
     ),
     (
         "isolation: what is no plain file is refused",
-        "service/plain_files.py",
+        "lorafleet/contract/plain_files.py",
         "    if not stat.S_ISREG(found.st_mode):",
         "    if False:",
         STORAGE,

@@ -28,15 +28,22 @@ GUARDS = (
     (
         "links: a run reads nothing through one that leads out",
         "trainer/storage.py",
-        "return str(inside.real(self._on_disk(path), _path(self._within))).lstrip",
-        "return str(self._on_disk(path)).lstrip",
+        "with plain_files.opened(self._on_disk(path), _path(self._within)) as file:",
+        "with self._on_disk(path).open() as file:",
         TRAINER,
     ),
     (
         "links: a run writes nothing through one that leads out",
         "trainer/storage.py",
-        "return str(inside.real(place.parent, _path(self._within)) / place.name).lstrip",
-        "return str(place).lstrip",
+        'yield f"{_HELD}/{held}/{place.name}"',
+        'yield str(place).lstrip("/")',
+        TRAINER,
+    ),
+    (
+        "links: a run reads the file that was looked at",
+        "trainer/storage.py",
+        'yield f"{_HELD}/{file.fileno()}"',
+        'yield str(self._on_disk(path)).lstrip("/")',
         TRAINER,
     ),
 )

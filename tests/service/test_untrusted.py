@@ -55,6 +55,16 @@ def test_any_bytes_are_a_value_within_limits_or_an_error(files: list[bytes]):
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
+@given(kind=st.sampled_from(["scheduler", "shards"]), fields=st.dictionaries(st.sampled_from(["prediction_type", "weight_map", "a"]), JSON))
+def test_any_scheduler_and_index_are_short_words_or_an_error(kind: str, fields: dict[str, object]):
+    answer = child.answer(kind, text_of(fields))
+    words = answer.get("names", [answer.get("prediction_type"), answer.get("error")])
+    assert isinstance(words, list)
+    assert len(words) <= child.MAX_SHARDS
+    assert all(word is None or child.is_short(word) for word in words)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(part=st.sampled_from(sorted(GOOD)), value=JSON)
 def test_any_json_is_a_value_within_limits_or_an_error(part: str, value: object):
     check(child.answer("shapes", text_of(*{**GOOD, part: value}.values())))

@@ -1,7 +1,12 @@
 """What the trainer reads and writes on disk lies in the folder that it was given: no symbolic link leads out of it."""
 
+import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import obstore
 import pytest
 
 from lorafleet.contract.layout import JobLayout
@@ -86,3 +91,55 @@ def test_links_within_the_folder_and_to_it_are_followed(tmp_path: Path):
     folder.put("by-name/a", b"x")
     assert (tmp_path / "real" / "store" / "a").read_bytes() == b"x"
     assert folder.get("by-name/a") == b"x"
+
+
+def swapping(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], swap: Callable[[], object]) -> None:
+    """What obstore is asked for, it is asked for after the swap: all that was looked at is something else by then."""
+    for name in names:
+        monkeypatch.setattr(obstore, name, partial(_after, swap, getattr(obstore, name)))
+
+
+def _after(swap: Callable[[], object], asked: Callable[..., Any], *given: Any, **options: Any) -> Any:
+    swap()
+    return asked(*given, **options)
+
+
+def becomes_link(place: Path, target: Path) -> None:
+    if not place.is_symlink():
+        place.rename(place.with_name(f"{place.name}-before"))
+        place.symlink_to(target)
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS.keys())
+@pytest.mark.parametrize("place", ["b/secret", "b"])
+def test_what_becomes_a_link_while_it_is_read_is_not_followed(
+    tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[..., Any], place: str
+):
+    inner = tmp_path / "job" / "b"
+    inner.mkdir(parents=True)
+    (inner / "secret").write_bytes(b"mine")
+    mine = read(Folder(f"file://{tmp_path}/job"), "b/secret")
+    swapping(
+        monkeypatch,
+        ("get", "get_range", "get_async"),
+        lambda: becomes_link(tmp_path / "job" / place, elsewhere / "secret" if place != "b" else elsewhere),
+    )
+    assert read(Folder(f"file://{tmp_path}/job"), "b/secret") == mine
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES.keys())
+def test_a_folder_that_becomes_a_link_while_it_is_written_to_is_not_followed(
+    tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[..., Any]
+):
+    inner = tmp_path / "job" / "b"
+    inner.mkdir(parents=True)
+    swapping(monkeypatch, ("put", "put_async", "delete"), lambda: becomes_link(inner, elsewhere))
+    write(Folder(f"file://{tmp_path}/job"), "b/secret")
+    assert [(path.name, path.read_bytes()) for path in elsewhere.iterdir()] == [("secret", SECRET)]
+
+
+def test_a_pipe_in_a_files_place_makes_no_run_wait(tmp_path: Path):
+    os.mkfifo(tmp_path / "a")
+    for read in READS.values():
+        with pytest.raises(RunFailed, match="no plain file"):
+            read(Folder(f"file://{tmp_path}"), "a")

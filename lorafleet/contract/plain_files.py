@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +15,7 @@ class NoPlainFile(OSError):
 
 
 @contextmanager
-def opened(path: Path, folder: Path) -> Iterator[BinaryIO]:
+def opened(path: Path, folder: Path) -> Generator[BinaryIO]:
     """The file, that must lie in `folder`. Raises inside.LeadsOut, FileNotFoundError, IsADirectoryError, NoPlainFile and whatever else
     the system says.
 
