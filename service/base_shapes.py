@@ -6,18 +6,20 @@ by the number of styles alone. What they train for is read too: a job on a base 
 """
 
 import asyncio
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
 from lorafleet import objectives
+from lorafleet.catalog import FAMILIES, Family
 from lorafleet.contract.inside import root_of_base
 from lorafleet.contract.layout import join
 from lorafleet.contract.weight_files import SHARD, indices, single_files
 from service import rows
 from service.clock import Clock
-from service.control.memory import BaseShapes
+from service.control.memory import BaseShapes, Shape
 from service.storage import Store
 from service.store_reads import StoreError
 from service.untrusted.parsing import Parser, Unreadable
@@ -30,9 +32,6 @@ MAX_BASES = 1000  # that are remembered
 MAX_HEADER_BYTES = 8 * 2**20
 MAX_INDEX_BYTES = 4 * 2**20
 MAX_CONFIG_BYTES = 2**18
-DENOISER = "unet"
-OTHER_PARTS = ("vae", "text_encoder")
-CONFIGS = ("unet/config.json", "vae/config.json")
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,7 @@ class Base:
 
     uri: str
     store_credentials: str = ""
+    family: str = "sd1"
 
 
 @dataclass(frozen=True)
@@ -75,20 +75,19 @@ class ShapeCache:
         self._unfit: dict[Base, object] = {}  # objectives that are not trained
         self._reading: dict[Base, _Reading] = {}
 
-    def known(self, uri: str, store_credentials: str = "") -> BaseShapes | None:
+    def known(self, base: Base) -> BaseShapes | None:
         """The shapes as far as they were read with these credentials."""
-        found = self._known.get(Base(uri, store_credentials))
+        found = self._known.get(base)
         return None if found is None else found.shapes
 
-    def why_not(self, uri: str, family: str, store_credentials: str = "") -> str | None:
+    def why_not(self, base: Base) -> str | None:
         """Why no job can train on the base, in the trainer's words; None: nothing is known to be in the way."""
-        base = Base(uri, store_credentials)
-        what = objectives.problem(self._unfit[base], family) if base in self._unfit else None
-        return None if what is None else objectives.message(uri, what)
+        what = objectives.problem(self._unfit[base], base.family) if base in self._unfit else None
+        return None if what is None else objectives.message(base.uri, what)
 
-    def is_awaited(self, uri: str, store_credentials: str = "") -> bool:
+    def is_awaited(self, base: Base) -> bool:
         """Whether they are being read, and will be known soon or found unreadable."""
-        reading = self._reading.get(Base(uri, store_credentials))
+        reading = self._reading.get(base)
         return reading is not None and self._clock.monotonic_s() - reading.since_s < AWAITED_S
 
     async def read(self, bases: Collection[tuple[str, Base]], within_s: float) -> None:
@@ -127,7 +126,7 @@ class ShapeCache:
             async with self.parser.lanes.of(tenant), asyncio.timeout(READ_WITHIN_S):
                 store = self._store.of(base.store_credentials)
                 found = replace(found, objective=await read_objective(store, base.uri, self.parser))
-                found = replace(found, shapes=await read_shapes(store, base.uri, self.parser), again_at_s=None)
+                found = replace(found, shapes=await read_shapes(store, base.uri, self.parser, FAMILIES.get(base.family)), again_at_s=None)
         self._remember(base, found)
 
     def _remember(self, base: Base, found: _Known) -> None:
@@ -144,15 +143,24 @@ class ShapeCache:
         self._ring()
 
 
-async def read_shapes(store: Store, uri: str, parser: Parser) -> BaseShapes:
+async def read_shapes(store: Store, uri: str, parser: Parser, family: Family) -> BaseShapes:
     """The shapes of the base at `uri`. Raises Unreadable when its files are missing or bad, else what the store raises."""
     store = store.within(root_of_base(uri))
-    headers = [await _header_of(store, uri, part, parser) for part in (DENOISER, *OTHER_PARTS)]
-    configs = [await store.get(join(uri, config), most_bytes=MAX_CONFIG_BYTES) for config in CONFIGS]
-    needed = zip((f"{DENOISER}/*.safetensors", *CONFIGS), (headers[0], *configs), strict=True)
+    denoiser, others = family.denoiser, [family.autoencoder, *family.text_encoders]
+    headers = [await _header_of(store, uri, part.name, parser) for part in (denoiser, *others)]
+    paths = (denoiser.config, family.autoencoder.config)
+    configs = [await store.get(join(uri, config), most_bytes=MAX_CONFIG_BYTES) for config in paths]
+    needed = zip((f"{denoiser.name}/*.safetensors", *paths), (headers[0], *configs), strict=True)
     if missing := [name for name, data in needed if not data]:
         raise Unreadable(f"{', '.join(missing)}: missing, or not what its name says")
-    return _shapes(await parser.parse("shapes", [data or b"" for data in (headers[0], *configs, *headers[1:])]))
+    return _shapes(await parser.parse("shapes", [_told(family), *(data or b"" for data in (headers[0], *configs, *headers[1:]))]))
+
+
+def _told(family: Family) -> bytes:
+    """What the parser must know of the family: it knows none."""
+    others = [None, *(part.name for part in family.text_encoders)]
+    configs = {"denoiser_config": family.denoiser.config, "autoencoder_config": family.autoencoder.config}
+    return json.dumps({**configs, "first_layer": family.first_layer, "others": others}).encode()
 
 
 async def read_objective(store: Store, uri: str, parser: Parser) -> object:
@@ -167,8 +175,12 @@ async def read_objective(store: Store, uri: str, parser: Parser) -> object:
 
 
 def _shapes(found: dict[str, Any]) -> BaseShapes:
-    layers = {name: tuple(shape) for name, shape in found.pop("layers").items()}
-    return BaseShapes(layers=layers, **found)
+    text_layers = {part: _layers(layers) for part, layers in found.pop("text_layers").items()}
+    return BaseShapes(layers=_layers(found.pop("layers")), text_layers=text_layers, **found)
+
+
+def _layers(found: dict[str, list[int]]) -> dict[str, Shape]:
+    return {name: tuple(shape) for name, shape in found.items()}
 
 
 async def _header_of(store: Store, uri: str, part: str, parser: Parser) -> bytes:

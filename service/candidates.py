@@ -10,7 +10,6 @@ from lorafleet import spec
 from lorafleet.errors import InvalidSpec
 from lorafleet.spec import Spec
 from service import rows
-from service.base_shapes import Base
 from service.concurrency import slices
 from service.control.admission import Wait, WaitReason
 from service.control.packing import Candidate, Refusal, Sharing
@@ -18,7 +17,7 @@ from service.db import queue, tenants
 from service.db.database import Database
 from service.db.models import JobRow
 from service.db.queue import Waiting
-from service.plans import Planner
+from service.plans import Planner, base_in, base_of
 
 MOST_REMEMBERED = 50_000
 SLICE = 200  # specs parsed in one go, away from the event loop
@@ -89,7 +88,7 @@ class Candidates:
         return self.planner.unfit(job, self._reference(job.tenant))
 
     def _is_awaited(self, job: Candidate) -> bool:
-        return job.footprint is None and self.planner.shapes.is_awaited(job.key.warm.base_uri, self._reference(job.tenant))
+        return job.footprint is None and self.planner.shapes.is_awaited(base_in(job.key.warm, self._reference(job.tenant)))
 
     def of_row(self, row: JobRow) -> Candidate:
         """A job that is in a run."""
@@ -107,7 +106,7 @@ class Candidates:
         parsed: dict[str, Spec] = {}
         for some in slices(new, SLICE):
             parsed |= await asyncio.to_thread(self._parse_all, some, specs)
-        bases = {(job.tenant, Base(parsed[job.uid].base_model.uri, self._reference(job.tenant))) for job in new if job.uid in parsed}
+        bases = {(job.tenant, base_of(parsed[job.uid], self._reference(job.tenant))) for job in new if job.uid in parsed}
         await self.planner.shapes.read(bases, HURRY_S)
         for some in slices([job for job in new if job.uid in parsed], SLICE):
             await asyncio.to_thread(self._remember_all, some, parsed)
@@ -138,7 +137,7 @@ class Candidates:
         job = self._known.get(uid)
         if job is None or job.footprint is not None:
             return job is not None
-        return self.planner.shapes.known(job.key.warm.base_uri, self._reference(job.tenant)) is None
+        return self.planner.shapes.known(base_in(job.key.warm, self._reference(job.tenant))) is None
 
     def _reference(self, tenant: str) -> str:
         return self._store_credentials.get(tenant, "")

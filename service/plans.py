@@ -39,8 +39,8 @@ class Planner:
 
     async def plan(self, tenant: str, specs: Sequence[Spec], store_credentials: str = "") -> pb.PlanBatchResponse:
         """What would become of such jobs on an idle service. Raises InvalidSpec with every item that fits no worker."""
-        await self.shapes.read({(tenant, Base(spec.base_model.uri, store_credentials)) for spec in specs}, READ_WITHIN_S)
-        if unfit := [(index, why) for index, spec in enumerate(specs) if (why := self._why_not(spec, store_credentials))]:
+        await self.shapes.read({(tenant, base_of(spec, store_credentials)) for spec in specs}, READ_WITHIN_S)
+        if unfit := [(index, why) for index, spec in enumerate(specs) if (why := self.shapes.why_not(base_of(spec, store_credentials)))]:
             raise InvalidSpec([Violation(field=f"items[{index}]", message=why) for index, why in unfit])
         queue: list[Candidate] = []
         for start in range(0, len(specs), SLICE):
@@ -54,8 +54,7 @@ class Planner:
 
     def unfit(self, job: Candidate, store_credentials: str) -> Refusal | None:
         """Of a job on a base that is known not to be trained."""
-        warm = job.key.warm
-        why = self.shapes.why_not(warm.base_uri, warm.family, store_credentials)
+        why = self.shapes.why_not(base_in(job.key.warm, store_credentials))
         return None if why is None else Refusal(uid=job.uid, message=why, reason=objectives.REASON)
 
     def candidate(
@@ -84,19 +83,24 @@ class Planner:
             alone=spec.why_alone,
         )
 
-    def _why_not(self, spec: Spec, store_credentials: str) -> str | None:
-        return self.shapes.why_not(spec.base_model.uri, spec.base_model.family, store_credentials)
-
     def _footprint(self, spec: Spec, store_credentials: str) -> Footprint | None:
-        base = self.shapes.known(spec.base_model.uri, store_credentials)
+        base = self.shapes.known(base_of(spec, store_credentials))
         if base is None:
             return None
-        question = (Base(spec.base_model.uri, store_credentials), _ask(spec))
+        question = (base_of(spec, store_credentials), _ask(spec))
         if question not in self._footprints:
             if len(self._footprints) >= MAX_FOOTPRINTS:
                 self._footprints.clear()
             self._footprints[question] = footprint(base, question[1])
         return self._footprints[question]
+
+
+def base_of(spec: Spec, store_credentials: str = "") -> Base:
+    return Base(spec.base_model.uri, store_credentials, spec.base_model.family)
+
+
+def base_in(warm: WarmKey, store_credentials: str = "") -> Base:
+    return Base(warm.base_uri, store_credentials, warm.family)
 
 
 def key_of(spec: Spec, store_credentials: str = "") -> Key:
@@ -143,6 +147,8 @@ def _ask(spec: Spec) -> Ask:
         target_modules=spec.adapter.target_modules,
         resolution=spec.dataset.resolution,
         micro_batch_size=spec.training.micro_batch_size,
+        optimizer=spec.training.optimizer,
+        text_encoder=spec.adapter.text_encoder,
     )
 
 

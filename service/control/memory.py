@@ -1,25 +1,22 @@
 """How much memory a pack takes on one worker: base + process + each member's adapter and activations. An estimate, on the high side.
 
-Calibrated on the tensors that autograd keeps (saved_tensors_hooks on meta tensors) in one forward pass of Stable Diffusion
-1.5's UNet and of examples/models/emoji-sd, LoRA on every layer: 290 to 510 values for each latent pixel and channel of the
-first block, without the attention matrices, which the fused kernels do not keep.
+What families, methods and optimizers take is in their facts (`lorafleet.catalog`). A family's activations are calibrated on the
+tensors that autograd keeps (saved_tensors_hooks on meta tensors) in one forward pass of its denoiser, LoRA on every layer,
+without the attention matrices, which the fused kernels do not keep.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import ceil, prod
+
+from lorafleet.catalog import FAMILIES, METHODS, OPTIMIZERS
+from lorafleet.catalog.method import Shape, is_target
 
 GIB = 2**30
 PROCESS_BYTES = int(0.9 * GIB)  # torch, its libraries, Ray's worker
-# For each adapter parameter: fp32 weight and gradient, and AdamW's two moments.
-BYTES_PER_ADAPTER_PARAM = 4 + 4 + 8
 FP32_BYTES = 4
 PARAM_BYTES = {"fp32": 4, "bf16": 2}  # of the frozen denoiser as it is loaded
 ACTIVATION_BYTES = {"fp32": 4, "bf16": 3}  # autocast keeps norms and residuals in fp32
-# Values kept for the backward pass, for each latent pixel and channel of the first block, by family.
-VALUES_PER_PIXEL = {"sd1": 550}
-
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +29,9 @@ class BaseShapes:
     width: int  # channels of the denoiser's first block
     latent_side: int | None  # at the base's own resolution; None: it does not say
     pixels_per_latent: int  # along a side
+    text_layers: Mapping[str, Mapping[str, Shape]] = field(
+        default_factory=dict[str, Mapping[str, Shape]]
+    )  # the same of the text encoders, by part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,8 @@ class Ask:
     target_modules: tuple[str, ...]
     resolution: int | None  # pixels; unset: the base's own
     micro_batch_size: int
+    optimizer: str = "adamw"
+    text_encoder: bool = False
 
 
 def footprint(base: BaseShapes, ask: Ask) -> Footprint | None:
@@ -70,25 +72,28 @@ def footprint(base: BaseShapes, ask: Ask) -> Footprint | None:
     side = base.latent_side if ask.resolution is None else ceil(ask.resolution / base.pixels_per_latent)
     if side is None:
         return None
-    values = VALUES_PER_PIXEL[ask.family] * base.width * side * side * ask.micro_batch_size
+    values = FAMILIES.get(ask.family).values_per_pixel * base.width * side * side * ask.micro_batch_size
     return Footprint(
         base_bytes=base.num_params * PARAM_BYTES[ask.precision] + base.num_other_params * FP32_BYTES,
-        adapter_bytes=num_adapter_params(base.layers, ask.target_modules, ask.rank, ask.method) * BYTES_PER_ADAPTER_PARAM,
+        adapter_bytes=adapter_bytes(base, ask),
         activation_bytes=values * ACTIVATION_BYTES[ask.precision],
         num_rows=ask.micro_batch_size,
     )
 
 
-def num_adapter_params(layers: Mapping[str, Shape], target_modules: Sequence[str], rank: int, method: str) -> int:
-    """Parameters of a LoRA of that rank on the layers that the names end (as PEFT matches them); DoRA adds a magnitude for each output."""
-    shapes = [shape for name, shape in layers.items() if is_target(name, target_modules)]
-    magnitudes = sum(shape[0] for shape in shapes) if method == "dora" else 0
-    return sum(_lora_params(shape, rank) for shape in shapes) + magnitudes
+def adapter_bytes(base: BaseShapes, ask: Ask) -> int:
+    """Weights and gradients, both fp32, and what the optimizer keeps for them."""
+    method, optimizer = METHODS.get(ask.method), OPTIMIZERS.get(ask.optimizer)
+    tensors = (shape for weight in targets(base, ask) for shape in method.tensors(ask.rank, weight).values())
+    return sum(2 * FP32_BYTES * prod(shape) + optimizer.state_bytes(shape) for shape in tensors)
 
 
-def is_target(layer: str, target_modules: Iterable[str]) -> bool:
-    """Whether one of the names is the layer's path or its end."""
-    return any(layer == name or layer.endswith(f".{name}") for name in target_modules)
+def targets(base: BaseShapes, ask: Ask) -> list[Shape]:
+    """The weights of the layers that the adapter sits on, of all parts."""
+    family = FAMILIES.get(ask.family)
+    layers = {family.denoiser.name: base.layers, **base.text_layers}
+    ends = family.targets(ask.target_modules, text_encoders=ask.text_encoder)
+    return [shape for part, names in ends.items() for name, shape in layers.get(part, {}).items() if is_target(name, names)]
 
 
 def pack_bytes(members: Sequence[Footprint]) -> int:
@@ -113,8 +118,3 @@ def gib(num_bytes: int) -> str:
     """`1.6 GiB`; small values keep two digits."""
     value = num_bytes / GIB
     return f"{value:.1f} GiB" if value >= 1 else f"{value:.2f} GiB"
-
-
-def _lora_params(shape: Shape, rank: int) -> int:
-    """A: (rank, in) and B: (out, rank); on a convolution A has the kernel: (rank, in, height, width)."""
-    return rank * (prod(shape[1:]) + shape[0])

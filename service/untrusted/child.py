@@ -16,7 +16,7 @@ CPU_S = 2
 ANSWER_BYTES = 2 * 2**20
 MAX_DEPTH = 16  # of JSON: a header has 3, a config of diffusers some more
 MAX_TENSORS = 20_000  # of one file; SDXL's denoiser has 1,680
-MAX_LAYERS = 4_096
+MAX_LAYERS = 4_096  # of all parts that adapters sit on; SDXL has some 1,100
 MAX_SHARDS = 64  # of one part; Flux's denoiser has 3
 MAX_FILES = 10_000  # of an artifact
 MAX_NAME = 256  # characters
@@ -59,22 +59,34 @@ def limit() -> None:
         resource.setrlimit(getattr(resource, f"RLIMIT_{what}"), (most, most))
 
 
-def shapes(denoiser: bytes, unet_config: bytes, vae_config: bytes, *others: bytes) -> dict[str, object]:
-    """What the memory model counts with, of headers and configs."""
+def shapes(family: bytes, denoiser: bytes, denoiser_config: bytes, autoencoder_config: bytes, *others: bytes) -> dict[str, object]:
+    """What the memory model counts with, of headers and configs.
+
+    `family` is ours: JSON that says where the configs lie, which layer of the denoiser is the first, and for each of `others`
+    the name of its part where an adapter may sit on it, else nothing.
+    """
+    known = json.loads(family)
     tensors = header("the denoiser's header", denoiser)
-    unet, vae = parsed("unet/config.json", unet_config), parsed("vae/config.json", vae_config)
-    first = tensors.get("conv_in.weight") or []
-    layers = {name.removesuffix(".weight"): shape for name, shape in tensors.items() if name.endswith(".weight") and len(shape) in (2, 4)}
-    if len(layers) > MAX_LAYERS:
-        raise Bad(f"the denoiser has more than {MAX_LAYERS:,} layers")
+    configs = parsed(known["denoiser_config"], denoiser_config), parsed(known["autoencoder_config"], autoencoder_config)
+    first = tensors.get(f"{known['first_layer']}.weight") or []
+    rest = [header_or_nothing(other) for other in others]
+    layers = {part: layers_of(found) for part, found in zip(known["others"], rest, strict=True) if part}
+    if len(layers_of(tensors)) + sum(map(len, layers.values())) > MAX_LAYERS:
+        raise Bad(f"the base has more than {MAX_LAYERS:,} layers")
     return {
-        "layers": layers,
+        "layers": layers_of(tensors),
         "num_params": num_params(tensors),
-        "num_other_params": sum(num_params(header_or_nothing(other)) for other in others),
-        "width": whole("conv_in's number of channels", first[0] if len(first) == 4 else None, MAX_WIDTH),
-        "latent_side": side(unet.get("sample_size")),
-        "pixels_per_latent": 2 ** (num_blocks(vae.get("block_out_channels")) - 1),
+        "num_other_params": sum(map(num_params, rest)),
+        "width": whole("the first layer's number of channels", first[0] if len(first) in (2, 4) else None, MAX_WIDTH),
+        "latent_side": side(known["denoiser_config"], configs[0].get("sample_size")),
+        "pixels_per_latent": 2 ** (num_blocks(known["autoencoder_config"], configs[1].get("block_out_channels")) - 1),
+        "text_layers": layers,
     }
+
+
+def layers_of(tensors: dict[str, list[int]]) -> dict[str, list[int]]:
+    """Those that an adapter may sit on, with their weights' shapes."""
+    return {name.removesuffix(".weight"): shape for name, shape in tensors.items() if name.endswith(".weight") and len(shape) in (2, 4)}
 
 
 def scheduler(text: bytes) -> dict[str, object]:
@@ -143,16 +155,16 @@ def num_params(tensors: dict[str, list[int]]) -> int:
     return num
 
 
-def side(sample_size: object) -> int | None:
+def side(config: str, sample_size: object) -> int | None:
     """Of a base that is not square the longer; none of one that does not say, which is trained at the resolution of the spec."""
     if sample_size is None:
         return None
     sides = sample_size if isinstance(sample_size, list) and len(sample_size) == 2 else [sample_size]
-    return max(whole("unet/config.json: sample_size", one, MAX_SIDE) for one in sides)
+    return max(whole(f"{config}: sample_size", one, MAX_SIDE) for one in sides)
 
 
-def num_blocks(channels: object) -> int:
-    return whole("vae/config.json: block_out_channels", len(channels) if isinstance(channels, list) else None, MAX_BLOCKS)
+def num_blocks(config: str, channels: object) -> int:
+    return whole(f"{config}: block_out_channels", len(channels) if isinstance(channels, list) else None, MAX_BLOCKS)
 
 
 def whole(what: str, value: object, most: int, *, least: int = 1) -> int:

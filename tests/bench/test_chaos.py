@@ -17,6 +17,7 @@ from bench.chaos.load import Records
 from bench.chaos.sim_backend import SimBackend
 from bench.chaos.simulator import Simulator
 from bench.chaos.starving import Look, Row
+from lorafleet.catalog import FAMILIES
 from lorafleet.contract.run_manifest import RunManifest, Style
 from lorafleet.errors import LorafleetError, Unavailable
 from lorafleet.spec import parse
@@ -199,10 +200,10 @@ def test_a_job_that_could_have_started_for_longer_than_a_tick_is_starved_and_one
 
 async def test_every_kind_of_poisoned_base_is_unreadable_to_the_service_and_a_sound_one_is_not(tmp_path: Path):
     store, parser = Store(), Parser()
-    assert await read_shapes(store, make_base(tmp_path / "sound"), parser)
+    assert await read_shapes(store, make_base(tmp_path / "sound"), parser, FAMILIES.get("sd1"))
     for kind in (*poison.KINDS, *poison.OWN_KINDS):
         with pytest.raises(LorafleetError):
-            await read_shapes(store, poison.poisoned(tmp_path / kind, kind), parser)
+            await read_shapes(store, poison.poisoned(tmp_path / kind, kind), parser, FAMILIES.get("sd1"))
 
 
 @pytest.mark.parametrize("text", poison.BAD_SPECS)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lorafleet import objectives
+from lorafleet.catalog import FAMILIES
 from lorafleet.errors import LorafleetError
 from service import base_shapes
 from service.base_shapes import AWAITED_S, READ_AGAIN_S, Base, ShapeCache, read_shapes
@@ -41,14 +42,14 @@ def write_base(folder: Path) -> str:
     return f"file://{folder}"
 
 
-async def shapes_at(uri: str):
-    return await read_shapes(Store(), uri, Parser())
+async def shapes_at(uri: str, family: str = "sd1"):
+    return await read_shapes(Store(), uri, Parser(), FAMILIES.get(family))
 
 
 async def known(cache: ShapeCache, *uris: str) -> list[bool]:
     """Whether they are, after a look."""
     await cache.read([("acme", Base(uri)) for uri in uris], AT_ONCE_S)
-    return [cache.known(uri) is not None for uri in uris]
+    return [cache.known(Base(uri)) is not None for uri in uris]
 
 
 async def test_the_headers_tell_layers_and_sizes(tmp_path: Path):
@@ -101,6 +102,15 @@ async def test_shards_of_another_part_count_too(tmp_path: Path):
         '{"weight_map": {"a.bias": "model-00001-of-00001.safetensors"}}'
     )
     assert (await shapes_at(uri)).num_other_params == 1015
+
+
+async def test_the_layers_of_text_encoders_are_told_for_their_adapters(tmp_path: Path):
+    uri = write_base(tmp_path)
+    shapes = {"layers.0.q_proj.weight": [8, 8], "layers.0.q_proj.bias": [8]}
+    write_safetensors(tmp_path / "text_encoder" / "model.safetensors", shapes)
+    found = await shapes_at(uri)
+    assert found.text_layers == {"text_encoder": {"layers.0.q_proj": (8, 8)}}
+    assert found.num_other_params == 15 + 64 + 8
 
 
 async def test_a_base_that_lacks_a_shard_is_unknown_as_one_that_lacks_a_file(tmp_path: Path):
@@ -185,7 +195,7 @@ async def test_an_objective_that_is_not_trained_is_told_and_not_repeated(tmp_pat
     uri, cache = write_base(tmp_path), ShapeCache(Store(), FakeClock())
     write_scheduler(tmp_path, text)
     assert await known(cache, uri) == [True]
-    why = cache.why_not(uri, "sd1")
+    why = cache.why_not(Base(uri))
     assert why is not None
     assert why.startswith(f"base_model.uri: {uri}/scheduler/scheduler_config.json has ")
     assert said in why
@@ -197,7 +207,7 @@ async def test_a_scheduler_that_says_nothing_wrong_is_the_trainers_to_judge(tmp_
     uri, cache = write_base(tmp_path), ShapeCache(Store(), FakeClock())
     write_scheduler(tmp_path, text)
     assert await known(cache, uri) == [True], "its shapes are known all the same"
-    assert cache.why_not(uri, "sd1") is None
+    assert cache.why_not(Base(uri)) is None
 
 
 async def test_a_scheduler_that_is_no_plain_file_is_the_trainers_to_judge(tmp_path: Path):
@@ -205,14 +215,14 @@ async def test_a_scheduler_that_is_no_plain_file_is_the_trainers_to_judge(tmp_pa
     write_scheduler(tmp_path, None)
     os.mkfifo(tmp_path / objectives.SCHEDULER_CONFIG)
     assert await known(cache, uri) == [True]
-    assert cache.why_not(uri, "sd1") is None
+    assert cache.why_not(Base(uri)) is None
 
 
 async def test_an_objective_is_known_of_a_base_whose_shapes_are_not(tmp_path: Path):
     cache = ShapeCache(Store(), FakeClock())
     write_scheduler(tmp_path, SCHEDULERS["sample"][0])
     assert await known(cache, f"file://{tmp_path}") == [False]
-    assert cache.why_not(f"file://{tmp_path}", "sd1") is not None
+    assert cache.why_not(Base(f"file://{tmp_path}")) is not None
 
 
 async def test_a_base_whose_objective_was_mended_is_trained_at_once(tmp_path: Path):
@@ -220,7 +230,7 @@ async def test_a_base_whose_objective_was_mended_is_trained_at_once(tmp_path: Pa
     for text in (SCHEDULERS["sample"][0], "{}"):
         write_scheduler(tmp_path, text)
         assert await known(cache, uri) == [True]
-        assert (cache.why_not(uri, "sd1") is None) == (text == "{}")
+        assert (cache.why_not(Base(uri)) is None) == (text == "{}")
 
 
 async def test_a_base_that_cannot_be_read_is_unknown_and_asked_for_again_later(tmp_path: Path):
@@ -330,13 +340,13 @@ async def test_a_slow_base_holds_up_neither_its_asker_nor_other_tenants(tmp_path
     with standing_still() as parser:
         cache = ShapeCache(Store(), clock, parser, ring=lambda: rings.append(1))
         await cache.read([("evil", Base(uri)) for uri in slow], 0.01)
-        assert all(map(cache.is_awaited, slow))
+        assert all(map(cache.is_awaited, map(Base, slow)))
         assert await known(cache, good) == [True], "eight readings of one tenant take one place"
         clock.advance(AWAITED_S)
-        assert not any(map(cache.is_awaited, slow)), "its jobs go on without"
+        assert not any(map(cache.is_awaited, map(Base, slow))), "its jobs go on without"
     tasks = [reading.task for reading in cache._reading.values()]
     await asyncio.wait(tasks, timeout=AT_ONCE_S)
-    assert all(cache.known(uri) for uri in slow)
+    assert all(cache.known(Base(uri)) for uri in slow)
     assert rings, "whoever went on without looks again"
 
 

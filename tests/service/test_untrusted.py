@@ -13,6 +13,12 @@ from service.untrusted import child
 from service.untrusted.parsing import Parser, Unreadable
 
 EXAMPLES = int(os.environ.get("LORAFLEET_FUZZ_EXAMPLES", "12")) * 2
+FAMILY = {
+    "denoiser_config": "unet/config.json",
+    "autoencoder_config": "vae/config.json",
+    "first_layer": "conv_in",
+    "others": ["text_encoder"],
+}
 GOOD = {
     "denoiser": {"conv_in.weight": {"dtype": "F32", "shape": [4, 4, 3, 3], "data_offsets": [0, 576]}, "__metadata__": {"format": "pt"}},
     "unet": {"sample_size": 64},
@@ -46,12 +52,13 @@ def check(answer: dict) -> None:
     assert all(type(number) is int and 0 <= number <= child.MAX_PARAMS for number in numbers)
     assert answer["latent_side"] is None or 1 <= answer["latent_side"] <= child.MAX_SIDE
     assert all(type(dim) is int and 0 <= dim <= child.MAX_DIM for shape in answer["layers"].values() for dim in shape)
+    assert all(type(dim) is int for layers in answer["text_layers"].values() for shape in layers.values() for dim in shape)
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(files=st.lists(st.binary(max_size=200), min_size=3, max_size=5))
 def test_any_bytes_are_a_value_within_limits_or_an_error(files: list[bytes]):
-    check(child.answer("shapes", files))
+    check(child.answer("shapes", [*text_of(FAMILY), *files]))
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
@@ -67,7 +74,7 @@ def test_any_scheduler_and_index_are_short_words_or_an_error(kind: str, fields: 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(part=st.sampled_from(sorted(GOOD)), value=JSON)
 def test_any_json_is_a_value_within_limits_or_an_error(part: str, value: object):
-    check(child.answer("shapes", text_of(*{**GOOD, part: value}.values())))
+    check(child.answer("shapes", text_of(FAMILY, *{**GOOD, part: value}.values())))
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
@@ -77,7 +84,7 @@ def test_good_files_with_damage_are_a_value_within_limits_or_an_error(part: str,
     text = bytearray(files[part])
     text[place % len(text)] = byte
     files[part] = bytes(text[: place + 1]) + more + bytes(text[place + 1 :])
-    check(child.answer("shapes", list(files.values())))
+    check(child.answer("shapes", [*text_of(FAMILY), *files.values()]))
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
@@ -101,7 +108,7 @@ def _depth(value: object) -> int:
 
 def test_what_hides_its_brackets_in_another_encoding_is_no_json():
     hidden = ("\u5b22" + "[" * 100_000).encode("utf-16-le")
-    assert "error" in child.answer("shapes", [hidden, *text_of(GOOD["unet"], GOOD["vae"])])
+    assert "error" in child.answer("shapes", [*text_of(FAMILY), hidden, *text_of(GOOD["unet"], GOOD["vae"])])
 
 
 def test_a_manifest_is_handed_on_as_far_as_it_names_files():
@@ -122,7 +129,7 @@ def test_a_manifest_is_handed_on_as_far_as_it_names_files():
 async def test_what_takes_too_much_memory_or_time_ends_its_own_process_alone():
     greedy = b"[" + b"[]," * (child.MEMORY_BYTES // 50) + b"1]"
     with pytest.raises(Unreadable, match=r"MemoryError|takes more than"):
-        await Parser(within_s=60).parse("shapes", [greedy, *text_of(GOOD["unet"], GOOD["vae"])])
+        await Parser(within_s=60).parse("shapes", [*text_of(FAMILY), greedy, *text_of(GOOD["unet"], GOOD["vae"])])
 
 
 async def test_the_child_is_given_no_secret_of_the_server(monkeypatch: pytest.MonkeyPatch):

@@ -1,8 +1,12 @@
 """The memory model counts adapters exactly, and never promises room that a pack has not."""
 
+from dataclasses import replace
 from itertools import pairwise
 
-from service.control.memory import GIB, Ask, BaseShapes, arithmetic, footprint, num_adapter_params, pack_bytes
+import pytest
+
+from lorafleet.catalog.registry import EXTENSIONS_ENV
+from service.control.memory import GIB, Ask, BaseShapes, adapter_bytes, arithmetic, footprint, pack_bytes
 
 LAYERS = {"down.0.attn1.to_q": (64, 32), "down.0.attn1.to_out.0": (32, 64), "mid.conv1": (16, 8, 3, 3), "time.linear": (4, 4)}
 # Stable Diffusion 1.5, as its headers tell.
@@ -14,21 +18,40 @@ def ask(**changes) -> Ask:
     return Ask(**{**fields, "micro_batch_size": 1, **changes})
 
 
+ADAMW = 4 + 4 + 8  # bytes for each parameter: weight, gradient and two moments
+
+
+def of_adapter(base: BaseShapes = SD15, **changes) -> float:
+    """Its parameters, by the bytes that AdamW takes for each."""
+    return adapter_bytes(base, ask(**changes)) / ADAMW
+
+
 def test_a_linear_layer_takes_rank_times_in_plus_out():
-    assert num_adapter_params(LAYERS, ["to_q"], 8, "lora") == 8 * (32 + 64)
+    assert of_adapter() == 8 * (32 + 64)
 
 
 def test_a_convolution_takes_the_kernel_once():
-    assert num_adapter_params(LAYERS, ["conv1"], 4, "lora") == 4 * (8 * 3 * 3 + 16)
+    assert of_adapter(target_modules=("conv1",), rank=4) == 4 * (8 * 3 * 3 + 16)
 
 
 def test_names_match_whole_parts_of_a_path_as_peft_matches_them():
-    assert num_adapter_params(LAYERS, ["q"], 8, "lora") == 0
-    assert num_adapter_params(LAYERS, ["to_out.0", "to_q"], 8, "lora") == 2 * 8 * (32 + 64)
+    assert of_adapter(target_modules=("q",)) == 0
+    assert of_adapter(target_modules=("to_out.0", "to_q")) == 2 * 8 * (32 + 64)
 
 
 def test_dora_adds_a_magnitude_for_each_output():
-    assert num_adapter_params(LAYERS, ["to_q"], 8, "dora") == 8 * (32 + 64) + 64
+    assert of_adapter(method="dora") == 8 * (32 + 64) + 64
+
+
+def test_adapters_on_text_encoders_count_where_they_are_trained():
+    base = replace(SD15, text_layers={"text_encoder": {"layers.0.self_attn.q_proj": (8, 8), "layers.0.mlp.fc1": (32, 8)}})
+    assert of_adapter(base) == of_adapter()
+    assert of_adapter(base, text_encoder=True) == of_adapter() + 8 * (8 + 8)
+
+
+def test_an_optimizers_state_is_what_its_facts_say(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(EXTENSIONS_ENV, "tests.lorafleet.extension")
+    assert adapter_bytes(SD15, ask(optimizer="whole")) == 2 * 4 * 8 * (32 + 64) + 4 * (8 + 32) + 4 * (64 + 8)
 
 
 def test_rows_and_area_count_linearly():
