@@ -4,13 +4,19 @@ import re
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 
 import pytest
+import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/operations.md", "docs/kubernetes.md"]
+DECISIONS = sorted(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "docs" / "decisions").glob("*.md"))
+DOCUMENTS = [
+    *("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md", "docs/operations.md", "docs/kubernetes.md", "docs/release.md"),
+    *DECISIONS,
+]
 MAX_LINES = 400
 
 
@@ -76,11 +82,39 @@ def test_no_document_names_this_machine_or_a_registry() -> None:
         assert not re.search(r"/work/|/root/|/tmp/w|index-url\s*=|://pypi|://registry", path.read_text()), path
 
 
-def test_files_are_short_enough_to_read_in_one_go() -> None:
-    long = {
-        str(path.relative_to(REPOSITORY)): lines for path in written_by_hand() if (lines := len(path.read_text().splitlines())) > MAX_LINES
+def test_files_too_long_to_read_in_one_go_are_told_of() -> None:
+    """A warning, no failure: what is one idea may be longer, and is not to be cut in the middle."""
+    for path in written_by_hand():
+        if (lines := len(path.read_text().splitlines())) > MAX_LINES:
+            warnings.warn(f"{path.relative_to(REPOSITORY)} has {lines} lines: is it one idea?", stacklevel=1)
+
+
+def test_the_version_is_the_same_wherever_it_stands() -> None:
+    chart = (REPOSITORY / "helm" / "lorafleet" / "Chart.yaml").read_text()
+    found = {
+        "lorafleet/__init__.py": re.findall(r'^__version__ = "(.*)"', (REPOSITORY / "lorafleet" / "__init__.py").read_text(), re.MULTILINE),
+        "Chart.yaml": re.findall(r"^(?:version|appVersion): (.*)", chart, re.MULTILINE),
+        "Dockerfile": re.findall(r"^ARG VERSION=(.*)", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE),
     }
-    assert long == {}
+    assert all(versions and set(versions) == {PROJECT["project"]["version"]} for versions in found.values()), found
+
+
+def test_every_decision_is_listed_dated_and_whole() -> None:
+    index = (REPOSITORY / "docs" / "decisions" / "README.md").read_text()
+    for name in DECISIONS:
+        text = (REPOSITORY / name).read_text()
+        if name.endswith("README.md"):
+            continue
+        assert f"({Path(name).name})" in index, name
+        assert re.match(r"# \d+\. .+ \(\d{4}-\d\d-\d\d\)\n", text), name
+        assert re.findall(r"^\*\*(\w+)\.\*\*", text, re.MULTILINE) == ["Question", "Decided", "Costs", "Otherwise"], name
+
+
+def test_hooks_are_tools_of_the_virtual_environment_at_their_pinned_versions() -> None:
+    hooks = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [each["repo"] for each in hooks] == ["local"], "a hook from elsewhere has a version of its own"
+    for hook in hooks[0]["hooks"]:
+        assert (REPOSITORY / hook["entry"].split()[0]).exists(), hook["id"]
 
 
 def test_every_file_opens_with_what_it_is_for() -> None:
