@@ -132,6 +132,7 @@ def test_a_new_adapter_is_the_base():
         x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
         with model.serving([ActiveSlots(bank, [0])]):
             assert torch.allclose(model.get_submodule("unet")(x), net()(x), atol=1e-6)  # DoRA's magnitude is the base's norm in float32
+        assert torch.equal(model.get_submodule("unet")(x), net()(x)), "outside of a pass nobody is served"
     model.strip()
     assert [type(module) for module in model.get_submodule("unet").modules()] == [type(module) for module in net().modules()]
 

@@ -50,6 +50,24 @@ def test_one_without_its_manifest_does_not_exist(tmp_path: Path):
     assert back.progress.step == 1
 
 
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_write_that_breaks_off_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int):
+    """Also of a step that was saved before: a resumed run writes it again."""
+    folder = Folder(f"file://{tmp_path}")
+    checkpoint.write(folder, saved(1), job=JOB, keep=3)
+    checkpoint.write(folder, saved(2), job=JOB, keep=3)
+
+    def broken_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "write_all", broken_off)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.write(folder, saved(step), job=JOB, keep=3)
+    assert checkpoint.newest_step(folder) == step - 1
+    assert not (tmp_path / f"step-{step:08d}" / "manifest.json").exists()
+
+
 def test_a_damaged_one_is_passed_over(tmp_path: Path):
     folder = Folder(f"file://{tmp_path}")
     checkpoint.write(folder, saved(1), job=JOB, keep=2)

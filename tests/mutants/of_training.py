@@ -1,0 +1,88 @@
+"""The trainer's own promises: what is whole is told last, a style is alone in its row, and a resumed run goes on where it was."""
+
+GUARDS = (
+    (
+        "training: an artifact's manifest is written last",
+        "trainer/artifact.py",
+        "    folder.write_all(files)\n",
+        '    folder.put(MANIFEST, b"{}")\n    folder.write_all(files)\n',
+        "tests/trainer/test_artifact.py",
+    ),
+    (
+        "training: a checkpoint's manifest is written last",
+        "trainer/checkpoint.py",
+        "    here.write_all(files)\n",
+        '    here.put(MANIFEST, b"{}")\n    here.write_all(files)\n',
+        "tests/trainer/test_checkpoint.py",
+    ),
+    (
+        "training: a checkpoint that is written again is none meanwhile",
+        "trainer/checkpoint.py",
+        "    here.delete([MANIFEST])  # a resumed run may save the same step again\n",
+        "",
+        "tests/trainer/test_checkpoint.py",
+    ),
+    (
+        "training: a style's gradient is clipped by its own norm",
+        "trainer/optimizers/stacked.py",
+        "self._clipping(row, update.spec.max_grad_norm) for row",
+        "self._clipping(gradient, update.spec.max_grad_norm) for row",
+        "tests/trainer/test_adapters.py",
+    ),
+    (
+        "training: a gradient that is no number moves nothing",
+        "trainer/optimizers/adamw.py",
+        "found_inf=(~clipping.is_finite).float().reshape(1),",
+        "found_inf=torch.zeros(1),",
+        "tests/trainer/test_adapters.py",
+    ),
+    (
+        "training: a style's rows see its own adapter",
+        "trainer/adapters/layers.py",
+        "lambda each, part, rows: self._outputs(each, x[rows], part)",
+        "lambda each, part, rows: self._outputs(active[0], x[rows], part)",
+        "tests/trainer/test_adapters.py",
+    ),
+    (
+        "training: an attempt that was replaced stops",
+        "trainer/report.py",
+        "            raise StaleAttempt(self._address.run)\n        return job",
+        "            return False\n        return job",
+        "tests/trainer/test_report.py",
+    ),
+    (
+        "training: noise is keyed by step, picture and repeat",
+        "trainer/objectives/draws.py",
+        "rows = [key.generator(purpose, *each.indices)",
+        "rows = [key.generator(purpose, each.step, each.sample)",
+        "tests/trainer/test_objective.py",
+    ),
+    (
+        "training: what a forward pass serves ends with it",
+        "trainer/adapters/model.py",
+        "        finally:\n            self._serving = ()",
+        "        finally:\n            pass",
+        "tests/trainer/test_adapters.py",
+    ),
+    (
+        "training: a resumed run goes on where the sampler was",
+        "trainer/pack/member.py",
+        "progress = saved.progress if saved is not None else Progress(step=0)",
+        "progress = Progress(step=0)",
+        "tests/trainer/test_pack_run.py::test_a_killed_run_resumes_bit_for_bit[0]",
+    ),
+    (
+        "training: a resumed run has the optimizer's state",
+        "trainer/pack/beginning.py",
+        "return where.row(saved.weights), _state(where, saved)",
+        "return where.row(saved.weights), {}",
+        "tests/trainer/test_pack_run.py::test_a_killed_run_resumes_bit_for_bit[0]",
+    ),
+    (
+        "training: cached texts are keyed by captions",
+        "trainer/latent_cache.py",
+        "texts = _cached(cache.child(style.texts_digest)",
+        "texts = _cached(cache.child(style.latents_digest)",
+        "tests/trainer/test_data_facts.py",
+    ),
+)
