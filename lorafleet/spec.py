@@ -41,7 +41,8 @@ class BaseModelSpec(_Part):
 
     uri: Annotated[str, Field(description="Folder of the model: s3://bucket/prefix or file:///folder.")]
     family: Annotated[
-        FamilyName, Field(description="Model family; sd1 is Stable Diffusion 1.x, and 2.x, which is built of the same classes.")
+        FamilyName,
+        Field(description="Model family; sd1 is Stable Diffusion 1.x, and 2.x, built of the same classes; sdxl is Stable Diffusion XL."),
     ] = "sd1"
 
 

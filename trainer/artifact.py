@@ -98,7 +98,9 @@ def _files(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Pro
     if "diffusers" in output.formats:
         files[adapter_file("diffusers", output.name)] = diffusers_file(weights, style.spec, precision)
     if "kohya" in output.formats:
-        files[adapter_file("kohya", output.name)] = kohya_file(weights, style.spec, facts(style, progress), precision)
+        files[adapter_file("kohya", output.name)] = kohya_file(
+            weights, style.spec, facts(style, progress), precision, modules=style.base.kohya_modules
+        )
     pictures = _sample_pictures(style, samples)
     files |= pictures
     files[MODEL_CARD] = model_card(style, progress, sorted(pictures), precision).encode(errors="replace")

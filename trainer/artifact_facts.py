@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 MAX_TAGS = 2000
 MAX_TAG = 200
-SD2_TEXT_WIDTH = 1024  # of OpenCLIP ViT-H (Stable Diffusion 2); CLIP ViT-L has 768
 
 
 def output_name(style: PreparedStyle) -> str:
@@ -37,23 +36,22 @@ def facts(style: PreparedStyle, progress: "Progress") -> dict[str, str]:
 
 
 def _of_base(style: PreparedStyle) -> dict[str, str]:
-    base, is_v = style.base, style.base.facts.prediction_type == "v_prediction"
-    is_sd2 = base.facts.text_width == SD2_TEXT_WIDTH
-    version = "2" if is_sd2 else "1"
-    architecture = f"stable-diffusion-v2-{'768-v' if is_v else '512'}" if is_sd2 else "stable-diffusion-v1"
+    base, is_v, label = style.base, style.base.facts.prediction_type == "v_prediction", style.base.facts.label
     # A folder has no checkpoint file: the hashes are of its denoiser.
-    denoiser = next(path for path in sorted(base.files) if path.startswith("unet/") and path.endswith(".safetensors"))
+    folder = f"{style.family.denoiser.name}/"
+    denoiser = next(path for path in sorted(base.files) if path.startswith(folder) and path.endswith(".safetensors"))
     return {
-        "ss_base_model_version": f"sd_v{version}{'_v' if is_v else ''}",
-        "ss_v2": str(is_sd2),
+        "ss_base_model_version": label.kohya_version,
+        "ss_v2": str(label.kohya_version.startswith("sd_v2")),
         "ss_v_parameterization": str(is_v),
         "ss_zero_terminal_snr": str(base.facts.zero_terminal_snr),
         **({"v_pred": "True"} if is_v else {}),
+        **label.more,
         "ss_sd_model_name": base.uri.rpartition("/")[2],
         "ss_sd_model_hash": base.webui_hash,
         "ss_new_sd_model_hash": base.files[denoiser],
         "lorafleet.base_digest": base.digest,
-        "modelspec.architecture": f"{architecture}/lora",
+        "modelspec.architecture": f"{label.architecture}/lora",
         "modelspec.prediction_type": "v" if is_v else "epsilon",
     }
 

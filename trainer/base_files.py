@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+from lorafleet.catalog.part import Part, PartKind
 from lorafleet.contract.weight_files import DIFFUSERS_NAME, SHARD, TRANSFORMERS_NAME, VARIANTS, index_names
 from trainer import untrusted
 from trainer.untrusted import Refused
@@ -16,12 +17,6 @@ from trainer.untrusted import Refused
 MODEL_INDEX = "model_index.json"
 PICKLED = (".bin", ".ckpt", ".pt", ".pth")
 MAX_SHARDS = 1000
-CONFIG_NAMES = {
-    "unet": "config.json",
-    "vae": "config.json",
-    "text_encoder": "config.json",
-    "scheduler": "scheduler_config.json",
-}
 _USUAL_SHARD = re.compile(
     rf"({DIFFUSERS_NAME}|{TRANSFORMERS_NAME})(\.(fp32|fp16|bf16))?-\d{{5}}-of-\d{{5}}(\.(fp32|fp16|bf16))?\.safetensors"
 )
@@ -76,11 +71,13 @@ def loaded_as(weights: Weights, stem: str) -> dict[str, str]:
     return {**{path: path for path in weights.files}, weights.index: f"{weights.part}/{stem}.safetensors.index.json"}
 
 
-def small_files(paths: Collection[str]) -> Iterator[str]:
-    """Configs and tokenizer, and nothing else: a library may follow what another file beside them says."""
+def small_files(paths: Collection[str], parts: Collection[Part]) -> Iterator[str]:
+    """Configs and tokenizers, and nothing else: a library may follow what another file beside them says."""
+    configs = {part.config for part in parts}
+    tokenizers = {part.name for part in parts if part.kind is PartKind.TOKENIZER}
     for path in sorted(paths):
         part, _, name = path.partition("/")
-        if (name == CONFIG_NAMES.get(part)) or (part == "tokenizer" and "/" not in name and name.endswith((".json", ".txt"))):
+        if path in configs or (part in tokenizers and "/" not in name and name.endswith((".json", ".txt"))):
             yield path
 
 

@@ -11,11 +11,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lorafleet.catalog import FAMILIES
+from lorafleet.catalog.method import is_target
+from lorafleet.catalog.part import Part, PartKind
 from lorafleet.contract import inside
 from lorafleet.contract.inside import root_of_base
-from lorafleet.contract.weight_files import DIFFUSERS_NAME, TRANSFORMERS_NAME
 from lorafleet.errors import RunFailed, Violation
-from lorafleet.spec import BaseModelSpec
+from lorafleet.spec import AdapterSpec, BaseModelSpec
 from lorafleet.spec_words import is_module_name
 from trainer import base_config, base_files, untrusted
 from trainer.base_config import BaseFacts
@@ -23,11 +25,6 @@ from trainer.base_files import MODEL_INDEX, Weights, some
 from trainer.storage import Entry, Folder
 from trainer.untrusted import Refused, Stored
 
-# What model_index.json must name for a base to be of a family.
-_PIPELINES = {"sd1": "StableDiffusionPipeline"}
-_PARTS = {"sd1": ("unet", "vae", "text_encoder", "tokenizer", "scheduler")}
-# The parts that have weights, and the name that the library which loads them looks for.
-_LOADED_AS = {"unet": DIFFUSERS_NAME, "vae": DIFFUSERS_NAME, "text_encoder": TRANSFORMERS_NAME}
 _TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 MAX_SMALL_FILE_BYTES = 64 * 2**20  # of a tokenizer's files
 MAX_RESOLUTION = 4096  # as in dataset.resolution
@@ -42,7 +39,7 @@ class BaseModel:
     files: Mapping[str, str]  # path -> SHA-256, every file that loading needs
     loaded_as: Mapping[str, str]  # path -> the name that the loading library looks for, of those that have another
     is_plain: bool  # in its folder the libraries find these files and no others
-    trainable: Mapping[str, int]  # denoiser module that a LoRA can sit on -> 2 (linear) or 4 (convolution)
+    trainable: Mapping[str, Mapping[str, int]]  # by part its modules that an adapter can sit on -> 2 (linear) or 4 (convolution)
     facts: BaseFacts
     webui_hash: str  # of the denoiser's weights, as the webui once named checkpoints
 
@@ -58,6 +55,16 @@ class BaseModel:
     @property
     def vae_factor(self) -> int:
         return self.facts.vae_factor
+
+    @property
+    def denoiser_modules(self) -> Mapping[str, int]:
+        return self.trainable[FAMILIES.get(self.family).denoiser.name]
+
+    @property
+    def kohya_modules(self) -> Mapping[str, str]:
+        """The denoiser's modules whose names in kohya's files are others, with these."""
+        rename = FAMILIES.get(self.family).kohya_modules
+        return rename(self.denoiser_modules) if rename else {}
 
     @property
     def digest(self) -> str:
@@ -82,7 +89,8 @@ class _Inspection:
     """One look at a base. What is wrong is collected, so that its user hears all of it at once."""
 
     def __init__(self, spec: BaseModelSpec) -> None:
-        self.family = spec.family
+        self.family = FAMILIES.get(spec.family)
+        self.with_weights = [part for part in self.family.parts if part.weights_name]
         self.folder = Folder(spec.uri, within=root_of_base(spec.uri))
         listing = self.folder.scan()
         self.entries = {entry.path: entry for entry in listing.entries}
@@ -91,26 +99,26 @@ class _Inspection:
 
     def found(self, cache: Folder) -> BaseModel:
         index = self._index()
-        weights = {part: found for part in _LOADED_AS if (found := self._weights(part)) is not None}
+        weights = {part.name: found for part in self.with_weights if (found := self._weights(part)) is not None}
         headers = {part: self._tensors(found) for part, found in weights.items()}
         configs = self._configs()
-        self._check_tokenizer()
+        self._check_tokenizers()
         for path, problem in base_config.problems(configs, self.family):
             self._refuse(path, problem, reason="BASE_MODEL_UNSUPPORTED")
         self._raise_what_is_wrong()
         paths = [MODEL_INDEX, *self._small_files(), *(path for found in weights.values() for path in found.paths)]
         self._check_links(paths)
-        names = {old: new for part, found in weights.items() for old, new in base_files.loaded_as(found, _LOADED_AS[part]).items()}
+        names = {old: new for found in weights.values() for old, new in self._loaded_as(found).items()}
         renamed = {old: new for old, new in names.items() if old != new}
         return BaseModel(
             uri=self.folder.uri,
-            family=self.family,
+            family=self.family.name,
             files=_digests(self.folder, {path: self.entries[path].version for path in sorted(paths)}, cache),
             loaded_as=renamed,
             is_plain=not renamed and not self._has_more(paths),
-            trainable=_trainable(headers["unet"]),
-            facts=base_config.facts(configs, index),
-            webui_hash=_webui_hash(self.folder, self.entries[weights["unet"].files[0]]),
+            trainable={part.name: _trainable(headers[part.name]) for part in (self.family.denoiser, *self.family.text_encoders)},
+            facts=base_config.facts(configs, index, self.family),
+            webui_hash=_webui_hash(self.folder, self.entries[weights[self.family.denoiser.name].files[0]]),
         )
 
     def _index(self) -> dict[str, Any]:
@@ -121,32 +129,33 @@ class _Inspection:
             )
         index = self._json(MODEL_INDEX) or {}
         self._raise_what_is_wrong()
-        if (found := index.get("_class_name")) != _PIPELINES[self.family]:
-            told = f"a {found}" if isinstance(found, str) and found in base_config.OTHER_PIPELINES else "of a kind that is not known"
-            raise RunFailed(
-                f"base_model.family: {self.folder.uri} is {told}, but family {self.family} is a {_PIPELINES[self.family]}",
-                reason="BASE_MODEL_OTHER_FAMILY",
-            )
+        if (found := index.get("_class_name")) != self.family.pipeline:
+            told = f"{_told_pipeline(found)}, but family {self.family.name} is a {self.family.pipeline}"
+            raise RunFailed(f"base_model.family: {self.folder.uri} is {told}", reason="BASE_MODEL_OTHER_FAMILY")
         for problem in base_config.index_problems(index, self.family):
             self._refuse(MODEL_INDEX, problem, reason="BASE_MODEL_UNSUPPORTED")
         return index
 
-    def _weights(self, part: str) -> Weights | None:
-        found = base_files.find_weights(part, self.entries)
+    def _loaded_as(self, weights: Weights) -> dict[str, str]:
+        return base_files.loaded_as(weights, self.family.part(weights.part).weights_name or "")
+
+    def _weights(self, part: Part) -> Weights | None:
+        found = base_files.find_weights(part.name, self.entries)
         if found is None:
             self._say_without_weights(part)
             return None
         return found if found.index is None else self._sharded(found, found.index)
 
-    def _say_without_weights(self, part: str) -> None:
-        if base_files.has_pickled(part, self.entries):
-            message = f"{part} of {self.folder.uri} has pickled weights, and nothing is unpickled; save it as safetensors"
+    def _say_without_weights(self, part: Part) -> None:
+        name = part.name
+        if base_files.has_pickled(name, self.entries):
+            message = f"{name} of {self.folder.uri} has pickled weights, and nothing is unpickled; save it as safetensors"
             self.wrong.append(("BASE_MODEL_PICKLED", f"base_model.uri: {message}"))
-        elif odd := base_files.oddly_named(part, self.entries):
-            message = f"{self.folder.uri} has {some(odd)}, which are no usual names; rename one to {part}/{_LOADED_AS[part]}.safetensors"
+        elif odd := base_files.oddly_named(name, self.entries):
+            message = f"{self.folder.uri} has {some(odd)}, which are no usual names; rename one to {name}/{part.weights_name}.safetensors"
             self.wrong.append(("BASE_MODEL_INCOMPLETE", f"base_model.uri: {message}"))
         else:
-            self._lacks(f"{part}/*.safetensors")
+            self._lacks(f"{name}/*.safetensors")
 
     def _sharded(self, found: Weights, index: str) -> Weights | None:
         text = self._bytes(index, untrusted.MAX_HEADER_BYTES)
@@ -181,23 +190,24 @@ class _Inspection:
             return None
 
     def _configs(self) -> dict[str, dict[str, Any]]:
-        """By part; the tokenizer's is optional."""
+        """By part; a tokenizer's is optional."""
         configs: dict[str, dict[str, Any]] = {}
-        for part, path in base_config.CONFIGS.items():
-            if path in self.entries:
-                if (config := self._json(path)) is None:
+        for part in self.family.parts:
+            if part.config in self.entries:
+                if (config := self._json(part.config)) is None:
                     continue
-                if lacking := [name for name in base_config.NEEDED.get(part, ()) if name not in config]:
-                    self._refuse(path, f"has no {', '.join(lacking)}")
+                if lacking := [name for name in part.needed if name not in config]:
+                    self._refuse(part.config, f"has no {', '.join(lacking)}")
                 else:
-                    configs[part] = config
-            elif part != "tokenizer":
-                self._lacks(f"{part}/ (its config)")
+                    configs[part.name] = config
+            elif part.kind is not PartKind.TOKENIZER:
+                self._lacks(f"{part.name}/ (its config)")
         return configs
 
-    def _check_tokenizer(self) -> None:
-        if not any(all(f"tokenizer/{name}" in self.entries for name in names) for names in _TOKENIZERS):
-            self._lacks("tokenizer/ (its config): tokenizer.json, or vocab.json and merges.txt")
+    def _check_tokenizers(self) -> None:
+        for part in self.family.tokenizers:
+            if not any(all(f"{part.name}/{name}" in self.entries for name in names) for names in _TOKENIZERS):
+                self._lacks(f"{part.name}/ (its config): tokenizer.json, or vocab.json and merges.txt")
         for path in self._small_files():
             if self.entries[path].size_bytes > MAX_SMALL_FILE_BYTES:
                 self._refuse(path, f"is larger than {MAX_SMALL_FILE_BYTES} bytes")
@@ -209,11 +219,12 @@ class _Inspection:
         self._raise_what_is_wrong()
 
     def _small_files(self) -> list[str]:
-        return list(base_files.small_files(self.entries))
+        return list(base_files.small_files(self.entries, self.family.parts))
 
     def _has_more(self, paths: Collection[str]) -> bool:
         """diffusers prefers an index to a single file, and transformers follows adapter_config.json: what was not looked at."""
-        return any(path.endswith(".json") and path.split("/")[0] in _PARTS[self.family] for path in self.entries.keys() - set(paths))
+        parts = {part.name for part in self.family.parts}
+        return any(path.endswith(".json") and path.split("/")[0] in parts for path in self.entries.keys() - set(paths))
 
     def _json(self, path: str) -> dict[str, Any] | None:
         text = self._bytes(path, untrusted.MAX_CONFIG_BYTES)
@@ -241,28 +252,53 @@ class _Inspection:
             raise RunFailed("\n".join(messages), reason=self.wrong[0][0])
 
 
+def check_adapter(base: BaseModel, adapter: AdapterSpec) -> list[Violation]:
+    """Whether the layers that the adapter is to sit on are there."""
+    return check_target_modules(base, adapter.target_modules) + (_check_text_encoders(base) if adapter.text_encoder else [])
+
+
 def check_target_modules(base: BaseModel, target_modules: Sequence[str]) -> list[Violation]:
     """Every name must be the end of the path of a linear or convolution layer, as PEFT matches them."""
+    modules = base.denoiser_modules
     violations: list[Violation] = []
-    containers = {module[:end] for module in base.trainable for end, letter in enumerate(module) if letter == "."}
+    containers = {module[:end] for module in modules for end, letter in enumerate(module) if letter == "."}
     for index, name in enumerate(target_modules):
-        if caught := [module for module in containers if module == name or module.endswith(f".{name}")]:
+        if caught := [module for module in containers if is_target(module, [name])]:
             message = f'"{name}" also matches {_some_module(caught)}, which is not a layer; write more of its path'
             violations.append(Violation(field=f"adapter.target_modules[{index}]", message=message))
-        elif not any(module == name or module.endswith(f".{name}") for module in base.trainable):
-            named = list(filter(is_module_name, base.trainable))
-            endings = {module.rpartition(".")[2] for module in named} | {_two_parts(module) for module in named}
-            close = difflib.get_close_matches(name, endings, n=1)
-            hint = f"; close: {close[0]}" if close else ""
-            message = f'"{name}" matches no linear or convolution layer of this {base.family} UNet{hint}'
-            violations.append(Violation(field=f"adapter.target_modules[{index}]", message=message))
+        elif not any(is_target(module, [name]) for module in modules):
+            violations.append(Violation(field=f"adapter.target_modules[{index}]", message=_without_match(base, name)))
     return violations
 
 
+def _without_match(base: BaseModel, name: str) -> str:
+    """Which part lacks it, which has it, and what is close."""
+    denoiser = FAMILIES.get(base.family).denoiser.name
+    told = f'"{name}" matches no linear or convolution layer of {denoiser} in this {base.family} base'
+    if others := [
+        part for part, modules in base.trainable.items() if part != denoiser and any(is_target(each, [name]) for each in modules)
+    ]:
+        return f"{told}; {' and '.join(others)} {'has' if len(others) == 1 else 'have'} one: adapter.text_encoder trains those"
+    named = list(filter(is_module_name, base.denoiser_modules))
+    endings = {module.rpartition(".")[2] for module in named} | {_two_parts(module) for module in named}
+    close = difflib.get_close_matches(name, endings, n=1)
+    return told + (f"; close: {close[0]}" if close else "")
+
+
+def _check_text_encoders(base: BaseModel) -> list[Violation]:
+    return [
+        Violation(field="adapter.text_encoder", message=f"{part.name} of this {base.family} base has no layer whose name ends with {name}")
+        for part in FAMILIES.get(base.family).text_encoders
+        for name in part.target_modules
+        if not any(is_target(module, [name]) for module in base.trainable[part.name])
+    ]
+
+
 def check_resolution(base: BaseModel, resolution: int | None) -> list[Violation]:
-    """The UNet halves the latents several times: sides must divide."""
+    """The denoiser halves the latents several times: sides must divide."""
     if resolution is None:
-        message = f"is needed: {base.uri}/unet/config.json has no sample_size, so the base does not say what it was trained at"
+        config = FAMILIES.get(base.family).denoiser.config
+        message = f"is needed: {base.uri}/{config} has no sample_size, so the base does not say what it was trained at"
     elif resolution > MAX_RESOLUTION:
         message = f"is needed: the base's own resolution is {resolution} pixels by its configs; at most {MAX_RESOLUTION} can be trained"
     elif resolution % base.resolution_step:
@@ -273,8 +309,15 @@ def check_resolution(base: BaseModel, resolution: int | None) -> list[Violation]
     return [Violation(field="dataset.resolution", message=message)]
 
 
-def _trainable(denoiser: Mapping[str, Stored]) -> dict[str, int]:
-    weights = {name.removesuffix(".weight"): len(stored.shape) for name, stored in denoiser.items() if name.endswith(".weight")}
+def _told_pipeline(found: object) -> str:
+    """What a base says that it is, as far as its word may be repeated."""
+    if family := next((each.name for each in FAMILIES.all() if found == each.pipeline), None):
+        return f"a {found}: family {family}"
+    return f"a {found}" if isinstance(found, str) and found in base_config.OTHER_PIPELINES else "of a kind that is not known"
+
+
+def _trainable(part: Mapping[str, Stored]) -> dict[str, int]:
+    weights = {name.removesuffix(".weight"): len(stored.shape) for name, stored in part.items() if name.endswith(".weight")}
     return {name: dimensions for name, dimensions in weights.items() if dimensions in {2, 4}}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from lorafleet.catalog import FAMILIES, Family
 from lorafleet.contract.run_manifest import Style
 from lorafleet.errors import RunFailed
 from lorafleet.spec import Spec
@@ -76,17 +77,21 @@ class PreparedStyle:
         return members
 
     @property
+    def family(self) -> Family:
+        return FAMILIES.get(self.spec.base_model.family)
+
+    @property
     def latents_digest(self) -> str:
         """Names the cached latents: the autoencoder, the pictures and the sizes they are brought to."""
         pictures = [
             (picture.sha256, bucket.width, bucket.height) for picture, bucket in zip(self.data_set.pictures, self.buckets, strict=True)
         ]
-        return _digest("latents-3", self.base.part_digest("vae/"), pictures)
+        return _digest("latents-3", self.base.part_digest(f"{self.family.autoencoder.name}/"), pictures)
 
     @property
     def texts_digest(self) -> str:
-        """Names the cached text embeddings: the text encoder, its tokenizer and the captions."""
-        parts = [self.base.part_digest("text_encoder/"), self.base.part_digest("tokenizer/")]
+        """Names the cached text embeddings: every text encoder, every tokenizer and the captions."""
+        parts = [self.base.part_digest(f"{part.name}/") for part in (*self.family.text_encoders, *self.family.tokenizers)]
         return _digest("texts-3", parts, self.captions)
 
 
@@ -98,7 +103,7 @@ def prepare(style: Style, cache: Folder) -> PreparedStyle:
     with naming(f"base_model.uri: {spec.base_model.uri}"):
         base = base_model.inspect(spec.base_model, cache)
     resolution = spec.dataset.resolution or base.resolution
-    violations = base_model.check_target_modules(base, spec.adapter.target_modules) + base_model.check_resolution(base, resolution)
+    violations = base_model.check_adapter(base, spec.adapter) + base_model.check_resolution(base, resolution)
     if violations or resolution is None:
         raise RunFailed("\n".join(str(violation) for violation in violations), reason="INVALID_SPEC")
     with naming(f"dataset.uri: {spec.dataset.uri}"):

@@ -1,56 +1,25 @@
 """The facts of a model family: its pipeline, the parts of a base, and what the files and the memory model must know of them."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 
-from lorafleet.contract.weight_files import DIFFUSERS_NAME, TRANSFORMERS_NAME
+from lorafleet.catalog.part import Config, Part, PartKind
+from lorafleet.catalog.parts import Sizes, sizes_by_levels
 
-Config = Mapping[str, object]
-
-
-class PartKind(StrEnum):
-    """What a part of a base does."""
-
-    DENOISER = "denoiser"
-    AUTOENCODER = "autoencoder"
-    TEXT_ENCODER = "text encoder"
-    TOKENIZER = "tokenizer"
-    SCHEDULER = "scheduler"
-
-
-CONFIG_FILES = {PartKind.SCHEDULER: "scheduler_config.json", PartKind.TOKENIZER: "tokenizer_config.json"}  # config.json of all others
+Configs = Mapping[str, Config]  # by part; a part whose config could not be read is not in it
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """A part of a base: a folder of that name, and an argument of that name of diffusers' pipeline."""
+class Label:
+    """What the metadata of files calls a base that they were trained on."""
 
-    name: str
-    kind: PartKind
-    classes: tuple[str, ...]  # that are built of it
-    kohya_prefix: str = ""  # of its modules in kohya's files
-    target_modules: tuple[str, ...] = ()  # ends of the names of the layers that adapters sit on where a spec names none
+    architecture: str  # modelspec's name (github.com/Stability-AI/ModelSpec), without "/lora"
+    kohya_version: str  # `ss_base_model_version`
+    more: Mapping[str, str] = field(default_factory=dict[str, str])  # what readers of this family look for besides
 
-    @property
-    def library(self) -> str:
-        return "transformers" if self.kind in (PartKind.TEXT_ENCODER, PartKind.TOKENIZER) else "diffusers"
 
-    @property
-    def weights_name(self) -> str | None:
-        """The name under which the library looks for its weights; None: it has none."""
-        match self.kind:
-            case PartKind.DENOISER | PartKind.AUTOENCODER:
-                return DIFFUSERS_NAME
-            case PartKind.TEXT_ENCODER:
-                return TRANSFORMERS_NAME
-            case _:
-                return None
-
-    @property
-    def config(self) -> str:
-        """Path of its config in the base."""
-        return f"{self.name}/{CONFIG_FILES.get(self.kind, 'config.json')}"
+def no_misfits(configs: Configs) -> Iterator[tuple[str, str]]:
+    yield from ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +32,14 @@ class Family:
     parts: tuple[Part, ...]
     values_per_pixel: int  # kept for the backward pass, for each latent pixel and channel of the denoiser's first block
     first_layer: str  # of the denoiser, whose first dimension are the first block's channels
-    architecture: str  # modelspec's name (github.com/Stability-AI/ModelSpec), without "/lora"
-    kohya_version: str  # `ss_base_model_version`
-    kohya_modules: Callable[[str, str], str] | None = None  # (part, module) -> the module's name in kohya's files, where it is another
+    architecture: str  # as of `Label`, where `label` says nothing of one base
+    kohya_version: str
+    label: Callable[[Configs], Label] | None = None  # of the base with these configs, in which nothing is wrong
+    sizes: Callable[[Config, Config], Sizes] = sizes_by_levels  # of denoiser and autoencoder
+    # (part, what of its config does not fit the other parts or the family), beside what is wrong with a part by itself.
+    misfits: Callable[[Configs], Iterator[tuple[str, str]]] = no_misfits
+    # The denoiser's modules, all of them, to their names in kohya's files, where these are others.
+    kohya_modules: Callable[[Collection[str]], Mapping[str, str]] | None = None
 
     def part(self, name: str) -> Part:
         return next(part for part in self.parts if part.name == name)
@@ -89,6 +63,9 @@ class Family:
     def tokenizers(self) -> tuple[Part, ...]:
         """In the order of the text encoders that take their tokens."""
         return self.of_kind(PartKind.TOKENIZER)
+
+    def label_of(self, configs: Configs) -> Label:
+        return self.label(configs) if self.label else Label(architecture=self.architecture, kohya_version=self.kohya_version)
 
     def targets(self, target_modules: tuple[str, ...], *, text_encoders: bool) -> dict[str, tuple[str, ...]]:
         """By part the ends of the names of the layers that adapters sit on."""

@@ -6,6 +6,7 @@ A module is the prefix of its part and its path with dots as underscores: `unet.
 import hashlib
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -19,12 +20,17 @@ from trainer.adapters.formats.tensors import by_module, file_of, stored
 from trainer.adapters.layout import alpha
 from trainer.adapters.methods import METHODS
 
+NO_OTHERS: Mapping[str, str] = MappingProxyType({})
 
-def kohya_file(weights: Mapping[str, Tensor], spec: Spec, facts: Mapping[str, str], precision: str = "fp32") -> bytes:
-    """`weights`: by canonical name; `facts`: more metadata (base, data set, losses). No date: the same result is the same bytes."""
+
+def kohya_file(
+    weights: Mapping[str, Tensor], spec: Spec, facts: Mapping[str, str], precision: str = "fp32", *, modules: Mapping[str, str] = NO_OTHERS
+) -> bytes:
+    """`weights`: by canonical name; `facts`: more metadata (base, data set, losses); `modules`: the denoiser's modules that have another
+    name in these files. No date: the same result is the same bytes."""
     family, method, file = FAMILIES.get(spec.base_model.family), METHODS.get(spec.adapter.method), file_of(spec.adapter, precision)
     named = {
-        f"{kohya_module(family, module)}.{end}": tensor
+        f"{kohya_module(family, module, modules)}.{end}": tensor
         for module, roles in by_module(weights, spec.adapter).items()
         for end, tensor in method.for_kohya(roles, file).items()
     }
@@ -33,13 +39,13 @@ def kohya_file(weights: Mapping[str, Tensor], spec: Spec, facts: Mapping[str, st
     return file_bytes(tensors, metadata | webui_hashes(tensors, metadata))
 
 
-def kohya_module(family: Family, module: str) -> str:
+def kohya_module(family: Family, module: str, modules: Mapping[str, str] = NO_OTHERS) -> str:
     """`unet.mid_block.attentions.0.….to_q` -> `lora_unet_mid_block_attentions_0_…_to_q`; `lora_te_…` for the text encoder."""
     part, _, path = module.partition(".")
     if part.startswith("text_encoder") and not path.startswith("text_model."):
         path = f"text_model.{path}"  # kohya's names are of the transformers that had this level
-    if family.kohya_modules is not None:
-        path = family.kohya_modules(part, path)
+    if part == family.denoiser.name:
+        path = modules.get(path, path)
     return f"{family.part(part).kohya_prefix}_{path.replace('.', '_')}"
 
 

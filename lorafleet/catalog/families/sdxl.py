@@ -1,0 +1,75 @@
+"""Stable Diffusion XL (Podell et al. 2023): two text encoders, the pooled text and the sizes of pictures as inputs."""
+
+from collections.abc import Iterator
+
+from lorafleet import objectives
+from lorafleet.catalog import parts
+from lorafleet.catalog.family import Configs, Family, Label
+from lorafleet.catalog.part import Config
+from lorafleet.catalog.sgm import sgm_names
+
+NUM_TIME_IDS = 6  # original size, corner of the crop, target size; each (height, width)
+NUM_REFINER_IDS = 5  # original size, corner of the crop, aesthetic score
+_TIME_IDS = "projection_class_embeddings_input_dim"
+
+
+def _misfits(configs: Configs) -> Iterator[tuple[str, str]]:
+    unet, texts = configs.get("unet"), [configs.get(name) for name in ("text_encoder", "text_encoder_2")]
+    if not parts.latents_fit(unet, configs.get("vae")):
+        yield "unet", "takes other latents than the autoencoder gives: in_channels is not its latent_channels"
+    if unet is None:
+        return
+    if unet.get("addition_embed_type") != "text_time":
+        yield "unet", 'has no addition_embed_type "text_time": this UNet takes no sizes of pictures; it is of another family'
+        return
+    if all(text is not None for text in texts) and not parts.attends_to(unet, sum(_says(text or {}, "hidden_size") for text in texts)):
+        yield "unet", "takes another text than the text encoders give: cross_attention_dim is not the sum of their hidden_size"
+    if texts[1] is not None:
+        yield from (("unet", problem) for problem in _of_added(unet, _says(texts[1], "projection_dim")))
+
+
+def _of_added(unet: Config, pooled: int) -> Iterator[str]:
+    """What does not fit of the input that is added to the time: the pooled text, and an embedding of each time id."""
+    width, whole = unet.get("addition_time_embed_dim"), unet.get(_TIME_IDS)
+    if not isinstance(width, int) or not isinstance(whole, int) or not parts.is_count(width) or not parts.is_count(whole):
+        yield f"has addition_time_embed_dim or {_TIME_IDS} that is not a positive number"
+    elif whole == pooled + NUM_REFINER_IDS * width:
+        yield "takes an aesthetic score: it is a refiner; use the base model"
+    elif whole != pooled + NUM_TIME_IDS * width:
+        yield f"takes other sizes than sdxl gives: {_TIME_IDS} is not the second text encoder's projection_dim and {NUM_TIME_IDS} time ids"
+
+
+def _says(text_encoder: Config, name: str) -> int:
+    return text_encoder.get(name, parts.CLIP_DEFAULTS[name])
+
+
+def _label(configs: Configs) -> Label:
+    """Checkpoints of v-prediction are told by keys, `v_pred` and `ztsnr`: the files of adapters on them have these too."""
+    scheduler = configs["scheduler"]
+    is_v, has_zero_snr = scheduler.get(objectives.FIELD) == "v_prediction", scheduler.get("rescale_betas_zero_snr") is True
+    more = {"ztsnr": "True"} if is_v and has_zero_snr else {}
+    return Label(architecture=FACTS.architecture, kohya_version=FACTS.kohya_version, more=more)
+
+
+FACTS = Family(
+    name="sdxl",
+    title="Stable Diffusion XL",
+    pipeline="StableDiffusionXLPipeline",
+    parts=(
+        parts.autoencoder_kl(),
+        parts.clip_text_encoder("text_encoder", "lora_te1"),
+        parts.clip_text_encoder("text_encoder_2", "lora_te2", "CLIPTextModelWithProjection"),
+        parts.clip_tokenizer("tokenizer"),
+        parts.clip_tokenizer("tokenizer_2"),
+        parts.unet(),
+        parts.noise_scheduler(),
+    ),
+    # 533 with LoRA on attention alone and 659 on every layer were counted of SDXL's UNet at 1024 x 1024, as service.control.memory says.
+    values_per_pixel=710,
+    first_layer="conv_in",
+    architecture="stable-diffusion-xl-v1-base",
+    kohya_version="sdxl_base_v1-0",
+    label=_label,
+    misfits=_misfits,
+    kohya_modules=sgm_names,
+)

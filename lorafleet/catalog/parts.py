@@ -1,0 +1,174 @@
+"""Parts that several families are built of, with what their configs may say. Only values of the expected type are believed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any, cast
+
+from lorafleet import objectives
+from lorafleet.catalog.part import Config, Part, PartKind, Problems
+
+MAX_TOKENS = 10_000
+MAX_LEVELS = 16
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+CLIP_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
+CLIP_DEFAULTS = {"hidden_size": 512, "max_position_embeddings": 77, "vocab_size": 49408, "projection_dim": 512}  # transformers' own
+# Those that add noise as training does (sigmas of flow matching are others).
+SCHEDULERS = tuple(
+    f"{name}Scheduler"
+    for name in (
+        *("DDIM", "DDPM", "PNDM", "LMSDiscrete", "EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "KDPM2Discrete"),
+        *("KDPM2AncestralDiscrete", "DPMSolverMultistep", "DPMSolverSinglestep", "DEISMultistep", "UniPCMultistep", "LCM", "TCD"),
+    )
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How pictures and latents relate in a base."""
+
+    pixels_per_latent: int  # along a side
+    step: int  # pixels; sides must be multiples of it
+    resolution: int | None  # pixels; what the base was trained at, where it says so
+
+
+def autoencoder_kl() -> Part:
+    return Part(
+        name="vae", kind=PartKind.AUTOENCODER, classes=("AutoencoderKL",), needed=("block_out_channels",), problems=_autoencoder_problems
+    )
+
+
+def clip_text_encoder(name: str, kohya_prefix: str, built: str = "CLIPTextModel") -> Part:
+    return Part(
+        name=name,
+        kind=PartKind.TEXT_ENCODER,
+        classes=(built,),
+        kohya_prefix=kohya_prefix,
+        target_modules=CLIP_ATTENTION,
+        defaults=CLIP_DEFAULTS,
+        problems=_clip_problems,
+    )
+
+
+def clip_tokenizer(name: str) -> Part:
+    return Part(name=name, kind=PartKind.TOKENIZER, classes=("CLIPTokenizer", "CLIPTokenizerFast"), problems=_tokenizer_problems)
+
+
+def unet() -> Part:
+    return Part(
+        name="unet",
+        kind=PartKind.DENOISER,
+        classes=("UNet2DConditionModel",),
+        kohya_prefix="lora_unet",
+        target_modules=ATTENTION,
+        needed=("block_out_channels",),
+        defaults={"in_channels": 4, "out_channels": 4, "cross_attention_dim": 1280},
+        problems=_unet_problems,
+    )
+
+
+def noise_scheduler() -> Part:
+    return Part(name="scheduler", kind=PartKind.SCHEDULER, classes=SCHEDULERS, problems=_scheduler_problems)
+
+
+def sizes_by_levels(denoiser: Config, autoencoder: Config) -> Sizes:
+    """Both halve their sides from each of their `block_out_channels` to the next; `sample_size` is the denoiser's, in latents."""
+    pixels = 2 ** (len(autoencoder["block_out_channels"]) - 1)
+    step = pixels * 2 ** (len(denoiser["block_out_channels"]) - 1)
+    return Sizes(pixels_per_latent=pixels, step=step, resolution=_resolution(denoiser.get("sample_size"), pixels, step))
+
+
+def max_tokens(part: Part, config: Config) -> int:
+    """How many tokens a tokenizer gives, or a text encoder takes; one that does not say goes by the others."""
+    name = "model_max_length" if part.kind is PartKind.TOKENIZER else "max_position_embeddings"
+    length: Any = {**part.defaults, **config}.get(name)  # transformers writes a "very large" one for none
+    return length if is_count(length, MAX_TOKENS) else MAX_TOKENS
+
+
+def latents_fit(denoiser: Config | None, autoencoder: Config | None) -> bool:
+    """Whether the one takes what the other gives, as far as both are known."""
+    return denoiser is None or autoencoder is None or denoiser.get("in_channels", 4) == autoencoder.get("latent_channels", 4)
+
+
+def attends_to(denoiser: Config, width: int) -> bool:
+    """Whether all its blocks take text of that width."""
+    widths = denoiser.get("cross_attention_dim", 1280)
+    return all(each == width for each in _list(widths) or [widths])
+
+
+def is_count(value: object, most: int = 1_000_000) -> bool:
+    return type(value) is int and 0 < value <= most
+
+
+def _resolution(sample_size: int | list[int] | None, factor: int, step: int) -> int | None:
+    """A list is (height, width): the square of as many pixels, whose sides must divide."""
+    if sample_size is None or isinstance(sample_size, int):
+        return None if sample_size is None else sample_size * factor
+    return max(1, round(sqrt(sample_size[0] * sample_size[1]) * factor / step)) * step
+
+
+def _unet_problems(config: Config, family: str) -> Problems:
+    yield from _of_class(config, "UNet2DConditionModel")
+    yield from _levels(config)
+    size = config.get("sample_size")
+    sides = _list(size) or []
+    if size is not None and not is_count(size) and not (len(sides) == 2 and all(map(is_count, sides))):
+        yield "has a sample_size that is neither a number nor (height, width)"
+    for name in ("class_embed_type", "num_class_embeds"):
+        if config.get(name) is not None:
+            yield f"has {name}: this UNet takes an input that {family} does not give; it is of another family"
+    if config.get("out_channels", 4) != config.get("in_channels", 4):
+        yield "takes other channels than it gives, as for inpainting; use the base that it was made from"
+    yield from _unquantised(config)
+
+
+def _autoencoder_problems(config: Config, family: str) -> Problems:
+    yield from _of_class(config, "AutoencoderKL")
+    yield from _levels(config)
+    scaling = config.get("scaling_factor", 0.18215)
+    if type(scaling) not in (int, float) or not 0 < scaling < 1e6:
+        yield "has a scaling_factor that is not a positive number"
+    for name in ("shift_factor", "latents_mean", "latents_std"):
+        if config.get(name) is not None:
+            yield f"has {name}: its latents are not only scaled, as those of {family} are; it is of another family"
+    yield from _unquantised(config)
+
+
+def _clip_problems(config: Config, family: str) -> Problems:
+    for name, default in CLIP_DEFAULTS.items():
+        if not is_count(config.get(name, default)):
+            yield f"has {name} that is not a positive number"
+    yield from _unquantised(config)
+
+
+def _scheduler_problems(config: Config, family: str) -> Problems:
+    if problem := objectives.problem(config.get(objectives.FIELD, objectives.DEFAULT), family):
+        yield problem
+    if not is_count(config.get("num_train_timesteps", 1000), 100_000):
+        yield "has num_train_timesteps that is not a positive number"
+
+
+def _tokenizer_problems(config: Config, family: str) -> Problems:
+    length = config.get("model_max_length")
+    if length is not None and (type(length) not in (int, float) or length < 1):
+        yield "has a model_max_length that is not a positive number"
+
+
+def _of_class(config: Config, name: str) -> Iterator[str]:
+    if config.get("_class_name", name) != name:
+        yield f"is not the config of a {name}"
+
+
+def _levels(config: Config) -> Iterator[str]:
+    levels = _list(config.get("block_out_channels")) or []
+    if not 0 < len(levels) <= MAX_LEVELS or not all(map(is_count, levels)):
+        yield f"has block_out_channels that are no list of 1 to {MAX_LEVELS} numbers"
+
+
+def _list(value: object) -> list[Any] | None:
+    return cast(list[Any], value) if isinstance(value, list) else None
+
+
+def _unquantised(config: Config) -> Iterator[str]:
+    if config.get("quantization_config") is not None:
+        yield "is quantised; use the weights that it was made from"
