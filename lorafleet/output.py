@@ -12,6 +12,7 @@ from rich.text import Text
 
 from lorafleet import spec_proto, tables
 from lorafleet.states import job_id, label
+from lorafleet.terminal import TIME_FORMAT
 from lorafleet.v1 import training_service_pb2 as pb
 from lorafleet.visible import is_harmless, one_line, visible_json
 
@@ -56,7 +57,7 @@ JOBS = (
 
 
 def table_of(jobs: Iterable[pb.TrainingJob], now: datetime) -> tables.Table:
-    rows = ((job_id(job), state(job), doing(job), *_numbers(job), age(job.create_time, now), job.message) for job in jobs)
+    rows = ((job_id(job), state(job), doing(job), *_numbers(job), age(job.create_time, now), job.message or job.reason) for job in jobs)
     return tables.Table(JOBS, rows)
 
 
@@ -133,7 +134,7 @@ def likewise(others: Sequence[pb.TrainingJob]) -> str:
 
 def _why(jobs: Sequence[pb.TrainingJob]) -> str:
     first, *others = jobs
-    told = [one_line(first.message), one_line(first.artifact.uri), likewise(others) if others else ""]
+    told = [one_line(first.message or first.reason), one_line(first.artifact.uri), likewise(others) if others else ""]
     return "\n".join(part for part in told if part)
 
 
@@ -187,7 +188,7 @@ def clock(seconds: float) -> str:
 
 
 def when(time: Timestamp) -> str:
-    return time.ToDatetime(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if time.seconds else ""
+    return time.ToDatetime(UTC).strftime(TIME_FORMAT) if time.seconds else ""
 
 
 def age(time: Timestamp, now: datetime) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PIPE_WIDTH = 160  # a pipe has no width
+TIME_FORMAT = "%Y-%m-%d %H:%M:%S UTC"  # of tables; programs have fractions of seconds
 ERRORS, _JSON_ERRORS = "lorafleet.plain", "lorafleet.json"  # names of what codecs do with letters that they do not have
 _PLAIN = {"→": "->", "…": "~", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "•": "*", "·": ".", "━": "#", "╌": "-"}
 

@@ -15,7 +15,7 @@ from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
 from lorafleet.commands import Format, Output, Server, Tenant, connect
 from lorafleet.commands.connection import Group
 from lorafleet.commands.options import grouped
-from lorafleet.terminal import say, stdout_console
+from lorafleet.terminal import TIME_FORMAT, say, stdout_console
 
 tenant_app = typer.Typer(cls=Group, help="Tenants, their fair share and limits.", no_args_is_help=True)
 member_app = typer.Typer(cls=Group, help="Members of a tenant and their roles.", no_args_is_help=True)
@@ -46,6 +46,7 @@ TOKEN = ("name", "display_name", "role", "created_by", "expire_time", "revoke_ti
 GRANT = ("prefix", "may_write", "create_time")
 RESERVATION = ("name", "gpus", "start_time", "end_time")
 WHOLE = ("role", "code", "weight", "gpus", "may_write")
+TIMES = ("time", "create_time", "expire_time", "revoke_time", "start_time", "end_time")
 LEAVES_FIRST = (  # from a narrow terminal: the last of them first
     "max_gpus",
     "max_running_jobs",
@@ -304,7 +305,7 @@ def _print_one(message: Any, columns: Sequence[str], output: Format) -> None:
     row = _plain(message)
     print_plain(row, output)
     if output is Format.TABLE:
-        stdout_console().print(tables.details((column, str(row[column])) for column in columns if column in row))
+        stdout_console().print(tables.details((column, _cell(column, row)) for column in columns))
 
 
 def _print(messages: Iterable[Any], columns: Sequence[str], output: Format) -> None:
@@ -320,7 +321,7 @@ def _table(messages: Iterable[Any], columns: Sequence[str]) -> Any:
     from lorafleet import tables
 
     first, *others = columns  # the first is the one to copy
-    rows = ([str(row.get(column, "")) for column in columns] for row in map(_plain, messages))
+    rows = ([_cell(column, row) for column in columns] for row in map(_plain, messages))
     return tables.Table([tables.name(first.upper()), *map(_column, others)], rows)
 
 
@@ -328,7 +329,17 @@ def _column(name: str) -> Any:
     from lorafleet import tables
 
     heading, leaves = name.upper(), LEAVES_FIRST.index(name) + 1 if name in LEAVES_FIRST else 0
+    if name in TIMES:
+        return tables.value(heading, leaves=leaves)
     return tables.state(heading) if name in WHOLE else tables.prose(heading, leaves=leaves)
+
+
+def _cell(column: str, row: dict[str, Any]) -> str:
+    """For people: times to the second, and methods without their service, since no two have the same name."""
+    text = str(row.get(column, ""))
+    if column in TIMES and text:
+        return datetime.fromisoformat(text).strftime(TIME_FORMAT)
+    return text.rpartition("/")[2] if column == "method" else text
 
 
 def _plain(message: Any) -> dict[str, Any]:

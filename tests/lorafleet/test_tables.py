@@ -128,6 +128,28 @@ def test_administrators_tables_keep_what_is_copied_from_them(odd: str, kind: int
     assert lines[1].startswith(KEPT[kind])
 
 
+@pytest.mark.parametrize("width", [80, 200])
+def test_a_time_is_told_whole_or_not_at_all(width: int) -> None:
+    grants = [access_pb.Grant(prefix="s3://bucket/" + "a/" * 120), access_pb.Grant(prefix="s3://b/")]
+    for grant in grants:
+        grant.create_time.FromJsonString("2026-07-01T12:34:56.123456Z")
+    told = "\n".join(shown(administration._table(grants, administration.GRANT), width))
+    assert "123456" not in told
+    assert told.count("2026-07-01 12:34:56 UTC") == ("CREATE_TIME" in told) * 2
+
+
+def test_the_audit_log_tells_each_method_in_one_line() -> None:
+    event = access_pb.AuditEvent(principal="oidc:root", method="lorafleet.v1.TrainingService/CreateTrainingJob", code="INVALID_ARGUMENT")
+    event.time.FromJsonString("2026-07-01T12:34:56.123456Z")
+    _, line = shown(administration._table([event], administration.EVENT))
+    assert line.split("  ") == ["2026-07-01 12:34:56 UTC", "oidc:root", "CreateTrainingJob", "INVALID_ARGUMENT"]
+
+
+def test_a_failure_without_a_message_tells_its_reason() -> None:
+    jobs = [odd_job("")]
+    assert all("CORRUPT_PICTURES" in shown(table)[-1] for table in (output.table_of(jobs, NOW), output.endings_of(jobs)))
+
+
 def test_the_message_shrinks_before_any_column_leaves() -> None:
     job = odd_job("m" * 300)
     job.progress.phase, job.progress.pictures_per_second = "training", 53.1
