@@ -9,6 +9,7 @@ from lorafleet.batch.summary import steps_of, summarize
 from lorafleet.states import job_id, label, name_of
 from lorafleet.v1 import batch_service_pb2 as batch_pb
 from lorafleet.v1 import training_service_pb2 as pb
+from lorafleet.visible import one_line
 
 
 def report(batch: batch_pb.Batch, jobs: Sequence[pb.TrainingJob], now: datetime) -> dict[str, Any]:
@@ -86,4 +87,4 @@ def _row(job: pb.TrainingJob) -> str:
 
 def _cell(text: str) -> str:
     """One line, with nothing in it that ends a cell or begins HTML."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    return one_line(text).replace("|", "\\|").replace("<", "&lt;")

@@ -10,6 +10,7 @@ from lorafleet.batch import report as batch_report
 from lorafleet.batch import sheet as batch_sheet
 from lorafleet.contact_sheet import GAP, LABEL_HEIGHT
 from lorafleet.v1 import training_service_pb2 as pb
+from lorafleet.visible import is_harmless
 from tests.lorafleet.batch_jobs import NOW, before_now
 from tests.lorafleet.jobs import a_batch, a_job
 from tests.lorafleet.test_download import manifest_of
@@ -68,6 +69,14 @@ def test_report_to_read_has_sheets_failures_and_losses() -> None:
     assert "![contact sheet](sheet-2.png)" in text
     assert "| cat | DATASET_EMPTY | no picture in &lt;there> |" in text
     assert "| fox | succeeded | 200/200 | 0.0900 | 0.4000 → 0.1000 (-75%) | run-b | 1 |" in text
+
+
+def test_report_to_read_turns_no_letters_around() -> None:
+    job = failed()
+    job.message = "cannot be read: \u202egnp.exe \x1b[2J"
+    text = batch_report.markdown(a_batch(), [job], NOW, [])
+    assert is_harmless(text)
+    assert "cannot be read: \\u202egnp.exe \\x1b[2J" in text
 
 
 def test_report_to_read_without_failures_has_no_section_for_them() -> None:
