@@ -16,6 +16,8 @@ from service.simulate.engine import World, by_admission, by_fifo, simulate
 from service.simulate.report import Report, Waits, summed_up
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lorafleet.tables import Table
 
 LOOK_AHEAD = 200  # waiting jobs that a round looks at
@@ -123,11 +125,8 @@ def _print(reports: dict[str, Report], output: Format) -> None:
         return
     say("Minutes from submission to start")
     stdout_console().print(table_of(reports))
-    for name, report in reports.items():
-        message = (
-            f"{name}: {report.utilisation:.1%} of the GPUs at work, fairness {report.fairness:.3f}, {report.num_preemptions:,} preemptions"
-        )
-        say(f"{message}, at most {report.most_waiting:,} waiting, {report.num_never_started:,} never started")
+    say("")
+    stdout_console().print(totals_of(reports))
 
 
 def table_of(reports: dict[str, Report]) -> "Table":
@@ -139,6 +138,31 @@ def table_of(reports: dict[str, Report]) -> "Table":
     rows = (
         (name, of, f"{waits.num_jobs:,}", *(f"{s / 60:,.1f}" for s in (waits.p50_s, waits.p90_s, waits.p99_s, waits.max_s)))
         for name, report in reports.items()
-        for of, waits in {"all": report.all, **report.by_class, **report.by_tenant}.items()
+        for of, waits in _groups(report)
     )
     return tables.Table([tables.name("DECIDED BY"), tables.name("OF"), *numbers], rows)
+
+
+def _groups(report: Report) -> "Iterator[tuple[str, Waits]]":
+    """A tenant may be called like a class."""
+    yield "all", report.all
+    yield from ((f"class {name}", waits) for name, waits in report.by_class.items())
+    yield from ((f"tenant {name}", waits) for name, waits in report.by_tenant.items())
+
+
+def totals_of(reports: dict[str, Report]) -> "Table":
+    from lorafleet import tables
+
+    headings = ("GPUS AT WORK", "FAIRNESS", "PREEMPTIONS", "MOST WAITING", "NEVER STARTED")
+    rows = (
+        (
+            name,
+            f"{report.utilisation:.1%}",
+            f"{report.fairness:.3f}",
+            *(f"{number:,}" for number in (report.num_preemptions, report.most_waiting, report.num_never_started)),
+        )
+        for name, report in reports.items()
+    )
+    return tables.Table(
+        [tables.name("DECIDED BY"), *(tables.number(heading, leaves=leaves) for leaves, heading in enumerate(headings, 1))], rows
+    )

@@ -171,9 +171,9 @@ def test_the_command_prints_json_and_draws(tmp_path: Path):
 def test_the_command_prints_a_table_of_tenants_and_classes():
     made = cli("--make", "40", "--capacity-gpus", "16")
     assert made.exit_code == 0
-    assert "fairness" in made.stdout
-    assert "normal" in made.stdout
-    assert "tenant-00" in made.stdout
+    assert "FAIRNESS" in made.stdout
+    assert "class normal" in made.stdout
+    assert "tenant tenant-00" in made.stdout
 
 
 def test_the_command_reads_a_trace_and_prints_yaml(tmp_path: Path):
