@@ -137,6 +137,17 @@ def test_a_new_adapter_is_the_base():
     assert [type(module) for module in model.get_submodule("unet").modules()] == [type(module) for module in net().modules()]
 
 
+def test_an_adapted_layer_answers_as_the_frozen_one():
+    """Pipelines ask layers of a UNet for their sizes."""
+    model = model_of(net())
+    model.add_bank(Kind.of(adapter("lora", 2), "adamw"), 1, batch_invariant=False)
+    adapted: Any = model.get_submodule("unet")
+    assert (adapted.linear.in_features, adapted.linear.out_features, adapted.conv.stride) == (6, 5, (2, 2))
+    assert adapted.out.weight is adapted.out.base.weight
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        _ = adapted.linear.no_such_thing
+
+
 def test_each_row_is_updated_as_torchs_adamw_with_clipping_would():
     model = model_of(net().float())
     bank = model.add_bank(Kind.of(adapter("lora", 2), "adamw"), 2, batch_invariant=False)

@@ -33,6 +33,13 @@ class Adapted(nn.Module):
     def bias(self) -> Any:
         return self.base.bias
 
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else libraries ask a layer for (`in_features` of one, `stride` of the other) is the frozen layer's."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base"), name)
+
     def forward(self, x: Tensor) -> Tensor:
         active = [each for each in self.serving() if self.module in each.weights]
         if any(each.method.changes_inputs for each in active):
