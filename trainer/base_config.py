@@ -60,7 +60,7 @@ def index_problems(index: Config, family: Family) -> Iterator[str]:
 
 def _part_problems(part: Part, value: list[Any], family: Family) -> Iterator[str]:
     if value == [None, None]:
-        yield f"has no {part.name}; {family.name} needs {part.library}'s {part.classes[0]} there"
+        yield f"has no {part.name}; {family.name} needs a {part.classes[0]} there"
     elif len(value) != 2 or value[0] != part.library or value[1] not in part.classes:
         more = " or the like" if part.kind is PartKind.SCHEDULER else ""
         yield f"has a {part.name} of another kind; {family.name} takes {part.library}'s {part.classes[0]}{more}"

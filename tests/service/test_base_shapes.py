@@ -113,6 +113,21 @@ async def test_the_layers_of_text_encoders_are_told_for_their_adapters(tmp_path:
     assert found.num_other_params == 15 + 64 + 8
 
 
+async def test_all_parts_of_the_family_count(tmp_path: Path):
+    """As another family its second text encoder is no part of the base."""
+    uri = write_base(tmp_path)
+    for part, width in (("text_encoder", 8), ("text_encoder_2", 16)):
+        write_safetensors(tmp_path / part / "model.safetensors", {"layers.0.q_proj.weight": [width, width]})
+    as_sdxl, as_sd1 = await shapes_at(uri, "sdxl"), await shapes_at(uri, "sd1")
+    assert as_sdxl.num_other_params == 15 + 64 + 256
+    assert as_sdxl.text_layers["text_encoder_2"] == {"layers.0.q_proj": (16, 16)}
+    assert as_sd1.num_other_params == 15 + 64
+    cache = ShapeCache(Store(), FakeClock())
+    await cache.read([("acme", Base(uri, family=family)) for family in ("sd1", "sdxl")], AT_ONCE_S)
+    assert cache.known(Base(uri, family="sd1")) == as_sd1
+    assert cache.known(Base(uri, family="sdxl")) == as_sdxl
+
+
 async def test_a_base_that_lacks_a_shard_is_unknown_as_one_that_lacks_a_file(tmp_path: Path):
     uri = write_base(tmp_path)
     shard_denoiser(tmp_path)
