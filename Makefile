@@ -16,7 +16,7 @@ READY := $(VENV)/.ready
 # One OpenMP thread each: with as many as there are cores they mostly spin, waiting for threads that have no core. A worker keeps
 # to a stretch of the tests, so that a module's servers start once, and takes over a part of the other's when it is done.
 TWO_AT_A_TIME := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
-FUZZED := tests/service/security/test_fuzz.py tests/service/test_untrusted.py tests/trainer/test_fuzz.py
+FUZZED := tests/service/security/test_fuzz.py tests/service/untrusted/test_parsing.py tests/trainer/test_fuzz.py
 RANDOM_INPUT := $(FUZZED) tests/service/test_state_machine.py
 MUCH_RANDOM_INPUT := LORAFLEET_FUZZ_EXAMPLES=60 LORAFLEET_STATE_MACHINE_EXAMPLES=20
 

@@ -24,23 +24,23 @@ from bench.service_serving import LIMITS
 from lorafleet.v1 import batch_service_pb2 as pb
 from lorafleet.v1 import batch_service_pb2_grpc as rpc
 from lorafleet.v1 import spec_pb2
-from service.api.authentication import anybody
+from service.api.interceptors.authentication import anybody
 from service.api.options import new_server
 from service.backends.fake import FakeBackend
-from service.base_shapes import ShapeCache
-from service.bell import Bell
-from service.candidates import Candidates
-from service.clock import SystemClock
+from service.core.clock import SystemClock
+from service.core.wakeups import Bell
 from service.db import migrate
 from service.db.database import Database
 from service.db.engines import sqlite_engine, sqlite_url
-from service.plans import Planner, Policy
-from service.reconcile.tools import Tools
-from service.resources import job_event
-from service.run_locations import RunLocations
-from service.server import add_services, listen
-from service.storage import Store
-from service.tokens import RunTokens
+from service.jobs.messages import job_event
+from service.planning.base_shapes import ShapeCache
+from service.planning.planner import Planner, Policy
+from service.planning.queued_jobs import Candidates
+from service.reconcile.context import Tools
+from service.runs.locations import RunLocations
+from service.runs.tokens import RunTokens
+from service.server.serving import add_services, listen
+from service.store.client import Store
 
 SIZES = (100, 300, 1_000, 3_000, 10_000)
 ROUNDS = 3

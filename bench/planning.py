@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bench import results_file
-from service.control.keys import Cluster, Key, WarmKey
+from service.control.compatibility import Cluster, Key, WarmKey
 from service.control.memory import GIB, Ask, BaseShapes, footprint
 from service.control.packing import Candidate, PackLimits, Sharing, plan
 

@@ -32,18 +32,18 @@ from lorafleet.v1 import training_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2_grpc as rpc
 from service.backends.base import Alive
 from service.backends.fake import FakeBackend
-from service.bell import Bell
-from service.clock import FakeClock, SystemClock
+from service.core.clock import FakeClock, SystemClock
+from service.core.wakeups import Bell
 from service.db import migrate
 from service.db.database import Database
 from service.db.engines import engine_of, sqlite_url
+from service.jobs.messages import job_event
 from service.reconcile.admit import admit_once
 from service.reconcile.copy_logs import copy_log_once
 from service.reconcile.launch import launch_once
 from service.reconcile.observe import observe_once
 from service.reconcile.orphans import end_orphans_once
 from service.reconcile.stop import notice_silence_once, stop_once
-from service.resources import job_event
 from tests.postgres import postgres_server
 
 CALLERS = 256

@@ -8,12 +8,12 @@ from uuid import uuid4
 from sqlalchemy import insert
 
 from lorafleet import spec
-from service.concurrency import slices
 from service.control.lifecycle import JobState
 from service.control.runs import RunState
+from service.core.concurrency import slices
+from service.core.resource_names import JobName
 from service.db.database import Database
 from service.db.models import JobRow, RunJobRow, RunLogRow, RunRow
-from service.names import JobName
 
 SLICE = 1000
 

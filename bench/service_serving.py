@@ -4,25 +4,25 @@ import asyncio
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from service.api.authentication import anybody
+from service.api.interceptors.authentication import anybody
 from service.api.options import new_server
 from service.backends.base import Backend
 from service.backends.fake import FakeBackend
-from service.base_shapes import ShapeCache
-from service.bell import Bell
-from service.candidates import Candidates
-from service.clock import SystemClock
+from service.core.clock import SystemClock
+from service.core.wakeups import Bell
 from service.db import events
 from service.db.database import Database
 from service.db.engines import engine_of
-from service.plans import Planner, Policy
-from service.reconcile.tools import Tools
-from service.resources import job_event
-from service.run_locations import RunLocations
-from service.server import add_services, listen
-from service.settings import CallLimits
-from service.storage import Store
-from service.tokens import RunTokens
+from service.jobs.messages import job_event
+from service.planning.base_shapes import ShapeCache
+from service.planning.planner import Planner, Policy
+from service.planning.queued_jobs import Candidates
+from service.reconcile.context import Tools
+from service.runs.locations import RunLocations
+from service.runs.tokens import RunTokens
+from service.server.serving import add_services, listen
+from service.settings.serve_settings import CallLimits
+from service.store.client import Store
 
 # As the operators of a platform set them whose callers all come through one balancer: here they are one tenant at one address.
 LIMITS = CallLimits(max_requests_per_s=0, max_unknown_calls_per_address=1_000)

@@ -12,7 +12,7 @@ from examples.processes import Servers
 from lorafleet.blobs import blobs_at
 from lorafleet.contract.s3_settings import REGIONS_ENV, learn_regions, parse_regions, shown_regions
 from lorafleet.errors import LorafleetError
-from service.storage import S3Backing, Store
+from service.store.client import S3Backing, Store
 from tests.certificates import Authority, server_pair
 from tests.refusing_store import refusing_store
 from trainer.storage import Folder

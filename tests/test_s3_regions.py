@@ -6,7 +6,7 @@ import pytest
 
 from lorafleet.contract.s3_settings import REGIONS_ENV, learn_regions
 from lorafleet.errors import LorafleetError
-from service.storage import Store, StoreError
+from service.store.client import Store, StoreError
 from tests.refusing_store import refusing_store
 from tests.regional_store import OBJECT, Says, regional_store
 from tests.test_s3_everywhere import READERS, by_trainer, say

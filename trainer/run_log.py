@@ -1,6 +1,6 @@
 """How a run's processes write their log: each line begins with whose it is, and no text of a style can begin one.
 
-`service/run_log.py` reads the marks. Ray is not needed here, nor torch.
+`service/backends/run_log.py` reads the marks. Ray is not needed here, nor torch.
 """
 
 import logging

@@ -26,8 +26,8 @@ from bench.chaos.proxies import Proxies
 from bench.chaos.replica import LEASE_S, ReplicaConfig
 from bench.chaos.starving import Watch, starved, waits_s
 from lorafleet.v1 import training_service_pb2 as pb
-from service.serve_options import CapacityOptions, TimeoutOptions
-from service.settings import Settings
+from service.settings.serve_options import CapacityOptions, TimeoutOptions
+from service.settings.serve_settings import Settings
 from tests.service.test_poisoned_bases import make_base
 
 HEALTHY = ("acme", "globex", "initech")

@@ -14,7 +14,7 @@ from typing import Any
 from service.db import events
 from service.db.database import Database
 from service.db.transaction import Transaction
-from service.storage import Store
+from service.store.client import Store
 
 POINTS = (
     "before_commit", "after_commit", "before_launch", "after_launch", "before_stop", "after_stop", "before_put", "after_put",

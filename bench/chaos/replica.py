@@ -19,14 +19,15 @@ from bench.chaos.sim_backend import SimBackend
 from lorafleet.contract import store_faults
 from lorafleet.contract.store_faults import Fault
 from lorafleet.errors import Unavailable
-from service import file_store, server
 from service.control.attempts import RetryPolicy
 from service.db import database as transactions
-from service.file_store import FileBacking
-from service.reconcile import copy_logs, launch, loops, observe, stop, tools
-from service.replica import database
-from service.settings import Settings
-from service.store_refusals import raised
+from service.reconcile import context, copy_logs, launch, loops, observe, stop
+from service.server import serving as server
+from service.server.database import database
+from service.settings.serve_settings import Settings
+from service.store import file_store
+from service.store.file_store import FileBacking
+from service.store.refusals import raised
 
 LEASE_S = 3.0
 ORPHANS_EVERY_S = 3.0
@@ -70,8 +71,8 @@ def main(config: ReplicaConfig) -> None:
     server._backend = lambda *_, **__: backend
     original: Callable[..., Any] = server._tools
 
-    async def patient(*arguments: Any, **named: Any) -> tools.Tools:
-        made: tools.Tools = await original(*arguments, **named)
+    async def patient(*arguments: Any, **named: Any) -> context.Tools:
+        made: context.Tools = await original(*arguments, **named)
         policy = replace(made.stop, linger_s=6.0, stop_again_s=3.0, unreachable_s=120.0)
         return replace(made, stop=policy, retry=RetryPolicy(max_attempts=6, first_backoff_s=0.5, max_backoff_s=2.0))
 
@@ -84,7 +85,7 @@ def main(config: ReplicaConfig) -> None:
 
 
 def _shorten(lease_s: float) -> None:
-    for module in (tools, launch, observe, stop, copy_logs):
+    for module in (context, launch, observe, stop, copy_logs):
         setattr(module, "LOCK_S", lease_s)  # noqa: B010 (each has its own)
     run_all = loops.run
 

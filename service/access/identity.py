@@ -33,7 +33,7 @@ class Identity:
 
 OPEN = Identity(principal="anonymous", is_admin=True)  # every caller of a server without authenticator, on loopback only
 
-# Set around each call by service.api.authentication. It has no default: code reached in any other way has no caller.
+# Set around each call by service.api.interceptors.authentication. It has no default: code reached in any other way has no caller.
 current_identity: ContextVar[Identity] = ContextVar("current_identity")
 
 

@@ -1,1 +1,1 @@
-"""gRPC servicers: check the request, make one service call, return."""
+"""Serves gRPC: servicers, what lies around their calls, watches and lists. Knows nothing of how runs are launched."""

@@ -32,8 +32,8 @@ from lorafleet.errors import (
     Unavailable,
     Violation,
 )
-from service import telemetry
 from service.api.handlers import Handler, MethodInterceptor, wrapped
+from service.core import telemetry
 
 DOMAIN = "lorafleet"
 # gRPC clients accept 8 KiB of trailers and get no response at all beyond that. The message is in them twice, as text and in

@@ -4,21 +4,21 @@ import asyncio
 
 import grpc.aio
 
-from service.api.auditing import AuditInterceptor
-from service.api.authentication import AuthenticationInterceptor, WhoCalls
-from service.api.compressing import CompressionInterceptor
-from service.api.doors import ArrivalInterceptor, DoorInterceptor
 from service.api.errors import ErrorInterceptor
-from service.api.flow import FlowInterceptor
-from service.api.limiting import LimitsInterceptor
-from service.api.observing import ObservingInterceptor
-from service.api.rpc_tasks import keep_calls
-from service.api.standing import Rooms
+from service.api.interceptors.auditing import AuditInterceptor
+from service.api.interceptors.authentication import AuthenticationInterceptor, WhoCalls
+from service.api.interceptors.compression import CompressionInterceptor
+from service.api.interceptors.doors import ArrivalInterceptor, DoorInterceptor
+from service.api.interceptors.flow import FlowInterceptor
+from service.api.interceptors.limiting import LimitsInterceptor
+from service.api.interceptors.observing import ObservingInterceptor
+from service.api.interceptors.rpc_tasks import keep_calls
+from service.api.interceptors.standing import Rooms
 from service.db.database import Database
-from service.settings import CallLimits
+from service.settings.serve_settings import CallLimits
 
 MAX_REQUEST_BYTES = 4 * 2**20
-MAX_RESPONSE_BYTES = 4 * 2**20  # what clients take unless they say otherwise; pages end earlier: see service.api.paging
+MAX_RESPONSE_BYTES = 4 * 2**20  # what clients take unless they say otherwise; pages end earlier: see service.api.lists.paging
 # A level and no algorithm: gRPC then takes one that the client has said it takes, and would else send it what it cannot read.
 COMPRESSION_LEVEL = 1  # gzip
 PING_EVERY_MS = 60_000  # a client that has gone without a word is noticed, and its streams end

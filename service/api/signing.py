@@ -7,14 +7,14 @@ from datetime import timedelta
 from lorafleet.contract.layout import MANIFEST, JobLayout, join
 from lorafleet.errors import FailedPrecondition, NotFound
 from lorafleet.v1 import training_service_pb2 as pb
+from service.core.resource_names import JobName, invalid
 from service.db import jobs
 from service.db.database import Database
 from service.db.models import JobRow
 from service.db.tenants import store_credentials_of
-from service.names import JobName, invalid
-from service.storage import Store, StoreError
+from service.store.client import Store, StoreError
+from service.store.uri_prefixes import lies_in
 from service.tenancy.messages import time
-from service.tenancy.prefixes import lies_in
 from service.untrusted.parsing import Parser, Unreadable
 
 DEFAULT_EXPIRE_S = 3600

@@ -4,7 +4,7 @@ import re
 
 from lorafleet.contract import store_faults
 from lorafleet.visible import uncoloured
-from service.run_log import of_nobody
+from service.backends.run_log import of_nobody
 
 MESSAGE_TAIL = 600  # characters of the driver's last lines that a job's message shows
 RAYS_OWN_LINES = ("Runtime env is setting up.", "Running entrypoint for job ")

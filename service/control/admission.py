@@ -13,12 +13,12 @@ from enum import StrEnum
 from typing import Protocol
 
 from service.control.capacity import Hardware, Resources, amount
+from service.control.capacity_profile import Profile, Window
 from service.control.fair_share import FairOrder
 from service.control.packing import EXCEEDS_CAPACITY, Candidate, Pack
 from service.control.placing import Decision, Placement, Places, Start
 from service.control.preemption import Victim, victims
 from service.control.priority import PriorityClass, class_of
-from service.control.profile import Profile, Window
 from service.control.quotas import UNLIMITED, Budgets, Quota, Usage
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from service.control.capacity import Hardware, Resources, beyond
-from service.control.keys import Key
+from service.control.compatibility import Key
 from service.control.memory import GIB, Footprint, arithmetic, gib, pack_bytes
 from service.control.quotas import Budgets
 

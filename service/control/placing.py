@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.control.capacity import NOTHING, Resources
-from service.control.keys import StandbyKey, WarmKey
+from service.control.compatibility import StandbyKey, WarmKey
 from service.control.packing import Pack, Sharing, may_share
 
 Tenancy = tuple[str, Sharing]  # a tenant, and whose company its job may keep

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lorafleet.backoff import doubled_s
 from service.control.capacity import Resources
-from service.control.keys import Cluster
+from service.control.compatibility import Cluster
 
 GIB = 2**30
 

@@ -1,6 +1,6 @@
 """The audit log. The row of a call is written in the transaction that does what the call asks for: both are kept or neither.
 
-A call that is refused, or that wrote nothing, gets its row from `service.api.auditing` afterwards.
+A call that is refused, or that wrote nothing, gets its row from `service.api.interceptors.auditing` afterwards.
 """
 
 from collections.abc import Sequence

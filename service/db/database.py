@@ -16,9 +16,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.pool import QueuePool
 
-from service import telemetry
-from service.bell import Bell
-from service.clock import Clock, FollowingClock, StepWatch
+from service.core import telemetry
+from service.core.clock import Clock, FollowingClock, StepWatch
+from service.core.wakeups import Bell
 from service.db import clock_steps, errors, events
 from service.db.engines import READING, WRITING
 from service.db.transaction import JobEvent, Transaction

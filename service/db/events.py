@@ -5,8 +5,8 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, delete, func, select, update
 
-from service import telemetry
-from service.concurrency import slices
+from service.core import telemetry
+from service.core.concurrency import slices
 from service.db import attempts, audit
 from service.db.after_commit import after_commit
 from service.db.models import JobEventRow, JobRow, ServiceRow

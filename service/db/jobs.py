@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, exists, or_, select
 from sqlalchemy.orm.attributes import instance_dict
 
-from service import telemetry
-from service.concurrency import slices
 from service.control.lifecycle import FINISHED, IN_A_RUN, Artifact, Job, JobState
 from service.control.runs import WITH_JOBS
+from service.core import telemetry
+from service.core.concurrency import slices
 from service.db import events
 from service.db.after_commit import after_commit
 from service.db.models import JobRow, RunJobRow, RunRow

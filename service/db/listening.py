@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from psycopg import AsyncConnection, Error
 
-from service.concurrency import beside
+from service.core.concurrency import beside
 from service.db.database import CHANNEL, Database
 from service.db.engines import listening_arguments
 

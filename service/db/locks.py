@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from sqlalchemy import ColumnElement, UnaryExpression, inspect, or_, select, update
 
-from service.concurrency import beside
+from service.core.concurrency import beside
 from service.db.database import Database
 from service.db.errors import Contended, Unreachable
 from service.db.models import Lockable, RunLogRow, RunRow

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import aliased
 
-from service.concurrency import slices
 from service.control.lifecycle import JobState
+from service.core.concurrency import slices
 from service.db.jobs import startable
 from service.db.models import Base, JobRow, RunJobRow, ServiceRow
 from service.db.transaction import Transaction

@@ -13,8 +13,8 @@ from lorafleet.commands import ExitCode, Tenant
 from lorafleet.commands.connection import chosen, given_credentials
 from lorafleet.commands.options import grouped
 from service.access.settings import AccessSettings
-from service.serve_options import BackendKind, BackendOptions, ListenOptions, StandbyOptions, StateOptions
-from service.settings import DATABASE_NAME
+from service.settings.serve_options import BackendKind, BackendOptions, ListenOptions, StandbyOptions, StateOptions
+from service.settings.serve_settings import DATABASE_NAME
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from lorafleet.contract.layout import join
 from lorafleet.errors import LorafleetError
 from service.doctor.clocks import skew
 from service.doctor.findings import Finding, failed, ok
-from service.storage import S3Backing, Store
+from service.store.client import S3Backing, Store
 
 
 async def check_store(name: str, uri: str) -> Sequence[Finding]:

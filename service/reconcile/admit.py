@@ -11,21 +11,21 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from service import held_up, rows
-from service.candidates import Queued
 from service.control import admission, lifecycle, packing
 from service.control.admission import Decided, Wait
 from service.control.packing import Candidate, Packer, Refusal
 from service.control.placing import Decision, Release, Start
-from service.db import hosts, jobs, queue, runs
+from service.db import hosts, jobs, queue, row_faults, runs
 from service.db.models import JobRow, RunRow
 from service.db.transaction import Transaction
+from service.planning.queued_jobs import Queued
+from service.reconcile import held_up
+from service.reconcile.admission_input import Seen, heard_since, look
+from service.reconcile.context import Tools
 from service.reconcile.join import join_once
-from service.reconcile.make_room import make_room
-from service.reconcile.situation import Seen, heard_since, look
-from service.reconcile.tell import tell_some
-from service.reconcile.tools import Tools
-from service.warm import release
+from service.reconcile.preempt import make_room
+from service.reconcile.wait_reasons import tell_some
+from service.runs.warm_workers import release
 
 AGAIN_S = 5.0  # a round is held this often even if nothing has changed but the time
 
@@ -79,11 +79,11 @@ def _planned(tools: Tools, queued: Queued, seen: Seen) -> _Planned:
     try:
         planned = decide(candidates)
     except Exception:
-        found = rows.culprits(candidates, decide)
+        found = row_faults.culprits(candidates, decide)
         if not found:
             raise
         for job, error in found:
-            rows.note("admit", job.uid, error)
+            row_faults.note("admit", job.uid, error)
             waits[job.uid] = tools.candidates.set_aside(job.uid, error)
         planned = decide([job for job in candidates if job.uid not in waits])
     planned.decided.add_waits(waits)
@@ -116,7 +116,7 @@ async def _apply(tools: Tools, planned: _Planned, epoch: int) -> bool:
             return _anew(tools)
         epoch += 1
     applying = _Applying(tools, epoch)
-    await rows.apart("admit", planned.steps, applying.apply, _name, applying.mark)
+    await row_faults.apart("admit", planned.steps, applying.apply, _name, applying.mark)
     return _anew(tools) if applying.is_outdated else applying.has_started or bool(preemptions)
 
 
@@ -186,7 +186,7 @@ class _Applying:
 
     def _admit(self, tx: Transaction, row: JobRow) -> bool:
         """False for a job that cannot be: the others of its pack start without it."""
-        with rows.own("admit", row.name) as trouble:
+        with row_faults.own("admit", row.name) as trouble:
             jobs.save(tx, row, lifecycle.admit(jobs.value(row)))
             row.queue_position = None
         if trouble.error:

@@ -14,16 +14,17 @@ from typing import Any
 
 from lorafleet.contract.layout import JobLayout
 from lorafleet.errors import LorafleetError, OperatorsFault, Unavailable
-from service import log_context, log_copy, rows
 from service.backends.base import RunRef
+from service.backends.run_log import Line, RunLines, of_job
 from service.control.runs import RunState
-from service.db import locks, runs
+from service.core import log_context
+from service.db import locks, row_faults, runs
 from service.db.models import RunLogRow, RunRow
 from service.db.runs import Member
-from service.reconcile import taken
-from service.reconcile.tools import ACTION_S, LOCK_S, Tools
-from service.run_log import Line, RunLines, of_job
-from service.storage import Store
+from service.reconcile import locked_rows
+from service.reconcile.context import ACTION_S, LOCK_S, Tools
+from service.store import job_logs
+from service.store.client import Store
 
 COPY_EVERY_S = 5.0
 COPY_FOR_S = 15.0  # in one step, of the time that its lock lasts
@@ -48,7 +49,7 @@ async def copy_log_once(tools: Tools) -> bool:
         read_at = tx.now
     log_context.bind(run=run.id, jobs=runs.job_names(pack))
 
-    async with taken.own(tools, "logs", row):
+    async with locked_rows.own(tools, "logs", row):
         await _copy_taken(tools, row, run, pack, read_at)
     return True
 
@@ -193,9 +194,9 @@ async def _write(store: Store, pack: Sequence[Member], copy: Copy, lines: Sequen
     errors: dict[str, Exception] = {}
     for member, text in zip(present, texts, strict=True):
         at = copy.written[member.job.uid]
-        with rows.own("logs", member.job.name) as trouble:
+        with row_faults.own("logs", member.job.name) as trouble:
             if text:
-                await log_copy.append(store, JobLayout(member.job.output_uri), member.place.attempt, at, text)
+                await job_logs.append(store, JobLayout(member.job.output_uri), member.place.attempt, at, text)
             ends[member.job.uid] = at + len(text)
         if trouble.error:
             errors[member.job.uid] = trouble.error

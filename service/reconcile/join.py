@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 
 from lorafleet.contract.layout import JobLayout
 from lorafleet.errors import OperatorsFault
-from service import held_up, rows
-from service.candidates import with_credentials
 from service.control import joining, lifecycle, packing
 from service.control.admission import Wait, usage_of
 from service.control.joining import Join, TrainingRun
@@ -21,14 +19,16 @@ from service.control.lifecycle import JobState
 from service.control.packing import Candidate
 from service.control.placing import Tenancy, tenancy
 from service.control.quotas import Budgets
-from service.db import hosts, jobs, queue, runs
+from service.db import hosts, jobs, queue, row_faults, runs
 from service.db.models import JobRow, RunJobRow, RunRow
 from service.db.runs import Member
 from service.db.tenants import store_credentials_of
 from service.db.transaction import Transaction
-from service.progress import progress_of
-from service.reconcile.situation import Seen
-from service.reconcile.tools import Tools
+from service.planning.queued_jobs import with_credentials
+from service.reconcile import held_up
+from service.reconcile.admission_input import Seen
+from service.reconcile.context import Tools
+from service.runs.progress import progress_of
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ async def _training(tools: Tools, tx: Transaction) -> list[TrainingRun]:
         return []
     guests, closed = defaultdict[str, set[Tenancy]](set), set[str]()  # who may be with an unknown guest is unknown
     for host_id, job in await hosts.guests(tx, [run.host_id for run in found]):
-        with rows.own("joins", job.name) as trouble:
+        with row_faults.own("joins", job.name) as trouble:
             guest = tools.candidates.of_row(job)
             guests[host_id].add(tenancy(guest.tenant, guest.sharing))
         if trouble:
@@ -64,7 +64,7 @@ async def _training(tools: Tools, tx: Transaction) -> list[TrainingRun]:
     for run, pack in found.items():
         if run.host_id in closed:
             continue
-        with rows.own("joins", run.id):  # one that cannot be told about takes nobody in
+        with row_faults.own("joins", run.id):  # one that cannot be told about takes nobody in
             training += [_as_it_trains(tools, run, pack, guests[run.host_id])] if _trains(pack) else []
     return training
 
@@ -100,7 +100,7 @@ async def _apply(tools: Tools, decided: Sequence[Join], epoch: int) -> bool:
 
 def _join(tx: Transaction, tools: Tools, join: Join, found: Mapping[str, JobRow]) -> bool:
     row = found[join.uid]
-    with rows.own("joins", row.name) as trouble:
+    with row_faults.own("joins", row.name) as trouble:
         jobs.save(tx, row, lifecycle.admit(jobs.value(row)))
         tx.session.add(RunJobRow(run_id=join.run_id, job_uid=row.uid, attempt=row.attempt, joining=True))
         log.info("%s joins %s", row.name, join.run_id)
@@ -111,7 +111,7 @@ def _join(tx: Transaction, tools: Tools, join: Join, found: Mapping[str, JobRow]
 
 async def _written(tools: Tools, row: JobRow) -> bool:
     """Leaves the spec beside the job's work, as a launch does. A store that refuses is a launch's to report, and tell the regions."""
-    with rows.own("joins", row.name) as trouble:
+    with row_faults.own("joins", row.name) as trouble:
         store = tools.store.of(await store_credentials_of(tools.db, row.tenant))
         if await store.regions([row.spec["base_model"]["uri"], row.spec["dataset"]["uri"], row.output_uri]):
             return False  # what goes on has not been told where they are: a run of its own is

@@ -10,23 +10,23 @@ from lorafleet.contract import store_faults
 from lorafleet.contract.layout import JobLayout
 from lorafleet.contract.run_manifest import RunManifest, Standby, Style
 from lorafleet.errors import LorafleetError, OperatorsFault
-from service import log_context, rows, telemetry
 from service.backends.base import RunRequest
 from service.control import lifecycle
 from service.control.attempts import Gone
 from service.control.priority import class_of
 from service.control.runs import RunState
-from service.db import events, hosts, jobs, locks, runs
+from service.core import log_context, telemetry
+from service.db import events, hosts, jobs, locks, row_faults, runs
 from service.db.models import RunRow
+from service.db.row_faults import OF_THE_LOOP
 from service.db.runs import Member
 from service.db.transaction import Transaction
-from service.reconcile import taken
-from service.reconcile.settle import leave_run, settle, settle_host
-from service.reconcile.tools import ACTION_S, LOCK_S, Tools
-from service.rows import OF_THE_LOOP
-from service.run_locations import RunLocations
-from service.storage import Store, StoreError
-from service.tenancy.prefixes import lies_in
+from service.reconcile import locked_rows
+from service.reconcile.context import ACTION_S, LOCK_S, Tools
+from service.runs.locations import RunLocations
+from service.runs.settlement import leave_run, settle, settle_host
+from service.store.client import Store, StoreError
+from service.store.uri_prefixes import lies_in
 
 NOTHING_LEFT = "NOTHING_LEFT"
 
@@ -53,7 +53,7 @@ async def launch_once(tools: Tools) -> bool:
         instance = (await events.service(tx)).instance
     log_context.bind(run=run.id, jobs=runs.job_names(pack))
 
-    async with taken.own(tools, "launch", run):
+    async with locked_rows.own(tools, "launch", run):
         return await _launch_taken(tools, run, pack, instance)
     return False
 
@@ -133,17 +133,17 @@ def _unreadable(pack: Sequence[Member]) -> dict[str, LorafleetError]:
     """Members whose spec is none any more, by the job's name: they keep no other from its run."""
     found: dict[str, LorafleetError] = {}
     for member in pack:
-        with rows.own("launch", member.job.name) as trouble:
+        with row_faults.own("launch", member.job.name) as trouble:
             spec.parse(member.job.spec)
         if trouble.error:
-            found[member.job.name] = rows.ours(trouble.error)
+            found[member.job.name] = row_faults.ours(trouble.error)
     return found
 
 
 def _unforeseen(run: RunRow, error: Exception) -> LorafleetError:
     """Costs its jobs an attempt: what is wrong with them ends them so, and what is not goes by."""
-    rows.note("launch", run.id, error)
-    return rows.ours(error)
+    row_faults.note("launch", run.id, error)
+    return row_faults.ours(error)
 
 
 async def _manifest(tools: Tools, store: Store, run: RunRow, pack: list[Member], locations: RunLocations) -> RunManifest:

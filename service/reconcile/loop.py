@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from lorafleet.backoff import doubled_s, spread_s
 from lorafleet.errors import LorafleetError, Unavailable
-from service import log_context, telemetry
-from service.bell import Bell, heard
-from service.health import Pulse
+from service.core import log_context, telemetry
+from service.core.wakeups import Bell, heard
+from service.observability.health import Pulse
 
 MAX_BACKOFF_S = 30.0
 MAX_QUIET_S = 5.0

@@ -6,6 +6,7 @@ from functools import partial
 
 from service.db import audit, events, requests
 from service.reconcile.admit import admit_once
+from service.reconcile.context import Tools
 from service.reconcile.copy_logs import copy_log_once
 from service.reconcile.launch import launch_once
 from service.reconcile.loop import Loop, run
@@ -13,7 +14,6 @@ from service.reconcile.observe import observe_once
 from service.reconcile.orphans import end_orphans_once
 from service.reconcile.standby import stand_by_once
 from service.reconcile.stop import expire_once, notice_silence_once, stop_once
-from service.reconcile.tools import Tools
 
 KEEP_AUDIT_DAYS = 400  # more than the year that auditors ask for
 KEEP_EVENTS_S = 24 * 3600.0  # a watch may be away this long and still resume

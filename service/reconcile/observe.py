@@ -11,23 +11,23 @@ from sqlalchemy import or_
 
 from lorafleet.contract.layout import MANIFEST, JobLayout, join
 from lorafleet.errors import InvalidInput, OperatorsFault, Unavailable
-from service import log_context, rows
 from service.backends.base import Alive, Observation, RunRef
 from service.control import lifecycle
 from service.control.attempts import Gone
 from service.control.lifecycle import Artifact, Job, JobState
 from service.control.runs import COMING, RunState
-from service.db import hosts, jobs, locks, runs
+from service.core import log_context
+from service.db import hosts, jobs, locks, row_faults, runs
 from service.db.models import RunRow
 from service.db.runs import Member
 from service.db.transaction import Transaction
-from service.reconcile import taken
-from service.reconcile.settle import settle_host
-from service.reconcile.tools import ACTION_S, LOCK_S, Tools
-from service.run_stops import stop_what_is_over
-from service.storage import Store
+from service.reconcile import locked_rows
+from service.reconcile.context import ACTION_S, LOCK_S, Tools
+from service.runs.settlement import settle_host
+from service.runs.stops import stop_what_is_over
+from service.runs.warm_workers import release
+from service.store.client import Store
 from service.untrusted.parsing import Parser, Unreadable
-from service.warm import release
 
 OBSERVE_EVERY_S = 1.0
 AT_ONCE = 16  # runs in one step: no more requests than that go to the backend at a time
@@ -78,14 +78,14 @@ async def observe_once(tools: Tools) -> bool:
     await _go_on_as_before(tools, [look for look in looks if look is not None and look.is_as_before])
     for look in news:
         with log_context.scope(run=look.run.id, jobs=runs.job_names(look.pack)):
-            async with taken.own(tools, "observe", look.run):
+            async with locked_rows.own(tools, "observe", look.run):
                 await _learn(tools, look)
     return True
 
 
 async def _look_or_put_off(tools: Tools, run: RunRow, pack: list[Member]) -> Look | None:
     """None when that raised: the run is looked at again later, and the other runs do not wait for it."""
-    async with taken.own(tools, "observe", run):
+    async with locked_rows.own(tools, "observe", run):
         look = await _look(tools, run, pack)
         _ = look.is_as_before  # what is in its rows may raise, too
         return look
@@ -204,7 +204,7 @@ async def _committed(tools: Tools, run: RunRow, pack: list[Member]) -> dict[str,
     store = await tools.store_of(run, pack[0].job.tenant)
     for member in pack:
         if member.place.outcome is None:
-            with rows.own("observe", member.job.name) as trouble:
+            with row_faults.own("observe", member.job.name) as trouble:
                 artifact = await _artifact(tools, store, member)
                 found.update({} if artifact is None else {member.job.uid: artifact})
             if isinstance(trouble.error, Unavailable):  # that may get better, and an artifact is nothing to be wrong about

@@ -7,9 +7,8 @@ ended here in case it never makes one.
 
 import logging
 
-from service import rows
-from service.db import events, hosts
-from service.reconcile.tools import Tools
+from service.db import events, hosts, row_faults
+from service.reconcile.context import Tools
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +27,6 @@ async def end_orphans_once(tools: Tools) -> bool:
     for run in living:
         if run.run_id not in known:
             log.warning("stopping %s: it lives, and the database knows no such live run", run.run_id)
-            with rows.own("orphans", run.run_id):
+            with row_faults.own("orphans", run.run_id):
                 await tools.backend.stop(run)
     return False

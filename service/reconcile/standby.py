@@ -14,16 +14,16 @@ from lorafleet.contract.run_manifest import Standby
 from lorafleet.errors import Unavailable
 from lorafleet.spec import ClusterSpec
 from service.control.capacity import Resources
-from service.control.keys import Cluster
+from service.control.compatibility import Cluster
 from service.control.runs import RunState
 from service.control.standby import Begin, End, Group, Moment, decide
-from service.db import hosts, queue, runs, situation
+from service.db import held_places, hosts, queue, runs
+from service.db.held_places import Held
 from service.db.models import RunRow
-from service.db.situation import Held
 from service.db.transaction import Transaction
-from service.plans import cluster_of
-from service.reconcile.tools import Tools
-from service.warm import release
+from service.planning.planner import cluster_of
+from service.reconcile.context import Tools
+from service.runs.warm_workers import release
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ async def _end(tools: Tools, end: End) -> bool:
 
 async def _look(tools: Tools, tx: Transaction) -> Moment:
     memory, now_s = tools.standing, tools.db.clock.monotonic_s()
-    num_waiting, held = await queue.num_waiting(tx), await situation.held(tx)
+    num_waiting, held = await queue.num_waiting(tx), await held_places.held(tx)
     activity = (num_waiting, frozenset((place.run_id, place.with_jobs) for place in held))
     if activity != memory.activity:
         memory.activity, memory.idle_since_s = activity, now_s

@@ -7,17 +7,17 @@ from datetime import datetime, timedelta
 from sqlalchemy import exists, func, select
 
 from lorafleet.errors import Unavailable
-from service import log_context, rows
 from service.backends.base import RunRef
 from service.control import lifecycle
 from service.control.lifecycle import JobState
 from service.control.runs import RunState, lost, stuck
-from service.db import jobs, locks, runs
+from service.core import log_context
+from service.db import jobs, locks, row_faults, runs
 from service.db.models import JobRow, RunJobRow, RunRow
 from service.db.transaction import Transaction
-from service.reconcile import taken
-from service.reconcile.tools import ACTION_S, LOCK_S, Tools
-from service.run_stops import stop_what_is_over
+from service.reconcile import locked_rows
+from service.reconcile.context import ACTION_S, LOCK_S, Tools
+from service.runs.stops import stop_what_is_over
 
 _SPEAKING = (RunState.LAUNCHED.value, RunState.OFFERED.value, RunState.IDLE.value)
 
@@ -33,7 +33,7 @@ async def stop_once(tools: Tools) -> bool:
             return False
 
     log_context.bind(run=run.id)
-    async with taken.own(tools, "stop", run, due="stop_at"):
+    async with locked_rows.own(tools, "stop", run, due="stop_at"):
         await _stop(tools, run)
     return True
 
@@ -63,10 +63,10 @@ async def notice_silence_once(tools: Tools) -> bool:
     async with tools.db.transaction() as tx:
         tools.hearing.look(tx.now - tools.db.stepped)
         for run in await _quiet(tx, tools):
-            with rows.own("silence", run.id):
+            with row_faults.own("silence", run.id):
                 await _stop_if_lost(tx, tools, run)
         for run in await _slow_to_start(tx, tools):
-            with rows.own("silence", run.id):
+            with row_faults.own("silence", run.id):
                 await _stop_if_stuck(tx, tools, run)
     return False
 
@@ -94,7 +94,7 @@ async def expire_once(tools: Tools) -> bool:
     async with tools.db.transaction() as tx:
         asked: dict[str, JobState] = {}
         for row in await runs.lock_jobs(tx, due):
-            with rows.own("deadlines", row.name):
+            with row_faults.own("deadlines", row.name):
                 before = jobs.value(row)
                 if jobs.save(tx, row, lifecycle.expire(before, tx.now)):
                     log.info("%s has used up its time", row.name)
@@ -104,7 +104,7 @@ async def expire_once(tools: Tools) -> bool:
 
 
 def _is_up(row: JobRow, now: datetime) -> bool:
-    with rows.own("deadlines", row.name):
+    with row_faults.own("deadlines", row.name):
         return lifecycle.expire(jobs.value(row), now) != jobs.value(row)
     return False
 

@@ -7,7 +7,7 @@ from heapq import heappop, heappush
 
 from service.control.admission import Decided, LiveRun, Rules, Situation, decide
 from service.control.capacity import Resources
-from service.control.keys import Cluster, Key, WarmKey
+from service.control.compatibility import Cluster, Key, WarmKey
 from service.control.packing import Candidate, ClosedBy, Pack, Sharing
 from service.control.placing import Places, Start
 from service.control.priority import class_in_queue

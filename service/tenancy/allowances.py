@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from service.coalescing import Coalescer
+from service.core.group_commit import Coalescer
 from service.db.database import Database
 from service.db.tenants import credentials_reference
 from service.db.transaction import Transaction
+from service.store.uri_prefixes import Granted
 from service.tenancy.grants import of_tenant
-from service.tenancy.prefixes import Granted
 
 MAX_KNOWN = 1000  # tenants
 

@@ -13,7 +13,7 @@ from service.access.identity import OPEN, current_identity
 from service.db.database import Database
 from service.db.models import GrantRow
 from service.db.transaction import Transaction
-from service.tenancy.prefixes import Granted, problem, within
+from service.store.uri_prefixes import Granted, problem, within
 
 
 @dataclass(frozen=True)

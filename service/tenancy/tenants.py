@@ -10,17 +10,17 @@ from sqlalchemy import delete, func, select
 
 from lorafleet.errors import AlreadyExists, InvalidInput, NotFound, Violation
 from lorafleet.v1 import access_service_pb2 as pb
-from service.access.access import Access
+from service.access.authorization import Access
 from service.access.identity import Identity, Role
 from service.control.lifecycle import FINISHED, JobState
+from service.core.etags import check_etag
+from service.core.resource_names import invalid
 from service.db.database import Database
 from service.db.models import JobRow, MemberRow, TenantRow
 from service.db.transaction import Transaction
-from service.etags import check_etag
-from service.names import invalid
-from service.store_credentials import CredentialsFile
+from service.store.credentials import CredentialsFile
 from service.tenancy import messages
-from service.tenancy.tokens_of import end_tokens
+from service.tenancy.token_revocation import end_tokens
 
 LIMITS = ("max_gpus", "max_running_jobs", "max_queued_jobs", "max_storage_bytes", "max_requests_per_s")
 FIELDS = ("display_name", "weight", *LIMITS, "store_credentials", "is_isolated")

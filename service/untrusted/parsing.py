@@ -16,7 +16,7 @@ from typing import Any
 from lorafleet.contract import artifact_manifest
 from lorafleet.contract.artifact_manifest import ArtifactManifest
 from lorafleet.errors import LorafleetError
-from service.concurrency import Lanes
+from service.core.concurrency import Lanes
 from service.untrusted import child
 
 WITHIN_S = 5.0  # by the clock; CPU time and memory are limited by the child itself

@@ -21,12 +21,12 @@ from lorafleet.catalog import FAMILIES
 from lorafleet.contract.run_manifest import RunManifest, Style
 from lorafleet.errors import LorafleetError, Unavailable
 from lorafleet.spec import parse
-from service import file_store
 from service.backends.base import Alive, RunRef, RunRequest
-from service.base_shapes import read_shapes
 from service.control.attempts import Gone
-from service.file_store import FileBacking
-from service.storage import Store
+from service.planning.base_shapes import read_shapes
+from service.store import file_store
+from service.store.client import Store
+from service.store.file_store import FileBacking
 from service.untrusted.parsing import Parser
 from tests.service.test_poisoned_bases import make_base
 

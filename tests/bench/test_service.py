@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from bench import service, service_rows
-from service.clock import SystemClock
+from service.core.clock import SystemClock
 from service.db import migrate
 from service.db.engines import sqlite_url
 

@@ -78,7 +78,7 @@ def test_it_is_drained_before_it_is_killed() -> None:
 
 
 def finishing_s() -> float:
-    from service.server import FINISH_CALLS_S, FINISH_STEPS_S
+    from service.server.serving import FINISH_CALLS_S, FINISH_STEPS_S
 
     return FINISH_CALLS_S + FINISH_STEPS_S
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lorafleet.contract.s3_settings import STYLE_ENV
-from service.command import serve
+from service.cli.serve import serve
 from tests.helm.charts import CHART, REPOSITORY, SETS, Object, control_plane, env_of, named, refusal, rendered, violations
 
 DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())

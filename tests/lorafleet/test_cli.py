@@ -189,7 +189,7 @@ def test_help_tells_the_exit_codes() -> None:
 
 
 def test_serve_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "service.command", None)  # as if it, or what it needs, were not there
+    monkeypatch.setitem(sys.modules, "service.cli.serve", None)  # as if it, or what it needs, were not there
     result = lorafleet("serve")
     assert result.exit_code == 1
     assert "pip install 'lorafleet[service]'" in result.stderr

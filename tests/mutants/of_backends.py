@@ -143,7 +143,7 @@ GUARDS = (
     ),
     (
         "schema: a newer one that lacks what is used is refused",
-        "service/replica.py",
+        "service/server/database.py",
         "    if wrong:\n",
         "    if False:\n",
         "tests/service/test_replicas.py",

@@ -17,14 +17,14 @@ GUARDS = (
     ),
     (
         "clock: small steps add up",
-        "service/clock.py",
+        "service/core/clock.py",
         "self._apart_s += max(-followed_s, min(followed_s, moved_s))",
         "self._apart_s = apart_s",
-        "tests/service/test_clock.py",
+        "tests/service/core/test_clock.py",
     ),
     (
         "clock: a run's token is not aged by a step",
-        "service/reports.py",
+        "service/runs/reports.py",
         "min(self._db.clock.now(), self._db.even_now())",
         "self._db.clock.now()",
         "tests/service/reconcile/test_clock_steps.py",

@@ -1,8 +1,8 @@
 """Guards that keep one tenant's files and rows from hurting anybody else."""
 
-UNTRUSTED = "tests/service/test_untrusted.py"
-SHAPES = "tests/service/test_base_shapes.py"
-STORAGE = "tests/service/test_storage.py"
+UNTRUSTED = "tests/service/untrusted/test_parsing.py"
+SHAPES = "tests/service/planning/test_base_shapes.py"
+STORAGE = "tests/service/store/test_client.py"
 APART = "tests/service/reconcile/test_rows_apart.py"
 
 GUARDS = (
@@ -22,14 +22,14 @@ GUARDS = (
     ),
     (
         "isolation: an object's size is known before it is read",
-        "service/store_reads.py",
+        "service/store/bounded_reads.py",
         "if size_bytes <= most_bytes and len(data := read(uri, body, most_bytes + 1)) <= most_bytes:",
         "if data := read(uri, body, size_bytes):",
         STORAGE,
     ),
     (
         "isolation: a body that does not end is given up",
-        "service/store_reads.py",
+        "service/store/bounded_reads.py",
         "if time.monotonic() - began_s > BODY_WITHIN_S:",
         "if False:",
         STORAGE,
@@ -71,49 +71,49 @@ GUARDS = (
     ),
     (
         "isolation: a tenant has one lane",
-        "service/concurrency.py",
+        "service/core/concurrency.py",
         "async with lane, self._at_once:",
         "async with self._at_once:",
         UNTRUSTED,
     ),
     (
         "isolation: nobody waits for bases that others read",
-        "service/base_shapes.py",
+        "service/planning/base_shapes.py",
         "await asyncio.wait(begun, timeout=within_s)",
         "await asyncio.wait(begun)",
         SHAPES,
     ),
     (
         "isolation: one row's exception passes no loop",
-        "service/rows.py",
+        "service/db/row_faults.py",
         "        trouble.error = error\n        note(loop, row, error)\n",
         "        raise\n",
         APART,
     ),
     (
         "isolation: a database that cannot be written is no row's own",
-        "service/rows.py",
+        "service/db/row_faults.py",
         "OF_THE_LOOP = (Contended, Unreachable, Unwritable)",
         "OF_THE_LOOP = (Contended, Unreachable)",
         APART,
     ),
     (
         "isolation: of many rows the one that raises fails alone",
-        "service/rows.py",
+        "service/db/row_faults.py",
         "        if len(things) > 1:\n            half",
         "        if False:\n            half",
         APART,
     ),
     (
         "isolation: a run that raised is put off",
-        "service/reconcile/taken.py",
+        "service/reconcile/locked_rows.py",
         "        setattr(held, due, tx.now + timedelta(seconds=AGAIN_S))\n",
         "",
         APART,
     ),
     (
         "isolation: an unforeseen error's text is not told",
-        "service/rows.py",
+        "service/db/row_faults.py",
         'return f"an error of the service ({type(error).__name__}), whose operators find it in the log"',
         "return str(error)",
         APART,

@@ -1,6 +1,6 @@
 """Guards that keep what is read and written on disk inside its folder."""
 
-FILES = "tests/service/test_file_store.py"
+FILES = "tests/service/store/test_file_store.py"
 TRAINER = "tests/trainer/test_links.py"
 
 GUARDS = (
@@ -20,7 +20,7 @@ GUARDS = (
     ),
     (
         "links: a log lies in its job's folder",
-        "service/log_copy.py",
+        "service/store/job_logs.py",
         "    store = store.within(layout.root)\n    number, inside = divmod(start",
         "    number, inside = divmod(start",
         FILES,

@@ -82,7 +82,7 @@ GUARDS = (
     ),
     (
         "database: readiness says that nothing can be written",
-        "service/health.py",
+        "service/observability/health.py",
         "await db.check_writable()",
         "pass",
         "tests/service/db/test_unwritable.py",

@@ -20,7 +20,7 @@ GUARDS = (
     ),
     (
         "operators' faults: a full disk outside the store is one",
-        "service/rows.py",
+        "service/db/row_faults.py",
         ".kind is FaultKind.OPERATOR:",
         ".kind is None:",
         _WAITING,

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from service.backends.fake import FakeBackend
-from service.bell import Bell
-from service.clock import FakeClock
+from service.core.clock import FakeClock
+from service.core.wakeups import Bell
 from service.db import migrate
 from service.db.database import Database
 from service.db.engines import sqlite_url
-from service.resources import job_event
+from service.jobs.messages import job_event
 from tests.postgres import Postgres, postgres_server
 from tests.service.engines import engine_at
 from tests.service.streams import end_all

@@ -8,9 +8,9 @@ import pytest
 from service.control import lifecycle
 from service.control.attempts import Gone
 from service.control.lifecycle import Ending, Job, JobState, Outcome
+from service.core.resource_names import JobName
 from service.db import jobs, runs
-from service.names import JobName
-from service.reconcile.settle import settle
+from service.runs.settlement import settle
 from tests.service.world import World, failed, succeeded
 
 

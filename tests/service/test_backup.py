@@ -14,16 +14,16 @@ from sqlalchemy import text
 
 from lorafleet.errors import NotFound, TokenExpired
 from lorafleet.v1 import training_service_pb2 as pb
-from service.api.feed import Feed
-from service.api.resume_tokens import scope_of
-from service.api.watch import Watch
-from service.bell import Bell
+from service.api.watch.feed import Feed
+from service.api.watch.jobs import Watch
+from service.api.watch.resume_tokens import scope_of
 from service.control.admission import Limits
+from service.core.resource_names import parse_job
+from service.core.wakeups import Bell
 from service.db.database import Database
 from service.db.engines import engine_of, parse_url, sqlite_url
-from service.names import parse_job
+from service.jobs.messages import job_event
 from service.reconcile.orphans import end_orphans_once
-from service.resources import job_event
 from tests.postgres import SCRIPT
 from tests.service.serving import REPOSITORY
 from tests.service.world import World, progress, succeeded

@@ -1,6 +1,6 @@
 """The demo's base model, whose files are large: what the memory model counts with is read from it as it lies."""
 
-from tests.service.test_base_shapes import DEMO, shapes_at
+from tests.service.planning.test_base_shapes import DEMO, shapes_at
 
 
 async def test_the_demos_base_is_read_as_it_lies():

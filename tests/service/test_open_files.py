@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.server import MANY_FILES, _allow_many_files
+from service.server.serving import MANY_FILES, _allow_many_files
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ from sqlalchemy import text
 
 from lorafleet.errors import Unauthenticated
 from lorafleet.v1 import report_service_pb2 as rpb
-from service.command import serve
+from service.cli.serve import serve
 from service.db import events
 from service.db.engines import parse_url
-from service.reports import Reports
-from service.tokens import RunTokens
-from service.warm import Warmth
+from service.runs.reports import Reports
+from service.runs.tokens import RunTokens
+from service.runs.warm_workers import Warmth
 from tests.service.world import World, progress
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -14,10 +14,10 @@ from lorafleet.errors import FailedPrecondition, InvalidInput
 from lorafleet.v1 import report_service_pb2 as rpb
 from lorafleet.v1 import report_service_pb2_grpc, training_service_pb2_grpc
 from lorafleet.v1 import training_service_pb2 as pb
-from service import replica
 from service.db import migrate
 from service.db.engines import blocking_engine, parse_url, shown, sqlite_url
-from service.settings import Role, Settings, check_replica
+from service.server import database as replica
+from service.settings.serve_settings import Role, Settings, check_replica
 from tests.postgres import Postgres
 from tests.service.serving import REPOSITORY, command, served, until
 

@@ -21,26 +21,26 @@ from lorafleet.errors import AlreadyExists, FailedPrecondition, TokenExpired
 from lorafleet.v1 import batch_service_pb2 as bpb
 from lorafleet.v1 import report_service_pb2 as rpb
 from lorafleet.v1 import training_service_pb2 as pb
-from service.api import watch as watching
-from service.api.feed import Feed
-from service.api.resume_tokens import Scope
-from service.api.watch import Watch
+from service.api.watch import jobs as watching
+from service.api.watch.feed import Feed
+from service.api.watch.jobs import Watch
+from service.api.watch.resume_tokens import Scope
 from service.backends.fake import FakeBackend
-from service.batch_specs import NewBatch
-from service.batches import Batches
-from service.bell import Bell
-from service.candidates import Candidates
-from service.clock import FakeClock
 from service.control.admission import Limits
 from service.control.packing import PackLimits
+from service.core.clock import FakeClock
+from service.core.resource_names import BatchName, parse_job
+from service.core.wakeups import Bell
 from service.db import events
 from service.db.database import Database
 from service.db.engines import sqlite_url
-from service.job_creation import NewJob
-from service.names import BatchName, parse_job
-from service.plans import Planner, Policy
+from service.jobs.batch_specs import NewBatch
+from service.jobs.batches import Batches
+from service.jobs.creation import NewJob
+from service.jobs.messages import job_event
+from service.planning.planner import Planner, Policy
+from service.planning.queued_jobs import Candidates
 from service.reconcile.orphans import end_orphans_once
-from service.resources import job_event
 from tests.service.conftest import TEMPLATE
 from tests.service.engines import engine_at
 from tests.service.model import Model, ModelJob

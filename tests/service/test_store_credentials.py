@@ -8,21 +8,21 @@ from lorafleet.contract import layout
 from lorafleet.contract.run_manifest import RunManifest
 from lorafleet.errors import InvalidInput, Unavailable
 from lorafleet.v1 import access_service_pb2 as pb
-from service.access.access import Access
+from service.access.authorization import Access
 from service.backends.base import RunRef, RunRequest
 from service.backends.http import Http
 from service.backends.local_ray import LocalRay
 from service.backends.ray_jobs import JoinedRay, RayJobs
-from service.base_shapes import ShapeCache
-from service.candidates import Candidates
 from service.control.admission import Limits
+from service.core.resource_names import JobName, parse_job
 from service.db.models import Base, TenantRow
-from service.job_creation import NewJob
-from service.jobs import Jobs
-from service.names import JobName, parse_job
-from service.plans import Planner, Policy
-from service.storage import Store
-from service.store_credentials import CredentialsFile, parse
+from service.jobs.creation import NewJob
+from service.jobs.jobs import Jobs
+from service.planning.base_shapes import ShapeCache
+from service.planning.planner import Planner, Policy
+from service.planning.queued_jobs import Candidates
+from service.store.client import Store
+from service.store.credentials import CredentialsFile, parse
 from service.tenancy.tenants import Tenants
 from tests.service.access.members import make_tenant
 from tests.service.backends.fake_ray import TOKEN, FakeRay

@@ -17,13 +17,13 @@ from lorafleet.v1 import training_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2_grpc as rpc
 from service.backends.base import RunRequest
 from service.backends.fake import FakeBackend
-from service.bell import Bell
-from service.clock import FakeClock
+from service.core.clock import FakeClock
+from service.core.resource_names import parse_job
+from service.core.wakeups import Bell
 from service.db import events, migrate
 from service.db.database import Database
 from service.db.engines import engine_of, sqlite_url
-from service.names import parse_job
-from service.resources import job_event
+from service.jobs.messages import job_event
 from tests.service.serving import REPOSITORY, served
 from tests.service.world import World, progress, succeeded
 

@@ -12,27 +12,27 @@ from lorafleet.contract import layout
 from lorafleet.v1 import report_service_pb2 as rpb
 from lorafleet.v1 import training_service_pb2 as pb
 from service.backends.fake import FakeBackend
-from service.base_shapes import ShapeCache
-from service.candidates import Candidates
-from service.clock import FakeClock
+from service.core.clock import FakeClock
+from service.core.resource_names import JobName, parse_job
 from service.db import events
 from service.db.database import Database
 from service.db.models import JobRow, RunJobRow
-from service.job_creation import NewJob
-from service.jobs import Jobs
-from service.names import JobName, parse_job
-from service.plans import Planner, Policy
+from service.jobs.creation import NewJob
+from service.jobs.jobs import Jobs
+from service.planning.base_shapes import ShapeCache
+from service.planning.planner import Planner, Policy
+from service.planning.queued_jobs import Candidates
 from service.reconcile.admit import admit_once
+from service.reconcile.context import Tools
 from service.reconcile.copy_logs import copy_log_once
 from service.reconcile.launch import launch_once
 from service.reconcile.observe import observe_once
 from service.reconcile.stop import notice_silence_once, stop_once
-from service.reconcile.tools import Tools
-from service.reports import Reports
-from service.run_locations import RunLocations
-from service.storage import Store
-from service.tokens import RunTokens
-from service.warm import Warmth
+from service.runs.locations import RunLocations
+from service.runs.reports import Reports
+from service.runs.tokens import RunTokens
+from service.runs.warm_workers import Warmth
+from service.store.client import Store
 
 
 @dataclass

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.backends.driver_message import last_lines
-from service.run_log import RunLines, of_job
+from service.backends.run_log import RunLines, of_job
 from trainer import run, run_log
 from trainer.run_log import MAX_LINE_CHARS, MarkedLines
 

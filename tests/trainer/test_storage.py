@@ -12,7 +12,7 @@ import pytest
 from examples.demo_store import REPOSITORY, wait_until_alive
 from lorafleet.errors import LorafleetError, RunFailed
 from service.backends.ray_head import free_ports
-from service.storage import S3Backing
+from service.store.client import S3Backing
 from tests.refusing_store import refusing_store
 from trainer.storage import Folder, explain
 

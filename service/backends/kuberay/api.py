@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from lorafleet.errors import LorafleetError, Unavailable
-from service import telemetry
+from service.core import telemetry
 
 if TYPE_CHECKING:
     import aiohttp

@@ -13,8 +13,8 @@ from lorafleet.transport.channel import open_aio_channel
 from lorafleet.transport.rpc_errors import from_rpc_error
 from service.access.authenticators import Authenticators
 from service.access.identity import caller
-from service.api.authentication import AuthenticationInterceptor, by
 from service.api.errors import Context, ErrorInterceptor
+from service.api.interceptors.authentication import AuthenticationInterceptor, by
 
 METHOD = "/test.Who/Ask"
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lorafleet.errors import FailedPrecondition, InvalidInput
-from service.access.build import report_tls_ca
+from service.access.configured import report_tls_ca
 from service.access.jwks import source
 from service.access.settings import AccessSettings
 

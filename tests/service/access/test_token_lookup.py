@@ -13,7 +13,7 @@ from service.access import api_tokens, token_lookup
 from service.access.authenticators import Authenticators, Shown
 from service.access.identity import Role
 from service.access.token_lookup import BELIEVED_S, LOOKED_UP_AT_A_TIME, ApiTokens
-from service.clock import FakeClock
+from service.core.clock import FakeClock
 from service.db.database import Database
 from service.db.models import ApiTokenRow, TenantRow
 from tests.service.access.served import Asked, asking

@@ -9,8 +9,8 @@ import pytest
 from lorafleet.v1 import access_service_pb2_grpc, batch_service_pb2_grpc, report_service_pb2_grpc
 from lorafleet.v1 import training_service_pb2_grpc as rpc
 from service.api.options import new_server
-from service.server import add_services
-from service.settings import CallLimits
+from service.server.serving import add_services
+from service.settings.serve_settings import CallLimits
 from tests.service.api.served import Api, Caller
 from tests.service.streams import end_all
 from tests.service.world import World

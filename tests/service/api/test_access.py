@@ -160,7 +160,7 @@ async def test_a_submitter_ends_its_own_and_an_operator_the_others_too(acme: Api
 
 
 async def test_a_watch_ends_when_its_watcher_is_no_member_any_more(acme: Api, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("service.access.access.CACHE_S", 0.0)
+    monkeypatch.setattr("service.access.authorization.CACHE_S", 0.0)
     acme.caller.identity = Identity(principal="bob")
     watch = acme.jobs.WatchTrainingJobs(training_service_pb2.WatchTrainingJobsRequest(parent="tenants/acme"))
     while (await watch.read()).snapshot:

@@ -4,10 +4,10 @@ import pytest
 
 from lorafleet.v1 import batch_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2 as jobs_pb
-from service import batches as batches_module
 from service.control.admission import Limits
+from service.core.resource_names import JobName, parse_job
 from service.db import jobs as job_rows
-from service.names import JobName, parse_job
+from service.jobs import batches as batches_module
 from tests.service.api.batch_requests import create, header, item, parts
 from tests.service.api.refusals import refusal
 from tests.service.api.served import Api

@@ -14,9 +14,9 @@ from lorafleet.batch import folders
 from lorafleet.client import Client
 from lorafleet.errors import InvalidSpec
 from lorafleet.states import job_id, label
-from service.api.authentication import AuthenticationInterceptor, anybody
 from service.api.errors import ErrorInterceptor
-from service.server import add_services
+from service.api.interceptors.authentication import AuthenticationInterceptor, anybody
+from service.server.serving import add_services
 from tests.service.world import World, failed
 
 Result = TypeVar("Result")

@@ -7,7 +7,7 @@ import pytest
 from lorafleet.errors import Unavailable
 from lorafleet.v1 import training_service_pb2 as pb
 from service.db.models import JobRow
-from service.storage import StoreError
+from service.store.client import StoreError
 from tests.service.api.refusals import refusal
 from tests.service.api.served import Api
 

@@ -8,8 +8,8 @@ import pytest
 from lorafleet.errors import Unavailable
 from lorafleet.v1 import batch_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2 as jobs_pb
-from service.api import batching
-from service.storage import StoreError
+from service.api.servicers import batches as batching
+from service.store.client import StoreError
 from tests.service.api.batch_requests import create, good, header, item, parts, spec
 from tests.service.api.refusals import refusal
 from tests.service.api.served import Api

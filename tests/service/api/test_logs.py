@@ -6,20 +6,20 @@ import pytest
 
 from lorafleet.errors import NotFound
 from lorafleet.v1 import training_service_pb2 as pb
-from service.api import logs
-from service.api.logs import LogStream
+from service.api import job_logs
+from service.api.job_logs import LogStream
 from service.backends.fake import FakeBackend
-from service.bell import Bell
+from service.core.resource_names import JobName
+from service.core.wakeups import Bell
 from service.db.database import Database
 from service.db.engines import engine_of
-from service.names import JobName
-from service.resources import job_event
+from service.jobs.messages import job_event
 from tests.service.world import World, succeeded
 
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "POLL_S", 0.01)
+    monkeypatch.setattr(job_logs, "POLL_S", 0.01)
 
 
 def stream(world: World, name: JobName, *, attempt: int = 0, follow: bool = False):
@@ -99,7 +99,7 @@ async def test_long_logs_come_in_pieces_that_fit_a_message(world: World):
     world.backend.written[run] = b"x" * 99 + b"\n"
     world.backend.written[run] *= 20_000
     pieces = await read(world, name)
-    assert all(len(text) <= logs.PIECE_BYTES and text.endswith("\n") for _, text in pieces)
+    assert all(len(text) <= job_logs.PIECE_BYTES and text.endswith("\n") for _, text in pieces)
     assert "".join(text for _, text in pieces).encode() == world.backend.written[run]
 
 

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from lorafleet.v1 import training_service_pb2
-from service.server import SERVICES, add_services
+from service.server.serving import SERVICES, add_services
 from tests.service.api.methods import methods, services
 from tests.service.world import World
 

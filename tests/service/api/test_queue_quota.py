@@ -11,17 +11,17 @@ from google.rpc import error_details_pb2, status_pb2
 
 from lorafleet.errors import QuotaExceeded
 from lorafleet.v1 import batch_service_pb2 as pb
-from service import batches
-from service.bell import Bell
-from service.clock import FakeClock
-from service.db.again import again
+from service.core.clock import FakeClock
+from service.core.resource_names import JobName, parse_job
+from service.core.wakeups import Bell
 from service.db.database import Database
 from service.db.engines import engine_of
 from service.db.models import TenantRow
-from service.job_creation import NewJob
-from service.jobs import Jobs
-from service.names import JobName, parse_job
-from service.resources import job_event
+from service.db.retrying import again
+from service.jobs import batches
+from service.jobs.creation import NewJob
+from service.jobs.jobs import Jobs
+from service.jobs.messages import job_event
 from tests.service.access.members import make_tenant
 from tests.service.api.batch_requests import create, item
 from tests.service.api.served import Api

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from service import reports
+from service.runs import reports
 from tests.service.api.conftest import api
 from tests.service.api.served import Api
 from trainer.report import Address, Reporter

@@ -12,8 +12,9 @@ from lorafleet.v1 import access_service_pb2 as access_pb
 from lorafleet.v1 import batch_service_pb2 as batch_pb
 from lorafleet.v1 import training_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2_grpc as rpc
-from service.api import batching, paging
-from service.names import parse_job
+from service.api.lists import paging
+from service.api.servicers import batches as batching
+from service.core.resource_names import parse_job
 from tests.service.access.members import make_grant, make_tenant
 from tests.service.api.batch_requests import create, header, item, plan_parts
 from tests.service.api.refusals import refusal

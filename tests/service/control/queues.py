@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from service.control.admission import Decided, LiveRun, Rules, Situation, decide
 from service.control.capacity import Resources
+from service.control.capacity_profile import Window
 from service.control.packing import Candidate, Packer, PackLimits, Sharing
 from service.control.placing import Places
 from service.control.priority import PriorityClass
-from service.control.profile import Window
 from service.control.quotas import Quota
 from tests.service.control.test_packing import KEY, job
 

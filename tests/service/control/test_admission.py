@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from service.control.admission import Limits, WaitReason, shares_of, usage_of
 from service.control.capacity import Resources
+from service.control.capacity_profile import Window
 from service.control.packing import PackLimits, Sharing
 from service.control.priority import PriorityClass, class_of
-from service.control.profile import Window
 from service.control.quotas import UNLIMITED, Quota
 from tests.service.control.queues import (
     NOW_S,

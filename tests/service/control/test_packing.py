@@ -6,7 +6,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.control.keys import Cluster, Key, WarmKey
+from service.control.compatibility import Cluster, Key, WarmKey
 from service.control.memory import GIB, PROCESS_BYTES, Footprint
 from service.control.packing import Candidate, ClosedBy, PackLimits, Sharing, fits, may_share, memory_limit_bytes, plan
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lorafleet.spec import ClusterSpec
 from service.control.capacity import Resources
 from service.control.standby import Begin, End, Group, Moment, StandbyRules, decide
-from service.plans import cluster_of
+from service.planning.planner import cluster_of
 
 SHAPE = cluster_of(ClusterSpec())
 LARGE = replace(SHAPE, cpus_per_worker=2.0)

@@ -8,19 +8,19 @@ import pytest
 from sqlalchemy import text
 
 from lorafleet.errors import AlreadyExists, Unavailable
-from service.bell import Bell, heard
-from service.clock import FakeClock, FollowingClock
 from service.control.runs import RunState
+from service.core.clock import FakeClock, FollowingClock
+from service.core.resource_names import JobName
+from service.core.wakeups import Bell, heard
 from service.db import events, jobs, locks, queue, runs
-from service.db.again import TRIES, again
 from service.db.database import Database
 from service.db.engines import engine_of
 from service.db.errors import Contended, Unreachable
 from service.db.listening import listening
 from service.db.models import RunRow
-from service.job_creation import NewJob
-from service.names import JobName
-from service.resources import job_event
+from service.db.retrying import TRIES, again
+from service.jobs.creation import NewJob
+from service.jobs.messages import job_event
 from tests.service.world import World
 
 only_postgres = pytest.mark.parametrize("database_url", [pytest.param("postgresql", marks=pytest.mark.postgresql)], indirect=True)

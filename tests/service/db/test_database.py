@@ -10,13 +10,13 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from service.bell import Bell
-from service.clock import FakeClock
+from service.core.clock import FakeClock
+from service.core.wakeups import Bell
 from service.db import events, jobs, migrate
 from service.db.database import CLOSE_WITHIN_S, LOOK_EVERY_S, Database
 from service.db.engines import blocking_engine, sqlite_engine, sqlite_url
 from service.db.models import Base, RunRow
-from service.resources import job_event
+from service.jobs.messages import job_event
 from tests.service.world import World, progress
 
 

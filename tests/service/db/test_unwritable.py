@@ -8,13 +8,13 @@ import pytest
 from sqlalchemy import event
 
 from lorafleet.errors import Unavailable
-from service.bell import Bell
-from service.clock import FakeClock
+from service.core.clock import FakeClock
+from service.core.wakeups import Bell
 from service.db import engines, events
 from service.db.database import TELL_FOR_S, TRY_AGAIN_S, Database
 from service.db.engines import engine_of, sqlite_url
-from service.health import OK, Readiness, database_check
-from service.resources import job_event
+from service.jobs.messages import job_event
+from service.observability.health import OK, Readiness, database_check
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from service.doctor.clocks import skew
 from service.doctor.command import doctor
 from service.doctor.databases import check_database
 from service.doctor.findings import Finding, State, run
-from service.storage import Store
+from service.store.client import Store
 from tests.service.api.conftest import api  # noqa: F401 (a fixture)
 from tests.service.api.served import Api
 

@@ -5,9 +5,9 @@ import httpx
 import pytest
 
 from lorafleet.errors import InvalidSpec, OperatorsFault, Unavailable
-from service import storage
-from service.storage import Store, StoreError
-from service.store_checks import Shared, StoreChecks
+from service.store import client as storage
+from service.store.client import Store, StoreError
+from service.store.spec_checks import Shared, StoreChecks
 
 pytestmark = pytest.mark.integration
 BUCKET = "control-plane"

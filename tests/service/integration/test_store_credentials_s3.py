@@ -10,12 +10,12 @@ import pytest
 from lorafleet.contract.layout import MANIFEST, join
 from lorafleet.errors import InvalidSpec
 from service.db.models import TenantRow
-from service.job_creation import NewJob
-from service.jobs import Jobs
-from service.storage import Store, StoreError
-from service.store_credentials import CredentialsFile
+from service.jobs.creation import NewJob
+from service.jobs.jobs import Jobs
+from service.store.client import Store, StoreError
+from service.store.credentials import CredentialsFile
 from tests.service.access.members import make_tenant
-from tests.service.test_signing import TEXT, finished, signed
+from tests.service.api.test_signing import TEXT, finished, signed
 from tests.service.world import World
 from trainer import store_credentials
 from trainer.storage import Folder

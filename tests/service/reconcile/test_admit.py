@@ -9,24 +9,24 @@ from sqlalchemy import update
 from lorafleet.contract import layout
 from lorafleet.contract.run_manifest import RunManifest
 from lorafleet.v1 import training_service_pb2 as pb
-from service.base_shapes import ShapeCache
-from service.candidates import Candidates
 from service.control import packing
 from service.control.admission import Limits
 from service.control.lifecycle import JobState
 from service.control.memory import GIB
 from service.control.packing import PackLimits
+from service.core.resource_names import JobName
 from service.db import events, jobs, queue
 from service.db.errors import Unreachable
 from service.db.models import JobRow
-from service.job_creation import NewJob
-from service.names import JobName
-from service.plans import Planner, Policy
-from service.reconcile import admit, tell
+from service.jobs.creation import NewJob
+from service.planning.base_shapes import ShapeCache
+from service.planning.planner import Planner, Policy
+from service.planning.queued_jobs import Candidates
+from service.reconcile import admit, wait_reasons
 from service.reconcile.admit import admit_once
 from service.reconcile.launch import launch_once
 from service.reconcile.observe import observe_once
-from tests.service.test_base_shapes import DEMO, SCHEDULERS, standing_still, write_base, write_scheduler, write_still
+from tests.service.planning.test_base_shapes import DEMO, SCHEDULERS, standing_still, write_base, write_scheduler, write_still
 from tests.service.world import World, failed, progress, succeeded
 
 
@@ -210,7 +210,7 @@ async def test_who_knows_why_it_waits_is_not_told_again(world: World):
 
 
 async def test_thousands_are_told_in_slices_each_once(world: World, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(tell, "JOBS_AT_ONCE", 4)
+    monkeypatch.setattr(wait_reasons, "JOBS_AT_ONCE", 4)
     with_policy(world, limits=PackLimits(max_pack_size=1))
     names = await submit_all(world, 10)
     assert await admit_once(world.tools), "there is more to tell"

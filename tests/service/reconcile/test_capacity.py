@@ -8,17 +8,17 @@ import pytest
 from lorafleet.errors import QuotaExceeded
 from lorafleet.v1 import report_service_pb2 as rpb
 from lorafleet.v1 import training_service_pb2 as pb
-from service.base_shapes import ShapeCache
-from service.candidates import Candidates
 from service.control.admission import Limits
 from service.control.capacity import Hardware
 from service.control.packing import PackLimits
 from service.control.positions import rounded
+from service.core.resource_names import JobName, parse_job
 from service.db import events, jobs, queue
 from service.db.models import ReservationRow, TenantRow
-from service.job_creation import NewJob
-from service.names import JobName, parse_job
-from service.plans import Planner, Policy
+from service.jobs.creation import NewJob
+from service.planning.base_shapes import ShapeCache
+from service.planning.planner import Planner, Policy
+from service.planning.queued_jobs import Candidates
 from service.reconcile import admit
 from service.reconcile.admit import admit_once
 from tests.service.world import World, progress, stopped, succeeded

@@ -7,13 +7,13 @@ import pytest
 from sqlalchemy import select, text
 
 from lorafleet.v1 import report_service_pb2 as rpb
-from service.bell import Bell
-from service.clock import FollowingClock
+from service.core.clock import FollowingClock
+from service.core.wakeups import Bell
 from service.db import database, locks
 from service.db.database import Database
 from service.db.models import RunRow
+from service.jobs.messages import job_event
 from service.reconcile.stop import expire_once
-from service.resources import job_event
 from tests.service.engines import engine_at
 from tests.service.world import World, progress, stopped
 

@@ -7,11 +7,11 @@ import pytest
 
 from lorafleet.contract.layout import JobLayout
 from lorafleet.errors import Unavailable
-from service import log_copy
 from service.backends.base import RunRef
 from service.backends.fake import FakeBackend
 from service.db.models import RunLogRow
-from service.storage import Store
+from service.store import job_logs
+from service.store.client import Store
 from tests.service.world import World, progress, succeeded
 
 
@@ -95,7 +95,7 @@ LINES = b"".join(b"line %d\n" % number for number in range(40))
 
 async def _whole(world: World, name) -> bytes:
     layout = JobLayout((await world.job(name)).output_uri)
-    return b"".join([piece async for piece in log_copy.read(world.tools.store, layout, 1, 0)])
+    return b"".join([piece async for piece in job_logs.read(world.tools.store, layout, 1, 0)])
 
 
 async def _again(world: World) -> None:
@@ -105,8 +105,8 @@ async def _again(world: World) -> None:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_copy, "OBJECT_BYTES", 50)
-    monkeypatch.setattr(log_copy, "READ_BYTES", 7)
+    monkeypatch.setattr(job_logs, "OBJECT_BYTES", 50)
+    monkeypatch.setattr(job_logs, "READ_BYTES", 7)
 
 
 async def test_what_is_new_is_read_and_no_more(world: World):
@@ -208,7 +208,7 @@ async def test_no_log_is_ever_held_whole(world: World):
     tracemalloc.start()
     await world.copy_logs()
     size_bytes = 0
-    async for piece in log_copy.read(world.tools.store, JobLayout((await world.job(name)).output_uri), 1, 0):
+    async for piece in job_logs.read(world.tools.store, JobLayout((await world.job(name)).output_uri), 1, 0):
         size_bytes += len(piece)
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -1,7 +1,7 @@
 """Late joiners: a queued job joins a pack that trains while no run is free, and nothing is lost on the way."""
 
 from lorafleet.contract.run_manifest import Style
-from service.names import JobName
+from service.core.resource_names import JobName
 from tests.service.world import World, progress, succeeded
 
 

@@ -12,8 +12,8 @@ from lorafleet.v1 import training_service_pb2 as pb
 from service.db import locks
 from service.db.models import RunRow
 from service.reconcile.admit import admit_once
+from service.reconcile.context import LOCK_S
 from service.reconcile.launch import launch_once
-from service.reconcile.tools import LOCK_S
 from tests.service.world import World, progress, succeeded
 
 

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from service.bell import Bell
-from service.health import Pulse
+from service.core.wakeups import Bell
+from service.observability.health import Pulse
 from service.reconcile.loop import Loop, run
 
 

@@ -7,12 +7,12 @@ from lorafleet.v1 import training_service_pb2 as pb
 from service.backends.base import SUSPENDED, Alive, Observation, RunRef
 from service.control.admission import Limits
 from service.control.attempts import Gone
+from service.core.resource_names import JobName
 from service.db import locks
 from service.db.models import RunRow
-from service.names import JobName
 from service.reconcile import observe
+from service.reconcile.context import LOCK_S
 from service.reconcile.observe import observe_once
-from service.reconcile.tools import LOCK_S
 from tests.service.world import World, failed, progress, resumed, stopped, succeeded
 
 

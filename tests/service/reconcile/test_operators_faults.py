@@ -8,13 +8,13 @@ import pytest
 from lorafleet.contract import store_faults
 from lorafleet.contract.run_manifest import RunManifest
 from lorafleet.errors import OperatorsFault, Unavailable
-from service import telemetry
 from service.backends.base import Observation, RunRef, RunRequest
-from service.file_store import FileBacking
+from service.core import telemetry
 from service.reconcile.admit import admit_once
 from service.reconcile.launch import launch_once, uris_of
-from service.reconcile.taken import AGAIN_S
-from service.storage import Store, StoreError
+from service.reconcile.locked_rows import AGAIN_S
+from service.store.client import Store, StoreError
+from service.store.file_store import FileBacking
 from tests.service.reconcile.test_join import pack_of_two
 from tests.service.world import World, failed, succeeded
 

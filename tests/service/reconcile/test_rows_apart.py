@@ -11,23 +11,23 @@ import pytest
 from sqlalchemy import update
 
 from lorafleet.contract.layout import MANIFEST, JobLayout, join
-from service import rows, telemetry
 from service.backends.base import Observation, RunRef
 from service.control.admission import Limits
 from service.control.packing import PackLimits
-from service.db import jobs
+from service.core import telemetry
+from service.core.resource_names import JobName
+from service.db import jobs, row_faults
 from service.db.database import TRY_AGAIN_S
 from service.db.errors import Contended, Unwritable
 from service.db.models import JobRow
-from service.metrics import Metrics
-from service.names import JobName
+from service.observability.metrics import Metrics
 from service.reconcile import stop
 from service.reconcile.admit import admit_once
 from service.reconcile.launch import launch_once
+from service.reconcile.locked_rows import AGAIN_S
 from service.reconcile.observe import observe_once
 from service.reconcile.orphans import end_orphans_once
 from service.reconcile.stop import notice_silence_once
-from service.reconcile.taken import AGAIN_S
 from tests.service.reconcile.test_admit import with_policy
 from tests.service.reconcile.test_join import about, pack_of_two
 from tests.service.reconcile.test_orphans import late_launch
@@ -317,7 +317,7 @@ async def test_what_raises_fails_alone_whatever_stands_beside_it(metrics: Metric
         marked.append(thing)
         raise RuntimeError("marking may raise, too")
 
-    await rows.apart("admit", range(10), act, str, mark)
+    await row_faults.apart("admit", range(10), act, str, mark)
     assert (sorted(done), marked) == ([0, 1, 2, 4, 5, 6, 7, 9], [3, 8])
     assert counted(metrics, "admit", "OverflowError") == 2
 
@@ -328,13 +328,13 @@ async def test_what_is_nobodys_row_passes(error: BaseException):
         raise error
 
     with pytest.raises(type(error)):
-        await rows.apart("admit", [1, 2], act, str)
-    with pytest.raises(type(error)), rows.own("admit", "1"):
+        await row_faults.apart("admit", [1, 2], act, str)
+    with pytest.raises(type(error)), row_faults.own("admit", "1"):
         raise error
 
 
 def test_what_an_unforeseen_error_says_is_not_for_tenants():
-    assert "s3cret" not in rows.told(ValueError("s3cret"))
+    assert "s3cret" not in row_faults.told(ValueError("s3cret"))
 
 
 async def test_a_database_that_cannot_be_written_for_a_moment_is_no_rows_own(world: World, metrics: Metrics):

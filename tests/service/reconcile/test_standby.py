@@ -13,16 +13,16 @@ from lorafleet.v1 import report_service_pb2 as rpb
 from service.control.admission import Limits
 from service.control.capacity import Hardware
 from service.control.standby import End, StandbyRules
+from service.core.resource_names import JobName
 from service.db import hosts
 from service.db.models import RunRow, TenantRow
-from service.names import JobName
 from service.reconcile import standby
 from service.reconcile.admit import admit_once
+from service.reconcile.context import StandbyMemory
 from service.reconcile.launch import launch_once
 from service.reconcile.orphans import end_orphans_once
 from service.reconcile.standby import stand_by_once
-from service.reconcile.tools import StandbyMemory
-from tests.service.reconcile.test_warm import idle
+from tests.service.runs.test_warm_workers import idle
 from tests.service.world import World, progress, succeeded
 
 MACHINE = Hardware(gpus=0, cpus=2, memory_bytes=8 * 2**30)

@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 
 from lorafleet.errors import InvalidInput, InvalidSpec
 from lorafleet.v1 import training_service_pb2 as pb
-from service.api import opaque, paging, resume_tokens
-from service.api.feed import Feed
-from service.api.filters import parse_filter
-from service.api.listing import list_jobs
-from service.api.resume_tokens import Scope
-from service.api.watch import Watch
+from service.api import opaque_tokens
+from service.api.lists import paging
+from service.api.lists.filters import parse_filter
+from service.api.lists.jobs import list_jobs
+from service.api.watch import resume_tokens
+from service.api.watch.feed import Feed
+from service.api.watch.jobs import Watch
+from service.api.watch.resume_tokens import Scope
 from tests.service.api.refusals import refusal
 from tests.service.api.served import Api
 from tests.service.world import World, progress, succeeded
@@ -130,19 +132,19 @@ async def test_a_page_token_made_by_somebody_else_is_refused(world: World, value
 def test_a_resume_token_made_by_somebody_else_is_refused(values: dict):
     scope = Scope(tenant="acme")
     with pytest.raises(InvalidInput) as refused:
-        resume_tokens.values(scope, opaque.pack({**scope.values(), **values}))
+        resume_tokens.values(scope, opaque_tokens.pack({**scope.values(), **values}))
     assert refused.value.reason == "BAD_RESUME_TOKEN"
 
 
-@pytest.mark.parametrize("token", ["A" * 100_000, opaque.pack({"a": 1}) + "A" * 4000])
+@pytest.mark.parametrize("token", ["A" * 100_000, opaque_tokens.pack({"a": 1}) + "A" * 4000])
 def test_a_token_of_any_length_costs_nothing(token: str):
-    with pytest.raises(opaque.BadToken):
-        opaque.unpack(token)
+    with pytest.raises(opaque_tokens.BadToken):
+        opaque_tokens.unpack(token)
 
 
 def test_values_that_are_no_object_are_no_token():
-    with pytest.raises(opaque.BadToken):
-        opaque.unpack(opaque.pack([1]))  # type: ignore[arg-type]
+    with pytest.raises(opaque_tokens.BadToken):
+        opaque_tokens.unpack(opaque_tokens.pack([1]))  # type: ignore[arg-type]
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

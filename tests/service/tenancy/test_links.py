@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from service.store.uri_prefixes import Granted
 from service.tenancy.grants import Use, linked_out
-from service.tenancy.prefixes import Granted
 
 
 @pytest.fixture

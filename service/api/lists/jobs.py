@@ -1,0 +1,77 @@
+"""ListTrainingJobs: filters compiled to SQL, and page tokens bound to their query (AIP-158, AIP-160)."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+from typing import assert_never
+
+from sqlalchemy import ColumnElement, and_, or_
+
+from lorafleet.v1 import training_service_pb2 as pb
+from service.api.lists import paging
+from service.api.lists.filters import OPPOSITE, AllOf, AnyOf, Comparison, Condition, Not, parse_filter, parse_order
+from service.core.resource_names import parse_tenant
+from service.db import attempts, job_pages
+from service.db.database import Database
+from service.db.job_pages import PageKey
+from service.db.models import JobRow
+from service.db.transaction import Transaction
+from service.jobs.messages import job_message
+
+
+async def list_jobs(db: Database, request: pb.ListTrainingJobsRequest) -> pb.ListTrainingJobsResponse:
+    """A page of a tenant's jobs."""
+    tenant = parse_tenant(request.parent)
+    size = paging.size_of(request.page_size)
+    newest_first = parse_order(request.order_by)
+    matches = compiled(request.filter)
+    query = (request.parent, request.filter, request.order_by)
+    behind = paging.to_key(paging.place(query, request.page_token)) if request.page_token else None
+    async with db.snapshot() as tx:
+
+        async def fetch(last: JobRow | None, num: int) -> Sequence[JobRow]:
+            key = behind if last is None else PageKey(last.create_time, last.uid)
+            return await job_pages.page(tx, tenant, matches, newest_first=newest_first, behind=key, size=num)
+
+        shown, last = await paging.filled(size, fetch, partial(job_messages, tx))
+    token = "" if last is None else paging.token(query, **paging.of_key(PageKey(last.create_time, last.uid)))
+    return pb.ListTrainingJobsResponse(training_jobs=shown, next_page_token=token)
+
+
+async def job_messages(tx: Transaction, rows: Sequence[JobRow]) -> list[pb.TrainingJob]:
+    """The jobs as users see them."""
+    runs = await attempts.of_jobs(tx, [row.uid for row in rows])
+    return [job_message(row, runs[row.uid]) for row in rows]
+
+
+def compiled(filter_text: str) -> list[ColumnElement[bool]]:
+    """The filter as SQL; values become bound parameters. Raises InvalidInput."""
+    condition = parse_filter(filter_text)
+    return [] if condition is None else [_compiled(condition, holds=True)]
+
+
+def _compiled(condition: Condition, *, holds: bool) -> ColumnElement[bool]:
+    """That the condition holds, or that it does not. A NOT is carried down to the comparisons: in SQL the NOT of a comparison with
+    a label that is not there would be neither true nor false."""
+    match condition:
+        case Not(part):
+            return _compiled(part, holds=not holds)
+        case AllOf(parts) | AnyOf(parts):
+            compiled_parts = [_compiled(part, holds=holds) for part in parts]
+            return and_(*compiled_parts) if isinstance(condition, AllOf) is holds else or_(*compiled_parts)
+        case Comparison():
+            return _compared(condition, condition.op if holds else OPPOSITE[condition.op])
+        case _:
+            assert_never(condition)
+
+
+def _compared(comparison: Comparison, op: str) -> ColumnElement[bool]:
+    value = comparison.value
+    match value:
+        case datetime():
+            return job_pages.compare_time(op, value)
+        case str():
+            column = job_pages.label(comparison.label) if comparison.field == "labels" else JobRow.state
+            return job_pages.compare_text(column, op, value)
+        case _:
+            assert_never(value)

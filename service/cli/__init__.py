@@ -1,0 +1,1 @@
+"""The server's commands: `lorafleet serve`, `db` and `health`."""

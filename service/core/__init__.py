@@ -1,0 +1,1 @@
+"""What any room may use: time, wake-ups, names of resources, numbers and spans. Knows no job and no table."""

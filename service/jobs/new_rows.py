@@ -1,0 +1,37 @@
+"""New jobs as rows: one place fills in what the spec says of the queue, for lone jobs and those of batches alike."""
+
+from typing import Any
+from uuid import uuid4
+
+from lorafleet.spec import Spec
+from service.control.lifecycle import JobState
+from service.core import telemetry
+from service.db.models import JobRow
+
+
+def new_row(tenant: str, job_id: str, spec: Spec, stored: dict[str, Any], output_uri: str, created_by: str) -> JobRow:
+    """A job that is queued. `stored` is the spec as plain values."""
+    cluster, scheduling = spec.cluster, spec.scheduling
+    return JobRow(
+        uid=uuid4().hex,
+        tenant=tenant,
+        job_id=job_id,
+        spec=stored,
+        labels=dict(spec.labels),
+        output_uri=output_uri,
+        state=JobState.QUEUED.value,
+        reason="",
+        message="",
+        attempt=0,
+        failures=0,
+        cancel_requested=False,
+        created_by=created_by,
+        priority=scheduling.priority,
+        gpus=cluster.num_workers * cluster.gpus_per_worker,
+        cpus=cluster.num_workers * cluster.cpus_per_worker,
+        preempt_requested=False,
+        max_run_time_s=scheduling.max_run_time_s,
+        run_time_s=0.0,
+        version=0,
+        trace_parent=telemetry.calls_trace_parent.get(),
+    )

@@ -1,0 +1,1 @@
+"""What operators see of this process: health, metrics, log lines and traces. Decides nothing."""

@@ -1,0 +1,214 @@
+"""The shapes of a base model's weights, read from the headers of its files in the store: what the memory model counts with.
+
+Only a few kilobytes of each file are read, in the background, and a process of its own parses them (`untrusted`). A base whose
+headers cannot be read is trained all the same: the trainer says what is wrong with it, and until then packs on it are limited
+by the number of styles alone. What they train for is read too: a job on a base whose objective is not trained is not launched.
+"""
+
+import asyncio
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lorafleet import objectives
+from lorafleet.catalog import FAMILIES, Family
+from lorafleet.contract.inside import root_of_base
+from lorafleet.contract.layout import join
+from lorafleet.contract.weight_files import SHARD, indices, single_files
+from service.control.memory import BaseShapes, Shape
+from service.core.clock import Clock
+from service.db import row_faults
+from service.store.bounded_reads import StoreError
+from service.store.client import Store
+from service.untrusted.parsing import Parser, Unreadable
+
+LOOP = "footprints"  # as the metric of rows' errors names it
+READ_AGAIN_S = 60.0  # after a failure
+READ_WITHIN_S = 20.0  # all files of a base
+AWAITED_S = 10.0  # then its jobs no longer wait for them, whoever is in the way
+MAX_BASES = 1000  # that are remembered
+MAX_HEADER_BYTES = 8 * 2**20
+MAX_INDEX_BYTES = 4 * 2**20
+MAX_CONFIG_BYTES = 2**18
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base as one tenant reads it: what one can read is not another's to know."""
+
+    uri: str
+    store_credentials: str = ""
+    family: str = "sd1"
+
+
+@dataclass(frozen=True)
+class _Known:
+    again_at_s: float | None  # when a base that could not be read, or is not trained, is read again for a new job; monotonic
+    shapes: BaseShapes | None = None
+    objective: object = objectives.DEFAULT
+
+
+@dataclass(frozen=True)
+class _Reading:
+    task: asyncio.Task[None]
+    since_s: float  # monotonic
+
+
+class ShapeCache:
+    """The shapes of the bases that were asked for."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        parser: Parser | None = None,
+        *,
+        ring: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.parser = parser or Parser()
+        self.num_late = 0  # readings that somebody went on without: what was decided then is decided anew once it changes
+        self._store, self._clock = store, clock
+        self._ring = ring  # wakes those who went on
+        self._known = OrderedDict[Base, _Known]()
+        self._unfit: dict[Base, object] = {}  # objectives that are not trained
+        self._reading: dict[Base, _Reading] = {}
+
+    def known(self, base: Base) -> BaseShapes | None:
+        """The shapes as far as they were read with these credentials."""
+        found = self._known.get(base)
+        return None if found is None else found.shapes
+
+    def why_not(self, base: Base) -> str | None:
+        """Why no job can train on the base, in the trainer's words; None: nothing is known to be in the way."""
+        what = objectives.problem(self._unfit[base], base.family) if base in self._unfit else None
+        return None if what is None else objectives.message(base.uri, what)
+
+    def is_awaited(self, base: Base) -> bool:
+        """Whether they are being read, and will be known soon or found unreadable."""
+        reading = self._reading.get(base)
+        return reading is not None and self._clock.monotonic_s() - reading.since_s < AWAITED_S
+
+    async def read(self, bases: Collection[tuple[str, Base]], within_s: float) -> None:
+        """Reads what is not known yet, each for the tenant that it stands beside, and waits for that no longer than told: readings
+        go on in the background. A base that cannot be read is asked for again after a while. Never raises."""
+        begun = [self._begin(tenant, base) for tenant, base in sorted(set(bases), key=repr) if self._is_due(base)]
+        if begun:
+            _, late = await asyncio.wait(begun, timeout=within_s)
+            for task in late:
+                task.add_done_callback(self._tell_late)
+
+    async def close(self) -> None:
+        """Ends what is being read, with its process."""
+        tasks = [reading.task for reading in self._reading.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _is_due(self, base: Base) -> bool:
+        found = self._known.get(base)
+        if found is not None and (found.again_at_s is None or found.again_at_s > self._clock.monotonic_s()):
+            return False
+        return base not in self._reading
+
+    def _begin(self, tenant: str, base: Base) -> asyncio.Task[None]:
+        self._known.pop(base, None)  # it is to be judged by what is read now
+        self._unfit.pop(base, None)
+        task = asyncio.create_task(self._read_one(tenant, base))
+        self._reading[base] = _Reading(task, self._clock.monotonic_s())
+        task.add_done_callback(lambda _: self._reading.pop(base))
+        return task
+
+    async def _read_one(self, tenant: str, base: Base) -> None:
+        found = _Known(self._clock.monotonic_s() + READ_AGAIN_S)
+        with row_faults.own(LOOP, base.uri):
+            async with self.parser.lanes.of(tenant), asyncio.timeout(READ_WITHIN_S):
+                store = self._store.of(base.store_credentials)
+                found = replace(found, objective=await read_objective(store, base.uri, self.parser))
+                found = replace(found, shapes=await read_shapes(store, base.uri, self.parser, FAMILIES.get(base.family)), again_at_s=None)
+        self._remember(base, found)
+
+    def _remember(self, base: Base, found: _Known) -> None:
+        if found.objective not in objectives.TRAINED:
+            self._unfit[base] = found.objective
+            found = replace(found, again_at_s=self._clock.monotonic_s())  # it may be mended before the next job names it
+        self._known[base] = found
+        if len(self._known) > MAX_BASES:
+            forgotten, _ = self._known.popitem(last=False)
+            self._unfit.pop(forgotten, None)
+
+    def _tell_late(self, _: asyncio.Task[None]) -> None:
+        self.num_late += 1
+        self._ring()
+
+
+async def read_shapes(store: Store, uri: str, parser: Parser, family: Family) -> BaseShapes:
+    """The shapes of the base at `uri`. Raises Unreadable when its files are missing or bad, else what the store raises."""
+    store = store.within(root_of_base(uri))
+    denoiser, others = family.denoiser, [family.autoencoder, *family.text_encoders]
+    headers = [await _header_of(store, uri, part.name, parser) for part in (denoiser, *others)]
+    paths = (denoiser.config, family.autoencoder.config)
+    configs = [await store.get(join(uri, config), most_bytes=MAX_CONFIG_BYTES) for config in paths]
+    needed = zip((f"{denoiser.name}/*.safetensors", *paths), (headers[0], *configs), strict=True)
+    if missing := [name for name, data in needed if not data]:
+        raise Unreadable(f"{', '.join(missing)}: missing, or not what its name says")
+    return _shapes(await parser.parse("shapes", [_told(family), *(data or b"" for data in (headers[0], *configs, *headers[1:]))]))
+
+
+def _told(family: Family) -> bytes:
+    """What the parser must know of the family: it knows none."""
+    others = [None, *(part.name for part in family.text_encoders)]
+    configs = {"denoiser_config": family.denoiser.config, "autoencoder_config": family.autoencoder.config}
+    return json.dumps({**configs, "first_layer": family.first_layer, "others": others}).encode()
+
+
+async def read_objective(store: Store, uri: str, parser: Parser) -> object:
+    """What the base predicts: the word of its scheduler, or what stands there instead of one. A config that is missing, or is none,
+    is the trainer's to tell. Raises what the store raises."""
+    where = join(uri, objectives.SCHEDULER_CONFIG)
+    try:
+        config = await store.within(root_of_base(uri)).get(where, most_bytes=MAX_CONFIG_BYTES)
+        return (await parser.parse("scheduler", [config])).get(objectives.FIELD, objectives.DEFAULT) if config else objectives.DEFAULT
+    except (Unreadable, StoreError):
+        return objectives.DEFAULT
+
+
+def _shapes(found: dict[str, Any]) -> BaseShapes:
+    text_layers = {part: _layers(layers) for part, layers in found.pop("text_layers").items()}
+    return BaseShapes(layers=_layers(found.pop("layers")), text_layers=text_layers, **found)
+
+
+def _layers(found: dict[str, list[int]]) -> dict[str, Shape]:
+    return {name: tuple(shape) for name, shape in found.items()}
+
+
+async def _header_of(store: Store, uri: str, part: str, parser: Parser) -> bytes:
+    """Of the file that the trainer would take, or of its shards; nothing when there is none. Single files first: they are the usual
+    case, and a part is of one shape whichever way it is stored."""
+    for name in single_files(part):
+        if await store.exists(join(uri, name)):
+            return await _header(store, join(uri, name))
+    for name in indices(part):
+        if index := await store.get(join(uri, name), most_bytes=MAX_INDEX_BYTES):
+            return await _headers_of_shards(store, join(uri, part), index, parser)
+    return b""
+
+
+async def _headers_of_shards(store: Store, folder: str, index: bytes, parser: Parser) -> bytes:
+    """A list of their headers, together no longer than one file's; nothing when one is missing, as of a file that is."""
+    names = (await parser.parse("shards", [index]))["names"]
+    headers, left = list[bytes](), MAX_HEADER_BYTES
+    for name in names if all(SHARD.fullmatch(name) for name in names) else ():
+        header = await _header(store, join(folder, name), left)
+        left -= len(header)
+        if not header:
+            return b""
+        headers.append(header)
+    return b"[" + b",".join(headers) + b"]" if headers else b""
+
+
+async def _header(store: Store, uri: str, most_bytes: int = MAX_HEADER_BYTES) -> bytes:
+    """The JSON that a safetensors file begins with; nothing when it is missing, or too long to be one."""
+    length = int.from_bytes(await store.get_range(uri, 0, 8) or b"", "little")
+    return await store.get_range(uri, 8, length) or b"" if 0 < length <= most_bytes else b""

@@ -1,0 +1,168 @@
+"""Specs as the packing planner sees them, and plans as users do."""
+
+import asyncio
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from lorafleet import objectives
+from lorafleet.errors import InvalidSpec, Violation
+from lorafleet.spec import ClusterSpec, Spec
+from lorafleet.v1 import batch_service_pb2 as pb
+from service.control import packing
+from service.control.compatibility import Cluster, Key, WarmKey
+from service.control.memory import Ask, Footprint, footprint
+from service.control.packing import Candidate, Pack, PackLimits, Plan, Refusal, Sharing
+from service.planning.base_shapes import Base, ShapeCache
+
+READ_WITHIN_S = 15.0  # bases that take longer are unknown to the plan
+MAX_FOOTPRINTS = 10_000
+SLICE = 500  # specs that are looked at before other calls get their turn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What the server allows packs."""
+
+    limits: PackLimits = field(default_factory=PackLimits)
+    num_free_runs: int = 1  # of an idle service
+    isolated_tenants: frozenset[str] = frozenset()  # never in one process with another tenant, whatever their specs say
+
+
+class Planner:
+    """Plans packs of specs."""
+
+    def __init__(self, shapes: ShapeCache, policy: Policy) -> None:
+        self.shapes = shapes
+        self.policy = policy
+        self._footprints: dict[tuple[Base, Ask], Footprint | None] = {}  # thousands of jobs ask for a handful of different ones
+
+    async def plan(self, tenant: str, specs: Sequence[Spec], store_credentials: str = "") -> pb.PlanBatchResponse:
+        """What would become of such jobs on an idle service. Raises InvalidSpec with every item that fits no worker."""
+        await self.shapes.read({(tenant, base_of(spec, store_credentials)) for spec in specs}, READ_WITHIN_S)
+        if unfit := [(index, why) for index, spec in enumerate(specs) if (why := self.shapes.why_not(base_of(spec, store_credentials)))]:
+            raise InvalidSpec([Violation(field=f"items[{index}]", message=why) for index, why in unfit])
+        queue: list[Candidate] = []
+        for start in range(0, len(specs), SLICE):
+            part = enumerate(specs[start : start + SLICE], start=start)
+            queue += [self.candidate(str(index), tenant, spec, order=index, store_credentials=store_credentials) for index, spec in part]
+            await asyncio.sleep(0)
+        plan = await asyncio.to_thread(packing.plan, queue, self.policy.limits, self.policy.num_free_runs)
+        if plan.refusals:
+            raise InvalidSpec([Violation(field=f"items[{refusal.uid}]", message=refusal.message) for refusal in plan.refusals])
+        return _message(plan, self.policy.limits)
+
+    def unfit(self, job: Candidate, store_credentials: str) -> Refusal | None:
+        """Of a job on a base that is known not to be trained."""
+        why = self.shapes.why_not(base_in(job.key.warm, store_credentials))
+        return None if why is None else Refusal(uid=job.uid, message=why, reason=objectives.REASON)
+
+    def candidate(
+        self,
+        uid: str,
+        tenant: str,
+        spec: Spec,
+        *,
+        order: int,
+        submitted_s: float = 0.0,
+        store_credentials: str = "",
+    ) -> Candidate:
+        """The spec as the planner sees it, with what is known of its base now."""
+        return Candidate(
+            uid=uid,
+            tenant=tenant,
+            key=key_of(spec, store_credentials),
+            sharing=sharing_of(tenant, spec, self.policy.isolated_tenants),
+            max_steps=spec.training.max_steps,
+            footprint=self._footprint(spec, store_credentials),
+            priority=spec.scheduling.priority,
+            order=order,
+            submitted_s=submitted_s,
+            lasts_s=math.inf if spec.scheduling.max_run_time_s is None else spec.scheduling.max_run_time_s,
+            preemptible=spec.scheduling.preemptible,
+            alone=spec.why_alone,
+        )
+
+    def _footprint(self, spec: Spec, store_credentials: str) -> Footprint | None:
+        base = self.shapes.known(base_of(spec, store_credentials))
+        if base is None:
+            return None
+        question = (base_of(spec, store_credentials), _ask(spec))
+        if question not in self._footprints:
+            if len(self._footprints) >= MAX_FOOTPRINTS:
+                self._footprints.clear()
+            self._footprints[question] = footprint(base, question[1])
+        return self._footprints[question]
+
+
+def base_of(spec: Spec, store_credentials: str = "") -> Base:
+    return Base(spec.base_model.uri, store_credentials, spec.base_model.family)
+
+
+def base_in(warm: WarmKey, store_credentials: str = "") -> Base:
+    return Base(warm.base_uri, store_credentials, warm.family)
+
+
+def key_of(spec: Spec, store_credentials: str = "") -> Key:
+    """What it must have in common with the others of a pack."""
+    return Key(
+        warm=WarmKey(
+            base_uri=spec.base_model.uri,
+            family=spec.base_model.family,
+            precision=spec.training.precision,
+            cluster=cluster_of(spec.cluster),
+            store_credentials=store_credentials,
+        ),
+        method=spec.adapter.method,
+        resolution=spec.dataset.resolution,
+        bucketing=spec.dataset.aspect_ratio_bucketing,
+        accumulation_steps=spec.training.gradient_accumulation_steps,
+    )
+
+
+def sharing_of(tenant: str, spec: Spec, isolated_tenants: Collection[str]) -> Sharing:
+    """What the spec wants, but never more than the server allows its tenant."""
+    wanted = Sharing(spec.scheduling.sharing)
+    return Sharing.TENANT if wanted is Sharing.ANYONE and tenant in isolated_tenants else wanted
+
+
+def cluster_of(cluster: ClusterSpec) -> Cluster:
+    return Cluster(
+        num_workers=cluster.num_workers,
+        cpus_per_worker=cluster.cpus_per_worker,
+        gpus_per_worker=cluster.gpus_per_worker,
+        memory_gib_per_worker=cluster.memory_gib_per_worker,
+        zero_stage=cluster.zero_stage,
+        offload=cluster.offload,
+        profile=cluster.profile,
+    )
+
+
+def _ask(spec: Spec) -> Ask:
+    return Ask(
+        family=spec.base_model.family,
+        precision=spec.training.precision,
+        method=spec.adapter.method,
+        rank=spec.adapter.rank,
+        target_modules=spec.adapter.target_modules,
+        resolution=spec.dataset.resolution,
+        micro_batch_size=spec.training.micro_batch_size,
+        optimizer=spec.training.optimizer,
+        text_encoder=spec.adapter.text_encoder,
+    )
+
+
+def _message(plan: Plan, limits: PackLimits) -> pb.PlanBatchResponse:
+    known = [limit for pack in plan.packs if (limit := packing.memory_limit_bytes(pack.key, limits)) is not None]
+    return pb.PlanBatchResponse(packs=[_packed(pack) for pack in plan.packs], memory_limit_bytes=min(known, default=0))
+
+
+def _packed(pack: Pack) -> pb.PlannedPack:
+    alone = pack.members[0].alone
+    return pb.PlannedPack(
+        items=sorted(int(member.uid) for member in pack.members),
+        memory_bytes=pack.memory_bytes,
+        arithmetic=pack.arithmetic,
+        key=f"{pack.key}; trains alone: {alone}" if alone else str(pack.key),
+        closed_by=pack.closed_by.value,
+    )

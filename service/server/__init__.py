@@ -1,0 +1,1 @@
+"""Puts the parts of `lorafleet serve` together, and takes them apart again at its end."""

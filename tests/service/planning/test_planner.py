@@ -1,0 +1,90 @@
+"""Plans for users: the items of every pack, and why."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorafleet import spec
+from lorafleet.errors import InvalidSpec
+from service.control.memory import GIB
+from service.control.packing import PackLimits, Sharing
+from service.core.clock import FakeClock
+from service.planning.base_shapes import ShapeCache
+from service.planning.planner import Planner, Policy, sharing_of
+from service.store.client import Store
+from tests.service.planning.test_base_shapes import DEMO, SCHEDULERS, write_base, write_scheduler
+
+
+def wanted(**changes: Any) -> spec.Spec:
+    fields = {"base_model": {"uri": f"file://{DEMO}"}, "dataset": {"uri": "file:///pictures", "resolution": 64}}
+    return spec.parse({**fields, **changes})
+
+
+def planner(**policy: Any) -> Planner:
+    return Planner(ShapeCache(Store(), FakeClock()), Policy(**policy))
+
+
+async def test_a_batch_of_twenty_makes_two_packs_with_their_arithmetic():
+    made = await planner(limits=PackLimits(max_pack_size=16, worker_memory_bytes=8 * GIB)).plan("acme", [wanted()] * 20)
+    assert [len(pack.items) for pack in made.packs] == [16, 4]
+    assert sorted(item for pack in made.packs for item in pack.items) == list(range(20))
+    assert made.memory_limit_bytes == 8 * GIB
+    first = made.packs[0]
+    assert "16 adapters" in first.arithmetic
+    assert 0 < first.memory_bytes < 8 * GIB
+    assert "lora, 64 px" in first.key
+    assert [pack.closed_by for pack in made.packs] == ["FULL", "NO_MORE_ITEMS"]
+
+
+async def test_a_style_that_fits_no_worker_is_named_with_the_arithmetic():
+    large = wanted(training={"micro_batch_size": 1024})
+    with pytest.raises(InvalidSpec) as refused:
+        await planner(limits=PackLimits(worker_memory_bytes=2 * GIB)).plan("acme", [wanted(), large])
+    (violation,) = refused.value.violations
+    assert violation.field == "items[1]"
+    assert "but a worker has 2.0 GiB" in violation.message
+
+
+async def test_what_trains_alone_says_why():
+    made = await planner().plan("acme", [wanted(cluster={"zero_stage": 2}), wanted(), wanted()])
+    assert [list(pack.items) for pack in made.packs] == [[0], [1, 2]]
+    assert "trains alone: cluster.zero_stage is 2" in made.packs[0].key
+
+
+async def test_a_base_that_cannot_be_read_is_planned_by_number(tmp_path: Path):
+    made = await planner(limits=PackLimits(max_pack_size=2)).plan("acme", [wanted(base_model={"uri": f"file://{tmp_path}"})] * 3)
+    assert [len(pack.items) for pack in made.packs] == [2, 1]
+    assert "could not be read" in made.packs[0].arithmetic
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({}, ""),
+        ({"cluster": {"zero_stage": 1}}, "zero_stage"),
+        ({"cluster": {"zero_stage": 1, "offload": "cpu"}}, "zero_stage"),
+        ({"adapter": {"text_encoder": True}}, "text_encoder"),
+    ],
+)
+def test_sharded_and_text_encoder_styles_train_alone(changes, why):
+    assert bool(why) == bool(wanted(**changes).why_alone)
+    assert why in wanted(**changes).why_alone
+
+
+def test_an_isolated_tenant_shares_with_itself_alone_whatever_it_says():
+    open_to_all = wanted(scheduling={"sharing": "anyone"})
+    assert sharing_of("acme", open_to_all, {"acme"}) is Sharing.TENANT
+    assert sharing_of("blue", open_to_all, {"acme"}) is Sharing.ANYONE
+    assert sharing_of("acme", wanted(scheduling={"sharing": "nobody"}), {"acme"}) is Sharing.NOBODY
+
+
+async def test_a_base_whose_objective_is_not_trained_is_refused_with_its_item(tmp_path: Path):
+    text, said = SCHEDULERS["sample"]
+    uri = write_base(tmp_path)
+    write_scheduler(tmp_path, text)
+    with pytest.raises(InvalidSpec) as refused:
+        await planner().plan("acme", [wanted(), wanted(base_model={"uri": uri})])
+    (violation,) = refused.value.violations
+    assert violation.field == "items[1]"
+    assert said in violation.message
