@@ -8,8 +8,10 @@ def warm_up(device: torch.device) -> None:
     import accelerate  # noqa: F401
     import deepspeed  # noqa: F401
 
-    import trainer.families.sd1
     import trainer.frozen_base
     import trainer.pack.run  # noqa: F401
+    from trainer.families import FAMILIES
 
+    for name in FAMILIES.names():
+        FAMILIES.get(name)
     _ = torch.ones(4, 4, device=device) @ torch.ones(4, 4, device=device)  # loads the libraries of its kernels
