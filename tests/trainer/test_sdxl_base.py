@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from examples.demo import BASE_MODEL
+from lorafleet.catalog import FAMILIES
 from lorafleet.errors import RunFailed
 from lorafleet.spec import AdapterSpec, BaseModelSpec
 from tests.trainer.packs import Packs
 from tests.trainer.sdxl_base import ATTENTION, POOLED, TIME_WIDTH, write_sdxl
 from tests.trainer.test_base_model import edit
 from trainer import artifact_facts, base_model
+from trainer.adapters.formats.kohya import kohya_module
 from trainer.base_model import BaseModel
 from trainer.checkpoint import Progress
 from trainer.storage import Folder
@@ -176,7 +178,18 @@ def test_files_say_which_sdxl_they_are_of(packs: Packs, base: Path, scheduler: d
 
 
 def test_its_modules_are_named_as_readers_look_them_up(base: Path):
-    assert inspect(base).kohya_modules[ATTENTION[0]] == "input_blocks.4.1.transformer_blocks.0.attn1.to_q"
+    """Of layers that are not there no number is known: the trained ones alone would not tell where a block lies."""
+    found = inspect(base)
+    assert found.kohya_modules[ATTENTION[0]] == "input_blocks.4.1.transformer_blocks.0.attn1.to_q"
+    named = {
+        module: kohya_module(FAMILIES.get("sdxl"), module, found.kohya_modules)
+        for module in (f"unet.{ATTENTION[0]}", "text_encoder.text_model.encoder.q_proj", "text_encoder_2.encoder.q_proj")
+    }
+    assert list(named.values()) == [
+        "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q",
+        "lora_te1_text_model_encoder_q_proj",
+        "lora_te2_text_model_encoder_q_proj",
+    ]
 
 
 def given(base: Path) -> dict[str, str]:
