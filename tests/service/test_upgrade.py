@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import sqlite3
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,7 +146,18 @@ def _code_of(commit: str, folder: Path) -> Path:
     if archive.returncode:
         pytest.skip(f"this clone is too shallow for the version before ({commit})")
     subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
+    _install(folder)
     return folder
+
+
+def _install(folder: Path) -> None:
+    """Its commands lie where its own pyproject.toml says, not where this version's are."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    commands = project["entry-points"]["lorafleet.commands"]
+    installed = folder / f"lorafleet-{project['version']}.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text(f"Metadata-Version: 2.1\nName: lorafleet\nVersion: {project['version']}\n")
+    (installed / "entry_points.txt").write_text("\n".join(["[lorafleet.commands]", *(f"{name} = {at}" for name, at in commands.items())]))
 
 
 def _put_inputs(folder: Path) -> None:
