@@ -1,4 +1,4 @@
-"""How long to wait before the next try: twice as long after each failure, within a bound, and spread so that not all return at once.
+"""Says how long to wait before the next try: twice as long after each failure, within a bound, and spread so that not all return at once.
 
 Only says how long; does not wait.
 """

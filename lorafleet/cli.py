@@ -1,4 +1,4 @@
-"""The command line: finds the commands, and turns every outcome into a message and an exit code. Knows nothing of gRPC."""
+"""Runs the command line: finds the commands, and turns every outcome into a message and an exit code. Knows nothing of gRPC."""
 
 from collections.abc import Generator
 from contextlib import contextmanager

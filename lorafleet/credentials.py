@@ -1,4 +1,4 @@
-"""The caller's credentials, and how it verifies the control plane. Knows no gRPC."""
+"""Holds the caller's credentials, and how it verifies the control plane. Knows no gRPC."""
 
 import ipaddress
 from dataclasses import dataclass, field

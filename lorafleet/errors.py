@@ -1,4 +1,4 @@
-"""One exception tree for all packages: a stable reason, retryable or not as data, every violation at once.
+"""Declares one exception tree for all packages: a stable reason, retryable or not as data, every violation at once.
 
 LorafleetError
 ├── InvalidInput            INVALID_ARGUMENT: the caller must change the request

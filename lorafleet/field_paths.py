@@ -1,4 +1,4 @@
-"""Where in a document pydantic has found something wrong, written as our messages write it: `adapter.target_modules[2]`. Pure."""
+"""Writes where in a document pydantic has found something wrong, as our messages write it: `adapter.target_modules[2]`. Pure."""
 
 from collections.abc import Sequence
 

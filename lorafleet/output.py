@@ -1,4 +1,4 @@
-"""Jobs as text: JSON and YAML for programs, tables for people. Pure but for the console it is given."""
+"""Writes jobs as text: JSON and YAML for programs, tables for people. Pure but for the console it is given."""
 
 import json
 from collections.abc import Iterable, Sequence

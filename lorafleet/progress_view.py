@@ -1,4 +1,4 @@
-"""Jobs while they train: bars on a terminal, a line now and then elsewhere. Knows no server."""
+"""Shows jobs while they train: bars on a terminal, a line now and then elsewhere. Knows no server."""
 
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Messages without passwords: the one place that knows how a password looks in a URL or a connection string. Pure."""
+"""Blanks passwords out of messages: the one place that knows how a password looks in a URL or a connection string. Pure."""
 
 import re
 

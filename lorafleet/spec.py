@@ -1,4 +1,4 @@
-"""The training spec: what a user asks for, its defaults and every rule, in one place.
+"""Declares the training spec: what a user asks for, its defaults and every rule, in one place.
 
 The proto `lorafleet.v1.TrainingSpec` carries the same fields by the same names. Rules that need the
 store or the model (does the bucket exist, does a target module match) are checked where those are.

@@ -1,4 +1,4 @@
-"""Specs on disk: YAML files, and single fields set over them. Every mistake is a violation, like those of the spec itself."""
+"""Reads specs on disk: YAML files, and single fields set over them. Every mistake is a violation, like those of the spec itself."""
 
 import os
 import stat

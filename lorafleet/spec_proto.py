@@ -1,4 +1,4 @@
-"""The spec on the wire: `lorafleet.v1.TrainingSpec` has the same fields by the same names, so this is a plain walk.
+"""Translates the spec to the wire and back: `lorafleet.v1.TrainingSpec` has the same fields by the same names, so this is a plain walk.
 
 An unset proto field is left out, so that the spec's own default fills it in.
 """

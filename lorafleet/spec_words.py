@@ -1,4 +1,4 @@
-"""What single words of a spec may be: URIs, names of modules, labels and files. Each check answers the word, or says what is wrong."""
+"""Checks single words of a spec: URIs, names of modules, labels and files. Each check answers the word, or says what is wrong."""
 
 import re
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Small files of state on this machine: written whole or not at all, readable by their owner alone. A broken one is named, never quoted."""
+"""Writes small files of state on this machine: whole or not at all, readable by their owner alone. A broken one is named, never quoted."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""The states of a job as people and programs read them. Knows no server."""
+"""Names the states of a job as people and programs read them. Knows no server."""
 
 from typing import cast
 

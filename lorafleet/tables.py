@@ -1,4 +1,4 @@
-"""The one place that lays out tables: what names a row stays whole at any width, and long texts give way first. Knows no jobs.
+"""Lays out tables, the one place that does: what names a row stays whole at any width, and long texts give way first. Knows no jobs.
 
 When a table is wider than its console, columns without a value leave, then texts shrink, then columns leave, the least important
 first, and in the end names fold. Cells are text: nothing in them is markup, and control characters are written out.

@@ -1,4 +1,4 @@
-"""How we write to people: any locale, colours only where they are wanted, and consoles that take text as text. Knows no jobs."""
+"""Writes to people: any locale, colours only where they are wanted, and consoles that take text as text. Knows no jobs."""
 
 from __future__ import annotations
 

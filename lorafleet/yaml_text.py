@@ -1,4 +1,4 @@
-"""YAML (and JSON, which is YAML too) as we read it: plain values within limits that hold before anything is built. Knows no spec.
+"""Reads YAML (and JSON, which is YAML too): plain values within limits that hold before anything is built. Knows no spec.
 
 What a text says is checked on the parser's events, which neither recurse nor follow aliases: nested deeper than any spec, or with
 aliases that would be a million times the file, it never reaches the code that builds values by recursion.

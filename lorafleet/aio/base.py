@@ -1,4 +1,4 @@
-"""The base of every part of the client: a connection, a tenant, pages. Knows no service."""
+"""Gives every part of the client its base: a connection, a tenant, pages. Knows no service."""
 
 import copy
 from collections.abc import AsyncGenerator

@@ -1,1 +1,1 @@
-"""Batches as users write and see them: files, folders, reports and views. Knows no server."""
+"""Handles batches as users write and see them: files, folders, reports and views. Knows no server."""

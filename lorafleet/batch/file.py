@@ -1,4 +1,4 @@
-"""Batches on disk: YAML with defaults and items, or CSV with a row per item. Every mistake is reported with its place in the file."""
+"""Reads batches on disk: YAML with defaults and items, or CSV with a row per item. Every mistake is reported with its place in the file."""
 
 import csv
 import difflib

@@ -1,4 +1,4 @@
-"""A batch from a store: an item for each folder that matches a pattern such as `s3://styles/*/`."""
+"""Makes a batch from a store: an item for each folder that matches a pattern such as `s3://styles/*/`."""
 
 import re
 import unicodedata

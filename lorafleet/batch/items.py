@@ -1,4 +1,4 @@
-"""A batch as plain values: defaults, items laid over them, and every mistake of every item at once. Knows no file and no server.
+"""Checks a batch as plain values: defaults, items laid over them, and every mistake of every item at once. Knows no file and no server.
 
 An item is a partial spec, with a `job_id` beside the spec's own sections when it wants one. Mistakes are named as the server
 names them: `items[3].adapter.rank`, or `defaults.adapter.rank` for what all items inherit.

@@ -1,4 +1,4 @@
-"""Specs in layers, as plain values: an item's fields laid over the defaults of its batch."""
+"""Lays specs over one another, as plain values: an item's fields over the defaults of its batch."""
 
 from collections.abc import Mapping
 from typing import Any, cast

@@ -1,4 +1,4 @@
-"""The outcome of a batch, for programs (report.json) and for people (report.md). Pure."""
+"""Reports the outcome of a batch, for programs (report.json) and for people (report.md). Pure."""
 
 from collections.abc import Sequence
 from datetime import datetime

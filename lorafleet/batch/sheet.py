@@ -1,4 +1,4 @@
-"""The contact sheet of a batch: a row per style, from the sample pictures in each artifact. Needs Pillow."""
+"""Draws the contact sheet of a batch: a row per style, from the sample pictures in each artifact. Needs Pillow."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""A batch's jobs in numbers: counts, steps, rates, time left, and which jobs to look at first. Pure."""
+"""Sums up a batch's jobs in numbers: counts, steps, rates, time left, and which jobs to look at first. Pure."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A batch while it trains: one screen for hundreds of styles on a terminal, a line now and then elsewhere. Knows no server."""
+"""Shows a batch while it trains: one screen for hundreds of styles on a terminal, a line now and then elsewhere. Knows no server."""
 
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Where everything lies in the store: the only place that knows the storage layout. Pure string functions."""
+"""Names where everything lies in the store: the only place that knows the storage layout. Pure string functions."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What a run needs to know: written to the store by the control plane, read by the trainer's driver.
+"""Tells a run what it needs to know: written to the store by the control plane, read by the trainer's driver.
 
 Holds no secret: the run token travels in the run's environment under `RUN_TOKEN_ENV`.
 """

@@ -1,4 +1,4 @@
-"""How to reach S3: endpoint, region, addressing style and trusted authorities, configured as for the AWS tools. Knows no credentials.
+"""Says how to reach S3: endpoint, region, addressing style and trusted authorities, configured as for the AWS tools. Knows no credentials.
 
 The SDK and the control plane (boto3) and the trainer (obstore) all read it here, so that what one of them reaches all do.
 """

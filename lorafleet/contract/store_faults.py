@@ -1,4 +1,4 @@
-"""What a failed call to a store means, and to whom: one table for boto3's errors, obstore's and the operating system's. Pure.
+"""Says what a failed call to a store means, and to whom: one table for boto3's errors, obstore's and the operating system's. Pure.
 
 Three kinds. The operators' faults (a key that has expired, a clock that is wrong, a full disk) are no job's: work waits until they
 are mended. A fault of one job (a missing bucket, a name that no store takes) ends that job at once. All else passes.

@@ -1,4 +1,4 @@
-"""The names under which a part of a base may keep its weights, in the order in which they are looked for. Pure."""
+"""Names the files in which a part of a base may keep its weights, in the order in which they are looked for. Pure."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The base of every part of the client: a connection, a tenant, pages. Knows no service."""
+"""Gives every part of the client its base: a connection, a tenant, pages. Knows no service."""
 # Made by scripts/make_sync_client.py from lorafleet/aio/base.py: change that one, then run `make sync-client`.
 
 import copy

@@ -1,1 +1,1 @@
-"""How clients and servers of lorafleet reach each other: channels, retries, streams, errors on the wire."""
+"""Connects clients and servers of lorafleet: channels, retries, streams, errors on the wire."""

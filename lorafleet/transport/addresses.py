@@ -1,4 +1,4 @@
-"""Host and port as one text, and back: an IPv6 address stands in brackets, since it has colons of its own. Pure."""
+"""Writes host and port as one text, and reads it back: an IPv6 address stands in brackets, since it has colons of its own. Pure."""
 
 MAX_PORT = 65535
 

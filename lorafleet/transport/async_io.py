@@ -1,4 +1,4 @@
-"""How lorafleet.aio waits: for answers, for time, for threads. `lorafleet.transport.sync_io` has the same names for those that block."""
+"""Waits for lorafleet.aio: for answers, for time, for threads. `lorafleet.transport.sync_io` has the same names for those that block."""
 
 import asyncio
 import threading

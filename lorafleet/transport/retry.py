@@ -1,4 +1,4 @@
-"""When to retry, and for how long: exponential back-off with full jitter, deadlines. Only decides; does not wait."""
+"""Decides when to retry, and for how long: exponential back-off with full jitter, deadlines. Does not wait."""
 
 import random
 import time

@@ -1,4 +1,4 @@
-"""gRPC statuses as exceptions: google.rpc.Status and its details become the tree of lorafleet.errors (AIP-193)."""
+"""Turns gRPC statuses into exceptions: google.rpc.Status and its details become the tree of lorafleet.errors (AIP-193)."""
 # pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownMemberType=false
 # googleapis-common-protos ships no stubs.
 

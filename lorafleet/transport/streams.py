@@ -1,4 +1,4 @@
-"""The state that lets a reader resume a broken stream. Pure."""
+"""Keeps the state that lets a reader resume a broken stream. Pure."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""How lorafleet.sync waits: it blocks. `lorafleet.transport.async_io` has the same names for those that await."""
+"""Waits for lorafleet.sync: it blocks. `lorafleet.transport.async_io` has the same names for those that await."""
 
 import threading
 import time

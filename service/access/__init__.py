@@ -1,1 +1,1 @@
-"""Authentication and authorization: authenticators, tokens, certificates, permissions."""
+"""Finds out who calls, and whether they may: authenticators, tokens, certificates, permissions."""

@@ -1,4 +1,4 @@
-"""API tokens: how one is made, written and taken apart. The database keeps the SHA-256 of the secret, never the secret.
+"""Makes API tokens, writes them and takes them apart. The database keeps the SHA-256 of the secret, never the secret.
 
 `lft_<id>_<secret>`: the id finds the row without a scan, the prefix lets scanners for leaked secrets know what they found.
 The secret is 256 random bits, so a plain hash is enough: there is nothing to guess that a slow one would protect.

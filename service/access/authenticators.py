@@ -1,4 +1,4 @@
-"""Authenticators: each turns what a call shows into an identity. Several may be on at once; the call's kind chooses. Knows no gRPC."""
+"""Turns what a call shows into an identity. Several authenticators may be on at once; the call's kind chooses. Knows no gRPC."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace

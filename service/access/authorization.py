@@ -1,4 +1,4 @@
-"""Authorization: whether the caller may do something in a tenant. Reads memberships; decides by `permissions.py`."""
+"""Tells whether the caller may do something in a tenant. Reads memberships; decides by `permissions.py`."""
 
 import time
 from collections.abc import Callable

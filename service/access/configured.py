@@ -1,4 +1,4 @@
-"""Authenticators as the settings ask for them. Imports each only where it is on: PyJWT and cryptography are slow to import."""
+"""Sets up the authenticators that the settings ask for. Imports each only where it is on: PyJWT and cryptography are slow to import."""
 
 import logging
 from collections.abc import Callable

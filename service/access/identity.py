@@ -1,4 +1,4 @@
-"""The caller's identity, as seen after authentication. Knows no tokens, certificates or database."""
+"""Says who calls, as seen after authentication. Knows no tokens, certificates or database."""
 
 from contextvars import ContextVar
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The public keys of an identity provider (JWKS, RFC 7517): read from a file or URL, kept, renewed. Verifies nothing."""
+"""Keeps the public keys of an identity provider (JWKS, RFC 7517), read from a file or URL and renewed. Verifies nothing."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Tokens of an OpenID Connect provider (JWT, RFC 7519, read as RFC 8725 advises): verified here, with no call to anybody."""
+"""Verifies tokens of an OpenID Connect provider (JWT, RFC 7519, read as RFC 8725 advises) here, with no call to anybody."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""What each role may do. Pure, and the only place that says so; docs/security.md shows the same table."""
+"""Lists what each role may do. Pure, and the only place that says so; docs/security.md shows the same table."""
 
 from enum import StrEnum
 

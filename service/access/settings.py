@@ -1,4 +1,4 @@
-"""Authentication and transport security: the options of `lorafleet serve`, checked before anything starts."""
+"""Checks the options of `lorafleet serve` for authentication and transport security before anything starts."""
 
 import ipaddress
 from dataclasses import dataclass

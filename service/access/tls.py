@@ -1,4 +1,4 @@
-"""TLS of the server: certificates from files, reloaded when they change."""
+"""Serves TLS with certificates from files, reloaded when they change."""
 
 import logging
 import ssl

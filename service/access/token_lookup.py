@@ -1,4 +1,4 @@
-"""API tokens as an authenticator: the row is read from the database, and believed for a few seconds."""
+"""Authenticates by API tokens: the row is read from the database, and believed for a few seconds."""
 
 import asyncio
 import time

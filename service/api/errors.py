@@ -1,4 +1,4 @@
-"""The one place where errors become google.rpc.Status (AIP-193). Servicers raise; they have no `try`."""
+"""Turns errors into google.rpc.Status (AIP-193), the one place that does. Servicers raise; they have no `try`."""
 
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence

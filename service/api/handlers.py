@@ -1,4 +1,4 @@
-"""A method's handler with something around it: what interceptors that look at whole calls have in common."""
+"""Wraps a method's handler: what interceptors that look at whole calls have in common."""
 
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""StreamTrainingJobLogs: from the backend while a run lives, from the store once its log is copied whole."""
+"""Serves StreamTrainingJobLogs: from the backend while a run lives, from the store once its log is copied whole."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence

@@ -1,4 +1,4 @@
-"""Opaque tokens: a few values in URL-safe base64. They hold no secret and give no right; they only must not surprise."""
+"""Writes a few values as an opaque token, in URL-safe base64. Tokens hold no secret and give no right; they only must not surprise."""
 
 import base64
 import binascii

@@ -1,4 +1,4 @@
-"""How the gRPC server is set up: its interceptors in their order, its limits, and how long it lets silence last."""
+"""Sets up the gRPC server: its interceptors in their order, its limits, and how long it lets silence last."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""SignArtifact: URLs for the files of an artifact. Such a URL works without store credentials until it expires."""
+"""Serves SignArtifact: URLs for the files of an artifact. Such a URL works without store credentials until it expires."""
 
 import asyncio
 import hashlib

@@ -1,1 +1,1 @@
-"""One seam for each place where a run can execute."""
+"""Executes runs: one implementation for each place where they can be, behind one seam."""

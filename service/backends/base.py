@@ -1,4 +1,4 @@
-"""What a backend is: a place where runs execute. Each call is idempotent; names derive from the run id."""
+"""Defines what a backend is: a place where runs execute. Each call is idempotent; names derive from the run id."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The end of a driver's output, as Ray quotes it in a failed job's message. Pure."""
+"""Finds the end of a driver's output, as Ray quotes it in a failed job's message. Pure."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A backend in memory, for tests. It keeps the contract of the real ones (tests/service/backends) and its own history."""
+"""Executes runs in memory, for tests. It keeps the contract of the real ones (tests/service/backends) and its own history."""
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Around a backend: each of its calls counted, timed, and in the trace. Changes nothing of what it does."""
+"""Counts, times and traces each call of a backend. Changes nothing of what it does."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing

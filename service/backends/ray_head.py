@@ -1,4 +1,4 @@
-"""The record of the local Ray head that is kept in the state directory, and its processes. Knows nothing of HTTP."""
+"""Keeps the record of the local Ray head in the state directory, and looks after its processes. Knows nothing of HTTP."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Runs as Ray jobs, over the Ray Jobs REST API: on a local Ray, or on a cluster that is there already.
+"""Executes runs as Ray jobs, over the Ray Jobs REST API: on a local Ray, or on a cluster that is there already.
 
 A run's submission id is its run id. Facts of Ray 2.60 that shape this file: a duplicate submission id answers HTTP 500,
 so ask before posting; job states and logs die with the head node; asking for resources for the entry point, or for

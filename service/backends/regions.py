@@ -1,4 +1,4 @@
-"""How a driver is told where its manifest's bucket is: the manifest itself says it of all others. Pure."""
+"""Tells a driver where its manifest's bucket is: the manifest itself says it of all others. Pure."""
 
 from lorafleet.contract.s3_settings import shown_regions
 from service.backends.base import RunRequest

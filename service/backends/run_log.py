@@ -1,4 +1,4 @@
-"""Whose lines are whose in the log of a backend job that trains many styles, one run after another. Pure; holds one line at most.
+"""Tells whose lines are whose in the log of a backend job that trains many styles, one run after another. Pure; holds one line at most.
 
 The trainer begins every line of its own with whose it is (`trainer/run_log.py`): `[tenants/T/jobs/J] ` or `[run] `; a style's text
 can begin none. A line without either, of a library or of Ray, goes on from the line before, unless it looks like a

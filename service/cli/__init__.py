@@ -1,1 +1,1 @@
-"""The server's commands: `lorafleet serve`, `db` and `health`."""
+"""Holds the server's commands: `lorafleet serve`, `db` and `health`."""

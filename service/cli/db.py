@@ -1,4 +1,4 @@
-"""The command `lorafleet db`: looks at the schema of a database, brings it up to date, or back."""
+"""Looks at the schema of a database, brings it up to date, or back: the command `lorafleet db`."""
 
 from enum import StrEnum
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The command `lorafleet health`: asks a server's standard health service, as `helm test` does. Needs no token, since it shows no data."""
+"""Asks a server's standard health service, as `helm test` does: the command `lorafleet health`. Needs no token, since it shows no data."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The command `lorafleet serve`: options to settings."""
+"""Turns options into settings and serves: the command `lorafleet serve`."""
 
 import asyncio
 import gc

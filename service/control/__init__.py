@@ -1,1 +1,1 @@
-"""Pure decisions: functions from values to values, tested with no server."""
+"""Decides, in pure functions from values to values, tested with no server."""

@@ -1,4 +1,4 @@
-"""The outcome of a job once its run is observed gone: its artifact, another attempt, or the end."""
+"""Decides the outcome of a job once its run is observed gone: its artifact, another attempt, or the end."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta

@@ -1,4 +1,4 @@
-"""Demand and capacity: GPUs, CPUs and runs. Knows nothing of jobs and tenants."""
+"""Adds up demand and capacity: GPUs, CPUs and runs. Knows nothing of jobs and tenants."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What jobs must have in common to train together, and to follow one another in one process. Knows nothing of queues."""
+"""Says what jobs must have in common to train together, and to follow one another in one process. Knows nothing of queues."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property

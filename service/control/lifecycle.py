@@ -1,4 +1,4 @@
-"""The life of a job: its states, the moves between them, and what each event makes of a job. Values to values."""
+"""Moves jobs through their life: the states, the moves between them, and what each event makes of a job. Values to values."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta

@@ -1,4 +1,4 @@
-"""Where a pack goes that may start: to warm workers, to a free place, or to the place of workers that must leave first."""
+"""Decides where a pack goes that may start: to warm workers, to a free place, or to the place of workers that must leave first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Queue positions as shown to users."""
+"""Numbers the queue as users see it."""
 
 
 def rounded(place: int) -> int:

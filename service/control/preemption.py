@@ -1,4 +1,4 @@
-"""Which runs of lower classes make room for a job: as few as possible, those that lose least first. Values to values."""
+"""Chooses which runs of lower classes make room for a job: as few as possible, those that lose least first. Values to values."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Priority classes: named ranges of scheduling.priority. Within a class the fair share of tenants comes before the number."""
+"""Sorts priorities into classes: named ranges of scheduling.priority. Within a class the fair share of tenants comes before the number."""
 
 from enum import IntEnum
 

@@ -1,4 +1,4 @@
-"""What a tenant may have: while it runs (admission asks), and when it submits (create asks). Values to values."""
+"""Bounds what a tenant may have: while it runs (admission asks), and when it submits (create asks). Values to values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""When a run must be stopped hard, and the directive before that. Pure."""
+"""Decides when a run must be stopped hard, and the directive before that. Pure."""
 
 from collections.abc import Collection
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""When workers come up to stand by for a first job, and when they end. Knows nothing of databases, clocks or Ray."""
+"""Decides when workers come up to stand by for a first job, and when they end. Knows nothing of databases, clocks or Ray."""
 
 import math
 from collections.abc import Sequence

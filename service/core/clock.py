@@ -1,4 +1,4 @@
-"""Time as an outside system: one Protocol, the real ones, and a fake kept beside them; and what tells a step of the time of day."""
+"""Tells the time: one Protocol, the real clocks, and a fake kept beside them; and what tells a step of the time of day."""
 
 import time
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Many small pieces of work, in bounds. Knows nothing of what they do."""
+"""Does many small pieces of work, in bounds. Knows nothing of what they do."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence

@@ -1,4 +1,5 @@
-"""Etags (AIP-154): a caller who has seen another state than the one that is now does nothing by mistake. Knows no resource."""
+"""Compares etags (AIP-154), so that a caller who has seen another state than the one that is now does nothing by mistake. Knows no
+resource."""
 
 from lorafleet.errors import Aborted
 

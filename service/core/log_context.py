@@ -1,4 +1,4 @@
-"""Which run, job and call a line of the log is about. Bound where it is known, added to every line by service.observability.log_lines."""
+"""Binds which run, job and call a line of the log is about, where it is known; service.observability.log_lines adds it to every line."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

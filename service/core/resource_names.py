@@ -1,4 +1,4 @@
-"""Resource names (AIP-122): tenants/{tenant}, tenants/{tenant}/jobs/{job} and tenants/{tenant}/batches/{batch}."""
+"""Parses and writes resource names (AIP-122): tenants/{tenant}, tenants/{tenant}/jobs/{job} and tenants/{tenant}/batches/{batch}."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Numbers and spans of this process. Like logging: any module records, one place decides what receives them.
+"""Records numbers and spans of this process. Like logging: any module records, one place decides what receives them.
 
 Imports nothing, and costs one call while nothing receives. Permitted names are in service/observability/metrics.py; a test compares.
 """

@@ -1,1 +1,1 @@
-"""What is stored, and how it is read and written. Decides nothing."""
+"""Stores what there is, and reads and writes it. Decides nothing."""

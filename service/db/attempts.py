@@ -1,4 +1,4 @@
-"""The runs of jobs, oldest first: what a job's message shows as its attempts."""
+"""Reads the runs of jobs, oldest first: what a job's message shows as its attempts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

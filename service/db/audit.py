@@ -1,4 +1,5 @@
-"""The audit log. The row of a call is written in the transaction that does what the call asks for: both are kept or neither.
+"""Writes and reads the audit log. The row of a call is written in the transaction that does what the call asks for: both are kept or
+neither.
 
 A call that is refused, or that wrote nothing, gets its row from `service.api.interceptors.auditing` afterwards.
 """

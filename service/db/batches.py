@@ -1,4 +1,4 @@
-"""Batches: reading them and their jobs, in queries whose number does not grow with the jobs."""
+"""Reads and writes batches and their jobs, in queries whose number does not grow with the jobs."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

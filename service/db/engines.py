@@ -1,4 +1,4 @@
-"""Engines for SQLite and PostgreSQL: how connections are opened, begun and given up. Knows no table."""
+"""Makes engines for SQLite and PostgreSQL: how connections are opened, begun and given up. Knows no table."""
 
 from pathlib import Path
 from typing import Any

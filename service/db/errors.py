@@ -1,4 +1,4 @@
-"""Database errors as our errors: repeated if that may help, and distinguished from those whose work may have been done.
+"""Turns database errors into ours: repeated if that may help, and distinguished from those whose work may have been done.
 
 Contended     rolled back for another's sake: doing the whole again finds what the other did
 Unreachable   the connection was lost, or could not be had

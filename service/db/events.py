@@ -1,4 +1,4 @@
-"""The event log that watches read: one event for each job that a transaction changed, in commit order."""
+"""Keeps the event log that watches read: one event for each job that a transaction changed, in commit order."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What admission needs to know of the runs that hold places: a small row for each, and for each of their unfinished jobs."""
+"""Reads what admission needs to know of the runs that hold places: a small row for each, and for each of their unfinished jobs."""
 
 from collections import defaultdict
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Warm workers: those waiting for a run, those leaving, and the jobs that were ever in their process."""
+"""Reads warm workers: those waiting for a run, those leaving, and the jobs that were ever in their process."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Pages of jobs by key: a page stands behind the last job of the one before, whatever was created since."""
+"""Reads pages of jobs by key: a page stands behind the last job of the one before, whatever was created since."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Jobs: reading them, and writing what a decision made of one."""
+"""Reads jobs, and writes what a decision made of one."""
 
 from collections.abc import Sequence
 from dataclasses import fields, replace

@@ -1,4 +1,4 @@
-"""Rows taken by lock token: the holder of the token may write, until it expires or another takes the row."""
+"""Takes rows by lock token: the holder of the token may write, until it expires or another takes the row."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""The tables. A row is `JobRow`; what decisions see of it is `control.lifecycle.Job`."""
+"""Declares the tables. A row is `JobRow`; what decisions see of it is `control.lifecycle.Job`."""
 
 from datetime import datetime
 from typing import Any

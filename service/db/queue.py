@@ -1,4 +1,4 @@
-"""The queue as admission reads it: ten thousand jobs in one small row each, specs only of those not seen before."""
+"""Reads the queue for admission: ten thousand jobs in one small row each, specs only of those not seen before."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Quotas of tenants and their use, for admission and the acceptance of jobs."""
+"""Reads quotas of tenants and their use, for admission and the acceptance of jobs."""
 
 from dataclasses import dataclass
 

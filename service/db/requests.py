@@ -1,4 +1,4 @@
-"""Request ids that were answered (AIP-155): they are kept for a day, then forgotten, and free again."""
+"""Keeps request ids that were answered (AIP-155) for a day; then they are forgotten, and free again."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What one row raises is that row's own: loops that all tenants share go on past it, count it and say so.
+"""Tells a row's own errors from those of the loop: loops that all tenants share go on past a row's, count it and say so.
 
 The one place that tells a row's errors from the loop's: a database that is away, cannot be written or gave way
 to another is nobody's row, and so is cancellation. Knows neither rows nor loops.

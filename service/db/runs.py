@@ -1,4 +1,4 @@
-"""Runs and the jobs in them."""
+"""Reads and writes runs and the jobs in them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The settings of tenants."""
+"""Reads the settings of tenants."""
 
 from sqlalchemy import select
 

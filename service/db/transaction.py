@@ -1,4 +1,4 @@
-"""One transaction: its session, its one `now`, and which jobs it changed."""
+"""Holds one transaction: its session, its one `now`, and which jobs it changed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The client's side: can this machine reach the server, is it let in, do both speak the same version, how long does a call take."""
+"""Checks the client's side: can this machine reach the server, is it let in, do both speak the same version, how long does a call take."""
 
 import time
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How far two clocks are apart, and whether that matters."""
+"""Tells how far two clocks are apart, and whether that matters."""
 
 from service.doctor.findings import Finding, failed, ok, warning
 

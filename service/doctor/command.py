@@ -1,4 +1,5 @@
-"""The command `lorafleet doctor`. Reads the settings that `lorafleet serve` reads; needs the server's packages for that part alone."""
+"""Runs the checks of `lorafleet doctor`. Reads the settings that `lorafleet serve` reads; needs the server's packages for that part
+alone."""
 
 import asyncio
 import os

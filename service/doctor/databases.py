@@ -1,4 +1,4 @@
-"""The database: reachable, its schema, its clock."""
+"""Checks the database: reachable, its schema, its clock."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""What a check finds, and how checks are run: one that breaks is a finding too, and stops no other."""
+"""Says what a check finds, and runs checks: one that breaks is a finding too, and stops no other."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

@@ -1,4 +1,4 @@
-"""What --backend kuberay needs of its cluster: the configuration file, the API server, KubeRay's API, and our rights there."""
+"""Checks what --backend kuberay needs of its cluster: the configuration file, the API server, KubeRay's API, and our rights there."""
 
 from collections.abc import Sequence
 from pathlib import Path

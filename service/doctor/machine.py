@@ -1,4 +1,4 @@
-"""What the server needs of its machine and of what is around: disk, ports, certificate, Ray, identity provider, report address."""
+"""Checks what the server needs of its machine and of what is around: disk, ports, certificate, Ray, identity provider, report address."""
 
 import asyncio
 import errno

@@ -1,4 +1,4 @@
-"""The store, as the server and its runs use it: write, read back, the conditional write that commits artifacts, delete, its clock."""
+"""Checks the store as the server and its runs use it: write, read back, the conditional write that commits artifacts, delete, its clock."""
 
 import asyncio
 import secrets

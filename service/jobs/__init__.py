@@ -1,1 +1,1 @@
-"""Jobs and batches as users handle them: accepted, shown, cancelled, tried again. Knows no gRPC."""
+"""Accepts, shows, cancels and retries jobs and batches, as users handle them. Knows no gRPC."""

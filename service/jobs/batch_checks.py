@@ -1,4 +1,4 @@
-"""Rules of a batch that only the store can tell: each folder is asked after once, however many items name it."""
+"""Checks rules of a batch that only the store can tell: each folder is asked after once, however many items name it."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""From a batch as it came in to its jobs' specs, with every mistake of every item. Knows neither the database nor the store."""
+"""Makes the jobs' specs of a batch as it came in, with every mistake of every item. Knows neither the database nor the store."""
 
 import asyncio
 import hashlib

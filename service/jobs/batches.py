@@ -1,4 +1,4 @@
-"""Batches as users handle them: create, get, cancel, retry. The store is accessed outside transactions, as in service.jobs.jobs."""
+"""Creates, gets, cancels and retries batches. The store is accessed outside transactions, as in service.jobs.jobs."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Jobs as users handle them: create, get, cancel. The store is accessed outside transactions."""
+"""Creates, gets and cancels jobs. The store is accessed outside transactions."""
 
 import logging
 import secrets

@@ -1,4 +1,4 @@
-"""Rows as API messages. Pure: what the wire shows of a job, and nothing else."""
+"""Turns rows into API messages. Pure: what the wire shows of a job, and nothing else."""
 
 import hashlib
 from collections.abc import Sequence

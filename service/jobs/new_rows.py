@@ -1,4 +1,4 @@
-"""New jobs as rows: one place fills in what the spec says of the queue, for lone jobs and those of batches alike."""
+"""Turns new jobs into rows: one place fills in what the spec says of the queue, for lone jobs and those of batches alike."""
 
 from typing import Any
 from uuid import uuid4

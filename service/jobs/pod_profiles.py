@@ -1,4 +1,4 @@
-"""Profiles of pods: operators configure them, specs name one. Pure."""
+"""Checks profiles of pods: operators configure them, specs name one. Pure."""
 
 from collections.abc import Sequence
 

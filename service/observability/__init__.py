@@ -1,1 +1,1 @@
-"""What operators see of this process: health, metrics, log lines and traces. Decides nothing."""
+"""Shows operators this process: health, metrics, log lines and traces. Decides nothing."""

@@ -1,4 +1,4 @@
-"""Whether this process lives, and whether it should get calls. Asks each part by a function it is given; serves nothing.
+"""Tells whether this process lives, and whether it should get calls. Asks each part by a function it is given; serves nothing.
 
 Live: the event loop answers and no loop is stuck; a process that is not should be restarted. Ready: every part that a call
 needs is there and the process does not drain; one that is not should get no new calls, and be left alone.

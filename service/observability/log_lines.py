@@ -1,4 +1,4 @@
-"""How the server logs: text for people or one JSON object a line, each line with what it is about, and no secret in any.
+"""Writes the server's log: text for people or one JSON object a line, each line with what it is about, and no secret in any.
 
 Secrets are not logged on purpose anywhere; what is blanked out here is what slips into a message or a traceback by accident.
 """

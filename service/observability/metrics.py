@@ -1,4 +1,4 @@
-"""The metrics that this service has, in one table, and Prometheus as their listener. Names end in their unit.
+"""Declares this service's metrics, in one table, and hands them to Prometheus. Names end in their unit.
 
 The registry is our own: what a library registers by itself does not appear. Labels are bounded: a tenant beyond the first
 MAX_TENANTS is told as "other".

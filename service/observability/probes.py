@@ -1,4 +1,4 @@
-"""The side port: /healthz/live, /healthz/ready and /metrics over plain HTTP. Shows no job, no spec and no secret.
+"""Serves the side port: /healthz/live, /healthz/ready and /metrics over plain HTTP. Shows no job, no spec and no secret.
 
 HTTP/1.1 in as few lines as three GETs need: a web server would be a dependency with a surface of its own.
 """

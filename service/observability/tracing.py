@@ -1,4 +1,4 @@
-"""Spans to an OpenTelemetry collector, over OTLP. Imported only where `--otlp-endpoint` is set: it takes half a second."""
+"""Sends spans to an OpenTelemetry collector, over OTLP. Imported only where `--otlp-endpoint` is set: it takes half a second."""
 
 import time
 from collections.abc import Iterator

@@ -1,1 +1,1 @@
-"""Specs and base models as the packing planner sees them. Decides nothing; `service.control` does."""
+"""Prepares specs and base models for the packing planner. Decides nothing; `service.control` does."""

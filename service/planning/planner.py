@@ -1,4 +1,4 @@
-"""Specs as the packing planner sees them, and plans as users do."""
+"""Prepares specs for the packing planner, and plans for users."""
 
 import asyncio
 import math

@@ -1,4 +1,4 @@
-"""Queued jobs as the planner sees them. A spec never changes, so each is parsed once and remembered while its job lives here."""
+"""Prepares queued jobs for the planner. A spec never changes, so each is parsed once and remembered while its job lives here."""
 
 import asyncio
 from collections.abc import Mapping, Sequence

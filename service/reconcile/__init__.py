@@ -1,1 +1,1 @@
-"""The loops that act: load and take, act outside the transaction, apply if still held."""
+"""Acts, in loops: load and take, act outside the transaction, apply if still held."""

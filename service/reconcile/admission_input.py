@@ -1,4 +1,4 @@
-"""The input of a round of admission: rows as values."""
+"""Reads the input of a round of admission: rows as values."""
 
 from collections import defaultdict
 from collections.abc import Sequence

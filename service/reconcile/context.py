@@ -1,4 +1,4 @@
-"""Dependencies and settings of every loop."""
+"""Holds what every loop is handed: the outside systems, the settings, and what was learnt."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,5 @@
-"""Whose runs cannot be launched for now, for a fault that only the operators can mend: nothing more is admitted there until it is due.
+"""Remembers whose runs cannot be launched for now, for a fault that only the operators can mend: nothing more is admitted there until it is
+due.
 
 Only what the service meets in folders of its own counts: what stands in the way of one job's folder holds up nobody else. In memory,
 of each replica: one that does not know yet launches once and learns it. Times are of a clock that nobody sets

@@ -1,4 +1,4 @@
-"""A row that a loop has taken, and what it does with it: should that raise, the row is put off and its jobs hear why.
+"""Acts on a row that a loop has taken: should that raise, the row is put off and its jobs hear why.
 
 Without this a row that always fails would be taken first again and again, with the loop's own pauses growing meanwhile.
 """

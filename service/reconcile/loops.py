@@ -1,4 +1,4 @@
-"""All loops of one server."""
+"""Starts all loops of one server."""
 
 import asyncio
 from datetime import timedelta

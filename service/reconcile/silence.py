@@ -1,4 +1,4 @@
-"""Since when runs could have been heard without a break: what they did not say before is not their silence. Knows no run.
+"""Tells since when runs could have been heard without a break: what they did not say before is not their silence. Knows no run.
 
 A run reports through an API server and the database. While either is away, or this process stands still, every healthy run looks
 silent, and to end them all would make an outage of ours the end of everybody's work.

@@ -1,4 +1,4 @@
-"""Hard stops: of runs whose time is up, and of runs that have been silent for too long."""
+"""Stops runs hard whose time is up, and those that have been silent for too long."""
 
 import logging
 from collections.abc import Sequence

@@ -1,1 +1,1 @@
-"""Runs and what they report: tokens, progress, stops, ends, and workers that stay warm. Knows no loop."""
+"""Keeps what runs report: tokens, progress, stops, ends, and workers that stay warm. Knows no loop."""

@@ -1,4 +1,4 @@
-"""Where a run finds and leaves things: its manifest, the cache, Ray Train's bookkeeping, and the server that it reports to. Pure."""
+"""Tells where a run finds and leaves things: its manifest, the cache, Ray Train's bookkeeping, and the server that it reports to. Pure."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Progress as runs report it and the database keeps it. Pure."""
+"""Reads progress as runs report it and the database keeps it. Pure."""
 
 from google.protobuf.message import DecodeError
 

@@ -1,4 +1,4 @@
-"""Reports of runs: applied once and in order; the response carries directives. One transaction per report."""
+"""Applies reports of runs, once and in order; the response carries directives. One transaction per report."""
 
 import logging
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What stopping jobs makes of runs: a pack goes on without the stopped ones, and is stopped once none is left."""
+"""Decides what stopping jobs makes of runs: a pack goes on without the stopped ones, and is stopped once none is left."""
 
 from collections.abc import Mapping
 

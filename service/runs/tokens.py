@@ -1,4 +1,4 @@
-"""Run tokens: what a run shows when it reports. Derived from the service's key, so that every replica knows them and none is stored."""
+"""Makes the tokens that runs show when they report. Derived from the service's key, so that every replica knows them and none is stored."""
 
 import hashlib
 import hmac

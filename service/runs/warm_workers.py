@@ -1,4 +1,4 @@
-"""Warm workers: from the end of one run on a host to the beginning of the next, as the host's reports tell it.
+"""Keeps workers warm: from the end of one run on a host to the beginning of the next, as the host's reports tell it.
 
 A run whose jobs have all ended goes IDLE with the first report that says so. Its workers then ask, twice a second, what
 to go on with: the answer names the run that admission has given them, again and again until that run reports itself,

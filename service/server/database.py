@@ -1,4 +1,4 @@
-"""What `lorafleet serve` is among others: the database it opens, whose rows it may take for abandoned, what it hands over."""
+"""Opens the database for `lorafleet serve`, frees rows that nobody holds any more, and hands its own over at the end."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""What `lorafleet serve` shows of itself, switched on as its settings say: the side port with health and metrics, and traces."""
+"""Shows what `lorafleet serve` does, as its settings say: the side port with health and metrics, and traces."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""`lorafleet serve`: the parts put together. Start-up is recovery: the loops find what an earlier process left."""
+"""Puts the parts of `lorafleet serve` together. Start-up is recovery: the loops find what an earlier process left."""
 
 import asyncio
 import fcntl

@@ -1,4 +1,4 @@
-"""The state directory at the start: there, its files readable by their owner alone, and a folder that others can read is said."""
+"""Prepares the state directory: there, its files readable by their owner alone, and a folder that others can read is said."""
 
 import logging
 

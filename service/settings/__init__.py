@@ -1,1 +1,1 @@
-"""The options of `lorafleet serve`, and the settings that they make. Starts nothing."""
+"""Turns the options of `lorafleet serve` into settings. Starts nothing."""

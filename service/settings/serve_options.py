@@ -1,4 +1,5 @@
-"""The options of `lorafleet serve` in groups, each with its environment variable, its help and its default. `doctor` takes some too."""
+"""Declares the options of `lorafleet serve` in groups, each with its environment variable, its help and its default. `doctor` takes some
+too."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum

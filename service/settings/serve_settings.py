@@ -1,4 +1,4 @@
-"""The settings of `lorafleet serve`, checked before anything starts."""
+"""Checks the settings of `lorafleet serve` before anything starts."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""Admission on a recorded or a made load: the very functions that the service decides with, and a clock that jumps."""
+"""Simulates admission on a recorded or a made load: the very functions that the service decides with, and a clock that jumps."""

@@ -1,4 +1,4 @@
-"""The command `lorafleet simulate`: options to a load and a world, reports to a table, JSON or a picture."""
+"""Simulates a load in a world and shows what came of it, as a table, JSON or a picture: the command `lorafleet simulate`."""
 
 import math
 from pathlib import Path

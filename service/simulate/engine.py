@@ -1,4 +1,4 @@
-"""A discrete event simulation: jobs come and end by the trace, rounds of admission decide in between. No wall clock, no chance."""
+"""Simulates discrete events: jobs come and end by the trace, rounds of admission decide in between. No wall clock, no chance."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Fair shares, and the distance from them. Pure."""
+"""Computes fair shares, and the distance from them. Pure."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""What a simulation has shown: waiting times, fairness, utilisation. Numbers from numbers."""
+"""Sums up what a simulation has shown: waiting times, fairness, utilisation. Numbers from numbers."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Loads to simulate: read from CSV or JSONL, or made. Knows nothing of how they are scheduled."""
+"""Reads loads to simulate from CSV or JSONL, or makes them. Knows nothing of how they are scheduled."""
 
 import csv
 import json

@@ -1,1 +1,1 @@
-"""The control plane's access to stores: small objects of known size, in bounded time. Knows no job."""
+"""Reads and writes small objects of known size in stores, in bounded time, for the control plane. Knows no job."""

@@ -1,4 +1,4 @@
-"""The store as the control plane uses it: small objects, `s3://` and `file://` through one interface.
+"""Accesses the store for the control plane: small objects, `s3://` and `file://` through one interface.
 
 Credentials come from the environment, the AWS files or web identity, or are a tenant's own (`Store.of`), and appear in no
 message. The trainer's data path is its own (obstore); what both must agree on is `lorafleet.contract.layout`.

@@ -1,4 +1,4 @@
-"""Store credentials of tenants' own: a tenant names a profile of a file that the operators keep. Nothing here stores or logs one.
+"""Finds store credentials of tenants' own: a tenant names a profile of a file that the operators keep. Nothing here stores or logs one.
 
 The file has the format of AWS's shared credentials file. It is reloaded whenever it changes, so that keys can be replaced
 without a restart.

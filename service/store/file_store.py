@@ -1,4 +1,4 @@
-"""`file:///folder` as a store: objects are plain files, whole or not there, and no symbolic link leads out of a folder."""
+"""Keeps a store in `file:///folder`: objects are plain files, whole or not there, and no symbolic link leads out of a folder."""
 
 import functools
 import os

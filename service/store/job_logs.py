@@ -1,4 +1,4 @@
-"""A job's log as the store keeps it: objects of a limited size, one after another, so that no log is ever written or read whole."""
+"""Keeps a job's log in the store: objects of a limited size, one after another, so that no log is ever written or read whole."""
 
 from collections.abc import AsyncGenerator
 

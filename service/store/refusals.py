@@ -1,4 +1,4 @@
-"""What a store's refusal is raised as: what an answer of boto3's means, by the table that the trainer uses too."""
+"""Raises a store's refusal as what it means: an answer of boto3's, by the table that the trainer uses too."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Rules of a spec that only the store can tell. Cheap: a few small calls, all at once."""
+"""Checks rules of a spec that only the store can tell. Cheap: a few small calls, all at once."""
 
 import asyncio
 import secrets

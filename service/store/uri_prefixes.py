@@ -1,4 +1,4 @@
-"""Which URIs lie under which granted prefix. Pure; compares whole names, and takes no URI that could be read in two ways."""
+"""Tells which URIs lie under which granted prefix. Pure; compares whole names, and takes no URI that could be read in two ways."""
 
 import re
 from collections.abc import Sequence

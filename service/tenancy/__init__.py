@@ -1,1 +1,1 @@
-"""Tenants and what belongs to them: limits, members, tokens, grants, reservations. Knows neither gRPC nor runs."""
+"""Administers tenants and what belongs to them: limits, members, tokens, grants, reservations. Knows neither gRPC nor runs."""

@@ -1,4 +1,4 @@
-"""What a tenant may read and write, and by which credentials.
+"""Tells what a tenant may read and write, and by which credentials.
 
 Calls go by what is known from earlier ones, and the transaction that accepts their jobs compares that with what holds then: the
 database is asked about it once for all jobs of a group, and a grant that was taken away lets nothing in.

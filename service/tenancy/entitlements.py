@@ -1,4 +1,4 @@
-"""What a tenant holds: API tokens, grants, reservations. One transaction for each call."""
+"""Administers what a tenant holds: API tokens, grants, reservations. One transaction for each call."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a tenant may read and write in the store: the rows, and the check that comes before the store is asked anything."""
+"""Checks what a tenant may read and write in the store, by its rows, before the store is asked anything."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

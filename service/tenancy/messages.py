@@ -1,4 +1,4 @@
-"""Rows as the API shows them. Pure."""
+"""Turns rows of tenants into API messages. Pure."""
 
 from datetime import datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""Tenants and their members: one transaction for each call."""
+"""Administers tenants and their members: one transaction for each call."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""API tokens end with what their makers may: a token that outlived it would give its maker the lost rights back."""
+"""Ends API tokens with what their makers may: a token that outlived it would give its maker the lost rights back."""
 
 import logging
 from collections.abc import Sequence

@@ -1,1 +1,1 @@
-"""What tenants wrote is parsed here, in a process of its own that may die of it."""
+"""Parses what tenants wrote in a process of its own that may die of it."""

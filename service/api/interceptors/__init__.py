@@ -1,1 +1,1 @@
-"""What lies around every call: who calls, within which limits, for how long, and what is told of it."""
+"""Wraps every call: who calls, within which limits, for how long, and what is told of it."""

@@ -1,4 +1,4 @@
-"""One row in the audit log for every write and every denied write.
+"""Writes one row in the audit log for every write and every denied write.
 
 Stands behind the authentication, so that the row names who called: what nobody could be named for is in the server's log
 alone, or else whoever reaches the port could fill the table.

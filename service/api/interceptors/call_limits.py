@@ -1,4 +1,4 @@
-"""Limits per tenant and per run on one replica: calls per second, and open streams."""
+"""Counts calls per second and open streams of each tenant and run, on this replica, and refuses what is too much."""
 
 import time
 from collections import OrderedDict

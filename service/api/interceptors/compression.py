@@ -1,4 +1,4 @@
-"""Which answers travel compressed to a client that takes it: the large ones."""
+"""Compresses the large answers to a client that takes it."""
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing

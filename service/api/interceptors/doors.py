@@ -1,4 +1,4 @@
-"""The door of the server: each call has a place until it is answered, and its message a time to come. Before it nobody is known."""
+"""Lets calls in: each has a place until it is answered, and its message a time to come. Before it nobody is known."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator

@@ -1,4 +1,4 @@
-"""The pace of calls: none begins after its deadline, and no stream waits for ever for a caller that does not read."""
+"""Keeps the pace of calls: none begins after its deadline, and no stream waits for ever for a caller that does not read."""
 
 import asyncio
 from contextlib import aclosing

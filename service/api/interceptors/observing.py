@@ -1,4 +1,4 @@
-"""Around every RPC: how many, how long, how they end; what its log lines are about; its place in a trace. The outermost wrapper."""
+"""Observes every RPC: how many, how long, how they end; what its log lines are about; its place in a trace. The outermost wrapper."""
 
 import re
 import secrets

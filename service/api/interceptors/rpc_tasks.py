@@ -1,4 +1,5 @@
-"""Which of gRPC's tasks stands for a whole call. A handler runs in a task inside it, and gRPC has no other way to end a call from here."""
+"""Finds which of gRPC's tasks stands for a whole call. A handler runs in a task inside it, and gRPC has no other way to end a call from
+here."""
 
 import asyncio
 from collections.abc import Coroutine

@@ -1,4 +1,4 @@
-"""Where each call stands: waiting for its caller, at work, or being answered. What a caller can draw out takes a place."""
+"""Tracks where each call stands: waiting for its caller, at work, or being answered. What a caller can draw out takes a place."""
 
 import asyncio
 import ipaddress

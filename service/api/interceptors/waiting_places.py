@@ -1,4 +1,4 @@
-"""Places for calls that wait for their callers, counted by whose they are. Knows nothing of gRPC."""
+"""Gives places to calls that wait for their callers, counted by whose they are. Knows nothing of gRPC."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""Lists: filters, orders and pages."""
+"""Lists jobs and batches: filters, orders and pages."""

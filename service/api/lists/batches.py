@@ -1,4 +1,4 @@
-"""ListBatches and ListBatchJobs: pages by key, tokens bound to their query (AIP-158, AIP-160)."""
+"""Serves ListBatches and ListBatchJobs: pages by key, tokens bound to their query (AIP-158, AIP-160)."""
 
 from collections.abc import Sequence
 from functools import partial

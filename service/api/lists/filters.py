@@ -1,4 +1,5 @@
-"""A small subset of AIP-160: comparisons with AND, OR, NOT and parentheses. Text in, values out; the database is not its business."""
+"""Parses filters, a small subset of AIP-160: comparisons with AND, OR, NOT and parentheses. Text in, values out; the database is not its
+business."""
 
 import re
 from dataclasses import dataclass

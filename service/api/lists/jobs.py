@@ -1,4 +1,4 @@
-"""ListTrainingJobs: filters compiled to SQL, and page tokens bound to their query (AIP-158, AIP-160)."""
+"""Serves ListTrainingJobs: filters compiled to SQL, and page tokens bound to their query (AIP-158, AIP-160)."""
 
 from collections.abc import Sequence
 from datetime import datetime

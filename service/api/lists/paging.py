@@ -1,4 +1,4 @@
-"""Pages (AIP-158): their size, and tokens that are good only with the query that they came from."""
+"""Cuts lists into pages (AIP-158), with tokens that are good only with the query that they came from."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""AccessService: each method checks the request and the caller, makes one call and returns. Errors are raised, never caught."""
+"""Serves AccessService: each method checks the request and the caller, makes one call and returns. Errors are raised, never caught."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

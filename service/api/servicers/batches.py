@@ -1,4 +1,4 @@
-"""BatchService: each method checks the request, makes one call and returns. Errors are raised, never caught."""
+"""Serves BatchService: each method checks the request, makes one call and returns. Errors are raised, never caught."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing

@@ -1,4 +1,4 @@
-"""grpc.health.v1: SERVING exactly while this process is ready, NOT_SERVING from the first moment of its drain."""
+"""Serves grpc.health.v1: SERVING exactly while this process is ready, NOT_SERVING from the first moment of its drain."""
 
 from collections.abc import AsyncIterator, Sequence
 

@@ -1,4 +1,4 @@
-"""gRPC reflection: what users may call, and nothing of what runs and this server say to each other."""
+"""Serves gRPC reflection: what users may call, and nothing of what runs and this server say to each other."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""ReportService: how runs report. The call's metadata carries the run's token."""
+"""Serves ReportService, by which runs report. The call's metadata carries the run's token."""
 
 from lorafleet.v1 import report_service_pb2 as pb
 from lorafleet.v1 import report_service_pb2_grpc as rpc

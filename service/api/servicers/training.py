@@ -1,4 +1,4 @@
-"""TrainingService: each method checks the request, makes one call and returns. Errors are raised, never caught."""
+"""Serves TrainingService: each method checks the request, makes one call and returns. Errors are raised, never caught."""
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing

@@ -1,1 +1,1 @@
-"""Watches: a snapshot, then every change in commit order, read once for all watchers."""
+"""Serves watches: a snapshot, then every change in commit order, read once for all watchers."""

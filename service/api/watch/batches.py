@@ -1,4 +1,4 @@
-"""WatchBatch: the watch of a batch's jobs, with the batch's counts beside the changes that they come from."""
+"""Serves WatchBatch: the watch of a batch's jobs, with the batch's counts beside the changes that they come from."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing

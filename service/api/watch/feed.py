@@ -1,4 +1,4 @@
-"""One reader of the event log for all watchers of a replica: a change is read and built once, however many receive it.
+"""Reads the event log for all watchers of a replica: a change is read and built once, however many receive it.
 
 A topic is what some watchers watch. Nothing is kept for a watcher: each knows how far it has come, and takes what is behind
 that from its topic. What came before the topic, or has left it, it reads from the database itself, as a watch that resumes

@@ -1,4 +1,4 @@
-"""WatchTrainingJobs: a snapshot, then every change in commit order, with heartbeats between; resumable by token."""
+"""Serves WatchTrainingJobs: a snapshot, then every change in commit order, with heartbeats between; resumable by token."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence

@@ -1,4 +1,4 @@
-"""What is watched, and the tokens that go on with it. A token is good only for the watch that it came from."""
+"""Names what is watched, and makes the tokens that go on with it. A token is good only for the watch that it came from."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""The one place that changes anything at the API server. Each action may be repeated."""
+"""Changes what is at the API server, the one place that does. Each action may be repeated."""
 
 import base64
 import logging

@@ -1,4 +1,4 @@
-"""Runs as RayJobs, behind the seam of service.backends.base. A run's handle is the namespace that it lives in."""
+"""Executes runs as RayJobs, behind the seam of service.backends.base. A run's handle is the namespace that it lives in."""
 
 import asyncio
 import logging

@@ -1,4 +1,5 @@
-"""What must be in order before runs can go to this cluster: KubeRay's API, new enough, and our rights. Each answer says what to do."""
+"""Checks what must be in order before runs can go to this cluster: KubeRay's API, new enough, and our rights. Each answer says what to
+do."""
 
 import asyncio
 from collections.abc import Sequence

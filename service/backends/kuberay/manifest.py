@@ -1,4 +1,4 @@
-"""A run as Kubernetes objects: its RayJob, and the Secret with its token. Pure: same input, same objects."""
+"""Builds a run's Kubernetes objects: its RayJob, and the Secret with its token. Pure: same input, same objects."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""What runs are called on Kubernetes, and the labels by which they are found. Pure."""
+"""Names runs on Kubernetes, and the labels by which they are found. Pure."""
 
 import hashlib
 import re

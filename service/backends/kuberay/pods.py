@@ -1,4 +1,4 @@
-"""The pods of a run: the Ray head with the driver, and the workers. Pure. All of them pass PodSecurity's `restricted`."""
+"""Builds the pods of a run: the Ray head with the driver, and the workers. Pure. All of them pass PodSecurity's `restricted`."""
 
 import math
 from collections.abc import Mapping

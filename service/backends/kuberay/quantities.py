@@ -1,4 +1,4 @@
-"""Kubernetes quantities: 500m, 4Gi."""
+"""Reads and writes Kubernetes quantities: 500m, 4Gi."""
 
 from decimal import ROUND_CEILING, Decimal
 

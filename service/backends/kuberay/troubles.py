@@ -1,4 +1,4 @@
-"""What is wrong with the pods of a run, from their status and from events. Pure."""
+"""Tells what is wrong with the pods of a run, from their status and from events. Pure."""
 
 import re
 from collections.abc import Iterable, Sequence

@@ -1,1 +1,1 @@
-"""Alembic's folder: env.py, and one file for each change of the schema."""
+"""Holds alembic's scripts: env.py, and one file for each change of the schema."""

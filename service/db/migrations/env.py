@@ -1,4 +1,4 @@
-"""Alembic's entry point. It runs on the connection that `db.migrate` hands over, and knows no URL of its own."""
+"""Runs migrations, as alembic's entry point, on the connection that `db.migrate` hands over. Knows no URL of its own."""
 
 from alembic import context
 
