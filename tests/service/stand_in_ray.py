@@ -1,6 +1,7 @@
 """A Ray that is cheap: its Jobs API over HTTP, and drivers that are threads. They report over real gRPC and train nothing.
 
-A driver reports each step, obeys a stop, and leaves an artifact of one file; it rides out a control plane that is away.
+A driver reports each step, obeys a stop, and leaves an artifact of one file; it rides out a control plane that is away. One that
+stands by waits for a run, and goes on with that.
 """
 
 import hashlib
@@ -64,7 +65,7 @@ class StandInRay:
         }
         self.logs[run_id] = ""
         words = shlex.split(body["entrypoint"])
-        manifest = RunManifest.model_validate_json(Path(words[words.index("--manifest") + 1].removeprefix("file://")).read_text())
+        manifest = manifest_at(words[words.index("--manifest") + 1])
         threading.Thread(target=Driver(self, manifest, body["runtime_env"]["env_vars"][RUN_TOKEN_ENV]).run, daemon=True).start()
         return 200, {"submission_id": run_id}
 
@@ -75,12 +76,15 @@ class Driver:
     def __init__(self, ray: StandInRay, manifest: RunManifest, token: str) -> None:
         self._ray = ray
         self._manifest = manifest
+        self._submitted = manifest.run
         self._metadata = (("authorization", f"Bearer {token}"),)
         self._sequence = 0
 
     def run(self) -> None:
         with self._channel() as channel:
             self._stub = rpc.ReportServiceStub(channel)
+            if self._manifest.standby is not None:
+                self._stand_by()
             for style in self._manifest.pack:
                 self._train(style)
         if self._job["status"] == "RUNNING":
@@ -95,12 +99,24 @@ class Driver:
 
     @property
     def _job(self) -> dict[str, Any]:
-        return self._ray.jobs[self._manifest.run]
+        return self._ray.jobs[self._submitted]
+
+    def _stand_by(self) -> None:
+        """Until there is a run to go on with, or nothing is coming."""
+        while not self._ray.closing.is_set():
+            answer = self._told(pb.ReportRequest(run=self._submitted, source="worker-0", idle=True))
+            if answer.next_run.run:
+                self._manifest = manifest_at(answer.next_run.manifest_uri)
+                self._metadata = (("authorization", f"Bearer {answer.next_run.token}"),)
+                return
+            if any(directive.action == pb.DIRECTIVE_ACTION_RELEASE for directive in answer.directives):
+                return
+            self._ray.closing.wait(STEP_S)
 
     def _train(self, style: Style) -> None:
         steps = style.spec.training.max_steps
         for step in range(1, steps + 1):
-            self._ray.logs[self._manifest.run] += f"step {step}\n"
+            self._ray.logs[self._submitted] += f"step {step}\n"
             progress = api.Progress(phase="training", step=step, max_steps=steps, loss=1 / step)
             if self._report(job=style.job, progress=progress).directives:
                 self._report(job=style.job, ended=pb.StyleEnded(outcome=pb.STYLE_OUTCOME_STOPPED, step=step))
@@ -113,7 +129,9 @@ class Driver:
     def _report(self, **happened: Any) -> pb.ReportResponse:
         self._sequence += 1
         event = pb.RunEvent(sequence=self._sequence, **happened)
-        request = pb.ReportRequest(run=self._manifest.run, source="driver", events=[event])
+        return self._told(pb.ReportRequest(run=self._manifest.run, source="driver", events=[event]))
+
+    def _told(self, request: pb.ReportRequest) -> pb.ReportResponse:
         while not self._ray.closing.is_set():
             try:
                 return self._stub.Report(request, metadata=self._metadata, timeout=5)
@@ -122,6 +140,10 @@ class Driver:
                     raise
                 time.sleep(STEP_S)
         return pb.ReportResponse()
+
+
+def manifest_at(uri: str) -> RunManifest:
+    return RunManifest.model_validate_json(Path(uri.removeprefix("file://")).read_text())
 
 
 def commit(folder: str) -> api.Artifact:
