@@ -17,9 +17,10 @@ from lorafleet.contract.layout import MANIFEST, JobLayout, adapter_file, step_fo
 from lorafleet.errors import RunFailed
 from lorafleet.spec import Spec
 from lorafleet.v1.training_service_pb2 import Artifact
-from trainer import data_facts, untrusted
+from trainer import untrusted
 from trainer.artifact_facts import facts, output_name
-from trainer.prepare import PreparedStyle
+from trainer.prepare import data_facts
+from trainer.prepare.style import PreparedStyle
 from trainer.storage import Folder
 from trainer.untrusted import Refused
 

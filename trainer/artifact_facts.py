@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from trainer.prepare import PreparedStyle
+from trainer.prepare.style import PreparedStyle
 
 if TYPE_CHECKING:
     from trainer.checkpoint import Progress

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from lorafleet.catalog.family import PartKind
-from trainer import base_copy
-from trainer.base_model import BaseModel
 from trainer.families import family
+from trainer.prepare import base_copy
+from trainer.prepare.base_model import BaseModel
 
 
 class LazyParts(Mapping[str, Any]):

@@ -18,11 +18,11 @@ import psutil
 from lorafleet.contract.s3_settings import learn_regions
 from lorafleet.errors import RunFailed
 from lorafleet.spec import ClusterSpec
-from trainer import leaving, one_style, run_log, store_credentials
-from trainer.plan import RunPlan
-from trainer.prepare import PreparedStyle
-from trainer.preparing import prepare_given, read_manifest
+from trainer import eviction, one_style, run_log, store_credentials
+from trainer.prepare.pack import prepare_given, read_manifest
+from trainer.prepare.style import PreparedStyle
 from trainer.report import Address, Reporter
+from trainer.run_plan import RunPlan
 from trainer.storage import Folder
 from trainer.tracing import TraceTo, span, tracing
 
@@ -41,7 +41,7 @@ def train_loop_per_worker(plan: RunPlan) -> None:
     run_log.set_up(group.rank)
     os.environ["HF_HUB_OFFLINE"] = "1"  # everything comes from the store; a missing file must fail, not be looked up
     store_credentials.adopt(plan.store_env)
-    with leaving.at_work():
+    with eviction.at_work():
         _train_one_after_another(plan, group)
 
 

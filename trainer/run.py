@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from lorafleet.contract import s3_settings
 from lorafleet.contract.store_faults import last_words
 from lorafleet.errors import RunFailed
-from trainer import leaving, one_style, run_log, store_credentials
-from trainer.plan import RunPlan
-from trainer.preparing import Given, prepare_given, read_manifest
+from trainer import eviction, one_style, run_log, store_credentials
+from trainer.prepare.pack import Given, prepare_given, read_manifest
 from trainer.report import Address, Reporter, StaleAttempt
+from trainer.run_plan import RunPlan
 from trainer.tracing import TraceTo, span, tracing
 
 log = logging.getLogger("lorafleet.run")
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("the run failed: %s", last_words(error.reason, error.message))
         return 1
     address = Address.of(given.manifest, options.token_file)
-    with leaving.at_work():
+    with eviction.at_work():
         try:
             return _run(given, address, store_env)
         except Exception as error:

@@ -17,8 +17,8 @@ from lorafleet.errors import RunFailed
 from lorafleet.spec import ClusterSpec
 from trainer.loop import train_loop_per_worker
 from trainer.one_style import causes_of
-from trainer.plan import RunPlan
 from trainer.report import StaleAttempt
+from trainer.run_plan import RunPlan
 
 _GIB = 2**30
 

@@ -38,14 +38,14 @@ GUARDS = (
     ),
     (
         "base: a word of its files is not repeated",
-        "trainer/base_model.py",
+        "trainer/prepare/base_model.py",
         "if isinstance(found, str) and found in base_config.OTHER_PIPELINES else",
         "if isinstance(found, str) else",
         "tests/trainer/test_base_model.py",
     ),
     (
         "base: nothing is imported for a name in model_index.json",
-        "trainer/base_model.py",
+        "trainer/prepare/base_model.py",
         "for problem in base_config.index_problems(index, self.family):",
         "for problem in ():",
         "tests/trainer/test_base_model.py",
@@ -66,7 +66,7 @@ GUARDS = (
     ),
     (
         "base: only what was looked at is loaded",
-        "trainer/base_model.py",
+        "trainer/prepare/base_model.py",
         "is_plain=not renamed and not self._has_more(paths),",
         "is_plain=not renamed,",
         "tests/trainer/test_base_loading.py",

@@ -59,7 +59,7 @@ GUARDS = (
     ),
     (
         "one style: preparing one is its own matter",
-        "trainer/preparing.py",
+        "trainer/prepare/pack.py",
         'with one_style.only(style.job, "preparing the style"):',
         "if True:",
         "tests/trainer/test_poisoned_batch.py",

@@ -80,7 +80,7 @@ GUARDS = (
     ),
     (
         "training: cached texts are keyed by captions",
-        "trainer/latent_cache.py",
+        "trainer/prepare/latent_cache.py",
         "texts = _cached(cache.child(style.texts_digest)",
         "texts = _cached(cache.child(style.latents_digest)",
         "tests/trainer/test_data_facts.py",

@@ -17,7 +17,7 @@ from trainer.engine import select_accelerator
 from trainer.frozen_base import FrozenBase
 from trainer.group import Group
 from trainer.pack.run import PackRun
-from trainer.prepare import PreparedStyle, prepare
+from trainer.prepare.style import PreparedStyle, prepare
 from trainer.storage import Folder
 
 FIELDS: dict[str, dict[str, Any]] = {

@@ -8,7 +8,7 @@ import pytest
 from examples.demo import BASE_MODEL
 from lorafleet.errors import RunFailed
 from lorafleet.spec import BaseModelSpec
-from trainer.base_model import inspect
+from trainer.prepare.base_model import inspect
 from trainer.storage import Folder
 
 

@@ -13,9 +13,9 @@ from torch import nn
 from examples.demo import BASE_MODEL
 from lorafleet.errors import RunFailed
 from tests.trainer.test_base_model import edit, inspect, shard_denoiser
-from trainer import base_copy
 from trainer.families._unet import tokenize
 from trainer.frozen_base import FrozenBase
+from trainer.prepare import base_copy
 
 UNET = "unet/diffusion_pytorch_model"
 

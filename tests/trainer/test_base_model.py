@@ -12,8 +12,8 @@ from examples.demo import BASE_MODEL
 from lorafleet import objectives
 from lorafleet.errors import RunFailed
 from lorafleet.spec import BaseModelSpec
-from trainer import base_model
-from trainer.base_model import BaseModel
+from trainer.prepare import base_model
+from trainer.prepare.base_model import BaseModel
 from trainer.storage import Folder
 
 WORD = "somebody-elses-word"

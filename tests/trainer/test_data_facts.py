@@ -12,11 +12,11 @@ from PIL import Image
 
 from tests.trainer.packs import Packs
 from tests.trainer.pictures import plain, saved
-from trainer import data_facts, latent_cache
 from trainer.families.protocol import Conditioning, Parts
 from trainer.families.sd1 import StableDiffusion1
 from trainer.group import Group
-from trainer.prepare import PreparedStyle
+from trainer.prepare import data_facts, latent_cache
+from trainer.prepare.style import PreparedStyle
 from trainer.storage import Folder
 
 

@@ -27,9 +27,9 @@ from PIL.PngImagePlugin import PngInfo
 from examples.demo import BASE_MODEL
 from lorafleet.errors import RunFailed
 from lorafleet.spec import BaseModelSpec, DatasetSpec
-from trainer import base_model
-from trainer.base_model import BaseModel
 from trainer.data import captions, decode, readers
+from trainer.prepare import base_model
+from trainer.prepare.base_model import BaseModel
 from trainer.storage import Folder
 
 FUZZ = settings(

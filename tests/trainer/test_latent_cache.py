@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from tests.trainer.pictures import saved
-from trainer import latent_cache
 from trainer.data.buckets import Bucket, assign, buckets_for, cover
 from trainer.data.decode import decode
+from trainer.prepare import latent_cache
 
 CHOICES = buckets_for(512, step=64)
 

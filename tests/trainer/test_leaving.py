@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from trainer import leaving
+from trainer import eviction
 
-HOOK = [sys.executable, "-m", "trainer.leaving"]
+HOOK = [sys.executable, "-m", "trainer.eviction"]
 
 
 @pytest.fixture
@@ -34,9 +34,9 @@ def until(condition) -> None:
 def test_outside_of_pods_nothing_is_heard_and_nothing_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.delenv("LORAFLEET_POD_DIR", raising=False)
     monkeypatch.chdir(tmp_path)
-    with leaving.at_work():
-        assert not leaving.is_heard()
-        assert not leaving.is_told()
+    with eviction.at_work():
+        assert not eviction.is_heard()
+        assert not eviction.is_told()
     assert not list(tmp_path.iterdir())
 
 
@@ -45,11 +45,11 @@ def test_a_pod_where_nobody_is_at_work_goes_at_once(pod: Path):
 
 
 def test_the_hook_leaves_word_and_waits_until_the_work_is_saved(pod: Path):
-    with leaving.at_work():
-        assert not leaving.is_told()
+    with eviction.at_work():
+        assert not eviction.is_told()
         waiting = hook()
-        until(leaving.is_told)
-        time.sleep(2 * leaving.LOOK_EVERY_S)
+        until(eviction.is_told)
+        time.sleep(2 * eviction.LOOK_EVERY_S)
         assert waiting.poll() is None
     assert waiting.wait(60) == 0
 
@@ -60,7 +60,7 @@ def test_a_trainer_that_was_killed_is_not_waited_for(pod: Path):
     assert trainer.stdout is not None
     trainer.stdout.readline()
     waiting = hook()
-    until(leaving.is_told)
+    until(eviction.is_told)
     trainer.kill()
     trainer.wait()
     assert waiting.wait(60) == 0
@@ -68,6 +68,6 @@ def test_a_trainer_that_was_killed_is_not_waited_for(pod: Path):
 
 def test_the_hook_begins_at_once(pod: Path):
     """Grace periods are short: it must not import what takes seconds."""
-    told = "import sys, trainer.leaving; print(sorted({name.split('.')[0] for name in sys.modules} - sys.stdlib_module_names))"
+    told = "import sys, trainer.eviction; print(sorted({name.split('.')[0] for name in sys.modules} - sys.stdlib_module_names))"
     loaded = subprocess.run([sys.executable, "-S", "-c", told], capture_output=True, text=True, timeout=60, env={"PYTHONPATH": os.getcwd()})
     assert loaded.stdout.strip() == "['__main__', 'lorafleet', 'trainer']" or "torch" not in loaded.stdout

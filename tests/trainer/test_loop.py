@@ -9,8 +9,8 @@ from lorafleet import spec
 from lorafleet.contract.run_manifest import Standby
 from lorafleet.spec import ClusterSpec
 from trainer.loop import _is_within_its_memory, trainable_together
-from trainer.plan import RunPlan
 from trainer.report import Address
+from trainer.run_plan import RunPlan
 
 
 def style(job: str, digest: str = "base", **parts: Any) -> Any:

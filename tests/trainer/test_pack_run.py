@@ -13,7 +13,7 @@ from examples.demo import PICTURES
 from lorafleet.contract.layout import JobLayout
 from lorafleet.errors import RunFailed
 from tests.trainer.packs import Packs, Recorder, job_of
-from trainer import artifact, checkpoint, leaving
+from trainer import artifact, checkpoint, eviction
 from trainer.group import Group
 from trainer.storage import Folder
 
@@ -60,14 +60,14 @@ def test_a_pod_that_must_go_has_every_style_saved_and_resumed_elsewhere(packs: P
 
     def leave(_job: str, step: int) -> None:
         if step == 2:
-            (tmp_path / leaving.NOTICE).touch()
+            (tmp_path / eviction.NOTICE).touch()
 
     recorder.on_step = leave
     run = packs.pack(*(packs.style(name, **parts) for name in names), recorder=recorder)
     run.train()
     assert run.must_leave
     assert recorder.endings == {job_of(name): "stopped" for name in names}
-    (tmp_path / leaving.NOTICE).unlink()
+    (tmp_path / eviction.NOTICE).unlink()
     resumed = packs.train(*(packs.style(name, **parts) for name in names))
     assert set(resumed.resumed_from) == {job_of(name) for name in names}
     assert all(step >= 2 for step in resumed.resumed_from.values())

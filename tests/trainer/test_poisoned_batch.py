@@ -14,7 +14,7 @@ from tests.trainer.packs import Packs, Recorder, job_of
 from tests.trainer.poisons import Poisons
 from trainer.frozen_base import FrozenBase
 from trainer.group import Group
-from trainer.preparing import Given, prepare_given, prepare_pack, read_manifest
+from trainer.prepare.pack import Given, prepare_given, prepare_pack, read_manifest
 
 pytestmark = pytest.mark.timeout(1500)
 PACK_SIZE = 16  # the service's own (--max-pack-size)

@@ -14,7 +14,7 @@ from tests.trainer.poisons import Poisons
 from trainer import artifact
 from trainer.group import Group
 from trainer.pack import evaluation
-from trainer.prepare import PreparedStyle
+from trainer.prepare.style import PreparedStyle
 
 pytestmark = pytest.mark.timeout(300)
 

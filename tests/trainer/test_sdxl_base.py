@@ -13,10 +13,11 @@ from lorafleet.spec import AdapterSpec, BaseModelSpec
 from tests.trainer.packs import Packs
 from tests.trainer.sdxl_base import ATTENTION, POOLED, TIME_WIDTH, write_sdxl
 from tests.trainer.test_base_model import edit
-from trainer import artifact_facts, base_model
+from trainer import artifact_facts
 from trainer.adapters.formats.kohya import kohya_module
-from trainer.base_model import BaseModel
 from trainer.checkpoint import Progress
+from trainer.prepare import base_model
+from trainer.prepare.base_model import BaseModel
 from trainer.storage import Folder
 
 

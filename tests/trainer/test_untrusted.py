@@ -14,7 +14,7 @@ from examples.demo import BASE_MODEL
 from lorafleet.errors import RunFailed
 from tests.trainer.test_base_model import inspect
 from trainer import untrusted
-from trainer.base_model import BaseModel
+from trainer.prepare.base_model import BaseModel
 from trainer.untrusted import Refused
 
 UNET = BASE_MODEL / "unet" / "diffusion_pytorch_model.safetensors"

@@ -1,6 +1,6 @@
 """The seam of a model family: what the loop needs of a base model. A new family is one file beside sd1.py, and its facts.
 
-`base` is a folder with the files that were looked at (trainer.base_model). Loading raises RunFailed where they do not make the part.
+`base` is a folder with the files that were looked at (prepare.base_model). Loading raises RunFailed where they do not make the part.
 """
 
 import logging

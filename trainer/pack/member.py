@@ -16,13 +16,13 @@ from trainer.checkpoint import Checkpoint, Progress
 from trainer.data.buckets import picture_size
 from trainer.data.sampler import Sampler, share
 from trainer.families.protocol import Conditioning, Family
-from trainer.latent_cache import Encoded
 from trainer.metrics import Metrics
 from trainer.objectives.draws import Draw, Noised, draws, dropout_seed, drops_caption, noised
 from trainer.objectives.protocol import Objective
 from trainer.optimizers.protocol import StyleUpdate
 from trainer.optimizers.schedule import learning_rate
-from trainer.prepare import PreparedStyle
+from trainer.prepare.latent_cache import Encoded
+from trainer.prepare.style import PreparedStyle
 from trainer.report import Reporter
 from trainer.storage import Folder
 

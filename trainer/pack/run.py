@@ -12,7 +12,7 @@ import torch
 
 from lorafleet.contract.layout import JobLayout
 from lorafleet.errors import RunFailed
-from trainer import checkpoint, latent_cache, leaving, one_style, run_log
+from trainer import checkpoint, eviction, one_style, run_log
 from trainer.adapters.bank import ActiveSlots
 from trainer.adapters.layout import scaling
 from trainer.adapters.model import PackModel
@@ -27,8 +27,9 @@ from trainer.pack.member import Member
 from trainer.pack.passes import PaddingRules, Pass, Work, padding_rules, passes
 from trainer.pack.samples import Samples
 from trainer.pack.state import Pack
-from trainer.prepare import PreparedStyle
-from trainer.preparing import prepare_pack
+from trainer.prepare import latent_cache
+from trainer.prepare.pack import prepare_pack
+from trainer.prepare.style import PreparedStyle
 from trainer.report import Reporter
 from trainer.storage import Folder
 
@@ -288,7 +289,7 @@ class PackRun:
     def _stop_requested(self) -> None:
         jobs = [member.job for member in self.members if self.reporter is not None and self.reporter.must_stop(member.job)]
         stopping = self.group.agree(jobs)
-        if leaving.is_heard() and self.group.any(leaving.is_told()):
+        if eviction.is_heard() and self.group.any(eviction.is_told()):
             log.warning("a pod of this run must go: every style saves its work and stops")
             self.must_leave, stopping = True, [member.job for member in self.members]
         for member in [member for member in self.members if member.job in stopping]:

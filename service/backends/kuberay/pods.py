@@ -23,7 +23,7 @@ RAYS_LEAST_OBJECT_STORE_BYTES = 80 * 2**20
 STOP_SIGNAL_WAIT_S = 10  # from a driver's SIGINT to its SIGKILL
 
 # Makes the trainer save a checkpoint and end, and waits for that; at once where none is at work.
-_PRE_STOP: Object = {"exec": {"command": ["python", "-m", "trainer.leaving"]}}
+_PRE_STOP: Object = {"exec": {"command": ["python", "-m", "trainer.eviction"]}}
 
 
 def head_pod(run: RunRequest, config: KuberayConfig, profile: Profile) -> Object:

@@ -208,7 +208,7 @@ def test_pods_pass_pod_security_restricted():
 
 def test_every_pod_lets_its_trainer_save_before_it_goes():
     for template in templates(ray_job(RUN, config(terminationGracePeriodSeconds=77))):
-        assert container(template)["lifecycle"]["preStop"]["exec"]["command"] == ["python", "-m", "trainer.leaving"]
+        assert container(template)["lifecycle"]["preStop"]["exec"]["command"] == ["python", "-m", "trainer.eviction"]
         assert template["spec"]["terminationGracePeriodSeconds"] == 77
         assert env(template)["LORAFLEET_POD_DIR"].startswith("/tmp/")
 

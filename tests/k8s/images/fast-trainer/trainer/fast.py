@@ -12,7 +12,7 @@ from collections.abc import Callable
 from lorafleet.contract.layout import MANIFEST, JobLayout, step_folder
 from lorafleet.contract.run_manifest import RunManifest, Style
 from lorafleet.v1.training_service_pb2 import Artifact
-from trainer import leaving
+from trainer import eviction
 from trainer.report import Address, Reporter
 from trainer.storage import Folder
 
@@ -37,14 +37,14 @@ class Worker:
             while not self._must_leave():
                 time.sleep(0.5)
             return
-        with leaving.at_work(), Reporter(address, source="worker-0") as reporter:
+        with eviction.at_work(), Reporter(address, source="worker-0") as reporter:
             for style in manifest.pack:
                 _train_style(style, reporter, self._must_leave)
             if not reporter.flush():
                 raise RuntimeError("the control plane did not hear the end of this run")
 
     def _must_leave(self) -> bool:
-        return self._leave.is_set() or leaving.is_told()
+        return self._leave.is_set() or eviction.is_told()
 
 
 def loss(seed: int, step: int) -> float:

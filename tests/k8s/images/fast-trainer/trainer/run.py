@@ -15,7 +15,7 @@ from trainer.fast import Worker
 
 from lorafleet.contract import s3_settings
 from lorafleet.contract.run_manifest import RunManifest
-from trainer import leaving
+from trainer import eviction
 from trainer.report import Address, Reporter
 from trainer.storage import Folder
 
@@ -64,9 +64,9 @@ def fit(manifest: RunManifest, address: Address) -> int:
         for rank in range(cluster.num_workers)
     ]
     rounds = [worker.train.remote(manifest, address) for worker in workers]
-    with leaving.at_work():
+    with eviction.at_work():
         while not (ended := ray.wait(rounds, timeout=1)[0]):
-            if leaving.is_told():
+            if eviction.is_told():
                 workers[0].leave.remote()
         ray.get(ended)  # raises what a worker died of
         if ended[0] != rounds[0]:  # another rank's pod must go: rank 0 saves for all

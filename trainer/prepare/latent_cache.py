@@ -23,7 +23,7 @@ from trainer.data.decode import Unreadable, decode
 from trainer.data.readers import Picture
 from trainer.families.protocol import Conditioning, Family, Parts
 from trainer.group import Group
-from trainer.prepare import CutCaptions, PreparedStyle
+from trainer.prepare.style import CutCaptions, PreparedStyle
 from trainer.storage import Folder
 
 _TEXT = "text."  # of a column: that a name of the family's follows

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lorafleet.contract.inside import root_of_base
 from lorafleet.errors import RunFailed
-from trainer.base_model import BaseModel
+from trainer.prepare.base_model import BaseModel
 from trainer.storage import Folder
 
 

@@ -1,6 +1,6 @@
 """Pod termination: the trainer is notified, saves its work and ends before the pod is killed.
 
-`python -m trainer.leaving` is the preStop hook of a run's pods: it leaves word in the pod's own folder (POD_DIR_ENV) and
+`python -m trainer.eviction` is the preStop hook of a run's pods: it leaves word in the pod's own folder (POD_DIR_ENV) and
 waits until no part of the run is at work there; how long it may, Kubernetes knows. Imports the standard library only, so
 that it begins at once. Where the folder is not set, nothing here does anything.
 """

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from lorafleet.contract.run_manifest import RunManifest, Style
 from lorafleet.contract.s3_settings import learn_regions
 from lorafleet.errors import RunFailed
-from trainer import artifact, data_facts, one_style, run_log
-from trainer.prepare import PreparedStyle, prepare
+from trainer import artifact, one_style, run_log
+from trainer.prepare import data_facts
+from trainer.prepare.style import PreparedStyle, prepare
 from trainer.report import Reporter, not_understood
 from trainer.storage import Folder
 

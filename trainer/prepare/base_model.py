@@ -19,9 +19,10 @@ from lorafleet.contract.inside import root_of_base
 from lorafleet.errors import RunFailed, Violation
 from lorafleet.spec import AdapterSpec, BaseModelSpec
 from lorafleet.spec_words import is_module_name
-from trainer import base_config, base_files, untrusted
-from trainer.base_config import BaseFacts
-from trainer.base_files import MODEL_INDEX, Weights, some
+from trainer import untrusted
+from trainer.prepare import base_config, base_files
+from trainer.prepare.base_config import BaseFacts
+from trainer.prepare.base_files import MODEL_INDEX, Weights, some
 from trainer.storage import Entry, Folder
 from trainer.untrusted import Refused, Stored
 

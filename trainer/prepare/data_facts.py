@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from trainer.data.buckets import share_cut
 from trainer.data.files import Some
-from trainer.prepare import PreparedStyle
+from trainer.prepare.style import PreparedStyle
 
 
 def for_log(style: PreparedStyle) -> dict[str, object]:

@@ -13,14 +13,14 @@ from lorafleet.catalog import FAMILIES, Family
 from lorafleet.contract.run_manifest import Style
 from lorafleet.errors import RunFailed
 from lorafleet.spec import Spec
-from trainer import base_model
-from trainer.base_model import BaseModel
 from trainer.data import readers
 from trainer.data.buckets import Bucket, assign, buckets_for
 from trainer.data.files import Some
 from trainer.data.readers import DataSet
 from trainer.keyed import Key, Purpose
 from trainer.one_style import naming
+from trainer.prepare import base_model
+from trainer.prepare.base_model import BaseModel
 from trainer.storage import Folder
 
 MAX_HELD_OUT = 64

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from lorafleet.contract.run_manifest import RunManifest, Standby
 from lorafleet.spec import ClusterSpec
-from trainer.prepare import PreparedStyle
+from trainer.prepare.style import PreparedStyle
 from trainer.report import Address
 from trainer.tracing import TraceTo
 
