@@ -149,6 +149,7 @@ def edit(path: Path, **values: Any) -> None:
         ("model_index.json", {"unet": ["os", "system"]}, "unet of another kind"),
         ("model_index.json", {"scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}, "scheduler"),
         ("model_index.json", {"extra": ["some_package", "Model"]}, "a part that is not known from a library"),
+        ("model_index.json", {"feature_extractor": [[], None]}, "from a library that sd1 has not"),
         ("model_index.json", {WORD: ["some_package", "Model"]}, "a part that is not known from a library"),
         ("model_index.json", {"safety_checker": ["antigravity", "Checker"]}, "'safety_checker' from a library"),
         ("model_index.json", {"vae": ...}, "does not name its vae"),

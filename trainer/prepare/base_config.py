@@ -50,12 +50,16 @@ def index_problems(index: Config, family: Family) -> Iterator[str]:
             continue  # settings of the pipeline
         if name in parts:
             yield from _part_problems(parts[name], value, family)
-        elif value != [None, None] and (len(value) != 2 or value[0] not in OPTIONAL.get(name, LIBRARIES)):
+        elif value != [None, None] and (len(value) != 2 or not _is_one_of(value[0], OPTIONAL.get(name, LIBRARIES))):
             told = repr(name) if name in OPTIONAL else "a part that is not known"
             yield f"names {told} from a library that {family.name} has not; its parts come from diffusers and transformers"
     for name in parts:
         if not isinstance(index.get(name), list):
             yield f"does not name its {name}"
+
+
+def _is_one_of(word: object, known: frozenset[str]) -> bool:
+    return isinstance(word, str) and word in known  # a list in its place has no hash
 
 
 def _part_problems(part: Part, value: list[Any], family: Family) -> Iterator[str]:

@@ -25,7 +25,7 @@ lay_out_fast_trainer() {
     mkdir -p "$1/trainer"
     cp "$here/fast-trainer/Dockerfile" "$repository/constraints.txt" "$1/"
     cp -r "$repository/lorafleet" "$1/lorafleet"
-    cp "$repository"/trainer/{__init__,leaving,listing,report,run_log,storage}.py "$here/fast-trainer/trainer/"*.py "$1/trainer/"
+    cp "$repository"/trainer/{__init__,eviction,listing,report,run_log,storage}.py "$here/fast-trainer/trainer/"*.py "$1/trainer/"
     find "$1" -name __pycache__ -prune -exec rm -rf {} +
 }
 
