@@ -177,7 +177,7 @@ class Driver:
             told = {"reason": "DATA_UNREADABLE", "message": "the store was away", "retryable": True}
             return pb.StyleEnded(outcome=pb.STYLE_OUTCOME_FAILED, step=work.step, **told)
         folder = JobLayout(work.style.output_uri).adapter
-        manifest = json.dumps({"files": {}, "run": self._run}).encode()
+        manifest = json.dumps({"format": "lorafleet-artifact-1", "files": {}, "run": self._run}).encode()
         self._history.note("committed", host=self._host, run=self._run, job=work.style.job)
         _write(join(folder, "manifest.json"), manifest)
         if fate > 0.95:

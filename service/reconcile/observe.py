@@ -220,12 +220,15 @@ async def _artifact(tools: Tools, store: Store, member: Member) -> Artifact | No
         manifest = await store.within(layout.root).get(join(folder, MANIFEST))
         if manifest is None:
             return None
-        size_bytes = await _size_bytes(parser, manifest)
+        try:
+            size_bytes = await _size_bytes(parser, manifest)
+        except Unreadable:  # none of ours: the next attempt tells what it is, or finds an artifact after all
+            return None
     return Artifact(uri=folder, manifest_sha256=hashlib.sha256(manifest).hexdigest(), size_bytes=size_bytes)
 
 
 async def _size_bytes(parser: Parser, manifest: bytes) -> int | None:
     try:
         return (await parser.manifest(manifest)).size_bytes
-    except (InvalidInput, Unreadable):
+    except InvalidInput:
         return None  # of a newer trainer

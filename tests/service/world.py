@@ -140,7 +140,7 @@ class World:
     async def commit_artifact(self, name: JobName) -> None:
         """What a trainer leaves in the store at its end."""
         folder = layout.JobLayout((await self.job(name)).output_uri).adapter
-        await self.tools.store.put(layout.join(folder, layout.MANIFEST), b'{"files": {}}')
+        await self.tools.store.put(layout.join(folder, layout.MANIFEST), b'{"format": "lorafleet-artifact-1", "files": {}}')
 
     def with_tools(self, **changes: Any) -> None:
         self.tools = replace(self.tools, **changes)

@@ -214,7 +214,28 @@ async def test_a_manifest_that_is_none_keeps_no_run_from_its_end(world: World, k
     world.clock.advance(2)
     await asyncio.wait_for(observe_once(world.tools), 60)
     assert await world.state(good) == "SUCCEEDED"
-    assert await world.state(bad) in {"QUEUED", "SUCCEEDED"}, "a manifest of a newer trainer is an artifact"
+    assert await world.state(bad) == "QUEUED"
+
+
+@pytest.mark.parametrize("text", [b"no JSON at all", b"[1]", b"", b'{"files": 7}'])
+async def test_what_is_no_manifest_ends_no_job_that_said_nothing_well(world: World, text: bytes):
+    (bad, good), run = await pack_of_two(world)
+    await world.tools.store.put(join(JobLayout((await world.job(bad)).output_uri).adapter, MANIFEST), text)
+    await world.commit_artifact(good)
+    world.backend.end(run)
+    world.clock.advance(2)
+    await asyncio.wait_for(observe_once(world.tools), 60)
+    assert (await world.state(bad), await world.state(good)) == ("QUEUED", "SUCCEEDED")
+
+
+async def test_the_manifest_of_a_newer_trainer_is_an_artifact(world: World):
+    (job, _), run = await pack_of_two(world)
+    manifest = b'{"format": "lorafleet-artifact-2", "files": {"a": {"size_bytes": 1, "sha256": "' + b"0" * 64 + b'"}}}'
+    await world.tools.store.put(join(JobLayout((await world.job(job)).output_uri).adapter, MANIFEST), manifest)
+    world.backend.end(run)
+    world.clock.advance(2)
+    await asyncio.wait_for(observe_once(world.tools), 60)
+    assert await world.state(job) == "SUCCEEDED"
 
 
 # Stops.
