@@ -70,3 +70,18 @@ def test_only_what_an_image_is_made_of_is_sent_to_the_builder() -> None:
 
 def test_every_index_of_packages_is_the_builders_own() -> None:
     assert not re.search(r"https?://", re.sub(r"http://127\.0\.0\.1:7601\S*", "", DOCKERFILE))
+
+
+def test_the_fast_trainers_image_has_every_module_of_the_trainer_that_it_imports() -> None:
+    """It takes single files of `trainer`: one that is imported and not taken shows only once a pod starts."""
+    images = REPOSITORY / "tests" / "k8s" / "images"
+    taken = re.search(r'"\$repository"/trainer/\{([\w,]+)\}\.py', (images / "build.sh").read_text())
+    assert taken, "build.sh names the files as {a,b}.py"
+    own = {path.stem: path for path in (images / "fast-trainer" / "trainer").glob("*.py")}
+    there = {**{name: REPOSITORY / "trainer" / f"{name}.py" for name in taken[1].split(",")}, **own}
+    for path in there.values():
+        text = path.read_text()
+        imported = re.findall(r"^\s*(?:from|import) trainer\.(\w+)", text, re.MULTILINE)
+        for names in re.findall(r"^\s*from trainer import ([\w, ]+)", text, re.MULTILINE):
+            imported += [name.split(" as ")[0].strip() for name in names.split(",")]
+        assert set(imported) <= set(there), path
