@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from lorafleet.credentials import is_local
@@ -75,11 +75,12 @@ class Keys:
 
 def parse(text: bytes) -> dict[str, Key]:
     """The signing keys of a JWKS that have an id. Raises ValueError. Keys for HMAC are left out: they would not be public."""
-    document = json.loads(text)
-    keys = document.get("keys") if isinstance(document, dict) else None
+    document: object = json.loads(text)
+    keys: object = cast("dict[str, object]", document).get("keys") if isinstance(document, dict) else None
     if not isinstance(keys, list):
         raise ValueError('no JWKS: it has no list "keys"')
-    signing = [key for key in keys if isinstance(key, dict) and key.get("use", "sig") == "sig" and key.get("kty") != "oct"]
+    found = [cast(Key, key) for key in cast("list[object]", keys) if isinstance(key, dict)]
+    signing = [key for key in found if key.get("use", "sig") == "sig" and key.get("kty") != "oct"]
     return {key["kid"]: key for key in signing if isinstance(key.get("kid"), str)}
 
 

@@ -107,7 +107,7 @@ class AccessSettings:
             raise InvalidInput(f"{option}: runs cannot report to {where}; set --report-address to where they reach this server")
 
     def _check_host(self, host: str) -> None:
-        lacking = []
+        lacking: list[str] = []
         if not self.is_secure:
             lacking.append("TLS (--tls-cert and --tls-key)")
         if not self.has_authenticator:

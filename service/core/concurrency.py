@@ -1,7 +1,7 @@
 """Does many small pieces of work, in bounds. Knows nothing of what they do."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
@@ -40,7 +40,7 @@ class Lanes:
         self._lanes: dict[str, tuple[asyncio.Lock, int]] = {}  # with the number of those who are in it or wait for it
 
     @asynccontextmanager
-    async def of(self, tenant: str) -> AsyncIterator[None]:
+    async def of(self, tenant: str) -> AsyncGenerator[None]:
         """The block is the tenant's only one."""
         lane, num = self._lanes.get(tenant, (asyncio.Lock(), 0))
         self._lanes[tenant] = lane, num + 1
@@ -54,7 +54,7 @@ class Lanes:
 
 
 @asynccontextmanager
-async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def beside(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
     """`work` goes on while the block does, and is cancelled at its end."""
     task = asyncio.create_task(work)
     try:

@@ -1,6 +1,6 @@
 """Binds which run, job and call a line of the log is about, where it is known; service.observability.log_lines adds it to every line."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -8,7 +8,7 @@ _bound: ContextVar[Mapping[str, str]] = ContextVar("log_context", default={})  #
 
 
 @contextmanager
-def scope(**facts: str) -> Iterator[None]:
+def scope(**facts: str) -> Generator[None]:
     """What is bound inside, here and deeper, holds until the end of the block."""
     token = _bound.set({**_bound.get(), **_told(facts)})
     try:

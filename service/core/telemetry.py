@@ -4,7 +4,7 @@ Imports nothing, and costs one call while nothing receives. Permitted names are 
 """
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -94,7 +94,7 @@ def level(name: str, change: float, **labels: str) -> None:
 
 
 @contextmanager
-def span(name: str, *, parent: str = "", links: tuple[str, ...] = (), **attributes: Any) -> Iterator[Span]:
+def span(name: str, *, parent: str = "", links: tuple[str, ...] = (), **attributes: Any) -> Generator[Span]:
     """A span: a child of the current one, or of `parent`, a W3C trace parent."""
     if _tracer is None:
         yield _NO_SPAN
@@ -104,7 +104,7 @@ def span(name: str, *, parent: str = "", links: tuple[str, ...] = (), **attribut
 
 
 @contextmanager
-def counting_operators_faults(where: str) -> Iterator[None]:
+def counting_operators_faults(where: str) -> Generator[None]:
     """Counts what only the operators can mend. `where` is "store", "database" or "run"."""
     try:
         yield
@@ -114,7 +114,7 @@ def counting_operators_faults(where: str) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def db_transaction(kind: str) -> AsyncIterator[None]:
+async def db_transaction(kind: str) -> AsyncGenerator[None]:
     """A database transaction, including the wait before it, until its commit. `kind` is "read" or "write"."""
     began = time.monotonic()
     try:
@@ -128,7 +128,7 @@ async def db_transaction(kind: str) -> AsyncIterator[None]:
 
 
 @contextmanager
-def outside_call(kind: str, call: str, **attributes: Any) -> Iterator[None]:
+def outside_call(kind: str, call: str, **attributes: Any) -> Generator[None]:
     """A call to an outside system: counted by its outcome, timed, and a span. `kind` is "store" or "backend"."""
     began = time.monotonic()
     outcome = "ok"

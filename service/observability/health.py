@@ -34,7 +34,7 @@ class Health:
     """An answer: for each part "ok" or what is wrong with it. `notes` are troubles that do not count."""
 
     parts: Mapping[str, str]
-    notes: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def good(self) -> bool:

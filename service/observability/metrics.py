@@ -97,7 +97,7 @@ class Metrics:
         kinds = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
         self._metrics: dict[str, Any] = {}
         for metric in METRICS:
-            more = {"buckets": metric.buckets} if metric.kind == "histogram" else {}
+            more: dict[str, Any] = {"buckets": metric.buckets} if metric.kind == "histogram" else {}
             self._metrics[metric.name] = kinds[metric.kind](metric.name, metric.help, metric.labels, registry=self.registry, **more)
         self._children: dict[tuple[str, ...], Any] = {}
         self.set("lorafleet_build_info", 1, version=__version__)

@@ -6,7 +6,7 @@ HTTP/1.1 in as few lines as three GETs need: a web server would be a dependency 
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -57,7 +57,7 @@ def _health_page(health: Health) -> Page:
 
 
 @asynccontextmanager
-async def probing(listen: tuple[str, int], pages: Pages) -> AsyncIterator[str]:
+async def probing(listen: tuple[str, int], pages: Pages) -> AsyncGenerator[str]:
     """Answers on host and port while entered; yields the address. Raises Unavailable (PORT_TAKEN)."""
     host, port = listen
     free = asyncio.Semaphore(MAX_CONNECTIONS)

@@ -1,7 +1,7 @@
 """Sends spans to an OpenTelemetry collector, over OTLP. Imported only where `--otlp-endpoint` is set: it takes half a second."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
@@ -44,7 +44,7 @@ class OtlpTracer:
         return cls(provider)
 
     @contextmanager
-    def span(self, name: str, parent: str, links: tuple[str, ...], attributes: dict[str, Any]) -> Iterator["_Begun"]:
+    def span(self, name: str, parent: str, links: tuple[str, ...], attributes: dict[str, Any]) -> Generator["_Begun"]:
         around = self._current.get()
         context = _context(parent) if parent else Context() if around is None else trace.set_span_in_context(around.span, Context())
         linked = [Link(trace.get_current_span(_context(link)).get_span_context()) for link in links]

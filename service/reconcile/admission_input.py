@@ -59,7 +59,9 @@ def heard_since(now: datetime) -> datetime:
 
 
 def _marks(held: Sequence[Held]) -> object:
-    jobs = lambda place: tuple(sorted((job.uid, job.state, job.outcome) for job in place.jobs))  # noqa: E731
+    def jobs(place: Held) -> object:
+        return tuple(sorted((job.uid, job.state, job.outcome) for job in place.jobs))
+
     return tuple(
         (place.host_id, place.run_id, place.with_jobs, place.launched, place.stops, place.is_leaving, jobs(place)) for place in held
     )

@@ -3,7 +3,7 @@
 Without this a row that always fails would be taken first again and again, with the loop's own pauses growing meanwhile.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -18,7 +18,7 @@ AGAIN_S = 30.0
 
 
 @asynccontextmanager
-async def own(tools: Tools, loop: str, row: Row, *, due: str = "due_at") -> AsyncIterator[None]:
+async def own(tools: Tools, loop: str, row: Row, *, due: str = "due_at") -> AsyncGenerator[None]:
     """The block works on the row, and writes only while it is held. `due`: the column that says when it is looked at next."""
     with row_faults.own(loop, _name(row), passes=row_faults.OF_THE_LOOP) as trouble:
         yield

@@ -43,7 +43,7 @@ class Look:
     run: RunRow
     pack: list[Member]
     seen: Observation | None
-    artifacts: Mapping[str, Artifact] = field(default_factory=dict)  # of a run that is gone
+    artifacts: Mapping[str, Artifact] = field(default_factory=dict[str, Artifact])  # of a run that is gone
 
     @property
     def is_as_before(self) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def database(settings: Settings) -> AsyncIterator[Database]:
+async def database(settings: Settings) -> AsyncGenerator[Database]:
     """The database, its schema up to date. At the end what this process still holds is free for the others at once.
 
     Raises Unavailable (DATABASE_UNREACHABLE) and FailedPrecondition (SCHEMA_TOO_NEW).
@@ -34,7 +34,7 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
-async def _own(settings: Settings) -> AsyncIterator[Database]:
+async def _own(settings: Settings) -> AsyncGenerator[Database]:
     """SQLite in the state directory, which this process alone holds: whoever took rows there is dead."""
     url = sqlite_url(settings.database_path)
     _migrate(url)
@@ -48,7 +48,7 @@ async def _own(settings: Settings) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
-async def _shared(url: str) -> AsyncIterator[Database]:
+async def _shared(url: str) -> AsyncGenerator[Database]:
     """PostgreSQL, shared with other replicas: what they took is theirs until it expires."""
     from service.db.listening import listening
 

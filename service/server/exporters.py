@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from service.core import telemetry
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def observing(settings: Settings, tools: Tools) -> AsyncIterator[None]:
+async def observing(settings: Settings, tools: Tools) -> AsyncGenerator[None]:
     """Shows what happens while entered. Raises Unavailable (PORT_TAKEN)."""
     async with AsyncExitStack() as stack:
         if settings.otlp_endpoint:
@@ -28,7 +28,7 @@ async def observing(settings: Settings, tools: Tools) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _traced(endpoint: str) -> AsyncIterator[None]:
+async def _traced(endpoint: str) -> AsyncGenerator[None]:
     from service.observability.tracing import OtlpTracer
 
     tracer = OtlpTracer.to(endpoint)
@@ -41,7 +41,7 @@ async def _traced(endpoint: str) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _counted(listen: tuple[str, int], tools: Tools) -> AsyncIterator[None]:
+async def _counted(listen: tuple[str, int], tools: Tools) -> AsyncGenerator[None]:
     from service.observability.metrics import Metrics, metrics_page
 
     metrics = Metrics()

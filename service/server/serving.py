@@ -7,7 +7,7 @@ import math
 import os
 import resource
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -130,7 +130,7 @@ def _allow_many_files() -> None:
 
 
 @contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
+def _only_one(folder: Path) -> Generator[None]:
     """Holds the state directory: the lock dies with the process, however it ends."""
     with state_files.made_private(folder / "lock").open("w") as file:
         try:
@@ -142,7 +142,7 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _listening(settings: Settings, db: Database) -> AsyncIterator[tuple[grpc.aio.Server, str]]:
+async def _listening(settings: Settings, db: Database) -> AsyncGenerator[tuple[grpc.aio.Server, str]]:
     known = authenticators(settings.access, db)
     server = new_server(settings.calls, anybody if known is None else by(known), db)
     address = _bind(server, settings)

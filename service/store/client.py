@@ -207,7 +207,9 @@ class S3Backing:
         return answer is None or answer["KeyCount"] == 0
 
     def signed_url(self, uri: str, lifetime_s: int) -> str:
-        sign = lambda s3, where: s3.generate_presigned_url("get_object", Params=where, ExpiresIn=lifetime_s)  # noqa: E731
+        def sign(s3: Any, where: dict[str, str]) -> str:
+            return s3.generate_presigned_url("get_object", Params=where, ExpiresIn=lifetime_s)
+
         return self._call(uri, sign)
 
     def region(self, bucket: str) -> str | None:
