@@ -6,6 +6,7 @@ SHELL := bash
 
 STORE ?= file
 PEER ?=
+BEFORE ?=
 PARTS ?=
 TESTS ?=
 SEED ?=
@@ -122,6 +123,10 @@ bench-single: $(READY) ## Measure against diffusers' script (PEER=path/to/train_
 bench-pack: $(READY) ## Measure packs against diffusers' script and lone jobs (PEER=path, PARTS=speed,lone,memory,curve,equal,standby,warm)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[service,trainer,bench]'
 	$(BIN)/python -m bench.pack $(if $(PEER),"$(PEER)") $(if $(PARTS),--parts $(PARTS))
+
+.PHONY: bench-before
+bench-before: $(READY) ## Measure a step in the loop against a commit before (BEFORE=commit)
+	$(BIN)/python -m bench.before "$(BEFORE)"
 
 .PHONY: bench-invariance
 bench-invariance: $(READY) ## Measure in which batches a row's bits do not depend on its neighbours

@@ -150,7 +150,7 @@ def trainable_together(styles: Sequence[PreparedStyle]) -> list[list[PreparedSty
     packs: dict[tuple[object, ...], list[PreparedStyle]] = {}
     for style in styles:
         cluster = style.spec.cluster
-        alone = style.job if cluster.zero_stage or style.spec.adapter.text_encoder else ""
+        alone = style.job if style.spec.why_alone else ""
         packs.setdefault((style.base.digest, style.spec.training.precision, cluster.zero_stage, cluster.offload, alone), []).append(style)
     return list(packs.values())
 
