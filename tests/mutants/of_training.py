@@ -39,8 +39,8 @@ GUARDS = (
     (
         "training: a style's rows see its own adapter",
         "trainer/adapters/layers.py",
-        "lambda each, part, rows: self._outputs(each, x[rows], part)",
-        "lambda each, part, rows: self._outputs(active[0], x[rows], part)",
+        "return self._outputs(each, (seen if each.method.changes_inputs else x)[rows], part)",
+        "return self._outputs(active[0], (seen if each.method.changes_inputs else x)[rows], part)",
         "tests/trainer/test_adapters.py",
     ),
     (

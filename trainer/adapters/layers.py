@@ -42,10 +42,14 @@ class Adapted(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         active = [each for each in self.serving() if self.module in each.weights]
-        if any(each.method.changes_inputs for each in active):
-            x = self._per_slots(active, x, self._inputs)
-        out = self.base(x)
-        return self._per_slots(active, out, lambda each, part, rows: self._outputs(each, x[rows], part))
+        seen = self._per_slots(active, x, self._inputs) if any(each.method.changes_inputs for each in active) else x
+        out = self.base(seen)
+
+        def outputs(each: ActiveSlots, part: Tensor, rows: slice) -> Tensor:
+            # Not all of `seen`: gradients would then add up in another order than in company that changes no inputs.
+            return self._outputs(each, (seen if each.method.changes_inputs else x)[rows], part)
+
+        return self._per_slots(active, out, outputs)
 
     def _per_slots(self, active: Sequence[ActiveSlots], whole: Tensor, change: Callable[[ActiveSlots, Tensor, slice], Tensor]) -> Tensor:
         """`whole` with the rows of these slots changed."""

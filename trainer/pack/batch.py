@@ -16,7 +16,7 @@ PADDING = -1
 
 @dataclass(frozen=True)
 class PackBatch:
-    """What one forward pass sees; on the training device. Padding rows are zeros with weight 0."""
+    """What one forward pass sees; on the training device. Padding rows are some row once more, with no share in any loss."""
 
     noisy: Tensor  # (rows, channels, h, w)
     times: Tensor  # (rows,)
@@ -102,11 +102,14 @@ def _joined(
 
 
 def _stacked(parts: Sequence[Mapping[str, Tensor] | int], device: torch.device) -> dict[str, Tensor]:
-    """Tensors of the same name one after the other; an int stands for that many rows of zeros."""
+    """Tensors of the same name one after the other; an int stands for a row that is there, that many times.
+
+    Not for zeros: of a caption whose mask hides every token a family may make what is no number, which no share of 0 takes away.
+    """
     real = next(part for part in parts if not isinstance(part, int))
 
     def stacked(name: str, like: Tensor) -> Tensor:
-        return torch.cat([like.new_zeros(part, *like.shape[1:]) if isinstance(part, int) else part[name] for part in parts])
+        return torch.cat([like[:1].expand(part, *like.shape[1:]) if isinstance(part, int) else part[name] for part in parts])
 
     return {name: stacked(name, like).to(device) for name, like in real.items()}
 

@@ -65,5 +65,5 @@ def _predicted(pack: Pack, member: Member, noisy: Tensor, times: Tensor, samples
 
 def _noise(member: Member, batch: Sequence[Pair], shape: tuple[int, ...]) -> Tensor:
     """Keyed by picture and time."""
-    generators = [member.style.key.generator(Purpose.HELD_OUT_NOISE, sample, int(time)) for sample, time in batch]
+    generators = [member.style.key.generator(Purpose.HELD_OUT_NOISE, sample, str(time)) for sample, time in batch]
     return torch.from_numpy(np.stack([generator.standard_normal(shape, dtype=np.float32) for generator in generators]))

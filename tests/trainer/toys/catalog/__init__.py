@@ -1,0 +1,1 @@
+"""What the extension tells of its ideas without torch."""
