@@ -109,7 +109,8 @@ def _stacked(parts: Sequence[Mapping[str, Tensor] | int], device: torch.device) 
     real = next(part for part in parts if not isinstance(part, int))
 
     def stacked(name: str, like: Tensor) -> Tensor:
-        return torch.cat([like[:1].expand(part, *like.shape[1:]) if isinstance(part, int) else part[name] for part in parts])
+        filling = like[:1].nan_to_num(posinf=0.0, neginf=0.0)  # what is no number in one style's row must not enter another's slot
+        return torch.cat([filling.expand(part, *like.shape[1:]) if isinstance(part, int) else part[name] for part in parts])
 
     return {name: stacked(name, like).to(device) for name, like in real.items()}
 
