@@ -178,6 +178,22 @@ def test_a_rows_state_is_the_optimizers_own(toys: Toys):
     assert torch.allclose(moved, -0.1 * momentum, atol=1e-7)
 
 
+def test_a_held_out_picture_has_another_noise_at_each_time_also_between_0_and_1(toys: Toys, monkeypatch: pytest.MonkeyPatch):
+    from tests.trainer.toys.objectives.straight import Straight
+
+    right, noises = Straight.noisy, list[torch.Tensor]()
+
+    def noisy(objective: Straight, latents: torch.Tensor, noise: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        noises.extend(noise)
+        return right(objective, latents, noise, times)
+
+    monkeypatch.setattr(Straight, "noisy", noisy)
+    with pytest.raises(Killed):
+        toys.train(toys.style("listens"), recorder=dies_at(job_of("listens"), 0))  # the base has been evaluated by then
+    assert len(noises) == 8
+    assert len({noise.numpy().tobytes() for noise in noises}) == 8
+
+
 @pytest.mark.parametrize("new", ["method", "optimizer"])
 def test_each_of_them_works_on_what_was_there(toys: Toys, new: str):
     parts: dict[str, dict[str, dict[str, Any]]] = {
