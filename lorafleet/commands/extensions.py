@@ -28,7 +28,7 @@ def find(name: str, *, panel: str) -> Any:
 
 def _command(name: str, function: Callable[..., Any], panel: str) -> Any:
     app = typer.Typer(add_completion=False)
-    app.command(name, rich_help_panel=panel)(function)
+    app.command(name, cls=getattr(function, "command_class", None), rich_help_panel=panel)(function)
     command = typer.main.get_command(app)
     command.name = name
     return command

@@ -1,13 +1,14 @@
 """Checks the options of `lorafleet serve` for authentication and transport security before anything starts."""
 
 import ipaddress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lorafleet.errors import FailedPrecondition, InvalidInput
+from lorafleet.errors import FailedPrecondition, InvalidInput, LorafleetError
 from lorafleet.transport.addresses import host_of
 
 _PANEL = "Access"
@@ -83,30 +84,40 @@ class AccessSettings:
 
     def check(self, *hosts: str) -> None:
         """Raises InvalidInput for what does not go together, and FailedPrecondition (INSECURE_LISTEN_ADDRESS)."""
+        for fault in self.faults(*hosts):
+            raise fault
+
+    def faults(self, *hosts: str) -> Iterator[LorafleetError]:
+        """All that `check` could raise."""
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise InvalidInput("--tls-cert and --tls-key belong together: set both")
+            yield InvalidInput("--tls-cert and --tls-key belong together: set both")
         for option, needs in (("--tls-client-ca", self.tls_client_ca), ("--report-tls-ca", self.report_tls_ca)):
             if needs is not None and not self.is_secure:
-                raise InvalidInput(f"{option} needs --tls-cert and --tls-key")
+                yield InvalidInput(f"{option} needs --tls-cert and --tls-key")
         oidc = {"--oidc-issuer": self.oidc_issuer, "--oidc-audience": self.oidc_audience, "--oidc-jwks": self.oidc_jwks}
         missing = [option for option, value in oidc.items() if not value]
         if 0 < len(missing) < len(oidc):
-            raise InvalidInput(f"{' and '.join(missing)} must be set too: without it a token would not be checked")
+            yield InvalidInput(f"{' and '.join(missing)} must be set too: without it a token would not be checked")
         if self.admin and not self.has_authenticator:
-            raise InvalidInput("--admin needs an authenticator that can identify it: set --oidc-issuer or --tls-client-ca")
+            yield InvalidInput("--admin needs an authenticator that can identify it: set --oidc-issuer or --tls-client-ca")
         if not 60 <= self.run_token_ttl_s <= MAX_RUN_TOKEN_TTL_S:
-            raise InvalidInput(f"--run-token-ttl-s: {self.run_token_ttl_s:g} is not between a minute and a year, in seconds")
+            yield InvalidInput(f"--run-token-ttl-s: {self.run_token_ttl_s:g} is not between a minute and a year, in seconds")
         for host in hosts:
-            self._check_host(host)
+            yield from self._insecure(host)
 
     def check_report_address(self, host: str) -> None:
         """Raises InvalidInput where runs would be told to report to an address that is good for listening alone."""
+        for fault in self.report_faults(host):
+            raise fault
+
+    def report_faults(self, host: str) -> Iterator[LorafleetError]:
+        """What `check_report_address` could raise."""
         option, where = ("--report-listen", self.report_listen) if self.report_listen else ("--listen", host)
         is_any = host_of(where) in _ANY_HOST or (bool(self.report_listen) and where.endswith(":0"))
         if not self.report_address and is_any:
-            raise InvalidInput(f"{option}: runs cannot report to {where}; set --report-address to where they reach this server")
+            yield InvalidInput(f"{option}: runs cannot report to {where}; set --report-address to where they reach this server")
 
-    def _check_host(self, host: str) -> None:
+    def _insecure(self, host: str) -> Iterator[LorafleetError]:
         lacking: list[str] = []
         if not self.is_secure:
             lacking.append("TLS (--tls-cert and --tls-key)")
@@ -114,7 +125,7 @@ class AccessSettings:
             lacking.append("an authenticator (--oidc-issuer, --tls-client-ca or --api-tokens)")
         if lacking and not is_loopback(host):
             message = f"--listen: {host} is not a loopback address; set {' and '.join(lacking)}, or listen on 127.0.0.1"
-            raise FailedPrecondition(message, reason="INSECURE_LISTEN_ADDRESS")
+            yield FailedPrecondition(message, reason="INSECURE_LISTEN_ADDRESS")
 
 
 def is_loopback(host: str) -> bool:

@@ -12,9 +12,9 @@ import typer
 from lorafleet import DEFAULT_TENANT
 from lorafleet.commands import ExitCode, Tenant
 from lorafleet.commands.connection import chosen, given_credentials
-from lorafleet.commands.options import grouped
 from service.access.settings import AccessSettings
-from service.settings.serve_options import BackendKind, BackendOptions, ListenOptions, StandbyOptions, StateOptions
+from service.settings.layered import given, layered
+from service.settings.serve_options import BackendKind, BackendOptions, ConfigFile, ListenOptions, StandbyOptions, StateOptions
 from service.settings.serve_settings import DATABASE_NAME
 
 if TYPE_CHECKING:
@@ -34,13 +34,14 @@ class DoctorFormat(StrEnum):
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim"}
 
 
-@grouped
+@layered
 def doctor(
     where: ListenOptions,
     state: StateOptions,
     runs: BackendOptions,
     standby: StandbyOptions,
     access: AccessSettings,
+    config: ConfigFile = None,
     server: Annotated[
         str, typer.Option("--server", envvar="LORAFLEET_SERVER", help="Check only this host:port, from the client's side.", callback=chosen)
     ] = "",
@@ -49,8 +50,9 @@ def doctor(
 ) -> None:
     """Check everything that a server depends on, or with --server the server itself from here; exit code 1 if a check fails.
 
-    Use the options or environment of `lorafleet serve`. Test objects are written to the store and deleted; nothing else is changed.
+    Use the options, environment or file of `lorafleet serve`. Test objects are written to the store and deleted; nothing else is changed.
     """
+    given().done()
     if server:
         from lorafleet.credentials import Credentials
         from service.doctor.client import check_server

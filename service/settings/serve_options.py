@@ -1,7 +1,7 @@
 """Declares the options of `lorafleet serve` in groups, each with its environment variable, its help and its default. `doctor` takes some
 too."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from lorafleet.contract.layout import join
-from service.core.resource_names import parse_tenant
+from service.access.settings import AccessSettings
 from service.observability.log_lines import LogFormat, LogLevel
 
 
@@ -99,7 +99,7 @@ class BackendOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CapacityOptions:
-    """How much runs at once, and what trains together. Raises InvalidInput for a tenant that none can be."""
+    """How much runs at once, and what trains together."""
 
     max_running_runs: Annotated[int, _option("max-running-runs", "Maximum number of active runs.", panel="Capacity", min=1)] = 1
     capacity_gpus: Annotated[
@@ -128,10 +128,6 @@ class CapacityOptions:
             panel="Capacity",
         ),
     ] = None
-
-    def __post_init__(self) -> None:
-        for tenant in self.isolated_tenants:  # one that names nobody would be no isolation
-            parse_tenant(f"tenants/{tenant}", "--isolate-tenant")
 
     @property
     def isolated_tenants(self) -> tuple[str, ...]:
@@ -248,3 +244,33 @@ class TelemetryOptions:
     ] = ""
     log_level: Annotated[LogLevel, _option("log-level", "Minimum level of log lines on stderr.", panel="Logs and traces")] = LogLevel.INFO
     log_format: Annotated[LogFormat, _option("log-format", "Text, or one JSON object per line.", panel="Logs and traces")] = LogFormat.TEXT
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplicaOptions:
+    """Which part of the service this server is."""
+
+    role: Annotated[Role, _option("role", "Serve calls, run the loops, or both.", panel="Replicas")] = Role.ALL
+    address_file: Annotated[
+        Path | None, _option("address-file", "File to write the address to once the server listens.", panel="Listening")
+    ] = None
+
+
+ConfigFile = Annotated[
+    Path | None,
+    _option("config", "YAML file of options, by their names without dashes; flags and environment count before it.", panel="Settings"),
+]
+GROUPS = (
+    ListenOptions,
+    StateOptions,
+    BackendOptions,
+    CapacityOptions,
+    StandbyOptions,
+    TimeoutOptions,
+    AccessSettings,
+    CallLimits,
+    TelemetryOptions,
+    ReplicaOptions,
+)
+NAMES = tuple(each.name.replace("_", "-") for group in GROUPS for each in fields(group))  # without dashes: the keys of a file
+SECRETS = frozenset(each.name for group in GROUPS for each in fields(group) if not each.repr)

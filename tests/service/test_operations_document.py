@@ -38,7 +38,7 @@ def settings_table() -> str:
 def _options() -> Iterator[Any]:
     app = typer.Typer(add_completion=False)
     app.command()(serve)
-    yield from typer.main.get_command(app).params
+    yield from (option for option in typer.main.get_command(app).params if option.name != "print_config")  # an action, not a setting
 
 
 def _default(default: Any) -> str:

@@ -93,7 +93,7 @@ def test_one_server_for_one_state_directory_and_one_port(tmp_path: Path):
 
 
 def test_off_loopback_it_refuses_to_start(tmp_path: Path):
-    told = failed(tmp_path, "--listen", "0.0.0.0:7600")
+    told = failed(tmp_path, "--listen", "0.0.0.0:7600", code=2)
     assert "is not a loopback address" in told
     assert not any(tmp_path.iterdir())
 
