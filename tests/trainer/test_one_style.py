@@ -154,7 +154,7 @@ def meets(scenario: Callable[[Any], Any]) -> list[Any]:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")  # a fork would have the group of this process, if a test before made one
     answers = context.Queue()
     workers = [context.Process(target=_worker, args=(scenario, rank, port, answers)) for rank in range(2)]
     for worker in workers:
