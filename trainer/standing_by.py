@@ -12,6 +12,5 @@ def warm_up(device: torch.device) -> None:
     import trainer.pack.run  # noqa: F401
     from trainer.families import FAMILIES
 
-    for name in FAMILIES.names():
-        FAMILIES.get(name)
+    FAMILIES.all()
     _ = torch.ones(4, 4, device=device) @ torch.ones(4, 4, device=device)  # loads the libraries of its kernels

@@ -10,7 +10,7 @@ import pkgutil
 from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -20,9 +20,12 @@ EXTENSIONS_ENV = "LORAFLEET_EXTENSIONS"
 class Registry(Generic[T]):
     """The entries of one kind."""
 
-    def __init__(self, kind: str, package: str, attribute: str, *, extension: str) -> None:
-        """`kind`: for people. `package`: holds the entries that come with lorafleet, `extension` names an extension's package of them."""
+    def __init__(self, kind: str, package: str, attribute: str, *, extension: str, facts: "Registry[Any] | None" = None) -> None:
+        """`kind`: for people. `package`: holds the entries that come with lorafleet, `extension` names an extension's package of them.
+        `facts`: whose entries these implement; other modules beside them are none.
+        """
         self.kind, self._package, self._attribute, self._extension = kind, package, attribute, extension
+        self._facts = facts
 
     def names(self) -> tuple[str, ...]:
         """All entries' names, sorted; nothing is imported but their packages."""
@@ -41,7 +44,10 @@ class Registry(Generic[T]):
 
     def _modules(self) -> Mapping[str, str]:
         """Module by name; an extension's stands in for one of ours."""
-        return _modules_in((self._package, *(f"{each}.{self._extension}" for each in extensions())))
+        found = _modules_in((self._package, *(f"{each}.{self._extension}" for each in extensions())))
+        if self._facts is None:
+            return found
+        return {name: found[name] for name in self._facts.names() if name in found}
 
 
 def extensions() -> list[str]:
