@@ -39,8 +39,8 @@ class Base:
     """A base as one tenant reads it: what one can read is not another's to know."""
 
     uri: str
-    store_credentials: str = ""
-    family: str = "sd1"
+    store_credentials: str
+    family: str
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,15 @@ def test_v_prediction_has_its_own_target_and_weight():
     assert torch.allclose(weight(scheduler, timesteps, 5.0), snr.clamp(max=5) / (snr + 1), rtol=1e-4)
 
 
+def test_a_network_that_predicts_the_picture_has_it_for_its_target():
+    """Its error is 1 / snr times that of the noise, so min(snr, gamma) weighs it as min-SNR weighs the noise's (Hang et al. 2023, 3.4)."""
+    scheduler: Any = DDPMScheduler.from_config(SCHEDULER.config, prediction_type="sample")
+    latents, noise, timesteps = torch.ones(1, 4, 8, 8), torch.zeros(1, 4, 8, 8), torch.tensor([500])
+    assert torch.equal(Diffusion(scheduler).target(latents, noise, timesteps), latents)
+    snr = compute_snr(scheduler, timesteps)
+    assert torch.allclose(weight(scheduler, timesteps, 5.0), snr * weight(SCHEDULER, timesteps, 5.0), rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("scheduler", "expected"),
     [("constant", [0.5, 1, 1, 1, 1]), ("linear", [0.5, 1, 1, 0.75, 0.5]), ("cosine", [0.5, 1, 1, 0.5 * (1 + math.cos(math.pi / 4)), 0.5])],

@@ -1,5 +1,6 @@
 """Frozen layers with the adapters of many styles: a layer is computed once for all rows, each style's update on its own rows."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from trainer.adapters.methods.protocol import Slots
 Serving = Callable[[], Sequence[ActiveSlots]]
 
 
-class Adapted(nn.Module):
+class Adapted(nn.Module, ABC):
     """A frozen layer with the updates of all active slots. See adapters.methods.protocol.Layer."""
 
     def __init__(self, base: nn.Module, module: str, number: int, serving: Serving) -> None:
@@ -74,20 +75,20 @@ class Adapted(nn.Module):
         slots = Slots(active.weights[self.module], active.scaling, is_dropped=bool(active.seeds))
         return active.method.outputs(self, x, out, slots)
 
-    def add_low_rank(self, x: Tensor, a: Tensor, b: Tensor, scaling: Tensor, out: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def add_low_rank(self, x: Tensor, a: Tensor, b: Tensor, scaling: Tensor, out: Tensor) -> Tensor: ...
 
-    def times(self, out: Tensor, factor: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def times(self, out: Tensor, factor: Tensor) -> Tensor: ...
 
     def times_inputs(self, x: Tensor, factor: Tensor) -> Tensor:
         return self.times(x, factor)  # channels lie alike on both sides
 
-    def along_outputs(self, bias: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def along_outputs(self, bias: Tensor) -> Tensor: ...
 
-    def frozen(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def frozen(self, x: Tensor) -> Tensor: ...
 
 
 class AdaptedLinear(Adapted):

@@ -46,10 +46,14 @@ async def shapes_at(uri: str, family: str = "sd1"):
     return await read_shapes(Store(), uri, Parser(), FAMILIES.get(family))
 
 
+def base_at(uri: str, family: str = "sd1") -> Base:
+    return Base(uri, "", family)
+
+
 async def known(cache: ShapeCache, *uris: str) -> list[bool]:
     """Whether they are, after a look."""
-    await cache.read([("acme", Base(uri)) for uri in uris], AT_ONCE_S)
-    return [cache.known(Base(uri)) is not None for uri in uris]
+    await cache.read([("acme", base_at(uri)) for uri in uris], AT_ONCE_S)
+    return [cache.known(base_at(uri)) is not None for uri in uris]
 
 
 async def test_the_headers_tell_layers_and_sizes(tmp_path: Path):
@@ -123,9 +127,9 @@ async def test_all_parts_of_the_family_count(tmp_path: Path):
     assert as_sdxl.text_layers["text_encoder_2"] == {"layers.0.q_proj": (16, 16)}
     assert as_sd1.num_other_params == 15 + 64
     cache = ShapeCache(Store(), FakeClock())
-    await cache.read([("acme", Base(uri, family=family)) for family in ("sd1", "sdxl")], AT_ONCE_S)
-    assert cache.known(Base(uri, family="sd1")) == as_sd1
-    assert cache.known(Base(uri, family="sdxl")) == as_sdxl
+    await cache.read([("acme", base_at(uri, family)) for family in ("sd1", "sdxl")], AT_ONCE_S)
+    assert cache.known(base_at(uri, "sd1")) == as_sd1
+    assert cache.known(base_at(uri, "sdxl")) == as_sdxl
 
 
 async def test_a_base_that_lacks_a_shard_is_unknown_as_one_that_lacks_a_file(tmp_path: Path):
@@ -210,7 +214,7 @@ async def test_an_objective_that_is_not_trained_is_told_and_not_repeated(tmp_pat
     uri, cache = write_base(tmp_path), ShapeCache(Store(), FakeClock())
     write_scheduler(tmp_path, text)
     assert await known(cache, uri) == [True]
-    why = cache.why_not(Base(uri))
+    why = cache.why_not(base_at(uri))
     assert why is not None
     assert why.startswith(f"base_model.uri: {uri}/scheduler/scheduler_config.json has ")
     assert said in why
@@ -222,7 +226,7 @@ async def test_a_scheduler_that_says_nothing_wrong_is_the_trainers_to_judge(tmp_
     uri, cache = write_base(tmp_path), ShapeCache(Store(), FakeClock())
     write_scheduler(tmp_path, text)
     assert await known(cache, uri) == [True], "its shapes are known all the same"
-    assert cache.why_not(Base(uri)) is None
+    assert cache.why_not(base_at(uri)) is None
 
 
 async def test_a_scheduler_that_is_no_plain_file_is_the_trainers_to_judge(tmp_path: Path):
@@ -230,14 +234,14 @@ async def test_a_scheduler_that_is_no_plain_file_is_the_trainers_to_judge(tmp_pa
     write_scheduler(tmp_path, None)
     os.mkfifo(tmp_path / objectives.SCHEDULER_CONFIG)
     assert await known(cache, uri) == [True]
-    assert cache.why_not(Base(uri)) is None
+    assert cache.why_not(base_at(uri)) is None
 
 
 async def test_an_objective_is_known_of_a_base_whose_shapes_are_not(tmp_path: Path):
     cache = ShapeCache(Store(), FakeClock())
     write_scheduler(tmp_path, SCHEDULERS["sample"][0])
     assert await known(cache, f"file://{tmp_path}") == [False]
-    assert cache.why_not(Base(f"file://{tmp_path}")) is not None
+    assert cache.why_not(base_at(f"file://{tmp_path}")) is not None
 
 
 async def test_a_base_whose_objective_was_mended_is_trained_at_once(tmp_path: Path):
@@ -245,7 +249,7 @@ async def test_a_base_whose_objective_was_mended_is_trained_at_once(tmp_path: Pa
     for text in (SCHEDULERS["sample"][0], "{}"):
         write_scheduler(tmp_path, text)
         assert await known(cache, uri) == [True]
-        assert (cache.why_not(Base(uri)) is None) == (text == "{}")
+        assert (cache.why_not(base_at(uri)) is None) == (text == "{}")
 
 
 async def test_a_base_that_cannot_be_read_is_unknown_and_asked_for_again_later(tmp_path: Path):
@@ -354,14 +358,14 @@ async def test_a_slow_base_holds_up_neither_its_asker_nor_other_tenants(tmp_path
     good = write_base(tmp_path / "good")
     with standing_still() as parser:
         cache = ShapeCache(Store(), clock, parser, ring=lambda: rings.append(1))
-        await cache.read([("evil", Base(uri)) for uri in slow], 0.01)
-        assert all(map(cache.is_awaited, map(Base, slow)))
+        await cache.read([("evil", base_at(uri)) for uri in slow], 0.01)
+        assert all(map(cache.is_awaited, map(base_at, slow)))
         assert await known(cache, good) == [True], "eight readings of one tenant take one place"
         clock.advance(AWAITED_S)
-        assert not any(map(cache.is_awaited, map(Base, slow))), "its jobs go on without"
+        assert not any(map(cache.is_awaited, map(base_at, slow))), "its jobs go on without"
     tasks = [reading.task for reading in cache._reading.values()]
     await asyncio.wait(tasks, timeout=AT_ONCE_S)
-    assert all(cache.known(Base(uri)) for uri in slow)
+    assert all(cache.known(base_at(uri)) for uri in slow)
     assert rings, "whoever went on without looks again"
 
 
@@ -375,7 +379,7 @@ async def test_a_parser_that_works_for_too_long_is_ended_and_leaves_no_process(t
 async def test_closing_ends_what_is_being_read(tmp_path: Path):
     with standing_still() as parser:
         cache = ShapeCache(Store(), FakeClock(), parser)
-        await cache.read([("acme", Base(write_still(tmp_path)))], 0.01)
+        await cache.read([("acme", base_at(write_still(tmp_path)))], 0.01)
         await cache.close()
         assert not cache._reading
 
