@@ -32,13 +32,14 @@ def main() -> int:
     from trainer.group import Group
 
     torch.distributed.init_process_group("gloo", rank=0, world_size=1)
-    packs = Packs(Path(tempfile.mkdtemp(prefix="lorafleet-step-rate-")), Group.current())
-    training = {"max_steps": STEPS, "micro_batch_size": pictures}
-    adapter = {"rank": 16, "target_modules": ["to_q", "to_k", "to_v", "to_out.0"]}
-    styles = [packs.style(f"s{number}", training={**training, "seed": number}, adapter=adapter) for number in range(num_styles)]
-    recorder, times_s = Recorder(), list[float]()
-    recorder.on_step = lambda job, _step: times_s.append(time.perf_counter()) if job.endswith("/s0") else None
-    packs.train(*styles, recorder=recorder)
+    with tempfile.TemporaryDirectory(prefix="lorafleet-step-rate-") as folder:
+        packs = Packs(Path(folder), Group.current())
+        training = {"max_steps": STEPS, "micro_batch_size": pictures}
+        adapter = {"rank": 16, "target_modules": ["to_q", "to_k", "to_v", "to_out.0"]}
+        styles = [packs.style(f"s{number}", training={**training, "seed": number}, adapter=adapter) for number in range(num_styles)]
+        recorder, times_s = Recorder(), list[float]()
+        recorder.on_step = lambda job, _step: times_s.append(time.perf_counter()) if job.endswith("/s0") else None
+        packs.train(*styles, recorder=recorder)
     durations_s = [after - before for before, after in zip(times_s[WARM_UP:-1], times_s[WARM_UP + 1 :], strict=True)]
     print(statistics.median(durations_s))
     return 0
