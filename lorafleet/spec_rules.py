@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from lorafleet.catalog import OPTIMIZERS
+from lorafleet import objectives
+from lorafleet.catalog import FAMILIES, OPTIMIZERS
 
 Location = tuple[int | str, ...]  # ("training", "max_steps"), as pydantic writes it
 
@@ -34,6 +35,19 @@ def _optimizer_has_its_device(optimizer: str, gpus_per_worker: float) -> str | N
     return f'"{optimizer}" needs a GPU, and cluster.gpus_per_worker is 0' if is_missing else None
 
 
+def _noises_as_diffusion_does(value: float | None, family: str) -> str | None:
+    if not value or FAMILIES.get(family).objective == objectives.DIFFUSION:
+        return None
+    return f"is of diffusion's noise schedules; {family} is trained by {FAMILIES.get(family).objective} matching: leave it out"
+
+
+def _reads_trained_text(text_encoder: bool, family: str) -> str | None:
+    encoders = FAMILIES.get(family).text_encoders
+    if not text_encoder or any(part.target_modules for part in encoders):
+        return None
+    return f"no reader loads adapters on {' or '.join(part.classes[0] for part in encoders)}, the text encoder of {family}; leave it out"
+
+
 def _trigger_is_there(choice: str, trigger_phrase: str) -> str | None:
     return '"trigger" needs dataset.trigger_phrase' if choice == "trigger" and not trigger_phrase.strip() else None
 
@@ -51,6 +65,9 @@ def _early_stopping_has_pictures(patience: int, fraction: float) -> str | None:
 
 
 RULES = (
+    Rule((("training", "min_snr_gamma"), ("base_model", "family")), _noises_as_diffusion_does),
+    Rule((("training", "noise_offset"), ("base_model", "family")), _noises_as_diffusion_does),
+    Rule((("adapter", "text_encoder"), ("base_model", "family")), _reads_trained_text),
     Rule((("training", "lr_warmup_steps"), ("training", "max_steps")), _warmup_fits),
     Rule((("training", "optimizer"), ("cluster", "zero_stage")), _optimizer_can_be_cut),
     Rule((("training", "optimizer"), ("cluster", "gpus_per_worker")), _optimizer_has_its_device),

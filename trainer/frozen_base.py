@@ -67,7 +67,8 @@ class FrozenBase:
         return LazyParts(self.load_part, [self.family.facts.autoencoder.name], self.parts)
 
     def load_part(self, name: str) -> Any:
-        part = self.family.load(name, self.path, self.base.facts.max_tokens)
+        facts = self.base.facts
+        part = self.family.load(name, self.path, facts.tokens.get(name, facts.max_tokens))
         match self.family.facts.part(name).kind:
             case PartKind.DENOISER:
                 return (part.to(torch.bfloat16) if self.precision == "bf16" else part).to(self.device)

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from lorafleet import objectives
 from lorafleet.catalog.part import Config, Part, PartKind
-from lorafleet.catalog.parts import Sizes, sizes_by_levels
+from lorafleet.catalog.parts import Sizes, max_tokens, sizes_by_levels
 
 Configs = Mapping[str, Config]  # by part; a part whose config could not be read is not in it
 
@@ -35,6 +36,7 @@ class Family:
     architecture: str  # as of `Label`, where `label` says nothing of one base
     kohya_version: str
     label: Callable[[Configs], Label] | None = None  # of the base with these configs, in which nothing is wrong
+    objective: str = objectives.DIFFUSION  # of `trainer.objectives`, that its denoiser is trained for
     sizes: Callable[[Config, Config], Sizes] = sizes_by_levels  # of denoiser and autoencoder
     # (part, what of its config does not fit the other parts or the family), beside what is wrong with a part by itself.
     misfits: Callable[[Configs], Iterator[tuple[str, str]]] = no_misfits
@@ -64,10 +66,18 @@ class Family:
         """In the order of the text encoders that take their tokens."""
         return self.of_kind(PartKind.TOKENIZER)
 
+    def max_tokens(self, configs: Configs) -> dict[str, int]:
+        """By tokenizer, of which there is none or one for each text encoder, how many tokens of a caption are kept. Those of one kind keep alike, for their texts lie side by side."""
+        own = {
+            tokenizer.name: min(max_tokens(part, configs.get(part.name, {})) for part in (tokenizer, encoder))
+            for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=False)
+        }
+        return {each.name: min(own[other.name] for other in self.tokenizers if other.classes == each.classes) for each in self.tokenizers}
+
     def label_of(self, configs: Configs) -> Label:
         return self.label(configs) if self.label else Label(architecture=self.architecture, kohya_version=self.kohya_version)
 
     def targets(self, target_modules: tuple[str, ...], *, text_encoders: bool) -> dict[str, tuple[str, ...]]:
         """By part the ends of the names of the layers that adapters sit on."""
-        texts = {part.name: part.target_modules for part in self.text_encoders} if text_encoders else {}
+        texts = {part.name: part.target_modules for part in self.text_encoders if part.target_modules} if text_encoders else {}
         return {self.denoiser.name: target_modules, **texts}

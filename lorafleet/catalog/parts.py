@@ -1,13 +1,17 @@
 """Parts that several families are built of, with what their configs may say. Only values of the expected type are believed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from math import sqrt
 from typing import Any, cast
 
 from lorafleet import objectives
-from lorafleet.catalog.part import Config, Part, PartKind, Problems
+from lorafleet.catalog.part import Config, Part, PartKind, Problems, no_problems
 
+ProblemsOf = Callable[[Config, str], Problems]
+
+FLOW_NUMBERS = ("shift", "base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len")  # of a flow's scheduler
 MAX_TOKENS = 10_000
 MAX_LEVELS = 16
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -32,10 +36,10 @@ class Sizes:
     resolution: int | None  # pixels; what the base was trained at, where it says so
 
 
-def autoencoder_kl() -> Part:
-    return Part(
-        name="vae", kind=PartKind.AUTOENCODER, classes=("AutoencoderKL",), needed=("block_out_channels",), problems=_autoencoder_problems
-    )
+def autoencoder_kl(*, is_shifted: bool = False) -> Part:
+    """`is_shifted`: its latents have a mean beside their scale, as those of flow transformers."""
+    problems = _shifted_autoencoder_problems if is_shifted else _autoencoder_problems
+    return Part(name="vae", kind=PartKind.AUTOENCODER, classes=("AutoencoderKL",), needed=("block_out_channels",), problems=problems)
 
 
 def clip_text_encoder(name: str, kohya_prefix: str, built: str = "CLIPTextModel") -> Part:
@@ -48,6 +52,22 @@ def clip_text_encoder(name: str, kohya_prefix: str, built: str = "CLIPTextModel"
         defaults=CLIP_DEFAULTS,
         problems=_clip_problems,
     )
+
+
+def large_text_encoder(name: str, built: str, *, most_tokens: int, kohya_prefix: str = "") -> Part:
+    """A language model that is only read: no reader of adapters loads any on it. `most_tokens` is the family's: it takes more."""
+    return Part(
+        name=name,
+        kind=PartKind.TEXT_ENCODER,
+        classes=(built,),
+        kohya_prefix=kohya_prefix,
+        most_tokens=most_tokens,
+        problems=_unquantised_problems,
+    )
+
+
+def tokenizer(name: str, *built: str) -> Part:
+    return Part(name=name, kind=PartKind.TOKENIZER, classes=built, problems=_tokenizer_problems)
 
 
 def clip_tokenizer(name: str) -> Part:
@@ -67,6 +87,24 @@ def unet() -> Part:
     )
 
 
+def transformer(built: str, target_modules: tuple[str, ...] = ATTENTION, *, problems: ProblemsOf = no_problems, defaults: Config) -> Part:
+    """`defaults`: of its class, of what is asked for here and in `problems`."""
+    return Part(
+        name="transformer",
+        kind=PartKind.DENOISER,
+        classes=(built,),
+        kohya_prefix="lora_unet",
+        target_modules=target_modules,
+        defaults=defaults,
+        problems=partial(_transformer_problems, built, problems),
+    )
+
+
+def flow_scheduler() -> Part:
+    classes = ("FlowMatchEulerDiscreteScheduler",)
+    return Part(name="scheduler", kind=PartKind.SCHEDULER, classes=classes, problems=_flow_scheduler_problems)
+
+
 def noise_scheduler() -> Part:
     return Part(name="scheduler", kind=PartKind.SCHEDULER, classes=SCHEDULERS, problems=_scheduler_problems)
 
@@ -78,11 +116,22 @@ def sizes_by_levels(denoiser: Config, autoencoder: Config) -> Sizes:
     return Sizes(pixels_per_latent=pixels, step=step, resolution=_resolution(denoiser.get("sample_size"), pixels, step))
 
 
+def sizes_by_patches(patch: int, resolution: int | None) -> Callable[[Config, Config], Sizes]:
+    """Of a transformer that takes squares of `patch` latents as its tokens; one that does not say is trained at `resolution`."""
+
+    def sizes(denoiser: Config, autoencoder: Config) -> Sizes:
+        pixels = 2 ** (len(autoencoder["block_out_channels"]) - 1)
+        said = denoiser.get("sample_size")
+        return Sizes(pixels_per_latent=pixels, step=pixels * patch, resolution=said * pixels if is_count(said) else resolution)
+
+    return sizes
+
+
 def max_tokens(part: Part, config: Config) -> int:
     """How many tokens a tokenizer gives, or a text encoder takes; one that does not say goes by the others."""
     name = "model_max_length" if part.kind is PartKind.TOKENIZER else "max_position_embeddings"
     length: Any = {**part.defaults, **config}.get(name)  # transformers writes a "very large" one for none
-    return length if is_count(length, MAX_TOKENS) else MAX_TOKENS
+    return part.most_tokens or (length if is_count(length, MAX_TOKENS) else MAX_TOKENS)
 
 
 def latents_fit(denoiser: Config | None, autoencoder: Config | None) -> bool:
@@ -131,6 +180,36 @@ def _autoencoder_problems(config: Config, family: str) -> Problems:
     for name in ("shift_factor", "latents_mean", "latents_std"):
         if config.get(name) is not None:
             yield f"has {name}: its latents are not only scaled, as those of {family} are; it is of another family"
+    yield from _unquantised(config)
+
+
+def _shifted_autoencoder_problems(config: Config, family: str) -> Problems:
+    yield from _autoencoder_problems({name: value for name, value in config.items() if name != "shift_factor"}, family)
+    shift = config.get("shift_factor")
+    if shift is None:
+        yield f"has no shift_factor, which the latents of {family} have; it is of another family"
+    elif type(shift) not in (int, float) or not abs(shift) < 1e6:
+        yield "has a shift_factor that is not a number"
+
+
+def _transformer_problems(built: str, more: ProblemsOf, config: Config, family: str) -> Problems:
+    yield from _of_class(config, built)
+    yield from _unquantised(config)
+    yield from more(config, family)
+
+
+def _flow_scheduler_problems(config: Config, family: str) -> Problems:
+    """The schedule must be that of rectified flow, of a thousand steps, with a shift that is a number."""
+    yield from _of_class(config, "FlowMatchEulerDiscreteScheduler")
+    if config.get("num_train_timesteps", 1000) != 1000:
+        yield f"has num_train_timesteps that are not 1000, as those of {family} are"
+    for name in FLOW_NUMBERS:
+        value = config.get(name, 1.0)
+        if type(value) not in (int, float) or not 0 < value < 1e6:
+            yield f"has {name} that is not a positive number"
+
+
+def _unquantised_problems(config: Config, family: str) -> Problems:
     yield from _unquantised(config)
 
 

@@ -59,7 +59,7 @@ GUARDS = (
     ),
     (
         "base: weights that are missing are not drawn at random",
-        "trainer/families/_unet.py",
+        "trainer/families/_parts.py",
         'if missing := sorted(found["missing_keys"]):',
         "if missing := []:",
         "tests/trainer/test_base_loading.py",

@@ -13,7 +13,7 @@ from torch import nn
 from examples.demo import BASE_MODEL
 from lorafleet.errors import RunFailed
 from tests.trainer.test_base_model import edit, inspect, shard_denoiser
-from trainer.families._unet import tokenize
+from trainer.families._parts import tokenize
 from trainer.frozen_base import FrozenBase
 from trainer.prepare import base_copy
 
@@ -118,7 +118,7 @@ def test_captions_are_cut_at_what_the_encoder_takes(tmp_path: Path, copy: Path, 
     edit(copy / "tokenizer" / "tokenizer_config.json", model_max_length=length)
     base = loaded(copy, tmp_path / "cache")
     captions = ["fox " * 100, "fox"]
-    assert tokenize(base.parts["tokenizer"], captions).shape == (2, 24)
+    assert tokenize(base.parts["tokenizer"], captions).input_ids.shape == (2, 24)
     assert base.family.encode_text(base.parts, captions)["text"].shape == (2, 24, 128)
 
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from lorafleet.catalog.families import sd1
 from trainer.data.buckets import PictureSize
-from trainer.families._unet import UNetFamily, sampling_scheduler, tokenize
+from trainer.families._parts import sampling_scheduler, tokenize
+from trainer.families._unet import UNetFamily
 from trainer.families.protocol import Conditioning, Family, Parts
 
 
@@ -19,7 +20,7 @@ class StableDiffusion1(UNetFamily):
 
     def encode_text(self, parts: Parts, captions: Sequence[str]) -> Conditioning:
         encoder = parts["text_encoder"]
-        return {"text": encoder(tokenize(parts["tokenizer"], captions).to(encoder.device)).last_hidden_state}
+        return {"text": encoder(tokenize(parts["tokenizer"], captions).input_ids.to(encoder.device)).last_hidden_state}
 
     def condition(self, text: Conditioning, sizes: Sequence[PictureSize]) -> Conditioning:
         return text

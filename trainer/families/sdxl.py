@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lorafleet.catalog.families import sdxl
 from trainer.data.buckets import PictureSize
-from trainer.families._unet import UNetFamily, sampling_scheduler, tokenize
+from trainer.families._parts import sampling_scheduler, tokenize
+from trainer.families._unet import UNetFamily
 from trainer.families.protocol import Conditioning, Family, Parts
 
 _ENCODERS = (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2"))
@@ -24,7 +25,7 @@ class StableDiffusionXL(UNetFamily):
     def encode_text(self, parts: Parts, captions: Sequence[str]) -> Conditioning:
         """Both encoders' last hidden state but one, side by side; of the second also its pooled, projected one."""
         encoded = [
-            parts[encoder](tokenize(parts[tokenizer], captions).to(parts[encoder].device), output_hidden_states=True)
+            parts[encoder](tokenize(parts[tokenizer], captions).input_ids.to(parts[encoder].device), output_hidden_states=True)
             for tokenizer, encoder in _ENCODERS
         ]
         return {"text": torch.cat([each.hidden_states[-2] for each in encoded], dim=-1), "pooled": encoded[1].text_embeds}

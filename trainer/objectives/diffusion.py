@@ -37,7 +37,7 @@ class Diffusion:
         """epsilon, v_prediction or sample."""
         return self.scheduler.config.prediction_type
 
-    def times(self, generators: Sequence[np.random.Generator]) -> Tensor:
+    def times(self, generators: Sequence[np.random.Generator], shape: tuple[int, ...]) -> Tensor:
         return torch.tensor([int(generator.integers(self.num_times)) for generator in generators])
 
     def held_out_times(self, number: int) -> list[float]:

@@ -47,8 +47,9 @@ def draws(batch: Sequence[int], step: int) -> list[Draw]:
 
 def noised(latents: Tensor, examples: Sequence[Draw], key: Key, objective: Objective) -> Noised:
     """Noises the latents, (rows, ...), each by draws of its own."""
-    noise = objective.noise(_normals(key, examples), tuple(latents.shape[1:]))
-    times = objective.times([key.generator(Purpose.TIMESTEP, *each.indices) for each in examples])
+    shape = tuple(latents.shape[1:])
+    noise = objective.noise(_normals(key, examples), shape)
+    times = objective.times([key.generator(Purpose.TIMESTEP, *each.indices) for each in examples], shape)
     return Noised(
         noisy=objective.noisy(latents, noise, times),
         times=times,

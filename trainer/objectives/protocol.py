@@ -22,8 +22,8 @@ class Objective(Protocol):
     @property
     def loss(self) -> Loss: ...
 
-    def times(self, generators: Sequence[np.random.Generator]) -> Tensor:
-        """A time for each row, drawn from its own generator: (rows,)."""
+    def times(self, generators: Sequence[np.random.Generator], shape: tuple[int, ...]) -> Tensor:
+        """A time for each row, drawn from its own generator: (rows,). `shape`: of a row's latents; large ones may need more noise."""
         ...
 
     def held_out_times(self, number: int) -> list[float]:

@@ -10,7 +10,7 @@ from typing import Any
 from lorafleet import objectives
 from lorafleet.catalog.family import Family, Label
 from lorafleet.catalog.part import Part, PartKind
-from lorafleet.catalog.parts import max_tokens
+from lorafleet.catalog.parts import MAX_TOKENS
 
 Config = Mapping[str, Any]
 
@@ -35,7 +35,8 @@ class BaseFacts:
     vae_factor: int  # pixels per latent, along a side
     resolution: int | None  # pixels; what the base was trained at, where it says so
     resolution_step: int  # sides must be multiples of this
-    max_tokens: int  # that all text encoders take
+    max_tokens: int  # of a caption that are kept, by the text encoder that keeps most
+    tokens: Mapping[str, int]  # by tokenizer how many it keeps
     scheduler: str  # the class that draws its sample pictures; empty: its family needs none
     prediction_type: str
     zero_terminal_snr: bool
@@ -81,16 +82,19 @@ def problems(configs: Mapping[str, Config], family: Family) -> Iterator[tuple[st
 def facts(configs: Mapping[str, Config], index: Config, family: Family) -> BaseFacts:
     """Of configs without problems."""
     sizes = family.sizes(configs[family.denoiser.name], configs[family.autoencoder.name])
-    readers = (*family.tokenizers, *family.text_encoders)
+    tokens = family.max_tokens(configs)
     schedulers = family.of_kind(PartKind.SCHEDULER)
     scheduler: Config = configs[schedulers[0].name] if schedulers else {}
     return BaseFacts(
         vae_factor=sizes.pixels_per_latent,
         resolution=sizes.resolution,
         resolution_step=sizes.step,
-        max_tokens=min(max_tokens(part, configs.get(part.name, {})) for part in readers),
+        max_tokens=max(tokens.values(), default=MAX_TOKENS),
+        tokens=tokens,
         scheduler=index[schedulers[0].name][1] if schedulers else "",
-        prediction_type=scheduler.get(objectives.FIELD, objectives.DEFAULT),
+        prediction_type=scheduler.get(objectives.FIELD, objectives.DEFAULT)
+        if family.objective == objectives.DIFFUSION
+        else family.objective,
         zero_terminal_snr=scheduler.get("rescale_betas_zero_snr") is True,
         label=family.label_of(configs),
     )

@@ -17,7 +17,7 @@ class Straight:
 
     loss: Loss = staticmethod(huber)
 
-    def times(self, generators: Sequence[np.random.Generator]) -> Tensor:
+    def times(self, generators: Sequence[np.random.Generator], shape: tuple[int, ...]) -> Tensor:
         return torch.tensor([generator.standard_normal() for generator in generators], dtype=torch.float32).sigmoid()
 
     def held_out_times(self, number: int) -> list[float]:

@@ -1,0 +1,40 @@
+"""What the families with a transformer trained by flow matching share."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from PIL import Image
+from torch import Tensor
+
+from lorafleet.catalog.family import Family as FamilyFacts
+from lorafleet.spec import OptimizationSpec
+from trainer.data.buckets import PictureSize
+from trainer.families import _parts
+from trainer.families.protocol import Conditioning, Parts
+from trainer.objectives.flow import FlowMatching, constant
+
+
+class FlowFamily:
+    """See families.protocol.Family. What is left to a family: `encode_text`, `predict`, `pipeline`, and what it does otherwise."""
+
+    facts: FamilyFacts
+
+    def load(self, part: str, base: Path, max_tokens: int) -> Any:
+        return _parts.load(self.facts.part(part), base / part, max_tokens, FlowMatchEulerDiscreteScheduler)
+
+    def encode_pictures(self, parts: Parts, pictures: Sequence[Image.Image]) -> Tensor:
+        return _parts.latents_of(parts[self.facts.autoencoder.name], pictures)
+
+    def num_tokens(self, parts: Parts, captions: Sequence[str]) -> list[int]:
+        """By the tokenizer that keeps most."""
+        tokenizers = [parts[part.name] for part in self.facts.tokenizers]
+        return _parts.num_tokens(max(tokenizers, key=lambda tokenizer: tokenizer.model_max_length), captions)
+
+    def condition(self, text: Conditioning, sizes: Sequence[PictureSize]) -> Conditioning:
+        return text
+
+    def objective(self, parts: Parts, spec: OptimizationSpec) -> FlowMatching:
+        """Times are shifted as the base's scheduler says."""
+        return FlowMatching(shift=constant(parts["scheduler"].config.shift))

@@ -1,0 +1,81 @@
+"""Loads the parts of a base, each whole or not at all, and only of the classes that its family's facts name."""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lorafleet.catalog.part import Part, PartKind
+from trainer.families.protocol import part_of_base
+from trainer.untrusted import Refused
+
+_SAFE: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "dtype": torch.float32, "output_loading_info": True}
+
+
+def load(part: Part, folder: Path, max_tokens: int, training_scheduler: Any) -> Any:
+    """A part, as families.protocol.Family.load gives it. `training_scheduler`: the class that noises as training does."""
+    match part.kind:
+        case PartKind.TOKENIZER:
+            return _tokenizer(_class_of(part), folder, max_tokens)
+        case PartKind.SCHEDULER:
+            with part_of_base(part.name):
+                return training_scheduler.from_pretrained(folder, local_files_only=True)
+        case _:
+            return _whole(_class_of(part), folder)
+
+
+def sampling_scheduler(base: Path, scheduler: str) -> Any:
+    """The base's own scheduler, by the name of its class in diffusers."""
+    with part_of_base("scheduler"):
+        return getattr(diffusers, scheduler).from_pretrained(base / "scheduler", local_files_only=True)
+
+
+def pixels_of(pictures: Sequence[Image.Image]) -> Tensor:
+    """Pictures of one size as an autoencoder takes them, from -1 to 1: (rows, 3, height, width)."""
+    arrays = np.stack([np.asarray(picture, dtype=np.float32) for picture in pictures])  # (n, height, width, 3)
+    return torch.from_numpy(arrays).permute(0, 3, 1, 2) / 127.5 - 1
+
+
+@torch.no_grad()
+def latents_of(vae: Any, pictures: Sequence[Image.Image]) -> Tensor:
+    """Of diffusers' AutoencoderKL, moved and scaled as its config says: (rows, channels, height, width), fp32 on the CPU.
+
+    The mode, not a sample: the same picture is then the same latents, and the cache half the size.
+    """
+    mode = vae.encode(pixels_of(pictures).to(vae.device)).latent_dist.mode()
+    return ((mode - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor).float().cpu()
+
+
+def tokenize(tokenizer: Any, captions: Sequence[str]) -> Any:
+    """`input_ids` and `attention_mask`, padded and cut: each (rows, tokens)."""
+    return tokenizer(list(captions), padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt")
+
+
+def num_tokens(tokenizer: Any, captions: Sequence[str]) -> list[int]:
+    return [len(ids) for ids in tokenizer(list(captions), truncation=False, verbose=False).input_ids]
+
+
+def _class_of(part: Part) -> Any:
+    return getattr(importlib.import_module(part.library), part.classes[0])
+
+
+def _tokenizer(kind: Any, folder: Path, max_tokens: int) -> Any:
+    with part_of_base(folder.name):
+        tokenizer = kind.from_pretrained(folder, local_files_only=True)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, max_tokens)
+    return tokenizer
+
+
+def _whole(kind: Any, folder: Path) -> Any:
+    """A model with every weight from its files. The libraries only warn of missing ones, and draw them at random."""
+    with part_of_base(folder.name):
+        model, found = kind.from_pretrained(folder, **_SAFE)
+        if missing := sorted(found["missing_keys"]):
+            raise Refused(f"its files lack {len(missing)} of its weights, such as {missing[0]}")
+    return model.eval().requires_grad_(False)
