@@ -67,7 +67,10 @@ class Family:
         return self.of_kind(PartKind.TOKENIZER)
 
     def max_tokens(self, configs: Configs) -> dict[str, int]:
-        """By tokenizer, of which there is none or one for each text encoder, how many tokens of a caption are kept. Those of one kind keep alike, for their texts lie side by side."""
+        """By tokenizer, of which there is none or one for each text encoder, how many tokens of a caption are kept.
+
+        Those of one kind keep alike, for their texts lie side by side.
+        """
         own = {
             tokenizer.name: min(max_tokens(part, configs.get(part.name, {})) for part in (tokenizer, encoder))
             for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=False)
