@@ -1,7 +1,7 @@
 """`make bench-before BEFORE=COMMIT`: steps per second in the loop, of this tree over those of a commit before it, in one run.
 
-Both trees take turns, the order changing from round to round, so that a busy machine is as busy for either. Writes
-bench/results/before.json: for a lone style of batch 8 and for a pack of 16 the ratio (1: as fast as before).
+Both trees take turns, the order changing from round to round, and are compared round by round, so that a busy machine is as busy for
+either. Writes bench/results/before.json: for a lone style of batch 8 and for a pack of 16 the median ratio (1: as fast as before).
 """
 
 import statistics
@@ -13,7 +13,7 @@ from pathlib import Path
 from bench import results_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-ROUNDS = 3
+ROUNDS = 7
 KINDS = ("single", "pack")
 
 
@@ -29,14 +29,14 @@ def main() -> int:
 
 
 def _ratio(kind: str, before: Path) -> float:
-    """Of medians over rounds."""
-    seconds: dict[Path, list[float]] = {REPOSITORY: [], before: []}
+    """The median over rounds."""
+    ratios: list[float] = []
     for number in range(ROUNDS):
         trees = [REPOSITORY, before] if number % 2 else [before, REPOSITORY]
-        for tree in trees:
-            seconds[tree].append(_seconds_per_step(kind, tree))
-        print(f"{kind}: {seconds[REPOSITORY][-1]:.4f} s a step, before {seconds[before][-1]:.4f} s", flush=True)
-    return statistics.median(seconds[before]) / statistics.median(seconds[REPOSITORY])
+        seconds = {tree: _seconds_per_step(kind, tree) for tree in trees}
+        ratios.append(seconds[before] / seconds[REPOSITORY])
+        print(f"{kind}: {seconds[REPOSITORY]:.4f} s a step, before {seconds[before]:.4f} s", flush=True)
+    return statistics.median(ratios)
 
 
 def _seconds_per_step(kind: str, tree: Path) -> float:
