@@ -3,6 +3,7 @@
 SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
 FIELD = "prediction_type"
 DIFFUSION = "diffusion"  # the objective that these are kinds of; a family of another has none
+FLOW = "flow"  # of rectified flow: times along a straight line from latents to noise
 DEFAULT = "epsilon"  # diffusers', of a scheduler that does not say
 TRAINED = ("epsilon", "v_prediction")
 _OTHERS = ("sample", "flow_prediction", "trigflow")  # diffusers' other words: those that may be repeated

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from lorafleet import objectives
 from trainer.prepare.style import PreparedStyle
 
 if TYPE_CHECKING:
@@ -52,8 +53,15 @@ def _of_base(style: PreparedStyle) -> dict[str, str]:
         "ss_new_sd_model_hash": base.files[denoiser],
         "lorafleet.base_digest": base.digest,
         "modelspec.architecture": f"{label.architecture}/lora",
-        "modelspec.prediction_type": "v" if is_v else "epsilon",
+        **_prediction_type(style),
     }
+
+
+def _prediction_type(style: PreparedStyle) -> dict[str, str]:
+    """ModelSpec has words for diffusion's kinds alone; of other objectives kohya's trainer leaves the key out."""
+    if style.family.objective != objectives.DIFFUSION:
+        return {}
+    return {"modelspec.prediction_type": "v" if style.base.facts.prediction_type == "v_prediction" else "epsilon"}
 
 
 def _of_pictures(style: PreparedStyle) -> dict[str, str]:

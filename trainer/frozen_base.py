@@ -47,7 +47,8 @@ class FrozenBase:
     def __init__(self, base: BaseModel, precision: str, device: torch.device) -> None:
         self.base, self.precision, self.device = base, precision, device
         self.family = family(base.family)
-        kept = [part.name for part in self.family.facts.parts if part.kind is not PartKind.AUTOENCODER]
+        there = self.family.facts.without(base.absent).parts
+        kept = [part.name for part in there if part.kind is not PartKind.AUTOENCODER]
         self.parts: Mapping[str, Any] = LazyParts(self.load_part, kept)
 
     def serves(self, base: BaseModel, precision: str, device: torch.device) -> bool:

@@ -1,7 +1,8 @@
 """The facts of a model family: its pipeline, the parts of a base, and what the files and the memory model must know of them."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from lorafleet import objectives
 from lorafleet.catalog.part import Config, Part, PartKind
@@ -43,6 +44,10 @@ class Family:
     # The denoiser's modules, all of them, to their names in kohya's files, where these are others.
     kohya_modules: Callable[[Collection[str]], Mapping[str, str]] | None = None
 
+    def without(self, absent: Collection[str]) -> Self:
+        """The family as a base has it that is without these optional parts."""
+        return replace(self, parts=tuple(part for part in self.parts if part.name not in absent))
+
     def part(self, name: str) -> Part:
         return next(part for part in self.parts if part.name == name)
 
@@ -65,6 +70,11 @@ class Family:
     def tokenizers(self) -> tuple[Part, ...]:
         """In the order of the text encoders that take their tokens."""
         return self.of_kind(PartKind.TOKENIZER)
+
+    def tokenizers_of(self, encoders: Collection[str]) -> list[Part]:
+        """Of those text encoders; of a family that has none, none."""
+        pairs = zip(self.text_encoders, self.tokenizers, strict=False)
+        return [tokenizer for encoder, tokenizer in pairs if encoder.name in encoders]
 
     def max_tokens(self, configs: Configs) -> dict[str, int]:
         """By tokenizer, of which there is none or one for each text encoder, how many tokens of a caption are kept.

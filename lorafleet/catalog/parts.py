@@ -33,6 +33,7 @@ class Sizes:
 
     pixels_per_latent: int  # along a side
     step: int  # pixels; sides must be multiples of it
+    max_side: int | None = None  # pixels, of a denoiser that takes no longer sides
     resolution: int | None  # pixels; what the base was trained at, where it says so
 
 
@@ -54,7 +55,7 @@ def clip_text_encoder(name: str, kohya_prefix: str, built: str = "CLIPTextModel"
     )
 
 
-def large_text_encoder(name: str, built: str, *, most_tokens: int, kohya_prefix: str = "") -> Part:
+def large_text_encoder(name: str, built: str, *, most_tokens: int, kohya_prefix: str = "", is_optional: bool = False) -> Part:
     """A language model that is only read: no reader of adapters loads any on it. `most_tokens` is the family's: it takes more."""
     return Part(
         name=name,
@@ -63,11 +64,12 @@ def large_text_encoder(name: str, built: str, *, most_tokens: int, kohya_prefix:
         kohya_prefix=kohya_prefix,
         most_tokens=most_tokens,
         problems=_unquantised_problems,
+        is_optional=is_optional,
     )
 
 
-def tokenizer(name: str, *built: str) -> Part:
-    return Part(name=name, kind=PartKind.TOKENIZER, classes=built, problems=_tokenizer_problems)
+def tokenizer(name: str, *built: str, is_optional: bool = False) -> Part:
+    return Part(name=name, kind=PartKind.TOKENIZER, classes=built, problems=_tokenizer_problems, is_optional=is_optional)
 
 
 def clip_tokenizer(name: str) -> Part:

@@ -22,7 +22,10 @@ class PackModel(nn.Module):
         self.banks = nn.ModuleList()
         self._serving: Sequence[ActiveSlots] = ()
         facts = family.facts
-        trained = [facts.denoiser.name, *((part.name for part in facts.text_encoders) if trains_text else ())]
+        texts = [part.name for part in facts.text_encoders if part.target_modules] if trains_text else []
+        # Those that do not train give the same for a caption at every step: that comes with the batch.
+        self._texts = {name: parts[name] for name in (*texts, *(part.name for part in facts.tokenizers_of(texts)))}
+        trained = [facts.denoiser.name, *texts]
         for name in trained:
             self.add_module(name, parts[name])
         self._layers = {  # layers that can be adapted, by canonical path
@@ -40,7 +43,7 @@ class PackModel(nn.Module):
         # In here and not around the engine: DeepSpeed turns off an autocast that it finds around itself.
         with self.serving(active), torch.autocast(noisy.device.type, torch.bfloat16, enabled=self.bf16):
             if self.trains_text:
-                conditioning = {**conditioning, **self.family.encode_text(self.parts, captions)}
+                conditioning = {**conditioning, **self.family.encode_text(self._texts, captions)}
             return self.family.predict(self.parts, noisy, times, conditioning)
 
     @contextmanager

@@ -29,7 +29,7 @@ class FlowFamily:
 
     def num_tokens(self, parts: Parts, captions: Sequence[str]) -> list[int]:
         """By the tokenizer that keeps most."""
-        tokenizers = [parts[part.name] for part in self.facts.tokenizers]
+        tokenizers = [parts[part.name] for part in self.facts.tokenizers if part.name in parts]
         return _parts.num_tokens(max(tokenizers, key=lambda tokenizer: tokenizer.model_max_length), captions)
 
     def condition(self, text: Conditioning, sizes: Sequence[PictureSize]) -> Conditioning:

@@ -42,7 +42,10 @@ class Family(Protocol):
         ...
 
     def encode_text(self, parts: Parts, captions: Sequence[str]) -> Conditioning:
-        """What of the conditioning follows from the captions alone, and is worth keeping; differentiable."""
+        """What of the conditioning follows from the captions alone, and is worth keeping; differentiable.
+
+        `parts` may be without the text encoders that adapters never sit on: then without what these alone give.
+        """
         ...
 
     def num_tokens(self, parts: Parts, captions: Sequence[str]) -> list[int]:

@@ -35,6 +35,7 @@ class BaseFacts:
     vae_factor: int  # pixels per latent, along a side
     resolution: int | None  # pixels; what the base was trained at, where it says so
     resolution_step: int  # sides must be multiples of this
+    max_side: int | None  # pixels, where it takes no longer ones
     max_tokens: int  # of a caption that are kept, by the text encoder that keeps most
     tokens: Mapping[str, int]  # by tokenizer how many it keeps
     scheduler: str  # the class that draws its sample pictures; empty: its family needs none
@@ -57,6 +58,15 @@ def index_problems(index: Config, family: Family) -> Iterator[str]:
     for name in parts:
         if not isinstance(index.get(name), list):
             yield f"does not name its {name}"
+    gone = absent(index, family)
+    for encoder, tokenizer in zip(family.text_encoders, family.tokenizers, strict=False):
+        if (encoder.name in gone) != (tokenizer.name in gone):
+            yield f"names one of {encoder.name} and {tokenizer.name} without the other; they come together, or neither does"
+
+
+def absent(index: Config, family: Family) -> frozenset[str]:
+    """The optional parts that a base says it is without."""
+    return frozenset(part.name for part in family.parts if part.is_optional and index.get(part.name) == [None, None])
 
 
 def _is_one_of(word: object, known: frozenset[str]) -> bool:
@@ -65,6 +75,8 @@ def _is_one_of(word: object, known: frozenset[str]) -> bool:
 
 def _part_problems(part: Part, value: list[Any], family: Family) -> Iterator[str]:
     if value == [None, None]:
+        if part.is_optional:
+            return
         yield f"has no {part.name}; {family.name} needs a {part.classes[0]} there"
     elif len(value) != 2 or value[0] != part.library or value[1] not in part.classes:
         more = " or the like" if part.kind is PartKind.SCHEDULER else ""
@@ -89,6 +101,7 @@ def facts(configs: Mapping[str, Config], index: Config, family: Family) -> BaseF
         vae_factor=sizes.pixels_per_latent,
         resolution=sizes.resolution,
         resolution_step=sizes.step,
+        max_side=sizes.max_side,
         max_tokens=max(tokens.values(), default=MAX_TOKENS),
         tokens=tokens,
         scheduler=index[schedulers[0].name][1] if schedulers else "",

@@ -40,6 +40,7 @@ class BaseModel:
     files: Mapping[str, str]  # path -> SHA-256, every file that loading needs
     loaded_as: Mapping[str, str]  # path -> the name that the loading library looks for, of those that have another
     is_plain: bool  # in its folder the libraries find these files and no others
+    absent: frozenset[str]  # optional parts that it is without
     trainable: Mapping[str, Mapping[str, int]]  # by part its modules that an adapter can sit on -> 2 (linear) or 4 (convolution)
     facts: BaseFacts
     webui_hash: str  # of the denoiser's weights, as the webui once named checkpoints
@@ -91,7 +92,6 @@ class _Inspection:
 
     def __init__(self, spec: BaseModelSpec) -> None:
         self.family = FAMILIES.get(spec.family)
-        self.with_weights = [part for part in self.family.parts if part.weights_name]
         self.folder = Folder(spec.uri, within=root_of_base(spec.uri))
         listing = self.folder.scan()
         self.entries = {entry.path: entry for entry in listing.entries}
@@ -100,7 +100,10 @@ class _Inspection:
 
     def found(self, cache: Folder) -> BaseModel:
         index = self._index()
-        weights = {part.name: found for part in self.with_weights if (found := self._weights(part)) is not None}
+        gone = base_config.absent(index, self.family)
+        self.family = self.family.without(gone)
+        with_weights = [part for part in self.family.parts if part.weights_name]
+        weights = {part.name: found for part in with_weights if (found := self._weights(part)) is not None}
         headers = {part: self._tensors(found) for part, found in weights.items()}
         configs = self._configs()
         self._check_tokenizers()
@@ -117,6 +120,7 @@ class _Inspection:
             files=_digests(self.folder, {path: self.entries[path].version for path in sorted(paths)}, cache),
             loaded_as=renamed,
             is_plain=not renamed and not self._has_more(paths),
+            absent=gone,
             trainable={part.name: _trainable(headers[part.name]) for part in (self.family.denoiser, *self.family.text_encoders)},
             facts=base_config.facts(configs, index, self.family),
             webui_hash=_webui_hash(self.folder, self.entries[weights[self.family.denoiser.name].files[0]]),
@@ -302,6 +306,8 @@ def check_resolution(base: BaseModel, resolution: int | None) -> list[Violation]
         message = f"is needed: {base.uri}/{config} has no sample_size, so the base does not say what it was trained at"
     elif resolution > MAX_RESOLUTION:
         message = f"is needed: the base's own resolution is {resolution} pixels by its configs; at most {MAX_RESOLUTION} can be trained"
+    elif base.facts.max_side is not None and resolution > base.facts.max_side:
+        message = f"{resolution} pixels are more than this base takes along a side; at most {base.facts.max_side}"
     elif resolution % base.resolution_step:
         nearest = max(1, round(resolution / base.resolution_step)) * base.resolution_step
         message = f"{resolution} is not a multiple of {base.resolution_step}, which this base needs; nearest: {nearest}"

@@ -5,6 +5,7 @@ Everything that bad input can break is broken here, in the driver, before GPUs a
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -117,7 +118,7 @@ def prepare(style: Style, cache: Folder) -> PreparedStyle:
         base=base,
         data_set=data_set,
         resolution=resolution,
-        buckets=tuple(_buckets(data_set, resolution, base.resolution_step, bucketing=spec.dataset.aspect_ratio_bucketing)),
+        buckets=tuple(_buckets(data_set, resolution, base, bucketing=spec.dataset.aspect_ratio_bucketing)),
         held_out=split(key, len(data_set.pictures), spec.dataset.validation_fraction),
     )
 
@@ -137,8 +138,10 @@ def _check_can_be_sent(data_set: DataSet) -> None:
             f"{picture.path}{picture.caption}".encode()
 
 
-def _buckets(data_set: DataSet, resolution: int, step: int, *, bucketing: bool) -> list[Bucket]:
-    choices = buckets_for(resolution, step=step) if bucketing else [Bucket(resolution, resolution)]
+def _buckets(data_set: DataSet, resolution: int, base: BaseModel, *, bucketing: bool) -> list[Bucket]:
+    most = base.facts.max_side or math.inf
+    choices = buckets_for(resolution, step=base.resolution_step) if bucketing else [Bucket(resolution, resolution)]
+    choices = [each for each in choices if max(each.width, each.height) <= most]
     return [assign(picture.width, picture.height, choices) for picture in data_set.pictures]
 
 
