@@ -42,8 +42,14 @@ class BaseModelSpec(_Part):
     uri: Annotated[str, Field(description="Folder of the model: s3://bucket/prefix or file:///folder.")]
     family: Annotated[
         FamilyName,
-        Field(description="Model family; sd1 is Stable Diffusion 1.x, and 2.x, built of the same classes; sdxl is Stable Diffusion XL."),
+        Field(description="Model family, such as sd1 (Stable Diffusion 1.x), sd2 (2.x) or sdxl (Stable Diffusion XL)."),
     ] = "sd1"
+    # Left out where it is the default: a trainer that does not know it refuses the spec.
+    clip_skip: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        default=None,
+        exclude_if=lambda clip_skip: clip_skip is None,
+        description="The text encoder's layer to go by, from its end: 1 is the last, 2 the one before. Only for sd1. Unset: the last.",
+    )
 
 
 class DatasetSpec(_Part):

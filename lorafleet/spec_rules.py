@@ -64,6 +64,12 @@ def _early_stopping_has_pictures(patience: int, fraction: float) -> str | None:
     )
 
 
+def _clip_skip_has_layers(clip_skip: int | None, family: str | None) -> str | None:
+    if clip_skip is None or family is None:
+        return None
+    return FAMILIES.get(family).no_clip_skip
+
+
 RULES = (
     Rule((("training", "min_snr_gamma"), ("base_model", "family")), _noises_as_diffusion_does),
     Rule((("training", "noise_offset"), ("base_model", "family")), _noises_as_diffusion_does),
@@ -73,6 +79,7 @@ RULES = (
     Rule((("training", "optimizer"), ("cluster", "gpus_per_worker")), _optimizer_has_its_device),
     Rule((("cluster", "offload"), ("cluster", "zero_stage")), _offload_needs_zero),
     Rule((("dataset", "on_missing_caption"), ("dataset", "trigger_phrase")), _trigger_is_there),
+    Rule((("base_model", "clip_skip"), ("base_model", "family")), _clip_skip_has_layers),
     Rule((("validation", "early_stopping_patience"), ("validation", "every_steps")), _early_stopping_evaluates),
     Rule((("validation", "early_stopping_patience"), ("dataset", "validation_fraction")), _early_stopping_has_pictures),
 )

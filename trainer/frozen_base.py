@@ -10,6 +10,7 @@ import torch
 
 from lorafleet.catalog.family import PartKind
 from trainer.families import family
+from trainer.families._clip import without_last_layers
 from trainer.prepare import base_copy
 from trainer.prepare.base_model import BaseModel
 
@@ -52,7 +53,7 @@ class FrozenBase:
         self.parts: Mapping[str, Any] = LazyParts(self.load_part, kept)
 
     def serves(self, base: BaseModel, precision: str, device: torch.device) -> bool:
-        return (self.base.digest, self.precision, self.device) == (base.digest, precision, device)
+        return (self.base.identity, self.precision, self.device) == (base.identity, precision, device)
 
     def load(self) -> None:
         """Loads what every pack needs, so that a base that cannot be loaded is found before anything depends on it."""
@@ -73,7 +74,9 @@ class FrozenBase:
         match self.family.facts.part(name).kind:
             case PartKind.DENOISER:
                 return (part.to(torch.bfloat16) if self.precision == "bf16" else part).to(self.device)
-            case PartKind.AUTOENCODER | PartKind.TEXT_ENCODER:
+            case PartKind.TEXT_ENCODER:
+                return without_last_layers(part, self.base.facts.num_skipped_layers).to(self.device)
+            case PartKind.AUTOENCODER:
                 return part.to(self.device)
             case _:
                 return part

@@ -151,7 +151,7 @@ def trainable_together(styles: Sequence[PreparedStyle]) -> list[list[PreparedSty
     for style in styles:
         cluster = style.spec.cluster
         alone = style.job if style.spec.why_alone else ""
-        packs.setdefault((style.base.digest, style.spec.training.precision, cluster.zero_stage, cluster.offload, alone), []).append(style)
+        packs.setdefault((style.base.identity, style.spec.training.precision, cluster.zero_stage, cluster.offload, alone), []).append(style)
     return list(packs.values())
 
 

@@ -24,6 +24,10 @@ def no_misfits(configs: Configs) -> Iterator[tuple[str, str]]:
     yield from ()
 
 
+def alone_has_its_pipeline(configs: Configs) -> bool:
+    return True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """A model family. `parts` are in the order in which its pipeline names them."""
@@ -36,6 +40,8 @@ class Family:
     first_layer: str  # of the denoiser, whose first dimension are the first block's channels
     architecture: str  # as of `Label`, where `label` says nothing of one base
     kohya_version: str
+    is_it: Callable[[Configs], bool] = alone_has_its_pipeline  # whether a base of its pipeline is of this family
+    has_clip_skip: bool = False  # whether people choose the layer of its text encoder that it goes by
     label: Callable[[Configs], Label] | None = None  # of the base with these configs, in which nothing is wrong
     objective: str = objectives.DIFFUSION  # of `trainer.objectives`, that its denoiser is trained for
     sizes: Callable[[Config, Config], Sizes] = sizes_by_levels  # of denoiser and autoencoder
@@ -89,6 +95,11 @@ class Family:
 
     def label_of(self, configs: Configs) -> Label:
         return self.label(configs) if self.label else Label(architecture=self.architecture, kohya_version=self.kohya_version)
+
+    @property
+    def no_clip_skip(self) -> str | None:
+        """Why a clip skip is none, as the end of a sentence whose subject it is; None: it has one."""
+        return None if self.has_clip_skip else f"is not known to {self.name}, which goes by the layer that it was trained on; leave it out"
 
     def targets(self, target_modules: tuple[str, ...], *, text_encoders: bool) -> dict[str, tuple[str, ...]]:
         """By part the ends of the names of the layers that adapters sit on."""

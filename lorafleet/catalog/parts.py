@@ -16,7 +16,13 @@ MAX_TOKENS = 10_000
 MAX_LEVELS = 16
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 CLIP_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
-CLIP_DEFAULTS = {"hidden_size": 512, "max_position_embeddings": 77, "vocab_size": 49408, "projection_dim": 512}  # transformers' own
+CLIP_DEFAULTS = {  # transformers' own
+    "hidden_size": 512,
+    "max_position_embeddings": 77,
+    "vocab_size": 49408,
+    "projection_dim": 512,
+    "num_hidden_layers": 12,
+}
 # Those that add noise as training does (sigmas of flow matching are others).
 SCHEDULERS = tuple(
     f"{name}Scheduler"

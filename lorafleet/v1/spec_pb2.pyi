@@ -38,12 +38,14 @@ class TrainingSpec(_message.Message):
     def __init__(self, base_model: _Optional[_Union[BaseModelSpec, _Mapping]] = ..., dataset: _Optional[_Union[DatasetSpec, _Mapping]] = ..., adapter: _Optional[_Union[AdapterSpec, _Mapping]] = ..., training: _Optional[_Union[OptimizationSpec, _Mapping]] = ..., cluster: _Optional[_Union[ClusterSpec, _Mapping]] = ..., validation: _Optional[_Union[ValidationSpec, _Mapping]] = ..., checkpointing: _Optional[_Union[CheckpointingSpec, _Mapping]] = ..., output: _Optional[_Union[OutputSpec, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., scheduling: _Optional[_Union[SchedulingSpec, _Mapping]] = ...) -> None: ...
 
 class BaseModelSpec(_message.Message):
-    __slots__ = ("uri", "family")
+    __slots__ = ("uri", "family", "clip_skip")
     URI_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
+    CLIP_SKIP_FIELD_NUMBER: _ClassVar[int]
     uri: str
     family: str
-    def __init__(self, uri: _Optional[str] = ..., family: _Optional[str] = ...) -> None: ...
+    clip_skip: int
+    def __init__(self, uri: _Optional[str] = ..., family: _Optional[str] = ..., clip_skip: _Optional[int] = ...) -> None: ...
 
 class DatasetSpec(_message.Message):
     __slots__ = ("uri", "caption_column", "trigger_phrase", "validation_fraction", "resolution", "aspect_ratio_bucketing", "on_corrupt", "max_corrupt_fraction", "on_missing_caption")

@@ -63,9 +63,11 @@ class Key:
     resolution: int | None
     bucketing: bool
     accumulation_steps: int
+    clip_skip: int | None = None
 
     def __str__(self) -> str:
         warm = self.warm
         pixels = f"{self.resolution} px" if self.resolution else "the base's resolution"
         buckets = "buckets" if self.bucketing else "square"
-        return f"{warm.base_uri} ({warm.family}), {warm.precision}, {self.method}, {pixels} in {buckets}"
+        skip = f", clip skip {self.clip_skip}" if self.clip_skip else ""
+        return f"{warm.base_uri} ({warm.family}), {warm.precision}, {self.method}, {pixels} in {buckets}{skip}"

@@ -117,6 +117,7 @@ def key_of(spec: Spec, store_credentials: str = "") -> Key:
         resolution=spec.dataset.resolution,
         bucketing=spec.dataset.aspect_ratio_bucketing,
         accumulation_steps=spec.training.gradient_accumulation_steps,
+        clip_skip=spec.base_model.clip_skip,
     )
 
 

@@ -33,7 +33,7 @@ def violations(fields: Any) -> dict[str, str]:
         (with_fields(training={"precision": "fp16"}), "training.precision", "'fp32' or 'bf16'"),
         (with_fields(cluster={"offload": "cpu"}), "cluster.offload", "zero_stage"),
         (with_fields(cluster={"zero_stage": 4}), "cluster.zero_stage", "less than or equal to 3"),
-        (with_fields(base_model={"uri": "file:///b", "family": "sd9"}), "base_model.family", "'sd1' or 'sdxl' (got 'sd9')"),
+        (with_fields(base_model={"uri": "file:///b", "family": "sd9"}), "base_model.family", "'sd1', 'sd2'"),
         (with_fields(dataset={"uri": "http://x/y"}), "dataset.uri", "s3://bucket/prefix"),
         (with_fields(dataset={"uri": "s3://bucket/../secrets"}), "dataset.uri", "'..'"),
         (with_fields(dataset={"uri": f"s3://bucket/{'x' * 1990}"}), "dataset.uri", "longer than 2000 bytes"),

@@ -163,7 +163,8 @@ def test_a_base_is_called_what_it_is(tmp_path: Path, packs: Packs, width: int, k
     edit(base / "unet" / "config.json", cross_attention_dim=[width, width])
     edit(base / "text_encoder" / "config.json", hidden_size=width)
     edit(base / "scheduler" / "scheduler_config.json", prediction_type=kind)
-    found = metadata(committed(packs, "fox", base_model={"uri": f"file://{base}"}) / "lora-kohya.safetensors")
+    given = {"uri": f"file://{base}", "family": "sd2" if width == 1024 else "sd1"}
+    found = metadata(committed(packs, "fox", base_model=given) / "lora-kohya.safetensors")
     is_v = kind == "v_prediction"
     assert (found["ss_base_model_version"], found["ss_v2"]) == (version, str(width == 1024))
     assert (found["ss_v_parameterization"], found["modelspec.prediction_type"]) == (str(is_v), "v" if is_v else "epsilon")

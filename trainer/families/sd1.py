@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x and 2.x: one CLIP text encoder, whose last hidden state is the only conditioning (Rombach et al. 2022)."""
+"""Stable Diffusion 1.x: one CLIP text encoder, whose last hidden state is the only conditioning (Rombach et al. 2022)."""
 
 from collections.abc import Sequence
 from pathlib import Path

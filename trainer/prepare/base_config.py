@@ -14,15 +14,6 @@ from lorafleet.catalog.parts import MAX_TOKENS
 
 Config = Mapping[str, Any]
 
-# Pipelines that a base is told to be; another word is its file's own, and is not repeated.
-OTHER_PIPELINES = frozenset(
-    f"{name}Pipeline"
-    for name in (
-        *("StableDiffusion", "StableDiffusionXL", "StableDiffusion3", "StableDiffusionInpaint", "StableDiffusionXLInpaint"),
-        *("StableDiffusionImg2Img", "StableDiffusionXLImg2Img", "StableDiffusionControlNet", "StableDiffusionUpscale"),
-        *("LatentConsistencyModel", "StableCascade", "PixArtAlpha", "PixArtSigma", "AuraFlow", "Flux", "Sana", "Kandinsky", "QwenImage"),
-    )
-)
 LIBRARIES = frozenset({"diffusers", "transformers"})
 # Parts of a pipeline that training does without; the checker's library is a module of diffusers.
 OPTIONAL = {"safety_checker": LIBRARIES | {"stable_diffusion"}, "feature_extractor": LIBRARIES, "image_encoder": LIBRARIES}
@@ -42,6 +33,7 @@ class BaseFacts:
     prediction_type: str
     zero_terminal_snr: bool
     label: Label
+    num_skipped_layers: int = 0  # of the text encoder, at its end
 
 
 def index_problems(index: Config, family: Family) -> Iterator[str]:
@@ -91,7 +83,16 @@ def problems(configs: Mapping[str, Config], family: Family) -> Iterator[tuple[st
     yield from ((family.part(part).config, problem) for part, problem in family.misfits(configs))
 
 
-def facts(configs: Mapping[str, Config], index: Config, family: Family) -> BaseFacts:
+def clip_skip_problem(clip_skip: int | None, configs: Mapping[str, Config], family: Family) -> str | None:
+    """As the end of a sentence whose subject it is."""
+    if clip_skip is None or family.no_clip_skip:
+        return family.no_clip_skip if clip_skip is not None else None
+    encoder = family.text_encoders[0]
+    num_layers = {**encoder.defaults, **configs.get(encoder.name, {})}["num_hidden_layers"]
+    return f"{clip_skip} is more than the {num_layers} layers that {encoder.name} has" if clip_skip > num_layers else None
+
+
+def facts(configs: Mapping[str, Config], index: Config, family: Family, clip_skip: int | None = None) -> BaseFacts:
     """Of configs without problems."""
     sizes = family.sizes(configs[family.denoiser.name], configs[family.autoencoder.name])
     tokens = family.max_tokens(configs)
@@ -110,4 +111,5 @@ def facts(configs: Mapping[str, Config], index: Config, family: Family) -> BaseF
         else family.objective,
         zero_terminal_snr=scheduler.get("rescale_betas_zero_snr") is True,
         label=family.label_of(configs),
+        num_skipped_layers=(clip_skip or 1) - 1,
     )

@@ -9,9 +9,9 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
-from lorafleet.catalog import FAMILIES
+from lorafleet.catalog import FAMILIES, Family, detection
 from lorafleet.catalog.method import is_target
 from lorafleet.catalog.part import Part, PartKind
 from lorafleet.contract import inside
@@ -72,6 +72,11 @@ class BaseModel:
     def digest(self) -> str:
         return self.part_digest("")
 
+    @property
+    def identity(self) -> str:
+        """Names what is loaded of it: the same for all that may train together, and after one another, on what is in memory."""
+        return f"{self.digest}-{self.facts.num_skipped_layers}"
+
     def part_digest(self, part: str) -> str:
         """SHA-256 over the files of one part, such as `vae`; all of them for the empty string."""
         lines = (f"{path}\0{sha256}\n" for path, sha256 in sorted(self.files.items()) if path.startswith(part))
@@ -91,16 +96,19 @@ class _Inspection:
     """One look at a base. What is wrong is collected, so that its user hears all of it at once."""
 
     def __init__(self, spec: BaseModelSpec) -> None:
-        self.family = FAMILIES.get(spec.family)
+        self.spec = spec
         self.folder = Folder(spec.uri, within=root_of_base(spec.uri))
         listing = self.folder.scan()
         self.entries = {entry.path: entry for entry in listing.entries}
         self.linked_out = listing.linked_out
         self.wrong: list[tuple[str, str]] = []  # (reason, message)
+        self.index = self._index()
+        self.family = self._family()
 
     def found(self, cache: Folder) -> BaseModel:
-        index = self._index()
-        gone = base_config.absent(index, self.family)
+        for problem in base_config.index_problems(self.index, self.family):
+            self._refuse(MODEL_INDEX, problem, reason="BASE_MODEL_UNSUPPORTED")
+        gone = base_config.absent(self.index, self.family)
         self.family = self.family.without(gone)
         with_weights = [part for part in self.family.parts if part.weights_name]
         weights = {part.name: found for part in with_weights if (found := self._weights(part)) is not None}
@@ -110,6 +118,8 @@ class _Inspection:
         for path, problem in base_config.problems(configs, self.family):
             self._refuse(path, problem, reason="BASE_MODEL_UNSUPPORTED")
         self._raise_what_is_wrong()
+        if problem := base_config.clip_skip_problem(self.spec.clip_skip, configs, self.family):
+            raise RunFailed(f"base_model.clip_skip: {problem}", reason="INVALID_SPEC")
         paths = [MODEL_INDEX, *self._small_files(), *(path for found in weights.values() for path in found.paths)]
         self._check_links(paths)
         names = {old: new for found in weights.values() for old, new in self._loaded_as(found).items()}
@@ -122,7 +132,7 @@ class _Inspection:
             is_plain=not renamed and not self._has_more(paths),
             absent=gone,
             trainable={part.name: _trainable(headers[part.name]) for part in (self.family.denoiser, *self.family.text_encoders)},
-            facts=base_config.facts(configs, index, self.family),
+            facts=base_config.facts(configs, self.index, self.family, self.spec.clip_skip),
             webui_hash=_webui_hash(self.folder, self.entries[weights[self.family.denoiser.name].files[0]]),
         )
 
@@ -134,12 +144,22 @@ class _Inspection:
             )
         index = self._json(MODEL_INDEX) or {}
         self._raise_what_is_wrong()
-        if (found := index.get("_class_name")) != self.family.pipeline:
-            told = f"{_told_pipeline(found)}, but family {self.family.name} is a {self.family.pipeline}"
-            raise RunFailed(f"base_model.family: {self.folder.uri} is {told}", reason="BASE_MODEL_OTHER_FAMILY")
-        for problem in base_config.index_problems(index, self.family):
-            self._refuse(MODEL_INDEX, problem, reason="BASE_MODEL_UNSUPPORTED")
         return index
+
+    def _family(self) -> Family:
+        """The base's, which must be the one that was given."""
+        families = detection.of_pipeline(self.index)
+        if not families:
+            self._refuse_family(detection.unknown(self.index))
+        denoiser = families[0].denoiser
+        config = self._json(denoiser.config) if denoiser.config in self.entries else None
+        found = detection.chosen(families, {denoiser.name: config} if config else {}, self.spec.family)
+        if self.spec.family not in (None, found.name):
+            self._refuse_family(detection.another(self.index, found, FAMILIES.get(self.spec.family)))
+        return found
+
+    def _refuse_family(self, what: str) -> NoReturn:
+        raise RunFailed(f"base_model.family: {self.folder.uri} is {what}", reason="BASE_MODEL_OTHER_FAMILY")
 
     def _loaded_as(self, weights: Weights) -> dict[str, str]:
         return base_files.loaded_as(weights, self.family.part(weights.part).weights_name or "")
@@ -314,13 +334,6 @@ def check_resolution(base: BaseModel, resolution: int | None) -> list[Violation]
     else:
         return []
     return [Violation(field="dataset.resolution", message=message)]
-
-
-def _told_pipeline(found: object) -> str:
-    """What a base says that it is, as far as its word may be repeated."""
-    if family := next((each.name for each in FAMILIES.all() if found == each.pipeline), None):
-        return f"a {found}: family {family}"
-    return f"a {found}" if isinstance(found, str) and found in base_config.OTHER_PIPELINES else "of a kind that is not known"
 
 
 def _trainable(part: Mapping[str, Stored]) -> dict[str, int]:

@@ -91,9 +91,10 @@ class PreparedStyle:
 
     @property
     def texts_digest(self) -> str:
-        """Names the cached text embeddings: every text encoder, every tokenizer and the captions."""
+        """Names the cached text embeddings: every text encoder as far as it is used, every tokenizer and the captions."""
         parts = [self.base.part_digest(f"{part.name}/") for part in (*self.family.text_encoders, *self.family.tokenizers)]
-        return _digest("texts-3", parts, self.captions)
+        skipped = [self.base.facts.num_skipped_layers] if self.base.facts.num_skipped_layers else []
+        return _digest("texts-3", parts, self.captions, *skipped)
 
 
 def prepare(style: Style, cache: Folder) -> PreparedStyle:

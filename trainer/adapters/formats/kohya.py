@@ -68,7 +68,7 @@ def _kohya_metadata(spec: Spec, tensors: Mapping[str, Tensor]) -> dict[str, str]
         "ss_max_grad_norm": training.max_grad_norm,
         "ss_mixed_precision": {"fp32": "no"}.get(training.precision, training.precision),
         "ss_seed": training.seed,
-        "ss_clip_skip": None,
+        "ss_clip_skip": spec.base_model.clip_skip,
         "ss_min_snr_gamma": training.min_snr_gamma,
         "ss_caption_dropout_rate": training.caption_dropout,
         "ss_noise_offset": training.noise_offset,
