@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from lorafleet import objectives
-from lorafleet.catalog.part import Config, Part, PartKind
-from lorafleet.catalog.parts import Sizes, max_tokens, sizes_by_levels
+from lorafleet.catalog.part import Config, Names, Part, PartKind
+from lorafleet.catalog.parts import MAX_TOKENS, Sizes, max_tokens, sizes_by_levels
 
 Configs = Mapping[str, Config]  # by part; a part whose config could not be read is not in it
 
@@ -28,6 +28,10 @@ def alone_has_its_pipeline(configs: Configs) -> bool:
     return True
 
 
+def no_cautions(configs: Configs) -> Iterator[str]:
+    yield from ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """A model family. `parts` are in the order in which its pipeline names them."""
@@ -47,8 +51,10 @@ class Family:
     sizes: Callable[[Config, Config], Sizes] = sizes_by_levels  # of denoiser and autoencoder
     # (part, what of its config does not fit the other parts or the family), beside what is wrong with a part by itself.
     misfits: Callable[[Configs], Iterator[tuple[str, str]]] = no_misfits
+    most_tokens: Callable[[Configs], Mapping[str, int]] | None = None  # by text encoder, where bases of the family differ in it
+    cautions: Callable[[Configs], Iterator[str]] = no_cautions  # what whoever trains on this base should know; each a sentence
     # The denoiser's modules, all of them, to their names in kohya's files, where these are others.
-    kohya_modules: Callable[[Collection[str]], Mapping[str, str]] | None = None
+    kohya_modules: Callable[[Collection[str]], Names] | None = None
 
     def without(self, absent: Collection[str]) -> Self:
         """The family as a base has it that is without these optional parts."""
@@ -87,9 +93,11 @@ class Family:
 
         Those of one kind keep alike, for their texts lie side by side.
         """
+        most: Mapping[str, int] = self.most_tokens(configs) if self.most_tokens else {}
         own = {
-            tokenizer.name: min(max_tokens(part, configs.get(part.name, {})) for part in (tokenizer, encoder))
+            tokenizer.name: min(most.get(encoder.name, MAX_TOKENS), *(max_tokens(each, configs.get(each.name, {})) for each in pair))
             for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=False)
+            for pair in [(tokenizer, encoder)]
         }
         return {each.name: min(own[other.name] for other in self.tokenizers if other.classes == each.classes) for each in self.tokenizers}
 

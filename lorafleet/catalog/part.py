@@ -9,6 +9,9 @@ from lorafleet.contract.weight_files import DIFFUSERS_NAME, TRANSFORMERS_NAME
 
 Config = Mapping[str, Any]  # as its JSON says
 Problems = Iterator[str]  # each is the end of a sentence whose subject is the file
+# A part's modules to their names in another code. Those with one name are one layer there: their outputs lie one after another, in the
+# order of this mapping.
+Names = Mapping[str, str]
 
 
 class PartKind(StrEnum):

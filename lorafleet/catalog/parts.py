@@ -147,6 +147,19 @@ def latents_fit(denoiser: Config | None, autoencoder: Config | None) -> bool:
     return denoiser is None or autoencoder is None or denoiser.get("in_channels", 4) == autoencoder.get("latent_channels", 4)
 
 
+def packed_misfits(transformer: Config, autoencoder: Config | None, patch: int) -> Iterator[str]:
+    """What does not fit where squares of `patch` latents become one token's channels before the transformer."""
+    packed = patch * patch * (autoencoder or {}).get("latent_channels", 4)
+    if autoencoder is not None and transformer["in_channels"] != packed:
+        yield f"takes other latents than the autoencoder gives: in_channels is not {patch * patch} times its latent_channels"
+    if transformer.get("out_channels") not in (None, transformer["in_channels"]):
+        yield "takes other channels than it gives, as for inpainting or editing; use the base that it was made from"
+
+
+def clip_says(config: Config, name: str) -> int:
+    return config.get(name, CLIP_DEFAULTS[name])
+
+
 def attends_to(denoiser: Config, width: int) -> bool:
     """Whether all its blocks take text of that width."""
     widths = denoiser.get("cross_attention_dim", 1280)
@@ -211,6 +224,8 @@ def _flow_scheduler_problems(config: Config, family: str) -> Problems:
     yield from _of_class(config, "FlowMatchEulerDiscreteScheduler")
     if config.get("num_train_timesteps", 1000) != 1000:
         yield f"has num_train_timesteps that are not 1000, as those of {family} are"
+    if config.get("time_shift_type", "exponential") != "exponential":
+        yield "has a time_shift_type that is not exponential, the one that training shifts by"
     for name in FLOW_NUMBERS:
         value = config.get(name, 1.0)
         if type(value) not in (int, float) or not 0 < value < 1e6:

@@ -145,7 +145,8 @@ def test_what_is_exported_draws_what_was_drawn(toys: Toys, file_format: str):
         shape = [1] * (weight.ndim - 2)
         weight.mul_(found.pop(f"{key}.gain_out").view(-1, 1, *shape) * found.pop(f"{key}.gain_in").view(1, -1, *shape))
     assert not found
-    drawn = samples.draw_samples(FAMILY.pipeline(parts, toys.base, ""), style.spec.validation, 64, lambda: False)
+    validation = style.spec.validation
+    drawn = samples.draw_samples(FAMILY.pipeline(parts, toys.base, ""), validation, 64, lambda: False, FAMILY.drawing(parts, validation))
     assert drawn == toys.pictures(name, 6)
     assert drawn != toys.pictures(name, 0)
 

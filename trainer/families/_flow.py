@@ -1,6 +1,6 @@
 """What the families with a transformer trained by flow matching share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from lorafleet.catalog.family import Family as FamilyFacts
-from lorafleet.spec import OptimizationSpec
+from lorafleet.spec import OptimizationSpec, ValidationSpec
 from trainer.data.buckets import PictureSize
 from trainer.families import _parts
 from trainer.families.protocol import Conditioning, Parts
@@ -38,3 +38,10 @@ class FlowFamily:
     def objective(self, parts: Parts, spec: OptimizationSpec) -> FlowMatching:
         """Times are shifted as the base's scheduler says."""
         return FlowMatching(shift=constant(parts["scheduler"].config.shift))
+
+    def drawing(self, parts: Parts, spec: ValidationSpec) -> Mapping[str, Any]:
+        """Guidance, and prompts as long as captions are: pipelines pad them to a length of their own."""
+        return {"guidance_scale": spec.guidance_scale, "max_sequence_length": self._most_tokens(parts)}
+
+    def _most_tokens(self, parts: Parts) -> int:
+        return max(parts[part.name].model_max_length for part in self.facts.tokenizers)

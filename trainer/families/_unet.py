@@ -1,6 +1,6 @@
 """What the families with a UNet, a KL autoencoder and CLIP text encoders share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from lorafleet.catalog.family import Family as FamilyFacts
-from lorafleet.spec import OptimizationSpec
+from lorafleet.spec import OptimizationSpec, ValidationSpec
 from trainer.families import _parts
 from trainer.families.protocol import Parts
 from trainer.objectives.diffusion import Diffusion
@@ -31,3 +31,7 @@ class UNetFamily:
 
     def objective(self, parts: Parts, spec: OptimizationSpec) -> Diffusion:
         return Diffusion.of(parts["scheduler"], spec)
+
+    def drawing(self, parts: Parts, spec: ValidationSpec) -> Mapping[str, Any]:
+        """Classifier-free guidance (Ho and Salimans 2022)."""
+        return {"guidance_scale": spec.guidance_scale}

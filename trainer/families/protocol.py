@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lorafleet.catalog import Family as FamilyFacts
 from lorafleet.errors import RunFailed
-from lorafleet.spec import OptimizationSpec
+from lorafleet.spec import OptimizationSpec, ValidationSpec
 from trainer.data.buckets import PictureSize
 from trainer.objectives.protocol import Objective
 from trainer.untrusted import Refused
@@ -66,6 +66,10 @@ class Family(Protocol):
 
     def pipeline(self, parts: Parts, base: Path, scheduler: str) -> Any:
         """A diffusers pipeline around the parts, for sample pictures; `scheduler` is the name of its class in diffusers."""
+        ...
+
+    def drawing(self, parts: Parts, spec: ValidationSpec) -> Mapping[str, Any]:
+        """What that pipeline is called with besides prompts, size, steps and generators: its guidance, and how long its texts are."""
         ...
 
 

@@ -1,7 +1,7 @@
 """Sample pictures of a style: one for each prompt of its spec, drawn by the base's own pipeline with the style's adapter."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,7 +48,8 @@ class Samples:
             torch.autocast(pack.device.type, torch.bfloat16, enabled=pack.model.bf16),
             pack.model.serving(pack.alone(member)),
         ):
-            return draw_samples(self._pipeline, member.spec.validation, member.style.resolution, must_stop)
+            drawing = pack.base.family.drawing(pack.base.parts, member.spec.validation)
+            return draw_samples(self._pipeline, member.spec.validation, member.style.resolution, must_stop, drawing)
 
 
 def _first_key(member: Member) -> tuple[object, ...]:
@@ -56,28 +57,32 @@ def _first_key(member: Member) -> tuple[object, ...]:
     return member.step, member.spec.validation.model_dump_json(), member.style.resolution, member.kind.method
 
 
-def draw_samples(pipeline: Any, spec: ValidationSpec, resolution: int, must_stop: Callable[[], bool]) -> list[bytes]:
+def draw_samples(
+    pipeline: Any, spec: ValidationSpec, resolution: int, must_stop: Callable[[], bool], drawing: Mapping[str, Any]
+) -> list[bytes]:
     """One PNG for each prompt. Prompt i is drawn by a CPU generator seeded with seed + i, so anyone can draw it again:
 
-    `pipeline(prompt, generator=torch.Generator("cpu").manual_seed(seed + i), guidance_scale=…, num_inference_steps=…)`.
+    `pipeline(prompt, generator=torch.Generator("cpu").manual_seed(seed + i), num_inference_steps=…, **drawing)`.
     """
     pictures: list[bytes] = []
     for start in range(0, len(spec.prompts), PROMPTS_AT_ONCE):
         if must_stop():
             break
         indices = range(start, min(start + PROMPTS_AT_ONCE, len(spec.prompts)))
-        pictures += [png(picture) for picture in _pictures(pipeline, spec, indices, resolution)]
+        pictures += [png(picture) for picture in _pictures(pipeline, spec, indices, resolution, drawing)]
     return pictures
 
 
-def _pictures(pipeline: Any, spec: ValidationSpec, indices: Sequence[int], resolution: int) -> list[Image.Image]:
+def _pictures(
+    pipeline: Any, spec: ValidationSpec, indices: Sequence[int], resolution: int, drawing: Mapping[str, Any]
+) -> list[Image.Image]:
     return pipeline(
         [spec.prompts[index] for index in indices],
         width=resolution,
         height=resolution,
         generator=[torch.Generator("cpu").manual_seed(spec.seed + index) for index in indices],
-        guidance_scale=spec.guidance_scale,
         num_inference_steps=spec.num_inference_steps,
+        **drawing,
     ).images
 
 

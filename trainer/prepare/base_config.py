@@ -34,6 +34,7 @@ class BaseFacts:
     zero_terminal_snr: bool
     label: Label
     num_skipped_layers: int = 0  # of the text encoder, at its end
+    cautions: tuple[str, ...] = ()  # sentences
 
 
 def index_problems(index: Config, family: Family) -> Iterator[str]:
@@ -112,4 +113,5 @@ def facts(configs: Mapping[str, Config], index: Config, family: Family, clip_ski
         zero_terminal_snr=scheduler.get("rescale_betas_zero_snr") is True,
         label=family.label_of(configs),
         num_skipped_layers=(clip_skip or 1) - 1,
+        cautions=tuple(family.cautions(configs)),
     )

@@ -11,6 +11,7 @@ from lorafleet.catalog.sgm import sgm_names
 NUM_TIME_IDS = 6  # original size, corner of the crop, target size; each (height, width)
 NUM_REFINER_IDS = 5  # original size, corner of the crop, aesthetic score
 _TIME_IDS = "projection_class_embeddings_input_dim"
+_says = parts.clip_says
 
 
 def _misfits(configs: Configs) -> Iterator[tuple[str, str]]:
@@ -37,10 +38,6 @@ def _of_added(unet: Config, pooled: int) -> Iterator[str]:
         yield "takes an aesthetic score: it is a refiner; use the base model"
     elif whole != pooled + NUM_TIME_IDS * width:
         yield f"takes other sizes than sdxl gives: {_TIME_IDS} is not the second text encoder's projection_dim and {NUM_TIME_IDS} time ids"
-
-
-def _says(text_encoder: Config, name: str) -> int:
-    return text_encoder.get(name, parts.CLIP_DEFAULTS[name])
 
 
 def _label(configs: Configs) -> Label:

@@ -206,7 +206,7 @@ class Reference:
         """PEFT's own, begun with the numbers that the trainer's key draws for tensors of these names."""
         asked = self.style.spec.adapter
         for part, model in self.adapted.items():
-            targets = list(asked.target_modules) if part == "unet" else TEXT_TARGETS
+            targets = TEXT_TARGETS if part.startswith("text_encoder") else list(asked.target_modules)
             alpha = asked.alpha if asked.alpha is not None else asked.rank
             inject_adapter_in_model(LoraConfig(r=asked.rank, lora_alpha=alpha, target_modules=targets), model)  # pyright: ignore[reportArgumentType]
         with torch.no_grad():

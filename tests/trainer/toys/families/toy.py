@@ -1,6 +1,6 @@
 """A toy family: a convolutional painter that hears the words of a caption, with parts and a pipeline of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lorafleet.spec import OptimizationSpec
+from lorafleet.spec import OptimizationSpec, ValidationSpec
 from tests.trainer.toys.catalog.families.toy import FACTS
 from tests.trainer.toys.objectives.straight import Straight
 from trainer.data.buckets import PictureSize
@@ -102,6 +102,9 @@ class Toy:
 
     def pipeline(self, parts: Parts, base: Path, scheduler: str) -> Any:
         return ToyPipeline(self, {name: parts[name] for name in CLASSES})
+
+    def drawing(self, parts: Parts, spec: ValidationSpec) -> Mapping[str, Any]:
+        return {"guidance_scale": spec.guidance_scale}
 
 
 class ToyPipeline:

@@ -1,0 +1,31 @@
+"""What the tests must know of a family: how to write a tiny base of it, and how to compute with it independently."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.trainer.families.reference import FlowReference
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One family. Each variant is a base that training takes otherwise, such as dev and schnell; the first is the usual one."""
+
+    family: str
+    write: Callable[[Path, str], Path]  # (folder, variant)
+    variants: tuple[str, ...]
+    reference: type[FlowReference]
+    pipeline: Any  # diffusers' class
+    target_modules: Sequence[str]  # every kind of layer that adapters may sit on
+    has_text_adapters: bool = False  # where CLIP is beside the large encoder
+    guidance_scale: float = 3.5
+    drawing: Mapping[str, Any] = field(default_factory=dict[str, Any])  # what its pipeline is called with besides
+    # diffusers reads kohya's file of the tiny base, perhaps by a converter that is told its sizes; None: it reads no such file.
+    load_kohya: Callable[[Any, Path], None] | None = None
+    formats: tuple[str, ...] = ("diffusers", "kohya")
+
+
+def load_file(pipeline: Any, path: Path) -> None:
+    """As people do."""
+    pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
