@@ -55,8 +55,9 @@ def answer(kind: str, files: list[bytes]) -> dict[str, object]:
 
 def limit() -> None:
     os.nice(10)
-    for what, most in (("AS", MEMORY_BYTES), ("CPU", CPU_S), ("FSIZE", ANSWER_BYTES), ("CORE", 0)):
+    for what, most in (("AS", MEMORY_BYTES), ("FSIZE", ANSWER_BYTES), ("CORE", 0)):
         resource.setrlimit(getattr(resource, f"RLIMIT_{what}"), (most, most))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S + 1))  # SIGXCPU at the first; at the second SIGKILL, as from anybody
 
 
 def shapes(family: bytes, denoiser: bytes, denoiser_config: bytes, autoencoder_config: bytes, *others: bytes) -> dict[str, object]:

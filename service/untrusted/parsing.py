@@ -7,6 +7,7 @@ are files without names, not pipes: neither side can make the other wait.
 import asyncio
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -15,11 +16,11 @@ from typing import Any
 
 from lorafleet.contract import artifact_manifest
 from lorafleet.contract.artifact_manifest import ArtifactManifest
-from lorafleet.errors import LorafleetError
+from lorafleet.errors import LorafleetError, Unavailable
 from service.core.concurrency import Lanes
 from service.untrusted import child
 
-WITHIN_S = 5.0  # by the clock; CPU time and memory are limited by the child itself
+WITHIN_S = 10.0  # by the clock, of a machine that is busy; CPU time and memory are limited by the child itself
 AT_ONCE = 4  # children; each tenant has one at a time
 
 
@@ -27,6 +28,12 @@ class Unreadable(LorafleetError):
     """What a tenant wrote is not what it should be, or takes too much to parse."""
 
     reason = "UNREADABLE"
+
+
+class ParserUnavailable(Unavailable):
+    """The machine had no time, no memory or no process for parsing: this says nothing of what a tenant wrote."""
+
+    reason = "PARSER_UNAVAILABLE"
 
 
 class Parser:
@@ -37,16 +44,19 @@ class Parser:
         self._within_s = within_s
 
     async def parse(self, kind: str, files: Sequence[bytes]) -> dict[str, Any]:
-        """The answer of `child.KINDS`. Raises Unreadable."""
-        with tempfile.TemporaryFile() as request, tempfile.TemporaryFile() as answer:
-            await asyncio.to_thread(_write, request, files)
-            code = await self._run(kind, files, request, answer)
-            answer.seek(0)
-            text = answer.read(child.ANSWER_BYTES)
-        return _checked(code, text)
+        """The answer of `child.KINDS`. Raises Unreadable for what a tenant wrote, ParserUnavailable for what the machine lacks."""
+        try:
+            with tempfile.TemporaryFile() as request, tempfile.TemporaryFile() as answer:
+                await asyncio.to_thread(_write, request, files)
+                code = await self._run(kind, files, request, answer)
+                answer.seek(0)
+                text = answer.read(child.ANSWER_BYTES)
+        except OSError as error:
+            raise ParserUnavailable(f"no parser can be started: {error.strerror}; it is tried again") from error
+        return _checked(code, text, self._within_s)
 
     async def manifest(self, text: bytes) -> ArtifactManifest:
-        """The files of an artifact. Raises Unreadable, and InvalidInput for one whose files must not be."""
+        """The files of an artifact. Raises as `parse` does, and InvalidInput for one whose files must not be."""
         return artifact_manifest.parse(json.dumps(await self.parse("manifest", [text])).encode())
 
     async def _run(self, kind: str, files: Sequence[bytes], request: Any, answer: Any) -> int | None:
@@ -73,10 +83,14 @@ def _write(request: Any, files: Sequence[bytes]) -> None:
     request.seek(0)
 
 
-def _checked(code: int | None, text: bytes) -> dict[str, Any]:
+def _checked(code: int | None, text: bytes, within_s: float) -> dict[str, Any]:
+    """Its limits are CPU time and memory of its own: what the clock says, and who else kills it, is the machine's doing."""
+    if code is None or code == -signal.SIGKILL:
+        told = f"did not end within {within_s:.0f} s" if code is None else "was killed"
+        raise ParserUnavailable(f"its parser {told}, while the machine is busy with other work; it is tried again")
     if code != 0:
-        limits = f"{child.CPU_S} s and {child.MEMORY_BYTES // 2**20} MiB"
-        raise Unreadable(f"it takes more than {limits} to parse" if code is None or code < 0 else "its parser failed")
+        limits = f"{child.CPU_S} s of CPU time and {child.MEMORY_BYTES // 2**20} MiB"
+        raise Unreadable(f"it takes more than {limits} to parse" if code < 0 else "its parser failed")
     found: dict[str, Any] = json.loads(text)
     if "error" in found:
         raise Unreadable(found["error"])

@@ -35,6 +35,20 @@ GUARDS = (
         STORAGE,
     ),
     (
+        "isolation: what the machine lacks is not taken for a tenant's fault",
+        "service/untrusted/parsing.py",
+        "    if code is None or code == -signal.SIGKILL:",
+        "    if False:",
+        UNTRUSTED,
+    ),
+    (
+        "isolation: the parser's CPU time is limited",
+        "service/untrusted/child.py",
+        "    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S + 1))",
+        "    resource.setrlimit(resource.RLIMIT_CPU, (60, 61))",
+        UNTRUSTED,
+    ),
+    (
         "isolation: JSON is not parsed deeper than it may be",
         "service/untrusted/child.py",
         "    if brackets:\n",
@@ -58,7 +72,7 @@ GUARDS = (
     (
         "isolation: the parser's memory is limited",
         "service/untrusted/child.py",
-        '("AS", MEMORY_BYTES), ("CPU", CPU_S), ',
+        '("AS", MEMORY_BYTES), ',
         "",
         UNTRUSTED,
     ),

@@ -228,6 +228,22 @@ async def test_what_is_no_manifest_ends_no_job_that_said_nothing_well(world: Wor
     assert (await world.state(bad), await world.state(good)) == ("QUEUED", "SUCCEEDED")
 
 
+async def test_a_machine_too_busy_to_parse_a_manifest_is_no_reason_to_train_again(world: World, monkeypatch: pytest.MonkeyPatch):
+    """The job that said nothing has an artifact: another attempt would commit a second one."""
+    (job, _), run = await pack_of_two(world)
+    await world.commit_artifact(job)
+    parser = world.tools.candidates.planner.shapes.parser
+    monkeypatch.setattr(parser, "_within_s", 0.0)
+    world.backend.end(run)
+    world.clock.advance(2)
+    await asyncio.wait_for(observe_once(world.tools), 60)
+    assert await world.state(job) == "RUNNING", "nothing is known of its end"
+    monkeypatch.setattr(parser, "_within_s", 60.0)
+    world.clock.advance(60)
+    await asyncio.wait_for(observe_once(world.tools), 60)
+    assert await world.state(job) == "SUCCEEDED"
+
+
 async def test_the_manifest_of_a_newer_trainer_is_an_artifact(world: World):
     (job, _), run = await pack_of_two(world)
     manifest = b'{"format": "lorafleet-artifact-2", "files": {"a": {"size_bytes": 1, "sha256": "' + b"0" * 64 + b'"}}}'

@@ -1,8 +1,10 @@
 """Whatever a tenant wrote, its parser answers with a value within limits or with an error, in a process of its own."""
 
 import asyncio
+import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from service.core.concurrency import Lanes
 from service.untrusted import child
-from service.untrusted.parsing import Parser, Unreadable
+from service.untrusted.parsing import Parser, ParserUnavailable, Unreadable
 
 EXAMPLES = int(os.environ.get("LORAFLEET_FUZZ_EXAMPLES", "12")) * 2
 FAMILY = {
@@ -130,6 +132,39 @@ async def test_what_takes_too_much_memory_or_time_ends_its_own_process_alone():
     greedy = b"[" + b"[]," * (child.MEMORY_BYTES // 50) + b"1]"
     with pytest.raises(Unreadable, match=r"MemoryError|takes more than"):
         await Parser(within_s=60).parse("shapes", [*text_of(FAMILY), greedy, *text_of(GOOD["unet"], GOOD["vae"])])
+
+
+async def test_what_takes_too_much_cpu_time_is_its_own_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Of a child that would compute for ever."""
+    monkeypatch.setattr(child, "__file__", str(_changed(tmp_path, "    kind, *sizes = arguments\n", "    limit()\n    while True: pass\n")))
+    with pytest.raises(Unreadable, match="takes more than"):
+        await Parser(within_s=120).parse("manifest", [b"{}"])
+
+
+def _changed(folder: Path, before: str, after: str) -> Path:
+    """The child, changed."""
+    text = Path(child.__file__).read_text()
+    assert before in text
+    path = folder / "child.py"
+    path.write_text(text.replace(before, after))
+    return path
+
+
+@pytest.mark.parametrize("lacks", ["time", "memory", "a process"])
+async def test_what_the_machine_lacks_is_nobodys_fault(lacks: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Neither a clock that ran out on a busy machine, nor who ends for want of memory, nor a fork that fails."""
+    parser = Parser(within_s=0.0 if lacks == "time" else 60)
+    if lacks == "memory":
+        killed = _changed(tmp_path, "    kind, *sizes = arguments\n", "    os.kill(os.getpid(), 9)\n")
+        monkeypatch.setattr(child, "__file__", str(killed))
+    if lacks == "a process":
+
+        async def starts(*_command: str, **_how: object) -> None:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", starts)
+    with pytest.raises(ParserUnavailable, match="it is tried again"):
+        await parser.parse("manifest", [b'{"format": "lorafleet-artifact-1", "files": {}}'])
 
 
 async def test_the_child_is_given_no_secret_of_the_server(monkeypatch: pytest.MonkeyPatch):
