@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from lorafleet.catalog import FAMILIES
+from lorafleet.catalog import FAMILIES, Family
 from lorafleet.errors import InvalidSpec, Violation
 from lorafleet.field_paths import field_path
 from lorafleet.spec_names import FamilyName, MethodName, OptimizerName
@@ -40,11 +40,12 @@ class BaseModelSpec(_Part):
     """The frozen base model, in diffusers' folder layout, with weights in safetensors: whole or in shards, in any precision."""
 
     uri: Annotated[str, Field(description="Folder of the model: s3://bucket/prefix or file:///folder.")]
-    family: Annotated[
-        FamilyName,
-        Field(description="Model family, such as sd1 (Stable Diffusion 1.x), sd2 (2.x) or sdxl (Stable Diffusion XL)."),
-    ] = "sd1"
-    # Left out where it is the default: a trainer that does not know it refuses the spec.
+    # Left out where they are the default: a trainer that does not know them refuses the spec.
+    family: FamilyName | None = Field(
+        default=None,
+        exclude_if=lambda family: family is None,
+        description="Model family, such as sd1 (Stable Diffusion 1.x), sd2 (2.x) or sdxl; unset: told from the base.",
+    )
     clip_skip: Annotated[int, Field(ge=1, le=100)] | None = Field(
         default=None,
         exclude_if=lambda clip_skip: clip_skip is None,
@@ -94,9 +95,10 @@ class AdapterSpec(_Part):
             min_length=1,
             max_length=64,
             strict=False,
+            exclude_if=lambda targets: not targets,
             description="Suffixes of module names; each must match a linear or convolution layer of the denoiser. Unset: the family's own.",
         ),
-    ] = ("to_q", "to_k", "to_v", "to_out.0")
+    ] = ()
     text_encoder: Annotated[bool, Field(description="Also train an adapter on the attention of the text encoders.")] = False
 
 
@@ -236,8 +238,8 @@ class Spec(_Part):
 
     @model_validator(mode="after")
     def _targets_what_its_family_does(self) -> Self:
-        targets = FAMILIES.get(self.base_model.family).denoiser.target_modules
-        if "target_modules" not in self.adapter.model_fields_set and self.adapter.target_modules != targets:
+        if self.base_model.family is not None and not self.adapter.target_modules:
+            targets = self.family.denoiser.target_modules
             object.__setattr__(self, "adapter", self.adapter.model_copy(update={"target_modules": targets}))  # it is frozen
         return self
 
@@ -246,6 +248,15 @@ class Spec(_Part):
         if broken := list(_broken_rules(self.model_dump(), broken=())):
             raise ValidationError.from_exception_data("Spec", [_line_error(*rule) for rule in broken])
         return self
+
+    @property
+    def family(self) -> Family:
+        """The facts of its family. Raises LookupError for a spec that leaves it to its base: see `on`."""
+        return FAMILIES.get(self.base_model.family or "")
+
+    def on(self, family: str) -> "Spec":
+        """This spec with the family that its base was found to be of, and what is that family's default. Raises InvalidSpec."""
+        return parse({**self.model_dump(), "base_model": {**self.base_model.model_dump(), "family": family}})
 
     @property
     def global_batch_size(self) -> int:

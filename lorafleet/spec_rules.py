@@ -35,15 +35,17 @@ def _optimizer_has_its_device(optimizer: str, gpus_per_worker: float) -> str | N
     return f'"{optimizer}" needs a GPU, and cluster.gpus_per_worker is 0' if is_missing else None
 
 
-def _noises_as_diffusion_does(value: float | None, family: str) -> str | None:
-    if not value or FAMILIES.get(family).objective == objectives.DIFFUSION:
+def _noises_as_diffusion_does(value: float | None, family: str | None) -> str | None:
+    if not value or family is None or FAMILIES.get(family).objective == objectives.DIFFUSION:
         return None
     return f"is of diffusion's noise schedules; {family} is trained by {FAMILIES.get(family).objective} matching: leave it out"
 
 
-def _reads_trained_text(text_encoder: bool, family: str) -> str | None:
+def _reads_trained_text(text_encoder: bool, family: str | None) -> str | None:
+    if not text_encoder or family is None:
+        return None
     encoders = FAMILIES.get(family).text_encoders
-    if not text_encoder or any(part.target_modules for part in encoders):
+    if any(part.target_modules for part in encoders):
         return None
     return f"no reader loads adapters on {' or '.join(part.classes[0] for part in encoders)}, the text encoder of {family}; leave it out"
 

@@ -12,7 +12,6 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from lorafleet import __version__, readers
-from lorafleet.catalog import FAMILIES
 from lorafleet.contract.layout import MANIFEST, JobLayout, adapter_file, step_folder
 from lorafleet.errors import RunFailed
 from lorafleet.spec import Spec
@@ -138,7 +137,7 @@ def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str], 
         "|---|---|",
         f"| trigger phrase | {spec.dataset.trigger_phrase or '(none)'} |",
         f"| steps | {progress.step} of {spec.global_batch_size} pictures |",
-        f"| base | {FAMILIES.get(spec.base_model.family).title} |",
+        f"| base | {spec.family.title} |",
         f"| adapter | {spec.adapter.method}, rank {spec.adapter.rank}, text encoder: {spec.adapter.text_encoder} |",
         f"| files | {precision} |",
         f"| final training loss | {progress.losses[-1][1]:.5f} |" if progress.losses else "| final training loss | (none) |",
@@ -168,7 +167,7 @@ def _usage(spec: Spec) -> list[str]:
     lines: list[str] = []
     right = [name for name in spec.output.formats if not any(each.program == "diffusers" and each.file_format == name for each in told)]
     if right:
-        pipeline = FAMILIES.get(spec.base_model.family).pipeline
+        pipeline = spec.family.pipeline
         name = adapter_file("diffusers" if "diffusers" in right else "kohya", spec.output.name)
         lines += [
             "```python",

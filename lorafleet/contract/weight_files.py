@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 
+MODEL_INDEX = "model_index.json"
 SHARD = re.compile(r"[\w.-]{1,200}\.safetensors")  # what an index may name, beside itself
 # The full precision is taken where there are several.
 VARIANTS = ("", ".fp32", ".fp16", ".bf16")

@@ -35,7 +35,7 @@ class WarmKey:
     """What a run must have in common with the runs before it on warm workers."""
 
     base_uri: str
-    family: str
+    family: str  # empty while it is not known: neither the spec nor, so far, the base has told it
     precision: str
     cluster: Cluster
     store_credentials: str = ""  # the reference; a process has those of one tenant, or the service's own
@@ -69,5 +69,6 @@ class Key:
         warm = self.warm
         pixels = f"{self.resolution} px" if self.resolution else "the base's resolution"
         buckets = "buckets" if self.bucketing else "square"
+        family = warm.family or "its family is not known yet"
         skip = f", clip skip {self.clip_skip}" if self.clip_skip else ""
-        return f"{warm.base_uri} ({warm.family}), {warm.precision}, {self.method}, {pixels} in {buckets}{skip}"
+        return f"{warm.base_uri} ({family}), {warm.precision}, {self.method}, {pixels} in {buckets}{skip}"

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lorafleet import objectives
-from lorafleet.catalog import FAMILIES, Family
+from lorafleet.catalog import FAMILIES, Family, detection
 from lorafleet.contract.inside import root_of_base
 from lorafleet.contract.layout import join
-from lorafleet.contract.weight_files import SHARD, indices, single_files
+from lorafleet.contract.weight_files import MODEL_INDEX, SHARD, indices, single_files
 from service.control.memory import BaseShapes, Shape
 from service.core.clock import Clock
 from service.db import row_faults
@@ -40,20 +40,29 @@ class Base:
 
     uri: str
     store_credentials: str
-    family: str
+    family: str | None  # None: it is to be told from the base's files
+
+    @property
+    def known_family(self) -> Family | None:
+        return None if self.family is None else FAMILIES.get(self.family)
 
 
 @dataclass(frozen=True)
 class _Known:
     again_at_s: float | None  # when a base that could not be read, or is not trained, is read again for a new job; monotonic
     shapes: BaseShapes | None = None
-    objective: object = objectives.DEFAULT
+    family: str | None = None  # as it was given, or told from its files
+    unfit: str | None = None  # why nothing can be trained on it
 
 
 @dataclass(frozen=True)
 class _Reading:
     task: asyncio.Task[None]
     since_s: float  # monotonic
+
+
+class LacksShards(Unreadable):
+    """An index names files that are not there."""
 
 
 class ShapeCache:
@@ -72,7 +81,7 @@ class ShapeCache:
         self._store, self._clock = store, clock
         self._ring = ring  # wakes those who went on
         self._known = OrderedDict[Base, _Known]()
-        self._unfit: dict[Base, object] = {}  # objectives that are not trained
+        self._unfit: dict[Base, str] = {}  # why nothing can be trained on these
         self._reading: dict[Base, _Reading] = {}
 
     def known(self, base: Base) -> BaseShapes | None:
@@ -82,8 +91,12 @@ class ShapeCache:
 
     def why_not(self, base: Base) -> str | None:
         """Why no job can train on the base, in the trainer's words; None: nothing is known to be in the way."""
-        what = objectives.problem(self._unfit[base], base.family) if base in self._unfit else None
-        return None if what is None else objectives.message(base.uri, what)
+        return self._unfit.get(base)
+
+    def family(self, base: Base) -> str | None:
+        """The family of a base that was given with it, or else was told from its files."""
+        found = self._known.get(base)
+        return base.family or (None if found is None else found.family)
 
     def is_awaited(self, base: Base) -> bool:
         """Whether they are being read, and will be known soon or found unreadable."""
@@ -125,13 +138,22 @@ class ShapeCache:
         with row_faults.own(LOOP, base.uri):
             async with self.parser.lanes.of(tenant), asyncio.timeout(READ_WITHIN_S):
                 store = self._store.of(base.store_credentials)
-                found = replace(found, objective=await read_objective(store, base.uri, self.parser))
-                found = replace(found, shapes=await read_shapes(store, base.uri, self.parser, FAMILIES.get(base.family)), again_at_s=None)
+                family = base.known_family or await read_family(store, base.uri, self.parser)
+                unfit = family if isinstance(family, str) else await _unfit(store, base.uri, self.parser, family)
+                found = replace(found, unfit=unfit)
+                if isinstance(family, Family):
+                    found = replace(found, family=family.name)
+                    try:
+                        found = replace(found, shapes=await read_shapes(store, base.uri, self.parser, family), again_at_s=None)
+                    except LacksShards as lack:
+                        found = replace(found, unfit=str(lack))
         self._remember(base, found)
+        if base.family is None and found.family is not None:  # jobs that name it, and those that were told it, are on the same base
+            self._remember(replace(base, family=found.family), found)
 
     def _remember(self, base: Base, found: _Known) -> None:
-        if found.objective not in objectives.TRAINED:
-            self._unfit[base] = found.objective
+        if found.unfit is not None:
+            self._unfit[base] = found.unfit
             found = replace(found, again_at_s=self._clock.monotonic_s())  # it may be mended before the next job names it
         self._known[base] = found
         if len(self._known) > MAX_BASES:
@@ -141,6 +163,35 @@ class ShapeCache:
     def _tell_late(self, _: asyncio.Task[None]) -> None:
         self.num_late += 1
         self._ring()
+
+
+async def read_family(store: Store, uri: str, parser: Parser) -> Family | str | None:
+    """The family of the base at `uri`, or why it is of none; None: its files do not say, which is the trainer's to tell."""
+    store = store.within(root_of_base(uri))
+    index = await _config(store, join(uri, MODEL_INDEX), parser)
+    if not isinstance(index.get(detection.CLASS), str):
+        return None
+    families = detection.of_pipeline(index)
+    if not families:
+        return f"base_model.family: {uri} is {detection.unknown(index)}"
+    denoiser = families[0].denoiser
+    config = await _config(store, join(uri, denoiser.config), parser) if len(families) > 1 else {}
+    return detection.chosen(families, {denoiser.name: config} if config else {})
+
+
+async def _config(store: Store, uri: str, parser: Parser) -> dict[str, Any]:
+    """What it says in plain words and numbers; nothing of one that is missing or bad."""
+    try:
+        text = await store.get(uri, most_bytes=MAX_CONFIG_BYTES)
+        return (await parser.parse("plain", [text]))["fields"] if text else {}
+    except (Unreadable, StoreError):
+        return {}
+
+
+async def _unfit(store: Store, uri: str, parser: Parser, family: Family | None) -> str | None:
+    """Why the base is not trained: what it predicts."""
+    what = objectives.problem(await read_objective(store, uri, parser), "lorafleet" if family is None else family.name)
+    return None if what is None else objectives.message(uri, what)
 
 
 async def read_shapes(store: Store, uri: str, parser: Parser, family: Family) -> BaseShapes:
@@ -196,10 +247,13 @@ async def _header_of(store: Store, uri: str, part: str, parser: Parser) -> bytes
 
 
 async def _headers_of_shards(store: Store, folder: str, index: bytes, parser: Parser) -> bytes:
-    """A list of their headers, together no longer than one file's; nothing when one is missing, as of a file that is."""
-    names = (await parser.parse("shards", [index]))["names"]
+    """A list of their headers, together no longer than one file's. Raises LacksShards."""
+    named = (await parser.parse("shards", [index]))["names"]
+    names = named if all(SHARD.fullmatch(name) for name in named) else ()
+    if lost := [name for name in names if not await store.exists(join(folder, name))]:
+        raise LacksShards(f"base_model.uri: the index in {folder} names {len(lost)} shards that are missing; upload them, or save it anew")
     headers, left = list[bytes](), MAX_HEADER_BYTES
-    for name in names if all(SHARD.fullmatch(name) for name in names) else ():
+    for name in names:
         header = await _header(store, join(folder, name), left)
         left -= len(header)
         if not header:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from lorafleet import objectives
+from lorafleet.catalog import FAMILIES
 from lorafleet.errors import InvalidSpec, Violation
 from lorafleet.spec import ClusterSpec, Spec
 from lorafleet.v1 import batch_service_pb2 as pb
@@ -71,7 +72,7 @@ class Planner:
         return Candidate(
             uid=uid,
             tenant=tenant,
-            key=key_of(spec, store_credentials),
+            key=key_of(spec, store_credentials, self.shapes.family(base_of(spec, store_credentials))),
             sharing=sharing_of(tenant, spec, self.policy.isolated_tenants),
             max_steps=spec.training.max_steps,
             footprint=self._footprint(spec, store_credentials),
@@ -84,10 +85,11 @@ class Planner:
         )
 
     def _footprint(self, spec: Spec, store_credentials: str) -> Footprint | None:
-        base = self.shapes.known(base_of(spec, store_credentials))
-        if base is None:
+        where = base_of(spec, store_credentials)
+        base, family = self.shapes.known(where), self.shapes.family(where)
+        if base is None or family is None:
             return None
-        question = (base_of(spec, store_credentials), _ask(spec))
+        question = (where, _ask(spec, family))
         if question not in self._footprints:
             if len(self._footprints) >= MAX_FOOTPRINTS:
                 self._footprints.clear()
@@ -100,15 +102,15 @@ def base_of(spec: Spec, store_credentials: str = "") -> Base:
 
 
 def base_in(warm: WarmKey, store_credentials: str = "") -> Base:
-    return Base(warm.base_uri, store_credentials, warm.family)
+    return Base(warm.base_uri, store_credentials, warm.family or None)
 
 
-def key_of(spec: Spec, store_credentials: str = "") -> Key:
-    """What it must have in common with the others of a pack."""
+def key_of(spec: Spec, store_credentials: str = "", family: str | None = None) -> Key:
+    """What it must have in common with the others of a pack. `family`: its base's, as far as it is known."""
     return Key(
         warm=WarmKey(
             base_uri=spec.base_model.uri,
-            family=spec.base_model.family,
+            family=spec.base_model.family or family or "",
             precision=spec.training.precision,
             cluster=cluster_of(spec.cluster),
             store_credentials=store_credentials,
@@ -139,13 +141,13 @@ def cluster_of(cluster: ClusterSpec) -> Cluster:
     )
 
 
-def _ask(spec: Spec) -> Ask:
+def _ask(spec: Spec, family: str) -> Ask:
     return Ask(
-        family=spec.base_model.family,
+        family=family,
         precision=spec.training.precision,
         method=spec.adapter.method,
         rank=spec.adapter.rank,
-        target_modules=spec.adapter.target_modules,
+        target_modules=spec.adapter.target_modules or FAMILIES.get(family).denoiser.target_modules,
         resolution=spec.dataset.resolution,
         micro_batch_size=spec.training.micro_batch_size,
         optimizer=spec.training.optimizer,

@@ -18,6 +18,7 @@ MAX_DEPTH = 16  # of JSON: a header has 3, a config of diffusers some more
 MAX_TENSORS = 20_000  # of one file; SDXL's denoiser has 1,680
 MAX_LAYERS = 4_096  # of all parts that adapters sit on; SDXL has some 1,100
 MAX_SHARDS = 64  # of one part; Flux's denoiser has 3
+MAX_FIELDS = 500  # of a config; a UNet's has some 70
 MAX_FILES = 10_000  # of an artifact
 MAX_NAME = 256  # characters
 MAX_DIMS = 8
@@ -94,6 +95,20 @@ def scheduler(text: bytes) -> dict[str, object]:
     """What it predicts, where it says so: a short word, or nothing for what is none."""
     found = parsed("scheduler/scheduler_config.json", text)
     return {key: value if is_short(value := found[key]) else None for key in ("prediction_type",) if key in found}
+
+
+def plain(text: bytes) -> dict[str, object]:
+    """What a config says in a word or a number, or in a short list of these: enough to tell what it is a config of."""
+    found = parsed("a config", text)
+    if len(found) > MAX_FIELDS or not all(map(is_short, found)):
+        raise Bad(f"a config has more than {MAX_FIELDS} fields, or one with a name of more than {MAX_NAME} characters")
+    return {"fields": {name: value for name, value in found.items() if is_plain(value)}}
+
+
+def is_plain(value: object) -> bool:
+    if isinstance(value, list):
+        return len(value) <= MAX_BLOCKS and not any(isinstance(each, list) or not is_plain(each) for each in value)
+    return value is None or isinstance(value, float) or is_short(value) or (isinstance(value, int) and abs(value) <= MAX_PARAMS)
 
 
 def shards(index: bytes) -> dict[str, object]:
@@ -206,7 +221,7 @@ def check_depth(what: str, text: bytes) -> None:
         raise Bad(f"{what} is nested deeper than {MAX_DEPTH}, or is no JSON")
 
 
-KINDS = {"shapes": shapes, "shards": shards, "scheduler": scheduler, "manifest": manifest}
+KINDS = {"shapes": shapes, "plain": plain, "shards": shards, "scheduler": scheduler, "manifest": manifest}
 
 if __name__ == "__main__":
     main(sys.argv[1:])

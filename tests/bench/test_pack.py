@@ -201,7 +201,7 @@ def _trained(folder: Path, shift: float) -> pb.TrainingJob:
     checkpoint.write(Folder(layout.checkpoints), checkpoint.Checkpoint(progress, weights, weights), job="a", keep=1)
     Folder(layout.adapter).put(
         adapter_file("diffusers", "a"),
-        diffusers_file(weights, parse({"base_model": {"uri": "file:///b"}, "dataset": {"uri": "file:///d"}})),
+        diffusers_file(weights, parse({"base_model": {"uri": "file:///b", "family": "sd1"}, "dataset": {"uri": "file:///d"}})),
     )
     return pb.TrainingJob(name="tenants/t/jobs/a", output_uri=layout.root, artifact=pb.Artifact(uri=layout.adapter))
 

@@ -67,7 +67,7 @@ def test_an_optimizer_without_its_gpu_is_refused(extended: None):
 
 def test_adapters_sit_where_the_family_says_unless_the_spec_does(extended: None):
     narrow = {"family": "narrow"}
-    assert spec.parse(fields()).adapter.target_modules == ("to_q", "to_k", "to_v", "to_out.0")
+    assert spec.parse(fields(base_model={"family": "sd1"})).adapter.target_modules == ("to_q", "to_k", "to_v", "to_out.0")
     assert spec.parse(fields(base_model=narrow)).adapter.target_modules == ("qkv",)
     assert spec.parse(fields(base_model=narrow, adapter={"target_modules": ["to_q"]})).adapter.target_modules == ("to_q",)
     written = spec.parse(fields(base_model=narrow)).model_dump(mode="json")
@@ -77,3 +77,22 @@ def test_adapters_sit_where_the_family_says_unless_the_spec_does(extended: None)
 def test_a_name_that_a_registry_lacks_is_told_what_there_is():
     with pytest.raises(LookupError, match="no optimizer 'lion' in this version; there is adamw"):
         OPTIMIZERS.get("lion")
+
+
+def test_a_spec_without_family_takes_its_bases_defaults_once_it_is_known(extended: None):
+    asked = spec.parse(fields())
+    assert asked.adapter.target_modules == ()
+    assert asked.on("narrow").adapter.target_modules == ("qkv",)
+    assert asked.on("sd1") == spec.parse(fields(base_model={"family": "sd1"}))
+    chosen = spec.parse(fields(adapter={"target_modules": ["to_q"]}))
+    assert chosen.on("narrow").adapter.target_modules == ("to_q",)
+    assert "family" not in asked.model_dump(mode="json")["base_model"], "a trainer that does not know the field takes its own default"
+    assert "target_modules" not in asked.model_dump(mode="json")["adapter"]
+    assert spec.parse(asked.model_dump(mode="json")) == asked
+
+
+def test_a_family_that_turns_out_not_to_take_what_was_asked_is_refused():
+    asked = spec.parse(fields(base_model={"clip_skip": 2}))
+    assert asked.on("sd1").base_model.clip_skip == 2
+    with pytest.raises(InvalidSpec, match=r"base_model\.clip_skip: is not known to sdxl"):
+        asked.on("sdxl")

@@ -92,7 +92,7 @@ def test_a_scaling_that_leads_beyond_half_precision_counts(packs: Packs):
 
 
 def test_what_rounding_takes_from_alpha_is_given_back(packs: Packs):
-    asked = packs.style("fox", adapter={"method": "rslora", "rank": 3, "alpha": 1.0, "target_modules": ["a"]}).spec
+    asked = packs.style("fox", adapter={"method": "rslora", "rank": 3, "alpha": 1.0, "target_modules": ["a"]}).spec.on("sd1")
     weights = {"unet.a.lora_A.weight": torch.eye(3), "unet.a.lora_B.weight": torch.eye(3) * 0.5}
     found = load(kohya_file(weights, asked, {}, "bf16"))
     update = float(found["lora_unet_a.lora_up.weight"][0, 0]) * float(found["lora_unet_a.alpha"]) / 3
@@ -136,7 +136,7 @@ def test_hashes_are_those_that_webuis_take(packs: Packs):
 
 def test_the_same_adapter_is_the_same_bytes_in_any_process(packs: Packs):
     """safetensors writes metadata in an order that differs from process to process."""
-    asked = packs.style("fox").spec
+    asked = packs.style("fox").spec.on("sd1")
     program = (
         "import hashlib, sys, torch; from lorafleet import spec; from trainer.adapters.formats.diffusers import diffusers_file\n"
         "from trainer.adapters.formats.kohya import kohya_file\n"
@@ -163,8 +163,7 @@ def test_a_base_is_called_what_it_is(tmp_path: Path, packs: Packs, width: int, k
     edit(base / "unet" / "config.json", cross_attention_dim=[width, width])
     edit(base / "text_encoder" / "config.json", hidden_size=width)
     edit(base / "scheduler" / "scheduler_config.json", prediction_type=kind)
-    given = {"uri": f"file://{base}", "family": "sd2" if width == 1024 else "sd1"}
-    found = metadata(committed(packs, "fox", base_model=given) / "lora-kohya.safetensors")
+    found = metadata(committed(packs, "fox", base_model={"uri": f"file://{base}"}) / "lora-kohya.safetensors")
     is_v = kind == "v_prediction"
     assert (found["ss_base_model_version"], found["ss_v2"]) == (version, str(width == 1024))
     assert (found["ss_v_parameterization"], found["modelspec.prediction_type"]) == (str(is_v), "v" if is_v else "epsilon")
@@ -193,7 +192,7 @@ def test_magnitudes_lie_along_the_outputs_as_newer_readers_take_them(packs: Pack
     }
     convolution = {"unet.b.lora_A.weight": torch.ones(2, 3, 3, 3), "unet.b.lora_B.weight": torch.ones(5, 2, 1, 1)}
     convolution["unet.b.lora_magnitude_vector"] = torch.arange(5.0)
-    asked = packs.style("fox", adapter={"method": "dora", "target_modules": ["a", "b"]}).spec
+    asked = packs.style("fox", adapter={"method": "dora", "target_modules": ["a", "b"]}).spec.on("sd1")
     data = kohya_file(square | convolution, asked, {}, "fp16")
     found = load(data)
     assert found["lora_unet_a.dora_scale"].tolist() == [[0.0], [1.0], [2.0], [3.0]]

@@ -21,7 +21,9 @@ from trainer.keyed import Key
 
 def test_diffusers_drops_the_magnitudes_of_a_kohya_file(tmp_path: Path):
     """Why lorafleet.readers calls it wrong: should this fail one day, the table there is out of date."""
-    asked = spec.parse({"base_model": {"uri": "file:///b"}, "dataset": {"uri": "file:///d"}, "adapter": {"method": "dora", "rank": 2}})
+    asked = spec.parse(
+        {"base_model": {"uri": "file:///b", "family": "sd1"}, "dataset": {"uri": "file:///d"}, "adapter": {"method": "dora", "rank": 2}}
+    )
     layer = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
     weights = {f"unet.{layer}.lora_A.weight": torch.ones(2, 192), f"unet.{layer}.lora_B.weight": torch.ones(192, 2)}
     weights[f"unet.{layer}.lora_magnitude_vector"] = torch.ones(192)
@@ -37,7 +39,7 @@ def test_diffusers_drops_the_magnitudes_of_a_kohya_file(tmp_path: Path):
 )  # diffusers drops dora_scale of kohya's layout, with a warning: that pair it cannot load
 def test_a_file_of_every_method_loads_into_diffusers(method: str, layout: str, tmp_path: Path):
     fields: dict[str, Any] = {"method": method, "rank": 4, "alpha": 2.0, "target_modules": ["to_q", "to_out.0", "conv1", "proj_in"]}
-    asked = spec.parse({"base_model": {"uri": "file:///b"}, "dataset": {"uri": "file:///d"}, "adapter": fields})
+    asked = spec.parse({"base_model": {"uri": "file:///b", "family": "sd1"}, "dataset": {"uri": "file:///d"}, "adapter": fields})
     sd1 = family("sd1")
     model = PackModel(sd1, {"unet": sd1.load("unet", BASE_MODEL, 77)}, trains_text=False, bf16=False)
     bank = model.add_bank(Kind.of(asked.adapter, "adamw"), 1, batch_invariant=False)

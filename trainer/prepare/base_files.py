@@ -14,7 +14,6 @@ from lorafleet.contract.weight_files import DIFFUSERS_NAME, SHARD, TRANSFORMERS_
 from trainer import untrusted
 from trainer.untrusted import Refused
 
-MODEL_INDEX = "model_index.json"
 PICKLED = (".bin", ".ckpt", ".pt", ".pth")
 MAX_SHARDS = 1000
 _USUAL_SHARD = re.compile(

@@ -16,13 +16,14 @@ from lorafleet.catalog.method import is_target
 from lorafleet.catalog.part import Part, PartKind
 from lorafleet.contract import inside
 from lorafleet.contract.inside import root_of_base
+from lorafleet.contract.weight_files import MODEL_INDEX
 from lorafleet.errors import RunFailed, Violation
 from lorafleet.spec import AdapterSpec, BaseModelSpec
 from lorafleet.spec_words import is_module_name
 from trainer import untrusted
 from trainer.prepare import base_config, base_files
 from trainer.prepare.base_config import BaseFacts
-from trainer.prepare.base_files import MODEL_INDEX, Weights, some
+from trainer.prepare.base_files import Weights, some
 from trainer.storage import Entry, Folder
 from trainer.untrusted import Refused, Stored
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from lorafleet.catalog import FAMILIES, Family
+from lorafleet.catalog import Family
 from lorafleet.contract.run_manifest import Style
-from lorafleet.errors import RunFailed
+from lorafleet.errors import InvalidSpec, RunFailed
 from lorafleet.spec import Spec
 from trainer.data import readers
 from trainer.data.buckets import Bucket, assign, buckets_for
@@ -47,7 +47,7 @@ class PreparedStyle:
     """A style that can train: everything that its worker needs to know, small enough to be sent along."""
 
     job: str
-    spec: Spec
+    spec: Spec  # with the family of its base, also where it was submitted without
     output_uri: str
     base: BaseModel
     data_set: DataSet
@@ -79,7 +79,7 @@ class PreparedStyle:
 
     @property
     def family(self) -> Family:
-        return FAMILIES.get(self.spec.base_model.family)
+        return self.spec.family
 
     @property
     def latents_digest(self) -> str:
@@ -104,6 +104,7 @@ def prepare(style: Style, cache: Folder) -> PreparedStyle:
         _check_output(style)
     with naming(f"base_model.uri: {spec.base_model.uri}"):
         base = base_model.inspect(spec.base_model, cache)
+    spec = _on(base, spec)
     resolution = spec.dataset.resolution or base.resolution
     violations = base_model.check_adapter(base, spec.adapter) + base_model.check_resolution(base, resolution)
     if violations or resolution is None:
@@ -122,6 +123,14 @@ def prepare(style: Style, cache: Folder) -> PreparedStyle:
         buckets=tuple(_buckets(data_set, resolution, base, bucketing=spec.dataset.aspect_ratio_bucketing)),
         held_out=split(key, len(data_set.pictures), spec.dataset.validation_fraction),
     )
+
+
+def _on(base: BaseModel, spec: Spec) -> Spec:
+    """What a spec that names no family asks for on this base."""
+    try:
+        return spec if spec.base_model.family else spec.on(base.family)
+    except InvalidSpec as error:
+        raise RunFailed("\n".join(map(str, error.violations)), reason="INVALID_SPEC") from None
 
 
 def split(key: Key, num_pictures: int, fraction: float) -> tuple[int, ...]:

@@ -36,7 +36,7 @@ def write_base(folder: Path) -> str:
     shapes = {"conv_in.weight": [40, 4, 3, 3], "conv_in.bias": [12], "mid.attn1.to_q.weight": [8, 8]}
     write_safetensors(folder / "unet" / "diffusion_pytorch_model.safetensors", shapes)
     write_safetensors(folder / "vae" / "diffusion_pytorch_model.safetensors", {"a.weight": [3, 5]})
-    (folder / "model_index.json").write_text("{}")
+    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
     (folder / "unet" / "config.json").write_text('{"sample_size": 16}')
     (folder / "vae" / "config.json").write_text('{"block_out_channels": [1, 2, 4]}')
     return f"file://{folder}"
@@ -46,7 +46,7 @@ async def shapes_at(uri: str, family: str = "sd1"):
     return await read_shapes(Store(), uri, Parser(), FAMILIES.get(family))
 
 
-def base_at(uri: str, family: str = "sd1") -> Base:
+def base_at(uri: str, family: str | None = "sd1") -> Base:
     return Base(uri, "", family)
 
 
@@ -387,3 +387,71 @@ async def test_closing_ends_what_is_being_read(tmp_path: Path):
 def _children() -> list[int]:
     found = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
     return [int(pid) for pid in found if b"child.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+async def told(uri: str) -> tuple[str | None, str | None]:
+    """The family that its files tell, and why it is not trained."""
+    cache, base = ShapeCache(Store(), FakeClock()), base_at(uri, None)
+    await cache.read([("acme", base)], AT_ONCE_S)
+    return cache.family(base), cache.why_not(base)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "config", "family"),
+    [
+        ("StableDiffusionPipeline", {"cross_attention_dim": 768}, "sd1"),
+        ("StableDiffusionPipeline", {"cross_attention_dim": [1024, 1024]}, "sd2"),
+        ("StableDiffusionPipeline", {"cross_attention_dim": [[1024]]}, "sd1"),
+        ("StableDiffusionXLPipeline", {"cross_attention_dim": 2048}, "sdxl"),
+    ],
+)
+async def test_a_base_tells_its_family(tmp_path: Path, pipeline: str, config: dict[str, object], family: str):
+    uri = write_base(tmp_path)
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+    (tmp_path / "unet" / "config.json").write_text(json.dumps({"sample_size": 16, **config}))
+    assert await told(uri) == (family, None)
+
+
+async def test_who_names_the_family_and_who_leaves_it_to_the_base_are_on_one_base(tmp_path: Path):
+    cache, uri = ShapeCache(Store(), FakeClock()), write_base(tmp_path)
+    assert cache.family(base_at(uri, None)) is None
+    await cache.read([("acme", base_at(uri, None))], AT_ONCE_S)
+    assert cache.known(base_at(uri, "sd1")) == cache.known(base_at(uri, None)) is not None
+
+
+@pytest.mark.parametrize("index", ["", "{", "{}", '{"_class_name": ["StableDiffusionPipeline"]}', '{"_class_name": "%s"}' % ("x" * 300)])
+async def test_a_base_that_does_not_tell_is_the_trainers_to_judge(tmp_path: Path, index: str):
+    uri = write_base(tmp_path)
+    (tmp_path / "model_index.json").write_text(index)
+    assert await told(uri) == (None, None)
+
+
+@pytest.mark.parametrize("pipeline", ["AuraFlowPipeline", "StableDiffusionInpaintPipeline", "LatentConsistencyModelPipeline"])
+async def test_a_pipeline_that_is_not_trained_is_told_what_there_is(tmp_path: Path, pipeline: str):
+    uri = write_base(tmp_path)
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+    family, why = await told(uri)
+    assert family is None
+    assert why is not None
+    assert why.startswith(f"base_model.family: {uri} is a {pipeline}")
+    assert "sd2 (StableDiffusionPipeline)" in why
+
+
+async def test_a_pipeline_of_another_word_is_not_repeated(tmp_path: Path):
+    uri = write_base(tmp_path)
+    (tmp_path / "model_index.json").write_text('{"_class_name": "somebodys-word"}')
+    _, why = await told(uri)
+    assert why is not None
+    assert "somebodys-word" not in why
+    assert "of a kind that is not known; there is" in why
+
+
+async def test_a_base_whose_index_names_shards_that_are_missing_is_not_launched(tmp_path: Path):
+    uri = write_base(tmp_path)
+    shard_denoiser(tmp_path)
+    (tmp_path / "unet" / next(iter(SHARDS))).unlink()
+    family, why = await told(uri)
+    assert (family, why) == (
+        "sd1",
+        f"base_model.uri: the index in {uri}/unet names 1 shards that are missing; upload them, or save it anew",
+    )

@@ -57,3 +57,20 @@ def test_it_trains_and_its_files_say_which_it_is_of_and_draw_what_was_drawn(
             prompt, width=64, height=64, generator=torch.Generator("cpu").manual_seed(7 + index), guidance_scale=5.0, num_inference_steps=3
         )
         assert np.abs(np.asarray(drawn.images[0], dtype=int) - ours[index]).max() <= 2
+
+
+@pytest.mark.parametrize(("base", "family"), [("sd1", "sd1"), ("sd2-v", "sd2")])
+def test_a_spec_without_family_trains_as_what_its_base_is(packs: Packs, bases: dict[str, Path], data_set: Path, base: str, family: str):
+    given_style = packs.style("told", **given(bases[base], data_set, None), adapter={"target_modules": ["to_q"]})
+    found = packs.ready(given_style)
+    assert given_style.spec.base_model.family is None, "what was submitted stays as it is"
+    assert (found.base.family, found.spec.base_model.family, found.family.name) == (family,) * 3
+    named = packs.ready(packs.style("told", **given(bases[base], data_set, family), adapter={"target_modules": ["to_q"]}))
+    assert (named.spec, named.texts_digest, named.key) == (found.spec, found.texts_digest, found.key)
+
+
+def test_what_its_family_does_not_take_is_refused_once_the_family_is_known(packs: Packs, bases: dict[str, Path], data_set: Path):
+    fields = given(bases["sd2"], data_set, None)
+    with pytest.raises(RunFailed, match=r"base_model.clip_skip: is not known to sd2") as caught:
+        packs.ready(packs.style("skips", **{**fields, "base_model": {**fields["base_model"], "clip_skip": 2}}))
+    assert caught.value.reason == "INVALID_SPEC"

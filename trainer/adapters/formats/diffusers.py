@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from lorafleet.catalog import FAMILIES
 from lorafleet.spec import AdapterSpec, Spec
 from trainer.adapters.formats.safetensors_file import file_bytes
 from trainer.adapters.formats.tensors import by_module, file_of, stored
@@ -21,7 +20,7 @@ def diffusers_file(weights: Mapping[str, Tensor], spec: Spec, precision: str = "
         for end, tensor in method.for_diffusers(roles, file).items()
     }
     metadata: dict[str, object] = {}
-    targets = FAMILIES.get(spec.base_model.family).targets(spec.adapter.target_modules, text_encoders=spec.adapter.text_encoder)
+    targets = spec.family.targets(spec.adapter.target_modules, text_encoders=spec.adapter.text_encoder)
     for part, modules in targets.items():
         if any(name.startswith(f"{part}.") for name in weights):
             metadata |= {f"{part}.{key}": value for key, value in _peft_config(spec.adapter, list(modules)).items()}

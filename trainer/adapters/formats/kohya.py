@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from lorafleet import __version__
-from lorafleet.catalog import FAMILIES
 from lorafleet.catalog.family import Family
 from lorafleet.spec import Spec
 from trainer.adapters.formats.safetensors_file import file_bytes, webui_hashes
@@ -28,7 +27,7 @@ def kohya_file(
 ) -> bytes:
     """`weights`: by canonical name; `facts`: more metadata (base, data set, losses); `modules`: the denoiser's modules that have another
     name in these files. No date: the same result is the same bytes."""
-    family, method, file = FAMILIES.get(spec.base_model.family), METHODS.get(spec.adapter.method), file_of(spec.adapter, precision)
+    family, method, file = spec.family, METHODS.get(spec.adapter.method), file_of(spec.adapter, precision)
     named = {
         f"{kohya_module(family, module, modules)}.{end}": tensor
         for module, roles in by_module(weights, spec.adapter).items()
