@@ -9,6 +9,27 @@ GUARDS = (
         "tests/trainer/sd/test_sd2.py",
     ),
     (
+        "family: jobs that name it and jobs that do not share a base",
+        "service/planning/base_shapes.py",
+        "if base.family is None and found.family is not None:",
+        "if False:",
+        "tests/service/planning/test_base_shapes.py",
+    ),
+    (
+        "family: an index without its shards is not launched",
+        "service/planning/base_shapes.py",
+        "except LacksShards as lack:",
+        "except ZeroDivisionError as lack:",
+        "tests/service/planning/test_base_shapes.py",
+    ),
+    (
+        "family: what its defaults are follows once it is known",
+        "trainer/prepare/style.py",
+        "return spec if spec.base_model.family else spec.on(base.family)",
+        "return spec",
+        "tests/trainer/sd/test_sd2.py",
+    ),
+    (
         "clip skip: texts of one layer are not another's",
         "trainer/prepare/style.py",
         "skipped = [self.base.facts.num_skipped_layers] if",

@@ -32,8 +32,8 @@ GUARDS = (
     (
         "base: an index names files of its own folder alone",
         "service/planning/base_shapes.py",
-        "for name in names if all(SHARD.fullmatch(name) for name in names) else ():",
-        "for name in names:",
+        "names = named if all(SHARD.fullmatch(name) for name in named) else ()",
+        "names = named",
         "tests/service/planning/test_base_shapes.py",
     ),
     (

@@ -62,9 +62,9 @@ def test_what_is_missing_is_named(tmp_path: Path, copy: Path):
 
 def test_another_family_is_refused(tmp_path: Path, copy: Path):
     (copy / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionXLPipeline"}))
-    error = refusal(copy, tmp_path)
-    assert error.reason == "BASE_MODEL_OTHER_FAMILY"
-    assert "is a StableDiffusionXLPipeline" in error.message
+    with pytest.raises(RunFailed, match="is a StableDiffusionXLPipeline") as caught:
+        base_model.inspect(BaseModelSpec(uri=f"file://{copy}", family="sd1"), Folder(f"file://{tmp_path}"))
+    assert caught.value.reason == "BASE_MODEL_OTHER_FAMILY"
 
 
 @pytest.mark.parametrize("kind", [WORD, [WORD], {WORD: 1}, None])
