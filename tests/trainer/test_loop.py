@@ -15,7 +15,7 @@ from trainer.run_plan import RunPlan
 
 def style(job: str, digest: str = "base", **parts: Any) -> Any:
     fields = {"base_model": {"uri": "file:///b"}, "dataset": {"uri": "file:///d"}, **parts}
-    return SimpleNamespace(job=job, spec=spec.parse(fields), base=SimpleNamespace(digest=digest))
+    return SimpleNamespace(job=job, spec=spec.parse(fields), base=SimpleNamespace(identity=digest))
 
 
 def plan(*pack: Any, standby: Standby | None = None) -> RunPlan:
