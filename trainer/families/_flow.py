@@ -29,8 +29,7 @@ class FlowFamily:
 
     def num_tokens(self, parts: Parts, captions: Sequence[str]) -> list[int]:
         """By the tokenizer that keeps most."""
-        tokenizers = [parts[part.name] for part in self.facts.tokenizers if part.name in parts]
-        return _parts.num_tokens(max(tokenizers, key=lambda tokenizer: tokenizer.model_max_length), captions)
+        return _parts.num_tokens(max(self._tokenizers(parts), key=lambda tokenizer: tokenizer.model_max_length), captions)
 
     def condition(self, text: Conditioning, sizes: Sequence[PictureSize]) -> Conditioning:
         return text
@@ -44,4 +43,7 @@ class FlowFamily:
         return {"guidance_scale": spec.guidance_scale, "max_sequence_length": self._most_tokens(parts)}
 
     def _most_tokens(self, parts: Parts) -> int:
-        return max(parts[part.name].model_max_length for part in self.facts.tokenizers)
+        return max(tokenizer.model_max_length for tokenizer in self._tokenizers(parts))
+
+    def _tokenizers(self, parts: Parts) -> list[Any]:
+        return [parts[part.name] for part in self.facts.tokenizers if part.name in parts]

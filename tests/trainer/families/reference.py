@@ -27,11 +27,11 @@ class FlowReference(Reference, ABC):
 
     def __init__(self, base: Path, style: PreparedStyle) -> None:
         self.style, self.dtype = style, torch.float32
-        self.pipeline = self.pipeline_class.from_pretrained(base)
+        self.pipeline = self.pipeline_class.from_pretrained(base, **dict.fromkeys(style.base.absent))
         self.latents: dict[int, Tensor] = {}
         self.adapted = {"transformer": self.pipeline.transformer}
         if style.spec.adapter.text_encoder:
-            self.adapted["text_encoder"] = self.pipeline.text_encoder
+            self.adapted |= {part.name: getattr(self.pipeline, part.name) for part in style.family.text_encoders if part.target_modules}
         for part in (self.pipeline.transformer, self.pipeline.vae, *self.text_encoders()):
             part.eval().requires_grad_(False)
         self._put_adapters_on()

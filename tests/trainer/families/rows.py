@@ -1,7 +1,7 @@
 """The families that the tests of this folder go through, by name."""
 
-from tests.trainer.families import flux
+from tests.trainer.families import flux, sd3
 from tests.trainer.families.row import Row
 
-ROWS: dict[str, Row] = {row.family: row for row in (flux.ROW,)}
+ROWS: dict[str, Row] = {row.family: row for row in (flux.ROW, sd3.ROW)}
 VARIANTS = [(family, variant) for family, row in ROWS.items() for variant in row.variants]
