@@ -10,7 +10,7 @@ import time
 from bench import results_file
 from service.control.capacity import Resources
 from service.simulate import trace
-from service.simulate.command import draw, rules
+from service.simulate.command import draw, policy
 from service.simulate.engine import Decide, World, by_admission, by_fifo, simulate
 from service.simulate.report import Report, summed_up
 
@@ -23,7 +23,7 @@ WORLD = World(capacity=Resources(GPUS, math.inf, math.inf))
 
 def main() -> int:
     jobs = trace.made(NUM_JOBS, SEED, GPUS, load=LOAD)
-    deciders = {"admission": by_admission(rules()), "fifo": by_fifo}
+    deciders = {"admission": by_admission(policy()), "fifo": by_fifo}
     reports: dict[str, Report] = {}
     metrics: dict[str, float] = {"num_jobs": NUM_JOBS, "gpus": GPUS, "load": LOAD, "seed": SEED}
     for name, decide in deciders.items():

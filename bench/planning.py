@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bench import results_file
-from service.control.compatibility import Cluster, Key, WarmKey
+from service.control.compatibility import Cluster, PackKey, WarmKey
 from service.control.memory import GIB, Ask, BaseShapes, footprint
 from service.control.packing import Candidate, PackLimits, Sharing, plan
 
@@ -29,7 +29,7 @@ BASE = BaseShapes(
     pixels_per_latent=8,
 )
 CLUSTER = Cluster(num_workers=1, cpus_per_worker=1.0, gpus_per_worker=1.0, memory_gib_per_worker=None, zero_stage=0, offload="none")
-KEY = Key(
+KEY = PackKey(
     warm=WarmKey(base_uri="s3://bases/sd15", family="sd1", precision="bf16", cluster=CLUSTER),
     method="lora",
     resolution=512,

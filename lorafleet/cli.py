@@ -44,7 +44,7 @@ def _quoted_harmlessly() -> Generator[None]:
         raise
 
 
-class Commands(connection.Group):
+class Commands(connection.ServerCommands):
     """Our commands and those registered by other packages. Errors end here, as one line without a traceback."""
 
     is_outermost = True

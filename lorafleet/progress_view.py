@@ -34,7 +34,7 @@ Show = Callable[[pb.TrainingJob], None]
 def view_on(console: Console) -> Generator[Show]:
     """A function that shows a job as it is now; call it after every change."""
     if not console.is_terminal:
-        yield Lines(console)
+        yield JobLines(console)
         return
     jobs: dict[str, pb.TrainingJob] = {}
 
@@ -51,7 +51,7 @@ def live_on(console: Console, render: Callable[[], RenderableType], refresh_per_
     return Live(get_renderable=render, console=console, refresh_per_second=refresh_per_s, redirect_stdout=is_shared)
 
 
-class Lines:
+class JobLines:
     """A line when the phase or state changes, and at every tenth of the steps: a log should not hold a line per step."""
 
     def __init__(self, console: Console) -> None:

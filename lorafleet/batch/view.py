@@ -54,7 +54,7 @@ def view_on(console: Console, batch: batch_pb.Batch, now: Clock = _now) -> Gener
         jobs[job.name] = job
 
     if not console.is_terminal:
-        lines = Lines(console, batch, now)
+        lines = BatchLines(console, batch, now)
         yield lines
         lines.close()
         return
@@ -66,7 +66,7 @@ def view_on(console: Console, batch: batch_pb.Batch, now: Clock = _now) -> Gener
 # Elsewhere than on a terminal.
 
 
-class Lines:
+class BatchLines:
     """A line when the counts or the tenths of all steps have changed, and no more than one in ten seconds."""
 
     def __init__(self, console: Console, batch: batch_pb.Batch, now: Clock) -> None:
@@ -113,27 +113,27 @@ def screen(name: str, jobs: Sequence[pb.TrainingJob], now: datetime) -> Renderab
 
 
 @dataclass(frozen=True)
-class Pack:
+class TrainingPack:
     """The styles of one run that train now."""
 
     run: str
     jobs: Sequence[pb.TrainingJob]
 
 
-def packs_of(jobs: Sequence[pb.TrainingJob]) -> list[Pack]:
+def packs_of(jobs: Sequence[pb.TrainingJob]) -> list[TrainingPack]:
     """The runs that train, largest first."""
     runs: dict[str, list[pb.TrainingJob]] = {}
     for job in jobs:
         if job.state == pb.JOB_STATE_RUNNING:
             runs.setdefault(job.attempts[-1].run if job.attempts else "", []).append(job)
-    return sorted((Pack(run, members) for run, members in runs.items()), key=lambda pack: (-len(pack.jobs), pack.run))
+    return sorted((TrainingPack(run, members) for run, members in runs.items()), key=lambda pack: (-len(pack.jobs), pack.run))
 
 
 @dataclass(frozen=True)
 class _Screen:
     name: str
     summary: Summary
-    packs: Sequence[Pack]
+    packs: Sequence[TrainingPack]
     worst: Sequence[pb.TrainingJob]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -196,7 +196,7 @@ def _percent(summary: Summary) -> str:
     return f"{100 * summary.steps_done // summary.steps_total}%" if summary.steps_total else "0%"
 
 
-def _packs_table(packs: Sequence[Pack], lines: int) -> RenderableType:
+def _packs_table(packs: Sequence[TrainingPack], lines: int) -> RenderableType:
     """A line for each run; those that do not fit are one line together."""
     shown = packs if len(packs) < lines else packs[: lines - 2]
     rows = [_pack_row(pack) for pack in shown]
@@ -206,7 +206,7 @@ def _packs_table(packs: Sequence[Pack], lines: int) -> RenderableType:
     return tables.Table(PACKS, rows, heading_style="dim")
 
 
-def _pack_row(pack: Pack) -> tuple[str, ...]:
+def _pack_row(pack: TrainingPack) -> tuple[str, ...]:
     phase = Counter(output.doing(job) for job in pack.jobs).most_common(1)[0][0]
     done = sorted({job.progress.step for job in pack.jobs})
     steps = f"{done[0]}-{done[-1]}" if len(done) > 1 else str(done[0])
@@ -214,7 +214,7 @@ def _pack_row(pack: Pack) -> tuple[str, ...]:
     return pack.run, str(len(pack.jobs)), phase, f"{steps}/{max(map(steps_of, pack.jobs))}", _pictures_per_second([pack]), names
 
 
-def _pictures_per_second(packs: Sequence[Pack]) -> str:
+def _pictures_per_second(packs: Sequence[TrainingPack]) -> str:
     return f"{sum(job.progress.pictures_per_second for pack in packs for job in pack.jobs):.1f}"
 
 

@@ -13,16 +13,16 @@ import typer
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
 from lorafleet.commands import Format, Output, Server, Tenant, connect
-from lorafleet.commands.connection import Group
+from lorafleet.commands.connection import ServerCommands
 from lorafleet.commands.options import grouped
 from lorafleet.terminal import TIME_FORMAT, say, stdout_console
 
-tenant_app = typer.Typer(cls=Group, help="Tenants, their fair share and limits.", no_args_is_help=True)
-member_app = typer.Typer(cls=Group, help="Members of a tenant and their roles.", no_args_is_help=True)
-token_app = typer.Typer(cls=Group, help="API tokens of a tenant, for programs.", no_args_is_help=True)
-grant_app = typer.Typer(cls=Group, help="Store prefixes that a tenant may read and write.", no_args_is_help=True)
-reservation_app = typer.Typer(cls=Group, help="GPUs reserved for a tenant.", no_args_is_help=True)
-audit_app = typer.Typer(cls=Group, help="The audit log of writes and denied writes.", no_args_is_help=True)
+tenant_app = typer.Typer(cls=ServerCommands, help="Tenants, their fair share and limits.", no_args_is_help=True)
+member_app = typer.Typer(cls=ServerCommands, help="Members of a tenant and their roles.", no_args_is_help=True)
+token_app = typer.Typer(cls=ServerCommands, help="API tokens of a tenant, for programs.", no_args_is_help=True)
+grant_app = typer.Typer(cls=ServerCommands, help="Store prefixes that a tenant may read and write.", no_args_is_help=True)
+reservation_app = typer.Typer(cls=ServerCommands, help="GPUs reserved for a tenant.", no_args_is_help=True)
+audit_app = typer.Typer(cls=ServerCommands, help="The audit log of writes and denied writes.", no_args_is_help=True)
 
 Principal = Annotated[str, typer.Argument(metavar="PRINCIPAL", help="Such as oidc:ada@example.com or cert:NAME.", show_default=False)]
 

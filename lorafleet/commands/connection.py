@@ -96,7 +96,7 @@ def _lacking(command: Any, *, hidden: bool = False) -> Sequence[Any]:
     return lacking
 
 
-class Group(TyperGroup):
+class ServerCommands(TyperGroup):
     """Commands that call a server, and take where and as whom before their name and after it.
 
     The help of `lorafleet` shows these options, and that of each command; a group between the two takes them silently.

@@ -31,7 +31,7 @@ class S3Settings:
     def of(cls, environ: Mapping[str, str] | None = None) -> Self:
         """The environment's, and for what it does not say the AWS files'. Raises InvalidInput for what cannot be meant."""
         env = os.environ if environ is None else environ
-        profile = _Profile.of(env)
+        profile = _AwsProfile.of(env)
         endpoint = env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL") or profile.endpoint
         return cls(
             endpoint=endpoint or None,
@@ -88,7 +88,7 @@ def parse_regions(text: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class _Profile:
+class _AwsProfile:
     """What the AWS config file says of the profile in use, with what the credentials file adds."""
 
     values: Mapping[str, str]

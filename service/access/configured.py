@@ -10,7 +10,7 @@ from lorafleet.credentials import read
 from lorafleet.errors import InvalidInput
 from service.access.authenticators import Authenticator, Authenticators, CertificateNames
 from service.access.settings import AccessSettings
-from service.access.tls import Files, Reloading
+from service.access.tls import CertificateFiles, Reloading
 from service.db.database import Database
 
 log = logging.getLogger(__name__)
@@ -27,15 +27,15 @@ def authenticators(settings: AccessSettings, db: Database) -> Authenticators | N
         ways.append(ApiTokens(db))
     if settings.oidc_issuer:
         from service.access.jwks import Keys, source
-        from service.access.oidc import OidcTokens, Rules
+        from service.access.oidc import OidcTokens, TokenRequirements
 
-        rules = Rules(
+        required = TokenRequirements(
             issuer=settings.oidc_issuer,
             audience=settings.oidc_audience,
             principal_claim=settings.oidc_claim,
             leeway_s=settings.oidc_leeway_s,
         )
-        ways.append(OidcTokens(Keys(source(settings.oidc_jwks)), rules))
+        ways.append(OidcTokens(Keys(source(settings.oidc_jwks)), required))
     if settings.tls_client_ca is not None:
         ways.append(CertificateNames())
     return Authenticators(ways, settings.admin or ())
@@ -46,7 +46,7 @@ def server_tls(settings: AccessSettings, *, ask_for_certificates: bool = True) -
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     client_ca = settings.tls_client_ca if ask_for_certificates else None
-    return Reloading(Files(cert=settings.tls_cert, key=settings.tls_key, client_ca=client_ca)).credentials()
+    return Reloading(CertificateFiles(cert=settings.tls_cert, key=settings.tls_key, client_ca=client_ca)).credentials()
 
 
 def report_tls_ca(settings: AccessSettings) -> Callable[[], str | None]:

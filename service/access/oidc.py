@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rules:
+class TokenRequirements:
     """What a good token says."""
 
     issuer: str
@@ -35,9 +35,9 @@ class Rules:
 class OidcTokens:
     """Knows callers by their provider's tokens."""
 
-    def __init__(self, keys: Keys, rules: Rules) -> None:
+    def __init__(self, keys: Keys, required: TokenRequirements) -> None:
         self._keys = keys
-        self._rules = rules
+        self._required = required
 
     def takes(self, shown: Shown) -> bool:
         return bool(shown.bearer) and not shown.bearer.startswith(PREFIX)
@@ -61,10 +61,10 @@ class OidcTokens:
         claims = self._claims(shown.bearer, key, algorithm)
         if not 0 < claims["exp"] < time.time() + MOST_LIFETIME_S:
             raise _invalid("its expiry (exp) is no time within ten years")
-        return Identity(principal=f"oidc:{_principal(claims, self._rules.principal_claim)}")
+        return Identity(principal=f"oidc:{_principal(claims, self._required.principal_claim)}")
 
     def _claims(self, token: str, key: dict[str, Any], algorithm: str) -> dict[str, Any]:
-        rules = self._rules
+        required = self._required
         if key.get("alg", algorithm) != algorithm:
             raise _invalid("its algorithm is not its key's")
         try:
@@ -72,9 +72,9 @@ class OidcTokens:
                 token,
                 jwt.PyJWK.from_dict(key, algorithm=algorithm),
                 algorithms=[algorithm],
-                audience=rules.audience,
-                issuer=rules.issuer,
-                leeway=rules.leeway_s,
+                audience=required.audience,
+                issuer=required.issuer,
+                leeway=required.leeway_s,
                 options={"require": ["exp", "iat", "iss", "aud"]},
             )
         except jwt.ExpiredSignatureError:
@@ -82,9 +82,9 @@ class OidcTokens:
         except jwt.ImmatureSignatureError:
             raise Unauthenticated("the token is not valid yet; are the clocks right?", reason="TOKEN_NOT_YET_VALID") from None
         except jwt.InvalidAudienceError:
-            raise Unauthenticated(f'the token is for another audience than "{rules.audience}"', reason="WRONG_AUDIENCE") from None
+            raise Unauthenticated(f'the token is for another audience than "{required.audience}"', reason="WRONG_AUDIENCE") from None
         except jwt.InvalidIssuerError:
-            raise Unauthenticated(f'the token is of another issuer than "{rules.issuer}"', reason="WRONG_ISSUER") from None
+            raise Unauthenticated(f'the token is of another issuer than "{required.issuer}"', reason="WRONG_ISSUER") from None
         except jwt.MissingRequiredClaimError as error:
             raise _invalid(f"it lacks the claim {error.claim}") from None
         except Exception as error:  # likewise

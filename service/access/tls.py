@@ -17,7 +17,7 @@ _Stamp = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Files:
+class CertificateFiles:
     """The certificate of a listener; with `client_ca`, every client must present one."""
 
     cert: Path
@@ -43,7 +43,7 @@ class Files:
 class Reloading:
     """Asked at each handshake, from gRPC's threads: a look at three files, and a new configuration when they changed."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: CertificateFiles) -> None:
         self._files = files
         self._lock = threading.Lock()
         self._stamp: _Stamp | None = None

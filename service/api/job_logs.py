@@ -28,7 +28,7 @@ PIECE_BYTES = 256 * 1024  # well below gRPC's 4 MiB
 
 
 @dataclass(frozen=True)
-class Source:
+class LogSource:
     """One attempt's log. `whole`: the store has all that there will ever be."""
 
     job: str
@@ -86,7 +86,7 @@ class LogStream:
             await asyncio.sleep(min(MAX_PAUSE_S, sum(tail.lines.read_bytes for tail in self.tails.values()) / READ_AGAIN_BYTES_PER_S))
             await heard(ring, POLL_S)
 
-    async def _sources(self, name: JobName, attempt: int) -> tuple[JobRow, list[Source]]:
+    async def _sources(self, name: JobName, attempt: int) -> tuple[JobRow, list[LogSource]]:
         async with self.db.snapshot() as tx:
             job = await jobs.by_name(tx, name.tenant, name.job_id)
             if job is None:
@@ -95,19 +95,19 @@ class LogStream:
             copies = {run.run.id: await tx.session.get(RunLogRow, run.run.id) for run in runs}
         layout = JobLayout(job.output_uri)
         return job, [
-            Source(job=job.name, run=run, layout=layout, whole=_whole(run, copies[run.run.id]))
+            LogSource(job=job.name, run=run, layout=layout, whole=_whole(run, copies[run.run.id]))
             for run in runs
             if attempt in {0, run.member.attempt}
         ]
 
-    async def _new(self, source: Source, *, to_the_end: bool) -> AsyncIterator[pb.StreamTrainingJobLogsResponse]:
+    async def _new(self, source: LogSource, *, to_the_end: bool) -> AsyncIterator[pb.StreamTrainingJobLogsResponse]:
         """What was not sent yet; while more may come, whole lines of it."""
         tail = self.tails.setdefault(source.attempt, Tail(RunLines(source.run.run.id, source.run.run.host_id)))
         async with aclosing(_pieces(self._texts(source, tail, to_the_end=to_the_end))) as pieces:
             async for piece in pieces:
                 yield pb.StreamTrainingJobLogsResponse(attempt=source.attempt, text=piece.decode(errors="replace"))
 
-    async def _texts(self, source: Source, tail: Tail, *, to_the_end: bool) -> AsyncGenerator[bytes, None]:
+    async def _texts(self, source: LogSource, tail: Tail, *, to_the_end: bool) -> AsyncGenerator[bytes, None]:
         if not source.whole:
             with suppress(Unavailable):  # the store has what was copied so far
                 async with aclosing(self._live(source, tail)) as texts:
@@ -123,7 +123,7 @@ class LogStream:
                 tail.sent_bytes += len(piece)
                 yield piece
 
-    async def _live(self, source: Source, tail: Tail) -> AsyncGenerator[bytes, None]:
+    async def _live(self, source: LogSource, tail: Tail) -> AsyncGenerator[bytes, None]:
         run = source.run.run
         tail.lines.again()
         async with aclosing(self.backend.logs(RunRef(run_id=run.host_id, handle=run.handle), tail.lines.read_bytes)) as pieces:

@@ -13,10 +13,10 @@ from enum import StrEnum
 from typing import Protocol
 
 from service.control.capacity import Hardware, Resources, amount
-from service.control.capacity_profile import Profile, Window
+from service.control.capacity_profile import CapacityProfile, Window
 from service.control.fair_share import FairOrder
 from service.control.packing import EXCEEDS_CAPACITY, Candidate, Pack
-from service.control.placing import Decision, Placement, Places, Start
+from service.control.placing import AvailableCapacity, Decision, Placement, Start
 from service.control.preemption import Victim, victims
 from service.control.priority import PriorityClass, class_of
 from service.control.quotas import UNLIMITED, Budgets, Quota, Usage
@@ -62,7 +62,7 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rules:
+class AdmissionPolicy:
     """How long jobs are passed by, and what is assumed where nothing is known."""
 
     block_after_s: float = 1800.0  # a job without a date keeps what it needs from then on; one with a date from twice that on
@@ -98,7 +98,7 @@ class Situation:
     now_s: float
     capacity: Resources
     live: Sequence[LiveRun] = ()
-    places: Places
+    available: AvailableCapacity
     quotas: Mapping[str, Quota] = field(default_factory=dict[str, Quota])
     windows: Sequence[Window] = ()
 
@@ -149,12 +149,14 @@ class Packing(Protocol):
     def pack(self, leader: Candidate, *, spread: int, budgets: Budgets | None = None, most_s: float = math.inf) -> Pack: ...
 
 
-def decide(queue: Sequence[Candidate], packer: Packing, situation: Situation, rules: Rules) -> Decided:
+def decide(queue: Sequence[Candidate], packer: Packing, situation: Situation, policy: AdmissionPolicy) -> Decided:
     """One round. `packer` holds the jobs of `queue`."""
     shares = shares_of(situation)
     budgets = Budgets(quotas=situation.quotas, usage=usage_of(situation.live))
-    order = FairOrder(queue, shares, lambda tenant: budgets.of(tenant).weight, now_s=situation.now_s, promote_after_s=rules.promote_after_s)
-    return _Round(packer, situation, rules, budgets, order).decide()
+    order = FairOrder(
+        queue, shares, lambda tenant: budgets.of(tenant).weight, now_s=situation.now_s, promote_after_s=policy.promote_after_s
+    )
+    return _Round(packer, situation, policy, budgets, order).decide()
 
 
 def usage_of(live: Sequence[LiveRun]) -> dict[str, Usage]:
@@ -181,13 +183,13 @@ def shares_of(situation: Situation) -> dict[str, float]:
 class _Round:
     """The books of one round."""
 
-    def __init__(self, packer: Packing, situation: Situation, rules: Rules, budgets: Budgets, order: FairOrder) -> None:
-        self._packer, self._now, self._rules = packer, situation, rules
+    def __init__(self, packer: Packing, situation: Situation, policy: AdmissionPolicy, budgets: Budgets, order: FairOrder) -> None:
+        self._packer, self._now, self._policy = packer, situation, policy
         self._budgets, self._order = budgets, order
-        self._placement = Placement(situation.places)
-        self._free = situation.places.in_reach  # whatever it is kept for
-        self._soon_s = situation.now_s + rules.makes_room_in_s
-        self._profile = Profile(situation.now_s, self._free, self._ends(), [_copy(window) for window in situation.windows])
+        self._placement = Placement(situation.available)
+        self._free = situation.available.in_reach  # whatever it is kept for
+        self._soon_s = situation.now_s + policy.makes_room_in_s
+        self._profile = CapacityProfile(situation.now_s, self._free, self._ends(), [_copy(window) for window in situation.windows])
         for tenant, used in budgets.usage.items():
             self._profile.use_window(tenant, used.gpus)
         self._victims = [_victim(run) for run in situation.live if run.may_stop and self._end_s(run) > self._soon_s]
@@ -199,7 +201,7 @@ class _Round:
     def decide(self) -> Decided:
         for job in self._order.jobs(lambda uid: uid in self._packer):
             self._take(job)
-            look_ahead = self._rules.look_ahead
+            look_ahead = self._policy.look_ahead
             if look_ahead is not None and (len(self.decided.waiting) >= look_ahead or self._free.runs < 1):
                 break
         return self.decided
@@ -221,7 +223,7 @@ class _Round:
         known_s = self._stuck.get(what)
         if known_s is not None and known_s <= job.lasts_s:
             return False
-        if self._profile.fits(job.demand, job.tenant, self._now.now_s, job.lasts_s, self._rules.unknown_lasts_s):
+        if self._profile.fits(job.demand, job.tenant, self._now.now_s, job.lasts_s, self._policy.unknown_lasts_s):
             return True
         self._stuck[what] = job.lasts_s
         return False
@@ -238,7 +240,7 @@ class _Round:
 
     def _most_s(self, job: Candidate) -> float:
         """How long its companions may take: where it passes others only because it is short, no longer than it."""
-        fits_for_ever = self._profile.fits(job.demand, job.tenant, self._now.now_s, math.inf, self._rules.unknown_lasts_s)
+        fits_for_ever = self._profile.fits(job.demand, job.tenant, self._now.now_s, math.inf, self._policy.unknown_lasts_s)
         return math.inf if fits_for_ever else job.lasts_s
 
     def _enter(self, pack: Pack) -> None:
@@ -253,14 +255,14 @@ class _Round:
     def _date(self, job: Candidate) -> WaitReason:
         """Why it waits. While dates are given away it gets one, and room is made for it where its class allows."""
         demand = job.demand
-        if self._num_dated == self._rules.num_dates:
+        if self._num_dated == self._policy.num_dates:
             return self._why(demand)
         self._num_dated += 1
         makes_room = self._preempt(job) or self._room_is_made(job)
         waited_s = self._now.now_s - job.submitted_s
-        date_s = self._profile.earliest_s(demand, job.tenant, job.lasts_s, self._rules.unknown_lasts_s)
+        date_s = self._profile.earliest_s(demand, job.tenant, job.lasts_s, self._policy.unknown_lasts_s)
         reason = WaitReason.PREEMPTING if makes_room else self._why(demand)
-        if waited_s >= self._rules.block_after_s * (1 if date_s is None else 2):
+        if waited_s >= self._policy.block_after_s * (1 if date_s is None else 2):
             self._profile.hold(demand)
         elif date_s is not None:
             self._profile.take(demand, date_s, job.lasts_s)
@@ -285,7 +287,7 @@ class _Round:
         return job.demand.fits(self._profile.free_at(self._soon_s, job.tenant))
 
     def _takes_places(self, job: Candidate) -> bool:
-        lowest = self._rules.preempts_from
+        lowest = self._policy.preempts_from
         return lowest is not None and class_of(job.priority) >= lowest
 
     def _why(self, demand: Resources) -> WaitReason:

@@ -22,7 +22,7 @@ class Window:
     end_s: float
 
 
-class Profile:
+class CapacityProfile:
     """What is free from `now_s` on."""
 
     def __init__(self, now_s: float, free: Resources, ends: Iterable[tuple[float, Resources]], windows: Sequence[Window] = ()) -> None:

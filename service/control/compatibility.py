@@ -55,7 +55,7 @@ class StandbyKey:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Key:
+class PackKey:
     """What the members of a pack have in common."""
 
     warm: WarmKey

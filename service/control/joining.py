@@ -37,7 +37,7 @@ def has_room(run: TrainingRun, limits: PackLimits) -> bool:
 
 def joins(queue: Sequence[Candidate], training: Sequence[TrainingRun], limits: PackLimits, budgets: Budgets | None = None) -> list[Join]:
     """The first in the queue first, each to the first run that can take it, as far as its tenant's quota goes."""
-    rooms = [_Room(run, limits) for run in training if has_room(run, limits)]
+    rooms = [_RunHeadroom(run, limits) for run in training if has_room(run, limits)]
     decided: list[Join] = []
     somebody_waits = False
     for job in sorted(queue, key=lambda job: job.rank):
@@ -53,7 +53,7 @@ def joins(queue: Sequence[Candidate], training: Sequence[TrainingRun], limits: P
 
 
 @dataclass
-class _Room:
+class _RunHeadroom:
     """What a run still takes."""
 
     run: TrainingRun

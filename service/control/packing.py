@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from service.control.capacity import Hardware, Resources, beyond
-from service.control.compatibility import Key
+from service.control.compatibility import PackKey
 from service.control.memory import GIB, Footprint, arithmetic, gib, pack_bytes
 from service.control.quotas import Budgets
 
@@ -44,7 +44,7 @@ class Candidate:
 
     uid: str
     tenant: str
-    key: Key
+    key: PackKey
     sharing: Sharing
     max_steps: int
     footprint: Footprint | None  # None: the base's shapes are not known
@@ -82,7 +82,7 @@ class Pack:
     closed_by: ClosedBy
 
     @property
-    def key(self) -> Key:
+    def key(self) -> PackKey:
         return self.members[0].key
 
     @property
@@ -168,11 +168,11 @@ class Packer:
     def pack(self, leader: Candidate, *, spread: int, budgets: Budgets | None = None, most_s: float = math.inf) -> Pack:
         """A pack that `leader` leads, of jobs that last for `most_s` at most. Compatible jobs are spread over `spread` runs."""
         most = min(self._limits.max_pack_size, -(-self._shelves.num_for(leader) // max(1, spread)))
-        room = _Room(leader, memory_limit_bytes(leader.key, self._limits), budgets, most_s)
+        room = _PackHeadroom(leader, memory_limit_bytes(leader.key, self._limits), budgets, most_s)
         return _filled(leader, self._shelves, self._limits, most, room)
 
 
-def memory_limit_bytes(key: Key, limits: PackLimits) -> int | None:
+def memory_limit_bytes(key: PackKey, limits: PackLimits) -> int | None:
     """Bytes that a pack may take on one worker: the least of what the server allows and what the spec reserves."""
     reserved = key.warm.cluster.memory_gib_per_worker
     known = [limits.worker_memory_bytes, None if reserved is None else int(reserved * GIB)]
@@ -204,7 +204,7 @@ def _refusal(job: Candidate, limits: PackLimits) -> Refusal | None:
     return Refusal(uid=job.uid, message=f"{message}; a smaller micro_batch_size, resolution or rank takes less")
 
 
-def _filled(leader: Candidate, shelves: "_Shelves", limits: PackLimits, most: int, room: "_Room") -> Pack:
+def _filled(leader: Candidate, shelves: "_Shelves", limits: PackLimits, most: int, room: "_PackHeadroom") -> Pack:
     """The leader with the nearest that fit. Too large ones are passed over, a pack's number of them at most."""
     members = [leader]
     num_passed = 0
@@ -233,7 +233,7 @@ def _closed_by(leader: Candidate, shelves: "_Shelves", is_full: bool, num_passed
     return ClosedBy.FULL if is_full or leader.alone or shelves.num_for(leader) else ClosedBy.SHARING
 
 
-class _Room:
+class _PackHeadroom:
     """What a pack that is being filled still takes: by memory, by its members' quotas, by time."""
 
     def __init__(self, leader: Candidate, limit_bytes: int | None, budgets: Budgets | None, most_s: float) -> None:
@@ -295,8 +295,8 @@ class _Shelves:
 
     def __init__(self, jobs: Sequence[Candidate]) -> None:
         self._jobs = {job.uid: job for job in jobs}
-        self._shelves = defaultdict[tuple[Key, str | None], _Shelf](_Shelf)
-        self._num_left = defaultdict[Key, int](int)
+        self._shelves = defaultdict[tuple[PackKey, str | None], _Shelf](_Shelf)
+        self._num_left = defaultdict[PackKey, int](int)
         for job in sorted(jobs, key=_place):
             self._num_left[job.key] += 1
             for shelf in _shelves_of(job):
@@ -319,7 +319,7 @@ class _Shelves:
         """How many jobs may be in a pack with `leader`, itself included."""
         return 1 if _trains_alone(leader) else len(self._shelves[_led_by(leader)])
 
-    def num_left(self, key: Key) -> int:
+    def num_left(self, key: PackKey) -> int:
         return self._num_left[key]
 
 
@@ -327,15 +327,15 @@ def _trains_alone(job: Candidate) -> bool:
     return bool(job.alone) or job.sharing is Sharing.NOBODY
 
 
-def _shelves_of(job: Candidate) -> list[tuple[Key, str | None]]:
+def _shelves_of(job: Candidate) -> list[tuple[PackKey, str | None]]:
     """Where companions are looked for: among its tenant's jobs, and among everybody's (None) when it is open to anyone."""
     if _trains_alone(job):
         return []
-    own: list[tuple[Key, str | None]] = [(job.key, job.tenant)]
+    own: list[tuple[PackKey, str | None]] = [(job.key, job.tenant)]
     return [*own, (job.key, None)] if job.sharing is Sharing.ANYONE else own
 
 
-def _led_by(leader: Candidate) -> tuple[Key, str | None]:
+def _led_by(leader: Candidate) -> tuple[PackKey, str | None]:
     return (leader.key, None if leader.sharing is Sharing.ANYONE else leader.tenant)
 
 

@@ -25,7 +25,7 @@ class IdleHost:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Places:
+class AvailableCapacity:
     """Where packs can go."""
 
     free: Resources
@@ -61,9 +61,9 @@ Decision = Start | Release
 class Placement:
     """Gives places away, one pack after the other."""
 
-    def __init__(self, places: Places) -> None:
-        self._free, self._leaving = places.free, places.leaving
-        self._idle = list(places.idle)
+    def __init__(self, available: AvailableCapacity) -> None:
+        self._free, self._leaving = available.free, available.leaving
+        self._idle = list(available.idle)
 
     def place(self, pack: Pack) -> list[Decision]:
         """What to do so that the pack starts, now or once places are free. A pack that fits nowhere changes nothing.

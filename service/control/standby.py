@@ -27,7 +27,7 @@ class StandbyRules:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class StandbyWorkers:
     """Workers that stand by, or come up for it. No job is on its way to them."""
 
     run_id: str
@@ -43,7 +43,7 @@ class Moment:
     idle_s: float | None  # since something last changed; None: jobs wait
     wanted: Cluster  # the shape to begin with
     is_learned: bool  # a job has asked for that shape: others make place for it
-    groups: Sequence[Group] = ()  # the oldest first
+    groups: Sequence[StandbyWorkers] = ()  # the oldest first
     free: Resources
     free_memory_bytes: float = math.inf
     retry_in_s: float = 0.0  # after a failure
@@ -77,7 +77,7 @@ def decide(moment: Moment, rules: StandbyRules) -> Begin | End | None:
     return None
 
 
-def _must_end(number: int, group: Group, moment: Moment, rules: StandbyRules) -> str:
+def _must_end(number: int, group: StandbyWorkers, moment: Moment, rules: StandbyRules) -> str:
     """Why; empty: it need not."""
     if number >= rules.num_groups:
         return f"{rules.num_groups} may stand by"

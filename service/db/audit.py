@@ -19,7 +19,7 @@ from service.db.transaction import Transaction
 
 
 @dataclass(kw_only=True)
-class Entry:
+class AuditEntry:
     """A call that is being answered: who does what, to what, from where."""
 
     tenant: str
@@ -30,7 +30,7 @@ class Entry:
     written: bool = False
 
 
-current_entry: ContextVar[Entry | None] = ContextVar("current_entry", default=None)
+current_entry: ContextVar[AuditEntry | None] = ContextVar("current_entry", default=None)
 
 
 def about(resource: str) -> None:
@@ -52,7 +52,7 @@ def record(tx: Transaction) -> None:
     after_commit(tx, written)
 
 
-async def add_all(tx: Transaction, entries: Sequence[Entry]) -> None:
+async def add_all(tx: Transaction, entries: Sequence[AuditEntry]) -> None:
     """Writes the rows of calls that share this transaction."""
     await tx.insert(AuditRow, [_values(tx, entry, "OK", "") for entry in entries])
 
@@ -63,12 +63,12 @@ async def add_all(tx: Transaction, entries: Sequence[Entry]) -> None:
     after_commit(tx, written)
 
 
-def append(tx: Transaction, entry: Entry, *, code: str, reason: str = "") -> None:
+def append(tx: Transaction, entry: AuditEntry, *, code: str, reason: str = "") -> None:
     """Adds a row."""
     tx.session.add(AuditRow(**_values(tx, entry, code, reason)))
 
 
-def _values(tx: Transaction, entry: Entry, code: str, reason: str) -> dict[str, object]:
+def _values(tx: Transaction, entry: AuditEntry, code: str, reason: str) -> dict[str, object]:
     return {
         "uid": uuid4().hex,
         "time": tx.now,

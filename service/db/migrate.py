@@ -40,13 +40,13 @@ def upgrade(url: str, to: str = HEAD) -> str | None:
 def misfits(url: str) -> list[str]:
     """Why this version cannot work on a schema that is newer than its own: what it uses and finds no more, and what it would
     have to fill. Blocks."""
-    from service.db.models import Base
+    from service.db.models import TableBase
 
     found: list[str] = []
     with _connected(url) as connection:
         schema = inspect(connection)
         there = set(schema.get_table_names())
-        for table in Base.metadata.sorted_tables:
+        for table in TableBase.metadata.sorted_tables:
             columns = {each["name"]: each for each in schema.get_columns(table.name)} if table.name in there else {}
             found += [f"{table.name}.{name} is gone" for name in table.columns.keys() - columns.keys()]
             new = [columns[name] for name in columns.keys() - table.columns.keys()]

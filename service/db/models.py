@@ -9,7 +9,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from service.db.types import UtcTime
 
 
-class Base(DeclarativeBase):
+class TableBase(DeclarativeBase):
     """All tables."""
 
     type_annotation_map = {  # noqa: RUF012 (SQLAlchemy reads it from the class)
@@ -30,7 +30,7 @@ class Lockable:
     lock_expires_at: Mapped[datetime | None] = mapped_column(default=None)
 
 
-class ServiceRow(Base):
+class ServiceRow(TableBase):
     """The one row about the service itself. `last_seq` is the commit-safe cursor of `job_events`.
 
     A transaction that appends events updates this row after all others, right before the insert, and holds its lock until
@@ -50,7 +50,7 @@ class ServiceRow(Base):
     clock_carried_us: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
 
 
-class TenantRow(Base):
+class TenantRow(TableBase):
     """A tenant that was created: its share, limits and reference to credentials. Tenants without a row have the defaults.
 
     An unset limit means unlimited.
@@ -72,7 +72,7 @@ class TenantRow(Base):
     version: Mapped[int] = mapped_column(default=1)
 
 
-class MemberRow(Base):
+class MemberRow(TableBase):
     """The role of a principal in a tenant."""
 
     __tablename__ = "members"
@@ -82,7 +82,7 @@ class MemberRow(Base):
     create_time: Mapped[datetime]
 
 
-class ApiTokenRow(Base):
+class ApiTokenRow(TableBase):
     """A token for programs. The secret itself is not stored."""
 
     __tablename__ = "api_tokens"
@@ -99,7 +99,7 @@ class ApiTokenRow(Base):
     __table_args__ = (Index("ix_api_tokens_tenant", "tenant", "create_time"),)
 
 
-class GrantRow(Base):
+class GrantRow(TableBase):
     """A store prefix that a tenant may read from, or write to as well."""
 
     __tablename__ = "grants"
@@ -109,7 +109,7 @@ class GrantRow(Base):
     create_time: Mapped[datetime]
 
 
-class ReservationRow(Base):
+class ReservationRow(TableBase):
     """GPUs reserved for a tenant during a window."""
 
     __tablename__ = "reservations"
@@ -121,7 +121,7 @@ class ReservationRow(Base):
     create_time: Mapped[datetime]
 
 
-class AuditRow(Base):
+class AuditRow(TableBase):
     """A write or denied write: who, what, when, from where, and the outcome. Never changed afterwards."""
 
     __tablename__ = "audit_log"
@@ -138,7 +138,7 @@ class AuditRow(Base):
     __table_args__ = (Index("ix_audit_log_tenant", "tenant", "time", "uid"),)
 
 
-class BatchRow(Base):
+class BatchRow(TableBase):
     """A batch. By `request_id` and the digest of its body a repeated CreateBatch returns the first batch (AIP-155)."""
 
     __tablename__ = "batches"
@@ -164,7 +164,7 @@ class BatchRow(Base):
 _UNFINISHED = text("state NOT IN ('SUCCEEDED', 'FAILED', 'CANCELLED')")
 
 
-class JobRow(Base):
+class JobRow(TableBase):
     """A job."""
 
     __tablename__ = "jobs"
@@ -230,7 +230,7 @@ def _own_id(context: Any) -> str:
     return context.get_current_parameters()["id"]
 
 
-class RunRow(Lockable, Base):
+class RunRow(Lockable, TableBase):
     """One execution of a pack."""
 
     __tablename__ = "runs"
@@ -257,7 +257,7 @@ class RunRow(Lockable, Base):
     __table_args__ = (Index("ix_runs_state_due", "state", "due_at"), Index("ix_runs_host", "host_id"))
 
 
-class RunJobRow(Base):
+class RunJobRow(TableBase):
     """A member of a run's pack, and how it ended there as far as the run reported."""
 
     __tablename__ = "run_jobs"
@@ -274,7 +274,7 @@ class RunJobRow(Base):
     __table_args__ = (UniqueConstraint("job_uid", "attempt"),)
 
 
-class RunLogRow(Lockable, Base):
+class RunLogRow(Lockable, TableBase):
     """The copying of a run's log to the store."""
 
     __tablename__ = "run_logs"
@@ -287,7 +287,7 @@ class RunLogRow(Lockable, Base):
     __table_args__ = (Index("ix_run_logs_due", "complete", "due_at"),)
 
 
-class JobEventRow(Base):
+class JobEventRow(TableBase):
     """A change of a job, as sent to watchers."""
 
     __tablename__ = "job_events"
@@ -301,7 +301,7 @@ class JobEventRow(Base):
     __table_args__ = (Index("ix_job_events_tenant", "tenant", "seq"), Index("ix_job_events_job", "job_uid", "seq"))
 
 
-class RequestRow(Base):
+class RequestRow(TableBase):
     """A completed CreateTrainingJob: the same id with the same body returns the same job (AIP-155)."""
 
     __tablename__ = "requests"
@@ -312,7 +312,7 @@ class RequestRow(Base):
     create_time: Mapped[datetime]
 
 
-class ReportSourceRow(Base):
+class ReportSourceRow(TableBase):
     """The highest sequence applied for one process of a run: a repeated report changes nothing."""
 
     __tablename__ = "report_sources"

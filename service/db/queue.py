@@ -11,14 +11,14 @@ from sqlalchemy.orm import aliased
 from service.control.lifecycle import JobState
 from service.core.concurrency import slices
 from service.db.jobs import startable
-from service.db.models import Base, JobRow, RunJobRow, ServiceRow
+from service.db.models import JobRow, RunJobRow, ServiceRow, TableBase
 from service.db.transaction import Transaction
 
 SLICE = 1000  # uids in one statement
 
 
 @dataclass(frozen=True)
-class Waiting:
+class WaitingJob:
     """A queued job that may start as far as its own back-off goes."""
 
     uid: str
@@ -53,11 +53,11 @@ async def num_waiting(tx: Transaction) -> int:
     return await tx.session.scalar(select(func.count()).select_from(JobRow).where(*startable(tx.now))) or 0
 
 
-async def waiting(tx: Transaction) -> list[Waiting]:
+async def waiting(tx: Transaction) -> list[WaitingJob]:
     """All jobs that could start now, the oldest first."""
     columns = (JobRow.uid, JobRow.tenant, JobRow.create_time, JobRow.batch_index, JobRow.attempt, JobRow.first_step_time)
     query = select(*columns).where(*startable(tx.now)).order_by(JobRow.create_time, JobRow.batch_index, JobRow.uid)
-    return [Waiting(*row) for row in await tx.session.execute(query)]
+    return [WaitingJob(*row) for row in await tx.session.execute(query)]
 
 
 async def specs(tx: Transaction, uids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -96,7 +96,7 @@ async def announced(tx: Transaction) -> dict[str, Announced]:
 async def put_positions(tx: Transaction, positions: Mapping[str, int]) -> None:
     """Writes queue positions, by uid, of jobs that still wait. Without an event: they show when a job is read."""
     values = [{"job": uid, "position": position} for uid, position in sorted(positions.items())]
-    table = Base.metadata.tables[JobRow.__tablename__]
+    table = TableBase.metadata.tables[JobRow.__tablename__]
     change = update(table).where(table.c.uid == bindparam("job"), table.c.state == JobState.QUEUED.value)
     await (await tx.session.connection()).execute(change.values(queue_position=bindparam("position")), values)
 

@@ -18,7 +18,7 @@ async def of_all(tx: Transaction) -> dict[str, Quota]:
 
 
 @dataclass
-class Room:
+class RemainingQuota:
     """What a tenant may still submit in this transaction."""
 
     tenant: str
@@ -37,21 +37,21 @@ async def check(tx: Transaction, tenant: str, num_new: int) -> None:
     (await room(tx, tenant)).take(num_new)
 
 
-async def room(tx: Transaction, tenant: str) -> Room:
+async def room(tx: Transaction, tenant: str) -> RemainingQuota:
     """What the tenant may still submit. If limited, locks other submissions of the tenant until commit.
 
     Others' jobs may only leave the queue meanwhile, or come back to it from a run; those were accepted before.
     """
     row = await tx.session.get(TenantRow, tenant)
     if row is None or (row.max_queued_jobs is None and row.max_storage_bytes is None):
-        return Room(tenant, UNLIMITED)
+        return RemainingQuota(tenant, UNLIMITED)
     query = tx.locked(select(TenantRow).where(TenantRow.id == tenant))
     if (row := await tx.session.scalar(query)) is None:
-        return Room(tenant, UNLIMITED)
+        return RemainingQuota(tenant, UNLIMITED)
     quota = _quota(row.max_gpus, row.max_running_jobs, row.max_queued_jobs, row.max_storage_bytes, row.weight)
     queued = 0 if quota.max_queued_jobs is None else await num_queued(tx, tenant)
     stored = 0 if quota.max_storage_bytes is None else await stored_bytes(tx, tenant)
-    return Room(tenant, quota, queued, stored)
+    return RemainingQuota(tenant, quota, queued, stored)
 
 
 async def num_queued(tx: Transaction, tenant: str) -> int:

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Trouble:
+class RowFault:
     """What a block raised that was about one row; nothing when it went through."""
 
     error: Exception | None = None
@@ -43,12 +43,12 @@ class Trouble:
 
 
 @contextmanager
-def own(loop: str, row: str, passes: tuple[type[Exception], ...] = (*OF_THE_LOOP, SQLAlchemyError)) -> Iterator[Trouble]:
+def own(loop: str, row: str, passes: tuple[type[Exception], ...] = (*OF_THE_LOOP, SQLAlchemyError)) -> Iterator[RowFault]:
     """The block does something for one row. Its exception ends the block, is counted and logged, and lies in what is given.
 
     `passes`: what is not the row's own. In the middle of a transaction that is whatever the database says: it has ended for all.
     """
-    trouble = Trouble()
+    trouble = RowFault()
     try:
         yield trouble
     except passes:

@@ -17,7 +17,7 @@ from service.db.types import storable
 
 
 @dataclass(frozen=True)
-class Member:
+class PackMember:
     """One job of a run's pack."""
 
     place: RunJobRow
@@ -90,17 +90,17 @@ async def lock(tx: Transaction, run_id: str) -> RunRow | None:
     return next((run for run in found if run.id == run_id), None)
 
 
-async def members(tx: Transaction, run_id: str) -> list[Member]:
+async def members(tx: Transaction, run_id: str) -> list[PackMember]:
     """The run's pack in a stable order, to be read. To change it: `lock_members`."""
     return (await packs(tx, [run_id]))[run_id]
 
 
-async def packs(tx: Transaction, run_ids: Sequence[str]) -> dict[str, list[Member]]:
+async def packs(tx: Transaction, run_ids: Sequence[str]) -> dict[str, list[PackMember]]:
     """The packs of runs, each as `members` has it."""
     query = select(RunJobRow, JobRow).join(JobRow).where(RunJobRow.run_id.in_(run_ids)).order_by(JobRow.create_time, JobRow.uid)
-    found: dict[str, list[Member]] = {run_id: [] for run_id in run_ids}
+    found: dict[str, list[PackMember]] = {run_id: [] for run_id in run_ids}
     for place, job in await tx.session.execute(query):
-        found[place.run_id].append(Member(place, job))
+        found[place.run_id].append(PackMember(place, job))
     return found
 
 
@@ -110,10 +110,10 @@ async def tenant(tx: Transaction, run_id: str) -> str:
     return (await tx.session.scalars(query.limit(1))).one()
 
 
-async def lock_members(tx: Transaction, run_id: str) -> list[Member]:
+async def lock_members(tx: Transaction, run_id: str) -> list[PackMember]:
     """The run's pack in the order of `members`, its jobs locked. Lock the run first."""
     query = select(RunJobRow, JobRow).join(JobRow).where(RunJobRow.run_id == run_id).order_by(JobRow.uid)
-    found = [Member(place, job) for place, job in await tx.session.execute(tx.locked(query))]
+    found = [PackMember(place, job) for place, job in await tx.session.execute(tx.locked(query))]
     return sorted(found, key=lambda member: (member.job.create_time, member.job.uid))
 
 
@@ -130,18 +130,18 @@ async def lock_jobs(tx: Transaction, job_uids: Sequence[str]) -> list[JobRow]:
     return found
 
 
-def job_names(pack: Sequence[Member]) -> str:
+def job_names(pack: Sequence[PackMember]) -> str:
     """The names of the pack's jobs, for the log."""
     return ",".join(member.job.name for member in pack)
 
 
-async def live_with(tx: Transaction, job_uids: Sequence[str]) -> dict[RunRow, list[Member]]:
+async def live_with(tx: Transaction, job_uids: Sequence[str]) -> dict[RunRow, list[PackMember]]:
     """The runs that these jobs are in now, each with its whole pack. Lock them first, by `lock_jobs`, to change the runs."""
     query = select(RunRow, RunJobRow, JobRow).join(RunJobRow, RunJobRow.run_id == RunRow.id).join(JobRow)
     query = query.where(RunRow.id.in_(_runs_of(job_uids)), RunRow.state.in_(WITH_JOBS))
-    found: dict[RunRow, list[Member]] = {}
+    found: dict[RunRow, list[PackMember]] = {}
     for run, place, job in await tx.session.execute(query.execution_options(populate_existing=not tx.reads_only)):
-        found.setdefault(run, []).append(Member(place, job))
+        found.setdefault(run, []).append(PackMember(place, job))
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVarTuple, cast
 from sqlalchemy import Select, Table, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from service.db.models import Base, JobRow
+from service.db.models import JobRow, TableBase
 
 Columns = TypeVarTuple("Columns")
 
@@ -35,7 +35,7 @@ class Transaction:
         self.touched[job.uid] = job
         self.changed = True
 
-    async def insert(self, rows_of: type[Base], values: Sequence[dict[str, Any]]) -> None:
+    async def insert(self, rows_of: type[TableBase], values: Sequence[dict[str, Any]]) -> None:
         """Many new rows by one statement, past the session, whose bookkeeping costs time: it does not know them."""
         if values:
             await self.session.execute(insert(cast(Table, rows_of.__table__)), values)

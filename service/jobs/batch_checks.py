@@ -4,14 +4,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from lorafleet.errors import Violation
 from service.core.concurrency import bounded
-from service.jobs.batch_specs import Place
+from service.jobs.batch_specs import ItemJob
 from service.store import spec_checks
 from service.store.client import Store, StoreError
 
 AT_ONCE = 24  # questions to the store; below its own limit, so that other calls get through
 
 
-async def check_store(store: Store, places: Sequence[Place], tenant: str, artifacts_uri: str) -> list[Violation]:
+async def check_store(store: Store, places: Sequence[ItemJob], tenant: str, artifacts_uri: str) -> list[Violation]:
     """Every violation that the store shows, each where it is to be mended. Raises Unavailable when a store does not answer."""
     bases = await _asked(store, spec_checks.base_model, [place.item.spec.base_model.uri for place in places])
     datasets = await _asked(store, spec_checks.dataset, [place.item.spec.dataset.uri for place in places])

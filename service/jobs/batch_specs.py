@@ -88,7 +88,7 @@ def digest(new: NewBatch, items: Iterable[Item]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ItemJob:
     """An item's job: its id, and the folder it writes to."""
 
     item: Item
@@ -102,7 +102,7 @@ class Place:
         return self.item.blame("output", "uri") if chosen else f"items[{self.item.index}].output.uri"
 
 
-def places(new: NewBatch, parsed: Parsed, batch_id: str, artifacts_uri: str) -> list[Place]:
+def places(new: NewBatch, parsed: Parsed, batch_id: str, artifacts_uri: str) -> list[ItemJob]:
     """The batch's jobs, in order. Raises InvalidSpec with every mistake of the items, and when two would be the same."""
     found = [_place(item, new.tenant, batch_id, artifacts_uri) for item in parsed.items]
     twice = chain(
@@ -146,15 +146,15 @@ def _repeated(values: Iterable[tuple[int, str, str]]) -> Iterator[Violation]:
             yield Violation(field=field, message=f"{value!r} is that of items[{before}] too")
 
 
-def _first_of_each_id(places: Sequence[Place]) -> Iterable[Place]:
+def _first_of_each_id(places: Sequence[ItemJob]) -> Iterable[ItemJob]:
     """Two jobs of one id write to one folder, too, unless they say otherwise: that is one mistake, not two."""
-    first: dict[str, Place] = {}
+    first: dict[str, ItemJob] = {}
     for place in places:
         first.setdefault(place.job_id, place)
     return first.values()
 
 
-def _place(item: Item, tenant: str, batch_id: str, artifacts_uri: str) -> Place:
+def _place(item: Item, tenant: str, batch_id: str, artifacts_uri: str) -> ItemJob:
     job_id = item.job_id or f"{batch_id}-{item.index:05d}"
     output_uri = item.spec.output.uri or job_root(artifacts_uri, f"tenants/{tenant}/jobs/{job_id}")
-    return Place(item=item, job_id=job_id, output_uri=output_uri)
+    return ItemJob(item=item, job_id=job_id, output_uri=output_uri)

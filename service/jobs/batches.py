@@ -27,7 +27,7 @@ from service.db.tenants import store_credentials_of
 from service.db.transaction import Transaction
 from service.jobs import batch_specs
 from service.jobs.batch_checks import AT_ONCE, check_store
-from service.jobs.batch_specs import NewBatch, Place
+from service.jobs.batch_specs import ItemJob, NewBatch
 from service.jobs.messages import batch_etag, batch_message
 from service.jobs.new_rows import new_row
 from service.jobs.pod_profiles import ONLY_DEFAULT, unknown_profile
@@ -91,7 +91,7 @@ class Batches:
         await self._grants.check(new.tenant, _uses(places))
         return [place.item.spec for place in places]
 
-    def _unknown_profiles(self, places: Sequence[Place]) -> Iterable[Violation]:
+    def _unknown_profiles(self, places: Sequence[ItemJob]) -> Iterable[Violation]:
         """Each once, however many items have it from the defaults."""
         blamed = (unknown_profile(place.item.spec, self._profiles, field=place.item.blame("cluster", "profile")) for place in places)
         return dict.fromkeys(violation for violations in blamed for violation in violations)
@@ -147,7 +147,7 @@ class Batches:
             async with self._db.snapshot() as tx:
                 may_end(caller, await batches.creator(tx, (await existing(tx, name)).uid))
 
-    async def _places(self, new: NewBatch, batch_id: str) -> list[Place]:
+    async def _places(self, new: NewBatch, batch_id: str) -> list[ItemJob]:
         return batch_specs.places(new, await batch_specs.parse(new), batch_id, self._artifacts_uri)
 
     async def _cancel_some(self, name: BatchName, etag: str = "") -> int:
@@ -209,7 +209,7 @@ async def _check_free(tx: Transaction, new: NewBatch) -> None:
         raise AlreadyExists(message, reason="BATCH_ID_TAKEN")
 
 
-async def _clashes(tx: Transaction, new: NewBatch, places: Sequence[Place]) -> list[Violation]:
+async def _clashes(tx: Transaction, new: NewBatch, places: Sequence[ItemJob]) -> list[Violation]:
     """Ids that other jobs have, and outputs that unfinished jobs write to."""
     taken = await jobs.ids_taken(tx, new.tenant, [place.job_id for place in places])
     writers = await jobs.writers(tx, [place.output_uri for place in places])
@@ -229,7 +229,7 @@ async def _clashes(tx: Transaction, new: NewBatch, places: Sequence[Place]) -> l
     return [*ids, *outputs]
 
 
-def _uses(places: Sequence[Place]) -> Iterator[Use]:
+def _uses(places: Sequence[ItemJob]) -> Iterator[Use]:
     """Each URI where it is to be mended. An output of the service's choice is the tenant's own."""
     for place in places:
         spec, blame = place.item.spec, place.item.blame
@@ -244,7 +244,7 @@ def _refuse(violations: Sequence[Violation]) -> None:
         raise InvalidSpec(violations)
 
 
-def _rows(new: NewBatch, batch_id: str, digest: str, places: Sequence[Place]) -> tuple[BatchRow, list[JobRow]]:
+def _rows(new: NewBatch, batch_id: str, digest: str, places: Sequence[ItemJob]) -> tuple[BatchRow, list[JobRow]]:
     batch = BatchRow(
         uid=uuid4().hex,
         tenant=new.tenant,
@@ -256,7 +256,7 @@ def _rows(new: NewBatch, batch_id: str, digest: str, places: Sequence[Place]) ->
     return batch, [_row(batch, place, new.created_by) for place in places]
 
 
-def _row(batch: BatchRow, place: Place, created_by: str) -> JobRow:
+def _row(batch: BatchRow, place: ItemJob, created_by: str) -> JobRow:
     row = new_row(batch.tenant, place.job_id, place.item.spec, place.item.stored, place.output_uri, created_by)
     row.batch_uid, row.batch_id, row.batch_index = batch.uid, batch.batch_id, place.item.index
     return row

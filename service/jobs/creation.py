@@ -56,7 +56,7 @@ class Draft:
     new: NewJob
     row: JobRow
     allowance: Allowance
-    entry: audit.Entry | None
+    entry: audit.AuditEntry | None
 
 
 @dataclass

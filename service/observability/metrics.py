@@ -86,7 +86,7 @@ METRICS = (
 )
 
 
-class Metrics:
+class MetricsCollector:
     """Collects what `service.core.telemetry` records, and renders it for Prometheus."""
 
     def __init__(self) -> None:
@@ -135,7 +135,7 @@ class Metrics:
         return child
 
 
-def metrics_page(metrics: Metrics, db: Database, pulse: Pulse, readiness: Readiness) -> Callable[[], Awaitable[Page]]:
+def metrics_page(metrics: MetricsCollector, db: Database, pulse: Pulse, readiness: Readiness) -> Callable[[], Awaitable[Page]]:
     """What /metrics answers. A database that is away leaves its numbers out, and shows as not ready."""
     counted_at = -FRESH_S
 
@@ -152,7 +152,7 @@ def metrics_page(metrics: Metrics, db: Database, pulse: Pulse, readiness: Readin
     return page
 
 
-async def _count(metrics: Metrics, db: Database) -> None:
+async def _count(metrics: MetricsCollector, db: Database) -> None:
     unfinished = [state.value for state in JobState if state not in FINISHED]
     by_state = select(JobRow.state, JobRow.tenant, func.count()).where(JobRow.state.in_(unfinished)).group_by(JobRow.state, JobRow.tenant)
     oldest = select(func.min(JobRow.create_time)).where(JobRow.state == JobState.QUEUED.value)

@@ -35,7 +35,7 @@ MAX_CONFIG_BYTES = 2**18
 
 
 @dataclass(frozen=True)
-class Base:
+class TenantBase:
     """A base as one tenant reads it: what one can read is not another's to know."""
 
     uri: str
@@ -80,30 +80,30 @@ class ShapeCache:
         self.num_late = 0  # readings that somebody went on without: what was decided then is decided anew once it changes
         self._store, self._clock = store, clock
         self._ring = ring  # wakes those who went on
-        self._known = OrderedDict[Base, _Known]()
-        self._unfit: dict[Base, str] = {}  # why nothing can be trained on these
-        self._reading: dict[Base, _Reading] = {}
+        self._known = OrderedDict[TenantBase, _Known]()
+        self._unfit: dict[TenantBase, str] = {}  # why nothing can be trained on these
+        self._reading: dict[TenantBase, _Reading] = {}
 
-    def known(self, base: Base) -> BaseShapes | None:
+    def known(self, base: TenantBase) -> BaseShapes | None:
         """The shapes as far as they were read with these credentials."""
         found = self._known.get(base)
         return None if found is None else found.shapes
 
-    def why_not(self, base: Base) -> str | None:
+    def why_not(self, base: TenantBase) -> str | None:
         """Why no job can train on the base, in the trainer's words; None: nothing is known to be in the way."""
         return self._unfit.get(base)
 
-    def family(self, base: Base) -> str | None:
+    def family(self, base: TenantBase) -> str | None:
         """The family of a base that was given with it, or else was told from its files."""
         found = self._known.get(base)
         return base.family or (None if found is None else found.family)
 
-    def is_awaited(self, base: Base) -> bool:
+    def is_awaited(self, base: TenantBase) -> bool:
         """Whether they are being read, and will be known soon or found unreadable."""
         reading = self._reading.get(base)
         return reading is not None and self._clock.monotonic_s() - reading.since_s < AWAITED_S
 
-    async def read(self, bases: Collection[tuple[str, Base]], within_s: float) -> None:
+    async def read(self, bases: Collection[tuple[str, TenantBase]], within_s: float) -> None:
         """Reads what is not known yet, each for the tenant that it stands beside, and waits for that no longer than told: readings
         go on in the background. A base that cannot be read is asked for again after a while. Never raises."""
         begun = [self._begin(tenant, base) for tenant, base in sorted(set(bases), key=repr) if self._is_due(base)]
@@ -119,13 +119,13 @@ class ShapeCache:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _is_due(self, base: Base) -> bool:
+    def _is_due(self, base: TenantBase) -> bool:
         found = self._known.get(base)
         if found is not None and (found.again_at_s is None or found.again_at_s > self._clock.monotonic_s()):
             return False
         return base not in self._reading
 
-    def _begin(self, tenant: str, base: Base) -> asyncio.Task[None]:
+    def _begin(self, tenant: str, base: TenantBase) -> asyncio.Task[None]:
         self._known.pop(base, None)  # it is to be judged by what is read now
         self._unfit.pop(base, None)
         task = asyncio.create_task(self._read_one(tenant, base))
@@ -133,7 +133,7 @@ class ShapeCache:
         task.add_done_callback(lambda _: self._reading.pop(base))
         return task
 
-    async def _read_one(self, tenant: str, base: Base) -> None:
+    async def _read_one(self, tenant: str, base: TenantBase) -> None:
         found = _Known(self._clock.monotonic_s() + READ_AGAIN_S)
         with row_faults.own(LOOP, base.uri):
             async with self.parser.lanes.of(tenant), asyncio.timeout(READ_WITHIN_S):
@@ -151,7 +151,7 @@ class ShapeCache:
         if base.family is None and found.family is not None:  # jobs that name it, and those that were told it, are on the same base
             self._remember(replace(base, family=found.family), found)
 
-    def _remember(self, base: Base, found: _Known) -> None:
+    def _remember(self, base: TenantBase, found: _Known) -> None:
         if found.unfit is not None:
             self._unfit[base] = found.unfit
             found = replace(found, again_at_s=self._clock.monotonic_s())  # it may be mended before the next job names it

@@ -11,10 +11,10 @@ from lorafleet.errors import InvalidSpec, Violation
 from lorafleet.spec import ClusterSpec, Spec
 from lorafleet.v1 import batch_service_pb2 as pb
 from service.control import packing
-from service.control.compatibility import Cluster, Key, WarmKey
+from service.control.compatibility import Cluster, PackKey, WarmKey
 from service.control.memory import Ask, Footprint, footprint
 from service.control.packing import Candidate, Pack, PackLimits, Plan, Refusal, Sharing
-from service.planning.base_shapes import Base, ShapeCache
+from service.planning.base_shapes import ShapeCache, TenantBase
 
 READ_WITHIN_S = 15.0  # bases that take longer are unknown to the plan
 MAX_FOOTPRINTS = 10_000
@@ -36,7 +36,7 @@ class Planner:
     def __init__(self, shapes: ShapeCache, policy: Policy) -> None:
         self.shapes = shapes
         self.policy = policy
-        self._footprints: dict[tuple[Base, Ask], Footprint | None] = {}  # thousands of jobs ask for a handful of different ones
+        self._footprints: dict[tuple[TenantBase, Ask], Footprint | None] = {}  # thousands of jobs ask for a handful of different ones
 
     async def plan(self, tenant: str, specs: Sequence[Spec], store_credentials: str = "") -> pb.PlanBatchResponse:
         """What would become of such jobs on an idle service. Raises InvalidSpec with every item that fits no worker."""
@@ -97,17 +97,17 @@ class Planner:
         return self._footprints[question]
 
 
-def base_of(spec: Spec, store_credentials: str = "") -> Base:
-    return Base(spec.base_model.uri, store_credentials, spec.base_model.family)
+def base_of(spec: Spec, store_credentials: str = "") -> TenantBase:
+    return TenantBase(spec.base_model.uri, store_credentials, spec.base_model.family)
 
 
-def base_in(warm: WarmKey, store_credentials: str = "") -> Base:
-    return Base(warm.base_uri, store_credentials, warm.family or None)
+def base_in(warm: WarmKey, store_credentials: str = "") -> TenantBase:
+    return TenantBase(warm.base_uri, store_credentials, warm.family or None)
 
 
-def key_of(spec: Spec, store_credentials: str = "", family: str | None = None) -> Key:
+def key_of(spec: Spec, store_credentials: str = "", family: str | None = None) -> PackKey:
     """What it must have in common with the others of a pack. `family`: its base's, as far as it is known."""
-    return Key(
+    return PackKey(
         warm=WarmKey(
             base_uri=spec.base_model.uri,
             family=spec.base_model.family or family or "",

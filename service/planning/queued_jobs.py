@@ -15,7 +15,7 @@ from service.core.concurrency import slices
 from service.db import queue, row_faults, tenants
 from service.db.database import Database
 from service.db.models import JobRow
-from service.db.queue import Waiting
+from service.db.queue import WaitingJob
 from service.planning.planner import Planner, base_in, base_of
 
 MOST_REMEMBERED = 50_000
@@ -64,7 +64,7 @@ class Candidates:
         await self._learn(waiting, specs)
         return self._queued(waiting, company)
 
-    def _queued(self, waiting: Sequence[Waiting], company: set[str]) -> Queued:
+    def _queued(self, waiting: Sequence[WaitingJob], company: set[str]) -> Queued:
         known = [job for job in waiting if job.uid in self._known]
         unfit = {job.uid: why for job in known if (why := self._unfit(self._known[job.uid])) is not None}
         awaited = {job.uid for job in known if self._is_awaited(self._known[job.uid])}
@@ -96,7 +96,7 @@ class Candidates:
             self._remember(_order(row.create_time, row.batch_index), row.create_time, row.uid, row.tenant, parsed)
         return self._as_its_tenant(self._known[row.uid])
 
-    async def _learn(self, waiting: Sequence[Waiting], specs: dict[str, dict[str, Any]]) -> None:
+    async def _learn(self, waiting: Sequence[WaitingJob], specs: dict[str, dict[str, Any]]) -> None:
         if len(self._known) + len(self._aside) > MOST_REMEMBERED:
             kept = {job.uid for job in waiting}
             self._known = {uid: job for uid, job in self._known.items() if uid in kept}
@@ -110,7 +110,7 @@ class Candidates:
         for some in slices([job for job in new if job.uid in parsed], SLICE):
             await asyncio.to_thread(self._remember_all, some, parsed)
 
-    def _parse_all(self, some: Sequence[Waiting], specs: Mapping[str, dict[str, Any]]) -> dict[str, Spec]:
+    def _parse_all(self, some: Sequence[WaitingJob], specs: Mapping[str, dict[str, Any]]) -> dict[str, Spec]:
         """A spec that this server has accepted once may be none to it any more, or be of a newer server."""
         parsed: dict[str, Spec] = {}
         for job in some:
@@ -120,7 +120,7 @@ class Candidates:
                 self._aside[job.uid] = _unreadable(job.uid, trouble.error)
         return parsed
 
-    def _remember_all(self, some: Sequence[Waiting], parsed: Mapping[str, Spec]) -> None:
+    def _remember_all(self, some: Sequence[WaitingJob], parsed: Mapping[str, Spec]) -> None:
         for job in some:
             self._remember(_order(job.create_time, job.batch_index), job.create_time, job.uid, job.tenant, parsed[job.uid])
 
@@ -141,7 +141,7 @@ class Candidates:
     def _reference(self, tenant: str) -> str:
         return self._store_credentials.get(tenant, "")
 
-    def _as_it_began(self, job: Waiting, company: set[str]) -> Candidate:
+    def _as_it_began(self, job: WaitingJob, company: set[str]) -> Candidate:
         """A style that has trained alone goes on alone: in company its numbers would change in their last bits."""
         known = self._as_its_tenant(self._known[job.uid])
         began_alone = job.first_step_time is not None and job.uid not in company

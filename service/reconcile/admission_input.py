@@ -10,7 +10,7 @@ from service.control.capacity import NOTHING, Resources
 from service.control.compatibility import StandbyKey, WarmKey
 from service.control.lifecycle import Job, JobState
 from service.control.packing import Candidate
-from service.control.placing import IdleHost, Places, tenancy
+from service.control.placing import AvailableCapacity, IdleHost, tenancy
 from service.control.priority import PriorityClass, class_in_queue
 from service.db import held_places, hosts, queue, quotas, row_faults, runs
 from service.db.held_places import Held, HeldJob
@@ -42,15 +42,19 @@ async def look(tools: Tools, tx: Transaction, num_waiting: int) -> Seen:
     seen = Situation(
         now_s=now_s,
         capacity=tools.capacity,
-        live=[_live_run_of(place, tx.now, tools.rules.promote_after_s) for place in held if place.with_jobs or _is_silent(place, idle)],
-        places=_places(tools, held, idle),
+        live=[
+            _live_run_of(place, tx.now, tools.admission_policy.promote_after_s)
+            for place in held
+            if place.with_jobs or _is_silent(place, idle)
+        ],
+        available=_available(tools, held, idle),
         quotas=limits,
         windows=windows,
     )
     warm = tuple(host.run_id for host in idle)
     active = tuple((window.tenant, window.gpus, window.start_s <= now_s) for window in windows)
-    rules = (tools.limits, tools.backend.hardware(), tools.rules, id(tools.candidates), tools.candidates.num_late)
-    mark = (*rules, num_waiting, await queue.newest(tx), _marks(held), warm, limits, active)
+    settings = (tools.limits, tools.backend.hardware(), tools.admission_policy, id(tools.candidates), tools.candidates.num_late)
+    mark = (*settings, num_waiting, await queue.newest(tx), _marks(held), warm, limits, active)
     return Seen(situation=seen, epoch=await queue.admission_epoch(tx), mark=mark)
 
 
@@ -93,13 +97,13 @@ def _key(run: RunRow, guests: Sequence[Candidate]) -> WarmKey | StandbyKey:
     return replace(guests[0].key.warm, store_credentials=run.store_credentials)
 
 
-def _places(tools: Tools, held: Sequence[Held], idle: Sequence[IdleHost]) -> Places:
+def _available(tools: Tools, held: Sequence[Held], idle: Sequence[IdleHost]) -> AvailableCapacity:
     free, leaving = tools.capacity, NOTHING
     for place in held:
         free = free.minus(_resources(place))
         if place.is_leaving:
             leaving = leaving.plus(_resources(place))
-    return Places(free=free, leaving=leaving, idle=idle)
+    return AvailableCapacity(free=free, leaving=leaving, idle=idle)
 
 
 def _resources(place: Held) -> Resources:

@@ -94,7 +94,7 @@ def _decided(tools: Tools, seen: Seen, candidates: Sequence[Candidate]) -> _Plan
     limits = tools.candidates.planner.policy.limits
     fitting, refusals = packing.sift(candidates, limits, tools.backend.hardware())
     free, waits = _not_held_up(tools, fitting)
-    decided = admission.decide(free, Packer(free, limits), seen.situation, tools.rules)
+    decided = admission.decide(free, Packer(free, limits), seen.situation, tools.admission_policy)
     decided.add_waits(waits)
     return _Planned(decided=decided, refusals=refusals)
 

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from lorafleet.spec import DEFAULT_PROFILE
 from service.backends.base import Backend
-from service.control.admission import Decided, Limits, Rules
+from service.control.admission import AdmissionPolicy, Decided, Limits
 from service.control.attempts import RetryPolicy
 from service.control.capacity import Resources
 from service.control.compatibility import Cluster
@@ -18,7 +18,7 @@ from service.db.models import RunRow
 from service.db.tenants import store_credentials_of
 from service.observability.health import Pulse, Readiness
 from service.planning.queued_jobs import Candidates
-from service.reconcile.held_up import HeldUp
+from service.reconcile.held_up import LaunchHolds
 from service.reconcile.silence import Hearing
 from service.runs.locations import RunLocations
 from service.runs.tokens import RunTokens
@@ -74,9 +74,9 @@ class Tools:
     readiness: Readiness = field(default_factory=lambda: Readiness({}))
     limits: Limits = field(default_factory=lambda: Limits(max_running_runs=1))
     profiles: frozenset[str] = frozenset({DEFAULT_PROFILE})  # that a spec may name
-    rules: Rules = field(default_factory=Rules)
+    admission_policy: AdmissionPolicy = field(default_factory=AdmissionPolicy)
     admission: AdmissionMemory = field(default_factory=AdmissionMemory)
-    held_up: HeldUp = field(default_factory=HeldUp)
+    held_up: LaunchHolds = field(default_factory=LaunchHolds)
     standby: StandbyRules = field(default_factory=StandbyRules)
     standing: StandbyMemory = field(default_factory=StandbyMemory)
     free_memory_bytes: Callable[[], float] = lambda: math.inf  # where workers come up, as far as is known

@@ -20,7 +20,7 @@ from service.control.runs import RunState
 from service.core import log_context
 from service.db import locks, row_faults, runs
 from service.db.models import RunLogRow, RunRow
-from service.db.runs import Member
+from service.db.runs import PackMember
 from service.reconcile import locked_rows
 from service.reconcile.context import ACTION_S, LOCK_S, Tools
 from service.store import job_logs
@@ -54,7 +54,7 @@ async def copy_log_once(tools: Tools) -> bool:
     return True
 
 
-async def _copy_taken(tools: Tools, row: RunLogRow, run: RunRow, pack: Sequence[Member], read_at: datetime) -> None:
+async def _copy_taken(tools: Tools, row: RunLogRow, run: RunRow, pack: Sequence[PackMember], read_at: datetime) -> None:
     copy = Copy.restored(run, row.reading)
     async with locks.kept(tools.db, [row], LOCK_S, ACTION_S):
         is_copied = await _copy(tools, run, pack, copy, is_over=_was_over(run, read_at))
@@ -119,15 +119,15 @@ class Copy:
         if not isinstance(error, Unavailable):
             self.failures[uid] = self.failures.get(uid, 0) + 1
 
-    def is_lost(self, member: Member) -> bool:
+    def is_lost(self, member: PackMember) -> bool:
         return self.failures.get(member.job.uid, 0) >= MAX_FAILURES
 
-    def present(self, pack: Sequence[Member]) -> list[Member]:
+    def present(self, pack: Sequence[PackMember]) -> list[PackMember]:
         """The members whose logs are as long as what was read."""
         return [member for member in pack if member.job.uid in self.written]
 
 
-async def _copy(tools: Tools, run: RunRow, pack: Sequence[Member], copy: Copy, *, is_over: bool) -> bool | None:
+async def _copy(tools: Tools, run: RunRow, pack: Sequence[PackMember], copy: Copy, *, is_over: bool) -> bool | None:
     """Whether all that there is has been copied; None: the operators must mend something first. `copy` tells how far that came."""
     if not pack:  # it stood by: nobody's log
         return True
@@ -146,7 +146,7 @@ async def _copy(tools: Tools, run: RunRow, pack: Sequence[Member], copy: Copy, *
     return False
 
 
-async def _go_on(tools: Tools, store: Store, run: RunRow, pack: Sequence[Member], copy: Copy) -> bool:
+async def _go_on(tools: Tools, store: Store, run: RunRow, pack: Sequence[PackMember], copy: Copy) -> bool:
     """Continues where the last step ended. False if the time ran out before the log ended."""
     began = time.monotonic()
     async with aclosing(_gathered(tools.backend.logs(RunRef(run_id=run.host_id, handle=run.handle), copy.lines.read_bytes))) as pieces:
@@ -157,7 +157,7 @@ async def _go_on(tools: Tools, store: Store, run: RunRow, pack: Sequence[Member]
     return True
 
 
-async def _catch_up(tools: Tools, store: Store, run: RunRow, pack: Sequence[Member], copy: Copy) -> None:
+async def _catch_up(tools: Tools, store: Store, run: RunRow, pack: Sequence[PackMember], copy: Copy) -> None:
     """Members that joined the run since the last step get what the others have: some of it may be about them."""
     new = [member for member in pack if member.job.uid not in copy.written and not copy.is_lost(member)]
     theirs = Copy(RunLines(run.id, run.host_id), {member.job.uid: 0 for member in new}, copy.failures)
@@ -172,7 +172,7 @@ async def _catch_up(tools: Tools, store: Store, run: RunRow, pack: Sequence[Memb
         copy.keep(theirs.written)
 
 
-async def _catch_up_to(tools: Tools, store: Store, run: RunRow, theirs: Copy, new: Sequence[Member], left: int) -> None:
+async def _catch_up_to(tools: Tools, store: Store, run: RunRow, theirs: Copy, new: Sequence[PackMember], left: int) -> None:
     if not new or not left:
         return
     async with aclosing(_gathered(tools.backend.logs(RunRef(run_id=run.host_id, handle=run.handle)))) as pieces:
@@ -183,7 +183,7 @@ async def _catch_up_to(tools: Tools, store: Store, run: RunRow, theirs: Copy, ne
                 return
 
 
-async def _write(store: Store, pack: Sequence[Member], copy: Copy, lines: Sequence[Line]) -> dict[str, int]:
+async def _write(store: Store, pack: Sequence[PackMember], copy: Copy, lines: Sequence[Line]) -> dict[str, int]:
     """Each member's own lines behind the bytes that it has; how many it has then. A broken step's are written again by the next.
 
     A member whose log cannot be written falls behind, and keeps no other from its own. Raises Unavailable when none can be.

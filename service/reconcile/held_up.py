@@ -22,17 +22,17 @@ def told(error: OperatorsFault) -> str:
 
 
 @dataclass(frozen=True)
-class _Fault:
+class _Hold:
     error: OperatorsFault
     until: datetime
     times: int
 
 
 @dataclass
-class HeldUp:
+class LaunchHolds:
     """By the reference of the store credentials that runs are launched with; `""` are the service's own."""
 
-    _faults: dict[str, _Fault] = field(default_factory=dict[str, _Fault])
+    _faults: dict[str, _Hold] = field(default_factory=dict[str, _Hold])
 
     def note(self, reference: str, error: OperatorsFault, now: datetime) -> None:
         """A launch met this. While it lasts, it is tried ever more rarely."""
@@ -41,7 +41,7 @@ class HeldUp:
             return
         times = 1 if before is None else before.times + 1
         wait_s = doubled_s(FIRST_S, MOST_S, times - 1)
-        self._faults[reference] = _Fault(error, now + timedelta(seconds=wait_s), times)
+        self._faults[reference] = _Hold(error, now + timedelta(seconds=wait_s), times)
 
     def clear(self, reference: str) -> None:
         """A launch went through."""

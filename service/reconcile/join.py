@@ -21,7 +21,7 @@ from service.control.placing import Tenancy, tenancy
 from service.control.quotas import Budgets
 from service.db import hosts, jobs, queue, row_faults, runs
 from service.db.models import JobRow, RunJobRow, RunRow
-from service.db.runs import Member
+from service.db.runs import PackMember
 from service.db.tenants import store_credentials_of
 from service.db.transaction import Transaction
 from service.planning.queued_jobs import with_credentials
@@ -69,18 +69,18 @@ async def _training(tools: Tools, tx: Transaction) -> list[TrainingRun]:
     return training
 
 
-def _trains(pack: Sequence[Member]) -> bool:
+def _trains(pack: Sequence[PackMember]) -> bool:
     return any(member.state is JobState.RUNNING and member.place.outcome is None for member in pack)
 
 
-def _as_it_trains(tools: Tools, run: RunRow, pack: Sequence[Member], guests: set[Tenancy]) -> TrainingRun:
+def _as_it_trains(tools: Tools, run: RunRow, pack: Sequence[PackMember], guests: set[Tenancy]) -> TrainingRun:
     there = [member for member in pack if member.place.outcome is None and member.job.end_time is None]
     members = tuple(with_credentials(tools.candidates.of_row(member.job), run.store_credentials) for member in there)
     remaining = max((_remaining_steps(member, known) for member, known in zip(there, members, strict=True)), default=0)
     return TrainingRun(run_id=run.id, members=members, tenancy=frozenset(guests), remaining_steps=remaining)
 
 
-def _remaining_steps(member: Member, known: Candidate) -> int:
+def _remaining_steps(member: PackMember, known: Candidate) -> int:
     return known.max_steps - progress_of(member.job.progress).step
 
 

@@ -19,7 +19,7 @@ from service.core import log_context, telemetry
 from service.db import events, hosts, jobs, locks, row_faults, runs
 from service.db.models import RunRow
 from service.db.row_faults import OF_THE_LOOP
-from service.db.runs import Member
+from service.db.runs import PackMember
 from service.db.transaction import Transaction
 from service.reconcile import locked_rows
 from service.reconcile.context import ACTION_S, LOCK_S, Tools
@@ -58,7 +58,7 @@ async def launch_once(tools: Tools) -> bool:
     return False
 
 
-async def _launch_taken(tools: Tools, run: RunRow, pack: list[Member], instance: str) -> bool:
+async def _launch_taken(tools: Tools, run: RunRow, pack: list[PackMember], instance: str) -> bool:
     if not pack and run.standby is None:  # killed after the last was set aside
         await _nothing_left(tools, run)
         return True
@@ -106,7 +106,7 @@ async def _offer(tx: Transaction, run: RunRow) -> None:
     tx.changed = True
 
 
-async def _launch(tools: Tools, run: RunRow, pack: list[Member], instance: str) -> str | None:
+async def _launch(tools: Tools, run: RunRow, pack: list[PackMember], instance: str) -> str | None:
     """The backend's handle; None for a run on warm workers, which learn of it with their next report."""
     if (standby := runs.standby_of(run)) is not None:
         return await _launch_standby(tools, run, standby, instance)
@@ -129,7 +129,7 @@ async def _launch(tools: Tools, run: RunRow, pack: list[Member], instance: str) 
     return await tools.backend.launch(replace(request, token=token, store_env=store_env))
 
 
-def _unreadable(pack: Sequence[Member]) -> dict[str, LorafleetError]:
+def _unreadable(pack: Sequence[PackMember]) -> dict[str, LorafleetError]:
     """Members whose spec is none any more, by the job's name: they keep no other from its run."""
     found: dict[str, LorafleetError] = {}
     for member in pack:
@@ -146,7 +146,7 @@ def _unforeseen(run: RunRow, error: Exception) -> LorafleetError:
     return row_faults.ours(error)
 
 
-async def _manifest(tools: Tools, store: Store, run: RunRow, pack: list[Member], locations: RunLocations) -> RunManifest:
+async def _manifest(tools: Tools, store: Store, run: RunRow, pack: list[PackMember], locations: RunLocations) -> RunManifest:
     manifest = manifest_of(run, pack, locations, tools.stop.warm_idle_s)
     regions = await store.regions([manifest.cache_uri, *(uri for style in manifest.pack for uri in uris_of(style))])
     return manifest.model_copy(update={"bucket_regions": regions})
@@ -184,7 +184,7 @@ def _is_own(locations: RunLocations, uri: str) -> bool:
     return lies_in(uri, locations.artifacts_uri)
 
 
-async def _set_aside(tools: Tools, run: RunRow, refused: Mapping[str, LorafleetError]) -> list[Member]:
+async def _set_aside(tools: Tools, run: RunRow, refused: Mapping[str, LorafleetError]) -> list[PackMember]:
     """Those members end here, or wait for the operators; the others, which are returned, go on. Raises NothingLeft, and Overtaken."""
     async with tools.db.transaction() as tx:
         if await locks.still_held(tx, run) is None:
@@ -209,7 +209,7 @@ async def _launch_standby(tools: Tools, run: RunRow, standby: Standby, instance:
     return await tools.backend.launch(replace(request, bucket_regions=await tools.store.regions([uri])))
 
 
-def request_of(run: RunRow, pack: list[Member], cluster: spec.ClusterSpec, instance: str) -> RunRequest:
+def request_of(run: RunRow, pack: list[PackMember], cluster: spec.ClusterSpec, instance: str) -> RunRequest:
     """The launch request without its secrets. Pure. The styles of a pack ask for the same workers."""
     tenants = {member.job.tenant for member in pack}
     return RunRequest(
@@ -223,11 +223,11 @@ def request_of(run: RunRow, pack: list[Member], cluster: spec.ClusterSpec, insta
     )
 
 
-def _trace_parents(pack: list[Member]) -> tuple[str, ...]:
+def _trace_parents(pack: list[PackMember]) -> tuple[str, ...]:
     return tuple(parent for member in pack if (parent := member.job.trace_parent))
 
 
-def manifest_of(run: RunRow, pack: list[Member], locations: RunLocations, warm_idle_s: float) -> RunManifest:
+def manifest_of(run: RunRow, pack: list[PackMember], locations: RunLocations, warm_idle_s: float) -> RunManifest:
     """What the run's driver needs to know. Same rows, same manifest, but for the authority that it is to trust."""
     return RunManifest(
         run=run.id,

@@ -19,7 +19,7 @@ from service.control.runs import COMING, RunState
 from service.core import log_context
 from service.db import hosts, jobs, locks, row_faults, runs
 from service.db.models import RunRow
-from service.db.runs import Member
+from service.db.runs import PackMember
 from service.db.transaction import Transaction
 from service.reconcile import locked_rows
 from service.reconcile.context import ACTION_S, LOCK_S, Tools
@@ -41,7 +41,7 @@ class Look:
     """A run that was taken to be observed, its pack at that time, and what the backend said; None when it cannot tell."""
 
     run: RunRow
-    pack: list[Member]
+    pack: list[PackMember]
     seen: Observation | None
     artifacts: Mapping[str, Artifact] = field(default_factory=dict[str, Artifact])  # of a run that is gone
 
@@ -83,7 +83,7 @@ async def observe_once(tools: Tools) -> bool:
     return True
 
 
-async def _look_or_put_off(tools: Tools, run: RunRow, pack: list[Member]) -> Look | None:
+async def _look_or_put_off(tools: Tools, run: RunRow, pack: list[PackMember]) -> Look | None:
     """None when that raised: the run is looked at again later, and the other runs do not wait for it."""
     async with locked_rows.own(tools, "observe", run):
         look = await _look(tools, run, pack)
@@ -92,7 +92,7 @@ async def _look_or_put_off(tools: Tools, run: RunRow, pack: list[Member]) -> Loo
     return None
 
 
-async def _look(tools: Tools, run: RunRow, pack: list[Member]) -> Look:
+async def _look(tools: Tools, run: RunRow, pack: list[PackMember]) -> Look:
     log_context.bind(run=run.id, jobs=runs.job_names(pack))
     seen = await _observe(tools, run)
     if not isinstance(seen, Gone):
@@ -133,7 +133,7 @@ async def _learn(tools: Tools, look: Look) -> None:
                 _go_on(tx, held, None)
 
 
-def _log_end(run: RunRow, pack: list[Member], gone: Gone) -> None:
+def _log_end(run: RunRow, pack: list[PackMember], gone: Gone) -> None:
     if run.state == RunState.IDLE.value or run.standby is not None:
         log.info("the warm workers of %s have ended (%s)", run.host_id, run.stop_reason or gone.reason)
     elif all(member.place.outcome is not None for member in pack):
@@ -152,7 +152,7 @@ def _go_on(tx: Transaction, run: RunRow, seen: Observation | None) -> None:
     locks.release(run)
 
 
-async def _tell(tx: Transaction, tools: Tools, run: RunRow, seen: Alive, pack: list[Member]) -> None:
+async def _tell(tx: Transaction, tools: Tools, run: RunRow, seen: Alive, pack: list[PackMember]) -> None:
     """The run's jobs hear why they do not begin, and that they must save their work because their place goes."""
     if seen.leaving and (run.state == RunState.IDLE.value or run.standby is not None) and run.stop_at is None:
         release(tx, run, tools.stop.linger_s, seen.message)
@@ -168,7 +168,7 @@ async def _tell(tx: Transaction, tools: Tools, run: RunRow, seen: Alive, pack: l
             await stop_what_is_over(tx, asked, tools.stop, seen.leaving, seen.message)
 
 
-def _values(pack: Sequence[Member]) -> list[Job]:
+def _values(pack: Sequence[PackMember]) -> list[Job]:
     return [jobs.value(member.job) for member in pack]
 
 
@@ -196,7 +196,7 @@ def _given_up(tools: Tools, run: RunRow, error: Unavailable) -> Gone | None:
     return Gone(reason="RAY_HEAD_GONE", message=f"neither Ray nor the run was heard of for {silent.total_seconds():.0f} s ({error})")
 
 
-async def _committed(tools: Tools, run: RunRow, pack: list[Member]) -> dict[str, Artifact]:
+async def _committed(tools: Tools, run: RunRow, pack: list[PackMember]) -> dict[str, Artifact]:
     """The artifacts of jobs that ended without a word: a manifest in the store is a whole artifact."""
     found: dict[str, Artifact] = {}
     if not pack:  # it stood by
@@ -212,7 +212,7 @@ async def _committed(tools: Tools, run: RunRow, pack: list[Member]) -> dict[str,
     return found
 
 
-async def _artifact(tools: Tools, store: Store, member: Member) -> Artifact | None:
+async def _artifact(tools: Tools, store: Store, member: PackMember) -> Artifact | None:
     layout = JobLayout(member.job.output_uri)
     folder = layout.adapter
     parser = tools.candidates.planner.shapes.parser

@@ -16,7 +16,7 @@ from lorafleet.spec import ClusterSpec
 from service.control.capacity import Resources
 from service.control.compatibility import Cluster
 from service.control.runs import RunState
-from service.control.standby import Begin, End, Group, Moment, decide
+from service.control.standby import Begin, End, Moment, StandbyWorkers, decide
 from service.db import held_places, hosts, queue, runs
 from service.db.held_places import Held
 from service.db.models import RunRow
@@ -94,9 +94,9 @@ def _free(capacity: Resources, held: Sequence[Held]) -> Resources:
     return capacity
 
 
-def _group(run: RunRow, tx: Transaction) -> Group:
+def _group(run: RunRow, tx: Transaction) -> StandbyWorkers:
     standby = Standby.model_validate(run.standby)
-    return Group(
+    return StandbyWorkers(
         run_id=run.id,
         shape=cluster_of(standby.cluster),
         starts_for_s=None if run.state == RunState.IDLE.value else (tx.now - run.create_time).total_seconds(),

@@ -19,7 +19,7 @@ from service.core.telemetry import measure
 from service.db import hosts, jobs, row_faults, runs
 from service.db.database import Database
 from service.db.models import ReportSourceRow, RunRow
-from service.db.runs import Member
+from service.db.runs import PackMember
 from service.db.transaction import Transaction
 from service.runs.progress import progress_of
 from service.runs.warm_workers import ENDED, Warmth, begin
@@ -69,7 +69,7 @@ class Reports:
             self._let_go(tx, run, pack)
             return _answer(source.last_sequence, pack)
 
-    async def _heard(self, tx: Transaction, run: RunRow, pack: list[Member]) -> None:
+    async def _heard(self, tx: Transaction, run: RunRow, pack: list[PackMember]) -> None:
         if run.state in COMING:  # it was launched, although that is not recorded yet
             runs.mark_launched(tx, run)
             await begin(tx, run)
@@ -77,7 +77,7 @@ class Reports:
                 jobs.save(tx, member.job, lifecycle.launched(jobs.value(member.job), tx.now))
         run.report_time = tx.now
 
-    def _let_go(self, tx: Transaction, run: RunRow, pack: list[Member]) -> None:
+    def _let_go(self, tx: Transaction, run: RunRow, pack: list[PackMember]) -> None:
         if run.standby is not None:  # its workers come up
             return
         if all(member.place.outcome is not None or member.place.joining or jobs.value(member.job).finished for member in pack):
@@ -108,7 +108,7 @@ async def _source(tx: Transaction, run_id: str, name: str) -> ReportSourceRow:
     return source
 
 
-def _apply(tx: Transaction, event: pb.RunEvent, pack: list[Member]) -> None:
+def _apply(tx: Transaction, event: pb.RunEvent, pack: list[PackMember]) -> None:
     about = [member for member in pack if event.job == member.job.name or (not event.job and not member.place.joining)]
     if not about:
         raise InvalidInput(f'event {event.sequence}: "{event.job}" is not a job of this run')
@@ -136,14 +136,14 @@ def _time(event: pb.RunEvent, now: datetime) -> datetime:
         return now
 
 
-def _acknowledge(tx: Transaction, member: Member) -> None:
+def _acknowledge(tx: Transaction, member: PackMember) -> None:
     """The run reports on a style that was to join it, so it has joined."""
     if member.place.joining and member.place.outcome is None:
         member.place.joining = False
         jobs.save(tx, member.job, lifecycle.launched(jobs.value(member.job), tx.now))
 
 
-def _progress(tx: Transaction, member: Member, progress: api.Progress, at: datetime) -> None:
+def _progress(tx: Transaction, member: PackMember, progress: api.Progress, at: datetime) -> None:
     job = jobs.value(member.job)
     if job.finished or member.place.outcome is not None:  # this run has already reported its end
         return
@@ -164,7 +164,7 @@ def _merged(before: bytes | None, progress: api.Progress) -> api.Progress:
     return merged
 
 
-def _ended(tx: Transaction, member: Member, ended: pb.StyleEnded) -> None:
+def _ended(tx: Transaction, member: PackMember, ended: pb.StyleEnded) -> None:
     ending = _ending(ended)
     _check_place(member, ending.artifact)
     place = member.place
@@ -193,7 +193,7 @@ def _ending(ended: pb.StyleEnded) -> Ending:
     )
 
 
-def _check_place(member: Member, artifact: Artifact | None) -> None:
+def _check_place(member: PackMember, artifact: Artifact | None) -> None:
     """A run writes into its job's folder alone. An artifact elsewhere is another job's, or somebody else's."""
     if artifact is None or artifact.uri == JobLayout(member.job.output_uri).adapter:  # whatever an open server took as a folder
         return
@@ -211,7 +211,7 @@ def _artifact(said: api.Artifact) -> Artifact:
     return Artifact(uri=_text(said.uri), manifest_sha256=_text(said.manifest_sha256), size_bytes=max(0, said.size_bytes) or None)
 
 
-def _answer(acked: int, pack: list[Member]) -> pb.ReportResponse:
+def _answer(acked: int, pack: list[PackMember]) -> pb.ReportResponse:
     stopping = [member for member in pack if member.state is JobState.STOPPING and member.place.outcome is None]
     return pb.ReportResponse(
         acked_sequence=acked,
@@ -221,7 +221,7 @@ def _answer(acked: int, pack: list[Member]) -> pb.ReportResponse:
     )
 
 
-def _joining(members: list[Member]) -> Iterator[pb.JoiningStyle]:
+def _joining(members: list[PackMember]) -> Iterator[pb.JoiningStyle]:
     """A style whose spec cannot be read is queued again when the run ends, and refused then: the report is the whole run's."""
     for job in (member.job for member in members):
         with row_faults.own("joins", job.name):

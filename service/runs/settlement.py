@@ -13,7 +13,7 @@ from service.core import telemetry
 from service.db import hosts, jobs, locks, row_faults, runs
 from service.db.after_commit import after_commit
 from service.db.models import JobRow, RunRow
-from service.db.runs import Member
+from service.db.runs import PackMember
 from service.db.transaction import Transaction
 from service.db.types import storable
 
@@ -51,7 +51,7 @@ async def settle_jobs(tx: Transaction, run: RunRow, gone: Gone, artifacts: Mappi
             _give_up(tx, member.job, trouble.message)
 
 
-def _settle_one(tx: Transaction, member: Member, gone: Gone, artifact: Artifact | None, policy: RetryPolicy) -> None:
+def _settle_one(tx: Transaction, member: PackMember, gone: Gone, artifact: Artifact | None, policy: RetryPolicy) -> None:
     job = jobs.value(member.job)
     if job.attempt != member.place.attempt:
         return
@@ -74,7 +74,7 @@ def _give_up(tx: Transaction, row: JobRow, message: str) -> None:
         tx.touch(row)
 
 
-def leave_run(tx: Transaction, member: Member, error: LorafleetError, policy: RetryPolicy) -> None:
+def leave_run(tx: Transaction, member: PackMember, error: LorafleetError, policy: RetryPolicy) -> None:
     """One member of a run that others begin: it ends for good, or waits for the operators. Whatever the run should say of it, as one that
     was launched before this and is not known to be, does not count any more; and no other run takes it while this one is there."""
     place, job = member.place, jobs.value(member.job)
@@ -87,13 +87,13 @@ def leave_run(tx: Transaction, member: Member, error: LorafleetError, policy: Re
     tx.touch(member.job)
 
 
-def _save(tx: Transaction, member: Member, job: Job) -> None:
+def _save(tx: Transaction, member: PackMember, job: Job) -> None:
     jobs.save(tx, member.job, job)
     if job.reason in store_faults.OPERATORS:
         after_commit(tx, partial(telemetry.count, telemetry.OPERATORS_FAULTS, where="run", reason=job.reason))
 
 
-def _explain(member: Member, gone: Gone, artifact: Artifact | None) -> None:
+def _explain(member: PackMember, gone: Gone, artifact: Artifact | None) -> None:
     if artifact is None:
         member.place.reason, member.place.message = gone.reason, gone.message
     else:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from service.control.lifecycle import JobState
 from service.control.runs import StopPolicy, cancel_stop_at
 from service.db import jobs, runs
-from service.db.runs import Member
+from service.db.runs import PackMember
 from service.db.transaction import Transaction
 
 
@@ -20,6 +20,6 @@ async def stop_what_is_over(
             runs.stop_from(run, cancel_stop_at(states, tx.now, policy), reason, message)
 
 
-def _is_over(member: Member) -> bool:
+def _is_over(member: PackMember) -> bool:
     job = jobs.value(member.job)
     return job.finished or job.state is JobState.STOPPING

@@ -17,7 +17,7 @@ from service.control.lifecycle import Outcome
 from service.control.runs import RunState, StopPolicy
 from service.db import hosts, runs
 from service.db.models import RunRow
-from service.db.runs import Member
+from service.db.runs import PackMember
 from service.db.transaction import Transaction
 from service.runs.locations import RunLocations
 from service.runs.settlement import MISSED, settle_jobs
@@ -39,7 +39,7 @@ class Warmth:
     stop: StopPolicy
     retry: RetryPolicy
 
-    async def rest(self, tx: Transaction, run: RunRow, pack: Sequence[Member]) -> None:
+    async def rest(self, tx: Transaction, run: RunRow, pack: Sequence[PackMember]) -> None:
         """The run reports that it has nothing left to train. Its jobs that need another attempt are queued at once.
 
         Ends that its driver has not reported yet are waited for.
@@ -99,5 +99,5 @@ def release(tx: Transaction, run: RunRow, linger_s: float, message: str) -> None
     tx.changed = True
 
 
-def _has_ended(member: Member) -> bool:
+def _has_ended(member: PackMember) -> bool:
     return member.place.outcome is not None or member.job.end_time is not None

@@ -42,9 +42,9 @@ async def _traced(endpoint: str) -> AsyncGenerator[None]:
 
 @asynccontextmanager
 async def _counted(listen: tuple[str, int], tools: Tools) -> AsyncGenerator[None]:
-    from service.observability.metrics import Metrics, metrics_page
+    from service.observability.metrics import MetricsCollector, metrics_page
 
-    metrics = Metrics()
+    metrics = MetricsCollector()
     pages = {**health_pages(tools.pulse, tools.readiness), "/metrics": metrics_page(metrics, tools.db, tools.pulse, tools.readiness)}
     async with probing(listen, pages) as address:
         log.info("health and metrics on http://%s", address)

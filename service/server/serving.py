@@ -60,7 +60,7 @@ from service.runs.warm_workers import Warmth
 from service.server import state_dir
 from service.server.database import database
 from service.server.exporters import observing
-from service.settings.serve_settings import Role, Settings
+from service.settings.serve_settings import ReplicaRole, Settings
 from service.store.client import Store
 from service.store.credentials import CredentialsFile
 
@@ -86,13 +86,13 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
             backend = ObservedBackend(_backend(settings, db.bell))
             try:
                 tools = await _tools(settings, db, backend, address)
-                serves_calls = settings.role is not Role.RECONCILE
+                serves_calls = settings.role is not ReplicaRole.RECONCILE
                 healths = await (add_services(server, tools, stopping) if serves_calls else add_health(server, tools))
                 async with AsyncExitStack() as stack:
                     await stack.enter_async_context(observing(settings, tools))
                     await server.start()
                     announce(address)
-                    await _work(server, tools, healths, stopping, runs_loops=settings.role is not Role.API)
+                    await _work(server, tools, healths, stopping, runs_loops=settings.role is not ReplicaRole.API)
             finally:
                 await backend.close()
 
@@ -241,7 +241,7 @@ def _free_memory_bytes() -> float:
 
 def _report_probe(settings: Settings) -> Probe | None:
     """None: this server takes reports itself."""
-    if settings.role is not Role.RECONCILE:
+    if settings.role is not ReplicaRole.RECONCILE:
         return None
     access = settings.access
     return probe_of(access.report_address, report_tls_ca(access), tls=access.is_secure)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from lorafleet.redacting import without_passwords
-from service.settings.given import Given, GivenOption
+from service.settings.given import GivenOption, GivenOptions
 
 
-def lines(values: Mapping[str, Any], given: Given) -> Iterator[str]:
+def lines(values: Mapping[str, Any], given: GivenOptions) -> Iterator[str]:
     """One line for each option, by its name without its dashes."""
     texts = {name: _yaml(name, value) for name, value in values.items()}
     width = min(max(map(len, texts.values()), default=0), 60)

@@ -14,7 +14,7 @@ _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 _MAX_SHOWN = 200  # letters of a value
 
 
-class Source(StrEnum):
+class OptionSource(StrEnum):
     """Where a value comes from; an earlier one counts before a later one."""
 
     FLAG = "flag"
@@ -28,7 +28,7 @@ class GivenOption:
     """One option. `value` is as it was given, before it was read as what the option takes."""
 
     flag: str
-    source: Source = Source.DEFAULT
+    source: OptionSource = OptionSource.DEFAULT
     named: str = ""  # the variable, or the file
     value: Any = field(default=None, repr=False)
     is_secret: bool = False
@@ -45,7 +45,7 @@ class GivenOption:
 
 
 @dataclass(kw_only=True)
-class Given:
+class GivenOptions:
     """The options of one call of a command."""
 
     options: dict[str, GivenOption] = field(default_factory=dict)  # by flag
@@ -92,7 +92,7 @@ class Given:
         option = self.options.get(flag)
         if flag not in message:
             message = f"{flag}: {message}"
-        if option and option.source is not Source.DEFAULT and not _shows(message, option):
+        if option and option.source is not OptionSource.DEFAULT and not _shows(message, option):
             message += f" (got {option.shown!r})"
         self._problems.append(_FLAG.sub(self._with_origin, message))
 

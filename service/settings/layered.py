@@ -14,17 +14,17 @@ from typer.core import TyperCommand
 from lorafleet.commands.options import grouped
 from lorafleet.errors import LorafleetError
 from service.settings import options_file
-from service.settings.given import Given, GivenOption, Source
+from service.settings.given import GivenOption, GivenOptions, OptionSource
 from service.settings.serve_options import NAMES, SECRETS
 
 CONFIG = "config"
-_SOURCES = {"COMMANDLINE": Source.FLAG, "ENVIRONMENT": Source.ENVIRONMENT, "DEFAULT_MAP": Source.FILE}
-_given: ContextVar[Given | None] = ContextVar("given", default=None)
+_SOURCES = {"COMMANDLINE": OptionSource.FLAG, "ENVIRONMENT": OptionSource.ENVIRONMENT, "DEFAULT_MAP": OptionSource.FILE}
+_given: ContextVar[GivenOptions | None] = ContextVar("given", default=None)
 
 
-def given() -> Given:
+def given() -> GivenOptions:
     """What the command line that is being run gave; nothing when there is none."""
-    return _given.get() or Given()
+    return _given.get() or GivenOptions()
 
 
 def layered(command: Callable[..., None]) -> Callable[..., None]:
@@ -40,7 +40,7 @@ class LayeredCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if ctx.resilient_parsing:  # completion
             return super().parse_args(ctx, args)
-        found = Given()
+        found = GivenOptions()
         _given.set(found)
         flags = self._flags(ctx, args, found)
         options = [option for option in self.get_params(ctx) if option.name != CONFIG]
@@ -53,7 +53,7 @@ class LayeredCommand(TyperCommand):
             _read(ctx, option, flags, found, ctx.params[CONFIG])
         return []
 
-    def _flags(self, ctx: Any, args: list[str], found: Given) -> dict[str, Any]:
+    def _flags(self, ctx: Any, args: list[str], found: GivenOptions) -> dict[str, Any]:
         """What the command line says, as text. One that lacks its value, or has one too many, is told and left out."""
         ctx.ignore_unknown_options = True
         left = list(args)
@@ -72,7 +72,7 @@ class LayeredCommand(TyperCommand):
                 return flags
 
 
-def _tell_unknown(extra: Sequence[str], flags: Sequence[str], found: Given) -> None:
+def _tell_unknown(extra: Sequence[str], flags: Sequence[str], found: GivenOptions) -> None:
     """What no option takes: of an unknown one, its value is among it."""
     unknown = [each.partition("=")[0] for each in extra if each.startswith("-")]
     for flag in unknown:
@@ -81,7 +81,7 @@ def _tell_unknown(extra: Sequence[str], flags: Sequence[str], found: Given) -> N
         found.tell(repr(text), "is not the value of an option")
 
 
-def _of_file(path: Path | None, options: Sequence[Any], found: Given) -> dict[str, Any]:
+def _of_file(path: Path | None, options: Sequence[Any], found: GivenOptions) -> dict[str, Any]:
     """What the file says of this command's options, by their parameters' names. One file is for several commands."""
     if path is None:
         return {}
@@ -95,12 +95,12 @@ def _wrapped(option: Any, value: Any) -> Any:
     return [value] if option.multiple and isinstance(value, str) else value
 
 
-def _read(ctx: Any, option: Any, flags: dict[str, Any], found: Given, path: Path | None) -> None:
+def _read(ctx: Any, option: Any, flags: dict[str, Any], found: GivenOptions, path: Path | None) -> None:
     """Puts the option's value into the context. A wrong one is told, and its default goes there."""
     value, layer = option.consume_value(ctx, flags)
-    this = _given_option(option, value, _SOURCES.get(layer.name, Source.DEFAULT), path)
+    this = _given_option(option, value, _SOURCES.get(layer.name, OptionSource.DEFAULT), path)
     found.options[this.flag] = this
-    why = "" if this.source is not Source.FILE else _misfit(option, value)
+    why = "" if this.source is not OptionSource.FILE else _misfit(option, value)
     try:
         if not why and not found.is_bad(this.flag):
             option.handle_parse_result(ctx, flags, [])
@@ -118,8 +118,8 @@ def _read(ctx: Any, option: Any, flags: dict[str, Any], found: Given, path: Path
         ctx.params[option.name] = option.process_value(ctx, option.default)  # get_default would be the file's
 
 
-def _given_option(option: Any, value: Any, source: Source, path: Path | None) -> GivenOption:
-    named = {Source.ENVIRONMENT: str(option.envvar), Source.FILE: str(path)}.get(source, "")
+def _given_option(option: Any, value: Any, source: OptionSource, path: Path | None) -> GivenOption:
+    named = {OptionSource.ENVIRONMENT: str(option.envvar), OptionSource.FILE: str(path)}.get(source, "")
     return GivenOption(flag=option.opts[0], source=source, named=named, value=value, is_secret=option.name in SECRETS)
 
 

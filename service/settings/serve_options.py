@@ -20,7 +20,7 @@ class BackendKind(StrEnum):
     KUBERAY = "kuberay"  # each as a RayJob on Kubernetes
 
 
-class Role(StrEnum):
+class ReplicaRole(StrEnum):
     """What a replica does: answer calls, run the loops, or both."""
 
     API = "api"
@@ -250,7 +250,7 @@ class TelemetryOptions:
 class ReplicaOptions:
     """Which part of the service this server is."""
 
-    role: Annotated[Role, _option("role", "Serve calls, run the loops, or both.", panel="Replicas")] = Role.ALL
+    role: Annotated[ReplicaRole, _option("role", "Serve calls, run the loops, or both.", panel="Replicas")] = ReplicaRole.ALL
     address_file: Annotated[
         Path | None, _option("address-file", "File to write the address to once the server listens.", panel="Listening")
     ] = None

@@ -9,7 +9,7 @@ from lorafleet.errors import FailedPrecondition, InvalidInput, LorafleetError
 from lorafleet.transport.addresses import split
 from service.access.settings import AccessSettings
 from service.core.resource_names import parse_tenant
-from service.settings.serve_options import BackendKind, CallLimits, CapacityOptions, Role, StandbyOptions, TimeoutOptions
+from service.settings.serve_options import BackendKind, CallLimits, CapacityOptions, ReplicaRole, StandbyOptions, TimeoutOptions
 
 if TYPE_CHECKING:
     from service.backends.kuberay.config import KuberayConfig
@@ -34,7 +34,7 @@ class Settings:
     timeouts: TimeoutOptions = field(default_factory=TimeoutOptions)
     # Replicas: several servers on one PostgreSQL.
     database_url: str | None = field(default=None, repr=False)  # it holds a password; unset: SQLite in the state directory
-    role: Role = Role.ALL
+    role: ReplicaRole = ReplicaRole.ALL
     metrics_listen: tuple[str, int] | None = None  # unset: no side port
     otlp_endpoint: str = ""  # unset: no traces
     calls: CallLimits = field(default_factory=CallLimits)
@@ -126,14 +126,16 @@ def parse_tenants(tenants: tuple[str, ...]) -> None:
         parse_tenant(f"tenants/{tenant}", "--isolate-tenant")
 
 
-def check_replica(database_url: str, role: Role, shares_backend: bool, artifacts: str, report_address: str) -> None:
+def check_replica(database_url: str, role: ReplicaRole, shares_backend: bool, artifacts: str, report_address: str) -> None:
     """What several servers must have in common. Raises InvalidInput (for a URL that is none) and FailedPrecondition."""
     parse_database_url(database_url)
     for fault in replica_faults(database_url, role, shares_backend, artifacts, report_address):
         raise fault
 
 
-def replica_faults(database_url: str, role: Role, shares_backend: bool, artifacts: str, report_address: str) -> Iterator[LorafleetError]:
+def replica_faults(
+    database_url: str, role: ReplicaRole, shares_backend: bool, artifacts: str, report_address: str
+) -> Iterator[LorafleetError]:
     """What several servers must have in common and these options do not give them."""
     if database_url:
         if not shares_backend:
@@ -142,10 +144,10 @@ def replica_faults(database_url: str, role: Role, shares_backend: bool, artifact
         if not artifacts:
             message = "--database-url: servers that share a database share a store too; name it by --artifacts"
             yield FailedPrecondition(message, reason="STORE_NOT_SHARED")
-    elif role is not Role.ALL:
+    elif role is not ReplicaRole.ALL:
         message = f"--role {role}: the other half must see the same database, so --database-url must name a PostgreSQL"
         yield FailedPrecondition(message, reason="DATABASE_NOT_SHARED")
-    if role is Role.RECONCILE and not report_address:
+    if role is ReplicaRole.RECONCILE and not report_address:
         message = "--role reconcile answers no reports of runs; name the servers that do by --report-address"
         yield FailedPrecondition(message, reason="NO_REPORT_ADDRESS")
 

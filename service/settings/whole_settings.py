@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lorafleet.errors import InvalidInput, LorafleetError
 from service.access.settings import AccessSettings
 from service.settings import serve_settings
-from service.settings.given import Given
+from service.settings.given import GivenOptions
 from service.settings.serve_options import (
     BackendKind,
     BackendOptions,
@@ -15,7 +15,7 @@ from service.settings.serve_options import (
     CapacityOptions,
     ListenOptions,
     ReplicaOptions,
-    Role,
+    ReplicaRole,
     StandbyOptions,
     StateOptions,
     TelemetryOptions,
@@ -31,7 +31,7 @@ _NOWHERE = ("127.0.0.1", 0)  # stands for an address that is none, while the oth
 
 
 def settings_of(
-    given: Given,
+    given: GivenOptions,
     where: ListenOptions,
     state: StateOptions,
     runs: BackendOptions,
@@ -72,7 +72,12 @@ def settings_of(
 
 
 def _check_alone(
-    given: Given, state: StateOptions, runs: BackendOptions, capacity: CapacityOptions, access: AccessSettings, telemetry: TelemetryOptions
+    given: GivenOptions,
+    state: StateOptions,
+    runs: BackendOptions,
+    capacity: CapacityOptions,
+    access: AccessSettings,
+    telemetry: TelemetryOptions,
 ) -> None:
     """Options that are right or wrong whatever the others are."""
     given.checked("--database-url", lambda: serve_settings.parse_database_url(state.database_url), "")
@@ -97,10 +102,10 @@ def _check_file(flag: str, path: Path | None) -> None:
         raise InvalidInput(f"{flag}: {path} cannot be read: {'it is no file' if path.exists() else 'no such file'}")
 
 
-def _access_faults(given: Given, host: str, access: AccessSettings, role: Role) -> Iterator[LorafleetError]:
+def _access_faults(given: GivenOptions, host: str, access: AccessSettings, role: ReplicaRole) -> Iterator[LorafleetError]:
     listen = given.checked("--report-listen", lambda: _report_host(access), None)
     yield from access.faults(*dict.fromkeys(each for each in (host, listen) if each))
-    if role is not Role.API and not given.is_bad("--role"):
+    if role is not ReplicaRole.API and not given.is_bad("--role"):
         yield from access.report_faults(host)
 
 
@@ -114,7 +119,7 @@ def _misfits(
     capacity: CapacityOptions,
     standby: StandbyOptions,
     access: AccessSettings,
-    role: Role,
+    role: ReplicaRole,
     kuberay: "KuberayConfig | None",
 ) -> Iterator[LorafleetError]:
     yield from serve_settings.backend_faults(runs.backend, runs.kuberay_config, runs.ray_address, state.artifacts)

@@ -8,7 +8,7 @@ import typer
 
 from lorafleet.commands import Format
 from lorafleet.errors import InvalidInput
-from service.control.admission import Rules
+from service.control.admission import AdmissionPolicy
 from service.control.capacity import Resources
 from service.control.quotas import Quota
 from service.simulate import trace
@@ -47,7 +47,7 @@ def command(
     quotas = _quotas(weight or [], max_gpus or [])
     capacity = Resources(gpus, math.inf if cpus is None else cpus, math.inf if runs is None else runs)
     world = World(capacity=capacity, quotas=quotas)
-    deciders = {"admission": by_admission(rules(preemption=preemption))}
+    deciders = {"admission": by_admission(policy(preemption=preemption))}
     if fifo:
         deciders["fifo"] = by_fifo
     reports = {name: summed_up(simulate(jobs, world, decide)) for name, decide in deciders.items()}
@@ -56,9 +56,9 @@ def command(
         draw(reports, plot)
 
 
-def rules(*, preemption: bool = True) -> Rules:
+def policy(*, preemption: bool = True) -> AdmissionPolicy:
     """The service's, but for how far a round looks: queue positions do not matter here."""
-    return Rules(look_ahead=LOOK_AHEAD) if preemption else Rules(look_ahead=LOOK_AHEAD, preempts_from=None)
+    return AdmissionPolicy(look_ahead=LOOK_AHEAD) if preemption else AdmissionPolicy(look_ahead=LOOK_AHEAD, preempts_from=None)
 
 
 def draw(reports: dict[str, Report], path: Path) -> None:

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
-from service.control.admission import Decided, LiveRun, Rules, Situation, decide
+from service.control.admission import AdmissionPolicy, Decided, LiveRun, Situation, decide
 from service.control.capacity import Resources
-from service.control.compatibility import Cluster, Key, WarmKey
+from service.control.compatibility import Cluster, PackKey, WarmKey
 from service.control.packing import Candidate, ClosedBy, Pack, Sharing
-from service.control.placing import Places, Start
+from service.control.placing import AvailableCapacity, Start
 from service.control.priority import class_in_queue
 from service.control.quotas import Budgets, Quota
 from service.simulate.fairness import max_min
@@ -17,7 +17,7 @@ from service.simulate.trace import TraceJob
 
 ROUND_S = 60.0  # rounds are held no more often than that
 AGAIN_S = 600.0  # and at least that often while jobs wait
-PROMOTE_AFTER_S = Rules().promote_after_s
+PROMOTE_AFTER_S = AdmissionPolicy().promote_after_s
 CHECKPOINT_S = 30.0  # from a preemption until its GPUs are free
 RESUME_S = 60.0  # what an attempt after a preemption takes longer
 
@@ -49,7 +49,7 @@ class Life:
 
 
 @dataclass
-class Outcome:
+class SimulationResult:
     """All lives, and what the cluster did meanwhile."""
 
     lives: list[Life]
@@ -80,14 +80,14 @@ class Queue:
         return Pack(members=(leader,), closed_by=ClosedBy.SHARING)
 
 
-def by_admission(rules: Rules) -> Decide:
+def by_admission(policy: AdmissionPolicy) -> Decide:
     """As the service decides."""
-    return lambda queue, situation: decide(list(queue.jobs.values()), queue, situation, rules)
+    return lambda queue, situation: decide(list(queue.jobs.values()), queue, situation, policy)
 
 
 def by_fifo(queue: Queue, situation: Situation) -> Decided:
     """First come, first served: what does not fit keeps all others waiting. The yardstick."""
-    decided, free = Decided(), situation.places.free
+    decided, free = Decided(), situation.available.free
     for job in sorted(queue.jobs.values(), key=lambda job: job.order):
         if job.demand.fits(situation.capacity):
             if not job.demand.fits(free):
@@ -97,7 +97,7 @@ def by_fifo(queue: Queue, situation: Situation) -> Decided:
     return decided
 
 
-def simulate(jobs: Sequence[TraceJob], world: World, decide_now: Decide) -> Outcome:
+def simulate(jobs: Sequence[TraceJob], world: World, decide_now: Decide) -> SimulationResult:
     """The lives of all jobs, which are in the order of their submission, until the last has ended."""
     return _Simulation(jobs, world, decide_now).run()
 
@@ -105,7 +105,7 @@ def simulate(jobs: Sequence[TraceJob], world: World, decide_now: Decide) -> Outc
 class _Simulation:
     def __init__(self, jobs: Sequence[TraceJob], world: World, decide_now: Decide) -> None:
         self._world, self._decide = world, decide_now
-        clusters: dict[tuple[float, float], Key] = {}
+        clusters: dict[tuple[float, float], PackKey] = {}
         self._lives = [Life(job, _candidate(job, order, clusters), job.duration_s) for order, job in enumerate(jobs)]
         self._by_uid = {life.job.uid: life for life in self._lives}
         self._coming = 0  # of the lives, the next to come
@@ -119,9 +119,9 @@ class _Simulation:
         self._last_submit_s = jobs[-1].submit_s
         self._now_s = jobs[0].submit_s
         self._dirty = False
-        self.outcome = Outcome(self._lives, world.capacity, span_s=self._last_submit_s - self._now_s)
+        self.outcome = SimulationResult(self._lives, world.capacity, span_s=self._last_submit_s - self._now_s)
 
-    def run(self) -> Outcome:
+    def run(self) -> SimulationResult:
         next_round_s = again_s = self._now_s
         while (event_s := self._next_event_s()) is not None or self._waiting:
             due_s = next_round_s if self._dirty else again_s
@@ -169,7 +169,7 @@ class _Simulation:
             now_s=self._now_s,
             capacity=self._world.capacity,
             live=[life.run for life in self._running.values() if life.run is not None],
-            places=Places(free=self._free),
+            available=AvailableCapacity(free=self._free),
             quotas=self._world.quotas,
         )
         self.outcome.num_rounds += 1
@@ -243,14 +243,14 @@ class _Simulation:
             life.end_s = self._now_s
 
 
-def _candidate(job: TraceJob, order: int, clusters: dict[tuple[float, float], Key]) -> Candidate:
+def _candidate(job: TraceJob, order: int, clusters: dict[tuple[float, float], PackKey]) -> Candidate:
     size = (job.gpus, job.cpus)
     if size not in clusters:
         workers = Cluster(
             num_workers=1, cpus_per_worker=job.cpus, gpus_per_worker=job.gpus, memory_gib_per_worker=None, zero_stage=0, offload="none"
         )
         warm = WarmKey(base_uri="", family="", precision="", cluster=workers)
-        clusters[size] = Key(warm=warm, method="", resolution=None, bucketing=False, accumulation_steps=1)
+        clusters[size] = PackKey(warm=warm, method="", resolution=None, bucketing=False, accumulation_steps=1)
     return Candidate(
         uid=job.uid,
         tenant=job.tenant,

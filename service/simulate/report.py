@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from service.control.priority import class_of
-from service.simulate.engine import Life, Outcome
+from service.simulate.engine import Life, SimulationResult
 from service.simulate.fairness import jain
 
 
@@ -44,7 +44,7 @@ class Report:
         return asdict(self)
 
 
-def summed_up(outcome: Outcome) -> Report:
+def summed_up(outcome: SimulationResult) -> Report:
     """The report of an outcome."""
     lives = outcome.lives
     got = {tenant: outcome.held[tenant] / part for tenant, part in sorted(outcome.entitled.items()) if part > 0}

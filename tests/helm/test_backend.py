@@ -86,7 +86,7 @@ PROFILE = RUNS["properties"]["profiles"]["additionalProperties"]
     ("model", "schema"),
     [
         (config.KuberayConfig, RUNS),
-        (config.Profile, PROFILE),
+        (config.PodProfile, PROFILE),
         (config.Head, PROFILE["properties"]["head"]),
         (config.Worker, PROFILE["properties"]["worker"]),
         (config.Tenant, RUNS["properties"]["tenants"]["additionalProperties"]),

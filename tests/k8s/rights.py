@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 
 from deploy.kubectl import kubectl
-from service.backends.kuberay.access import Rule
+from service.backends.kuberay.access import PolicyRule
 from tests.k8s.release import Release
 
 Rights = set[tuple[str, str, str, str]]  # API group, resource, verb, name of the only object or nothing
@@ -14,7 +14,7 @@ def control_plane(release: Release) -> str:
     return f"system:serviceaccount:{release.namespace}:lorafleet"
 
 
-def of(rules: Iterable[Rule]) -> Rights:
+def of(rules: Iterable[PolicyRule]) -> Rights:
     return {(rule.group, rule.resource, verb, rule.name) for rule in rules for verb in rule.verbs}
 
 

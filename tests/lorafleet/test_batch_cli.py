@@ -153,7 +153,7 @@ def test_interrupted_watch_leaves_the_batch_alone_and_says_so(server: FakeServer
 
     server.answers("get_batch", a_batch())
     server.answers("watch_batch", [batch_event("1", a_job())])
-    monkeypatch.setattr("lorafleet.batch.view.Lines.__call__", interrupt)
+    monkeypatch.setattr("lorafleet.batch.view.BatchLines.__call__", interrupt)
     result = lorafleet("watch", "tonight")
     assert result.exit_code == 130
     assert "tonight goes on" in result.stderr

@@ -109,7 +109,7 @@ def test_interrupted_watch_leaves_the_job_alone_and_says_so(server: FakeServer, 
         raise KeyboardInterrupt
 
     server.answers("watch", [event("1", a_job())])
-    monkeypatch.setattr("lorafleet.progress_view.Lines.__call__", interrupt)
+    monkeypatch.setattr("lorafleet.progress_view.JobLines.__call__", interrupt)
     result = lorafleet("watch", "fox")
     assert result.exit_code == 130
     assert "fox goes on" in result.stderr

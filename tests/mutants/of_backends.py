@@ -46,8 +46,8 @@ GUARDS = (
     (
         "kubernetes: a run's token takes no other's away",
         "service/backends/kuberay/apply.py",
-        "        await api.merge(path, entries, MANAGER)\n    except Refused",
-        '        await api.apply(path, {"metadata": {}, **entries}, MANAGER)\n    except Refused',
+        "        await api.merge(path, entries, MANAGER)\n    except ApiRefusal",
+        '        await api.apply(path, {"metadata": {}, **entries}, MANAGER)\n    except ApiRefusal',
         "tests/service/backends/kuberay/test_apply.py",
     ),
     (

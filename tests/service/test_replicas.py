@@ -17,7 +17,7 @@ from lorafleet.v1 import training_service_pb2 as pb
 from service.db import migrate
 from service.db.engines import blocking_engine, parse_url, shown, sqlite_url
 from service.server import database as replica
-from service.settings.serve_settings import Role, Settings, check_replica
+from service.settings.serve_settings import ReplicaRole, Settings, check_replica
 from tests.postgres import Postgres
 from tests.service.serving import REPOSITORY, command, served, until
 
@@ -106,13 +106,13 @@ def test_the_password_is_never_shown():
 @pytest.mark.parametrize(
     ("url", "role", "ray", "artifacts", "reports", "reason"),
     [
-        (URL, Role.ALL, "", "s3://a", "", "LOCAL_RAY_NOT_SHARED"),
-        (URL, Role.ALL, "http://ray", "", "", "STORE_NOT_SHARED"),
-        (URL, Role.RECONCILE, "http://ray", "s3://a", "", "NO_REPORT_ADDRESS"),
-        ("", Role.API, "http://ray", "s3://a", "", "DATABASE_NOT_SHARED"),
+        (URL, ReplicaRole.ALL, "", "s3://a", "", "LOCAL_RAY_NOT_SHARED"),
+        (URL, ReplicaRole.ALL, "http://ray", "", "", "STORE_NOT_SHARED"),
+        (URL, ReplicaRole.RECONCILE, "http://ray", "s3://a", "", "NO_REPORT_ADDRESS"),
+        ("", ReplicaRole.API, "http://ray", "s3://a", "", "DATABASE_NOT_SHARED"),
     ],
 )
-def test_what_replicas_do_not_share_is_refused(url: str, role: Role, ray: str, artifacts: str, reports: str, reason: str):
+def test_what_replicas_do_not_share_is_refused(url: str, role: ReplicaRole, ray: str, artifacts: str, reports: str, reason: str):
     with pytest.raises(FailedPrecondition) as error:
         check_replica(url, role, ray, artifacts, reports)
     assert error.value.reason == reason
@@ -120,7 +120,7 @@ def test_what_replicas_do_not_share_is_refused(url: str, role: Role, ray: str, a
 
 def test_sqlite_is_no_database_of_replicas():
     with pytest.raises(InvalidInput):
-        check_replica("sqlite:////tmp/fleet.db", Role.ALL, "http://ray", "s3://a", "")
+        check_replica("sqlite:////tmp/fleet.db", ReplicaRole.ALL, "http://ray", "s3://a", "")
 
 
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
@@ -195,4 +195,4 @@ def test_a_replica_that_drains_answers_what_is_under_way_and_takes_nothing_new(t
 
 
 def test_runs_on_kubernetes_need_no_ray_to_share():
-    check_replica(URL, Role.ALL, True, "s3://a", "")
+    check_replica(URL, ReplicaRole.ALL, True, "s3://a", "")

@@ -15,7 +15,7 @@ from service.backends.local_ray import LocalRay
 from service.backends.ray_jobs import JoinedRay, RayJobs
 from service.control.admission import Limits
 from service.core.resource_names import JobName, parse_job
-from service.db.models import Base, TenantRow
+from service.db.models import TableBase, TenantRow
 from service.jobs.creation import NewJob
 from service.jobs.jobs import Jobs
 from service.planning.base_shapes import ShapeCache
@@ -122,7 +122,7 @@ async def test_the_secret_lies_in_no_table_no_manifest_and_no_log(acme: World, c
     assert await acme.state(name) == "SUCCEEDED"
     assert SECRET in acme.backend.store_envs[run]["AWS_SECRET_ACCESS_KEY"]
     async with acme.tools.db.snapshot() as tx:
-        rows = [str(row) for table in Base.metadata.sorted_tables for row in await tx.session.execute(table.select())]
+        rows = [str(row) for table in TableBase.metadata.sorted_tables for row in await tx.session.execute(table.select())]
     assert any("acme-store" in row for row in rows)
     assert not any(SECRET in row for row in rows)
     written = [path.read_bytes() for path in (acme.folder / "artifacts").rglob("*") if path.is_file()]

@@ -14,7 +14,7 @@ from PIL import EpsImagePlugin, ExifTags, Image, ImageCms, PngImagePlugin
 
 from tests.trainer.pictures import chunk, grey_png, plain, saved, with_chunk
 from trainer.data import decode
-from trainer.data.decode import Budget, Unreadable, unpack
+from trainer.data.decode import Budget, UnreadablePicture, unpack
 
 RAMP = np.linspace(0, 65535, 64 * 64).reshape(64, 64)
 WHITE = (255, 255, 255)
@@ -25,7 +25,7 @@ def pixels(content: bytes) -> np.ndarray:
 
 
 def why(content: bytes) -> str:
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(UnreadablePicture) as caught:
         decode.decode(content)
     return str(caught.value)
 

@@ -51,7 +51,7 @@ def bounded() -> Iterator[None]:
     assert _peak_bytes() - began_bytes < PEAK_BYTES
 
 
-def check(refusal: decode.Unreadable | RunFailed) -> None:
+def check(refusal: decode.UnreadablePicture | RunFailed) -> None:
     """It says why in few words; what is so again next time is not tried again."""
     assert len(str(refusal)) < 8000
     assert not getattr(refusal, "retryable", False)
@@ -144,7 +144,7 @@ def test_a_damaged_picture_is_read_within_bounds_or_refused(data: st.DataObject)
     with bounded():
         try:
             found = decode.unpack(content)
-        except decode.Unreadable as why:
+        except decode.UnreadablePicture as why:
             check(why)
             return
     assert found.picture.mode == "RGB"
@@ -159,7 +159,7 @@ def test_bytes_that_begin_like_a_picture_are_read_or_refused(content: bytes, lik
     with bounded():
         try:
             decode.unpack(like + content)
-        except decode.Unreadable as why:
+        except decode.UnreadablePicture as why:
             check(why)
 
 

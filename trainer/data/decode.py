@@ -51,7 +51,7 @@ Size = tuple[int, int]
 Fit = Callable[[Image.Image], Image.Image]
 
 
-class Unreadable(Exception):
+class UnreadablePicture(Exception):
     """A picture that cannot be used; the message says why, and goes to the user."""
 
 
@@ -102,20 +102,20 @@ def unpack(content: bytes, *, at_least: Size | None = None, fit: Fit | None = No
     check_bytes(len(content))
     try:
         return _unpack(content, at_least, fit)
-    except Unreadable:
+    except UnreadablePicture:
         raise
     except MemoryError:
-        raise Unreadable("takes more memory than there is; scale it down") from None
+        raise UnreadablePicture("takes more memory than there is; scale it down") from None
     except Image.DecompressionBombError:
-        raise Unreadable(_too_many_pixels("more")) from None
+        raise UnreadablePicture(_too_many_pixels("more")) from None
     except Exception as error:  # decoders raise many kinds for broken files
-        raise Unreadable(_explain(content, error)) from None
+        raise UnreadablePicture(_explain(content, error)) from None
 
 
 def check_bytes(size_bytes: int) -> None:
     """May be asked before a picture is read. Raises Unreadable."""
     if size_bytes > MAX_PICTURE_BYTES:
-        raise Unreadable(f"has {size_bytes / 2**20:,.0f} MiB, and at most {MAX_PICTURE_BYTES // 2**20} are read; save it smaller")
+        raise UnreadablePicture(f"has {size_bytes / 2**20:,.0f} MiB, and at most {MAX_PICTURE_BYTES // 2**20} are read; save it smaller")
 
 
 def _unpack(content: bytes, at_least: Size | None, fit: Fit | None) -> Decoded:
@@ -154,7 +154,7 @@ def _draft(opened: Image.Image, at_least: Size) -> None:
 
 def _check_pixels(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise Unreadable(_too_many_pixels(f"{width} x {height}"))
+        raise UnreadablePicture(_too_many_pixels(f"{width} x {height}"))
 
 
 def _too_many_pixels(found: str) -> str:
@@ -169,10 +169,10 @@ def _check_unpacked(opened: Image.Image, content: bytes, whole: Size) -> int:
     if opened.info.get("progressive"):
         around = _BYTES_OF_PROGRESSIVE_JPEG
         if content.count(b"\xff\xda") * whole[0] * whole[1] > MAX_SCANNED_PIXELS:
-            raise Unreadable("is a progressive JPEG of too many scans; save it as a plain one")
+            raise UnreadablePicture("is a progressive JPEG of too many scans; save it as a plain one")
     taken += whole[0] * whole[1] * around
     if taken > MAX_UNPACKED_BYTES:
-        raise Unreadable(
+        raise UnreadablePicture(
             f"takes about {taken / 2**20:,.0f} MiB to unpack {whole[0]} x {whole[1]} pixels, and may take {MAX_UNPACKED_BYTES // 2**20}; "
             "scale it down"
         )

@@ -14,7 +14,7 @@ from lorafleet.errors import RunFailed
 from lorafleet.spec import DatasetSpec
 from trainer.data import captions, files
 from trainer.data.captions import Captions
-from trainer.data.decode import FORMATS, Unreadable, check_bytes, unpack
+from trainer.data.decode import FORMATS, UnreadablePicture, check_bytes, unpack
 from trainer.data.decode import decode as decode
 from trainer.data.files import Files, Some
 from trainer.storage import Folder
@@ -164,7 +164,7 @@ def _inspect_all(folder: Folder, captions: Mapping[str, str], sizes: Mapping[str
         try:
             check_bytes(sizes[path])
             readable[path] = sizes[path]
-        except Unreadable as error:
+        except UnreadablePicture as error:
             found.append(CorruptPicture(path=path, why=str(error)))
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside the GIL
         for contents in read_in_pieces(folder, readable):
@@ -176,7 +176,7 @@ def inspect(path: str, content: bytes, caption: str) -> Picture | CorruptPicture
     """Does to a picture what a worker will, at the smallest size."""
     try:
         found = unpack(content, at_least=(1, 1), fit=lambda picture: picture.resize((1, 1), Image.Resampling.BOX))
-    except Unreadable as error:
+    except UnreadablePicture as error:
         return CorruptPicture(path=path, why=str(error))
     return Picture(
         path=path,

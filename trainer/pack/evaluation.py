@@ -8,7 +8,7 @@ from torch import Tensor
 
 from trainer.keyed import Purpose
 from trainer.pack.member import Member
-from trainer.pack.state import Pack
+from trainer.pack.state import PackState
 
 NUM_TIMES = 8  # for each held-out picture, spread evenly over the schedule
 BATCH = 8  # part of the result to the last bit, so fixed
@@ -16,7 +16,7 @@ BATCH = 8  # part of the result to the last bit, so fixed
 Pair = tuple[int, float]  # a picture and a time
 
 
-def held_out_loss(pack: Pack, member: Member) -> float | None:
+def held_out_loss(pack: PackState, member: Member) -> float | None:
     """The mean loss over the held-out pictures, unweighted; None without such pictures. Collective.
 
     The workers share the batches. Under ZeRO 3, whose forward is collective, each runs equally many.
@@ -46,7 +46,7 @@ def _batches(member: Member) -> list[list[Pair]]:
 
 
 @torch.no_grad()
-def _errors(pack: Pack, member: Member, batch: Sequence[Pair]) -> Tensor:
+def _errors(pack: PackState, member: Member, batch: Sequence[Pair]) -> Tensor:
     """The loss of each pair, (rows,), on the CPU."""
     latents = torch.stack([member.encoded.latents[sample] for sample, _ in batch])
     noise = _noise(member, batch, tuple(latents.shape[1:]))
@@ -56,7 +56,7 @@ def _errors(pack: Pack, member: Member, batch: Sequence[Pair]) -> Tensor:
     return member.objective.loss(predicted, member.objective.target(latents, noise, times))
 
 
-def _predicted(pack: Pack, member: Member, noisy: Tensor, times: Tensor, samples: Sequence[int]) -> Tensor:
+def _predicted(pack: PackState, member: Member, noisy: Tensor, times: Tensor, samples: Sequence[int]) -> Tensor:
     captions = [member.style.captions[sample] for sample in samples]
     conditioning = member.conditioning(pack.base.family, samples, captions)
     there = {name: rows.to(pack.device) for name, rows in conditioning.items()}

@@ -26,7 +26,7 @@ from trainer.pack.beginning import Row, first_row
 from trainer.pack.member import Member
 from trainer.pack.passes import PaddingRules, Pass, Work, padding_rules, passes
 from trainer.pack.samples import Samples
-from trainer.pack.state import Pack
+from trainer.pack.state import PackState
 from trainer.prepare import latent_cache
 from trainer.prepare.pack import prepare_pack
 from trainer.prepare.style import PreparedStyle
@@ -58,7 +58,7 @@ class PackRun:
         self._rows: dict[str, Row] = {}  # that the jobs' adapters begin with, until there is an engine
         trains_text, bf16 = self.spec.adapter.text_encoder, self.spec.training.precision == "bf16"
         self.model = PackModel(base.family, base.parts, trains_text=trains_text, bf16=bf16)
-        self.pack = Pack(base, self.model, group, reporter)
+        self.pack = PackState(base, self.model, group, reporter)
         self._take_in(styles)
 
     def train(self) -> None:

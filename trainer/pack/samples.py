@@ -9,7 +9,7 @@ from PIL import Image
 
 from lorafleet.spec import ValidationSpec
 from trainer.pack.member import Member
-from trainer.pack.state import Pack
+from trainer.pack.state import PackState
 
 PROMPTS_AT_ONCE = 4  # with guidance 8 rows: more are hardly faster on a CPU, and one at a time takes twice as long
 
@@ -25,7 +25,7 @@ class Samples:
         """The parts that it draws with are about to change."""
         self._pipeline = None
 
-    def draw(self, pack: Pack, member: Member) -> None:
+    def draw(self, pack: PackState, member: Member) -> None:
         """Writes the member's pictures of this step. Collective."""
         lock_step = pack.engine.zero_stage == 3  # its forward is collective: all draw, rank 0 keeps
         if pack.group.rank == 0 or lock_step:
@@ -40,7 +40,7 @@ class Samples:
                 member.folder(member.layout.samples(member.step)).write_all(named)
         pack.group.barrier()
 
-    def _drawn(self, pack: Pack, member: Member, must_stop: Callable[[], bool]) -> list[bytes]:
+    def _drawn(self, pack: PackState, member: Member, must_stop: Callable[[], bool]) -> list[bytes]:
         if self._pipeline is None:
             self._pipeline = pack.base.pipeline().to(pack.device)
         with (

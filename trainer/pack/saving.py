@@ -9,13 +9,13 @@ from torch import Tensor
 from trainer import artifact, checkpoint
 from trainer.checkpoint import Checkpoint
 from trainer.pack.member import Member
-from trainer.pack.state import Pack
+from trainer.pack.state import PackState
 from trainer.tracing import span
 
 log = logging.getLogger("lorafleet.pack")
 
 
-def state_of(pack: Pack, member: Member) -> Checkpoint:
+def state_of(pack: PackState, member: Member) -> Checkpoint:
     """Everything that the member needs to resume. Raises RunFailed for non-finite weights, which are never saved."""
     bank, slot = pack.place(member)
     layout = pack.engine.banks[bank].layout
@@ -31,7 +31,7 @@ def state_of(pack: Pack, member: Member) -> Checkpoint:
     return Checkpoint(member.progress, weights, moments)
 
 
-def save_checkpoint(pack: Pack, member: Member) -> None:
+def save_checkpoint(pack: PackState, member: Member) -> None:
     saved = state_of(pack, member)
     pack.group.on_first(partial(checkpoint.write, member.checkpoints, saved, job=member.job, keep=member.spec.checkpointing.keep))
     member.tell(checkpoint_step=member.step)
@@ -39,13 +39,13 @@ def save_checkpoint(pack: Pack, member: Member) -> None:
         member.metrics.upload()
 
 
-def commit(pack: Pack, member: Member) -> None:
+def commit(pack: PackState, member: Member) -> None:
     """The artifact, and word of it to the control plane."""
     weights = state_of(pack, member).weights
     pack.group.on_first(partial(_commit, pack, member, weights))
 
 
-def _commit(pack: Pack, member: Member, weights: Mapping[str, Tensor]) -> None:
+def _commit(pack: PackState, member: Member, weights: Mapping[str, Tensor]) -> None:
     """Only on rank 0."""
     member.tell(phase="exporting")
     pack.must_stop(member)  # raises when another attempt has taken over: then this one writes nothing

@@ -14,7 +14,7 @@ from trainer.pack.member import Member
 from trainer.report import Reporter
 
 
-class Pack:
+class PackState:
     """What evaluation, saving and the run itself work on. `engine` is there once styles are."""
 
     engine: Engine

@@ -19,7 +19,7 @@ from torch import Tensor
 from lorafleet.errors import RunFailed
 from trainer.data import readers
 from trainer.data.buckets import Bucket, cover, visible
-from trainer.data.decode import Unreadable, decode
+from trainer.data.decode import UnreadablePicture, decode
 from trainer.data.readers import Picture
 from trainer.families.protocol import Conditioning, Family, Parts
 from trainer.group import Group
@@ -127,7 +127,7 @@ def _decode_fitted(content: bytes, picture: Picture, bucket: Bucket) -> Image.Im
     scaled, _ = cover(picture.width, picture.height, bucket)
     try:
         return decode(content, at_least=scaled, fit=partial(_fit, bucket=bucket))
-    except Unreadable as error:  # it could be read when the style was prepared
+    except UnreadablePicture as error:  # it could be read when the style was prepared
         raise RunFailed(f"dataset.uri: {picture.path} {error}; it has changed since the job started", reason="CORRUPT_PICTURES") from None
 
 

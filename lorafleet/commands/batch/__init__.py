@@ -3,9 +3,9 @@
 import typer
 
 from lorafleet.commands.batch import download, jobs, plan, report, submit, watch
-from lorafleet.commands.connection import Group
+from lorafleet.commands.connection import ServerCommands
 
-app = typer.Typer(cls=Group, help="Many styles at once: submit, watch on one screen, report, download.", no_args_is_help=True)
+app = typer.Typer(cls=ServerCommands, help="Many styles at once: submit, watch on one screen, report, download.", no_args_is_help=True)
 
 app.command("submit")(submit.submit)
 app.command("plan")(plan.plan)

@@ -18,7 +18,7 @@ from service.access.identity import caller
 from service.api.errors import Context, to_status
 from service.api.handlers import Handler, MethodInterceptor
 from service.db import audit
-from service.db.audit import Entry
+from service.db.audit import AuditEntry
 from service.db.database import Database
 
 READS = ("Get", "List", "Watch", "Stream", "Plan")  # methods with any other prefix write
@@ -68,7 +68,7 @@ class AuditInterceptor(MethodInterceptor):
 
         return call
 
-    async def _audited(self, entry: Entry, request: Any, answer: Callable[[], Awaitable[Any]]) -> Any:
+    async def _audited(self, entry: AuditEntry, request: Any, answer: Callable[[], Awaitable[Any]]) -> Any:
         if getattr(request, "validate_only", False):
             return await answer()
         try:
@@ -81,7 +81,7 @@ class AuditInterceptor(MethodInterceptor):
             await self._append(entry, "OK", "")
         return response
 
-    async def _append(self, entry: Entry, code: str, reason: str) -> None:
+    async def _append(self, entry: AuditEntry, code: str, reason: str) -> None:
         """The call's work is done: a failure to record it goes to the log, not to the caller."""
         try:
             async with self._db.transaction() as tx:
@@ -90,7 +90,7 @@ class AuditInterceptor(MethodInterceptor):
             log.exception("no audit row for %s of %s by %s: %s", entry.method, entry.resource, entry.principal, code)
 
 
-async def _noted(entry: Entry, answer: Callable[[], Awaitable[Any]]) -> Any:
+async def _noted(entry: AuditEntry, answer: Callable[[], Awaitable[Any]]) -> Any:
     token = audit.current_entry.set(entry)
     try:
         return await answer()
@@ -98,10 +98,10 @@ async def _noted(entry: Entry, answer: Callable[[], Awaitable[Any]]) -> Any:
         audit.current_entry.reset(token)
 
 
-def _entry(method: str, request: Any, context: Context) -> Entry:
+def _entry(method: str, request: Any, context: Context) -> AuditEntry:
     resource = _printable(_resource(request))[:MAX_RESOURCE]
     tenant = _TENANT.match(resource)
-    return Entry(
+    return AuditEntry(
         tenant=tenant[1] if tenant else "", principal=caller().principal, method=method, resource=resource, peer=str(context.peer())
     )
 

@@ -29,7 +29,7 @@ REFLECTION_DELAY_S = 5.0
 
 
 @dataclass
-class Bucket:
+class TokenBucket:
     """A token bucket: `left` calls at `at`, refilled with time."""
 
     left: float
@@ -54,7 +54,7 @@ class Rates:
     db: Database
     limits: CallLimits
     monotonic: Callable[[], float] = time.monotonic
-    _buckets: OrderedDict[Hashable, Bucket] = field(default_factory=OrderedDict)
+    _buckets: OrderedDict[Hashable, TokenBucket] = field(default_factory=OrderedDict)
     _own: OrderedDict[str, tuple[float, float | None]] = field(default_factory=OrderedDict)  # good until, calls a second
 
     async def take(self, tenant: str, principal: str) -> None:
@@ -86,8 +86,8 @@ class Rates:
             raise RateLimited(message, retry_delay_s=wait_s)
         bucket.left -= 1.0
 
-    def _bucket(self, key: Hashable, rate: float) -> Bucket:
-        bucket = self._buckets.setdefault(key, Bucket(left=size(rate), at=self.monotonic()))
+    def _bucket(self, key: Hashable, rate: float) -> TokenBucket:
+        bucket = self._buckets.setdefault(key, TokenBucket(left=size(rate), at=self.monotonic()))
         self._buckets.move_to_end(key)
         if len(self._buckets) > MAX_BUCKETS:
             self._buckets.popitem(last=False)  # the least recently used: it is full again, or nearly
@@ -109,7 +109,7 @@ class Rates:
 
 
 @dataclass
-class Slots:
+class StreamSlots:
     """Calls that last, counted while they are open. `what` they are, as messages name them."""
 
     most: int
@@ -143,21 +143,21 @@ class Slots:
         return ResourceExhausted(f"{message}, {end}", reason=self.reason, retryable=True, retry_delay_s=self.retry_delay_s)
 
 
-def streams(limits: CallLimits) -> Slots:
+def streams(limits: CallLimits) -> StreamSlots:
     """Of watches and logs."""
-    return Slots(limits.max_streams, limits.max_streams_per_tenant, "watches and logs", "TOO_MANY_STREAMS", STREAM_DELAY_S)
+    return StreamSlots(limits.max_streams, limits.max_streams_per_tenant, "watches and logs", "TOO_MANY_STREAMS", STREAM_DELAY_S)
 
 
-def work() -> Slots:
+def work() -> StreamSlots:
     """Of calls that are answered once."""
-    return Slots(MAX_AT_WORK, MAX_AT_WORK_PER_TENANT, "calls", "TOO_MANY_CALLS", WORK_DELAY_S)
+    return StreamSlots(MAX_AT_WORK, MAX_AT_WORK_PER_TENANT, "calls", "TOO_MANY_CALLS", WORK_DELAY_S)
 
 
-def reflections() -> Slots:
+def reflections() -> StreamSlots:
     """Of streams that ask what there is to call."""
-    return Slots(MAX_REFLECTIONS, MAX_REFLECTIONS_PER_CALLER, "reflection streams", "TOO_MANY_STREAMS", REFLECTION_DELAY_S)
+    return StreamSlots(MAX_REFLECTIONS, MAX_REFLECTIONS_PER_CALLER, "reflection streams", "TOO_MANY_STREAMS", REFLECTION_DELAY_S)
 
 
-def uploads() -> Slots:
+def uploads() -> StreamSlots:
     """Of batches that come in: each is held in memory until it is whole, up to 64 MiB."""
-    return Slots(MAX_UPLOADS, MAX_UPLOADS_PER_TENANT, "batches", "TOO_MANY_UPLOADS", UPLOAD_DELAY_S)
+    return StreamSlots(MAX_UPLOADS, MAX_UPLOADS_PER_TENANT, "batches", "TOO_MANY_UPLOADS", UPLOAD_DELAY_S)

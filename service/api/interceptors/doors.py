@@ -13,7 +13,7 @@ from lorafleet.errors import InvalidInput, ResourceExhausted, Unavailable
 from service.api.errors import Context, checked
 from service.api.handlers import Handler, MethodInterceptor, wrapped
 from service.api.interceptors.observing import about
-from service.api.interceptors.standing import Rooms, Standing, address_of, current
+from service.api.interceptors.standing import CallStage, SlotPools, address_of, current
 from service.core import log_context
 from service.db.retrying import again
 from service.settings.serve_settings import CallLimits
@@ -25,12 +25,12 @@ WATCH_AGAIN_S = 30.0
 WHOLE_MESSAGES = 20  # that a stream of messages may take the time of
 
 
-class DoorInterceptor(MethodInterceptor):
+class IntakeInterceptor(MethodInterceptor):
     """Stands before the authentication: a call is its address's until it is known whose it is."""
 
     def __init__(self, limits: CallLimits) -> None:
         super().__init__()
-        self._rooms = Rooms(limits)
+        self._rooms = SlotPools(limits)
         self._slow_reader_s = limits.slow_reader_s
 
     def around(self, method: str, handler: Handler) -> Handler:
@@ -65,10 +65,10 @@ class DoorInterceptor(MethodInterceptor):
         return call
 
     @contextmanager
-    def _entered(self, name: str, context: Context) -> Iterator[Standing]:
+    def _entered(self, name: str, context: Context) -> Iterator[CallStage]:
         task: Any = asyncio.current_task()  # gRPC's own for this call
         room = self._rooms.reports if name.startswith(_REPORTS) else self._rooms.strangers
-        standing = Standing(self._rooms, room, address_of(context.peer()), task, self._slow_reader_s)
+        standing = CallStage(self._rooms, room, address_of(context.peer()), task, self._slow_reader_s)
         task.add_done_callback(standing.end)
         current.set(standing)  # each call has its own context: nothing to restore
         standing.wait()
@@ -83,7 +83,7 @@ class DoorInterceptor(MethodInterceptor):
             standing.answer()
 
     @contextmanager
-    def _watch(self, standing: Standing) -> Iterator[None]:
+    def _watch(self, standing: CallStage) -> Iterator[None]:
         if self._rooms.watches.is_full_of(standing.address):  # who has one keeps it: each that ended would be asked for again at once
             raise _too_many(f"{standing.address} has too many watches of health here", WATCH_AGAIN_S)
         place = self._rooms.watches.take(standing.address, standing.lose)

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from lorafleet.transport.addresses import host_of
 from service.api.interceptors.rpc_tasks import cut_off
-from service.api.interceptors.waiting_places import Place, Places
+from service.api.interceptors.waiting_places import WaitingSlot, WaitingSlots
 from service.settings.serve_settings import CallLimits
 
 MOST_WAITING = 1_000  # calls of known callers whose messages have not come
@@ -20,19 +20,19 @@ MOST_REPORTS_EACH = 500  # of one address: runs behind one may be many
 MOST_ANSWERS = 1_000  # that are on their way
 MOST_ANSWERS_EACH = 500
 
-current: ContextVar["Standing"] = ContextVar("standing")
+current: ContextVar["CallStage"] = ContextVar("standing")
 
 
-class Rooms:
+class SlotPools:
     """One server's places. Each kind has its own: whoever fills one stands in nobody else's way."""
 
     def __init__(self, limits: CallLimits) -> None:
         unknown = (limits.max_unknown_calls, min(limits.max_unknown_calls, limits.max_unknown_calls_per_address))
-        self.strangers = Places(*unknown)  # by address: whose caller is not known yet, and checks of health
-        self.watches = Places(*unknown)  # by address: of health
-        self.reports = Places(MOST_REPORTS, MOST_REPORTS_EACH)  # by address
-        self.known = Places(MOST_WAITING, MOST_WAITING_EACH)  # by principal
-        self.answers = Places(MOST_ANSWERS, MOST_ANSWERS_EACH)  # by address
+        self.strangers = WaitingSlots(*unknown)  # by address: whose caller is not known yet, and checks of health
+        self.watches = WaitingSlots(*unknown)  # by address: of health
+        self.reports = WaitingSlots(MOST_REPORTS, MOST_REPORTS_EACH)  # by address
+        self.known = WaitingSlots(MOST_WAITING, MOST_WAITING_EACH)  # by principal
+        self.answers = WaitingSlots(MOST_ANSWERS, MOST_ANSWERS_EACH)  # by address
 
     @staticmethod
     def num_places(limits: CallLimits) -> int:
@@ -41,17 +41,17 @@ class Rooms:
 
 
 @dataclass(eq=False, slots=True)
-class Standing:
+class CallStage:
     """One call's. `task` is gRPC's own for its handler: it ends when the answer is with the caller."""
 
-    rooms: Rooms
-    room: Places
+    rooms: SlotPools
+    room: WaitingSlots
     address: str
     task: "asyncio.Task[object]"
     slow_reader_s: float
     who: str = ""
     is_lost: bool = False  # its place went to another call
-    _place: Place | None = None
+    _place: WaitingSlot | None = None
     _timer: asyncio.TimerHandle | None = None
 
     def wait(self) -> None:
@@ -83,7 +83,7 @@ class Standing:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _take(self, room: Places, who: str, lost: Callable[[], None]) -> None:
+    def _take(self, room: WaitingSlots, who: str, lost: Callable[[], None]) -> None:
         self._leave()
         self._place = room.take(who, lost)
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 
 @dataclass(eq=False, slots=True)
-class Place:
+class WaitingSlot:
     """One that is taken. `lost` is called when it is needed for another call."""
 
-    places: "Places"
+    places: "WaitingSlots"
     who: str
     lost: Callable[[], None]
 
@@ -17,7 +17,7 @@ class Place:
         self.places.forget(self)
 
 
-class Places:
+class WaitingSlots:
     """When there are none left, the call that has waited longest loses its place: of its own who asks for more than `most_each`, else
     of those who have most. Waiting costs a caller nothing, so whoever waits longest is no loss, and a call that comes and goes at
     once finds a place however many others stand about."""
@@ -26,24 +26,24 @@ class Places:
         self.most = most
         self.most_each = most_each
         self.num_taken = 0
-        self._of: dict[str, dict[Place, None]] = {}  # in the order in which they came
+        self._of: dict[str, dict[WaitingSlot, None]] = {}  # in the order in which they came
 
     def is_full_of(self, who: str) -> bool:
         """Whether these have as many places as one may."""
         return len(self._of.get(who, ())) >= self.most_each
 
-    def take(self, who: str, lost: Callable[[], None]) -> Place:
+    def take(self, who: str, lost: Callable[[], None]) -> WaitingSlot:
         """A place, which the call leaves when it goes on."""
         if self.is_full_of(who):
             self._free(who)
         elif self.num_taken >= self.most:
             self._free(max(self._of, key=lambda one: len(self._of[one])))
-        place = Place(self, who, lost)
+        place = WaitingSlot(self, who, lost)
         self._of.setdefault(who, {})[place] = None
         self.num_taken += 1
         return place
 
-    def forget(self, place: Place) -> None:
+    def forget(self, place: WaitingSlot) -> None:
         """The place is free again."""
         own = self._of.get(place.who, {})
         if place not in own:

@@ -71,10 +71,10 @@ def parse_filter(text: str) -> Condition | None:
     if "\x00" in text:
         raise _bad("has a NUL character in it")
     tokens = _tokens(text)
-    return _Parser(tokens).whole() if tokens else None
+    return _FilterParser(tokens).whole() if tokens else None
 
 
-class _Parser:
+class _FilterParser:
     """Reads tokens from left to right, one function for each level of the grammar."""
 
     def __init__(self, tokens: list[Token]) -> None:

@@ -10,7 +10,7 @@ from service.backends.kuberay.config import KuberayConfig
 
 
 @dataclass(frozen=True)
-class Rule:
+class PolicyRule:
     """A rule of a Role. The core group is empty; `resource` may name a subresource, as pods/log."""
 
     group: str
@@ -20,15 +20,15 @@ class Rule:
 
 
 RULES = (
-    Rule("ray.io", "rayjobs", ("get", "list", "watch", "create", "patch", "delete")),
-    Rule("", "pods", ("list", "watch")),
-    Rule("", "pods/log", ("get",)),
-    Rule("", "events", ("list", "watch")),
-    Rule("", "secrets", ("create",)),  # the tokens of runs. No patch: it answers with the whole Secret, so it reads as well
+    PolicyRule("ray.io", "rayjobs", ("get", "list", "watch", "create", "patch", "delete")),
+    PolicyRule("", "pods", ("list", "watch")),
+    PolicyRule("", "pods/log", ("get",)),
+    PolicyRule("", "events", ("list", "watch")),
+    PolicyRule("", "secrets", ("create",)),  # the tokens of runs. No patch: it answers with the whole Secret, so it reads as well
 )
 
 
-def rules(config: KuberayConfig, namespace: str) -> tuple[Rule, ...]:
+def rules(config: KuberayConfig, namespace: str) -> tuple[PolicyRule, ...]:
     """What it does in one namespace of runs: at a standing cluster it also changes the Secret of tokens, which is there, and has
     the kubelet bring it into the head (`apply.bring`)."""
     standing = config.standing_cluster
@@ -37,9 +37,9 @@ def rules(config: KuberayConfig, namespace: str) -> tuple[Rule, ...]:
     return (*RULES, *of_standing(standing.token_secret))
 
 
-def of_standing(token_secret: str) -> tuple[Rule, ...]:
+def of_standing(token_secret: str) -> tuple[PolicyRule, ...]:
     """What a standing cluster adds."""
-    return (Rule("", "secrets", ("patch",), token_secret), Rule("", "pods", ("patch",)))
+    return (PolicyRule("", "secrets", ("patch",), token_secret), PolicyRule("", "pods", ("patch",)))
 
 
 def reviews(config: KuberayConfig, namespace: str) -> Iterator[dict[str, str]]:

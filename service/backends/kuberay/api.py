@@ -27,7 +27,7 @@ UNREACHABLE = "KUBERNETES_UNREACHABLE"
 MESSAGE_MAX = 1000  # characters of a server's own words
 
 
-class Refused(LorafleetError):
+class ApiRefusal(LorafleetError):
     """The API server answered, and not what was hoped for. `status` is HTTP's, `cause` Kubernetes' own reason."""
 
     def __init__(self, message: str, *, status: int, cause: str, reason: str, retryable: bool) -> None:
@@ -193,7 +193,7 @@ def _raise(status: int, body: bytes, path: str) -> None:
     reason, retryable = meaning(status, cause, words)
     if reason == UNREACHABLE:
         raise Unavailable(f"the Kubernetes API server answers HTTP {status}: {words}", reason=UNREACHABLE)
-    raise Refused(f"Kubernetes refuses {path}: HTTP {status}: {words}", status=status, cause=cause, reason=reason, retryable=retryable)
+    raise ApiRefusal(f"Kubernetes refuses {path}: HTTP {status}: {words}", status=status, cause=cause, reason=reason, retryable=retryable)
 
 
 def meaning(status: int, cause: str, words: str) -> tuple[str, bool]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from lorafleet.errors import LorafleetError
 from service.backends.base import RunRequest
-from service.backends.kuberay.api import Api, Refused
+from service.backends.kuberay.api import Api, ApiRefusal
 from service.backends.kuberay.config import KuberayConfig
 from service.backends.kuberay.manifest import STORE_SUFFIX, is_of_run, is_ours, ray_job, run_secret, standing_entries
 from service.backends.kuberay.names import MANAGER, object_name
@@ -52,7 +52,7 @@ async def get_ray_job(api: Api, namespace: str, name: str) -> Object | None:
     """None: there is none."""
     try:
         return await api.get(ray_job_path(namespace, name))
-    except Refused as error:
+    except ApiRefusal as error:
         if error.status == 404 and error.cause == "NotFound":
             return None
         raise
@@ -73,12 +73,12 @@ async def end(api: Api, job: Object, reason: str = "", message: str = "") -> Non
     try:
         if reason:
             await api.merge(path, noted, MANAGER)
-    except Refused as error:
+    except ApiRefusal as error:
         if error.status != 404 and error.cause != "Invalid":  # a uid cannot be changed
             raise
     try:
         await api.delete(path, uid=uid)
-    except Refused as error:
+    except ApiRefusal as error:
         if error.status != 404 and error.cause != "Conflict":
             raise
 
@@ -93,7 +93,7 @@ async def _create_once(api: Api, path: str, wanted: Object) -> None:
     """Unless it is there: then an earlier launch made it, and a run's tokens are as good as each other."""
     try:
         await api.create(path, wanted)
-    except Refused as error:
+    except ApiRefusal as error:
         if error.status != 409 or error.cause != "AlreadyExists":
             raise
 
@@ -101,7 +101,7 @@ async def _create_once(api: Api, path: str, wanted: Object) -> None:
 async def _apply(api: Api, path: str, wanted: Object) -> Object:
     try:
         return await api.apply(path, wanted, MANAGER)
-    except Refused as error:
+    except ApiRefusal as error:
         if error.status == 409 and error.cause == "Conflict":  # its fields are another manager's
             told = f"{path} exists and is managed by somebody else: {error.message}"
             raise LorafleetError(told, reason="NAME_TAKEN", retryable=False) from None
@@ -118,7 +118,7 @@ async def _hand_over(api: Api, run: RunRequest, namespace: str, secret: str) -> 
     entries = {"data": {name: base64.b64encode(value.encode()).decode() for name, value in standing_entries(run).items()}}
     try:
         await api.merge(path, entries, MANAGER)
-    except Refused as error:
+    except ApiRefusal as error:
         if error.status != 404:
             raise
         await _create_once(api, secret_path(namespace), {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret}})
@@ -145,6 +145,6 @@ async def take_back(api: Api, run_id: str, namespace: str, secret: str) -> None:
         await api.merge(
             secret_path(namespace, secret), {"data": {object_name(run_id): None, f"{object_name(run_id)}{STORE_SUFFIX}": None}}, MANAGER
         )
-    except Refused as error:
+    except ApiRefusal as error:
         if error.status != 404:
             raise

@@ -11,7 +11,7 @@ from typing import Any
 from lorafleet.errors import LorafleetError, Unavailable
 from service.backends.base import Alive, Observation, RunRef, RunRequest
 from service.backends.kuberay import apply, checks
-from service.backends.kuberay.api import Api, Refused
+from service.backends.kuberay.api import Api, ApiRefusal
 from service.backends.kuberay.config import KuberayConfig
 from service.backends.kuberay.driver_log import AllMarks, behind, gathered
 from service.backends.kuberay.manifest import RUN_ID, log_prefix
@@ -92,7 +92,7 @@ class KubeRay:
                 own = gathered(lines, log_prefix(run.run_id).encode(), mark, marks)
                 async for piece in behind(start - mark.end_bytes, own):
                     yield piece
-        except Refused as error:
+        except ApiRefusal as error:
             if error.status not in {400, 404}:  # its container has not begun, or is gone
                 raise
 
@@ -154,7 +154,7 @@ class KubeRay:
             namespace = self._namespaces[name] = Namespace(self._api, name)
         try:
             await namespace.ready()
-        except Refused as error:  # forbidden, or no such API: nothing is concluded from that
+        except ApiRefusal as error:  # forbidden, or no such API: nothing is concluded from that
             raise Unavailable(error.message, reason=error.reason) from None
         return namespace
 

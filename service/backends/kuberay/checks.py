@@ -7,7 +7,7 @@ from typing import Any
 
 from lorafleet.errors import LorafleetError
 from service.backends.kuberay.access import reviews, told
-from service.backends.kuberay.api import Api, Refused
+from service.backends.kuberay.api import Api, ApiRefusal
 from service.backends.kuberay.config import KuberayConfig
 
 Object = dict[str, Any]
@@ -43,7 +43,7 @@ async def kuberay(api: Api) -> list[str]:
     missing = f"the API ray.io/v1 is not there; install {NEEDED} or newer: its CustomResourceDefinitions, and its operator"
     try:
         found = await api.get("/apis/ray.io/v1")
-    except Refused as error:
+    except ApiRefusal as error:
         if error.status == 404:
             return [missing]
         raise

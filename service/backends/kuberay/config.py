@@ -25,11 +25,11 @@ Labels = dict[str, str]
 Items = tuple[dict[str, Any], ...]  # as Kubernetes defines them; the API server checks them
 
 
-class _Part(BaseModel):
+class _ConfigPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
 
-class Placing(_Part):
+class Placing(_ConfigPart):
     """Where pods go, and what else they are given."""
 
     node_selector: Labels = {}
@@ -61,7 +61,7 @@ class Worker(Placing):
     cpu_request_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the spec's CPUs: below 1 nodes are shared by more than fit
 
 
-class Profile(_Part):
+class PodProfile(_ConfigPart):
     """How the pods of a run look. The name is what `cluster.profile` of a spec says."""
 
     image: str = ""  # unset: the one of all runs
@@ -69,7 +69,7 @@ class Profile(_Part):
     worker: Worker = Worker()
 
 
-class Tenant(_Part):
+class Tenant(_ConfigPart):
     """A tenant whose runs live apart from the others'."""
 
     namespace: DnsLabel
@@ -77,14 +77,14 @@ class Tenant(_Part):
     store_secret: ObjectName | None = None  # unset: as for everybody
 
 
-class Kueue(_Part):
+class Kueue(_ConfigPart):
     """Kueue admits the RayJobs: its queue in the run's namespace, and its priority classes by our names (low, normal, high)."""
 
     queue: ObjectName
     priority_classes: dict[Annotated[str, Field(pattern="^(low|normal|high)$")], ObjectName] = {}
 
 
-class StandingCluster(_Part):
+class StandingCluster(_ConfigPart):
     """A RayCluster that is there already: runs go onto it, one after another, and start no pods."""
 
     name: DnsLabel
@@ -93,7 +93,7 @@ class StandingCluster(_Part):
     token_path: str = "/var/run/lorafleet"  # where the head mounts it
 
 
-class KuberayConfig(_Part):
+class KuberayConfig(_ConfigPart):
     """Everything about runs on Kubernetes."""
 
     namespace: DnsLabel
@@ -112,7 +112,7 @@ class KuberayConfig(_Part):
     run_as_user: Annotated[int, Field(ge=1)] = 10001
     kueue: Kueue | None = None
     tenants: dict[str, Tenant] = {}
-    profiles: dict[DnsLabel, Profile] = {DEFAULT_PROFILE: Profile()}
+    profiles: dict[DnsLabel, PodProfile] = {DEFAULT_PROFILE: PodProfile()}
     standing_cluster: StandingCluster | None = None
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from typing import Any
 from lorafleet.errors import InvalidInput
 from service.backends.base import RunRequest
 from service.backends.kuberay import pods
-from service.backends.kuberay.config import KuberayConfig, Profile
+from service.backends.kuberay.config import KuberayConfig, PodProfile
 from service.backends.kuberay.names import INSTANCE, MANAGED_BY, MANAGER, RUN, labels, object_name
 from service.backends.regions import regions
 
@@ -54,7 +54,7 @@ def ray_job(run: RunRequest, config: KuberayConfig) -> Object:
     }
 
 
-def ray_cluster(run: RunRequest, config: KuberayConfig, profile: Profile) -> Object:
+def ray_cluster(run: RunRequest, config: KuberayConfig, profile: PodProfile) -> Object:
     """The cluster that the run gets to itself: a head, and as many workers as the spec asks for, whole or not at all."""
     num = run.cluster.num_workers
     return {
@@ -88,7 +88,7 @@ def run_secret(run: RunRequest, namespace: str, ray_job_uid: str) -> Object:
     }
 
 
-def profile_of(run: RunRequest, config: KuberayConfig) -> Profile:
+def profile_of(run: RunRequest, config: KuberayConfig) -> PodProfile:
     """The profile that the spec names. Raises InvalidInput (UNKNOWN_PROFILE)."""
     profile = config.profiles.get(run.cluster.profile)
     if profile is None:

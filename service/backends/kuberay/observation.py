@@ -12,7 +12,7 @@ from service.backends import driver_message
 from service.backends.base import SUSPENDED, Alive, Observation
 from service.backends.kuberay import troubles
 from service.backends.kuberay.apply import ENDED
-from service.backends.kuberay.troubles import Trouble
+from service.backends.kuberay.troubles import PodTrouble
 from service.backends.kuberay.watch import Sight
 from service.control.attempts import Gone
 from service.control.lifecycle import COMING_UP
@@ -129,7 +129,7 @@ def _running(job: Object, sight: Sight) -> Observation | Lost:
     if (leaving := _leaving(sight)) is not None:
         return leaving
     if heads and all(troubles.has_died(pod) for pod in heads):
-        why = troubles.of_end(heads) or Trouble(reason="RAY_HEAD_GONE", message="the pod of its Ray head died")
+        why = troubles.of_end(heads) or PodTrouble(reason="RAY_HEAD_GONE", message="the pod of its Ray head died")
         return Lost(reason=why.reason, message=why.message, ray_job=job)
     past = [pod for pod in sight.departed_pods if troubles.is_head(pod)]
     if not heads and (why := troubles.of_end(past) or troubles.of_leaving(past)) is not None:

@@ -7,7 +7,7 @@ from typing import Any
 from lorafleet.contract.pod_dir import POD_DIR_ENV
 from lorafleet.spec import ClusterSpec
 from service.backends.base import RunRequest
-from service.backends.kuberay.config import KuberayConfig, Placing, Profile
+from service.backends.kuberay.config import KuberayConfig, Placing, PodProfile
 from service.backends.kuberay.names import labels, object_name
 from service.backends.kuberay.quantities import cpus, gib, size_bytes
 
@@ -26,7 +26,7 @@ STOP_SIGNAL_WAIT_S = 10  # from a driver's SIGINT to its SIGKILL
 _PRE_STOP: Object = {"exec": {"command": ["python", "-m", "trainer.eviction"]}}
 
 
-def head_pod(run: RunRequest, config: KuberayConfig, profile: Profile) -> Object:
+def head_pod(run: RunRequest, config: KuberayConfig, profile: PodProfile) -> Object:
     """The template of the head's pod."""
     token = {"name": "run-token", "secret": {"secretName": object_name(run.run_id), "defaultMode": 0o440}}
     container = {
@@ -43,7 +43,7 @@ def head_pod(run: RunRequest, config: KuberayConfig, profile: Profile) -> Object
     return template
 
 
-def worker_pod(run: RunRequest, config: KuberayConfig, profile: Profile) -> Object:
+def worker_pod(run: RunRequest, config: KuberayConfig, profile: PodProfile) -> Object:
     """The template of a worker's pod."""
     requests = {"cpu": cpus(run.cluster.cpus_per_worker * profile.worker.cpu_request_fraction)}
     if memory := worker_memory(run.cluster, profile):
@@ -57,13 +57,13 @@ def worker_pod(run: RunRequest, config: KuberayConfig, profile: Profile) -> Obje
     return _template(run, config, profile.worker, container)
 
 
-def head_start_params(profile: Profile) -> dict[str, str]:
+def head_start_params(profile: PodProfile) -> dict[str, str]:
     """What `ray start` is told on the head: nothing is scheduled there but the driver."""
     store = {"object-store-memory": str(_object_store_bytes(profile.head))}
     return {"dashboard-host": "0.0.0.0", "num-cpus": "0", "num-gpus": "0", "disable-usage-stats": "true", **store}
 
 
-def worker_start_params(run: RunRequest, profile: Profile) -> dict[str, str]:
+def worker_start_params(run: RunRequest, profile: PodProfile) -> dict[str, str]:
     """What `ray start` is told on a worker: exactly what the trainer asks Ray for."""
     params = {
         "num-cpus": str(math.ceil(run.cluster.cpus_per_worker)),
@@ -81,12 +81,12 @@ def worker_gpus(cluster: ClusterSpec) -> int:
     return math.ceil(cluster.gpus_per_worker)
 
 
-def worker_memory(cluster: ClusterSpec, profile: Profile) -> str | None:
+def worker_memory(cluster: ClusterSpec, profile: PodProfile) -> str | None:
     """What the spec asks for, else what the profile has for such; None: neither says."""
     return profile.worker.memory if cluster.memory_gib_per_worker is None else gib(cluster.memory_gib_per_worker)
 
 
-def _container(name: str, run: RunRequest, config: KuberayConfig, profile: Profile, placing: Placing) -> Object:
+def _container(name: str, run: RunRequest, config: KuberayConfig, profile: PodProfile, placing: Placing) -> Object:
     return {
         "name": name,
         "image": profile.image or config.image,

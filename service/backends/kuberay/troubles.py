@@ -21,28 +21,28 @@ _NOT_MOUNTED = {"FailedMount", "FailedAttachVolume"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trouble:
+class PodTrouble:
     """Why: stable, and for people."""
 
     reason: str
     message: str
 
 
-def of_start(num_pods: int, pods: Sequence[Object], departed: Sequence[Object], events: Sequence[Object]) -> Trouble | None:
+def of_start(num_pods: int, pods: Sequence[Object], departed: Sequence[Object], events: Sequence[Object]) -> PodTrouble | None:
     """Why it does not begin. What keeps one of its `num_pods` from being made comes first: those that are there only wait for it."""
     not_made = _not_made(events) if len(pods) < num_pods else None
     found = [not_made, *(_unplaced(pod) for pod in pods), *(_container(pod) for pod in pods), _not_mounted(pods, events)]
     return next((trouble for trouble in found if trouble is not None), None) or of_end([*pods, *departed])
 
 
-def of_end(pods: Iterable[Object]) -> Trouble | None:
+def of_end(pods: Iterable[Object]) -> PodTrouble | None:
     """What ended pods before their time: memory, eviction, a lost node."""
     pods = list(pods)
     found = [*(_out_of_memory(pod) for pod in pods), *(_evicted(pod) for pod in pods), *(_node_lost(pod) for pod in pods)]
     return next((trouble for trouble in found if trouble is not None), None)
 
 
-def of_leaving(pods: Iterable[Object]) -> Trouble | None:
+def of_leaving(pods: Iterable[Object]) -> PodTrouble | None:
     """Why pods are being taken away, as far as they tell."""
     pods = list(pods)
     if not pods:
@@ -50,8 +50,8 @@ def of_leaving(pods: Iterable[Object]) -> Trouble | None:
     for pod in pods:
         target = _condition(pod, "DisruptionTarget")
         if target is not None and target.get("status") == "True":
-            return Trouble(reason="EVICTED", message=f"{role(pod)} is evicted ({target.get('reason')}): {_words(target.get('message'))}")
-    return Trouble(reason="POD_DELETED", message=f"{role(pods[0])} ({pods[0]['metadata']['name']}) is being deleted")
+            return PodTrouble(reason="EVICTED", message=f"{role(pod)} is evicted ({target.get('reason')}): {_words(target.get('message'))}")
+    return PodTrouble(reason="POD_DELETED", message=f"{role(pods[0])} ({pods[0]['metadata']['name']}) is being deleted")
 
 
 def is_head(pod: Object) -> bool:
@@ -97,57 +97,59 @@ def time_of(text: str) -> datetime:
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
-def _not_made(events: Sequence[Object]) -> Trouble | None:
+def _not_made(events: Sequence[Object]) -> PodTrouble | None:
     told = [event.get("message", "") for event in _newest_first(events) if event.get("reason") in _NOT_MADE]
     words = [each for each in told if "already exists" not in each]  # KubeRay looked before it had heard of its own object
     if not words:
         return None
     told = _words(words[0])
     if "exceeded quota" in told:
-        return Trouble(reason="QUOTA_EXCEEDED", message=f"the namespace's quota has no room for a pod: {_after('exceeded quota', told)}")
+        return PodTrouble(reason="QUOTA_EXCEEDED", message=f"the namespace's quota has no room for a pod: {_after('exceeded quota', told)}")
     if "violates PodSecurity" in told:
-        return Trouble(reason="POD_SECURITY", message=f"the namespace's PodSecurity refuses a pod: {_after('violates PodSecurity', told)}")
+        return PodTrouble(
+            reason="POD_SECURITY", message=f"the namespace's PodSecurity refuses a pod: {_after('violates PodSecurity', told)}"
+        )
     if "denied the request" in told or "denied request" in told or "admission webhook" in told:
-        return Trouble(reason="WEBHOOK_REFUSED", message=f"a webhook refuses a pod: {_after('admission webhook', told)}")
-    return Trouble(reason="POD_NOT_MADE", message=f"a pod cannot be made: {told}")
+        return PodTrouble(reason="WEBHOOK_REFUSED", message=f"a webhook refuses a pod: {_after('admission webhook', told)}")
+    return PodTrouble(reason="POD_NOT_MADE", message=f"a pod cannot be made: {told}")
 
 
-def _unplaced(pod: Object) -> Trouble | None:
+def _unplaced(pod: Object) -> PodTrouble | None:
     scheduled = _condition(pod, "PodScheduled")
     if scheduled is None or scheduled.get("status") != "False":
         return None
     if scheduled.get("reason") == "SchedulingGated":
-        return Trouble(reason="SCHEDULING_GATED", message=f"{role(pod)} waits for whoever has gated its scheduling")
-    return Trouble(reason="UNSCHEDULABLE", message=f"{role(pod)} finds no node: {_words(scheduled.get('message'))}")
+        return PodTrouble(reason="SCHEDULING_GATED", message=f"{role(pod)} waits for whoever has gated its scheduling")
+    return PodTrouble(reason="UNSCHEDULABLE", message=f"{role(pod)} finds no node: {_words(scheduled.get('message'))}")
 
 
-def _container(pod: Object) -> Trouble | None:
+def _container(pod: Object) -> PodTrouble | None:
     for each in _containers(pod):
         waiting = (each.get("state") or {}).get("waiting") or {}
         reason, words = waiting.get("reason", ""), _words(waiting.get("message"))
         if reason in _PULL:
-            return Trouble(
+            return PodTrouble(
                 reason="IMAGE_PULL_FAILED", message=f"{role(pod)} does not get its image {each.get('image')} ({reason}): {words}"
             )
         if reason in _CONFIG:
-            return Trouble(reason="CONTAINER_NOT_STARTED", message=f"{role(pod)} does not start ({reason}): {words}")
+            return PodTrouble(reason="CONTAINER_NOT_STARTED", message=f"{role(pod)} does not start ({reason}): {words}")
         if reason == "CrashLoopBackOff":
             return _out_of_memory(pod) or _crash(pod, each)
     return None
 
 
-def _crash(pod: Object, container: Object) -> Trouble:
+def _crash(pod: Object, container: Object) -> PodTrouble:
     last = (container.get("lastState") or {}).get("terminated") or {}
     ended = f"exit code {last.get('exitCode')}" if last else "no exit code"
-    return Trouble(reason="CRASH_LOOP", message=f"container {container['name']} of {role(pod)} ends again and again ({ended})")
+    return PodTrouble(reason="CRASH_LOOP", message=f"container {container['name']} of {role(pod)} ends again and again ({ended})")
 
 
-def _not_mounted(pods: Sequence[Object], events: Sequence[Object]) -> Trouble | None:
+def _not_mounted(pods: Sequence[Object], events: Sequence[Object]) -> PodTrouble | None:
     """Only while a pod has no container yet: a mount that failed once may have come right."""
     waiting = {pod["metadata"]["name"] for pod in pods if not _containers(pod) or not any(_has_begun(each) for each in _containers(pod))}
     for event in _newest_first(events):
         if event.get("reason") in _NOT_MOUNTED and event["involvedObject"].get("name") in waiting:
-            return Trouble(reason="VOLUME_NOT_READY", message=f"a pod does not get a volume: {_words(event.get('message'))}")
+            return PodTrouble(reason="VOLUME_NOT_READY", message=f"a pod does not get a volume: {_words(event.get('message'))}")
     return None
 
 
@@ -156,13 +158,13 @@ def _has_begun(container: Object) -> bool:
     return "running" in state or "terminated" in state
 
 
-def _out_of_memory(pod: Object) -> Trouble | None:
+def _out_of_memory(pod: Object) -> PodTrouble | None:
     for each in _containers(pod):
         for state in (each.get("state"), each.get("lastState")):
             if ((state or {}).get("terminated") or {}).get("reason") == "OOMKilled":
                 limit = _memory_limit(pod, each["name"])
                 told = f"container {each['name']} of {role(pod)} took more than its memory limit{f' of {limit}' if limit else ''}"
-                return Trouble(reason="OOM_KILLED", message=f"{told} and was killed")
+                return PodTrouble(reason="OOM_KILLED", message=f"{told} and was killed")
     return None
 
 
@@ -174,20 +176,20 @@ def _memory_limit(pod: Object, container: str) -> str:
     return ""
 
 
-def _evicted(pod: Object) -> Trouble | None:
+def _evicted(pod: Object) -> PodTrouble | None:
     status = pod.get("status") or {}
     if status.get("reason") == "Evicted" or (status.get("phase") == "Failed" and _is_true(pod, "DisruptionTarget")):
         target = _condition(pod, "DisruptionTarget") or {}
         told = _words(status.get("message") or target.get("message"))
-        return Trouble(reason="EVICTED", message=f"{role(pod)} was evicted from its node: {told}")
+        return PodTrouble(reason="EVICTED", message=f"{role(pod)} was evicted from its node: {told}")
     return None
 
 
-def _node_lost(pod: Object) -> Trouble | None:
+def _node_lost(pod: Object) -> PodTrouble | None:
     status = pod.get("status") or {}
     if status.get("reason") in {"NodeLost", "NodeShutdown", "Terminated", "Shutdown", "NodeAffinity"}:
         node = (pod.get("spec") or {}).get("nodeName", "its node")
-        return Trouble(reason="NODE_LOST", message=f"the node {node} of {role(pod)} went away ({status['reason']})")
+        return PodTrouble(reason="NODE_LOST", message=f"the node {node} of {role(pod)} went away ({status['reason']})")
     return None
 
 

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class WatchedKind:
     """What is watched, in one namespace."""
 
     path: str  # with {namespace}
@@ -48,9 +48,9 @@ def _about(event: Object) -> Sequence[str]:
     return ["-".join(parts[:number]) for number in range(1, len(parts) + 1)]
 
 
-RAY_JOBS = Kind(path="/apis/ray.io/v1/namespaces/{namespace}/rayjobs", query={"labelSelector": SELECTOR}, keys=_run)
-PODS = Kind(path="/api/v1/namespaces/{namespace}/pods", query={"labelSelector": SELECTOR}, keys=_run)
-EVENTS = Kind(path="/api/v1/namespaces/{namespace}/events", query={"fieldSelector": "type=Warning"}, keys=_about)
+RAY_JOBS = WatchedKind(path="/apis/ray.io/v1/namespaces/{namespace}/rayjobs", query={"labelSelector": SELECTOR}, keys=_run)
+PODS = WatchedKind(path="/api/v1/namespaces/{namespace}/pods", query={"labelSelector": SELECTOR}, keys=_run)
+EVENTS = WatchedKind(path="/api/v1/namespaces/{namespace}/events", query={"fieldSelector": "type=Warning"}, keys=_about)
 
 
 class Index:
@@ -93,7 +93,7 @@ class Index:
 class Watched:
     """One kind in one namespace, as it is now as far as has been heard."""
 
-    def __init__(self, api: Api, kind: Kind, namespace: str) -> None:
+    def __init__(self, api: Api, kind: WatchedKind, namespace: str) -> None:
         self._api = api
         self._path = kind.path.format(namespace=namespace)
         self._query = kind.query

@@ -2,11 +2,11 @@
 
 from alembic import context
 
-from service.db.models import Base
+from service.db.models import TableBase
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=Base.metadata,
+    target_metadata=TableBase.metadata,
     render_as_batch=True,  # SQLite cannot alter a column: alembic copies the table
 )
 with context.begin_transaction():

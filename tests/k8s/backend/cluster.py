@@ -11,8 +11,8 @@ import yaml
 
 from lorafleet.spec import ClusterSpec
 from service.backends.base import RunRef, RunRequest
-from service.backends.kuberay.access import RULES, Rule
-from service.backends.kuberay.api import Api, Refused
+from service.backends.kuberay.access import RULES, PolicyRule
+from service.backends.kuberay.api import Api, ApiRefusal
 from service.backends.kuberay.apply import ray_job_path
 from service.backends.kuberay.backend import KubeRay
 from service.backends.kuberay.config import KuberayConfig, parse
@@ -42,7 +42,7 @@ class Cluster:
     async def remove(self) -> None:
         await self.admin.delete(f"/api/v1/namespaces/{self.namespace}", propagation="Background")
 
-    async def grant(self, rules: Sequence[Rule]) -> None:
+    async def grant(self, rules: Sequence[PolicyRule]) -> None:
         """The backend may do exactly this from now on."""
         written = [
             {"apiGroups": [rule.group], "resources": [rule.resource], "verbs": list(rule.verbs)}
@@ -97,7 +97,7 @@ class Cluster:
     async def ray_job(self, name: str) -> Object | None:
         try:
             return await self.admin.get(ray_job_path(self.namespace, name))
-        except Refused as error:
+        except ApiRefusal as error:
             if error.status == 404:
                 return None
             raise

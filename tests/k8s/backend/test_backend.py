@@ -13,7 +13,7 @@ import pytest
 from lorafleet.errors import LorafleetError, Unavailable
 from service.backends.base import Alive, Observation
 from service.backends.kuberay.access import RULES
-from service.backends.kuberay.api import Refused
+from service.backends.kuberay.api import ApiRefusal
 from service.backends.kuberay.apply import ray_job_path
 from service.backends.kuberay.backend import KubeRay
 from service.backends.kuberay.names import MANAGER
@@ -146,7 +146,7 @@ async def test_a_quota_without_room_for_runs_may_be_tried_again(cluster: Cluster
     async with cluster.backend() as backend:
         await backend.launch(run())
         other = run("run-1111111111111111")
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(ApiRefusal) as caught:
             await backend.launch(other)
         assert (caught.value.reason, caught.value.retryable) == ("QUOTA_EXCEEDED", True)
         await backend.stop(ref(run()))
@@ -155,7 +155,7 @@ async def test_a_quota_without_room_for_runs_may_be_tried_again(cluster: Cluster
         async def launched() -> bool:
             try:
                 await backend.launch(other)
-            except Refused:
+            except ApiRefusal:
                 return False
             return True
 

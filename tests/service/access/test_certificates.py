@@ -9,7 +9,7 @@ import pytest
 from lorafleet.credentials import Credentials
 from lorafleet.errors import InvalidInput
 from service.access.authenticators import Authenticators, CertificateNames
-from service.access.tls import Files, Reloading
+from service.access.tls import CertificateFiles, Reloading
 from tests.certificates import Authority, Pair, server_pair
 from tests.service.access.served import Asked, asking
 
@@ -21,9 +21,9 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 
 
-def files(authority: Authority) -> Files:
+def files(authority: Authority) -> CertificateFiles:
     pair = server_pair(authority)
-    return Files(cert=pair.cert, key=pair.key, client_ca=authority.file)
+    return CertificateFiles(cert=pair.cert, key=pair.key, client_ca=authority.file)
 
 
 def showing(authority: Authority, pair: Pair) -> Credentials:

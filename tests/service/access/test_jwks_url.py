@@ -14,7 +14,7 @@ from lorafleet.errors import InvalidInput
 from lorafleet.transport.rpc_errors import from_rpc_error
 from service.access.authenticators import Authenticators
 from service.access.jwks import MOST_BYTES, RENEWED_AFTER_S, TRIED_AGAIN_AFTER_S, Keys, source
-from service.access.oidc import OidcTokens, Rules
+from service.access.oidc import OidcTokens, TokenRequirements
 from tests.service.access.provider import AUDIENCE, ISSUER, Provider
 from tests.service.access.served import Asked, asking
 from tests.service.access.test_oidc import Clock
@@ -77,7 +77,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def ask(site: Site, clock: Clock) -> AsyncIterator[Asked]:
-    rules = Rules(issuer=ISSUER, audience=AUDIENCE)
+    rules = TokenRequirements(issuer=ISSUER, audience=AUDIENCE)
     async with asking(Authenticators([OidcTokens(Keys(source(site.url), monotonic=clock), rules)])) as asked:
         yield asked
 

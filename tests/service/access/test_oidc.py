@@ -11,11 +11,11 @@ import pytest
 
 from service.access.authenticators import Authenticators
 from service.access.jwks import TRIED_AGAIN_AFTER_S, Keys
-from service.access.oidc import OidcTokens, Rules
+from service.access.oidc import OidcTokens, TokenRequirements
 from tests.service.access.provider import AUDIENCE, ISSUER, Provider, by_hand, claims, signing_input
 from tests.service.access.served import Asked, asking
 
-RULES = Rules(issuer=ISSUER, audience=AUDIENCE, leeway_s=5)
+RULES = TokenRequirements(issuer=ISSUER, audience=AUDIENCE, leeway_s=5)
 
 
 @pytest.fixture(scope="module")

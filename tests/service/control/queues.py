@@ -5,11 +5,11 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from service.control.admission import Decided, LiveRun, Rules, Situation, decide
+from service.control.admission import AdmissionPolicy, Decided, LiveRun, Situation, decide
 from service.control.capacity import Resources
 from service.control.capacity_profile import Window
 from service.control.packing import Candidate, Packer, PackLimits, Sharing
-from service.control.placing import Places
+from service.control.placing import AvailableCapacity
 from service.control.priority import PriorityClass
 from service.control.quotas import Quota
 from tests.service.control.test_packing import KEY, job
@@ -35,11 +35,13 @@ def cluster(gpus: float = 8, runs: int = 100, cpus: float = math.inf, *, running
     free = capacity
     for run in running:
         free = free.minus(run.resources)
-    return Situation(now_s=NOW_S, capacity=capacity, live=list(running), places=Places(free=free), quotas=quotas or {}, windows=windows)
+    return Situation(
+        now_s=NOW_S, capacity=capacity, live=list(running), available=AvailableCapacity(free=free), quotas=quotas or {}, windows=windows
+    )
 
 
 def decided(queue, situation: Situation, limits: PackLimits | None = None, **rules) -> Decided:
-    return decide(queue, Packer(queue, limits or PackLimits()), situation, Rules(**rules))
+    return decide(queue, Packer(queue, limits or PackLimits()), situation, AdmissionPolicy(**rules))
 
 
 def started(made: Decided) -> list[str]:

@@ -47,7 +47,7 @@ def test_quotas_and_the_capacity_are_never_exceeded(queue, busy, limits, kept):
         for tenant in {member.tenant for member in start.pack.members}:
             gpus[tenant] += start.pack.demand.gpus
         jobs.update(member.tenant for member in start.pack.members)
-    assert not made.starts or total.fits(situation.places.free)
+    assert not made.starts or total.fits(situation.available.free)
     for tenant in jobs:
         quota, used = limits.get(tenant, UNLIMITED), before.get(tenant)
         used_gpus, used_jobs = (used.gpus, used.running_jobs) if used else (0, 0)
@@ -69,7 +69,7 @@ def test_every_job_starts_once_or_waits_for_a_reason(queue, busy, limits, kept):
 def test_what_fits_starts_unless_it_is_kept_for_somebody(queue, busy, limits, kept):
     situation = cluster(8, runs=6, running=busy, quotas=limits, windows=kept)
     made = decided(queue, situation)
-    left = situation.places.free
+    left = situation.available.free
     for start in made.starts:
         left = left.minus(start.pack.demand)
     for job in queue:
@@ -94,7 +94,7 @@ def test_preemption_never_picks_an_equal_or_higher_class_and_makes_room(queue, b
         assert not victim.stops
         assert victim.priority_class < class_of(jobs[preemption.uid].priority)
     for uid in {preemption.uid for preemption in made.preemptions}:
-        room = situation.places.free
+        room = situation.available.free
         for run in busy:
             gone = any(p.run_id == run.run_id for p in made.preemptions) or run.stops or run.ends_s is not None
             room = room.plus(run.resources) if gone else room
@@ -110,7 +110,7 @@ def _live_to_the_end(queue, situation, *, lasts_s: float, most_rounds: int) -> i
         free = situation.capacity
         for run in busy:
             free = free.minus(run.resources)
-        at = replace(situation, now_s=now_s, live=busy, places=replace(situation.places, free=free))
+        at = replace(situation, now_s=now_s, live=busy, available=replace(situation.available, free=free))
         made = decided(waiting, at, preempts_from=None)
         for start in made.starts:
             (member,) = start.pack.members
@@ -287,7 +287,7 @@ def test_without_a_capacity_only_runs_limit():
     capacity = Limits(max_running_runs=2).capacity
     assert capacity == Resources(math.inf, math.inf, 2)
     made = decided(
-        [wants(n, 16) for n in range(3)], replace(cluster(8), capacity=capacity, places=replace(cluster(8).places, free=capacity))
+        [wants(n, 16) for n in range(3)], replace(cluster(8), capacity=capacity, available=replace(cluster(8).available, free=capacity))
     )
     assert len(started(made)) == 2
     assert made.waits["job-2"].message == "waits for a free run: 2 of 2 at work (limit max_running_runs)"

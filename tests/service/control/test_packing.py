@@ -6,12 +6,12 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.control.compatibility import Cluster, Key, WarmKey
+from service.control.compatibility import Cluster, PackKey, WarmKey
 from service.control.memory import GIB, PROCESS_BYTES, Footprint
 from service.control.packing import Candidate, ClosedBy, PackLimits, Sharing, fits, may_share, memory_limit_bytes, plan
 
 CLUSTER = Cluster(num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, memory_gib_per_worker=None, zero_stage=0, offload="none")
-KEY = Key(
+KEY = PackKey(
     warm=WarmKey(base_uri="file:///base", family="sd1", precision="fp32", cluster=CLUSTER),
     method="lora",
     resolution=512,

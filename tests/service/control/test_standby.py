@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lorafleet.spec import ClusterSpec
 from service.control.capacity import Resources
-from service.control.standby import Begin, End, Group, Moment, StandbyRules, decide
+from service.control.standby import Begin, End, Moment, StandbyRules, StandbyWorkers, decide
 from service.planning.planner import cluster_of
 
 SHAPE = cluster_of(ClusterSpec())
@@ -19,8 +19,8 @@ IDLE = Moment(idle_s=60.0, wanted=SHAPE, is_learned=False, free=Resources(0, 2, 
 FULL = Resources(0, 1, 0)
 
 
-def group(run_id: str = "run-1", **changes) -> Group:
-    return replace(Group(run_id=run_id, shape=SHAPE), **changes)
+def group(run_id: str = "run-1", **changes) -> StandbyWorkers:
+    return replace(StandbyWorkers(run_id=run_id, shape=SHAPE), **changes)
 
 
 def test_an_idle_place_gets_workers_that_stand_by():

@@ -15,7 +15,7 @@ from service.core.wakeups import Bell
 from service.db import events, jobs, migrate
 from service.db.database import CLOSE_WITHIN_S, LOOK_EVERY_S, Database
 from service.db.engines import blocking_engine, sqlite_engine, sqlite_url
-from service.db.models import Base, RunRow
+from service.db.models import RunRow, TableBase
 from service.jobs.messages import job_event
 from tests.service.world import World, progress
 
@@ -23,7 +23,7 @@ from tests.service.world import World, progress
 def test_the_migrated_schema_is_the_models(database_url: str):
     engine = blocking_engine(database_url)
     with engine.connect() as connection:
-        differences = compare_metadata(MigrationContext.configure(connection, opts={"compare_type": False}), Base.metadata)
+        differences = compare_metadata(MigrationContext.configure(connection, opts={"compare_type": False}), TableBase.metadata)
     engine.dispose()
     assert differences == []
 

@@ -8,7 +8,7 @@ from sqlalchemy import delete, func, select
 
 from lorafleet.errors import AlreadyExists, InvalidSpec, QuotaExceeded
 from lorafleet.v1 import training_service_pb2 as pb
-from service.db.audit import Entry
+from service.db.audit import AuditEntry
 from service.db.database import Database
 from service.db.errors import Unreachable
 from service.db.models import AuditRow, GrantRow, JobEventRow, JobRow
@@ -33,7 +33,9 @@ def draft(
     spec = world.spec(training={"max_steps": max_steps})
     new = NewJob(tenant="acme", job_id=job_id, request_id=request_id, spec=spec)
     row = new_row("acme", job_id, spec, new.stored_spec, output or f"file:///out/{job_id}", "anonymous")
-    return Draft(new=new, row=row, allowance=allowance, entry=Entry(tenant="acme", principal=job_id, method="Create", resource="", peer=""))
+    return Draft(
+        new=new, row=row, allowance=allowance, entry=AuditEntry(tenant="acme", principal=job_id, method="Create", resource="", peer="")
+    )
 
 
 async def accepted(world: World, drafts: Sequence[Draft]) -> list[str]:

@@ -17,7 +17,7 @@ from service.core.resource_names import JobName
 from service.db import jobs
 from service.observability import metrics as metrics_module
 from service.observability.health import Pulse, Readiness, database_check
-from service.observability.metrics import MAX_TENANTS, METRICS, Metrics, metrics_page
+from service.observability.metrics import MAX_TENANTS, METRICS, MetricsCollector, metrics_page
 from tests.service.api.conftest import api  # noqa: F401 (a fixture)
 from tests.service.api.served import Api
 from tests.service.world import World, progress
@@ -29,23 +29,23 @@ NAMES = {metric.name for metric in METRICS}
 
 
 @pytest.fixture
-def metrics() -> Iterator[Metrics]:
-    heard = Metrics()
+def metrics() -> Iterator[MetricsCollector]:
+    heard = MetricsCollector()
     telemetry.listen(heard)
     yield heard
     telemetry.listen(None)
 
 
-def value(metrics: Metrics, sample: str, **labels: str) -> float:
+def value(metrics: MetricsCollector, sample: str, **labels: str) -> float:
     return metrics.registry.get_sample_value(sample, labels) or 0.0
 
 
-async def page(metrics: Metrics, world: World) -> str:
+async def page(metrics: MetricsCollector, world: World) -> str:
     readiness = Readiness({"database": database_check(world.tools.db)})
     return (await metrics_page(metrics, world.tools.db, Pulse(), readiness)()).body.decode()
 
 
-async def test_the_way_of_a_job_shows(metrics: Metrics, world: World):
+async def test_the_way_of_a_job_shows(metrics: MetricsCollector, world: World):
     name = await world.submit("a")
     world.clock.advance(7)
     await world.settle()
@@ -61,13 +61,13 @@ async def test_the_way_of_a_job_shows(metrics: Metrics, world: World):
     assert value(metrics, "lorafleet_events_appended_total") >= 4
 
 
-async def test_the_age_of_the_queue_shows(metrics: Metrics, world: World):
+async def test_the_age_of_the_queue_shows(metrics: MetricsCollector, world: World):
     await world.submit("a")
     world.clock.advance(120)
     assert "lorafleet_oldest_queued_seconds 120.0" in await page(metrics, world)
 
 
-async def test_what_is_rolled_back_is_not_counted(metrics: Metrics, world: World):
+async def test_what_is_rolled_back_is_not_counted(metrics: MetricsCollector, world: World):
     await world.submit("a")
     before = value(metrics, "lorafleet_events_appended_total")
 
@@ -84,7 +84,7 @@ async def test_what_is_rolled_back_is_not_counted(metrics: Metrics, world: World
     assert value(metrics, "lorafleet_events_appended_total") == before
 
 
-async def test_rpcs_show_by_method_and_code(metrics: Metrics, api: Api):  # noqa: F811
+async def test_rpcs_show_by_method_and_code(metrics: MetricsCollector, api: Api):  # noqa: F811
     await api.jobs.CreateTrainingJob(api.request())
     with pytest.raises(grpc.aio.AioRpcError):
         await api.jobs.GetTrainingJob(pb.GetTrainingJobRequest(name="tenants/acme/jobs/none"))
@@ -97,7 +97,7 @@ async def test_rpcs_show_by_method_and_code(metrics: Metrics, api: Api):  # noqa
     assert value(metrics, "lorafleet_rpc_seconds_count", method="TrainingService/CreateTrainingJob") == 1
 
 
-async def test_watchers_are_counted_while_they_watch(metrics: Metrics, api: Api):  # noqa: F811
+async def test_watchers_are_counted_while_they_watch(metrics: MetricsCollector, api: Api):  # noqa: F811
     watch = api.jobs.WatchTrainingJobs(pb.WatchTrainingJobsRequest(parent="tenants/acme"))
     await watch.read()
     assert value(metrics, "lorafleet_watchers") == 1
@@ -108,13 +108,13 @@ async def test_watchers_are_counted_while_they_watch(metrics: Metrics, api: Api)
     assert value(metrics, "lorafleet_watchers") == 0
 
 
-async def test_a_report_without_a_good_token_is_an_auth_failure(metrics: Metrics, api: Api):  # noqa: F811
+async def test_a_report_without_a_good_token_is_an_auth_failure(metrics: MetricsCollector, api: Api):  # noqa: F811
     with pytest.raises(grpc.aio.AioRpcError):
         await api.reports.Report(rpb.ReportRequest(run="run-1", source="x"))
     assert value(metrics, "lorafleet_auth_failures_total", reason="BAD_RUN_TOKEN") == 1
 
 
-async def test_ten_thousand_tenants_are_a_hundred_series(metrics: Metrics, world: World):
+async def test_ten_thousand_tenants_are_a_hundred_series(metrics: MetricsCollector, world: World):
     counted = [("QUEUED", f"t{number}", 1) for number in range(10_000)] + [("QUEUED", "big", 50)]
     found = dict(metrics_module._capped(counted))
     assert len(found) == MAX_TENANTS + 1
@@ -122,7 +122,7 @@ async def test_ten_thousand_tenants_are_a_hundred_series(metrics: Metrics, world
     assert sum(found.values()) == 10_050
 
 
-async def test_a_tenant_whose_jobs_are_gone_is_no_series_any_more(metrics: Metrics, world: World):
+async def test_a_tenant_whose_jobs_are_gone_is_no_series_any_more(metrics: MetricsCollector, world: World):
     name = await world.submit("a")
     assert 'tenant="acme"' in await page(metrics, world)
     await world.jobs.cancel(JobName(name.tenant, name.job_id))
@@ -147,7 +147,7 @@ def queries() -> Iterator[tuple[str, str]]:
         yield from ((rule["alert"], rule["expr"]) for rule in group["rules"])
 
 
-async def test_dashboard_and_alerts_query_only_what_the_side_port_shows(metrics: Metrics, world: World):
+async def test_dashboard_and_alerts_query_only_what_the_side_port_shows(metrics: MetricsCollector, world: World):
     shown = set(re.findall(r"^# TYPE (\S+)", await page(metrics, world), flags=re.MULTILINE))
     series = {f"{name}{end}" for name in shown for end in ("", "_bucket", "_sum", "_count")} | {"up"}
     for where, query in queries():
@@ -185,7 +185,7 @@ def test_names_follow_prometheus(metric: metrics_module.Metric):
     assert metric.kind != "histogram" or metric.name.endswith("_seconds")
 
 
-def test_telling_costs_little(metrics: Metrics):
+def test_telling_costs_little(metrics: MetricsCollector):
     """A bound far above what it is (about a microsecond and a half on a machine at rest): it must never become I/O."""
     import timeit
 

@@ -15,7 +15,7 @@ from lorafleet.errors import LorafleetError
 from service.control.memory import Ask, footprint
 from service.core.clock import FakeClock
 from service.planning import base_shapes
-from service.planning.base_shapes import AWAITED_S, READ_AGAIN_S, Base, ShapeCache, read_shapes
+from service.planning.base_shapes import AWAITED_S, READ_AGAIN_S, ShapeCache, TenantBase, read_shapes
 from service.store.client import Store
 from service.untrusted.parsing import Parser
 
@@ -46,8 +46,8 @@ async def shapes_at(uri: str, family: str = "sd1"):
     return await read_shapes(Store(), uri, Parser(), FAMILIES.get(family))
 
 
-def base_at(uri: str, family: str | None = "sd1") -> Base:
-    return Base(uri, "", family)
+def base_at(uri: str, family: str | None = "sd1") -> TenantBase:
+    return TenantBase(uri, "", family)
 
 
 async def known(cache: ShapeCache, *uris: str) -> list[bool]:

@@ -20,7 +20,7 @@ from service.db import jobs, row_faults
 from service.db.database import TRY_AGAIN_S
 from service.db.errors import Contended, Unwritable
 from service.db.models import JobRow
-from service.observability.metrics import Metrics
+from service.observability.metrics import MetricsCollector
 from service.reconcile import stop
 from service.reconcile.admit import admit_once
 from service.reconcile.launch import launch_once
@@ -35,14 +35,14 @@ from tests.service.world import World, progress, succeeded
 
 
 @pytest.fixture
-def metrics() -> Iterator[Metrics]:
-    receiver = Metrics()
+def metrics() -> Iterator[MetricsCollector]:
+    receiver = MetricsCollector()
     telemetry.listen(receiver)
     yield receiver
     telemetry.listen(None)
 
 
-def counted(metrics: Metrics, loop: str, reason: str) -> float:
+def counted(metrics: MetricsCollector, loop: str, reason: str) -> float:
     return metrics.registry.get_sample_value("lorafleet_row_errors_total", {"loop": loop, "reason": reason}) or 0.0
 
 
@@ -95,7 +95,7 @@ async def admitted(world: World, *job_ids: str) -> list[JobName]:
     return names
 
 
-async def test_a_style_whose_spec_is_none_any_more_ends_alone_and_its_pack_is_launched(world: World, metrics: Metrics):
+async def test_a_style_whose_spec_is_none_any_more_ends_alone_and_its_pack_is_launched(world: World, metrics: MetricsCollector):
     bad, good = await admitted(world, "bad", "good")
     await change(world, bad, spec={"training": 7})
     await launch_once(world.tools)
@@ -145,7 +145,7 @@ async def test_a_launch_that_raises_what_nobody_has_foreseen_costs_its_own_job_a
 
 
 async def test_a_run_that_cannot_be_observed_holds_up_no_other_and_its_job_says_so(
-    world: World, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+    world: World, metrics: MetricsCollector, monkeypatch: pytest.MonkeyPatch
 ):
     (bad, bad_run), (good, good_run) = await two_runs(world)
     observe = world.backend.observe
@@ -268,7 +268,7 @@ async def test_a_run_that_cannot_be_stopped_holds_up_no_other_stop(world: World,
     assert [await world.state(name) for name in (bad, good)] == ["STOPPING", "CANCELLED"]
 
 
-async def test_a_silent_run_that_cannot_be_judged_hides_no_other(world: World, metrics: Metrics, monkeypatch: pytest.MonkeyPatch):
+async def test_a_silent_run_that_cannot_be_judged_hides_no_other(world: World, metrics: MetricsCollector, monkeypatch: pytest.MonkeyPatch):
     (_, bad_run), (_, good_run) = await two_runs(world)
     states = stop._states
 
@@ -342,7 +342,7 @@ async def test_a_log_that_cannot_be_written_keeps_no_other_from_its_own(world: W
 # The one place.
 
 
-async def test_what_raises_fails_alone_whatever_stands_beside_it(metrics: Metrics):
+async def test_what_raises_fails_alone_whatever_stands_beside_it(metrics: MetricsCollector):
     done, marked = list[int](), list[int]()
 
     async def act(some: Any) -> None:
@@ -374,7 +374,7 @@ def test_what_an_unforeseen_error_says_is_not_for_tenants():
     assert "s3cret" not in row_faults.told(ValueError("s3cret"))
 
 
-async def test_a_database_that_cannot_be_written_for_a_moment_is_no_rows_own(world: World, metrics: Metrics):
+async def test_a_database_that_cannot_be_written_for_a_moment_is_no_rows_own(world: World, metrics: MetricsCollector):
     job = await world.submit("job")
     db = world.tools.db
     db._trouble = (db.clock.monotonic_s(), Unwritable.for_now("its disk is full", reason="DATABASE_DISK_FULL"))

@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 
 from lorafleet.cli import app
 from lorafleet.errors import InvalidInput
-from service.control.admission import Rules
+from service.control.admission import AdmissionPolicy
 from service.control.capacity import Resources
 from service.control.quotas import Quota
 from service.simulate import trace
-from service.simulate.engine import CHECKPOINT_S, RESUME_S, Outcome, World, by_admission, by_fifo, simulate
+from service.simulate.engine import CHECKPOINT_S, RESUME_S, SimulationResult, World, by_admission, by_fifo, simulate
 from service.simulate.fairness import jain, max_min
 from service.simulate.report import summed_up
 from service.simulate.trace import TraceJob
@@ -28,12 +28,12 @@ def job(number: int, gpus: float = 1, duration_s: float = 600, submit_s: float =
     return TraceJob(**{"uid": f"j{number}", "submit_s": submit_s, "tenant": "acme", "gpus": gpus, "duration_s": duration_s, **changes})
 
 
-def lived(jobs: Sequence[TraceJob], gpus: float = 8, quotas: dict[str, Quota] | None = None, decide=None) -> Outcome:
+def lived(jobs: Sequence[TraceJob], gpus: float = 8, quotas: dict[str, Quota] | None = None, decide=None) -> SimulationResult:
     world = World(capacity=Resources(gpus, math.inf, math.inf), quotas=quotas or {})
-    return simulate(jobs, world, decide or by_admission(Rules(look_ahead=200)))
+    return simulate(jobs, world, decide or by_admission(AdmissionPolicy(look_ahead=200)))
 
 
-def most_gpus_at_once(outcome: Outcome) -> float:
+def most_gpus_at_once(outcome: SimulationResult) -> float:
     """By the lives alone. Only of jobs that were not preempted."""
     changes = [(life.first_start_s, life.job.gpus) for life in outcome.lives] + [(life.end_s, -life.job.gpus) for life in outcome.lives]
     most = held = 0.0
@@ -62,7 +62,7 @@ jobs_of_all_kinds = st.lists(
 @settings(deadline=None, max_examples=50)
 @given(jobs_of_all_kinds, st.booleans())
 def test_every_job_ends_once_after_it_was_submitted_and_gpus_are_never_given_twice(jobs, preempts):
-    rules = Rules() if preempts else Rules(preempts_from=None)
+    rules = AdmissionPolicy() if preempts else AdmissionPolicy(preempts_from=None)
     outcome = lived(jobs, decide=by_admission(rules))
     for life in outcome.lives:
         assert life.first_start_s is not None

@@ -300,7 +300,7 @@ async def test_more_metadata_than_a_call_needs_is_refused(world: World):
 def test_all_places_together_are_fewer_than_grpc_takes():
     limits = CallLimits()
     everything = limits.max_streams + call_limits.MAX_AT_WORK + call_limits.MAX_UPLOADS + call_limits.MAX_REFLECTIONS
-    assert everything + standing.Rooms.num_places(limits) < most_calls(limits)
+    assert everything + standing.SlotPools.num_places(limits) < most_calls(limits)
 
 
 @pytest.mark.parametrize(

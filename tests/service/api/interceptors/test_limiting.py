@@ -17,7 +17,7 @@ from lorafleet.v1 import training_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2_grpc as rpc
 from service.access.identity import Identity
 from service.api.interceptors import call_limits
-from service.api.interceptors.call_limits import Bucket, Rates
+from service.api.interceptors.call_limits import Rates, TokenBucket
 from service.api.options import new_server
 from service.db.models import TenantRow
 from service.server.serving import add_services
@@ -254,4 +254,4 @@ async def test_a_batch_whose_sender_stops_in_the_middle_is_given_up(world: World
 
 
 def test_a_bucket_of_less_than_one_call_a_second_holds_one():
-    assert Bucket(left=1.0, at=0.0).wait(0.1, 0.0) == 0.0
+    assert TokenBucket(left=1.0, at=0.0).wait(0.1, 0.0) == 0.0

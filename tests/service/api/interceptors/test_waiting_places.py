@@ -2,17 +2,17 @@
 
 from functools import partial
 
-from service.api.interceptors.waiting_places import Place, Places
+from service.api.interceptors.waiting_places import WaitingSlot, WaitingSlots
 
 
 class Waiting:
     """Takes places, and notes who lost one."""
 
     def __init__(self, most: int, most_each: int) -> None:
-        self.places = Places(most, most_each)
+        self.places = WaitingSlots(most, most_each)
         self.lost: list[str] = []
 
-    def come(self, who: str, call: str = "") -> Place:
+    def come(self, who: str, call: str = "") -> WaitingSlot:
         return self.places.take(who, partial(self.lost.append, call or who))
 
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-from service.backends.kuberay.api import Api, Refused
+from service.backends.kuberay.api import Api, ApiRefusal
 
 Object = dict[str, Any]
 
@@ -73,10 +73,10 @@ class MemoryApi(Api):
             raise refused(404, "NotFound")
         return self.objects[path]
 
-    def _hold(self, found: Object, uid: str | None, refusal: Refused) -> None:
+    def _hold(self, found: Object, uid: str | None, refusal: ApiRefusal) -> None:
         if uid and found["metadata"]["uid"] != uid:
             raise refusal
 
 
-def refused(status: int, cause: str) -> Refused:
-    return Refused(cause, status=status, cause=cause, reason="KUBERNETES_CONFLICT", retryable=True)
+def refused(status: int, cause: str) -> ApiRefusal:
+    return ApiRefusal(cause, status=status, cause=cause, reason="KUBERNETES_CONFLICT", retryable=True)

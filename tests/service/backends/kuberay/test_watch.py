@@ -8,7 +8,7 @@ import pytest
 
 from lorafleet.errors import Unavailable
 from service.backends.kuberay import api, watch
-from service.backends.kuberay.api import Api, Refused
+from service.backends.kuberay.api import Api, ApiRefusal
 from service.backends.kuberay.watch import PODS, Namespace, Watched
 from tests.service.backends.kuberay.api_server import ApiServer
 
@@ -136,7 +136,7 @@ async def test_nothing_is_told_before_the_first_list(server: ApiServer, pods: Wa
 async def test_who_may_not_watch_is_told_so(server: ApiServer, pods: Watched):
     server.refusal = (403, {"kind": "Status", "reason": "Forbidden", "message": 'pods is forbidden: User "u" cannot list'})
     pods.start()
-    with pytest.raises(Refused, match="cannot list") as caught:
+    with pytest.raises(ApiRefusal, match="cannot list") as caught:
         await pods.ready()
     assert caught.value.reason == "KUBERNETES_FORBIDDEN"
 
