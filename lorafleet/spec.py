@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from lorafleet.catalog import FAMILIES, Family
@@ -16,7 +16,7 @@ from lorafleet.errors import InvalidSpec, Violation
 from lorafleet.field_paths import field_path
 from lorafleet.spec_names import FamilyName, MethodName, OptimizerName
 from lorafleet.spec_rules import RULES, Location
-from lorafleet.spec_words import LabelKey, ModuleName, OutputName, Text, check_uri
+from lorafleet.spec_words import LabelKey, ModuleName, OutputName, PartName, Text, check_uri
 
 MAX_LABELS = 64
 DEFAULT_PROFILE = "default"
@@ -30,7 +30,7 @@ class _Part(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    @field_validator("uri", check_fields=False)
+    @field_validator("uri", "vae_uri", check_fields=False)
     @classmethod
     def _uri(cls, uri: str | None) -> str | None:
         return None if uri is None else check_uri(uri)
@@ -51,6 +51,30 @@ class BaseModelSpec(_Part):
         exclude_if=lambda clip_skip: clip_skip is None,
         description="The text encoder's layer to go by, from its end: 1 is the last, 2 the one before. Only for sd1. Unset: the last.",
     )
+    vae_uri: str | None = Field(
+        default=None,
+        exclude_if=lambda uri: uri is None,
+        description="Folder of another autoencoder, to be used instead of the base's own; the same as parts.vae.",
+    )
+    parts: Annotated[
+        dict[PartName, Annotated[str, AfterValidator(check_uri)]],
+        Field(
+            max_length=16,
+            exclude_if=lambda parts: not parts,
+            description="Folders of parts that are not the base's own, by the part's name, such as vae, text_encoder_2 or scheduler.",
+        ),
+    ] = {}
+
+    @property
+    def part_uris(self) -> dict[str, str]:
+        """Where parts are that are not the base's own, by name."""
+        return self.parts if self.vae_uri is None else {**self.parts, "vae": self.vae_uri}
+
+    @property
+    def part_fields(self) -> list[tuple[str, str]]:
+        """(field, URI) of each of these."""
+        vae = [] if self.vae_uri is None else [("vae_uri", self.vae_uri)]
+        return [*vae, *((f"parts.{name}", uri) for name, uri in sorted(self.parts.items()))]
 
 
 class DatasetSpec(_Part):

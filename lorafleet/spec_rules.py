@@ -1,10 +1,11 @@
 """The rules of a spec over several fields: what does not go together, and what to do. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from lorafleet import objectives
 from lorafleet.catalog import FAMILIES, OPTIMIZERS
+from lorafleet.spec_words import is_part_name
 
 Location = tuple[int | str, ...]  # ("training", "max_steps"), as pydantic writes it
 
@@ -72,7 +73,20 @@ def _clip_skip_has_layers(clip_skip: int | None, family: str | None) -> str | No
     return FAMILIES.get(family).no_clip_skip
 
 
+def _parts_are_the_familys(parts: Mapping[str, str], family: str | None) -> str | None:
+    known = {part.name for each in ([FAMILIES.get(family)] if family else FAMILIES.all()) for part in each.parts}
+    if not (strange := sorted(filter(is_part_name, parts.keys() - known))):
+        return None
+    return f"{strange[0]} is no part of {family or 'any family'}; there is {', '.join(sorted(known))}"
+
+
+def _vae_is_given_once(vae_uri: str | None, parts: Mapping[str, str]) -> str | None:
+    return "is given twice: also as base_model.parts.vae" if vae_uri is not None and "vae" in parts else None
+
+
 RULES = (
+    Rule((("base_model", "parts"), ("base_model", "family")), _parts_are_the_familys),
+    Rule((("base_model", "vae_uri"), ("base_model", "parts")), _vae_is_given_once),
     Rule((("training", "min_snr_gamma"), ("base_model", "family")), _noises_as_diffusion_does),
     Rule((("training", "noise_offset"), ("base_model", "family")), _noises_as_diffusion_does),
     Rule((("adapter", "text_encoder"), ("base_model", "family")), _reads_trained_text),

@@ -11,6 +11,7 @@ MAX_URI = 2000  # bytes: a key of S3 has 1024, an entry of a PostgreSQL index 27
 MAX_MODULE_NAME = 200
 _LABEL_KEY = re.compile(r"[a-z]([a-z0-9_.-]{0,61}[a-z0-9])?")
 _MODULE_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+_PART_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _OUTPUT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))})  # Windows'
 _URI = re.compile(r"(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|file:///.*)")
@@ -53,6 +54,16 @@ def is_module_name(name: str) -> bool:
     return len(name) <= MAX_MODULE_NAME and _MODULE_NAME.fullmatch(name) is not None
 
 
+def is_part_name(name: str) -> bool:
+    return _PART_NAME.fullmatch(name) is not None
+
+
+def _check_part(name: str) -> str:
+    if not is_part_name(name):
+        raise PydanticCustomError("part", "{name} is no name of a part, such as vae or text_encoder_2", {"name": repr(name[:80])})
+    return name
+
+
 def _check_label(key: str) -> str:
     if not _LABEL_KEY.fullmatch(key):
         raise PydanticCustomError("label", "a key is 1 to 63 of a-z, 0-9, '_', '.', '-', and starts with a letter")
@@ -69,4 +80,5 @@ def _check_text(text: str) -> str:
 Text = Annotated[str, AfterValidator(_check_text)]
 OutputName = Annotated[str, AfterValidator(_check_output_name)]
 ModuleName = Annotated[str, AfterValidator(_check_module)]
+PartName = Annotated[str, AfterValidator(_check_part)]
 LabelKey = Annotated[str, AfterValidator(_check_label)]

@@ -56,6 +56,12 @@ def _step(above: int, name: str, make: bool) -> int:
     return below
 
 
+def root_of_part(uri: str) -> str:
+    """The same of a part in a folder of its own, which may be a base's repository or lie in one."""
+    parent = uri.rstrip("/").rpartition("/")[0]
+    return next((root for each in (uri, parent) if (root := root_of_base(each)) != each), uri)
+
+
 def root_of_base(uri: str) -> str:
     """The folder that a base's files must lie in. Of a snapshot in a Hugging Face cache they lie beside it, and are links there:
     models--NAME/snapshots/REVISION/unet/config.json -> ../../../../blobs/DIGEST.

@@ -38,14 +38,25 @@ class TrainingSpec(_message.Message):
     def __init__(self, base_model: _Optional[_Union[BaseModelSpec, _Mapping]] = ..., dataset: _Optional[_Union[DatasetSpec, _Mapping]] = ..., adapter: _Optional[_Union[AdapterSpec, _Mapping]] = ..., training: _Optional[_Union[OptimizationSpec, _Mapping]] = ..., cluster: _Optional[_Union[ClusterSpec, _Mapping]] = ..., validation: _Optional[_Union[ValidationSpec, _Mapping]] = ..., checkpointing: _Optional[_Union[CheckpointingSpec, _Mapping]] = ..., output: _Optional[_Union[OutputSpec, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., scheduling: _Optional[_Union[SchedulingSpec, _Mapping]] = ...) -> None: ...
 
 class BaseModelSpec(_message.Message):
-    __slots__ = ("uri", "family", "clip_skip")
+    __slots__ = ("uri", "family", "clip_skip", "vae_uri", "parts")
+    class PartsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     URI_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
     CLIP_SKIP_FIELD_NUMBER: _ClassVar[int]
+    VAE_URI_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
     uri: str
     family: str
     clip_skip: int
-    def __init__(self, uri: _Optional[str] = ..., family: _Optional[str] = ..., clip_skip: _Optional[int] = ...) -> None: ...
+    vae_uri: str
+    parts: _containers.ScalarMap[str, str]
+    def __init__(self, uri: _Optional[str] = ..., family: _Optional[str] = ..., clip_skip: _Optional[int] = ..., vae_uri: _Optional[str] = ..., parts: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class DatasetSpec(_message.Message):
     __slots__ = ("uri", "caption_column", "trigger_phrase", "validation_fraction", "resolution", "aspect_ratio_bucketing", "on_corrupt", "max_corrupt_fraction", "on_missing_caption")

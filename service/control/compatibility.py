@@ -38,6 +38,7 @@ class WarmKey:
     family: str  # empty while it is not known: neither the spec nor, so far, the base has told it
     precision: str
     cluster: Cluster
+    base_parts: tuple[tuple[str, str], ...] = ()  # (part, URI) of those that are not the base's own
     store_credentials: str = ""  # the reference; a process has those of one tenant, or the service's own
 
     def serves(self, wanted: "WarmKey") -> bool:
@@ -69,6 +70,7 @@ class PackKey:
         warm = self.warm
         pixels = f"{self.resolution} px" if self.resolution else "the base's resolution"
         buckets = "buckets" if self.bucketing else "square"
+        others = "".join(f" with {part} of {uri}" for part, uri in warm.base_parts)
         family = warm.family or "its family is not known yet"
         skip = f", clip skip {self.clip_skip}" if self.clip_skip else ""
-        return f"{warm.base_uri} ({family}), {warm.precision}, {self.method}, {pixels} in {buckets}{skip}"
+        return f"{warm.base_uri}{others} ({family}), {warm.precision}, {self.method}, {pixels} in {buckets}{skip}"

@@ -14,6 +14,7 @@ AT_ONCE = 24  # questions to the store; below its own limit, so that other calls
 async def check_store(store: Store, places: Sequence[ItemJob], tenant: str, artifacts_uri: str) -> list[Violation]:
     """Every violation that the store shows, each where it is to be mended. Raises Unavailable when a store does not answer."""
     bases = await _asked(store, spec_checks.base_model, [place.item.spec.base_model.uri for place in places])
+    parts = await _asked(store, spec_checks.part, [uri for place in places for _, uri in place.item.spec.base_model.part_fields])
     datasets = await _asked(store, spec_checks.dataset, [place.item.spec.dataset.uri for place in places])
     outputs = await _asked(store, spec_checks.no_artifact, [place.output_uri for place in places])
     parents = {
@@ -24,6 +25,8 @@ async def check_store(store: Store, places: Sequence[ItemJob], tenant: str, arti
     for place in places:
         spec, blame = place.item.spec, place.item.blame
         _note(found, blame("base_model", "uri"), bases.get(spec.base_model.uri))
+        for field, uri in spec.base_model.part_fields:
+            _note(found, blame("base_model", field), parts.get(uri))
         _note(found, blame("dataset", "uri"), datasets.get(spec.dataset.uri))
         _note(found, place.output_field, outputs.get(place.output_uri))
         _note(found, blame("output", "uri"), refusals.get(parents[place.output_uri]))

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from uuid import uuid4
 
@@ -234,9 +234,16 @@ def _uses(places: Sequence[ItemJob]) -> Iterator[Use]:
     for place in places:
         spec, blame = place.item.spec, place.item.blame
         yield Use(blame("base_model", "uri"), spec.base_model.uri)
+        yield from (Use(_blamed(blame, field), uri) for field, uri in spec.base_model.part_fields)
         yield Use(blame("dataset", "uri"), spec.dataset.uri)
         if spec.output.uri is not None:
             yield Use(blame("output", "uri"), spec.output.uri, write=True)
+
+
+def _blamed(blame: Callable[[str, str], str], field: str) -> str:
+    """`field`: vae_uri, or parts.NAME, whose mistakes are the whole field's to mend."""
+    name, _, part = field.partition(".")
+    return ".".join(filter(None, (blame("base_model", name), part)))
 
 
 def _refuse(violations: Sequence[Violation]) -> None:

@@ -101,6 +101,7 @@ class Jobs:
             new.spec.base_model.uri,
             new.spec.dataset.uri,
             probed_folder(new.spec.output.uri, row.output_uri, new.tenant, self._artifacts_uri),
+            tuple(new.spec.base_model.part_fields),
         )
         is_new = not new.job_id and new.spec.output.uri is None  # its name was made up a moment ago
         await self._checks.check(shared, None if is_new else row.output_uri, also=unknown_profile(new.spec, self._profiles))
@@ -139,7 +140,8 @@ async def message(tx: Transaction, row: JobRow) -> pb.TrainingJob:
 
 
 def _uses(spec: Spec) -> list[Use]:
-    uses = [Use("base_model.uri", spec.base_model.uri), Use("dataset.uri", spec.dataset.uri)]
+    parts = [Use(f"base_model.{field}", uri) for field, uri in spec.base_model.part_fields]
+    uses = [Use("base_model.uri", spec.base_model.uri), *parts, Use("dataset.uri", spec.dataset.uri)]
     return uses if spec.output.uri is None else [*uses, Use("output.uri", spec.output.uri, write=True)]
 
 

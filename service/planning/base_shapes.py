@@ -8,18 +8,18 @@ by the number of styles alone. What they train for is read too: a job on a base 
 import asyncio
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from lorafleet import objectives
 from lorafleet.catalog import FAMILIES, Family, detection
-from lorafleet.contract.inside import root_of_base
-from lorafleet.contract.layout import join
 from lorafleet.contract.weight_files import MODEL_INDEX, SHARD, indices, single_files
 from service.control.memory import BaseShapes, Shape
 from service.core.clock import Clock
 from service.db import row_faults
+from service.planning.base_places import Places
 from service.store.bounded_reads import StoreError
 from service.store.client import Store
 from service.untrusted.parsing import Parser, Unreadable
@@ -32,6 +32,7 @@ MAX_BASES = 1000  # that are remembered
 MAX_HEADER_BYTES = 8 * 2**20
 MAX_INDEX_BYTES = 4 * 2**20
 MAX_CONFIG_BYTES = 2**18
+NO_PARTS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class TenantBase:
     uri: str
     store_credentials: str
     family: str | None  # None: it is to be told from the base's files
+    parts: tuple[tuple[str, str], ...] = ()  # (part, URI) of those that lie elsewhere
 
     @property
     def known_family(self) -> Family | None:
@@ -137,14 +139,15 @@ class ShapeCache:
         found = _Known(self._clock.monotonic_s() + READ_AGAIN_S)
         with row_faults.own(LOOP, base.uri):
             async with self.parser.lanes.of(tenant), asyncio.timeout(READ_WITHIN_S):
-                store = self._store.of(base.store_credentials)
-                family = base.known_family or await read_family(store, base.uri, self.parser)
-                unfit = family if isinstance(family, str) else await _unfit(store, base.uri, self.parser, family)
+                store, parts = self._store.of(base.store_credentials), dict(base.parts)
+                places = Places(store, base.uri, parts)
+                family = base.known_family or await read_family(places, self.parser)
+                unfit = family if isinstance(family, str) else await _unfit(places, self.parser, family)
                 found = replace(found, unfit=unfit)
                 if isinstance(family, Family):
                     found = replace(found, family=family.name)
                     try:
-                        found = replace(found, shapes=await read_shapes(store, base.uri, self.parser, family), again_at_s=None)
+                        found = replace(found, shapes=await read_shapes(store, base.uri, self.parser, family, parts), again_at_s=None)
                     except LacksShards as lack:
                         found = replace(found, unfit=str(lack))
         self._remember(base, found)
@@ -165,42 +168,42 @@ class ShapeCache:
         self._ring()
 
 
-async def read_family(store: Store, uri: str, parser: Parser) -> Family | str | None:
-    """The family of the base at `uri`, or why it is of none; None: its files do not say, which is the trainer's to tell."""
-    store = store.within(root_of_base(uri))
-    index = await _config(store, join(uri, MODEL_INDEX), parser)
+async def read_family(places: Places, parser: Parser) -> Family | str | None:
+    """The family of the base, or why it is of none; None: its files do not say, which is the trainer's to tell."""
+    index = await _config(places, MODEL_INDEX, parser)
     if not isinstance(index.get(detection.CLASS), str):
         return None
     families = detection.of_pipeline(index)
     if not families:
-        return f"base_model.family: {uri} is {detection.unknown(index)}"
+        return f"base_model.family: {places.uri} is {detection.unknown(index)}"
     denoiser = families[0].denoiser
-    config = await _config(store, join(uri, denoiser.config), parser) if len(families) > 1 else {}
+    config = await _config(places, denoiser.config, parser) if len(families) > 1 else {}
     return detection.chosen(families, {denoiser.name: config} if config else {})
 
 
-async def _config(store: Store, uri: str, parser: Parser) -> dict[str, Any]:
+async def _config(places: Places, path: str, parser: Parser) -> dict[str, Any]:
     """What it says in plain words and numbers; nothing of one that is missing or bad."""
     try:
-        text = await store.get(uri, most_bytes=MAX_CONFIG_BYTES)
+        text = await places.get(path, most_bytes=MAX_CONFIG_BYTES)
         return (await parser.parse("plain", [text]))["fields"] if text else {}
     except (Unreadable, StoreError):
         return {}
 
 
-async def _unfit(store: Store, uri: str, parser: Parser, family: Family | None) -> str | None:
+async def _unfit(places: Places, parser: Parser, family: Family | None) -> str | None:
     """Why the base is not trained: what it predicts."""
-    what = objectives.problem(await read_objective(store, uri, parser), "lorafleet" if family is None else family.name)
-    return None if what is None else objectives.message(uri, what)
+    what = objectives.problem(await read_objective(places, parser), "lorafleet" if family is None else family.name)
+    return None if what is None else f"base_model.uri: {places.uri_of(objectives.SCHEDULER_CONFIG)} {what}"
 
 
-async def read_shapes(store: Store, uri: str, parser: Parser, family: Family) -> BaseShapes:
-    """The shapes of the base at `uri`. Raises Unreadable when its files are missing or bad, else what the store raises."""
-    store = store.within(root_of_base(uri))
+async def read_shapes(store: Store, uri: str, parser: Parser, family: Family, parts: Mapping[str, str] = NO_PARTS) -> BaseShapes:
+    """The shapes of the base at `uri`; `parts` are those that lie elsewhere. Raises Unreadable when its files are missing or bad, else
+    what the store raises."""
+    places = Places(store, uri, parts)
     denoiser, others = family.denoiser, [family.autoencoder, *family.text_encoders]
-    headers = [await _header_of(store, uri, part.name, parser) for part in (denoiser, *others)]
+    headers = [await _header_of(places, part.name, parser) for part in (denoiser, *others)]
     paths = (denoiser.config, family.autoencoder.config)
-    configs = [await store.get(join(uri, config), most_bytes=MAX_CONFIG_BYTES) for config in paths]
+    configs = [await places.get(config, most_bytes=MAX_CONFIG_BYTES) for config in paths]
     needed = zip((f"{denoiser.name}/*.safetensors", *paths), (headers[0], *configs), strict=True)
     if missing := [name for name, data in needed if not data]:
         raise Unreadable(f"{', '.join(missing)}: missing, or not what its name says")
@@ -214,12 +217,11 @@ def _told(family: Family) -> bytes:
     return json.dumps({**configs, "first_layer": family.first_layer, "others": others}).encode()
 
 
-async def read_objective(store: Store, uri: str, parser: Parser) -> object:
+async def read_objective(places: Places, parser: Parser) -> object:
     """What the base predicts: the word of its scheduler, or what stands there instead of one. A config that is missing, or is none,
     is the trainer's to tell. Raises what the store raises."""
-    where = join(uri, objectives.SCHEDULER_CONFIG)
     try:
-        config = await store.within(root_of_base(uri)).get(where, most_bytes=MAX_CONFIG_BYTES)
+        config = await places.get(objectives.SCHEDULER_CONFIG, most_bytes=MAX_CONFIG_BYTES)
         return (await parser.parse("scheduler", [config])).get(objectives.FIELD, objectives.DEFAULT) if config else objectives.DEFAULT
     except (Unreadable, StoreError):
         return objectives.DEFAULT
@@ -234,27 +236,28 @@ def _layers(found: dict[str, list[int]]) -> dict[str, Shape]:
     return {name: tuple(shape) for name, shape in found.items()}
 
 
-async def _header_of(store: Store, uri: str, part: str, parser: Parser) -> bytes:
+async def _header_of(places: Places, part: str, parser: Parser) -> bytes:
     """Of the file that the trainer would take, or of its shards; nothing when there is none. Single files first: they are the usual
     case, and a part is of one shape whichever way it is stored."""
     for name in single_files(part):
-        if await store.exists(join(uri, name)):
-            return await _header(store, join(uri, name))
+        if await places.exists(name):
+            return await _header(places, name)
     for name in indices(part):
-        if index := await store.get(join(uri, name), most_bytes=MAX_INDEX_BYTES):
-            return await _headers_of_shards(store, join(uri, part), index, parser)
+        if index := await places.get(name, most_bytes=MAX_INDEX_BYTES):
+            return await _headers_of_shards(places, part, index, parser)
     return b""
 
 
-async def _headers_of_shards(store: Store, folder: str, index: bytes, parser: Parser) -> bytes:
+async def _headers_of_shards(places: Places, part: str, index: bytes, parser: Parser) -> bytes:
     """A list of their headers, together no longer than one file's. Raises LacksShards."""
     named = (await parser.parse("shards", [index]))["names"]
     names = named if all(SHARD.fullmatch(name) for name in named) else ()
-    if lost := [name for name in names if not await store.exists(join(folder, name))]:
+    if lost := [name for name in names if not await places.exists(f"{part}/{name}")]:
+        folder = places.uri_of(f"{part}/").rstrip("/")
         raise LacksShards(f"base_model.uri: the index in {folder} names {len(lost)} shards that are missing; upload them, or save it anew")
     headers, left = list[bytes](), MAX_HEADER_BYTES
     for name in names:
-        header = await _header(store, join(folder, name), left)
+        header = await _header(places, f"{part}/{name}", left)
         left -= len(header)
         if not header:
             return b""
@@ -262,7 +265,7 @@ async def _headers_of_shards(store: Store, folder: str, index: bytes, parser: Pa
     return b"[" + b",".join(headers) + b"]" if headers else b""
 
 
-async def _header(store: Store, uri: str, most_bytes: int = MAX_HEADER_BYTES) -> bytes:
+async def _header(places: Places, path: str, most_bytes: int = MAX_HEADER_BYTES) -> bytes:
     """The JSON that a safetensors file begins with; nothing when it is missing, or too long to be one."""
-    length = int.from_bytes(await store.get_range(uri, 0, 8) or b"", "little")
-    return await store.get_range(uri, 8, length) or b"" if 0 < length <= most_bytes else b""
+    length = int.from_bytes(await places.get_range(path, 0, 8) or b"", "little")
+    return await places.get_range(path, 8, length) or b"" if 0 < length <= most_bytes else b""

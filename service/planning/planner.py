@@ -98,11 +98,16 @@ class Planner:
 
 
 def base_of(spec: Spec, store_credentials: str = "") -> TenantBase:
-    return TenantBase(spec.base_model.uri, store_credentials, spec.base_model.family)
+    return TenantBase(spec.base_model.uri, store_credentials, spec.base_model.family, parts_of(spec))
 
 
 def base_in(warm: WarmKey, store_credentials: str = "") -> TenantBase:
-    return TenantBase(warm.base_uri, store_credentials, warm.family or None)
+    return TenantBase(warm.base_uri, store_credentials, warm.family or None, warm.base_parts)
+
+
+def parts_of(spec: Spec) -> tuple[tuple[str, str], ...]:
+    """(part, URI) of the parts that are not the base's own."""
+    return tuple(sorted(spec.base_model.part_uris.items()))
 
 
 def key_of(spec: Spec, store_credentials: str = "", family: str | None = None) -> PackKey:
@@ -110,6 +115,7 @@ def key_of(spec: Spec, store_credentials: str = "", family: str | None = None) -
     return PackKey(
         warm=WarmKey(
             base_uri=spec.base_model.uri,
+            base_parts=parts_of(spec),
             family=spec.base_model.family or family or "",
             precision=spec.training.precision,
             cluster=cluster_of(spec.cluster),

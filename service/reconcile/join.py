@@ -9,6 +9,7 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lorafleet.contract.layout import JobLayout
 from lorafleet.errors import OperatorsFault
@@ -109,11 +110,17 @@ def _join(tx: Transaction, tools: Tools, join: Join, found: Mapping[str, JobRow]
     return not trouble
 
 
+def _inputs(spec: Mapping[str, Any]) -> list[str]:
+    base = spec["base_model"]
+    vae = [base["vae_uri"]] if base.get("vae_uri") else []
+    return [base["uri"], *vae, *base.get("parts", {}).values(), spec["dataset"]["uri"]]
+
+
 async def _written(tools: Tools, row: JobRow) -> bool:
     """Leaves the spec beside the job's work, as a launch does. A store that refuses is a launch's to report, and tell the regions."""
     with row_faults.own("joins", row.name) as trouble:
         store = tools.store.of(await store_credentials_of(tools.db, row.tenant))
-        if await store.regions([row.spec["base_model"]["uri"], row.spec["dataset"]["uri"], row.output_uri]):
+        if await store.regions([*_inputs(row.spec), row.output_uri]):
             return False  # what goes on has not been told where they are: a run of its own is
         await store.within(row.output_uri).put(JobLayout(row.output_uri).spec, json.dumps(row.spec, indent=2).encode())
     if isinstance(trouble.error, OperatorsFault):  # no run is free, but that is not all that it waits for

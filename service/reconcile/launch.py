@@ -154,7 +154,8 @@ async def _manifest(tools: Tools, store: Store, run: RunRow, pack: list[PackMemb
 
 def uris_of(style: Style) -> tuple[str, ...]:
     """All that a style reads and writes."""
-    return style.spec.base_model.uri, style.spec.dataset.uri, style.output_uri
+    base = style.spec.base_model
+    return base.uri, *base.part_uris.values(), style.spec.dataset.uri, style.output_uri
 
 
 async def _put_manifest(store: Store, locations: RunLocations, manifest: RunManifest) -> None:

@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from lorafleet.contract.inside import root_of_base
+from lorafleet.contract.inside import root_of_base, root_of_part
 from lorafleet.contract.layout import MANIFEST, JobLayout, job_root, join
 from lorafleet.errors import InvalidSpec, Violation
 from service.core.group_commit import Coalescer
@@ -22,6 +22,7 @@ class Shared:
     base_model_uri: str
     dataset_uri: str
     probed_uri: str  # the folder in which a probe tells whether the output can be written
+    parts: tuple[tuple[str, str], ...] = ()  # (field, URI) of parts of the base that lie elsewhere
 
 
 class StoreChecks:
@@ -48,10 +49,11 @@ async def _ask_once(calls: Sequence[Shared]) -> list[tuple[Violation | None, ...
     shared = calls[0]
     found = await asyncio.gather(
         _checked("base_model.uri", base_model, shared.store, shared.base_model_uri),
+        *(_checked(f"base_model.{field}", part, shared.store, uri) for field, uri in shared.parts),
         _checked("dataset.uri", dataset, shared.store, shared.dataset_uri),
         _checked("output.uri", writable, shared.store, shared.probed_uri),
     )
-    return [found] * len(calls)
+    return [tuple(found)] * len(calls)
 
 
 async def _checked(field: str, check: Callable[[Store, str], Awaitable[str | None]], store: Store, uri: str) -> Violation | None:
@@ -70,6 +72,10 @@ async def base_model(store: Store, uri: str) -> str | None:
     if not await store.exists(join(uri, MODEL_INDEX)):
         return f"{uri} has no {MODEL_INDEX}; name a base model in diffusers' folder layout"
     return None
+
+
+async def part(store: Store, uri: str) -> str | None:
+    return f"nothing lies under {uri}; name the folder of the part itself" if await store.within(root_of_part(uri)).is_empty(uri) else None
 
 
 async def dataset(store: Store, uri: str) -> str | None:

@@ -34,6 +34,28 @@ def violations(fields: Any) -> dict[str, str]:
         (with_fields(cluster={"offload": "cpu"}), "cluster.offload", "zero_stage"),
         (with_fields(cluster={"zero_stage": 4}), "cluster.zero_stage", "less than or equal to 3"),
         (with_fields(base_model={"uri": "file:///b", "family": "sd9"}), "base_model.family", "'sd1', 'sd2'"),
+        (with_fields(base_model={"uri": "file:///b", "vae_uri": "vae"}), "base_model.vae_uri", "s3://bucket/prefix"),
+        (with_fields(base_model={"uri": "file:///b", "parts": {"vae": "s3://bucket/../c"}}), "base_model.parts.vae", "'..'"),
+        (
+            with_fields(base_model={"uri": "file:///b", "parts": {"../vae": "s3://bucket/c"}}),
+            "base_model.parts.../vae",
+            "no name of a part",
+        ),
+        (
+            with_fields(base_model={"uri": "file:///b", "parts": {"wheel": "s3://bucket/c"}}),
+            "base_model.parts",
+            "wheel is no part of any family",
+        ),
+        (
+            with_fields(base_model={"uri": "file:///b", "family": "sd1", "parts": {"text_encoder_2": "s3://bucket/c"}}),
+            "base_model.parts",
+            "text_encoder_2 is no part of sd1; there is scheduler, text_encoder, tokenizer, unet, vae",
+        ),
+        (
+            with_fields(base_model={"uri": "file:///b", "vae_uri": "s3://bucket/c", "parts": {"vae": "s3://bucket/c"}}),
+            "base_model.vae_uri",
+            "given twice",
+        ),
         (with_fields(dataset={"uri": "http://x/y"}), "dataset.uri", "s3://bucket/prefix"),
         (with_fields(dataset={"uri": "s3://bucket/../secrets"}), "dataset.uri", "'..'"),
         (with_fields(dataset={"uri": f"s3://bucket/{'x' * 1990}"}), "dataset.uri", "longer than 2000 bytes"),

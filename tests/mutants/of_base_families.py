@@ -43,4 +43,25 @@ GUARDS = (
         "return self.digest",
         "tests/trainer/sd/test_clip_skip.py",
     ),
+    (
+        "parts: one from elsewhere needs its grant",
+        "service/jobs/jobs.py",
+        'parts = [Use(f"base_model.{field}", uri) for field, uri in spec.base_model.part_fields]',
+        "parts = []",
+        "tests/service/jobs/test_creation.py",
+    ),
+    (
+        "parts: what the base has in its place is hidden",
+        "trainer/prepare/base_folders.py",
+        'hidden = tuple(f"{part}/" for part in self.parts) if not prefix else ()',
+        "hidden = ()",
+        "tests/trainer/test_base_parts.py",
+    ),
+    (
+        "parts: a base with others' is loaded from where it was looked at",
+        "trainer/prepare/base_model.py",
+        "is_plain=not renamed and not self.folder.parts and not self._has_more(paths),",
+        "is_plain=not renamed and not self._has_more(paths),",
+        "tests/trainer/test_base_parts.py",
+    ),
 )

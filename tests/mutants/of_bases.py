@@ -25,8 +25,8 @@ GUARDS = (
     (
         "base: headers of shards are bounded together",
         "service/planning/base_shapes.py",
-        "header = await _header(store, join(folder, name), left)",
-        "header = await _header(store, join(folder, name))",
+        'header = await _header(places, f"{part}/{name}", left)',
+        'header = await _header(places, f"{part}/{name}")',
         "tests/service/planning/test_base_shapes.py",
     ),
     (
@@ -67,8 +67,8 @@ GUARDS = (
     (
         "base: only what was looked at is loaded",
         "trainer/prepare/base_model.py",
-        "is_plain=not renamed and not self._has_more(paths),",
-        "is_plain=not renamed,",
+        "is_plain=not renamed and not self.folder.parts and not self._has_more(paths),",
+        "is_plain=not renamed and not self.folder.parts,",
         "tests/trainer/test_base_loading.py",
     ),
     (

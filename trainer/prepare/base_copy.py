@@ -3,11 +3,11 @@
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lorafleet.contract.inside import root_of_base
+from lorafleet.contract.inside import root_of_part
 from lorafleet.errors import RunFailed
 from trainer.prepare.base_model import BaseModel
 from trainer.storage import Folder
@@ -18,22 +18,19 @@ def materialise(base: BaseModel) -> Path:
 
     In place for a plain file:// base, else in the node's cache: linked, or downloaded once per content.
     """
-    is_local = base.uri.startswith("file://")
-    if is_local and base.is_plain:
+    if base.uri.startswith("file://") and base.is_plain:
         return Path(base.uri.removeprefix("file://"))
     cache = Path(os.environ.get("LORAFLEET_NODE_CACHE", "~/.cache/lorafleet")).expanduser() / "bases" / base.digest
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache / ".lock"):
-        if is_local:
-            _link(base, cache)
-        else:
-            _download(base, cache)
+        _link(base, [path for path in base.files if base.where(path).startswith("file://")], cache)
+        _download(base, [path for path in base.files if not base.where(path).startswith("file://")], cache)
     return cache
 
 
-def _link(base: BaseModel, cache: Path) -> None:
-    for path in base.files:
-        target = Path(base.uri.removeprefix("file://")) / path
+def _link(base: BaseModel, paths: Sequence[str], cache: Path) -> None:
+    for path in paths:
+        target = Path(base.where(path).removeprefix("file://"))
         link = cache / base.loaded_as.get(path, path)
         if not link.exists():  # nor is one whose target is gone
             link.parent.mkdir(parents=True, exist_ok=True)
@@ -41,17 +38,26 @@ def _link(base: BaseModel, cache: Path) -> None:
             link.symlink_to(target)
 
 
-def _download(base: BaseModel, cache: Path) -> None:
-    missing = [path for path in base.files if not (cache / base.loaded_as.get(path, path)).exists()]
-    if missing:
-        Folder(base.uri, within=root_of_base(base.uri)).download(missing, into=cache)
+def _download(base: BaseModel, paths: Sequence[str], cache: Path) -> None:
+    missing = [path for path in paths if not (cache / base.loaded_as.get(path, path)).exists()]
+    for part in dict.fromkeys(_own_part(base, path) for path in missing):
+        prefix = f"{part}/" if part else ""
+        ours = [path.removeprefix(prefix) for path in missing if _own_part(base, path) == part]
+        uri = base.parts[part] if part else base.uri
+        Folder(uri, within=root_of_part(uri)).download(ours, into=cache / part)
     for path in missing:
         if _sha256_of(cache / path) != base.files[path]:
             (cache / path).unlink()
             raise RunFailed(
-                f"base_model.uri: {base.uri}/{path} changed while it was read; try again", reason="BASE_MODEL_CHANGED", retryable=True
+                f"base_model.uri: {base.where(path)} changed while it was read; try again", reason="BASE_MODEL_CHANGED", retryable=True
             )
         (cache / path).rename(cache / base.loaded_as.get(path, path))
+
+
+def _own_part(base: BaseModel, path: str) -> str:
+    """The part that the file is of, where that part lies elsewhere; else nothing."""
+    part = path.partition("/")[0]
+    return part if part in base.parts else ""
 
 
 def _sha256_of(path: Path) -> str:

@@ -15,7 +15,6 @@ from lorafleet.catalog import FAMILIES, Family, detection
 from lorafleet.catalog.method import is_target
 from lorafleet.catalog.part import Part, PartKind
 from lorafleet.contract import inside
-from lorafleet.contract.inside import root_of_base
 from lorafleet.contract.weight_files import MODEL_INDEX
 from lorafleet.errors import RunFailed, Violation
 from lorafleet.spec import AdapterSpec, BaseModelSpec
@@ -24,6 +23,7 @@ from trainer import untrusted
 from trainer.prepare import base_config, base_files
 from trainer.prepare.base_config import BaseFacts
 from trainer.prepare.base_files import Weights, some
+from trainer.prepare.base_folders import BaseFolders
 from trainer.storage import Entry, Folder
 from trainer.untrusted import Refused, Stored
 
@@ -37,6 +37,7 @@ class BaseModel:
     """A base that was found whole."""
 
     uri: str
+    parts: Mapping[str, str]  # part -> URI of its own folder, of those that are not the base's own
     family: str
     files: Mapping[str, str]  # path -> SHA-256, every file that loading needs
     loaded_as: Mapping[str, str]  # path -> the name that the loading library looks for, of those that have another
@@ -78,6 +79,11 @@ class BaseModel:
         """Names what is loaded of it: the same for all that may train together, and after one another, on what is in memory."""
         return f"{self.digest}-{self.facts.num_skipped_layers}"
 
+    def where(self, path: str) -> str:
+        """The URI of one of its files."""
+        part, _, rest = path.partition("/")
+        return f"{self.parts[part]}/{rest}" if part in self.parts else f"{self.uri}/{path}"
+
     def part_digest(self, part: str) -> str:
         """SHA-256 over the files of one part, such as `vae`; all of them for the empty string."""
         lines = (f"{path}\0{sha256}\n" for path, sha256 in sorted(self.files.items()) if path.startswith(part))
@@ -98,13 +104,12 @@ class _Inspection:
 
     def __init__(self, spec: BaseModelSpec) -> None:
         self.spec = spec
-        self.folder = Folder(spec.uri, within=root_of_base(spec.uri))
-        listing = self.folder.scan()
-        self.entries = {entry.path: entry for entry in listing.entries}
-        self.linked_out = listing.linked_out
+        self.folder = BaseFolders(spec.uri, spec.part_uris)
+        self.entries, self.linked_out = self.folder.entries, self.folder.linked_out
         self.wrong: list[tuple[str, str]] = []  # (reason, message)
         self.index = self._index()
         self.family = self._family()
+        self.index = self._with_parts()
 
     def found(self, cache: Folder) -> BaseModel:
         for problem in base_config.index_problems(self.index, self.family):
@@ -127,10 +132,11 @@ class _Inspection:
         renamed = {old: new for old, new in names.items() if old != new}
         return BaseModel(
             uri=self.folder.uri,
+            parts=self.folder.parts,
             family=self.family.name,
             files=_digests(self.folder, {path: self.entries[path].version for path in sorted(paths)}, cache),
             loaded_as=renamed,
-            is_plain=not renamed and not self._has_more(paths),
+            is_plain=not renamed and not self.folder.parts and not self._has_more(paths),
             absent=gone,
             trainable={part.name: _trainable(headers[part.name]) for part in (self.family.denoiser, *self.family.text_encoders)},
             facts=base_config.facts(configs, self.index, self.family, self.spec.clip_skip),
@@ -145,6 +151,16 @@ class _Inspection:
             )
         index = self._json(MODEL_INDEX) or {}
         self._raise_what_is_wrong()
+        return index
+
+    def _with_parts(self) -> dict[str, Any]:
+        """The index as it would be with the parts that lie elsewhere. What they are, their own configs say."""
+        index = dict(self.index)
+        for part in self.family.parts:
+            if part.name in self.folder.parts:
+                config = (self._json(part.config) if part.config in self.entries else None) or {}
+                told = config.get("_class_name")
+                index[part.name] = [part.library, told if told in part.classes else part.classes[0]]
         return index
 
     def _family(self) -> Family:
@@ -267,10 +283,22 @@ class _Inspection:
         return self.folder.get(path)
 
     def _lacks(self, what: str) -> None:
-        self.wrong.append(("BASE_MODEL_INCOMPLETE", f"base_model.uri: {self.folder.uri} lacks {what}"))
+        part, _, inner = what.partition("/")
+        if part in self.folder.parts:
+            message = f"{self.folder.parts[part]} lacks {inner.strip()}; name the folder of the part itself"
+        else:
+            message = f"{self.folder.uri} lacks {what}"
+        self.wrong.append(("BASE_MODEL_INCOMPLETE", f"{self._field(what)}: {message}"))
 
     def _refuse(self, path: str, what: str, reason: str = "BASE_MODEL_INCOMPLETE") -> None:
-        self.wrong.append((reason, f"base_model.uri: {self.folder.uri}/{path} {what}"))
+        self.wrong.append((reason, f"{self._field(path)}: {self.folder.uri_of(path)} {what}"))
+
+    def _field(self, path: str) -> str:
+        """The field of the spec that leads to the file."""
+        part = path.partition("/")[0]
+        if part not in self.folder.parts:
+            return "base_model.uri"
+        return f"base_model.parts.{part}" if part in self.spec.parts else "base_model.vae_uri"
 
     def _raise_what_is_wrong(self) -> None:
         if self.wrong:
@@ -342,16 +370,17 @@ def _trainable(part: Mapping[str, Stored]) -> dict[str, int]:
     return {name: dimensions for name, dimensions in weights.items() if dimensions in {2, 4}}
 
 
-def _webui_hash(folder: Folder, weights: Entry) -> str:
+def _webui_hash(folder: BaseFolders, weights: Entry) -> str:
     """The eight digits by which the webui once told checkpoints apart: of 64 KiB, one MiB into the file."""
     start = min(2**20, weights.size_bytes)
     length = min(2**16, weights.size_bytes - start)
     return hashlib.sha256(folder.get_range(weights.path, start, length) if length else b"").hexdigest()[:8]
 
 
-def _digests(folder: Folder, versions: Mapping[str, str], cache: Folder) -> dict[str, str]:
+def _digests(folder: BaseFolders, versions: Mapping[str, str], cache: Folder) -> dict[str, str]:
     # Hashing gigabytes for every small job would cost more than the job: remember the digests of this very version.
-    key = hashlib.sha256(json.dumps([folder.uri, sorted(versions.items())]).encode()).hexdigest()
+    named = [folder.uri, sorted(versions.items()), *sorted(folder.parts.items())]
+    key = hashlib.sha256(json.dumps(named).encode()).hexdigest()
     if known := cache.get_or_none(f"digests/{key}.json"):
         return json.loads(known)
     digests = {path: folder.sha256(path) for path in versions}

@@ -143,3 +143,14 @@ async def test_ten_thousand_are_accepted_in_one_piece(world: World, batches: Bat
         taken = await jobs.ids_taken(tx, "acme", [f"night-{index:05d}" for index in range(10_000)])
         uids = (await tx.session.scalars(select(JobRow.uid))).all()
         assert (len(taken), len(await attempts.of_jobs(tx, uids))) == (10_000, 10_000)
+
+
+@pytest.mark.parametrize("field", ["vae_uri", "parts.vae"])
+async def test_a_part_of_the_base_that_is_not_there_is_told_where_it_is_named(world: World, batches: Batches, field: str):
+    missing = f"file://{world.folder}/vae"
+    given = {"vae_uri": missing} if field == "vae_uri" else {"parts": {"vae": missing}}
+    asked = new(world, 3)
+    asked.defaults["base_model"] |= given
+    with pytest.raises(InvalidSpec) as caught:
+        await batches.create(asked)
+    assert [each.field for each in caught.value.violations] == [f"defaults.base_model.{field}"]

@@ -118,3 +118,20 @@ async def test_creates_whose_commit_was_cut_off_are_not_done_again(world: World,
     found = await asyncio.gather(*(jobs._accept("acme", draft(world, name)) for name in "abc"), return_exceptions=True)
     assert all(isinstance(each, Unreachable) for each in found)
     assert groups == [3]
+
+
+@pytest.mark.parametrize("field", ["vae_uri", "parts.vae"])
+async def test_a_part_of_the_base_needs_a_grant_and_something_in_its_folder(world: World, field: str):
+    await make_tenant(world.tools.db, "acme")
+    await make_grant(world.tools.db, "acme", f"file://{world.folder}")
+    base = f"file://{world.folder}/base"
+
+    async def submit(uri: str) -> None:
+        given = {"vae_uri": uri} if field == "vae_uri" else {"parts": {"vae": uri}}
+        await world.submit("a", base_model={"uri": base, **given})
+
+    with pytest.raises(InvalidSpec, match=rf"base_model\.{field}: .* is not granted"):
+        await submit("file:///elsewhere/vae")
+    with pytest.raises(InvalidSpec, match=rf"base_model\.{field}: nothing lies under"):
+        await submit(f"file://{world.folder}/vae")
+    await submit(base)

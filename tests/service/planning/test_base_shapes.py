@@ -455,3 +455,14 @@ async def test_a_base_whose_index_names_shards_that_are_missing_is_not_launched(
         "sd1",
         f"base_model.uri: the index in {uri}/unet names 1 shards that are missing; upload them, or save it anew",
     )
+
+
+async def test_a_part_from_elsewhere_counts_instead_of_the_bases_own(tmp_path: Path):
+    uri = write_base(tmp_path / "base")
+    write_safetensors(tmp_path / "vae" / "diffusion_pytorch_model.safetensors", {"a.weight": [100, 5]})
+    (tmp_path / "vae" / "config.json").write_text('{"block_out_channels": [1, 2, 4, 8]}')
+    own, others = TenantBase(uri, "", "sd1"), TenantBase(uri, "", "sd1", (("vae", f"file://{tmp_path}/vae"),))
+    cache = ShapeCache(Store(), FakeClock())
+    await cache.read([("acme", own), ("acme", others)], AT_ONCE_S)
+    shapes = [cache.known(base) for base in (own, others)]
+    assert [(each.num_other_params, each.pixels_per_latent) for each in shapes if each] == [(15, 4), (500, 8)]
