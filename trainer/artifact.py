@@ -100,7 +100,7 @@ def _files(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Pro
         files[adapter_file("diffusers", output.name)] = diffusers_file(weights, style.spec, precision)
     if "kohya" in output.formats:
         files[adapter_file("kohya", output.name)] = kohya_file(
-            weights, style.spec, facts(style, progress), precision, modules=style.base.kohya_modules
+            weights, style.spec, facts(style, progress), precision, layers=style.base.kohya_layers
         )
     pictures = _sample_pictures(style, samples)
     files |= pictures

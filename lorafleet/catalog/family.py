@@ -55,6 +55,7 @@ class Family:
     cautions: Callable[[Configs], Iterator[str]] = no_cautions  # what whoever trains on this base should know; each a sentence
     # The denoiser's modules, all of them, to their names in kohya's files, where these are others.
     kohya_modules: Callable[[Collection[str]], Names] | None = None
+    kohya_swapped: tuple[str, ...] = ()  # ends of the names of modules whose outputs have their halves exchanged there
 
     def without(self, absent: Collection[str]) -> Self:
         """The family as a base has it that is without these optional parts."""

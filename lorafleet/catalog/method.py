@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from math import prod
 from typing import Protocol
 
@@ -22,6 +23,14 @@ class Scaling(Protocol):
     def __call__(self, alpha: float, rank: int) -> float: ...
 
 
+class Fusing(StrEnum):
+    """Whether the adapters of several layers can be one of those layers as one, whose outputs are theirs one after another."""
+
+    NEVER = "never"
+    WHOLE = "whole"  # where each of the layers has one
+    IN_PART = "in part"  # also where some of them have none
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """An adapter method. `names`: of each role the end of its tensor's name, in our checkpoints and in diffusers' files."""
@@ -31,6 +40,7 @@ class Method:
     tensors: Tensors
     scaling: Scaling
     names: Mapping[str, str]
+    fusing: Fusing = Fusing.NEVER
 
     def num_params(self, rank: int, weights: Iterable[Shape]) -> int:
         """Of an adapter on layers with these weights."""

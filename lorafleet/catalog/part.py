@@ -3,15 +3,30 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from lorafleet.contract.weight_files import DIFFUSERS_NAME, TRANSFORMERS_NAME
 
 Config = Mapping[str, Any]  # as its JSON says
 Problems = Iterator[str]  # each is the end of a sentence whose subject is the file
-# A part's modules to their names in another code. Those with one name are one layer there: their outputs lie one after another, in the
+# Modules to their names in another code. Those with one name are one layer there, fused: their outputs lie one after another, in the
 # order of this mapping.
 Names = Mapping[str, str]
+
+
+class Layers(NamedTuple):
+    """The layers of a denoiser as another code has them."""
+
+    names: Names = MappingProxyType({})
+    num_outputs: Mapping[str, int] = MappingProxyType({})  # of our modules
+
+    def fused(self) -> dict[str, list[str]]:
+        """By their name there the layers that are several of our modules, with these in order."""
+        found: dict[str, list[str]] = {}
+        for module, name in self.names.items():
+            found.setdefault(name, []).append(module)
+        return {name: modules for name, modules in found.items() if len(modules) > 1}
 
 
 class PartKind(StrEnum):

@@ -11,13 +11,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from lorafleet.catalog import FAMILIES, Family, detection
-from lorafleet.catalog.method import is_target
-from lorafleet.catalog.part import Part, PartKind
+from lorafleet.catalog import FAMILIES, METHODS, Family, detection
+from lorafleet.catalog.method import Fusing, Shape, is_target
+from lorafleet.catalog.part import Layers, Names, Part, PartKind
 from lorafleet.contract import inside
 from lorafleet.contract.weight_files import MODEL_INDEX
 from lorafleet.errors import RunFailed, Violation
-from lorafleet.spec import AdapterSpec, BaseModelSpec
+from lorafleet.spec import AdapterSpec, BaseModelSpec, Spec
 from lorafleet.spec_words import is_module_name
 from trainer import untrusted
 from trainer.prepare import base_config, base_files
@@ -43,7 +43,8 @@ class BaseModel:
     loaded_as: Mapping[str, str]  # path -> the name that the loading library looks for, of those that have another
     is_plain: bool  # in its folder the libraries find these files and no others
     absent: frozenset[str]  # optional parts that it is without
-    trainable: Mapping[str, Mapping[str, int]]  # by part its modules that an adapter can sit on -> 2 (linear) or 4 (convolution)
+    # By part its modules that an adapter can sit on, with the shapes of their weights: (out, in), of a convolution (out, in, h, w).
+    trainable: Mapping[str, Mapping[str, Shape]]
     facts: BaseFacts
     webui_hash: str  # of the denoiser's weights, as the webui once named checkpoints
 
@@ -61,14 +62,19 @@ class BaseModel:
         return self.facts.vae_factor
 
     @property
-    def denoiser_modules(self) -> Mapping[str, int]:
+    def denoiser_modules(self) -> Mapping[str, Shape]:
         return self.trainable[FAMILIES.get(self.family).denoiser.name]
 
     @property
-    def kohya_modules(self) -> Mapping[str, str]:
+    def kohya_modules(self) -> Names:
         """The denoiser's modules whose names in kohya's files are others, with these."""
         rename = FAMILIES.get(self.family).kohya_modules
         return rename(self.denoiser_modules) if rename else {}
+
+    @property
+    def kohya_layers(self) -> Layers:
+        """The denoiser's layers in kohya's files."""
+        return Layers(self.kohya_modules, {module: shape[0] for module, shape in self.denoiser_modules.items()})
 
     @property
     def digest(self) -> str:
@@ -311,6 +317,21 @@ def check_adapter(base: BaseModel, adapter: AdapterSpec) -> list[Violation]:
     return check_target_modules(base, adapter.target_modules) + (_check_text_encoders(base) if adapter.text_encoder else [])
 
 
+def check_files(base: BaseModel, spec: Spec) -> list[Violation]:
+    """Whether the adapter can be written in the formats that are asked for: kohya's may have several of its layers as one."""
+    method, fusing = spec.adapter.method, METHODS.get(spec.adapter.method).fusing
+    if "kohya" not in spec.output.formats or fusing is Fusing.IN_PART:
+        return []
+    for modules in base.kohya_layers.fused().values():
+        trained = [module for module in modules if is_target(module, spec.adapter.target_modules)]
+        if trained and (fusing is Fusing.NEVER or len(trained) < len(modules)):
+            told = f"kohya's files of {base.family} have {', '.join(modules)} as one layer"
+            do = "train all of them, or" if fusing is Fusing.WHOLE else f"{method} cannot be one adapter of theirs:"
+            message = f"{told}; with {method} {do} leave kohya out of output.formats"
+            return [Violation(field="adapter.target_modules", message=message)]
+    return []
+
+
 def check_target_modules(base: BaseModel, target_modules: Sequence[str]) -> list[Violation]:
     """Every name must be the end of the path of a linear or convolution layer, as PEFT matches them."""
     modules = base.denoiser_modules
@@ -365,9 +386,9 @@ def check_resolution(base: BaseModel, resolution: int | None) -> list[Violation]
     return [Violation(field="dataset.resolution", message=message)]
 
 
-def _trainable(part: Mapping[str, Stored]) -> dict[str, int]:
-    weights = {name.removesuffix(".weight"): len(stored.shape) for name, stored in part.items() if name.endswith(".weight")}
-    return {name: dimensions for name, dimensions in weights.items() if dimensions in {2, 4}}
+def _trainable(part: Mapping[str, Stored]) -> dict[str, Shape]:
+    weights = {name.removesuffix(".weight"): stored.shape for name, stored in part.items() if name.endswith(".weight")}
+    return {name: tuple(shape) for name, shape in weights.items() if len(shape) in {2, 4}}
 
 
 def _webui_hash(folder: BaseFolders, weights: Entry) -> str:

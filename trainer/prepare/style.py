@@ -106,7 +106,11 @@ def prepare(style: Style, cache: Folder) -> PreparedStyle:
         base = base_model.inspect(spec.base_model, cache)
     spec = _on(base, spec)
     resolution = spec.dataset.resolution or base.resolution
-    violations = base_model.check_adapter(base, spec.adapter) + base_model.check_resolution(base, resolution)
+    violations = [
+        *base_model.check_adapter(base, spec.adapter),
+        *base_model.check_files(base, spec),
+        *base_model.check_resolution(base, resolution),
+    ]
     if violations or resolution is None:
         raise RunFailed("\n".join(str(violation) for violation in violations), reason="INVALID_SPEC")
     with naming(f"dataset.uri: {spec.dataset.uri}"):

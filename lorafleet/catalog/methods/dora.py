@@ -1,6 +1,6 @@
 """DoRA (Liu et al. 2024): LoRA for the direction of each output's weights, and a magnitude for each output."""
 
-from lorafleet.catalog.method import Method, Shape, alpha_over_rank, low_rank
+from lorafleet.catalog.method import Fusing, Method, Shape, alpha_over_rank, low_rank
 
 
 def _tensors(rank: int, weight: Shape) -> dict[str, Shape]:
@@ -13,4 +13,5 @@ FACTS = Method(
     tensors=_tensors,
     scaling=alpha_over_rank,
     names={"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitude_vector"},
+    fusing=Fusing.WHOLE,  # where a layer has no adapter its magnitudes would have to be read from the base
 )

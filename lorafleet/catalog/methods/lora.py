@@ -1,6 +1,6 @@
 """LoRA (Hu et al. 2021)."""
 
-from lorafleet.catalog.method import Method, alpha_over_rank, low_rank
+from lorafleet.catalog.method import Fusing, Method, alpha_over_rank, low_rank
 
 FACTS = Method(
     name="lora",
@@ -8,4 +8,5 @@ FACTS = Method(
     tensors=low_rank,
     scaling=alpha_over_rank,
     names={"A": "lora_A.weight", "B": "lora_B.weight"},
+    fusing=Fusing.IN_PART,
 )

@@ -2,7 +2,7 @@
 
 from math import sqrt
 
-from lorafleet.catalog.method import Method, low_rank
+from lorafleet.catalog.method import Fusing, Method, low_rank
 
 
 def _scaling(alpha: float, rank: int) -> float:
@@ -15,4 +15,5 @@ FACTS = Method(
     tensors=low_rank,
     scaling=_scaling,
     names={"A": "lora_A.weight", "B": "lora_B.weight"},
+    fusing=Fusing.IN_PART,
 )

@@ -17,6 +17,8 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from tests.trainer.families import words
+from tests.trainer.families.published_flux import published
+from tests.trainer.families.real import Real
 from tests.trainer.families.reference import FlowReference, Texts
 from tests.trainer.families.row import Row, load_file
 from tests.trainer.sdxl.tiny_base import filled
@@ -156,12 +158,32 @@ ROW = Row(
     variants=("dev", "schnell"),
     reference=FluxReference,
     pipeline=FluxPipeline,
+    real=Real(
+        built=FluxTransformer2DModel,  # its defaults are FLUX.1's
+        config={"guidance_embeds": True},
+        latents=(16, 128, 128),
+        conditioning={"text": (512, 4096), "pooled": (768,)},
+    ),
     target_modules=(
         *("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
         *("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
         *("proj_mlp", "single_transformer_blocks.0.proj_out", "norm1.linear", "norm1_context.linear", "norm.linear"),
     ),
+    architectures={"dev": "flux-1-dev", "schnell": "flux-1-schnell"},
+    distilled=("schnell",),
+    misfits={
+        "another T5": ("text_encoder_2/config.json", {"d_model": 48}, "joint_attention_dim is not its d_model"),
+        "another CLIP": ("text_encoder/config.json", {"hidden_size": 48}, "pooled_projection_dim is not its hidden_size"),
+        "other latents": ("vae/config.json", {"latent_channels": 16}, "in_channels is not 4 times its latent_channels"),
+        "for editing": ("transformer/config.json", {"out_channels": 8}, "use the base that it was made from"),
+        "packed inside": ("transformer/config.json", {"patch_size": 2}, "patch_size that is not 1"),
+        "latents without a mean": ("vae/config.json", {"shift_factor": None}, "has no shift_factor"),
+        "another schedule": ("scheduler/scheduler_config.json", {"time_shift_type": "linear"}, "time_shift_type"),
+        "another model": ("transformer/config.json", {"_class_name": "ChromaTransformer2DModel"}, "FluxTransformer2DModel"),
+    },
     has_text_adapters=True,
     drawing={"max_sequence_length": words.MAX_TOKENS},
     load_kohya=load_kohya,
+    published=published,
+    swapped=("norm_out.linear",),
 )

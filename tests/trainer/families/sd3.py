@@ -156,4 +156,6 @@ ROW = Row(
     ),
     has_text_adapters=True,
     drawing={"max_sequence_length": words.MAX_TOKENS},
+    step=8,
+    pixels_per_latent=4,
 )

@@ -13,25 +13,28 @@ from torch import Tensor
 
 from lorafleet import __version__
 from lorafleet.catalog.family import Family
+from lorafleet.catalog.part import Layers
 from lorafleet.spec import Spec
+from trainer.adapters.formats.fused import fused
 from trainer.adapters.formats.safetensors_file import file_bytes, webui_hashes
 from trainer.adapters.formats.tensors import by_module, file_of, stored
 from trainer.adapters.layout import alpha
 from trainer.adapters.methods import METHODS
 
 NO_OTHERS: Mapping[str, str] = MappingProxyType({})
+AS_OURS = Layers()
 
 
 def kohya_file(
-    weights: Mapping[str, Tensor], spec: Spec, facts: Mapping[str, str], precision: str = "fp32", *, modules: Mapping[str, str] = NO_OTHERS
+    weights: Mapping[str, Tensor], spec: Spec, facts: Mapping[str, str], precision: str = "fp32", *, layers: Layers = AS_OURS
 ) -> bytes:
-    """`weights`: by canonical name; `facts`: more metadata (base, data set, losses); `modules`: the denoiser's modules that have another
-    name in these files. No date: the same result is the same bytes."""
+    """`weights`: by canonical name; `facts`: more metadata (base, data set, losses); `layers`: those of the denoiser that are others in
+    these files. No date: the same result is the same bytes."""
     family, method, file = spec.family, METHODS.get(spec.adapter.method), file_of(spec.adapter, precision)
     named = {
-        f"{kohya_module(family, module, modules)}.{end}": tensor
-        for module, roles in by_module(weights, spec.adapter).items()
-        for end, tensor in method.for_kohya(roles, file).items()
+        f"{kohya_module(family, module, layers.names)}.{end}": tensor
+        for module, (roles, rank) in fused(by_module(weights, spec.adapter), spec.adapter, family, layers).items()
+        for end, tensor in method.for_kohya(roles, file._replace(rank=rank)).items()
     }
     tensors = stored(named, precision)
     metadata = {"format": "pt", **_kohya_metadata(spec, tensors), **facts}

@@ -41,6 +41,13 @@ class DoRA(LoRA):
         scale = tensors["magnitude"].reshape(-1, *[1] * (tensors["A"].ndim - 1))
         return {**super().for_kohya(tensors, file), "dora_scale": scale}
 
+    def side_by_side(self, layers: Sequence[Weights | int]) -> Weights:
+        magnitudes = [layer["magnitude"] for layer in layers if not isinstance(layer, int)]
+        return {**super().side_by_side(layers), "magnitude": torch.cat(magnitudes)}
+
+    def with_outputs(self, tensors: Weights, order: Tensor) -> Weights:
+        return {**super().with_outputs(tensors, order), "magnitude": tensors["magnitude"][order]}
+
     def peft_config(self) -> dict[str, Any]:
         return {"use_dora": True}
 

@@ -47,6 +47,15 @@ class LoRA:
         rounded = exact.to(file.precision)
         return {"lora_down.weight": tensors["A"], "lora_up.weight": tensors["B"] * (exact / rounded), "alpha": rounded.clone()}
 
+    def side_by_side(self, layers: Sequence[Weights | int]) -> Weights:
+        """The As one below the other, the Bs as the blocks of a diagonal: exact, whatever the layers learned."""
+        a = torch.cat([layer["A"] for layer in layers if not isinstance(layer, int)])
+        b = torch.block_diag(*(torch.zeros(layer, 0) if isinstance(layer, int) else layer["B"] for layer in layers))
+        return {"A": a, "B": b}
+
+    def with_outputs(self, tensors: Weights, order: Tensor) -> Weights:
+        return {**tensors, "B": tensors["B"][order]}
+
     def peft_config(self) -> dict[str, Any]:
         return {}
 

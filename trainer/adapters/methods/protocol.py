@@ -97,6 +97,15 @@ class AdapterMethod(Protocol):
         """One module's tensors as readers of kohya's layout find them, by the end of their name, fp32."""
         ...
 
+    def side_by_side(self, layers: Sequence[Weights | int]) -> Weights:
+        """One layer's tensors for those of several that see the same: its outputs are theirs, one after another; its rank is the sum of
+        theirs. A number: so many outputs of a layer without an adapter, where its facts say that there may be such."""
+        ...
+
+    def with_outputs(self, tensors: Weights, order: Tensor) -> Weights:
+        """The tensors of a layer that has the same outputs in this order: (out,), of their numbers."""
+        ...
+
     def peft_config(self) -> dict[str, Any]:
         """What differs from LoRA in diffusers' `lora_adapter_metadata`."""
         ...

@@ -40,6 +40,12 @@ class Gain:
     def for_kohya(self, tensors: Weights, file: File) -> dict[str, Tensor]:
         return self.for_diffusers(tensors, file)
 
+    def side_by_side(self, layers: Sequence[Weights | int]) -> Weights:
+        raise NotImplementedError  # each has gains of its own for what they see in common: its facts say that it never is
+
+    def with_outputs(self, tensors: Weights, order: Tensor) -> Weights:
+        return {**tensors, "outputs": tensors["outputs"][order]}
+
     def peft_config(self) -> dict[str, Any]:
         return {"peft_type": "TOY"}
 

@@ -1,0 +1,67 @@
+"""What the modules of FLUX's transformers are called in the code that they were published with: kohya's and ComfyUI's files name them so.
+
+There q, k and v of an attention are one layer, and so is the beginning of a block of one stream: q, k, v and what goes into its MLP.
+"""
+
+import re
+from collections.abc import Collection, Iterator
+
+from lorafleet.catalog.part import Names
+
+# The last layer's modulation gives a shift and a scale, in this order; diffusers' gives them the other way round.
+SWAPPED = ("norm_out.linear",)
+_OUTSIDE = {
+    "x_embedder": "img_in",
+    "context_embedder": "txt_in",
+    "time_text_embed.timestep_embedder.linear_1": "time_in.in_layer",
+    "time_text_embed.timestep_embedder.linear_2": "time_in.out_layer",
+    "time_text_embed.guidance_embedder.linear_1": "guidance_in.in_layer",
+    "time_text_embed.guidance_embedder.linear_2": "guidance_in.out_layer",
+    "time_text_embed.text_embedder.linear_1": "vector_in.in_layer",
+    "time_text_embed.text_embedder.linear_2": "vector_in.out_layer",
+    "norm_out.linear": "final_layer.adaLN_modulation.1",
+    "proj_out": "final_layer.linear",
+}
+# In the order in which the outputs of one layer there lie.
+_DOUBLE = {
+    "norm1.linear": "img_mod.lin",
+    "norm1_context.linear": "txt_mod.lin",
+    "attn.to_q": "img_attn.qkv",
+    "attn.to_k": "img_attn.qkv",
+    "attn.to_v": "img_attn.qkv",
+    "attn.to_out.0": "img_attn.proj",
+    "attn.add_q_proj": "txt_attn.qkv",
+    "attn.add_k_proj": "txt_attn.qkv",
+    "attn.add_v_proj": "txt_attn.qkv",
+    "attn.to_add_out": "txt_attn.proj",
+    "ff.net.0.proj": "img_mlp.0",
+    "ff.net.2": "img_mlp.2",
+    "ff_context.net.0.proj": "txt_mlp.0",
+    "ff_context.net.2": "txt_mlp.2",
+}
+_SINGLE = {
+    "norm.linear": "modulation.lin",
+    "attn.to_q": "linear1",
+    "attn.to_k": "linear1",
+    "attn.to_v": "linear1",
+    "proj_mlp": "linear1",
+    "proj_out": "linear2",
+}
+_BLOCK = re.compile(r"(transformer_blocks|single_transformer_blocks)\.(\d+)")
+
+
+def flux_names(modules: Collection[str]) -> Names:
+    """Of each module of FLUX.1's transformer by diffusers' name the published one; what has none there keeps its own.
+
+    `modules`: all of the transformer that have weights.
+    """
+    places = {**_OUTSIDE, **dict(_blocks(modules))}
+    return {module: places[module] for module in places if module in modules}
+
+
+def _blocks(modules: Collection[str]) -> Iterator[tuple[str, str]]:
+    found = dict.fromkeys(match[0] for module in modules if (match := _BLOCK.match(module)))
+    for block in found:
+        kind, _, number = block.partition(".")
+        theirs, names = ("double_blocks", _DOUBLE) if kind == "transformer_blocks" else ("single_blocks", _SINGLE)
+        yield from ((f"{block}.{ours}", f"{theirs}.{number}.{name}") for ours, name in names.items())

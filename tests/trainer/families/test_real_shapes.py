@@ -1,0 +1,32 @@
+"""The published denoisers take what the families give them, and the memory facts hold for them: counted without their weights."""
+
+import pytest
+
+from lorafleet.catalog import FAMILIES
+from tests.trainer.families import real, real_adapter
+from tests.trainer.families.rows import REAL
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.mark.parametrize("family", REAL)
+def test_the_published_denoiser_does_one_step(family: str):
+    step = real.step(family, REAL[family], FAMILIES.get(family).denoiser.target_modules)
+    assert step.predicted.shape == (1, *REAL[family].latents)
+    assert step.gradient is not None
+    assert step.gradient.shape == (1, num_params(family))
+
+
+@pytest.mark.parametrize("family", REAL)
+def test_its_activations_are_no_more_than_its_facts_say(family: str):
+    """Nor much less: then packs would be smaller than they could be."""
+    counted = real.values_per_pixel(family, REAL[family], real.every_linear(REAL[family]))
+    assert counted <= FAMILIES.get(family).values_per_pixel <= 1.2 * counted
+
+
+def num_params(family: str) -> int:
+    """Of LoRA on the usual layers, counted by the published shapes."""
+    layers = real_adapter.layers_of(REAL[family].denoiser())
+    ends = FAMILIES.get(family).denoiser.target_modules
+    trained = [layer for name, layer in layers.items() if any(f".{name}".endswith(f".{end}") for end in ends)]
+    return sum(real.RANK * (layer.in_features + layer.out_features) for layer in trained)
