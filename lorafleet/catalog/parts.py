@@ -33,6 +33,11 @@ SCHEDULERS = tuple(
 )
 
 
+FEW_STEP_SCHEDULERS = ("LCMScheduler", "TCDScheduler")
+_FEW_STEPS = "distilled to draw in a few steps, which training would undo; use the base that it was made from"
+_MORE_CHANNELS = {5: "as for inpainting", 4: "as for editing (InstructPix2Pix) and upscaling", 1: "as with depth"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
     """How pictures and latents relate in a base."""
@@ -187,8 +192,12 @@ def _unet_problems(config: Config, family: str) -> Problems:
     for name in ("class_embed_type", "num_class_embeds"):
         if config.get(name) is not None:
             yield f"has {name}: this UNet takes an input that {family} does not give; it is of another family"
-    if config.get("out_channels", 4) != config.get("in_channels", 4):
-        yield "takes other channels than it gives, as for inpainting; use the base that it was made from"
+    if config.get("time_cond_proj_dim") is not None:
+        yield f"has time_cond_proj_dim: it is an LCM, {_FEW_STEPS}"
+    given, taken = config.get("out_channels", 4), config.get("in_channels", 4)
+    if given != taken:
+        purpose = _MORE_CHANNELS.get(taken - given, "as for inpainting") if is_count(given) and is_count(taken) else "as for inpainting"
+        yield f"takes other channels than it gives, {purpose}; use the base that it was made from"
     yield from _unquantised(config)
 
 
@@ -244,10 +253,21 @@ def _clip_problems(config: Config, family: str) -> Problems:
 
 
 def _scheduler_problems(config: Config, family: str) -> Problems:
+    if config.get("_class_name") in FEW_STEP_SCHEDULERS:
+        yield f"is an {config['_class_name']}'s: the base was {_FEW_STEPS}"
+    elif _is_turbos(config):
+        yield f"spaces its times as SD Turbo and SDXL Turbo do (timestep_spacing trailing, epsilon): the base was {_FEW_STEPS}"
     if problem := objectives.problem(config.get(objectives.FIELD, objectives.DEFAULT), family):
         yield problem
     if not is_count(config.get("num_train_timesteps", 1000), 100_000):
         yield "has num_train_timesteps that is not a positive number"
+
+
+def _is_turbos(config: Config) -> bool:
+    """Trailing times are right for v-prediction and zero terminal SNR (Lin et al. 2023); of epsilon Turbo alone was published with them."""
+    is_plain = config.get(objectives.FIELD, objectives.DEFAULT) == "epsilon" and not config.get("rescale_betas_zero_snr")
+    is_euler = config.get("_class_name") in ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")
+    return is_plain and is_euler and config.get("timestep_spacing") == "trailing"
 
 
 def _tokenizer_problems(config: Config, family: str) -> Problems:

@@ -138,6 +138,16 @@ def edit(path: Path, **values: Any) -> None:
         ("unet/config.json", {"sample_size": [64, -1]}, "sample_size"),
         ("unet/config.json", {"block_out_channels": 7}, "block_out_channels"),
         ("unet/config.json", {"in_channels": 9}, "inpainting"),
+        ("unet/config.json", {"in_channels": 8}, "as for editing"),
+        ("unet/config.json", {"in_channels": "9"}, "inpainting"),
+        ("unet/config.json", {"time_cond_proj_dim": 256}, "it is an LCM, distilled to draw in a few steps"),
+        ("scheduler/scheduler_config.json", {"_class_name": "LCMScheduler"}, "LCMScheduler's: the base was distilled"),
+        ("scheduler/scheduler_config.json", {"_class_name": "TCDScheduler"}, "TCDScheduler's: the base was distilled"),
+        (
+            "scheduler/scheduler_config.json",
+            {"_class_name": "EulerAncestralDiscreteScheduler", "timestep_spacing": "trailing"},
+            "as SD Turbo and SDXL Turbo do",
+        ),
         ("unet/config.json", {"addition_embed_type": "text_time"}, "another family"),
         ("unet/config.json", {"cross_attention_dim": 768}, "cross_attention_dim"),
         ("unet/config.json", {"_class_name": "SD3Transformer2DModel"}, "UNet2DConditionModel"),
@@ -266,3 +276,18 @@ def shard_denoiser(base: Path, index: str = "diffusion_pytorch_model.safetensors
         where |= dict.fromkeys(part, shard)
     (base / "unet" / index).write_text(json.dumps({"metadata": {}, "weight_map": where}))
     whole.unlink()
+
+
+@pytest.mark.parametrize("more", [{"prediction_type": "v_prediction"}, {"rescale_betas_zero_snr": True}, {"_class_name": "DDIMScheduler"}])
+def test_trailing_times_alone_make_no_turbo(tmp_path: Path, copy: Path, more: dict[str, Any]):
+    turbo = {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"}
+    edit(copy / "scheduler" / "scheduler_config.json", **{**turbo, **more})
+    assert inspect(copy, tmp_path / "cache").family == "sd1"
+
+
+def test_averaged_weights_are_taken_where_there_are_the_others_too(tmp_path: Path, copy: Path):
+    shutil.copy(copy / "unet" / "diffusion_pytorch_model.safetensors", copy / "unet" / "diffusion_pytorch_model.non_ema.safetensors")
+    found = inspect(copy, tmp_path / "cache")
+    assert [path for path in found.files if path.startswith("unet/")] == ["unet/config.json", "unet/diffusion_pytorch_model.safetensors"]
+    (copy / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    assert "no usual names; rename one" in refusal(copy, tmp_path / "cache").message
