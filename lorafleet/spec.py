@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from lorafleet.catalog import FAMILIES, Family
 from lorafleet.errors import InvalidSpec, Violation
 from lorafleet.field_paths import field_path
-from lorafleet.spec_names import FamilyName, MethodName, OptimizerName
+from lorafleet.spec_names import FamilyName, MethodName, OptimizerName, PrecisionName
 from lorafleet.spec_rules import RULES, Location
 from lorafleet.spec_words import LabelKey, ModuleName, OutputName, PartName, Text, check_uri
 
@@ -141,9 +141,13 @@ class OptimizationSpec(_Part):
     adam_epsilon: Annotated[float, Field(gt=0, description="AdamW's term against division by zero.")] = 1e-8
     weight_decay: Annotated[float, Field(ge=0, description="AdamW's decoupled weight decay.")] = 1e-2
     max_grad_norm: Annotated[float, Field(ge=0, description="Gradients are clipped to this norm; 0: never.")] = 1.0
-    precision: Annotated[Literal["fp32", "bf16"], Field(description="Precision of the base model; the adapter itself is always fp32.")] = (
-        "fp32"
-    )
+    precision: Annotated[
+        PrecisionName,
+        Field(
+            description="Precision of the base model; the adapter itself is always fp32. int8 and nf4 quantise the denoiser's blocks, "
+            "and compute in bf16."
+        ),
+    ] = "fp32"
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Every random draw of the training derives from it.")] = 0
     min_snr_gamma: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="Min-SNR weighting of the loss (Hang et al. 2023); unset: none."

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from lorafleet import objectives
-from lorafleet.catalog import FAMILIES, OPTIMIZERS
+from lorafleet.catalog import FAMILIES, METHODS, OPTIMIZERS, PRECISIONS
 from lorafleet.spec_words import is_part_name
 
 Location = tuple[int | str, ...]  # ("training", "max_steps"), as pydantic writes it
@@ -51,6 +51,16 @@ def _reads_trained_text(text_encoder: bool, family: str | None) -> str | None:
     return f"no reader loads adapters on {' or '.join(part.classes[0] for part in encoders)}, the text encoder of {family}; leave it out"
 
 
+def _quantised_is_whole(precision: str, zero_stage: int) -> str | None:
+    is_cut = PRECISIONS.get(precision).quantised_bytes is not None and zero_stage == 3
+    return f'"{precision}" cannot be cut over workers as cluster.zero_stage 3 does; use stage 0 to 2' if is_cut else None
+
+
+def _method_needs_weights(method: str, precision: str) -> str | None:
+    is_blind = PRECISIONS.get(precision).quantised_bytes is not None and METHODS.get(method).reads_weights
+    return f'"{method}" reads the weights themselves, which training.precision {precision} has not; use bf16, or lora' if is_blind else None
+
+
 def _trigger_is_there(choice: str, trigger_phrase: str) -> str | None:
     return '"trigger" needs dataset.trigger_phrase' if choice == "trigger" and not trigger_phrase.strip() else None
 
@@ -87,6 +97,8 @@ def _vae_is_given_once(vae_uri: str | None, parts: Mapping[str, str]) -> str | N
 RULES = (
     Rule((("base_model", "parts"), ("base_model", "family")), _parts_are_the_familys),
     Rule((("base_model", "vae_uri"), ("base_model", "parts")), _vae_is_given_once),
+    Rule((("training", "precision"), ("cluster", "zero_stage")), _quantised_is_whole),
+    Rule((("adapter", "method"), ("training", "precision")), _method_needs_weights),
     Rule((("training", "min_snr_gamma"), ("base_model", "family")), _noises_as_diffusion_does),
     Rule((("training", "noise_offset"), ("base_model", "family")), _noises_as_diffusion_does),
     Rule((("adapter", "text_encoder"), ("base_model", "family")), _reads_trained_text),

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
-from lorafleet.catalog.family import PartKind
+from lorafleet.catalog import PRECISIONS
+from lorafleet.catalog.part import Part, PartKind
 from trainer.families import family
 from trainer.families._clip import without_last_layers
+from trainer.families.protocol import Loading
 from trainer.prepare import base_copy
 from trainer.prepare.base_model import BaseModel
 
@@ -46,41 +48,55 @@ class FrozenBase:
     """The parts of one base at one precision."""
 
     def __init__(self, base: BaseModel, precision: str, device: torch.device) -> None:
-        self.base, self.precision, self.device = base, precision, device
+        self.base, self.precision, self.device = base, PRECISIONS.get(precision), device
         self.family = family(base.family)
         there = self.family.facts.without(base.absent).parts
-        kept = [part.name for part in there if part.kind is not PartKind.AUTOENCODER]
+        self._passing = [part.name for part in there if part.kind is PartKind.AUTOENCODER or part.is_large]
+        kept = [part.name for part in there if part.name not in self._passing]
         self.parts: Mapping[str, Any] = LazyParts(self.load_part, kept)
 
     def serves(self, base: BaseModel, precision: str, device: torch.device) -> bool:
-        return (self.base.identity, self.precision, self.device) == (base.identity, precision, device)
+        return (self.base.identity, self.precision.name, self.device) == (base.identity, precision, device)
+
+    @property
+    def encodes_first(self) -> bool:
+        """Whether its text encoders are to be gone before the denoiser is loaded."""
+        return any(part.is_large for part in self.family.facts.without(self.base.absent).text_encoders)
+
+    @property
+    def computes_bf16(self) -> bool:
+        return self.precision.computes == "bf16"
 
     def load(self) -> None:
         """Loads what every pack needs, so that a base that cannot be loaded is found before anything depends on it."""
         facts = self.family.facts
-        _ = self.parts[facts.denoiser.name], [self.parts[part.name] for part in facts.of_kind(PartKind.SCHEDULER)]
+        _ = [self.parts[part.name] for part in facts.of_kind(PartKind.SCHEDULER)]
+        if not self.encodes_first:
+            _ = self.parts[facts.denoiser.name]
 
     @cached_property
     def path(self) -> Path:
         return base_copy.materialise(self.base)
 
-    def with_autoencoder(self) -> Mapping[str, Any]:
-        """All parts; the autoencoder, which only encoding and drawing need, is let go with what is returned."""
-        return LazyParts(self.load_part, [self.family.facts.autoencoder.name], self.parts)
+    def for_encoding(self) -> Mapping[str, Any]:
+        """All parts; those that only encoding and drawing need, the autoencoder and large text encoders, go with what is returned."""
+        return LazyParts(self.load_part, self._passing, self.parts)
 
     def load_part(self, name: str) -> Any:
-        facts = self.base.facts
-        part = self.family.load(name, self.path, facts.tokens.get(name, facts.max_tokens))
-        match self.family.facts.part(name).kind:
-            case PartKind.DENOISER:
-                return (part.to(torch.bfloat16) if self.precision == "bf16" else part).to(self.device)
-            case PartKind.TEXT_ENCODER:
-                return without_last_layers(part, self.base.facts.num_skipped_layers).to(self.device)
-            case PartKind.AUTOENCODER:
-                return part.to(self.device)
-            case _:
-                return part
+        facts = self.family.facts.part(name)
+        part = self.family.load(name, self.path, self._loading(facts))
+        if facts.kind is PartKind.TEXT_ENCODER:
+            part = without_last_layers(part, self.base.facts.num_skipped_layers)
+        return part.to(self.device) if facts.weights_name else part
+
+    def _loading(self, part: Part) -> Loading:
+        """The denoiser at the run's precision, large text encoders in what that computes in, everything else in fp32."""
+        tokens = self.base.facts.tokens.get(part.name, self.base.facts.max_tokens)
+        is_denoiser = part.kind is PartKind.DENOISER
+        dtype = torch.bfloat16 if self.computes_bf16 and (is_denoiser or part.is_large) else torch.float32
+        is_quantised = is_denoiser and self.precision.quantised_bytes is not None
+        return Loading(tokens, dtype, self.precision.name if is_quantised else "")
 
     def pipeline(self) -> Any:
         """A diffusers pipeline that draws with these parts, and with the adapters that are on them."""
-        return self.family.pipeline(self.with_autoencoder(), self.path, self.base.facts.scheduler)
+        return self.family.pipeline(self.for_encoding(), self.path, self.base.facts.scheduler)

@@ -6,8 +6,10 @@ One file each: `catalog/families/sd1.py`, `catalog/methods/dora.py`, `catalog/op
 from lorafleet.catalog.family import Family
 from lorafleet.catalog.method import Method
 from lorafleet.catalog.optimizer import Optimizer
+from lorafleet.catalog.precision import Precision
 from lorafleet.catalog.registry import Registry
 
 FAMILIES: Registry[Family] = Registry("model family", "lorafleet.catalog.families", "FACTS", extension="catalog.families")
 METHODS: Registry[Method] = Registry("adapter method", "lorafleet.catalog.methods", "FACTS", extension="catalog.methods")
+PRECISIONS: Registry[Precision] = Registry("precision", "lorafleet.catalog.precisions", "FACTS", extension="catalog.precisions")
 OPTIMIZERS: Registry[Optimizer] = Registry("optimizer", "lorafleet.catalog.optimizers", "FACTS", extension="catalog.optimizers")

@@ -41,6 +41,7 @@ class Method:
     scaling: Scaling
     names: Mapping[str, str]
     fusing: Fusing = Fusing.NEVER
+    reads_weights: bool = False  # of the frozen layer, in numbers as they were trained: what quantised ones have not
 
     def num_params(self, rank: int, weights: Iterable[Shape]) -> int:
         """Of an adapter on layers with these weights."""

@@ -56,6 +56,7 @@ class Part:
     kohya_prefix: str = ""  # of its modules in kohya's files
     target_modules: tuple[str, ...] = ()  # ends of the names of the layers that adapters sit on where a spec names none
     needed: tuple[str, ...] = ()  # what its config must say
+    is_large: bool = False  # of a text encoder: may be as large as the denoiser, and is in memory only while it encodes
     most_tokens: int | None = None  # of a text encoder whose config does not say: that its family gives it
     defaults: Config = field(default_factory=dict[str, Any])  # what its class goes by where its config does not say
     problems: Callable[[Config, str], Problems] = no_problems  # of its config, for the family of that name

@@ -73,6 +73,7 @@ def large_text_encoder(name: str, built: str, *, most_tokens: int, kohya_prefix:
         kind=PartKind.TEXT_ENCODER,
         classes=(built,),
         kohya_prefix=kohya_prefix,
+        is_large=True,
         most_tokens=most_tokens,
         problems=_unquantised_problems,
         is_optional=is_optional,

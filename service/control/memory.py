@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, prod
 
-from lorafleet.catalog import FAMILIES, METHODS, OPTIMIZERS
+from lorafleet.catalog import FAMILIES, METHODS, OPTIMIZERS, PRECISIONS
 from lorafleet.catalog.method import Shape, is_target
 
 GIB = 2**30
 PROCESS_BYTES = int(0.9 * GIB)  # torch, its libraries, Ray's worker
 FP32_BYTES = 4
-PARAM_BYTES = {"fp32": 4, "bf16": 2}  # of the frozen denoiser as it is loaded
 ACTIVATION_BYTES = {"fp32": 4, "bf16": 3}  # autocast keeps norms and residuals in fp32
 
 
@@ -72,11 +71,12 @@ def footprint(base: BaseShapes, ask: Ask) -> Footprint | None:
     side = base.latent_side if ask.resolution is None else ceil(ask.resolution / base.pixels_per_latent)
     if side is None:
         return None
+    precision = PRECISIONS.get(ask.precision)
     values = FAMILIES.get(ask.family).values_per_pixel * base.width * side * side * ask.micro_batch_size
     return Footprint(
-        base_bytes=base.num_params * PARAM_BYTES[ask.precision] + base.num_other_params * FP32_BYTES,
+        base_bytes=precision.denoiser_bytes(base.num_params, base.layers) + base.num_other_params * FP32_BYTES,
         adapter_bytes=adapter_bytes(base, ask),
-        activation_bytes=values * ACTIVATION_BYTES[ask.precision],
+        activation_bytes=values * ACTIVATION_BYTES[precision.computes],
         num_rows=ask.micro_batch_size,
     )
 

@@ -60,7 +60,7 @@ def test_weights_load_from_every_usual_name(change: Callable[[Path], None], tmp_
     plain, changed = loaded(BASE_MODEL, tmp_path / "cache"), loaded(copy, tmp_path / "cache")
     assert same(plain.parts["unet"], changed.parts["unet"])
     assert same(plain.parts["text_encoder"], changed.parts["text_encoder"])
-    assert same(plain.with_autoencoder()["vae"], changed.with_autoencoder()["vae"])
+    assert same(plain.for_encoding()["vae"], changed.for_encoding()["vae"])
 
 
 def test_full_precision_is_taken_where_there_is_half_too(tmp_path: Path, copy: Path):

@@ -53,7 +53,7 @@ def refusal(base: Path, tmp_path: Path, **given: Any) -> RunFailed:
 
 def test_an_autoencoder_from_elsewhere_is_the_one_that_is_loaded(tmp_path: Path, vae: Path):
     found = inspect(BASE_MODEL, tmp_path, vae_uri=f"file://{vae}")
-    loaded = FrozenBase(found, "fp32", torch.device("cpu")).with_autoencoder()["vae"].state_dict()
+    loaded = FrozenBase(found, "fp32", torch.device("cpu")).for_encoding()["vae"].state_dict()
     own = load_file(BASE_MODEL / "vae" / VAE_FILE)
     assert all(torch.equal(loaded[name], 2 * own[name].float()) for name in own)
 

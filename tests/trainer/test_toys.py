@@ -132,12 +132,13 @@ def test_a_killed_run_resumes_bit_for_bit(toys: Toys):
 def test_what_is_exported_draws_what_was_drawn(toys: Toys, file_format: str):
     """The base with the file's gains in its weights, in its own pipeline."""
     from tests.trainer.toys.families.toy import CLASSES, FAMILY
+    from trainer.families.protocol import Loading
 
     name = f"drawn-{file_format}"
     style = toys.style(name, validation=PROMPTS, adapter={"text_encoder": True})
     toys.train(style)
     found = load_file(toys.exported(style, file_format))
-    parts = {part: FAMILY.load(part, toys.base, 24) for part in CLASSES}
+    parts = {part: FAMILY.load(part, toys.base, Loading(24)) for part in CLASSES}
     layers = {"painter": ("mix", "hear", "conv_out"), "reader": ("read",)}
     for part, layer in ((part, layer) for part, inner in layers.items() for layer in inner):
         key = f"{part}.{layer}" if file_format == "diffusers" else f"lora_{part}_{layer}"

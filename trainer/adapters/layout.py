@@ -101,10 +101,15 @@ def layout(kind: Kind, modules: Mapping[str, Layer]) -> Layout:
     pieces: list[Piece] = []
     offset = 0
     for path, module in modules.items():
-        for role, shape in facts.tensors(kind.rank, tuple(module.weight.shape)).items():
+        for role, shape in facts.tensors(kind.rank, weight_shape(module)).items():
             pieces.append(Piece(path, role, f"{path}.{facts.names[role]}", shape, offset))
             offset += pieces[-1].size
     return Layout(tuple(pieces))
+
+
+def weight_shape(module: Layer) -> tuple[int, ...]:
+    """Of a layer's weight as it was before it was quantised."""
+    return (module.out_features, module.in_features) if isinstance(module, nn.Linear) else tuple(module.weight.shape)
 
 
 def initial_row(where: Layout, method: AdapterMethod, key: Key, modules: Mapping[str, Layer]) -> Tensor:

@@ -12,7 +12,7 @@ from lorafleet.catalog.family import Family as FamilyFacts
 from lorafleet.spec import OptimizationSpec, ValidationSpec
 from trainer.data.buckets import PictureSize
 from trainer.families import _parts
-from trainer.families.protocol import Conditioning, Parts
+from trainer.families.protocol import Conditioning, Loading, Parts
 from trainer.objectives.flow import FlowMatching, constant
 
 
@@ -21,8 +21,8 @@ class FlowFamily:
 
     facts: FamilyFacts
 
-    def load(self, part: str, base: Path, max_tokens: int) -> Any:
-        return _parts.load(self.facts.part(part), base / part, max_tokens, FlowMatchEulerDiscreteScheduler)
+    def load(self, part: str, base: Path, how: Loading) -> Any:
+        return _parts.load(self.facts.part(part), base / part, how, FlowMatchEulerDiscreteScheduler)
 
     def encode_pictures(self, parts: Parts, pictures: Sequence[Image.Image]) -> Tensor:
         return _parts.latents_of(parts[self.facts.autoencoder.name], pictures)

@@ -12,22 +12,23 @@ from PIL import Image
 from torch import Tensor
 
 from lorafleet.catalog.part import Part, PartKind
-from trainer.families.protocol import part_of_base
+from trainer.families import _quantised
+from trainer.families.protocol import Loading, part_of_base
 from trainer.untrusted import Refused
 
-_SAFE: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "dtype": torch.float32, "output_loading_info": True}
+_SAFE: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
 
 
-def load(part: Part, folder: Path, max_tokens: int, training_scheduler: Any) -> Any:
+def load(part: Part, folder: Path, how: Loading, training_scheduler: Any) -> Any:
     """A part, as families.protocol.Family.load gives it. `training_scheduler`: the class that noises as training does."""
     match part.kind:
         case PartKind.TOKENIZER:
-            return _tokenizer(_class_of(part), folder, max_tokens)
+            return _tokenizer(_class_of(part), folder, how.max_tokens)
         case PartKind.SCHEDULER:
             with part_of_base(part.name):
                 return training_scheduler.from_pretrained(folder, local_files_only=True)
         case _:
-            return _whole(_class_of(part), folder)
+            return _whole(_class_of(part), folder, how)
 
 
 def sampling_scheduler(base: Path, scheduler: str) -> Any:
@@ -72,10 +73,12 @@ def _tokenizer(kind: Any, folder: Path, max_tokens: int) -> Any:
     return tokenizer
 
 
-def _whole(kind: Any, folder: Path) -> Any:
+def _whole(kind: Any, folder: Path, how: Loading) -> Any:
     """A model with every weight from its files. The libraries only warn of missing ones, and draw them at random."""
     with part_of_base(folder.name):
-        model, found = kind.from_pretrained(folder, **_SAFE)
+        if how.quantised:
+            return _quantised.load(kind, folder, how.quantised, how.dtype).eval().requires_grad_(False)
+        model, found = kind.from_pretrained(folder, dtype=how.dtype, **_SAFE)
         if missing := sorted(found["missing_keys"]):
             raise Refused(f"its files lack {len(missing)} of its weights, such as {missing[0]}")
     return model.eval().requires_grad_(False)

@@ -11,7 +11,7 @@ from torch import Tensor
 from lorafleet.catalog.family import Family as FamilyFacts
 from lorafleet.spec import OptimizationSpec, ValidationSpec
 from trainer.families import _parts
-from trainer.families.protocol import Parts
+from trainer.families.protocol import Loading, Parts
 from trainer.objectives.diffusion import Diffusion
 
 
@@ -20,8 +20,8 @@ class UNetFamily:
 
     facts: FamilyFacts
 
-    def load(self, part: str, base: Path, max_tokens: int) -> Any:
-        return _parts.load(self.facts.part(part), base / part, max_tokens, DDPMScheduler)
+    def load(self, part: str, base: Path, how: Loading) -> Any:
+        return _parts.load(self.facts.part(part), base / part, how, DDPMScheduler)
 
     def encode_pictures(self, parts: Parts, pictures: Sequence[Image.Image]) -> Tensor:
         return _parts.latents_of(parts[self.facts.autoencoder.name], pictures)

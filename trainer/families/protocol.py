@@ -6,6 +6,7 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,13 +29,22 @@ Parts = Mapping[str, Any]
 Conditioning = Mapping[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Loading:
+    """How a part is to be loaded."""
+
+    max_tokens: int  # to which a tokenizer cuts and pads at most, whatever its own files say
+    dtype: torch.dtype = torch.float32
+    quantised: str = ""  # the name of its quantisation; nothing: none
+
+
 class Family(Protocol):
     """Loads the parts of a base and computes with them. Stateless: the parts come back in as arguments."""
 
     facts: FamilyFacts
 
-    def load(self, part: str, base: Path, max_tokens: int) -> Any:
-        """A part, frozen, in fp32 on the CPU; a tokenizer cuts and pads to at most `max_tokens`, whatever its own files say."""
+    def load(self, part: str, base: Path, how: Loading) -> Any:
+        """A part, frozen, on the CPU. It is never held larger than it will be: weights are brought to `how` as they are read."""
         ...
 
     def encode_pictures(self, parts: Parts, pictures: Sequence[Image.Image]) -> Tensor:

@@ -17,7 +17,6 @@ from trainer.adapters.bank import ActiveSlots
 from trainer.adapters.layout import scaling
 from trainer.adapters.model import PackModel
 from trainer.engine import Engine
-from trainer.families.protocol import Parts
 from trainer.frozen_base import FrozenBase
 from trainer.group import Group
 from trainer.pack import evaluation, saving
@@ -28,6 +27,7 @@ from trainer.pack.passes import PaddingRules, Pass, Work, padding_rules, passes
 from trainer.pack.samples import Samples
 from trainer.pack.state import PackState
 from trainer.prepare import latent_cache
+from trainer.prepare.latent_cache import Encoded
 from trainer.prepare.pack import prepare_pack
 from trainer.prepare.style import PreparedStyle
 from trainer.report import Reporter
@@ -56,9 +56,7 @@ class PackRun:
         self.must_leave = False  # a pod of the run is about to be killed: nothing more is begun here
         self.samples = Samples()
         self._rows: dict[str, Row] = {}  # that the jobs' adapters begin with, until there is an engine
-        trains_text, bf16 = self.spec.adapter.text_encoder, self.spec.training.precision == "bf16"
-        self.model = PackModel(base.family, base.parts, trains_text=trains_text, bf16=bf16)
-        self.pack = PackState(base, self.model, group, reporter)
+        self.pack = PackState(base, group, reporter, trains_text=self.spec.adapter.text_encoder)
         self._take_in(styles)
 
     def train(self) -> None:
@@ -70,7 +68,11 @@ class PackRun:
             self._take_in_joiners()
             if self.members:
                 self._train_step()
-        self.model.strip()
+        self.pack.strip()
+
+    @property
+    def model(self) -> PackModel:
+        return self.pack.model
 
     @property
     def members(self) -> list[Member]:
@@ -176,29 +178,40 @@ class PackRun:
         """Encodes the styles, adds them to the pack and builds the engine. Styles already in the pack keep their state."""
         for member in self.members:
             self._only_its_own(member, "keeping its state", self._keep)
-        parts = self.base.with_autoencoder()  # which is loaded once, and only if anything needs encoding
-        newcomers = [member for style in styles if (member := self._member(style, parts)) is not None]
+        encoded = self._encode(styles)
+        newcomers = [member for style, each in encoded if (member := self._member(style, each)) is not None]
         self.pack.seat([*self.members, *newcomers])
         if self.members:
             self._make_engine()
 
-    def _member(self, style: PreparedStyle, parts: Parts) -> Member | None:
+    def _encode(self, styles: Sequence[PreparedStyle]) -> list[tuple[PreparedStyle, Encoded]]:
+        """Those that could be encoded; of the others it was reported. What only encoding needs is gone when this returns."""
+        parts = self.base.for_encoding()  # each is loaded once, and only if anything needs encoding
+        encoded: list[tuple[PreparedStyle, Encoded]] = []
+        for style in styles:
+            if self.reporter is not None:
+                self.reporter.progress(style.job, phase="encoding")
+            try:
+                with one_style.only(style.job, f"encoding dataset.uri: {style.spec.dataset.uri}", self.group):
+                    encoded.append((style, latent_cache.encode(style, self.cache_folder, self.base.family, parts, self.group)))
+            except RunFailed as error:
+                self._say_failed(style.job, error)
+        return encoded
+
+    def _member(self, style: PreparedStyle, encoded: Encoded) -> Member | None:
         """None: the style cannot train, which was reported."""
         try:
-            with one_style.only(style.job, f"encoding dataset.uri: {style.spec.dataset.uri}", self.group):
-                return self._encoded(style, parts)
+            with one_style.only(style.job, f"making its adapter on base_model.uri: {style.base.uri}", self.group):
+                return self._made(style, encoded)
         except RunFailed as error:
             self._say_failed(style.job, error)
             return None
 
-    def _encoded(self, style: PreparedStyle, parts: Parts) -> Member:
-        if self.reporter is not None:
-            self.reporter.progress(style.job, phase="encoding")
-        encoded = latent_cache.encode(style, self.cache_folder, self.base.family, parts, self.group)
+    def _made(self, style: PreparedStyle, encoded: Encoded) -> Member:
         with one_style.naming(f"output.uri: {style.output_uri}"):
             checkpoints = Folder(JobLayout(style.output_uri).checkpoints, within=style.output_uri)
             saved = self.group.on_first(partial(checkpoint.newest, checkpoints, job=style.job))
-        objective = self.base.family.objective(parts, style.spec.training)
+        objective = self.base.family.objective(self.base.parts, style.spec.training)
         member = Member(style, encoded, objective, saved, self.reporter)
         self._rows[style.job] = first_row(self.model, member, saved)
         if saved is not None and self.reporter is not None:

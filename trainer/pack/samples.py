@@ -35,6 +35,8 @@ class Samples:
                 pictures = self._drawn(pack, member, lambda: not lock_step and pack.must_stop(member))
                 if member.step == 0 and len(pictures) == len(member.spec.validation.prompts):
                     self._first[_first_key(member)] = pictures
+            if pack.base.encodes_first:  # its text encoders are in memory while they are at work, and no longer
+                self.forget_pipeline()
             if pack.group.rank == 0:
                 named = {f"{index:03d}.png": each for index, each in enumerate(pictures)}
                 member.folder(member.layout.samples(member.step)).write_all(named)

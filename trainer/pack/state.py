@@ -19,9 +19,23 @@ class PackState:
 
     engine: Engine
 
-    def __init__(self, base: FrozenBase, model: PackModel, group: Group, reporter: Reporter | None) -> None:
-        self.base, self.model, self.group, self.reporter = base, model, group, reporter
+    def __init__(self, base: FrozenBase, group: Group, reporter: Reporter | None, *, trains_text: bool) -> None:
+        self.base, self.group, self.reporter, self._trains_text = base, group, reporter, trains_text
+        self._model: PackModel | None = None
         self.by_kind: dict[Kind, list[Member]] = {}  # in the order of the banks; a member's index in its list is its slot
+
+    @property
+    def model(self) -> PackModel:
+        """Made when it is first asked for: large text encoders are to be gone before its denoiser is loaded."""
+        if self._model is None:
+            base = self.base
+            self._model = PackModel(base.family, base.parts, trains_text=self._trains_text, bf16=base.computes_bf16)
+        return self._model
+
+    def strip(self) -> None:
+        """Leaves the frozen parts as they were."""
+        if self._model is not None:
+            self._model.strip()
 
     @property
     def device(self) -> torch.device:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from lorafleet.catalog import Family
+from lorafleet.catalog import PRECISIONS, Family
 from lorafleet.contract.run_manifest import Style
 from lorafleet.errors import InvalidSpec, RunFailed
 from lorafleet.spec import Spec
@@ -91,10 +91,13 @@ class PreparedStyle:
 
     @property
     def texts_digest(self) -> str:
-        """Names the cached text embeddings: every text encoder as far as it is used, every tokenizer and the captions."""
+        """Names the cached text embeddings: every text encoder as far as it is used, and what a large one computes in, every tokenizer and
+        the captions.
+        """
         parts = [self.base.part_digest(f"{part.name}/") for part in (*self.family.text_encoders, *self.family.tokenizers)]
         skipped = [self.base.facts.num_skipped_layers] if self.base.facts.num_skipped_layers else []
-        return _digest("texts-3", parts, self.captions, *skipped)
+        large = [PRECISIONS.get(self.spec.training.precision).computes] if any(part.is_large for part in self.family.text_encoders) else []
+        return _digest("texts-3", parts, self.captions, *skipped, *large)
 
 
 def prepare(style: Style, cache: Folder) -> PreparedStyle:

@@ -16,7 +16,7 @@ from lorafleet.spec import OptimizationSpec, ValidationSpec
 from tests.trainer.toys.catalog.families.toy import FACTS
 from tests.trainer.toys.objectives.straight import Straight
 from trainer.data.buckets import PictureSize
-from trainer.families.protocol import Conditioning, Family, Parts, part_of_base
+from trainer.families.protocol import Conditioning, Family, Loading, Parts, part_of_base
 from trainer.objectives.protocol import Objective
 
 MAX_LETTERS = 24
@@ -70,7 +70,7 @@ class Toy:
 
     facts = FACTS
 
-    def load(self, part: str, base: Path, max_tokens: int) -> Any:
+    def load(self, part: str, base: Path, how: Loading) -> Any:
         with part_of_base(part):
             model = CLASSES[part]()
             model.load_state_dict(load_file(next((base / part).glob("*.safetensors"))))

@@ -1,0 +1,1 @@
+"""A precision's facts in each file."""
