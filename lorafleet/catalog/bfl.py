@@ -47,6 +47,7 @@ _SINGLE = {
     "proj_mlp": "linear1",
     "proj_out": "linear2",
 }
+_APPROXIMATOR = {"linear_1": "in_layer", "linear_2": "out_layer"}  # Chroma's, which computes all modulations
 _BLOCK = re.compile(r"(transformer_blocks|single_transformer_blocks)\.(\d+)")
 
 
@@ -57,6 +58,13 @@ def flux_names(modules: Collection[str]) -> Names:
     """
     places = {**_OUTSIDE, **dict(_blocks(modules))}
     return {module: places[module] for module in places if module in modules}
+
+
+def chroma_names(modules: Collection[str]) -> Names:
+    """The same of Chroma's: it has no modulation of its own in a block, and no layers around the time but its approximator's."""
+    layers = {module: module.rpartition(".") for module in modules if module.startswith("distilled_guidance_layer.layers.")}
+    approximator = {module: f"{layer}.{_APPROXIMATOR.get(name, name)}" for module, (layer, _, name) in layers.items()}
+    return {**flux_names(modules), **approximator}
 
 
 def _blocks(modules: Collection[str]) -> Iterator[tuple[str, str]]:

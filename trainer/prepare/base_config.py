@@ -34,7 +34,7 @@ class BaseFacts:
     zero_terminal_snr: bool
     label: Label
     num_skipped_layers: int = 0  # of the text encoder, at its end
-    cautions: tuple[str, ...] = ()  # sentences
+    cautions: tuple[str, ...] = ()  # what whoever trains on it should know: sentences
 
 
 def index_problems(index: Config, family: Family) -> Iterator[str]:

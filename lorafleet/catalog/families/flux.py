@@ -28,7 +28,7 @@ def _is_schnell(configs: Configs) -> bool:
     return configs.get("transformer", {}).get("guidance_embeds") is not True
 
 
-def _problems(config: Config, family: str) -> Iterator[str]:
+def unpacked_problems(config: Config, family: str) -> Iterator[str]:
     if config.get("patch_size", 1) != 1:
         yield f"has a patch_size that is not 1: latents of {family} are packed before they come to it"
 
@@ -72,7 +72,7 @@ FACTS = Family(
         parts.clip_tokenizer("tokenizer"),
         parts.large_text_encoder("text_encoder_2", "T5EncoderModel", most_tokens=DEV_TOKENS, kohya_prefix="lora_te3"),
         parts.tokenizer("tokenizer_2", "T5TokenizerFast", "T5Tokenizer"),
-        parts.transformer("FluxTransformer2DModel", TARGETS, problems=_problems, defaults=_TRANSFORMER),
+        parts.transformer("FluxTransformer2DModel", TARGETS, problems=unpacked_problems, defaults=_TRANSFORMER),
         parts.flow_scheduler(),
     ),
     # 214 with LoRA on the usual layers and 312 on every one at 1024 x 1024: python -m tests.trainer.families.real

@@ -5,7 +5,9 @@ Written from how that code builds its model: `DoubleStreamBlock` has an attentio
 `linear2`. kohya's key is `lora_unet_` and the path with dots as underscores; ComfyUI looks up the same.
 """
 
-DOUBLE = {  # by the published name our modules, in the order of its outputs
+from collections.abc import Mapping
+
+DOUBLE: dict[str, tuple[str, ...]] = {  # by the published name our modules, in the order of its outputs
     "img_attn_qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
     "img_attn_proj": ("attn.to_out.0",),
     "img_mlp_0": ("ff.net.0.proj",),
@@ -17,7 +19,7 @@ DOUBLE = {  # by the published name our modules, in the order of its outputs
     "txt_mlp_2": ("ff_context.net.2",),
     "txt_mod_lin": ("norm1_context.linear",),
 }
-SINGLE = {
+SINGLE: dict[str, tuple[str, ...]] = {
     "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
     "linear2": ("proj_out",),
     "modulation_lin": ("norm.linear",),
@@ -38,10 +40,17 @@ AROUND = {
 
 def published(num_double: int = 19, num_single: int = 38) -> dict[str, tuple[str, ...]]:
     """By kohya's name our modules."""
-    found: dict[str, tuple[str, ...]] = {f"lora_unet_{name}": modules for name, modules in AROUND.items()}
+    return {**{f"lora_unet_{name}": modules for name, modules in AROUND.items()}, **blocks(num_double, num_single, DOUBLE, SINGLE)}
+
+
+Blocks = Mapping[str, tuple[str, ...]]
+
+
+def blocks(num_double: int, num_single: int, double: Blocks, single: Blocks) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
     for ours, theirs, number, names in (
-        ("transformer_blocks", "double_blocks", num_double, DOUBLE),
-        ("single_transformer_blocks", "single_blocks", num_single, SINGLE),
+        ("transformer_blocks", "double_blocks", num_double, double),
+        ("single_transformer_blocks", "single_blocks", num_single, single),
     ):
         for block in range(number):
             for name, modules in names.items():

@@ -37,7 +37,7 @@ def layers_of(denoiser: nn.Module) -> dict[str, nn.Linear]:
 def adapter(denoiser: nn.Module, of: Spec) -> dict[str, Tensor]:
     """By the trainer's names."""
     method, draws = METHODS.get(of.adapter.method), torch.Generator().manual_seed(5)
-    part = FAMILIES.get(of.base_model.family).denoiser.name
+    part = of.family.denoiser.name
     return {
         f"{part}.{name}.{method.names[role]}": torch.randn(shape, generator=draws) / prod(shape[-1:]) ** 0.5
         for name, layer in layers_of(denoiser).items()
@@ -53,7 +53,7 @@ def file_layers(family: str, denoiser: nn.Module) -> Layers:
 
 
 def kohya(denoiser: nn.Module, of: Spec, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return load(kohya_file(weights, of, {}, "fp32", layers=file_layers(of.base_model.family, denoiser)))
+    return load(kohya_file(weights, of, {}, "fp32", layers=file_layers(of.family.name, denoiser)))
 
 
 def kohya_of(real: Real, family: str, targets: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -29,6 +29,7 @@ class Row:
     has_text_adapters: bool = False  # where CLIP is beside the large encoder
     guidance_scale: float = 3.5
     drawing: Mapping[str, Any] = field(default_factory=dict[str, Any])  # what its pipeline is called with besides
+    prompts: Callable[[Any, str], dict[str, Any]] = lambda _, prompt: {"prompt": prompt}  # how its pipeline is given one
     # diffusers reads kohya's file of the tiny base, perhaps by a converter that is told its sizes; None: it reads no such file.
     load_kohya: Callable[[Any, Path], None] | None = None
     published: Callable[[], dict[str, tuple[str, ...]]] | None = None  # kohya's names of the published model -> our modules, in order

@@ -49,7 +49,7 @@ def pipeline_of(packs: Families) -> Any:
 def drawn(pipeline: Any, row: Row, output_type: str = "pil") -> list[np.ndarray]:
     found = [
         pipeline(
-            prompt,
+            **row.prompts(pipeline, prompt),
             width=RESOLUTION,
             height=RESOLUTION,
             generator=torch.Generator("cpu").manual_seed(PROMPTS["seed"] + index),

@@ -17,6 +17,7 @@ def test_the_published_denoiser_does_one_step(family: str):
     assert step.gradient.shape == (1, num_params(family))
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("family", REAL)
 def test_its_activations_are_no_more_than_its_facts_say(family: str):
     """Nor much less: then packs would be smaller than they could be."""

@@ -18,7 +18,7 @@ Of = Callable[[str], Families]
 
 LOSS = 1e-5
 ADAPTER = 1e-5  # of its norm
-CHANGE = 3e-4  # of what training added: Adam turns a gradient that is nearly nothing into a whole step
+CHANGE = 1e-3  # of what training added: Adam turns a gradient that is nearly nothing into a whole step
 STEPS, FEW_STEPS = 10, 3
 
 

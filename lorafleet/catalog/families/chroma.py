@@ -1,0 +1,44 @@
+"""Chroma (lodestones 2025): FLUX.1 schnell with guidance's distillation undone, T5 alone as its text, and modulations computed by one
+small network."""
+
+from collections.abc import Iterator
+
+from lorafleet import objectives
+from lorafleet.catalog import bfl, parts
+from lorafleet.catalog.families.flux import PATCH, RESOLUTION, TARGETS, unpacked_problems
+from lorafleet.catalog.family import Configs, Family
+
+MOST_TOKENS = 512  # max_sequence_length of diffusers' ChromaPipeline
+_TRANSFORMER = {"in_channels": 64, "joint_attention_dim": 4096}
+
+
+def _misfits(configs: Configs) -> Iterator[tuple[str, str]]:
+    transformer = configs.get("transformer")
+    if transformer is None:
+        return
+    said = {**_TRANSFORMER, **transformer}
+    yield from (("transformer", problem) for problem in parts.packed_misfits(said, configs.get("vae"), PATCH))
+    if (t5 := configs.get("text_encoder")) is not None and said["joint_attention_dim"] != t5.get("d_model", 512):
+        yield "transformer", "takes another text than text_encoder gives: joint_attention_dim is not its d_model"
+
+
+FACTS = Family(
+    name="chroma",
+    title="Chroma",
+    pipeline="ChromaPipeline",
+    objective=objectives.FLOW,
+    parts=(
+        parts.autoencoder_kl(is_shifted=True),
+        parts.large_text_encoder("text_encoder", "T5EncoderModel", most_tokens=MOST_TOKENS, kohya_prefix="lora_te3"),
+        parts.tokenizer("tokenizer", "T5TokenizerFast", "T5Tokenizer"),
+        parts.transformer("ChromaTransformer2DModel", TARGETS, problems=unpacked_problems, defaults=_TRANSFORMER),
+        parts.flow_scheduler(),
+    ),
+    values_per_pixel=330,
+    first_layer="x_embedder",
+    architecture="chroma",  # kohya's trainer calls it so (library/sai_model_spec.py)
+    kohya_version="chroma",
+    sizes=parts.sizes_by_patches(PATCH, RESOLUTION),
+    misfits=_misfits,
+    kohya_modules=bfl.chroma_names,
+)

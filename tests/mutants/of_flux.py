@@ -1,0 +1,62 @@
+"""The guards of FLUX.1's kin, and of files whose model has several of our layers as one."""
+
+FILES = "tests/trainer/families/test_published_names.py"
+FLUX = "tests/trainer/families/test_flux.py"
+GUARDS = (
+    (
+        "flux: a fused layer's outputs lie where those of its own modules do, whichever have adapters",
+        "trainer/adapters/methods/lora.py",
+        "torch.zeros(layer, 0) if isinstance(layer, int)",
+        "torch.zeros(0, 0) if isinstance(layer, int)",
+        FILES,
+    ),
+    (
+        "flux: a fused layer keeps the scale of its modules' adapters",
+        "trainer/adapters/formats/fused.py",
+        "method.side_by_side(beside), spec.rank * len(there)",
+        "method.side_by_side(beside), spec.rank",
+        FILES,
+    ),
+    (
+        "flux: the last modulation's halves are exchanged in files",
+        "trainer/adapters/formats/fused.py",
+        "if not is_target(path, family.kohya_swapped):",
+        "if True:",
+        FILES,
+    ),
+    (
+        "flux: a method that cannot be fused is told before the first step",
+        "trainer/prepare/base_model.py",
+        "if trained and (fusing is Fusing.NEVER or len(trained) < len(modules)):",
+        "if False:",
+        FLUX,
+    ),
+    (
+        "flux: schnell is told no strength of guidance",
+        "trainer/families/flux.py",
+        "if transformer.config.guidance_embeds else None",
+        "if True else None",
+        FLUX,
+    ),
+    (
+        "flux: schnell reads 256 tokens",
+        "lorafleet/catalog/families/flux.py",
+        "SCHNELL_TOKENS if _is_schnell(configs) else DEV_TOKENS",
+        "DEV_TOKENS",
+        FLUX,
+    ),
+    (
+        "flux: a distilled base trains with a warning",
+        "trainer/prepare/pack.py",
+        "for caution in ready.base.facts.cautions:",
+        "for caution in ():",
+        "tests/trainer/families/test_cautions.py",
+    ),
+    (
+        "flow: what is of noise schedules is refused of flow matching",
+        "lorafleet/spec_rules.py",
+        "if not value or FAMILIES.get(family).objective == objectives.DIFFUSION:",
+        "if True:",
+        "tests/trainer/families/test_bases.py",
+    ),
+)
