@@ -55,7 +55,7 @@ GUARDS = (
     (
         "flow: what is of noise schedules is refused of flow matching",
         "lorafleet/spec_rules.py",
-        "if not value or FAMILIES.get(family).objective == objectives.DIFFUSION:",
+        "if not value or family is None or FAMILIES.get(family).objective == objectives.DIFFUSION:",
         "if True:",
         "tests/trainer/families/test_bases.py",
     ),
