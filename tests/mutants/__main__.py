@@ -24,8 +24,10 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--list", action="store_true", help="only say which there are")
     parser.add_argument("--only", default="", help="those whose name holds this")
+    parser.add_argument("--part", default="1/1", help="K/N: every N-th from the K-th on, so that N processes share the work")
     options = parser.parse_args()
-    chosen = [guard for guard in guards() if options.only in guard.name]
+    number, of = map(int, options.part.split("/"))
+    chosen = [guard for guard in guards() if options.only in guard.name][number - 1 :: of]
     if options.list:
         for guard in chosen:
             print(f"{guard.name}\n    {guard.path}: {guard.tests}")
