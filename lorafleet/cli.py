@@ -14,6 +14,7 @@ from lorafleet.commands import (
     complain,
     connection,
     download,
+    estimate,
     extensions,
     jobs,
     logs,
@@ -116,6 +117,7 @@ app.command("logs", rich_help_panel=JOBS)(logs.logs)
 app.command("cancel", rich_help_panel=JOBS)(jobs.cancel)
 app.command("download", rich_help_panel=JOBS)(download.download)
 app.command("validate", rich_help_panel=JOBS)(specs.validate)
+app.command("estimate", rich_help_panel=JOBS)(estimate.estimate)
 app.command("schema", rich_help_panel=JOBS)(specs.schema)
 app.add_typer(batch.app, name="batch", rich_help_panel=JOBS)
 app.add_typer(administration.tenant_app, name="tenant", rich_help_panel=TENANTS)

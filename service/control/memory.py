@@ -38,7 +38,8 @@ class Footprint:
     """Bytes that one style takes on a worker; what it shares with a pack apart from what it adds."""
 
     base_bytes: int
-    adapter_bytes: int
+    num_adapter_params: int
+    adapter_bytes: int  # weights, gradients and what the optimizer keeps
     activation_bytes: int
     num_rows: int  # pictures of one micro-batch
 
@@ -75,6 +76,7 @@ def footprint(base: BaseShapes, ask: Ask) -> Footprint | None:
     values = FAMILIES.get(ask.family).values_per_pixel * base.width * side * side * ask.micro_batch_size
     return Footprint(
         base_bytes=precision.denoiser_bytes(base.num_params, base.layers) + base.num_other_params * FP32_BYTES,
+        num_adapter_params=METHODS.get(ask.method).num_params(ask.rank, targets(base, ask)),
         adapter_bytes=adapter_bytes(base, ask),
         activation_bytes=values * ACTIVATION_BYTES[precision.computes],
         num_rows=ask.micro_batch_size,

@@ -12,7 +12,7 @@ from lorafleet.spec import ClusterSpec, Spec
 from lorafleet.v1 import batch_service_pb2 as pb
 from service.control import packing
 from service.control.compatibility import Cluster, PackKey, WarmKey
-from service.control.memory import Ask, Footprint, footprint
+from service.control.memory import FP32_BYTES, Ask, Footprint, footprint
 from service.control.packing import Candidate, Pack, PackLimits, Plan, Refusal, Sharing
 from service.planning.base_shapes import ShapeCache, TenantBase
 
@@ -174,4 +174,5 @@ def _packed(pack: Pack) -> pb.PlannedPack:
         arithmetic=pack.arithmetic,
         key=f"{pack.key}; trains alone: {alone}" if alone else str(pack.key),
         closed_by=pack.closed_by.value,
+        adapter_bytes=sum(each.num_adapter_params for each in pack.footprints or []) * FP32_BYTES,
     )

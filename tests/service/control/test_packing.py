@@ -22,7 +22,7 @@ KEYS = [KEY, replace(KEY, method="dora"), replace(KEY, resolution=256), replace(
 
 
 def foot(own_gib: float = 0.5) -> Footprint:
-    return Footprint(base_bytes=GIB, adapter_bytes=0, activation_bytes=int(own_gib * GIB), num_rows=1)
+    return Footprint(base_bytes=GIB, num_adapter_params=0, adapter_bytes=0, activation_bytes=int(own_gib * GIB), num_rows=1)
 
 
 def job(order: int, **changes) -> Candidate:

@@ -1,0 +1,35 @@
+"""`lorafleet estimate`: what memory a training would take on each worker, and what would make it less."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
+from lorafleet.commands import Format, Output, Server, Tenant, connect
+from lorafleet.commands.specs import File, Overrides
+
+
+def estimate(
+    file: File,
+    overrides: Overrides = [],  # noqa: B006 - typer only reads it
+    output: Output = Format.TABLE,
+    server: Server = DEFAULT_SERVER,
+    tenant: Tenant = DEFAULT_TENANT,
+) -> None:
+    """Show what memory a spec would take on each worker, how that is made up, and what would make it less."""
+    from lorafleet import spec_file
+    from lorafleet.commands.estimates import Estimate, print_estimates
+    from lorafleet.estimate import Variant, variants
+
+    spec = spec_file.load(file, overrides)
+    chosen = [Variant({}, ""), *variants(spec)]
+    fields = Variant({"scheduling.sharing": "nobody"}, "").of(spec.model_dump(mode="json", exclude_unset=True))
+    with connect(server, tenant) as client:
+        plan = client.plan_batch({}, [each.of(fields) for each in chosen])
+    print_estimates(
+        [Estimate(each, pack) for each, pack in zip(chosen, _in_order(plan.packs), strict=True)], plan.memory_limit_bytes, output
+    )
+
+
+def _in_order(packs: Sequence[Any]) -> list[Any]:
+    """A pack for each item."""
+    return sorted(packs, key=lambda pack: pack.items[0])
