@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from lorafleet import __version__, readers
+from lorafleet import __version__, lora_readers
 from lorafleet.contract.layout import MANIFEST, JobLayout, adapter_file, step_folder
 from lorafleet.errors import RunFailed
 from lorafleet.spec import Spec
@@ -164,7 +164,7 @@ def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str], 
 
 def _usage(spec: Spec) -> list[str]:
     """How to load the files, with programs that are right about them and no others."""
-    told = readers.of(spec)
+    told = lora_readers.of(spec)
     lines: list[str] = []
     right = [name for name in spec.output.formats if not any(each.program == "diffusers" and each.file_format == name for each in told)]
     if right:

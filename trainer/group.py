@@ -3,7 +3,7 @@
 Rank and size come from torch.distributed: accelerate's own are wrong under DeepSpeed on CPU.
 Small messages go over gloo on the CPU also where gradients go over NCCL, so that they never wait for the GPU.
 
-While the workers act on one style (`trainer.one_style.only`), each message begins with whether all are well. So a worker
+While the workers act on one style (`trainer.style_isolation.only`), each message begins with whether all are well. So a worker
 that fails there, wherever it is, is heard by the others at their next word to each other, and all leave the style together.
 """
 
@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lorafleet.errors import RunFailed
-from trainer.one_style import MAX_MESSAGE_CHARS
+from trainer.style_isolation import MAX_MESSAGE_CHARS
 
 T = TypeVar("T")
 

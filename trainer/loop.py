@@ -18,7 +18,7 @@ import psutil
 from lorafleet.contract.s3_settings import learn_regions
 from lorafleet.errors import RunFailed
 from lorafleet.spec import ClusterSpec
-from trainer import eviction, one_style, run_log, store_credentials
+from trainer import eviction, run_log, store_credentials, style_isolation
 from trainer.prepare.pack import prepare_given, read_manifest
 from trainer.prepare.style import PreparedStyle
 from trainer.report import Address, Reporter
@@ -108,7 +108,7 @@ class WarmWorker:
     def _base(self, styles: Sequence[PreparedStyle], device: Any, reporter: Reporter | None) -> "FrozenBase | None":
         """None: it cannot be loaded, which was reported of each of its styles."""
         try:
-            with one_style.only(styles[0].job, f"loading base_model.uri: {styles[0].base.uri}", self.group):
+            with style_isolation.only(styles[0].job, f"loading base_model.uri: {styles[0].base.uri}", self.group):
                 return self._loaded(styles[0], device)
         except RunFailed as error:
             self.base = None
@@ -140,9 +140,9 @@ def _import_the_stack(cluster: ClusterSpec) -> None:
     from trainer.engine import select_accelerator
 
     device = select_accelerator(cluster)
-    from trainer import standing_by
+    from trainer import warm_up
 
-    standing_by.warm_up(device)
+    warm_up.warm_up(device)
 
 
 def trainable_together(styles: Sequence[PreparedStyle]) -> list[list[PreparedStyle]]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from lorafleet.contract import s3_settings
 from lorafleet.contract.store_faults import last_words
 from lorafleet.errors import RunFailed
-from trainer import eviction, one_style, run_log, store_credentials
+from trainer import eviction, run_log, store_credentials, style_isolation
 from trainer.prepare.pack import Given, prepare_given, read_manifest
 from trainer.report import Address, Reporter, StaleAttempt
 from trainer.run_plan import RunPlan
@@ -77,8 +77,8 @@ def train(plan: RunPlan, *, storage_dir: str) -> int:
 
 def _in_one_line(error: Exception) -> str:
     """What broke the run, without the tracebacks and colours that Ray puts into its own messages."""
-    *_, cause = one_style.causes_of(error)
-    return one_style.in_one_line(cause)
+    *_, cause = style_isolation.causes_of(error)
+    return style_isolation.in_one_line(cause)
 
 
 def _end_stale_run() -> None:

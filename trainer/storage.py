@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, S3Store
 
-from lorafleet.contract import inside, plain_files, store_faults
+from lorafleet.contract import confined_files, plain_files, store_faults
 from lorafleet.contract.s3_settings import S3Settings, region_of
 from lorafleet.contract.store_faults import Fault, FaultKind
 from lorafleet.errors import InvalidInput, RunFailed
@@ -95,7 +95,7 @@ class Folder:
             yield self._key(path)
             return
         place = self._on_disk(path)
-        with inside.holding(place, _path(self._within), make=make) as held:
+        with confined_files.holding(place, _path(self._within), make=make) as held:
             yield f"{_HELD}/{held}/{place.name}"
 
     def _is_on_disk(self, path: str) -> bool:
@@ -299,8 +299,8 @@ def _naming(uri: str) -> Iterator[None]:
 
 def explain(uri: str, error: Exception) -> RunFailed:
     """What a failed call on `uri` means to the user, and whether trying again may help: as the control plane sees the same fault."""
-    if isinstance(error, inside.LeadsOut):
-        return RunFailed(f"{uri} {inside.OUT}", reason="LINK_OUT")
+    if isinstance(error, confined_files.LeadsOut):
+        return RunFailed(f"{uri} {confined_files.OUT}", reason="LINK_OUT")
     if isinstance(error, plain_files.NoPlainFile):
         return RunFailed(f"{uri} is no plain file; no run reads a FIFO, socket or device", reason="NO_PLAIN_FILE")
     fault = _fault(error)

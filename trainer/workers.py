@@ -16,9 +16,9 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from lorafleet.errors import RunFailed
 from lorafleet.spec import ClusterSpec
 from trainer.loop import train_loop_per_worker
-from trainer.one_style import causes_of
 from trainer.report import StaleAttempt
 from trainer.run_plan import RunPlan
+from trainer.style_isolation import causes_of
 
 _GIB = 2**30
 

@@ -16,14 +16,14 @@ Overrides = Annotated[
 
 def validate(file: File, overrides: Overrides = [], output: Output = Format.TABLE) -> None:  # noqa: B006 - typer only reads it
     """Check a spec locally, without a server; -o yaml prints it with all defaults filled in."""
-    from lorafleet import readers, spec_file
+    from lorafleet import lora_readers, spec_file
     from lorafleet.commands.printing import print_plain
 
     spec = spec_file.load(file, overrides)
     print_plain(spec.model_dump(mode="json", exclude_none=True), output)
     if output is Format.TABLE:
         say(f"{file} is a good spec", colour="green")
-        for hint in readers.hints(spec):
+        for hint in lora_readers.hints(spec):
             say(hint)
 
 

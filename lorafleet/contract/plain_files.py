@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from lorafleet.contract import inside
+from lorafleet.contract import confined_files
 
 
 class NoPlainFile(OSError):
@@ -21,8 +21,8 @@ def opened(path: Path, folder: Path) -> Generator[BinaryIO]:
 
     Looked at before it is opened, as opening some devices has effects; and once more then, as it may have been replaced.
     """
-    place = inside.real(path, folder)
-    with inside.holding(place, folder) as held:
+    place = confined_files.real(path, folder)
+    with confined_files.holding(place, folder) as held:
         _check(os.stat(place.name, dir_fd=held, follow_symlinks=False))
         # Opening a FIFO waits for its writer, which nothing but a process of the tenant's can end: not even the server's shutdown.
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -7,13 +7,13 @@ import grpc.aio
 from service.api.errors import ErrorInterceptor
 from service.api.interceptors.auditing import AuditInterceptor
 from service.api.interceptors.authentication import AuthenticationInterceptor, WhoCalls
+from service.api.interceptors.call_intake import ArrivalInterceptor, IntakeInterceptor
+from service.api.interceptors.call_stages import SlotPools
 from service.api.interceptors.compression import CompressionInterceptor
-from service.api.interceptors.doors import ArrivalInterceptor, IntakeInterceptor
-from service.api.interceptors.flow import FlowInterceptor
+from service.api.interceptors.flow_control import FlowInterceptor
 from service.api.interceptors.limiting import LimitsInterceptor
 from service.api.interceptors.observing import ObservingInterceptor
 from service.api.interceptors.rpc_tasks import keep_calls
-from service.api.interceptors.standing import SlotPools
 from service.db.database import Database
 from service.settings.serve_settings import CallLimits
 
@@ -52,7 +52,7 @@ def new_server(limits: CallLimits, who_calls: WhoCalls, db: Database) -> grpc.ai
 
 def most_calls(limits: CallLimits) -> int:
     """What one server has under way at most: more than all limits of ours allow together. Beyond it gRPC refuses whoever comes."""
-    return limits.max_streams + OTHER_CALLS + SlotPools.num_places(limits)
+    return limits.max_streams + OTHER_CALLS + SlotPools.num_slots(limits)
 
 
 def options(limits: CallLimits) -> list[tuple[str, int]]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lorafleet.contract.inside import root_of_base, root_of_part
+from lorafleet.contract.confined_files import root_of_base, root_of_part
 from lorafleet.contract.layout import join
 from service.store.client import Store
 

@@ -19,7 +19,7 @@ from service.db import hosts, jobs, queue, row_faults, runs
 from service.db.models import JobRow, RunRow
 from service.db.transaction import Transaction
 from service.planning.queued_jobs import Queued
-from service.reconcile import held_up
+from service.reconcile import launch_holds
 from service.reconcile.admission_input import Seen, heard_since, look
 from service.reconcile.context import Tools
 from service.reconcile.join import join_once
@@ -103,8 +103,8 @@ def _not_held_up(tools: Tools, fitting: Sequence[Candidate]) -> tuple[list[Candi
     """Those whose run could be launched, and why the others wait."""
     now, waits = tools.db.even_now(), dict[str, Wait]()
     for job in fitting:
-        if (fault := tools.held_up.of(job.key.warm.store_credentials, now)) is not None:
-            waits[job.uid] = Wait(reason=fault.reason, message=held_up.told(fault))
+        if (fault := tools.launch_holds.of(job.key.warm.store_credentials, now)) is not None:
+            waits[job.uid] = Wait(reason=fault.reason, message=launch_holds.told(fault))
     return [job for job in fitting if job.uid not in waits], waits
 
 

@@ -18,7 +18,7 @@ from service.db.models import RunRow
 from service.db.tenants import store_credentials_of
 from service.observability.health import Pulse, Readiness
 from service.planning.queued_jobs import Candidates
-from service.reconcile.held_up import LaunchHolds
+from service.reconcile.launch_holds import LaunchHolds
 from service.reconcile.silence import Hearing
 from service.runs.locations import RunLocations
 from service.runs.tokens import RunTokens
@@ -76,7 +76,7 @@ class Tools:
     profiles: frozenset[str] = frozenset({DEFAULT_PROFILE})  # that a spec may name
     admission_policy: AdmissionPolicy = field(default_factory=AdmissionPolicy)
     admission: AdmissionMemory = field(default_factory=AdmissionMemory)
-    held_up: LaunchHolds = field(default_factory=LaunchHolds)
+    launch_holds: LaunchHolds = field(default_factory=LaunchHolds)
     standby: StandbyRules = field(default_factory=StandbyRules)
     standing: StandbyMemory = field(default_factory=StandbyMemory)
     free_memory_bytes: Callable[[], float] = lambda: math.inf  # where workers come up, as far as is known

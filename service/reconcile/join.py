@@ -26,7 +26,7 @@ from service.db.runs import PackMember
 from service.db.tenants import store_credentials_of
 from service.db.transaction import Transaction
 from service.planning.queued_jobs import with_credentials
-from service.reconcile import held_up
+from service.reconcile import launch_holds
 from service.reconcile.admission_input import Seen
 from service.reconcile.context import Tools
 from service.runs.progress import progress_of
@@ -124,5 +124,5 @@ async def _written(tools: Tools, row: JobRow) -> bool:
             return False  # what goes on has not been told where they are: a run of its own is
         await store.within(row.output_uri).put(JobLayout(row.output_uri).spec, json.dumps(row.spec, indent=2).encode())
     if isinstance(trouble.error, OperatorsFault):  # no run is free, but that is not all that it waits for
-        tools.admission.decided.waits[row.uid] = Wait(reason=trouble.error.reason, message=held_up.told(trouble.error))
+        tools.admission.decided.waits[row.uid] = Wait(reason=trouble.error.reason, message=launch_holds.told(trouble.error))
     return not trouble

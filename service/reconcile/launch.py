@@ -115,7 +115,7 @@ async def _launch(tools: Tools, run: RunRow, pack: list[PackMember], instance: s
         pack = await _set_aside(tools, run, unreadable)
     manifest = await _manifest(tools, store, run, pack, locations)
     await _put_manifest(store, locations, manifest)  # first: what stands in the way of this is no job's fault
-    tools.held_up.clear(run.store_credentials)
+    tools.launch_holds.clear(run.store_credentials)
     if refused := await _put_specs(store, locations, manifest):
         pack = await _set_aside(tools, run, refused)
         manifest = await _manifest(tools, store, run, pack, locations)
@@ -255,7 +255,7 @@ async def _not_launched(tools: Tools, run: RunRow, error: LorafleetError) -> Non
         if held is None:
             return
         if isinstance(error, OperatorsFault):
-            tools.held_up.note(held.store_credentials, error, tools.db.even_now())  # not held up by a clock that is set back
+            tools.launch_holds.note(held.store_credentials, error, tools.db.even_now())  # not held up by a clock that is set back
             await settle_host(tx, held, Gone(reason=error.reason, message=error.message), {}, tools.retry)
             return
         if not error.retryable:

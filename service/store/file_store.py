@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 
-from lorafleet.contract import inside, plain_files, store_faults
+from lorafleet.contract import confined_files, plain_files, store_faults
 from lorafleet.contract.store_faults import FaultKind
 from service.store.bounded_reads import MAX_BYTES, StoreError, read, read_whole
 from service.store.refusals import raised
@@ -34,8 +34,8 @@ def _on_files(method: _Method) -> _Method:
     def call(self: Any, uri: str, *arguments: Any) -> Any:
         try:
             return method(self, uri, *arguments)
-        except inside.LeadsOut:
-            raise StoreError(f"{uri} {inside.OUT}", reason=LINK_OUT) from None
+        except confined_files.LeadsOut:
+            raise StoreError(f"{uri} {confined_files.OUT}", reason=LINK_OUT) from None
         except plain_files.NoPlainFile:
             raise StoreError(f"{uri} is no plain file; the service reads no FIFO, socket or device", reason=NO_FILE) from None
         except OSError as error:
@@ -72,13 +72,13 @@ class FileBacking:
     @_on_files
     def put(self, uri: str, data: bytes) -> None:
         path, folder = self._place(uri)
-        with inside.holding(path, folder, make=True) as held:  # readers see the old object or the new one, never a part
+        with confined_files.holding(path, folder, make=True) as held:  # readers see the old object or the new one, never a part
             os.rename(_written_beside(path.name, data, held), path.name, src_dir_fd=held, dst_dir_fd=held)
 
     @_on_files
     def put_if_absent(self, uri: str, data: bytes) -> bool:
         path, folder = self._place(uri)
-        with inside.holding(path, folder, make=True) as held:
+        with confined_files.holding(path, folder, make=True) as held:
             temporary = _written_beside(path.name, data, held)
             try:
                 os.link(temporary, path.name, src_dir_fd=held, dst_dir_fd=held)
@@ -91,15 +91,15 @@ class FileBacking:
     @_on_files
     def delete(self, uri: str) -> None:
         path, folder = self._place(uri)
-        with suppress(FileNotFoundError), inside.holding(path, folder) as held:
+        with suppress(FileNotFoundError), confined_files.holding(path, folder) as held:
             os.unlink(path.name, dir_fd=held)
 
     @_on_files
     def exists(self, uri: str) -> bool:
         path, folder = self._place(uri)
         try:
-            place = inside.real(path, folder)
-            with inside.holding(place, folder) as held:
+            place = confined_files.real(path, folder)
+            with confined_files.holding(place, folder) as held:
                 return stat.S_ISREG(os.stat(place.name, dir_fd=held, follow_symlinks=False).st_mode)
         except _NO_FILE:
             return False
@@ -108,7 +108,7 @@ class FileBacking:
     def is_empty(self, uri: str) -> bool:
         path = file_path(uri)
         try:
-            with inside.holding(path / "x", self._folder or path) as held:
+            with confined_files.holding(path / "x", self._folder or path) as held:
                 return _is_empty(held)
         except _NO_FILE:
             return True

@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from lorafleet.contract.inside import root_of_base, root_of_part
+from lorafleet.contract.confined_files import root_of_base, root_of_part
 from lorafleet.contract.layout import MANIFEST, JobLayout, job_root, join
 from lorafleet.errors import InvalidSpec, Violation
 from service.core.group_commit import Coalescer

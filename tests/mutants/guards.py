@@ -208,10 +208,10 @@ _GUARDS = (
     ),
     (
         "slow reader: a stream that is not read ends",
-        "service/api/interceptors/flow.py",
+        "service/api/interceptors/flow_control.py",
         "async with asyncio.timeout(self._slow_reader_s):",
         "async with asyncio.timeout(None):",
-        "tests/service/api/interceptors/test_flow.py",
+        "tests/service/api/interceptors/test_flow_control.py",
     ),
     (
         "orphans: only those that the database does not know",

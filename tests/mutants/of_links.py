@@ -6,14 +6,14 @@ TRAINER = "tests/trainer/test_links.py"
 GUARDS = (
     (
         "links: nothing is read through one that leads out",
-        "lorafleet/contract/inside.py",
+        "lorafleet/contract/confined_files.py",
         "    if not found.is_relative_to(os.path.realpath(folder)):",
         "    if False:",
         FILES,
     ),
     (
         "links: a folder that becomes one while it is opened is not followed",
-        "lorafleet/contract/inside.py",
+        "lorafleet/contract/confined_files.py",
         "_FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW",
         "_FOLDER = os.O_DIRECTORY",
         FILES,

@@ -73,7 +73,7 @@ GUARDS = (
     ),
     (
         "training: a resumed run has the optimizer's state",
-        "trainer/pack/beginning.py",
+        "trainer/pack/initial_state.py",
         "return where.row(saved.weights), _state(where, saved)",
         "return where.row(saved.weights), {}",
         "tests/trainer/test_pack_run.py::test_a_killed_run_resumes_bit_for_bit[0]",

@@ -21,7 +21,7 @@ from trainer.keyed import Key
 
 
 def test_diffusers_drops_the_magnitudes_of_a_kohya_file(tmp_path: Path):
-    """Why lorafleet.readers calls it wrong: should this fail one day, the table there is out of date."""
+    """Why lorafleet.lora_readers calls it wrong: should this fail one day, the table there is out of date."""
     asked = spec.parse(
         {"base_model": {"uri": "file:///b", "family": "sd1"}, "dataset": {"uri": "file:///d"}, "adapter": {"method": "dora", "rank": 2}}
     )

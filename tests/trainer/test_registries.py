@@ -28,7 +28,7 @@ def test_a_module_that_helps_is_no_entry():
 
 
 def test_workers_that_stand_by_have_every_family_imported():
-    from trainer import standing_by
+    from trainer import warm_up
 
-    standing_by.warm_up(select_accelerator(ClusterSpec()))
+    warm_up.warm_up(select_accelerator(ClusterSpec()))
     assert {f"trainer.families.{name}" for name in catalog.FAMILIES.names()} <= sys.modules.keys()

@@ -6,7 +6,7 @@ import pytest
 
 from service.backends import driver_message
 from tests.refusing_store import refusing_store
-from trainer import one_style
+from trainer import style_isolation
 from trainer.run import main
 
 RAYS_WORDS = "Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 chars):\n"
@@ -33,5 +33,5 @@ def test_no_other_last_words_let_work_wait(line: str):
 
 
 def test_a_disk_that_fills_up_under_a_style_is_the_operators():
-    failed = one_style.failure_of(OSError(errno.ENOSPC, "No space left on device"), "writing")
+    failed = style_isolation.failure_of(OSError(errno.ENOSPC, "No space left on device"), "writing")
     assert (failed.reason, failed.retryable) == ("DISK_FULL", True)

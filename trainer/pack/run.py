@@ -12,7 +12,7 @@ import torch
 
 from lorafleet.contract.layout import JobLayout
 from lorafleet.errors import RunFailed
-from trainer import checkpoint, eviction, one_style, run_log
+from trainer import checkpoint, eviction, run_log, style_isolation
 from trainer.adapters.bank import ActiveSlots
 from trainer.adapters.layout import scaling
 from trainer.adapters.model import PackModel
@@ -21,7 +21,7 @@ from trainer.frozen_base import FrozenBase
 from trainer.group import Group
 from trainer.pack import evaluation, saving
 from trainer.pack.batch import PackBatch, assemble
-from trainer.pack.beginning import Row, first_row
+from trainer.pack.initial_state import Row, first_row
 from trainer.pack.member import Member
 from trainer.pack.passes import PaddingRules, Pass, Work, padding_rules, passes
 from trainer.pack.samples import Samples
@@ -192,7 +192,7 @@ class PackRun:
             if self.reporter is not None:
                 self.reporter.progress(style.job, phase="encoding")
             try:
-                with one_style.only(style.job, f"encoding dataset.uri: {style.spec.dataset.uri}", self.group):
+                with style_isolation.only(style.job, f"encoding dataset.uri: {style.spec.dataset.uri}", self.group):
                     encoded.append((style, latent_cache.encode(style, self.cache_folder, self.base.family, parts, self.group)))
             except RunFailed as error:
                 self._say_failed(style.job, error)
@@ -201,14 +201,14 @@ class PackRun:
     def _member(self, style: PreparedStyle, encoded: Encoded) -> Member | None:
         """None: the style cannot train, which was reported."""
         try:
-            with one_style.only(style.job, f"making its adapter on base_model.uri: {style.base.uri}", self.group):
+            with style_isolation.only(style.job, f"making its adapter on base_model.uri: {style.base.uri}", self.group):
                 return self._made(style, encoded)
         except RunFailed as error:
             self._say_failed(style.job, error)
             return None
 
     def _made(self, style: PreparedStyle, encoded: Encoded) -> Member:
-        with one_style.naming(f"output.uri: {style.output_uri}"):
+        with style_isolation.naming(f"output.uri: {style.output_uri}"):
             checkpoints = Folder(JobLayout(style.output_uri).checkpoints, within=style.output_uri)
             saved = self.group.on_first(partial(checkpoint.newest, checkpoints, job=style.job))
         objective = self.base.family.objective(self.base.parts, style.spec.training)
@@ -268,7 +268,7 @@ class PackRun:
     def _only_its_own(self, member: Member, doing: str, action: Callable[[Member], None]) -> None:
         """Runs a collective action whose failure, on any worker, ends this member only."""
         try:
-            with one_style.only(member.job, doing, self.group, has_trained=member.step > 0, in_lock_step=self._is_in_lock_step):
+            with style_isolation.only(member.job, doing, self.group, has_trained=member.step > 0, in_lock_step=self._is_in_lock_step):
                 action(member)
         except RunFailed as error:
             if self._is_in_lock_step and not self.group.has_agreed:
@@ -280,7 +280,7 @@ class PackRun:
         failures: list[RunFailed | None] = [None] * len(members)
         for number, (member, action) in enumerate(zip(members, actions, strict=True)):
             try:
-                with one_style.only(member.job, doing, has_trained=member.step > 0):
+                with style_isolation.only(member.job, doing, has_trained=member.step > 0):
                     action()
             except RunFailed as error:
                 failures[number] = error
@@ -322,7 +322,7 @@ class PackRun:
             return  # it failed as it left
         self.pack.remove(member)
         try:
-            with one_style.only(member.job, "closing its curves"):
+            with style_isolation.only(member.job, "closing its curves"):
                 member.close_metrics()
         except RunFailed as error:
             log.warning("%s", error)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lorafleet.contract.inside import root_of_part
+from lorafleet.contract.confined_files import root_of_part
 from lorafleet.errors import RunFailed
 from trainer.prepare.base_model import BaseModel
 from trainer.storage import Folder

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from lorafleet.contract.inside import root_of_base, root_of_part
+from lorafleet.contract.confined_files import root_of_base, root_of_part
 from trainer.storage import Entry, Folder
 
 

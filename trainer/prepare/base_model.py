@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from lorafleet.catalog import FAMILIES, METHODS, Family, detection
 from lorafleet.catalog.method import Fusing, Shape, is_target
 from lorafleet.catalog.part import Layers, Names, Part, PartKind
-from lorafleet.contract import inside
+from lorafleet.contract import confined_files
 from lorafleet.contract.weight_files import MODEL_INDEX
 from lorafleet.errors import RunFailed, Violation
 from lorafleet.spec import AdapterSpec, BaseModelSpec, Spec
@@ -263,7 +263,7 @@ class _Inspection:
     def _check_links(self, paths: Collection[str]) -> None:
         """The libraries open these by their names, and follow what they meet."""
         for path in sorted(self.linked_out.intersection(paths)):
-            self._refuse(path, inside.OUT, reason="LINK_OUT")
+            self._refuse(path, confined_files.OUT, reason="LINK_OUT")
         self._raise_what_is_wrong()
 
     def _small_files(self) -> list[str]:

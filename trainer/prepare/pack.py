@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from lorafleet.contract.run_manifest import RunManifest, Style
 from lorafleet.contract.s3_settings import learn_regions
 from lorafleet.errors import RunFailed
-from trainer import artifact, one_style, run_log
+from trainer import artifact, run_log, style_isolation
 from trainer.prepare import data_facts
 from trainer.prepare.style import PreparedStyle, prepare
 from trainer.report import Reporter, not_understood
@@ -59,7 +59,7 @@ def prepare_pack(styles: Sequence[Style], cache_uri: str, reporter: Reporter) ->
 
 def _prepare_one(style: Style, cache_uri: str, reporter: Reporter) -> PreparedStyle | None:
     try:
-        with one_style.only(style.job, "preparing the style"):
+        with style_isolation.only(style.job, "preparing the style"):
             return _prepared(style, cache_uri, reporter)
     except RunFailed as error:
         _say_failed(style.job, error, reporter)
@@ -76,7 +76,7 @@ def _prepared(style: Style, cache_uri: str, reporter: Reporter) -> PreparedStyle
     max_steps = style.spec.training.max_steps
     reporter.progress(style.job, phase="preparing", max_steps=max_steps)
     ready = prepare(style, Folder(cache_uri))
-    with one_style.naming(f"output.uri: {style.output_uri}"):
+    with style_isolation.naming(f"output.uri: {style.output_uri}"):
         done = artifact.existing(ready)
     if done is not None:
         reporter.succeeded(style.job, max_steps, done)  # an earlier attempt died after its commit

@@ -19,10 +19,10 @@ from trainer.data.buckets import Bucket, assign, buckets_for
 from trainer.data.files import Some
 from trainer.data.readers import DataSet
 from trainer.keyed import Key, Purpose
-from trainer.one_style import naming
 from trainer.prepare import base_model
 from trainer.prepare.base_model import BaseModel
 from trainer.storage import Folder
+from trainer.style_isolation import naming
 
 MAX_HELD_OUT = 64
 

@@ -10,7 +10,7 @@ from service.access.authenticators import Authenticators, Shown, certificate_nam
 from service.access.identity import OPEN, Identity, current_identity
 from service.api.errors import Context
 from service.api.handlers import Handler, MethodInterceptor, wrapped
-from service.api.interceptors.standing import current
+from service.api.interceptors.call_stages import current
 
 # Reports carry the token of their run, and health is asked by load balancers, which have none.
 NOT_AUTHENTICATED = ("/lorafleet.v1.ReportService/", "/grpc.health.v1.Health/")
@@ -95,10 +95,10 @@ class AuthenticationInterceptor(MethodInterceptor):
         return call
 
     async def _known(self, context: Context) -> Identity:
-        """The caller, and from now on the call's place is the caller's. Raises Unauthenticated."""
+        """The caller, and from now on the call's slot is the caller's. Raises Unauthenticated."""
         identity = await self._who_calls(context)
-        if (standing := current.get(None)) is not None:
-            standing.become_known(identity.principal)
+        if (stage := current.get(None)) is not None:
+            stage.become_known(identity.principal)
         return identity
 
     async def _check_still_known(self, context: Context) -> None:

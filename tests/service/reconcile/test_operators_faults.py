@@ -86,7 +86,7 @@ async def test_what_stands_in_the_way_of_one_jobs_folder_holds_up_nobody_else(wo
     faulty.errors["encrypted"] = OperatorsFault("its key cannot be used", reason="STORE_KEY_UNUSABLE")
     await world.settle()
     assert (await world.state(waits), await world.state(goes)) == ("QUEUED", "STARTING")
-    assert world.tools.held_up.of("", world.tools.db.even_now()) is None
+    assert world.tools.launch_holds.of("", world.tools.db.even_now()) is None
 
 
 async def test_a_folder_that_refuses_one_job_ends_that_job_at_once_and_no_other_of_its_pack(world: World, faulty: Faulty):

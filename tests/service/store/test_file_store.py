@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lorafleet.contract import inside
+from lorafleet.contract import confined_files
 from lorafleet.contract.layout import JobLayout, join
 from service.store import job_logs
 from service.store.client import Store, StoreError
@@ -104,7 +104,7 @@ def test_a_folder_that_becomes_a_link_while_it_is_opened_is_not_followed(tmp_pat
     folder, elsewhere = tmp_path / "job", tmp_path / "evil"
     (folder / "logs").mkdir(parents=True)
     elsewhere.mkdir()
-    real = inside.real
+    real = confined_files.real
 
     def and_then_swapped(path: Path, root: Path) -> Path:
         found = real(path, root)
@@ -112,8 +112,8 @@ def test_a_folder_that_becomes_a_link_while_it_is_opened_is_not_followed(tmp_pat
         (folder / "logs").symlink_to(elsewhere)
         return found
 
-    monkeypatch.setattr(inside, "real", and_then_swapped)
-    with pytest.raises(NotADirectoryError), inside.holding(folder / "logs" / "x", folder):
+    monkeypatch.setattr(confined_files, "real", and_then_swapped)
+    with pytest.raises(NotADirectoryError), confined_files.holding(folder / "logs" / "x", folder):
         pass
 
 
@@ -126,12 +126,12 @@ async def test_a_base_of_a_hugging_face_cache_has_its_files_beside_it(tmp_path: 
     (snapshot / "model_index.json").symlink_to("../../blobs/1")
     (tmp_path / "outside").write_bytes(SECRET)
     (snapshot / "secret").symlink_to(tmp_path / "outside")
-    store = Store().within(inside.root_of_base(f"file://{snapshot}/"))
+    store = Store().within(confined_files.root_of_base(f"file://{snapshot}/"))
     assert await store.get(f"file://{snapshot}/model_index.json") == b"{}"
     with pytest.raises(StoreError):
         await store.get(f"file://{snapshot}/secret")
-    assert inside.root_of_base("file:///srv/snapshots/abc") == "file:///srv/snapshots/abc"
-    assert inside.root_of_base("s3://b") == "s3://b"
+    assert confined_files.root_of_base("file:///srv/snapshots/abc") == "file:///srv/snapshots/abc"
+    assert confined_files.root_of_base("s3://b") == "s3://b"
 
 
 async def test_no_descriptor_is_left_open(job: JobLayout):

@@ -12,9 +12,9 @@ from lorafleet.v1 import training_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2_grpc as rpc
 from service.api import options
 from service.api.errors import abort
-from service.api.interceptors import flow
+from service.api.interceptors import flow_control
 from service.api.interceptors.authentication import anybody
-from service.api.interceptors.flow import check_deadline
+from service.api.interceptors.flow_control import check_deadline
 from service.api.options import new_server
 from service.server.serving import add_services
 from service.settings.serve_settings import CallLimits
@@ -104,7 +104,7 @@ async def test_a_watcher_that_does_not_read_is_cut_off_and_goes_on_with_its_last
         cut_off.set()
         await abort(context, error)
 
-    monkeypatch.setattr(flow, "abort", told)
+    monkeypatch.setattr(flow_control, "abort", told)
     server = new_server(CallLimits(slow_reader_s=0.5), anybody, world.tools.db)
     port = server.add_insecure_port("127.0.0.1:0")
     await add_services(server, world.tools, asyncio.Event())

@@ -1,4 +1,4 @@
-"""Tracks where each call stands: waiting for its caller, at work, or being answered. What a caller can draw out takes a place."""
+"""Tracks where each call stands: waiting for its caller, at work, or being answered. What a caller can draw out takes a slot."""
 
 import asyncio
 import ipaddress
@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from lorafleet.transport.addresses import host_of
 from service.api.interceptors.rpc_tasks import cut_off
-from service.api.interceptors.waiting_places import WaitingSlot, WaitingSlots
+from service.api.interceptors.waiting_slots import WaitingSlot, WaitingSlots
 from service.settings.serve_settings import CallLimits
 
 MOST_WAITING = 1_000  # calls of known callers whose messages have not come
@@ -20,11 +20,11 @@ MOST_REPORTS_EACH = 500  # of one address: runs behind one may be many
 MOST_ANSWERS = 1_000  # that are on their way
 MOST_ANSWERS_EACH = 500
 
-current: ContextVar["CallStage"] = ContextVar("standing")
+current: ContextVar["CallStage"] = ContextVar("call_stage")
 
 
 class SlotPools:
-    """One server's places. Each kind has its own: whoever fills one stands in nobody else's way."""
+    """One server's slots. Each kind has its own: whoever fills one stands in nobody else's way."""
 
     def __init__(self, limits: CallLimits) -> None:
         unknown = (limits.max_unknown_calls, min(limits.max_unknown_calls, limits.max_unknown_calls_per_address))
@@ -35,8 +35,8 @@ class SlotPools:
         self.answers = WaitingSlots(MOST_ANSWERS, MOST_ANSWERS_EACH)  # by address
 
     @staticmethod
-    def num_places(limits: CallLimits) -> int:
-        """All places of a server."""
+    def num_slots(limits: CallLimits) -> int:
+        """All slots of a server."""
         return 2 * limits.max_unknown_calls + MOST_REPORTS + MOST_WAITING + MOST_ANSWERS
 
 
@@ -44,23 +44,23 @@ class SlotPools:
 class CallStage:
     """One call's. `task` is gRPC's own for its handler: it ends when the answer is with the caller."""
 
-    rooms: SlotPools
-    room: WaitingSlots
+    pools: SlotPools
+    slots: WaitingSlots
     address: str
     task: "asyncio.Task[object]"
     slow_reader_s: float
     who: str = ""
-    is_lost: bool = False  # its place went to another call
-    _place: WaitingSlot | None = None
+    is_lost: bool = False  # its slot went to another call
+    _slot: WaitingSlot | None = None
     _timer: asyncio.TimerHandle | None = None
 
     def wait(self) -> None:
-        """The caller's turn: until the call works its place may go to another."""
-        self._take(self.room, self.who or self.address, self.lose)
+        """The caller's turn: until the call works its slot may go to another."""
+        self._take(self.slots, self.who or self.address, self.lose)
 
     def become_known(self, principal: str) -> None:
         """From now on it is counted by whom it is of."""
-        self.room, self.who = self.rooms.known, principal
+        self.slots, self.who = self.pools.known, principal
         self.wait()
 
     def work(self) -> None:
@@ -68,13 +68,13 @@ class CallStage:
         self._leave()
 
     def lose(self) -> None:
-        """Its place went to another call: it ends, and is told so."""
+        """Its slot went to another call: it ends, and is told so."""
         self.is_lost = True
         self.task.cancel()
 
     def answer(self) -> None:
         """All is said, and gRPC sends it. A caller that does not read is cut off: it takes no status either."""
-        self._take(self.rooms.answers, self.address, self._cut_off)
+        self._take(self.pools.answers, self.address, self._cut_off)
         self._timer = asyncio.get_running_loop().call_later(self.slow_reader_s, self._cut_off)
 
     def end(self, _task: object = None) -> None:
@@ -83,13 +83,13 @@ class CallStage:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _take(self, room: WaitingSlots, who: str, lost: Callable[[], None]) -> None:
+    def _take(self, slots: WaitingSlots, who: str, lost: Callable[[], None]) -> None:
         self._leave()
-        self._place = room.take(who, lost)
+        self._slot = slots.take(who, lost)
 
     def _leave(self) -> None:
-        if self._place is not None:
-            self._place.leave()
+        if self._slot is not None:
+            self._slot.leave()
 
     def _cut_off(self) -> None:
         cut_off(self.task)

@@ -23,8 +23,8 @@ from lorafleet.v1 import training_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2_grpc as rpc
 from service.access.identity import Identity, Role
 from service.api import options
-from service.api.interceptors import call_limits, standing
-from service.api.interceptors.standing import address_of
+from service.api.interceptors import call_limits, call_stages
+from service.api.interceptors.call_stages import address_of
 from service.api.options import most_calls, new_server
 from service.db.engines import sqlite_url
 from service.server.serving import add_services
@@ -128,7 +128,7 @@ async def test_half_sent_calls_of_strangers_shut_nobody_out(world: World):
 
 
 async def test_half_sent_reports_leave_places_for_runs(world: World, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(standing, "MOST_REPORTS_EACH", 2)
+    monkeypatch.setattr(call_stages, "MOST_REPORTS_EACH", 2)
     _, run = await world.started()
     metadata = (("authorization", f"Bearer {world.tools.tokens.of(run, world.clock.now())}"),)
     async with door(world) as opened:
@@ -137,7 +137,7 @@ async def test_half_sent_reports_leave_places_for_runs(world: World, monkeypatch
 
 
 async def test_half_sent_calls_of_one_caller_are_that_callers_loss(world: World, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(standing, "MOST_WAITING", 3)
+    monkeypatch.setattr(call_stages, "MOST_WAITING", 3)
     async with door(world) as opened:
         mine = opened.half_sent(LIST, BOB)
         others = [opened.half_sent(LIST, ALICE) for _ in range(3)]
@@ -147,7 +147,7 @@ async def test_half_sent_calls_of_one_caller_are_that_callers_loss(world: World,
 
 
 async def test_a_batch_that_is_not_begun_has_a_place_like_other_calls(world: World, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(standing, "MOST_WAITING_EACH", 2)
+    monkeypatch.setattr(call_stages, "MOST_WAITING_EACH", 2)
     async with door(world) as opened:
         stub = batch_service_pb2_grpc.BatchServiceStub(opened.channel)
         calls = [stub.CreateBatch(metadata=ALICE, timeout=60) for _ in range(3)]
@@ -205,7 +205,7 @@ async def _is_healthy(opened: Door) -> bool:
 
 
 async def test_answers_that_nobody_reads_leave_places_for_those_that_are(world: World, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(standing, "MOST_ANSWERS_EACH", 2)
+    monkeypatch.setattr(call_stages, "MOST_ANSWERS_EACH", 2)
     monkeypatch.setattr(options, "most_calls", lambda limits: 5)
     async with door(world) as opened, raw(opened.port, window=0) as caller:
         await unread(caller, 10)
@@ -300,7 +300,7 @@ async def test_more_metadata_than_a_call_needs_is_refused(world: World):
 def test_all_places_together_are_fewer_than_grpc_takes():
     limits = CallLimits()
     everything = limits.max_streams + call_limits.MAX_AT_WORK + call_limits.MAX_UPLOADS + call_limits.MAX_REFLECTIONS
-    assert everything + standing.SlotPools.num_places(limits) < most_calls(limits)
+    assert everything + call_stages.SlotPools.num_slots(limits) < most_calls(limits)
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from lorafleet.errors import RunFailed, Unavailable
-from trainer import one_style
+from trainer import style_isolation
 from trainer.report import Address, Reporter, StaleAttempt
 
 JOB = "tenants/t/jobs/bad"
 
 
 def failure(error: BaseException, **options: Any) -> RunFailed:
-    with pytest.raises(RunFailed) as raised, one_style.only(JOB, "preparing the style", **options), one_style.naming("a/b.png"):
+    with pytest.raises(RunFailed) as raised, style_isolation.only(JOB, "preparing the style", **options), style_isolation.naming("a/b.png"):
         raise error
     return raised.value
 
@@ -49,7 +49,7 @@ def test_what_fails_again_alike_is_not_tried_again_and_is_said_in_one_line(error
     assert failed.message.startswith("preparing the style, a/b.png: ")
     assert type(error).__name__ in failed.message
     assert "(unknown" not in failed.message
-    assert "test_one_style.py:" in failed.message, "where in the code"
+    assert "test_style_isolation.py:" in failed.message, "where in the code"
     assert "\n" not in failed.message
     assert "Traceback" not in failed.message
 
@@ -100,7 +100,7 @@ def test_a_panic_of_a_library_in_rust_ends_the_style_alone():
     ids=lambda error: type(error).__name__,
 )
 def test_what_ends_the_run_is_no_styles_failure(error: BaseException):
-    with pytest.raises(type(error)) as raised, one_style.only(JOB, "beginning"):
+    with pytest.raises(type(error)) as raised, style_isolation.only(JOB, "beginning"):
         raise error
     assert raised.value is error
 
@@ -108,7 +108,7 @@ def test_what_ends_the_run_is_no_styles_failure(error: BaseException):
 def test_a_message_holds_no_colours_no_control_characters_and_no_end_without_end():
     failed = failure(ValueError("\x1b[36mred\x1b[0m\x07 \ud83d " + "x" * 100_000))
     assert "red\\x07 \\ud83d xxx" in failed.message
-    assert len(failed.message) <= one_style.MAX_MESSAGE_CHARS
+    assert len(failed.message) <= style_isolation.MAX_MESSAGE_CHARS
     assert failed.message.isprintable()
 
 
@@ -121,7 +121,7 @@ def test_an_error_whose_message_cannot_be_made_is_still_one_styles():
 
 
 def test_the_traceback_is_in_the_log(caplog: pytest.LogCaptureFixture):
-    with caplog.at_level(logging.ERROR), pytest.raises(RunFailed) as raised, one_style.only(JOB, "encoding"):
+    with caplog.at_level(logging.ERROR), pytest.raises(RunFailed) as raised, style_isolation.only(JOB, "encoding"):
         deep()
     assert "RecursionError" in caplog.text
     assert "Traceback" in caplog.text
@@ -184,7 +184,7 @@ def _worker(scenario: Callable[[Any], Any], rank: int, port: int, answers: Any) 
 
 def ended(group: Any, action: Callable[[], Any]) -> str:
     try:
-        with one_style.only(JOB, "acting", group):
+        with style_isolation.only(JOB, "acting", group):
             action()
     except RunFailed as error:
         return f"{error.reason} {error.retryable} {error.message}"
@@ -238,10 +238,10 @@ def another_attempt(group: Any) -> str:
     from trainer.group import GroupBroken
 
     if group.rank == 0:
-        with pytest.raises(StaleAttempt), one_style.only(JOB, "acting", group):
+        with pytest.raises(StaleAttempt), style_isolation.only(JOB, "acting", group):
             raise StaleAttempt("run-1")
         return "stale"
-    with pytest.raises(GroupBroken), one_style.only(JOB, "acting", group):
+    with pytest.raises(GroupBroken), style_isolation.only(JOB, "acting", group):
         group.barrier()
     return "broken"
 

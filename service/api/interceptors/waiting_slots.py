@@ -1,4 +1,4 @@
-"""Gives places to calls that wait for their callers, counted by whose they are. Knows nothing of gRPC."""
+"""Gives slots to calls that wait for their callers, counted by whose they are. Knows nothing of gRPC."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 class WaitingSlot:
     """One that is taken. `lost` is called when it is needed for another call."""
 
-    places: "WaitingSlots"
+    pool: "WaitingSlots"
     who: str
     lost: Callable[[], None]
 
     def leave(self) -> None:
         """Nothing, when it is left already or lost."""
-        self.places.forget(self)
+        self.pool.forget(self)
 
 
 class WaitingSlots:
-    """When there are none left, the call that has waited longest loses its place: of its own who asks for more than `most_each`, else
+    """When there are none left, the call that has waited longest loses its slot: of its own who asks for more than `most_each`, else
     of those who have most. Waiting costs a caller nothing, so whoever waits longest is no loss, and a call that comes and goes at
-    once finds a place however many others stand about."""
+    once finds a slot however many others stand about."""
 
     def __init__(self, most: int, most_each: int) -> None:
         self.most = most
@@ -29,31 +29,31 @@ class WaitingSlots:
         self._of: dict[str, dict[WaitingSlot, None]] = {}  # in the order in which they came
 
     def is_full_of(self, who: str) -> bool:
-        """Whether these have as many places as one may."""
+        """Whether these have as many slots as one may."""
         return len(self._of.get(who, ())) >= self.most_each
 
     def take(self, who: str, lost: Callable[[], None]) -> WaitingSlot:
-        """A place, which the call leaves when it goes on."""
+        """A slot, which the call leaves when it goes on."""
         if self.is_full_of(who):
             self._free(who)
         elif self.num_taken >= self.most:
             self._free(max(self._of, key=lambda one: len(self._of[one])))
-        place = WaitingSlot(self, who, lost)
-        self._of.setdefault(who, {})[place] = None
+        slot = WaitingSlot(self, who, lost)
+        self._of.setdefault(who, {})[slot] = None
         self.num_taken += 1
-        return place
+        return slot
 
-    def forget(self, place: WaitingSlot) -> None:
-        """The place is free again."""
-        own = self._of.get(place.who, {})
-        if place not in own:
+    def forget(self, slot: WaitingSlot) -> None:
+        """The slot is free again."""
+        own = self._of.get(slot.who, {})
+        if slot not in own:
             return
-        del own[place]
+        del own[slot]
         self.num_taken -= 1
         if not own:
-            del self._of[place.who]
+            del self._of[slot.who]
 
     def _free(self, who: str) -> None:
-        place = next(iter(self._of[who]))
-        self.forget(place)
-        place.lost()
+        slot = next(iter(self._of[who]))
+        self.forget(slot)
+        slot.lost()

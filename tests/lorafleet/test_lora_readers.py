@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lorafleet import readers, spec
+from lorafleet import lora_readers, spec
 from lorafleet.cli import app
 from lorafleet.errors import InvalidSpec
 
@@ -24,7 +24,7 @@ def test_validate_names_the_readers_of_a_dora(tmp_path: Path):
 
 
 def test_a_lora_needs_no_words():
-    assert readers.hints(spec.parse(GOOD)) == []
+    assert lora_readers.hints(spec.parse(GOOD)) == []
 
 
 @pytest.mark.parametrize("name", ["fox", "Red-Fox_v1.2", "a" * 100, "0"])

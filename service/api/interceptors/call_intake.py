@@ -1,4 +1,4 @@
-"""Lets calls in: each has a place until it is answered, and its message a time to come. Before it nobody is known."""
+"""Takes calls in: each has a slot until it is answered, and its message a time to come. Before it nobody is known."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -12,8 +12,8 @@ import grpc.aio
 from lorafleet.errors import InvalidInput, ResourceExhausted, Unavailable
 from service.api.errors import Context, checked
 from service.api.handlers import Handler, MethodInterceptor, wrapped
+from service.api.interceptors.call_stages import CallStage, SlotPools, address_of, current
 from service.api.interceptors.observing import about
-from service.api.interceptors.standing import CallStage, SlotPools, address_of, current
 from service.core import log_context
 from service.db.retrying import again
 from service.settings.serve_settings import CallLimits
@@ -30,7 +30,7 @@ class IntakeInterceptor(MethodInterceptor):
 
     def __init__(self, limits: CallLimits) -> None:
         super().__init__()
-        self._rooms = SlotPools(limits)
+        self._pools = SlotPools(limits)
         self._slow_reader_s = limits.slow_reader_s
 
     def around(self, method: str, handler: Handler) -> Handler:
@@ -54,10 +54,10 @@ class IntakeInterceptor(MethodInterceptor):
         return call
 
     def _watching(self, name: str, method: Any) -> Any:
-        """Nobody is asked who watches the health, and a watch has no end: it has a place of its own for as long as it lasts."""
+        """Nobody is asked who watches the health, and a watch has no end: it has a slot of its own for as long as it lasts."""
 
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-            with self._entered(name, context) as standing, self._watch(standing):
+            with self._entered(name, context) as stage, self._watch(stage):
                 async with aclosing(method(request, context)) as answers:
                     async for answer in answers:
                         yield answer
@@ -67,30 +67,30 @@ class IntakeInterceptor(MethodInterceptor):
     @contextmanager
     def _entered(self, name: str, context: Context) -> Iterator[CallStage]:
         task: Any = asyncio.current_task()  # gRPC's own for this call
-        room = self._rooms.reports if name.startswith(_REPORTS) else self._rooms.strangers
-        standing = CallStage(self._rooms, room, address_of(context.peer()), task, self._slow_reader_s)
-        task.add_done_callback(standing.end)
-        current.set(standing)  # each call has its own context: nothing to restore
-        standing.wait()
+        slots = self._pools.reports if name.startswith(_REPORTS) else self._pools.strangers
+        stage = CallStage(self._pools, slots, address_of(context.peer()), task, self._slow_reader_s)
+        task.add_done_callback(stage.end)
+        current.set(stage)  # each call has its own context: nothing to restore
+        stage.wait()
         try:
-            yield standing
+            yield stage
         except asyncio.CancelledError:
-            if not standing.is_lost:
+            if not stage.is_lost:
                 raise
             task.uncancel()
-            raise _too_many(f"{standing.who or standing.address} has too many calls here that wait for their caller") from None
+            raise _too_many(f"{stage.who or stage.address} has too many calls here that wait for their caller") from None
         finally:
-            standing.answer()
+            stage.answer()
 
     @contextmanager
-    def _watch(self, standing: CallStage) -> Iterator[None]:
-        if self._rooms.watches.is_full_of(standing.address):  # who has one keeps it: each that ended would be asked for again at once
-            raise _too_many(f"{standing.address} has too many watches of health here", WATCH_AGAIN_S)
-        place = self._rooms.watches.take(standing.address, standing.lose)
+    def _watch(self, stage: CallStage) -> Iterator[None]:
+        if self._pools.watches.is_full_of(stage.address):  # who has one keeps it: each that ended would be asked for again at once
+            raise _too_many(f"{stage.address} has too many watches of health here", WATCH_AGAIN_S)
+        slot = self._pools.watches.take(stage.address, stage.lose)
         try:
             yield
         finally:
-            place.leave()
+            slot.leave()
 
 
 def _too_many(message: str, delay_s: float = COME_AGAIN_S) -> ResourceExhausted:

@@ -1,52 +1,52 @@
-"""The guards before and around calls: places for those that wait for their callers, times for messages and answers."""
+"""The guards before and around calls: slots for those that wait for their callers, times for messages and answers."""
 
-_TESTS = "tests/service/api/interceptors/test_doors.py"
+_TESTS = "tests/service/api/interceptors/test_call_intake.py"
 
 GUARDS = (
     (
-        "doors: a call that waits for its message has a place",
-        "service/api/interceptors/standing.py",
-        "self._take(self.room, self.who or self.address, self.lose)",
+        "call intake: a call that waits for its message has a slot",
+        "service/api/interceptors/call_stages.py",
+        "self._take(self.slots, self.who or self.address, self.lose)",
         "pass",
         _TESTS,
     ),
     (
-        "doors: a known caller's calls are counted by the caller",
-        "service/api/interceptors/standing.py",
-        "self.room, self.who = self.rooms.known, principal",
+        "call intake: a known caller's calls are counted by the caller",
+        "service/api/interceptors/call_stages.py",
+        "self.slots, self.who = self.pools.known, principal",
         "pass",
         _TESTS,
     ),
     (
-        "doors: an answer that is not read is given up",
-        "service/api/interceptors/standing.py",
+        "call intake: an answer that is not read is given up",
+        "service/api/interceptors/call_stages.py",
         "call_later(self.slow_reader_s, self._cut_off)",
         "call_later(3600, self._cut_off)",
         _TESTS,
     ),
     (
-        "doors: a message has a time to arrive",
-        "service/api/interceptors/doors.py",
+        "call intake: a message has a time to arrive",
+        "service/api/interceptors/call_intake.py",
         "async with asyncio.timeout(self._slow_writer_s):",
         "async with asyncio.timeout(3600):",
         _TESTS,
     ),
     (
-        "doors: watches of health are counted",
-        "service/api/interceptors/doors.py",
+        "call intake: watches of health are counted",
+        "service/api/interceptors/call_intake.py",
         "self._watching if method == _WATCH_HEALTH else self._stream",
         "self._stream",
         _TESTS,
     ),
     (
-        "doors: reports have places of their own",
-        "service/api/interceptors/doors.py",
-        "self._rooms.reports if name.startswith(_REPORTS) else self._rooms.strangers",
-        "self._rooms.strangers",
+        "call intake: reports have places of their own",
+        "service/api/interceptors/call_intake.py",
+        "self._pools.reports if name.startswith(_REPORTS) else self._pools.strangers",
+        "self._pools.strangers",
         _TESTS,
     ),
     (
-        "doors: calls at work are counted for their tenant",
+        "call intake: calls at work are counted for their tenant",
         "service/api/interceptors/limiting.py",
         "with self._work.open(_whose(tenant)):",
         "if True:",

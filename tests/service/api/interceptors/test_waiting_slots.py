@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from service.api.interceptors.waiting_places import WaitingSlot, WaitingSlots
+from service.api.interceptors.waiting_slots import WaitingSlot, WaitingSlots
 
 
 class Waiting:
