@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from lorafleet import __version__, lora_readers
 from lorafleet.contract.layout import MANIFEST, JobLayout, adapter_file, step_folder
 from lorafleet.errors import RunFailed
-from lorafleet.spec import Spec
 from lorafleet.v1.training_service_pb2 import Artifact
 from trainer import untrusted
 from trainer.artifact_facts import facts, output_name
@@ -148,7 +147,7 @@ def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str], 
         f"| made by | lorafleet {__version__}, torch {version('torch')}, diffusers {version('diffusers')}, peft {version('peft')} |",
         "",
         *(f"> {caution}\n" for caution in style.base.facts.cautions),
-        *_usage(spec),
+        *_usage(style),
         f'Sample pictures: prompt i was drawn with `torch.Generator("cpu").manual_seed({spec.validation.seed} + i)`, '
         f"guidance scale {spec.validation.guidance_scale}, {spec.validation.num_inference_steps} steps ({step_folder(progress.step)}).",
         "",
@@ -162,19 +161,21 @@ def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str], 
     return "\n".join(lines)
 
 
-def _usage(spec: Spec) -> list[str]:
+def _usage(style: PreparedStyle) -> list[str]:
     """How to load the files, with programs that are right about them and no others."""
-    told = lora_readers.of(spec)
+    spec, told = style.spec, lora_readers.of(style.spec)
     lines: list[str] = []
-    right = [name for name in spec.output.formats if not any(each.program == "diffusers" and each.file_format == name for each in told)]
+    wrong = {each.file_format for each in told if each.program == "diffusers"}
+    wrong |= set() if spec.family.diffusers_reads_kohya else {"kohya"}
+    right = [name for name in spec.output.formats if name not in wrong]
     if right:
-        pipeline = spec.family.pipeline
+        pipeline, without = spec.family.pipeline, "".join(f", {part}=None" for part in sorted(style.base.absent))
         name = adapter_file("diffusers" if "diffusers" in right else "kohya", spec.output.name)
         lines += [
             "```python",
             f"from diffusers import {pipeline}",
             "",
-            f'pipeline = {pipeline}.from_pretrained("path/to/base")',
+            f'pipeline = {pipeline}.from_pretrained("path/to/base"{without})',
             f'pipeline.load_lora_weights("path/to/this/folder", weight_name="{name}")',
             "```",
             "",

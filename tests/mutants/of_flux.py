@@ -20,7 +20,7 @@ GUARDS = (
     (
         "flux: the last modulation's halves are exchanged in files",
         "trainer/adapters/formats/fused.py",
-        "if not is_target(path, family.kohya_swapped):",
+        "if not is_target(path, swapped):",
         "if True:",
         FILES,
     ),

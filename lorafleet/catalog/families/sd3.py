@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from lorafleet import objectives
-from lorafleet.catalog import parts
+from lorafleet.catalog import mmdit, parts
 from lorafleet.catalog.family import Configs, Family, Label
 from lorafleet.catalog.part import Config, Problems
 from lorafleet.catalog.parts import Sizes
@@ -97,8 +97,8 @@ FACTS = Family(
         parts.tokenizer("tokenizer_3", "T5TokenizerFast", "T5Tokenizer", is_optional=True),
     ),
     # Counted as service.control.memory says, of 3, 3.5 medium and large at 1024 x 1024: 78, 118, 144 with LoRA on attention alone, and
-    # 137, 180, 238 on every layer; at 512 x 512, where text is a larger share, up to 291.
-    values_per_pixel=300,
+    # 137, 180, 238 on every layer.
+    values_per_pixel=270,
     first_layer="pos_embed.proj",
     architecture="stable-diffusion-3-medium",
     kohya_version="m",
@@ -106,4 +106,7 @@ FACTS = Family(
     label=_label,
     sizes=_sizes,
     misfits=_misfits,
+    diffusers_reads_kohya=False,
+    kohya_modules=mmdit.names,
+    kohya_swapped_of=mmdit.swapped,
 )

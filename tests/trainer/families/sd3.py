@@ -16,6 +16,8 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
 from tests.trainer.families import words
+from tests.trainer.families.published_mmdit import published
+from tests.trainer.families.real import Real
 from tests.trainer.families.reference import FlowReference, Texts, sigmoid_of_normal
 from tests.trainer.families.row import Row
 from tests.trainer.sdxl.tiny_base import filled
@@ -154,8 +156,38 @@ ROW = Row(
         *("norm1.linear", "norm1_context.linear", "norm_out.linear"),
         *("proj_out", "context_embedder", "pos_embed.proj", "timestep_embedder.linear_1", "text_embedder.linear_2"),
     ),
+    real=Real(
+        built=SD3Transformer2DModel,  # 3.5 large
+        config={
+            "num_layers": 38,
+            "num_attention_heads": 38,
+            "caption_projection_dim": 2432,
+            "pos_embed_max_size": 192,
+            "qk_norm": "rms_norm",
+        },
+        latents=(16, 128, 128),
+        conditioning={"clip": (77, 2048), "pooled": (2048,), "t5": (256, 4096)},
+    ),
+    architectures={
+        "sd3": "stable-diffusion-3-medium",
+        "sd35-medium": "stable-diffusion-3-5-medium",
+        "without-t5": "stable-diffusion-3-medium",
+    },
+    misfits={
+        "another T5": ("text_encoder_3/config.json", {"d_model": 64}, "joint_attention_dim is not text_encoder_3's d_model"),
+        "another pooled text": ("text_encoder_2/config.json", {"projection_dim": 8}, "pooled_projection_dim is not the sum"),
+        "wider text": ("text_encoder/config.json", {"hidden_size": 48}, "joint_attention_dim is less than the sum"),
+        "other latents": ("vae/config.json", {"latent_channels": 16}, "in_channels is not its latent_channels"),
+        "latents without a mean": ("vae/config.json", {"shift_factor": None}, "has no shift_factor"),
+        "another width": ("transformer/config.json", {"caption_projection_dim": 48}, "caption_projection_dim that is not the width"),
+        "for inpainting": ("transformer/config.json", {"out_channels": 8}, "use the base that it was made from"),
+        "other norms": ("transformer/config.json", {"qk_norm": "layer_norm"}, "qk_norm that is not known"),
+        "no number": ("transformer/config.json", {"pos_embed_max_size": "all"}, "pos_embed_max_size that is not a positive number"),
+    },
     has_text_adapters=True,
     drawing={"max_sequence_length": words.MAX_TOKENS},
+    published=published,
+    swapped=("norm_out.linear", "transformer_blocks.37.norm1_context.linear"),
     step=8,
     pixels_per_latent=4,
 )

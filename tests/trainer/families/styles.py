@@ -18,7 +18,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "dataset": {"validation_fraction": 0.2, "resolution": RESOLUTION},
     "adapter": {"rank": 2, "alpha": 3.0},
     # Adam divides a gradient by its own size: of one that is nearly nothing it would show the last bit.
-    "training": {"micro_batch_size": 2, "learning_rate": 1e-3, "max_steps": 10, "adam_epsilon": 1e-6},
+    "training": {"micro_batch_size": 2, "learning_rate": 1e-3, "max_steps": 10, "adam_epsilon": 1e-5},
     "checkpointing": {"every_steps": 1000},
 }
 

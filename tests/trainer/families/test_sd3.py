@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 
 from lorafleet.catalog import FAMILIES
 from lorafleet.catalog.families import sd3
@@ -14,7 +15,9 @@ from lorafleet.errors import RunFailed
 from service.planning.base_shapes import read_shapes
 from service.store.client import Store
 from service.untrusted.parsing import Parser
-from tests.trainer.families import words
+from tests.trainer.families import real_adapter, words
+from tests.trainer.families.published_mmdit import published
+from tests.trainer.families.real import Real, every_linear
 from tests.trainer.families.sd3 import leave_out_t5
 from tests.trainer.families.styles import Families
 from tests.trainer.test_base_model import edit
@@ -48,9 +51,9 @@ def test_a_base_may_be_without_t5(packs: Families):
     assert found.absent == {*T5}
     assert found.facts.max_tokens == words.MAX_TOKENS
     assert not [path for path in found.files if path.startswith(T5)]
-    frozen = FrozenBase(found, "fp32", torch.device("cpu"))
-    assert not frozen.parts.keys() & {*T5}
-    assert FAMILY.encode_text(frozen.parts, ["red"]).keys() == {"clip", "pooled"}
+    parts = FrozenBase(found, "fp32", torch.device("cpu")).for_encoding()
+    assert not parts.keys() & {*T5}
+    assert FAMILY.encode_text(parts, ["red"]).keys() == {"clip", "pooled"}
 
 
 def test_t5_that_the_index_leaves_out_is_not_read_although_it_is_there(packs: Families, copy: Path, tmp_path: Path):
@@ -94,26 +97,6 @@ def test_no_bucket_is_longer_than_its_places(packs: Families):
     assert max(max(bucket.width, bucket.height) for bucket in buckets) == MAX_SIDE
 
 
-MISFITS = {
-    "another-t5": ("text_encoder_3", {"d_model": 64}, "d_model"),
-    "another-pooled-text": ("text_encoder_2", {"projection_dim": 8}, "projection_dim"),
-    "another-autoencoder": ("vae", {"latent_channels": 16}, "latent_channels"),
-    "latents-that-are-not-shifted": ("vae", {"shift_factor": None}, "shift_factor"),
-    "another-width": ("transformer", {"caption_projection_dim": 48}, "caption_projection_dim"),
-    "an-inpainting-base": ("transformer", {"out_channels": 8}, "inpainting"),
-    "no-number": ("transformer", {"pos_embed_max_size": "all"}, "pos_embed_max_size"),
-}
-
-
-@pytest.mark.parametrize("misfit", MISFITS)
-def test_parts_that_do_not_fit_are_refused(packs: Families, copy: Path, misfit: str):
-    part, changes, told = MISFITS[misfit]
-    edit(copy / part / "config.json", **changes)
-    error = refusal(packs, copy)
-    assert error.reason == "BASE_MODEL_UNSUPPORTED"
-    assert told in error.message
-
-
 @pytest.mark.parametrize(
     ("transformer", "architecture"),
     [
@@ -133,3 +116,27 @@ async def test_the_planner_reads_its_shapes(packs: Families, variant: str):
     index = json.loads((base / "model_index.json").read_text())
     assert (shapes.width, shapes.latent_side, shapes.pixels_per_latent) == (32, 16, 4)
     assert bool(shapes.text_layers["text_encoder_3"]) == (index["text_encoder_3"] != [None, None])
+
+
+def test_the_names_of_35_mediums_second_attention_are_the_published_ones():
+    """And its last block is another than large's: only of that one halves are exchanged."""
+    config = {"num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536, "dual_attention_layers": tuple(range(13))}
+    medium = Real(built=SD3Transformer2DModel, config=config, latents=(16, 128, 128), conditioning={})
+    weights, file = real_adapter.kohya_of(medium, "sd3", every_linear(medium))
+    names = published(24, 13)
+    assert {name.partition(".")[0] for name in file} == names.keys()
+    for block, is_swapped in ((22, False), (23, True)):
+        path = f"transformer.transformer_blocks.{block}.norm1_context.linear"
+        found = real_adapter.read_update(file, f"lora_unet_joint_blocks_{block}_context_block_adaLN_modulation_1")
+        ours = real_adapter.our_update(weights, path)
+        assert torch.allclose(found, torch.cat(ours.chunk(2)[::-1]) if is_swapped else ours, rtol=0, atol=1e-6)
+
+
+def test_the_card_of_an_adapter_says_how_its_base_is_opened_and_that_diffusers_reads_no_kohya_file(packs: Families):
+    style = packs.style("card", "without-t5", training={"max_steps": 1})
+    packs.train(style)
+    card = packs.exported(style, "diffusers").with_name("README.md").read_text()
+    assert 'from_pretrained("path/to/base", text_encoder_3=None, tokenizer_3=None)' in card
+    alone = packs.style("card-kohya", training={"max_steps": 1}, output={"formats": ["kohya"]})
+    packs.train(alone)
+    assert "load_lora_weights" not in packs.exported(alone, "kohya").with_name("README.md").read_text()

@@ -3,7 +3,7 @@
 Such a model computes q, k and v of an attention by one matrix, whose outputs are theirs one after another.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 
@@ -23,7 +23,8 @@ def fused(adapter: Mapping[str, Weights], spec: AdapterSpec, family: Family, lay
     `adapter`: tensors by role, by the same paths.
     """
     method, denoiser = METHODS.get(spec.method), family.denoiser.name
-    found: dict[str, Layer] = {path: (_with_its_outputs(path, tensors, spec, family), spec.rank) for path, tensors in adapter.items()}
+    swapped = family.swapped(layers.num_outputs)
+    found: dict[str, Layer] = {path: (_with_its_outputs(path, tensors, spec, swapped), spec.rank) for path, tensors in adapter.items()}
     for modules in layers.fused().values():
         paths = {f"{denoiser}.{module}": layers.num_outputs[module] for module in modules}
         there = [path for path in paths if path in found]
@@ -33,9 +34,9 @@ def fused(adapter: Mapping[str, Weights], spec: AdapterSpec, family: Family, lay
     return found
 
 
-def _with_its_outputs(path: str, tensors: Weights, spec: AdapterSpec, family: Family) -> Weights:
+def _with_its_outputs(path: str, tensors: Weights, spec: AdapterSpec, swapped: Collection[str]) -> Weights:
     """With the halves of its outputs in the order of the file's model."""
-    if not is_target(path, family.kohya_swapped):
+    if not is_target(path, swapped):
         return tensors
     num_outputs = len(tensors["B"])
     return METHODS.get(spec.method).with_outputs(tensors, torch.arange(num_outputs).roll(num_outputs // 2))
