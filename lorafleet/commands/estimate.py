@@ -22,12 +22,18 @@ def estimate(
 
     spec = spec_file.load(file, overrides)
     chosen = [Variant({}, ""), *variants(spec)]
-    fields = Variant({"scheduling.sharing": "nobody"}, "").of(spec.model_dump(mode="json", exclude_unset=True))
+    fields = _planned_alone(spec)
     with connect(server, tenant) as client:
         plan = client.plan_batch({}, [each.of(fields) for each in chosen])
     print_estimates(
         [Estimate(each, pack) for each, pack in zip(chosen, _in_order(plan.packs), strict=True)], plan.memory_limit_bytes, output
     )
+
+
+def _planned_alone(spec: Any) -> dict[str, Any]:
+    """Its document, as one that may lie beside others of its kind in a plan: nothing is written, so nothing has a place."""
+    fields = spec.model_dump(mode="json", exclude_unset=True)
+    return {**fields, "output": {}, "scheduling": {**fields.get("scheduling", {}), "sharing": "nobody"}}
 
 
 def _in_order(packs: Sequence[Any]) -> list[Any]:

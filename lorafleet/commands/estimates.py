@@ -47,11 +47,11 @@ def print_estimates(estimates: Sequence[Estimate], limit_bytes: int, format: For
 
 
 def _rows(asked_bytes: int, others: Sequence[Estimate]) -> Iterator[Sequence[tables.Cell]]:
-    """What makes it less, the most first."""
-    for each in sorted(others, key=lambda each: each.pack.memory_bytes):
-        less = asked_bytes - each.pack.memory_bytes
-        if each.pack.memory_bytes and less > 0:
-            yield each.variant.title, _gib(each.pack.memory_bytes), f"{less / asked_bytes:.0%}", each.variant.costs
+    """What makes it less by a percent or more, the most first; of those that are alike the plainest."""
+    known = [(round(100 * (1 - each.pack.memory_bytes / asked_bytes)), each) for each in others if asked_bytes and each.pack.memory_bytes]
+    for percent, each in sorted(known, key=lambda found: -found[0]):
+        if percent >= 1:
+            yield each.variant.title, _gib(each.pack.memory_bytes), f"{percent} %", each.variant.costs
 
 
 def _plain(asked: Estimate, others: Sequence[Estimate], limit_bytes: int) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def test_the_arithmetic_and_what_makes_it_less_are_told_the_most_first(server: F
         "worker   6.00 GiB: it does not fit",
     ]
     assert [line.split()[0] for line in lines[6:]] == ["training.precision=nf4", "adapter.rank=8"]
-    assert [line.split()[3] for line in lines[6:]] == ["50%", "12%"]
+    assert [line.split()[3] for line in lines[6:]] == ["50", "12"]
 
 
 def test_what_saves_nothing_is_not_offered(server: FakeServer, file: str):
@@ -120,4 +120,5 @@ def test_each_is_planned_alone(server: FakeServer, file: str):
     estimate(server, file)
     sent = [item.spec for request in server.requests[-1] for item in request.items.items]
     assert [each.scheduling.sharing for each in sent] == ["nobody"] * 3
+    assert not any(each.output.uri for each in sent), "of which a plan takes no two alike"
     assert [each.training.precision for each in sent] == ["int8", "nf4", "int8"]
