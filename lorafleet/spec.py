@@ -37,9 +37,11 @@ class _Part(BaseModel):
 
 
 class BaseModelSpec(_Part):
-    """The frozen base model, in diffusers' folder layout, with weights in safetensors: whole or in shards, in any precision."""
+    """The frozen base model: a folder in diffusers' layout, or a checkpoint in one file; in safetensors, whole or in shards."""
 
-    uri: Annotated[str, Field(description="Folder of the model: s3://bucket/prefix or file:///folder.")]
+    uri: Annotated[
+        str, Field(description="Folder of the model, s3://bucket/prefix or file:///folder; or its one file, which ends in .safetensors.")
+    ]
     # Left out where they are the default: a trainer that does not know them refuses the spec.
     family: FamilyName | None = Field(
         default=None,

@@ -149,10 +149,15 @@ class Folder:
     def sha256(self, path: str) -> str:
         """Hex digest of an object's content, streamed."""
         digest = hashlib.sha256()
+        for chunk in self.chunks(path):
+            digest.update(chunk)
+        return digest.hexdigest()
+
+    def chunks(self, path: str) -> Iterator[bytes]:
+        """An object's content, in pieces."""
         with _naming(f"{self.uri}/{path}"), self._to_read(path) as key:
             for chunk in obstore.get(self._store, key).stream(min_chunk_size=CHUNK_BYTES):
-                digest.update(chunk)
-        return digest.hexdigest()
+                yield bytes(chunk)
 
     def put(self, path: str, data: bytes | Path) -> None:
         with _naming(f"{self.uri}/{path}"), self._to_change(path) as key:

@@ -7,6 +7,7 @@ from typing import Self
 from lorafleet import objectives
 from lorafleet.catalog.part import Config, Names, Part, PartKind
 from lorafleet.catalog.parts import MAX_TOKENS, Sizes, max_tokens, sizes_by_levels
+from lorafleet.catalog.single_file import SingleFile
 
 Configs = Mapping[str, Config]  # by part; a part whose config could not be read is not in it
 
@@ -45,6 +46,7 @@ class Family:
     architecture: str  # as of `Label`, where `label` says nothing of one base
     kohya_version: str
     is_it: Callable[[Configs], bool] = alone_has_its_pipeline  # whether a base of its pipeline is of this family
+    single_file: SingleFile | None = None  # how its bases lie in one file, where that is taken
     has_clip_skip: bool = False  # whether people choose the layer of its text encoder that it goes by
     label: Callable[[Configs], Label] | None = None  # of the base with these configs, in which nothing is wrong
     objective: str = objectives.DIFFUSION  # of `trainer.objectives`, that its denoiser is trained for

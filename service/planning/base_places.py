@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lorafleet.catalog.single_file import ENDING
 from lorafleet.contract.confined_files import root_of_base, root_of_part
 from lorafleet.contract.layout import join
 from service.store.client import Store
@@ -17,8 +18,13 @@ class Places:
     parts: Mapping[str, str]
 
     def uri_of(self, path: str) -> str:
+        """Of the base itself for the empty path, where it is one file."""
         part, _, rest = path.partition("/")
-        return join(self.parts[part], rest) if part in self.parts else join(self.uri, path)
+        return join(self.parts[part], rest) if part in self.parts else join(self.uri, path) if path else self.uri
+
+    @property
+    def is_single_file(self) -> bool:
+        return self.uri.endswith(ENDING)
 
     async def get(self, path: str, *, most_bytes: int) -> bytes | None:
         return await self._of(path).get(self.uri_of(path), most_bytes=most_bytes)
@@ -31,4 +37,6 @@ class Places:
 
     def _of(self, path: str) -> Store:
         part = path.partition("/")[0]
-        return self.store.within(root_of_part(self.parts[part]) if part in self.parts else root_of_base(self.uri))
+        if part in self.parts:
+            return self.store.within(root_of_part(self.parts[part]))
+        return self.store.within(root_of_part(self.uri.rpartition("/")[0]) if self.is_single_file else root_of_base(self.uri))

@@ -19,6 +19,7 @@ from lorafleet.contract.weight_files import MODEL_INDEX, SHARD, indices, single_
 from service.control.memory import BaseShapes, Shape
 from service.core.clock import Clock
 from service.db import row_faults
+from service.planning import checkpoints
 from service.planning.base_places import Places
 from service.store.bounded_reads import StoreError
 from service.store.client import Store
@@ -139,20 +140,32 @@ class ShapeCache:
         found = _Known(self._clock.monotonic_s() + READ_AGAIN_S)
         with row_faults.own(LOOP, base.uri):
             async with self.parser.lanes.of(tenant), asyncio.timeout(READ_WITHIN_S):
-                store, parts = self._store.of(base.store_credentials), dict(base.parts)
-                places = Places(store, base.uri, parts)
-                family = base.known_family or await read_family(places, self.parser)
-                unfit = family if isinstance(family, str) else await _unfit(places, self.parser, family)
-                found = replace(found, unfit=unfit)
-                if isinstance(family, Family):
-                    found = replace(found, family=family.name)
-                    try:
-                        found = replace(found, shapes=await read_shapes(store, base.uri, self.parser, family, parts), again_at_s=None)
-                    except LacksShards as lack:
-                        found = replace(found, unfit=str(lack))
+                places = Places(self._store.of(base.store_credentials), base.uri, dict(base.parts))
+                found = await self._judged(places, base, found)  # what is known by then counts, whether or not its shapes can be read
+                found = await self._measured(places, found)
         self._remember(base, found)
         if base.family is None and found.family is not None:  # jobs that name it, and those that were told it, are on the same base
             self._remember(replace(base, family=found.family), found)
+
+    async def _judged(self, places: Places, base: TenantBase, found: _Known) -> _Known:
+        """With its family, and why nothing can be trained on it; of one file also with its shapes."""
+        if places.is_single_file:
+            seen = await _single_file(places, self.parser)
+            family = None if seen.family is None else seen.family.name
+            return replace(found, family=family, unfit=seen.why_not, shapes=seen.shapes, again_at_s=None)
+        family = base.known_family or await read_family(places, self.parser)
+        unfit = family if isinstance(family, str) else await _unfit(places, self.parser, family)
+        return replace(found, unfit=unfit, family=family.name if isinstance(family, Family) else None)
+
+    async def _measured(self, places: Places, found: _Known) -> _Known:
+        """With its shapes."""
+        if found.family is None or found.shapes is not None:
+            return found
+        try:
+            shapes = await read_shapes(places.store, places.uri, self.parser, FAMILIES.get(found.family), places.parts)
+        except LacksShards as lack:
+            return replace(found, unfit=str(lack))
+        return replace(found, shapes=shapes, again_at_s=None)
 
     def _remember(self, base: TenantBase, found: _Known) -> None:
         if found.unfit is not None:
@@ -166,6 +179,21 @@ class ShapeCache:
     def _tell_late(self, _: asyncio.Task[None]) -> None:
         self.num_late += 1
         self._ring()
+
+
+async def _single_file(places: Places, parser: Parser) -> checkpoints.Found:
+    """Of a base in one file, what its header tells. Raises Unreadable, and what the store raises."""
+    own = _as_shapes(await parser.parse("tensors", [await _header(places, "")]))
+    given = {
+        part: _as_shapes(await parser.parse("tensors", [header]))
+        for part in places.parts
+        if (header := await _header_of(places, part, parser))
+    }
+    return checkpoints.found(places.uri, own, given)
+
+
+def _as_shapes(answer: Mapping[str, Any]) -> dict[str, Shape]:
+    return _layers(answer["shapes"])
 
 
 async def read_family(places: Places, parser: Parser) -> Family | str | None:

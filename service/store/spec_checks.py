@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from lorafleet.catalog.single_file import ENDING
 from lorafleet.contract.confined_files import root_of_base, root_of_part
 from lorafleet.contract.layout import MANIFEST, JobLayout, job_root, join
 from lorafleet.errors import InvalidSpec, Violation
@@ -66,9 +67,12 @@ async def _checked(field: str, check: Callable[[Store, str], Awaitable[str | Non
 
 async def base_model(store: Store, uri: str) -> str | None:
     """What is wrong with it, for its user to read; None: nothing. The checks below answer likewise."""
+    if uri.endswith(ENDING):
+        store = store.within(root_of_part(uri.rpartition("/")[0]))
+        return None if await store.exists(uri) else f"there is no {uri}"
     store = store.within(root_of_base(uri))
     if await store.is_empty(uri):
-        return f"nothing lies under {uri}; name the folder that holds {MODEL_INDEX}"
+        return f"nothing lies under {uri}; name the folder that holds {MODEL_INDEX}, or a {ENDING} file"
     if not await store.exists(join(uri, MODEL_INDEX)):
         return f"{uri} has no {MODEL_INDEX}; name a base model in diffusers' folder layout"
     return None

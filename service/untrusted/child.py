@@ -105,6 +105,11 @@ def plain(text: bytes) -> dict[str, object]:
     return {"fields": {name: value for name, value in found.items() if is_plain(value)}}
 
 
+def tensors(text: bytes) -> dict[str, object]:
+    """The shapes of a file whose names are another code's than diffusers'."""
+    return {"shapes": header("the file's header", text)}
+
+
 def is_plain(value: object) -> bool:
     if isinstance(value, list):
         return len(value) <= MAX_BLOCKS and not any(isinstance(each, list) or not is_plain(each) for each in value)
@@ -221,7 +226,7 @@ def check_depth(what: str, text: bytes) -> None:
         raise Bad(f"{what} is nested deeper than {MAX_DEPTH}, or is no JSON")
 
 
-KINDS = {"shapes": shapes, "plain": plain, "shards": shards, "scheduler": scheduler, "manifest": manifest}
+KINDS = {"shapes": shapes, "plain": plain, "tensors": tensors, "shards": shards, "scheduler": scheduler, "manifest": manifest}
 
 if __name__ == "__main__":
     main(sys.argv[1:])

@@ -39,8 +39,8 @@ GUARDS = (
     (
         "clip skip: an encoder in memory is not another layer's",
         "trainer/prepare/base_model.py",
-        'return f"{self.digest}-{self.facts.num_skipped_layers}"',
-        "return self.digest",
+        'return f"{self.files_digest}-{self.facts.num_skipped_layers}"',
+        "return self.files_digest",
         "tests/trainer/sd/test_clip_skip.py",
     ),
     (
@@ -63,5 +63,33 @@ GUARDS = (
         "is_plain=not renamed and not self.folder.parts and not self._has_more(paths),",
         "is_plain=not renamed and not self._has_more(paths),",
         "tests/trainer/test_base_parts.py",
+    ),
+    (
+        "one file: a checkpoint for inpainting is none",
+        "lorafleet/catalog/single_file.py",
+        "if channels in _CHANNELS:",
+        "if False:",
+        "tests/trainer/test_single_file.py",
+    ),
+    (
+        "one file: every tensor is of its published size",
+        "trainer/families/_single_file.py",
+        "if missing := sorted(names.keys() - found.keys()):",
+        "if missing := []:",
+        "tests/trainer/test_single_file.py",
+    ),
+    (
+        "digest: names of older folders are the same tensors",
+        "trainer/prepare/base_digests.py",
+        "match = _OLD_ATTENTION.search(tensor)",
+        "match = None",
+        "tests/trainer/test_single_file.py",
+    ),
+    (
+        "digest: what is no weight does not count",
+        "trainer/prepare/base_digests.py",
+        "if not name.endswith(_BUFFERS)}",
+        "}",
+        "tests/trainer/test_single_file.py",
     ),
 )

@@ -46,7 +46,7 @@ def test_digests_are_taken_once_and_of_the_content(tmp_path: Path, copy: Path):
     assert here.digest == there.digest
     (copy / "scheduler" / "scheduler_config.json").write_text("{}")
     changed = inspect(copy, tmp_path / "cache")
-    assert changed.digest != here.digest
+    assert (changed.digest, changed.identity == here.identity) == (here.digest, False), "the digest is of tensors alone"
     assert changed.part_digest("vae/") == here.part_digest("vae/")
     assert inspect(BASE_MODEL, tmp_path / "cache") == here
 

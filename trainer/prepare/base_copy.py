@@ -5,10 +5,12 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from lorafleet.contract.confined_files import root_of_part
 from lorafleet.errors import RunFailed
+from trainer.prepare import single_file
 from trainer.prepare.base_model import BaseModel
 from trainer.storage import Folder
 
@@ -18,9 +20,11 @@ def materialise(base: BaseModel) -> Path:
 
     In place for a plain file:// base, else in the node's cache: linked, or downloaded once per content.
     """
+    if base.checkpoint is not None:
+        base = replace(base, uri=single_file.folder_of(base.checkpoint).as_uri(), checkpoint=None)
     if base.uri.startswith("file://") and base.is_plain:
         return Path(base.uri.removeprefix("file://"))
-    cache = Path(os.environ.get("LORAFLEET_NODE_CACHE", "~/.cache/lorafleet")).expanduser() / "bases" / base.digest
+    cache = Path(os.environ.get("LORAFLEET_NODE_CACHE", "~/.cache/lorafleet")).expanduser() / "bases" / base.files_digest
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache / ".lock"):
         _link(base, [path for path in base.files if base.where(path).startswith("file://")], cache)

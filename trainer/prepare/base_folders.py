@@ -1,6 +1,6 @@
 """The files of a base by their paths in it, whichever folders they lie in: a part may have one of its own. No torch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from lorafleet.contract.confined_files import root_of_base, root_of_part
@@ -41,9 +41,9 @@ class BaseFolders:
         folder, inner = self._of(path)
         return folder.get_range(inner, start, length)
 
-    def sha256(self, path: str) -> str:
+    def chunks(self, path: str) -> Iterator[bytes]:
         folder, inner = self._of(path)
-        return folder.sha256(inner)
+        return folder.chunks(inner)
 
     def _of(self, path: str) -> tuple[Folder, str]:
         part, _, rest = path.partition("/")

@@ -6,9 +6,8 @@ in its files is believed before it was looked at: sizes and depths first (`untru
 
 import difflib
 import hashlib
-import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from lorafleet.catalog import FAMILIES, METHODS, Family, detection
@@ -20,11 +19,12 @@ from lorafleet.errors import RunFailed, Violation
 from lorafleet.spec import AdapterSpec, BaseModelSpec, Spec
 from lorafleet.spec_words import is_module_name
 from trainer import untrusted
-from trainer.prepare import base_config, base_files
+from trainer.prepare import base_config, base_digests, base_files, single_file
 from trainer.prepare.base_config import BaseFacts
 from trainer.prepare.base_files import Weights, some
 from trainer.prepare.base_folders import BaseFolders
-from trainer.storage import Entry, Folder
+from trainer.prepare.single_file import Checkpoint
+from trainer.storage import Folder
 from trainer.untrusted import Refused, Stored
 
 _TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
@@ -40,6 +40,7 @@ class BaseModel:
     parts: Mapping[str, str]  # part -> URI of its own folder, of those that are not the base's own
     family: str
     files: Mapping[str, str]  # path -> SHA-256, every file that loading needs
+    digest: str  # over its tensors, however they are stored
     loaded_as: Mapping[str, str]  # path -> the name that the loading library looks for, of those that have another
     is_plain: bool  # in its folder the libraries find these files and no others
     absent: frozenset[str]  # optional parts that it is without
@@ -47,6 +48,7 @@ class BaseModel:
     trainable: Mapping[str, Mapping[str, Shape]]
     facts: BaseFacts
     webui_hash: str  # of the denoiser's weights, as the webui once named checkpoints
+    checkpoint: Checkpoint | None = None  # the one file that its own parts were taken from
 
     @property
     def resolution(self) -> int | None:
@@ -77,13 +79,13 @@ class BaseModel:
         return Layers(self.kohya_modules, {module: shape[0] for module, shape in self.denoiser_modules.items()})
 
     @property
-    def digest(self) -> str:
+    def files_digest(self) -> str:
         return self.part_digest("")
 
     @property
     def identity(self) -> str:
         """Names what is loaded of it: the same for all that may train together, and after one another, on what is in memory."""
-        return f"{self.digest}-{self.facts.num_skipped_layers}"
+        return f"{self.files_digest}-{self.facts.num_skipped_layers}"
 
     def where(self, path: str) -> str:
         """The URI of one of its files."""
@@ -102,7 +104,15 @@ def inspect(spec: BaseModelSpec, cache: Folder) -> BaseModel:
     Raises RunFailed with all that is wrong: BASE_MODEL_INCOMPLETE, BASE_MODEL_OTHER_FAMILY, BASE_MODEL_PICKLED,
     BASE_MODEL_UNSUPPORTED, or the store's own reasons.
     """
-    return _Inspection(spec).found(cache)
+    if not single_file.is_single(spec.uri):
+        return _Inspection(spec).found(cache)
+    checkpoint = single_file.look(spec, cache)
+    folder = single_file.folder_of(checkpoint).as_uri()
+    try:
+        found = _Inspection(spec.model_copy(update={"uri": folder})).found(cache)
+    except RunFailed as error:  # in what it was turned into nobody would find anything
+        raise RunFailed(error.message.replace(folder, spec.uri), reason=error.reason, retryable=error.retryable) from None
+    return replace(found, uri=spec.uri, checkpoint=checkpoint, webui_hash=checkpoint.webui_hash)
 
 
 class _Inspection:
@@ -136,17 +146,19 @@ class _Inspection:
         self._check_links(paths)
         names = {old: new for found in weights.values() for old, new in self._loaded_as(found).items()}
         renamed = {old: new for old, new in names.items() if old != new}
+        taken = base_digests.digests(self.folder, {path: self.entries[path].version for path in sorted(paths)}, cache)
         return BaseModel(
             uri=self.folder.uri,
             parts=self.folder.parts,
             family=self.family.name,
-            files=_digests(self.folder, {path: self.entries[path].version for path in sorted(paths)}, cache),
+            files=taken.files,
+            digest=taken.tensors,
             loaded_as=renamed,
             is_plain=not renamed and not self.folder.parts and not self._has_more(paths),
             absent=gone,
             trainable={part.name: _trainable(headers[part.name]) for part in (self.family.denoiser, *self.family.text_encoders)},
             facts=base_config.facts(configs, self.index, self.family, self.spec.clip_skip),
-            webui_hash=_webui_hash(self.folder, self.entries[weights[self.family.denoiser.name].files[0]]),
+            webui_hash=base_digests.webui_hash(self.folder, self.entries[weights[self.family.denoiser.name].files[0]]),
         )
 
     def _index(self) -> dict[str, Any]:
@@ -389,24 +401,6 @@ def check_resolution(base: BaseModel, resolution: int | None) -> list[Violation]
 def _trainable(part: Mapping[str, Stored]) -> dict[str, Shape]:
     weights = {name.removesuffix(".weight"): stored.shape for name, stored in part.items() if name.endswith(".weight")}
     return {name: tuple(shape) for name, shape in weights.items() if len(shape) in {2, 4}}
-
-
-def _webui_hash(folder: BaseFolders, weights: Entry) -> str:
-    """The eight digits by which the webui once told checkpoints apart: of 64 KiB, one MiB into the file."""
-    start = min(2**20, weights.size_bytes)
-    length = min(2**16, weights.size_bytes - start)
-    return hashlib.sha256(folder.get_range(weights.path, start, length) if length else b"").hexdigest()[:8]
-
-
-def _digests(folder: BaseFolders, versions: Mapping[str, str], cache: Folder) -> dict[str, str]:
-    # Hashing gigabytes for every small job would cost more than the job: remember the digests of this very version.
-    named = [folder.uri, sorted(versions.items()), *sorted(folder.parts.items())]
-    key = hashlib.sha256(json.dumps(named).encode()).hexdigest()
-    if known := cache.get_or_none(f"digests/{key}.json"):
-        return json.loads(known)
-    digests = {path: folder.sha256(path) for path in versions}
-    cache.put(f"digests/{key}.json", json.dumps(digests).encode())
-    return digests
 
 
 def _some_module(names: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from lorafleet.catalog import parts
 from lorafleet.catalog.family import Configs, Family, Label
 from lorafleet.catalog.part import Config
 from lorafleet.catalog.sgm import sgm_names
+from lorafleet.catalog.single_file import UNET, SingleFile, takes_sizes
 
 NUM_TIME_IDS = 6  # original size, corner of the crop, target size; each (height, width)
 NUM_REFINER_IDS = 5  # original size, corner of the crop, aesthetic score
@@ -60,6 +61,15 @@ FACTS = Family(
         parts.clip_tokenizer("tokenizer_2"),
         parts.unet(),
         parts.noise_scheduler(),
+    ),
+    single_file=SingleFile(
+        parts={
+            "unet": UNET,
+            "vae": "first_stage_model.",
+            "text_encoder": "conditioner.embedders.0.transformer.",
+            "text_encoder_2": "conditioner.embedders.1.model.",
+        },
+        is_it=takes_sizes,
     ),
     # 533 with LoRA on attention alone and 659 on every layer were counted of SDXL's UNet at 1024 x 1024, as service.control.memory says.
     values_per_pixel=710,
