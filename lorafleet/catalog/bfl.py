@@ -48,6 +48,24 @@ _SINGLE = {
     "proj_out": "linear2",
 }
 _APPROXIMATOR = {"linear_1": "in_layer", "linear_2": "out_layer"}  # Chroma's, which computes all modulations
+_FLUX2_OUTSIDE = {
+    **{name: _OUTSIDE[name] for name in ("x_embedder", "context_embedder", "norm_out.linear", "proj_out")},
+    **{
+        f"time_guidance_embed.{name}": _OUTSIDE[f"time_text_embed.{name}"]
+        for name in (f"{kind}_embedder.linear_{number}" for kind in ("timestep", "guidance") for number in (1, 2))
+    },
+    "single_stream_modulation.linear": "single_stream_modulation.lin",
+    "double_stream_modulation_img.linear": "double_stream_modulation_img.lin",
+    "double_stream_modulation_txt.linear": "double_stream_modulation_txt.lin",
+}
+_FLUX2_DOUBLE = {
+    **{name: _DOUBLE[name] for name in _DOUBLE if name.startswith("attn.")},
+    "ff.linear_in": "img_mlp.0",
+    "ff.linear_out": "img_mlp.2",
+    "ff_context.linear_in": "txt_mlp.0",
+    "ff_context.linear_out": "txt_mlp.2",
+}
+_FLUX2_SINGLE = {"attn.to_qkv_mlp_proj": "linear1", "attn.to_out": "linear2"}
 _BLOCK = re.compile(r"(transformer_blocks|single_transformer_blocks)\.(\d+)")
 
 
@@ -56,8 +74,7 @@ def flux_names(modules: Collection[str]) -> Names:
 
     `modules`: all of the transformer that have weights.
     """
-    places = {**_OUTSIDE, **dict(_blocks(modules))}
-    return {module: places[module] for module in places if module in modules}
+    return _named(modules, _OUTSIDE, _DOUBLE, _SINGLE)
 
 
 def chroma_names(modules: Collection[str]) -> Names:
@@ -67,9 +84,19 @@ def chroma_names(modules: Collection[str]) -> Names:
     return {**flux_names(modules), **approximator}
 
 
-def _blocks(modules: Collection[str]) -> Iterator[tuple[str, str]]:
+def flux2_names(modules: Collection[str]) -> Names:
+    """The same of FLUX.2's."""
+    return _named(modules, _FLUX2_OUTSIDE, _FLUX2_DOUBLE, _FLUX2_SINGLE)
+
+
+def _named(modules: Collection[str], outside: Names, double: Names, single: Names) -> Names:
+    places = {**outside, **dict(_blocks(modules, double, single))}
+    return {module: places[module] for module in places if module in modules}
+
+
+def _blocks(modules: Collection[str], double: Names, single: Names) -> Iterator[tuple[str, str]]:
     found = dict.fromkeys(match[0] for module in modules if (match := _BLOCK.match(module)))
     for block in found:
         kind, _, number = block.partition(".")
-        theirs, names = ("double_blocks", _DOUBLE) if kind == "transformer_blocks" else ("single_blocks", _SINGLE)
+        theirs, names = ("double_blocks", double) if kind == "transformer_blocks" else ("single_blocks", single)
         yield from ((f"{block}.{ours}", f"{theirs}.{number}.{name}") for ours, name in names.items())

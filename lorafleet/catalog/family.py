@@ -10,6 +10,7 @@ from lorafleet.catalog.parts import MAX_TOKENS, Sizes, max_tokens, sizes_by_leve
 from lorafleet.catalog.single_file import SingleFile
 
 Configs = Mapping[str, Config]  # by part; a part whose config could not be read is not in it
+MODEL_INDEX = "model_index"  # names in `Configs` what the base's index says, where a fact is asked with it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ class Family:
     # (part, what of its config does not fit the other parts or the family), beside what is wrong with a part by itself.
     misfits: Callable[[Configs], Iterator[tuple[str, str]]] = no_misfits
     most_tokens: Callable[[Configs], Mapping[str, int]] | None = None  # by text encoder, where bases of the family differ in it
-    cautions: Callable[[Configs], Iterator[str]] = no_cautions  # what whoever trains on this base should know; each a sentence
+    cautions: Callable[[Configs], Iterator[str]] = no_cautions  # of configs and MODEL_INDEX; what whoever trains on it should know
     # The denoiser's modules, all of them, to their names in kohya's files, where these are others.
     kohya_modules: Callable[[Collection[str]], Names] | None = None
     diffusers_reads_kohya: bool = True  # whether its pipeline loads kohya's files of it

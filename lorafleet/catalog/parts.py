@@ -54,6 +54,18 @@ def autoencoder_kl(*, is_shifted: bool = False) -> Part:
     return Part(name="vae", kind=PartKind.AUTOENCODER, classes=("AutoencoderKL",), needed=("block_out_channels",), problems=problems)
 
 
+def autoencoder_kl_flux2() -> Part:
+    """Its latents are normalised, in squares of 2 x 2, by statistics that lie among its weights."""
+    return Part(
+        name="vae",
+        kind=PartKind.AUTOENCODER,
+        classes=("AutoencoderKLFlux2",),
+        needed=("block_out_channels",),
+        defaults={"latent_channels": 32},
+        problems=_normalised_autoencoder_problems,
+    )
+
+
 def clip_text_encoder(name: str, kohya_prefix: str, built: str = "CLIPTextModel") -> Part:
     return Part(
         name=name,
@@ -221,6 +233,14 @@ def _shifted_autoencoder_problems(config: Config, family: str) -> Problems:
         yield f"has no shift_factor, which the latents of {family} have; it is of another family"
     elif type(shift) not in (int, float) or not abs(shift) < 1e6:
         yield "has a shift_factor that is not a number"
+
+
+def _normalised_autoencoder_problems(config: Config, family: str) -> Problems:
+    yield from _of_class(config, "AutoencoderKLFlux2")
+    yield from _levels(config)
+    if list(config.get("patch_size", [2, 2])) != [2, 2]:
+        yield f"has a patch_size that is not that of {family}, 2 x 2"
+    yield from _unquantised(config)
 
 
 def _transformer_problems(built: str, more: ProblemsOf, config: Config, family: str) -> Problems:

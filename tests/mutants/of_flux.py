@@ -53,6 +53,27 @@ GUARDS = (
         "tests/trainer/families/test_cautions.py",
     ),
     (
+        "flux2: a base's chat template is not run",
+        "trainer/families/flux2.py",
+        "if self.facts.part(part).kind is PartKind.TOKENIZER:",
+        "if False:",
+        "tests/trainer/families/test_flux2.py",
+    ),
+    (
+        "flux2: dev is no klein",
+        "lorafleet/catalog/families/flux2.py",
+        'if {**_TRANSFORMER, **config}["guidance_embeds"] is not False:',
+        "if False:",
+        "tests/trainer/families/test_bases.py",
+    ),
+    (
+        "chroma: padding is masked",
+        "trainer/families/chroma.py",
+        'conditioning["seen"] > 0',
+        'conditioning["seen"] >= 0',
+        "tests/trainer/families/test_training.py",
+    ),
+    (
         "flow: what is of noise schedules is refused of flow matching",
         "lorafleet/spec_rules.py",
         "if not value or family is None or FAMILIES.get(family).objective == objectives.DIFFUSION:",

@@ -79,7 +79,7 @@ def _pictures(
     pipeline: Any, spec: ValidationSpec, indices: Sequence[int], resolution: int, drawing: Mapping[str, Any]
 ) -> list[Image.Image]:
     return pipeline(
-        [spec.prompts[index] for index in indices],
+        prompt=[spec.prompts[index] for index in indices],  # by name: the first of some pipelines' arguments is another
         width=resolution,
         height=resolution,
         generator=[torch.Generator("cpu").manual_seed(spec.seed + index) for index in indices],

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorafleet import objectives
-from lorafleet.catalog.family import Family, Label
+from lorafleet.catalog.family import MODEL_INDEX, Family, Label
 from lorafleet.catalog.part import Part, PartKind
 from lorafleet.catalog.parts import MAX_TOKENS
 
@@ -113,5 +113,5 @@ def facts(configs: Mapping[str, Config], index: Config, family: Family, clip_ski
         zero_terminal_snr=scheduler.get("rescale_betas_zero_snr") is True,
         label=family.label_of(configs),
         num_skipped_layers=(clip_skip or 1) - 1,
-        cautions=tuple(family.cautions(configs)),
+        cautions=tuple(family.cautions({**configs, MODEL_INDEX: index})),
     )

@@ -30,6 +30,7 @@ class Real:
     config: Mapping[str, Any]  # what of it is not the class's own default
     latents: Shape  # (channels, height, width), as the family keeps them
     conditioning: Mapping[str, Shape]  # without rows
+    patch: int = 1  # latents of the autoencoder's, along a side, that are one here
 
     def denoiser(self) -> nn.Module:
         with META:
@@ -75,7 +76,7 @@ def step(name: str, real: Real, target_modules: tuple[str, ...]) -> Step:
 def values_per_pixel(name: str, real: Real, target_modules: tuple[str, ...]) -> float:
     """For each latent pixel and channel of the first block, as service.control.memory counts."""
     first: Any = real.denoiser().get_submodule(family(name).facts.first_layer)
-    return step(name, real, target_modules).num_kept / (real.latents[-1] * real.latents[-2] * first.weight.shape[0])
+    return step(name, real, target_modules).num_kept / (real.latents[-1] * real.latents[-2] * real.patch**2 * first.weight.shape[0])
 
 
 def _is_attention_matrix(tensor: Tensor) -> bool:

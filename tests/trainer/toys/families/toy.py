@@ -121,19 +121,19 @@ class ToyPipeline:
     @torch.no_grad()
     def __call__(
         self,
-        prompts: Sequence[str],
         *,
+        prompt: Sequence[str],
         width: int,
         height: int,
         generator: Sequence[torch.Generator],
         guidance_scale: float,
         num_inference_steps: int,
     ) -> Any:
-        text = self.family.encode_text(self.parts, prompts)
-        conditioning = self.family.condition(text, [PictureSize(height, width, 0, 0, height, width)] * len(prompts))
+        text = self.family.encode_text(self.parts, prompt)
+        conditioning = self.family.condition(text, [PictureSize(height, width, 0, 0, height, width)] * len(prompt))
         latents = torch.stack([torch.randn(4, height // 4, width // 4, generator=each) for each in generator])
         for step in range(num_inference_steps, 0, -1):
-            times = torch.full((len(prompts),), step / num_inference_steps)
+            times = torch.full((len(prompt),), step / num_inference_steps)
             latents = latents - self.family.predict(self.parts, latents, times, conditioning) / num_inference_steps
         pixels = (self.parts["coder"].decode(latents).clamp(-1, 1) * 127.5 + 127.5).round().byte()
         return SimpleNamespace(images=[Image.fromarray(row.permute(1, 2, 0).numpy()) for row in pixels])
