@@ -83,6 +83,10 @@ def _clip_skip_has_layers(clip_skip: int | None, family: str | None) -> str | No
     return FAMILIES.get(family).no_clip_skip
 
 
+def _base_is_not_pickled(uri: str) -> str | None:
+    return "is a pickled file, and nothing is unpickled; save it as .safetensors" if uri.endswith((".ckpt", ".pt", ".pth")) else None
+
+
 def _parts_are_the_familys(parts: Mapping[str, str], family: str | None) -> str | None:
     known = {part.name for each in ([FAMILIES.get(family)] if family else FAMILIES.all()) for part in each.parts}
     if not (strange := sorted(filter(is_part_name, parts.keys() - known))):
@@ -95,6 +99,7 @@ def _vae_is_given_once(vae_uri: str | None, parts: Mapping[str, str]) -> str | N
 
 
 RULES = (
+    Rule((("base_model", "uri"),), _base_is_not_pickled),
     Rule((("base_model", "parts"), ("base_model", "family")), _parts_are_the_familys),
     Rule((("base_model", "vae_uri"), ("base_model", "parts")), _vae_is_given_once),
     Rule((("training", "precision"), ("cluster", "zero_stage")), _quantised_is_whole),

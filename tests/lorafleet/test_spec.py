@@ -36,6 +36,7 @@ def violations(fields: Any) -> dict[str, str]:
         (with_fields(training={"precision": "int8"}, adapter={"method": "dora"}), "adapter.method", "use bf16, or lora"),
         (with_fields(cluster={"zero_stage": 4}), "cluster.zero_stage", "less than or equal to 3"),
         (with_fields(base_model={"uri": "file:///b", "family": "sd9"}), "base_model.family", "'sd1', 'sd2'"),
+        (with_fields(base_model={"uri": "file:///b/v1-5.ckpt"}), "base_model.uri", "save it as .safetensors"),
         (with_fields(base_model={"uri": "file:///b", "vae_uri": "vae"}), "base_model.vae_uri", "s3://bucket/prefix"),
         (with_fields(base_model={"uri": "file:///b", "parts": {"vae": "s3://bucket/../c"}}), "base_model.parts.vae", "'..'"),
         (
