@@ -50,6 +50,7 @@ class Family:
     single_file: SingleFile | None = None  # how its bases lie in one file, where that is taken
     has_clip_skip: bool = False  # whether people choose the layer of its text encoder that it goes by
     label: Callable[[Configs], Label] | None = None  # of the base with these configs, in which nothing is wrong
+    resolution: int | None = None  # pixels, that its bases are trained at where their configs do not say
     objective: str = objectives.DIFFUSION  # of `trainer.objectives`, that its denoiser is trained for
     sizes: Callable[[Config, Config], Sizes] = sizes_by_levels  # of denoiser and autoencoder
     # (part, what of its config does not fit the other parts or the family), beside what is wrong with a part by itself.

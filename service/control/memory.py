@@ -69,7 +69,7 @@ class Ask:
 
 def footprint(base: BaseShapes, ask: Ask) -> Footprint | None:
     """What a style on this base takes; None when neither of them says how large its pictures are."""
-    side = base.latent_side if ask.resolution is None else ceil(ask.resolution / base.pixels_per_latent)
+    side = _latent_side(base, ask)
     if side is None:
         return None
     precision = PRECISIONS.get(ask.precision)
@@ -81,6 +81,14 @@ def footprint(base: BaseShapes, ask: Ask) -> Footprint | None:
         activation_bytes=values * ACTIVATION_BYTES[precision.computes],
         num_rows=ask.micro_batch_size,
     )
+
+
+def _latent_side(base: BaseShapes, ask: Ask) -> int | None:
+    """As the trainer takes pictures: as asked, else as the base says, else as its family is trained."""
+    if ask.resolution is None and base.latent_side is not None:
+        return base.latent_side
+    resolution = ask.resolution or FAMILIES.get(ask.family).resolution
+    return None if resolution is None else ceil(resolution / base.pixels_per_latent)
 
 
 def adapter_bytes(base: BaseShapes, ask: Ask) -> int:

@@ -35,6 +35,7 @@ FACTS = Family(
         parts.flow_scheduler(),
     ),
     values_per_pixel=330,
+    resolution=RESOLUTION,
     first_layer="x_embedder",
     architecture="chroma",  # kohya's trainer calls it so (library/sai_model_spec.py)
     kohya_version="chroma",

@@ -77,6 +77,7 @@ FACTS = Family(
     ),
     # 214 with LoRA on the usual layers and 312 on every one at 1024 x 1024: python -m tests.trainer.families.real
     values_per_pixel=330,
+    resolution=RESOLUTION,
     first_layer="x_embedder",
     architecture="flux-1-dev",
     kohya_version="flux1",

@@ -71,6 +71,7 @@ FACTS = Family(
     ),
     # 140 of klein 9B with LoRA on the usual layers and 191 on every one at 1024 x 1024: python -m tests.trainer.families.real
     values_per_pixel=200,
+    resolution=RESOLUTION,
     first_layer="x_embedder",
     architecture="Flux.2-klein-4b",
     kohya_version="flux_2_klein_4b",

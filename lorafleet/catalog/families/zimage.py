@@ -105,6 +105,7 @@ FACTS = Family(
     ),
     # With LoRA on attention alone 180, and on every layer 250 were counted as service.control.memory says, at 1024 x 1024.
     values_per_pixel=280,
+    resolution=RESOLUTION,
     first_layer="all_x_embedder.2-1",
     architecture="z-image",
     kohya_version="zimage",

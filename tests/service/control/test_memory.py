@@ -61,6 +61,13 @@ def test_rows_and_area_count_linearly():
     assert footprint(SD15, ask(resolution=512)) == one, "unset is the base's own"
 
 
+def test_of_a_base_that_does_not_say_its_size_the_familys_is_taken():
+    silent = replace(SD15, latent_side=None)
+    assert footprint(silent, ask()) is None, "Stable Diffusion's bases say it"
+    assert footprint(silent, ask(family="flux")) == footprint(silent, ask(family="flux", resolution=1024))
+    assert footprint(replace(SD15, latent_side=64), ask(family="flux")) == footprint(silent, ask(family="flux", resolution=512))
+
+
 def test_bf16_halves_the_denoiser_alone():
     fp32, bf16 = footprint(SD15, ask()), footprint(SD15, ask(precision="bf16"))
     assert fp32.base_bytes - bf16.base_bytes == 2 * SD15.num_params
