@@ -60,6 +60,7 @@ class Part:
     most_tokens: int | None = None  # of a text encoder whose config does not say: that its family gives it
     defaults: Config = field(default_factory=dict[str, Any])  # what its class goes by where its config does not say
     problems: Callable[[Config, str], Problems] = no_problems  # of its config, for the family of that name
+    levels: str = "block_out_channels"  # of an autoencoder: a list of its config, of which sides are halved from each to the next
     is_optional: bool = False  # a base may be without it: its model_index.json then names [null, null]
 
     @property

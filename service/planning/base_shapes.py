@@ -242,7 +242,8 @@ def _told(family: Family) -> bytes:
     """What the parser must know of the family: it knows none."""
     others = [None, *(part.name for part in family.text_encoders)]
     configs = {"denoiser_config": family.denoiser.config, "autoencoder_config": family.autoencoder.config}
-    return json.dumps({**configs, "first_layer": family.first_layer, "others": others}).encode()
+    layers = {"first_layer": family.first_layer, "levels": family.autoencoder.levels}
+    return json.dumps({**configs, **layers, "others": others}).encode()
 
 
 async def read_objective(places: Places, parser: Parser) -> object:

@@ -64,8 +64,8 @@ def limit() -> None:
 def shapes(family: bytes, denoiser: bytes, denoiser_config: bytes, autoencoder_config: bytes, *others: bytes) -> dict[str, object]:
     """What the memory model counts with, of headers and configs.
 
-    `family` is ours: JSON that says where the configs lie, which layer of the denoiser is the first, and for each of `others`
-    the name of its part where an adapter may sit on it, else nothing.
+    `family` is ours: JSON that says where the configs lie, which layer of the denoiser is the first, which list of the autoencoder's
+    config has its levels, and for each of `others` the name of its part where an adapter may sit on it, else nothing.
     """
     known = json.loads(family)
     tensors = header("the denoiser's header", denoiser)
@@ -81,7 +81,7 @@ def shapes(family: bytes, denoiser: bytes, denoiser_config: bytes, autoencoder_c
         "num_other_params": sum(map(num_params, rest)),
         "width": whole("the first layer's number of channels", first[0] if len(first) in (2, 4) else None, MAX_WIDTH),
         "latent_side": side(known["denoiser_config"], configs[0].get("sample_size")),
-        "pixels_per_latent": 2 ** (num_blocks(known["autoencoder_config"], configs[1].get("block_out_channels")) - 1),
+        "pixels_per_latent": 2 ** (num_levels(known["autoencoder_config"], known["levels"], configs[1]) - 1),
         "text_layers": layers,
     }
 
@@ -184,8 +184,9 @@ def side(config: str, sample_size: object) -> int | None:
     return max(whole(f"{config}: sample_size", one, MAX_SIDE) for one in sides)
 
 
-def num_blocks(config: str, channels: object) -> int:
-    return whole(f"{config}: block_out_channels", len(channels) if isinstance(channels, list) else None, MAX_BLOCKS)
+def num_levels(where: str, name: str, config: dict[str, object]) -> int:
+    levels = config.get(name)
+    return whole(f"{where}: {name}", len(levels) if isinstance(levels, list) else None, MAX_BLOCKS)
 
 
 def whole(what: str, value: object, most: int, *, least: int = 1) -> int:
