@@ -132,6 +132,10 @@ bench-before: $(READY) ## Measure a step in the loop against a commit before (BE
 bench-invariance: $(READY) ## Measure in which batches a row's bits do not depend on its neighbours
 	$(BIN)/python -m bench.invariance
 
+.PHONY: bench-loading
+bench-loading: $(READY) minio ## Measure the memory that a base of 3 B parameters takes while it is loaded, at each precision
+	$(BIN)/python -m bench.loading
+
 .PHONY: bench-planning
 bench-planning: $(READY) ## Measure the packing planner with 1,000 to 10,000 jobs
 	$(BIN)/python -m bench.planning

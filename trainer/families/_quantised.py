@@ -4,7 +4,9 @@ The model is made without numbers (accelerate's init_empty_weights); weights are
 drop, and each layer is quantised as soon as all of it is there.
 """
 
+import ctypes
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from lorafleet.catalog.precision import is_quantised
 from trainer.quantisation import QUANTISATIONS
 from trainer.untrusted import Refused
 
+GIVE_BACK_BYTES = 64 * 2**20  # of weights read
+
 
 def load(kind: Any, folder: Path, precision: str, dtype: torch.dtype) -> nn.Module:
     """A model of diffusers' class `kind`; what is not quantised is of `dtype`. Raises Refused where its files lack weights."""
@@ -26,7 +30,11 @@ def load(kind: Any, folder: Path, precision: str, dtype: torch.dtype) -> nn.Modu
         model: nn.Module = kind.from_config(kind.load_config(folder, local_files_only=True))
     awaited = _awaited(model)
     wanted = set(dict(model.named_parameters())) | _kept_buffers(model)
-    for name, tensor in _tensors(folder):
+    given_back = 0
+    for num_read, name, tensor in _tensors(folder):
+        if num_read - given_back > GIVE_BACK_BYTES:
+            given_back = num_read
+            _give_back()
         if name not in wanted:
             continue
         wanted.remove(name)
@@ -36,6 +44,7 @@ def load(kind: Any, folder: Path, precision: str, dtype: torch.dtype) -> nn.Modu
             awaited[path].discard(name)
             if not awaited[path]:
                 model.set_submodule(path, quantise(_frozen(model.get_submodule(path))))
+    _give_back()
     if wanted:
         raise Refused(f"its files lack {len(wanted)} of its weights, such as {min(wanted)}")
     return model
@@ -55,11 +64,21 @@ def _kept_buffers(model: nn.Module) -> set[str]:
     return {name for name, _ in model.named_buffers() if name in model.state_dict()}
 
 
-def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+def _tensors(folder: Path) -> Iterator[tuple[int, str, Tensor]]:
+    """(bytes that were read before it, name, tensor)"""
+    done = 0
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - the file is no mapping
-                yield name, file.get_tensor(name)
+                tensor = file.get_tensor(name)
+                yield done, name, tensor
+                done += tensor.nbytes
+
+
+def _give_back() -> None:
+    """Memory that was freed to the kernel: glibc keeps what lies between the small tensors that stay, several times their size."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _frozen(layer: nn.Module) -> Any:

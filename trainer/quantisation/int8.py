@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from trainer.quantisation.protocol import Quantisation
 
+ROWS_AT_ONCE = 512  # are in single precision at a time
+
 
 class Int8Linear(nn.Linear):
     """Computes in the dtype of its input; under autocast in bf16."""
@@ -20,11 +22,15 @@ class Int8Linear(nn.Linear):
     def __init__(self, layer: nn.Linear) -> None:
         nn.Module.__init__(self)  # with no weight
         self.in_features, self.out_features = layer.in_features, layer.out_features
-        weight = layer.weight.detach().float()
-        scale = weight.abs().amax(dim=1).clamp_min(1e-12) / 127
+        weight = layer.weight.detach()
+        scale = weight.abs().amax(dim=1).float().clamp_min(1e-12) / 127
+        whole = torch.empty(weight.shape, dtype=torch.int8)
+        for rows in range(0, len(weight), ROWS_AT_ONCE):
+            part = slice(rows, rows + ROWS_AT_ONCE)
+            whole[part] = (weight[part].float() / scale[part, None]).round().to(torch.int8)
         self.register_parameter("weight", None)
         self.register_parameter("bias", layer.bias)
-        self.register_buffer("quantised", (weight / scale[:, None]).round().to(torch.int8))
+        self.register_buffer("quantised", whole)
         self.register_buffer("scale", scale.to(layer.weight.dtype))
 
     def forward(self, input: Tensor) -> Tensor:
