@@ -102,3 +102,13 @@ def test_a_killed_run_resumes_bit_for_bit(families: Of, family: str):
     resumed = packs.train(packs.style("killed", **parts))
     assert resumed.resumed_from == {job_of("killed"): 2}
     assert_same_bits(packs.saved("whole"), packs.saved("killed"))
+
+
+@proof
+@pytest.mark.parametrize("family", ROWS)
+def test_half_precision_learns_what_full_precision_learns(families: Of, family: str):
+    packs = families(family)
+    for precision in ("fp32", "bf16"):
+        style = packs.style(precision, training={"max_steps": 2, "precision": precision})
+        assert packs.train(style).endings == {style.job: "succeeded"}
+    assert packs.losses("bf16") == pytest.approx(packs.losses("fp32"), rel=0.05)
