@@ -26,7 +26,7 @@ GUARDS = (
     ),
     (
         "flux: a method that cannot be fused is told before the first step",
-        "trainer/prepare/base_model.py",
+        "trainer/prepare/spec_on_base.py",
         "if trained and (fusing is Fusing.NEVER or len(trained) < len(modules)):",
         "if False:",
         FLUX,

@@ -24,7 +24,7 @@ GUARDS = (
     ),
     (
         "a resolution beyond a base's longest side is refused",
-        "trainer/prepare/base_model.py",
+        "trainer/prepare/spec_on_base.py",
         "elif base.facts.max_side is not None and resolution > base.facts.max_side:",
         "elif False:",
         "tests/trainer/families/test_sd3.py",

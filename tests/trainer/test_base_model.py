@@ -12,7 +12,7 @@ from examples.demo import BASE_MODEL
 from lorafleet import objectives
 from lorafleet.errors import RunFailed
 from lorafleet.spec import BaseModelSpec
-from trainer.prepare import base_model
+from trainer.prepare import base_model, spec_on_base
 from trainer.prepare.base_model import BaseModel
 from trainer.storage import Folder
 
@@ -89,15 +89,15 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path):
 
 def test_target_modules_are_those_of_the_model(tmp_path: Path):
     found = inspect(BASE_MODEL, tmp_path)
-    violations = base_model.check_target_modules(found, ["to_q", "to_kk", "ff.net.0.proj", "norm1", "upsamplers.0.conv"])
+    violations = spec_on_base.check_target_modules(found, ["to_q", "to_kk", "ff.net.0.proj", "norm1", "upsamplers.0.conv"])
     assert [each.field for each in violations] == ["adapter.target_modules[1]", "adapter.target_modules[3]"]
     assert "close: to_k" in violations[0].message
 
 
 def test_a_resolution_must_divide(tmp_path: Path):
     found = inspect(BASE_MODEL, tmp_path)
-    assert base_model.check_resolution(found, 64) == []
-    assert "nearest: 64" in base_model.check_resolution(found, 70)[0].message
+    assert spec_on_base.check_resolution(found, 64) == []
+    assert "nearest: 64" in spec_on_base.check_resolution(found, 70)[0].message
 
 
 def test_half_an_upload_is_named(tmp_path: Path, copy: Path):
@@ -117,7 +117,7 @@ def test_a_broken_config_is_named(tmp_path: Path, copy: Path, content: str):
 
 
 def test_a_target_that_is_a_part_and_no_layer_is_refused(tmp_path: Path):
-    violations = base_model.check_target_modules(inspect(BASE_MODEL, tmp_path), ["0"])
+    violations = spec_on_base.check_target_modules(inspect(BASE_MODEL, tmp_path), ["0"])
     assert "which is not a layer" in violations[0].message
 
 
@@ -205,14 +205,14 @@ def test_the_resolution_of_a_base_is_that_of_its_pixels(tmp_path: Path, copy: Pa
     edit(copy / "unet" / "config.json", sample_size=sample_size)
     found = inspect(copy, tmp_path)
     assert found.resolution == resolution
-    violations = base_model.check_resolution(found, found.resolution)
+    violations = spec_on_base.check_resolution(found, found.resolution)
     assert [each.field for each in violations] == ([] if resolution else ["dataset.resolution"])
 
 
 def test_a_base_trained_at_more_than_can_be_trained_needs_a_resolution(tmp_path: Path, copy: Path):
     edit(copy / "unet" / "config.json", sample_size=2048)
     found = inspect(copy, tmp_path)
-    assert "at most 4096" in base_model.check_resolution(found, found.resolution)[0].message
+    assert "at most 4096" in spec_on_base.check_resolution(found, found.resolution)[0].message
 
 
 @pytest.mark.parametrize(("length", "taken"), [(..., 24), (None, 24), (1e30, 24), (10**30, 24), (512, 24), (16, 16)])

@@ -16,7 +16,7 @@ from tests.trainer.test_base_model import edit
 from trainer import artifact_facts
 from trainer.adapters.formats.kohya import kohya_module
 from trainer.checkpoint import Progress
-from trainer.prepare import base_model
+from trainer.prepare import base_model, spec_on_base
 from trainer.prepare.base_model import BaseModel
 from trainer.storage import Folder
 
@@ -116,7 +116,7 @@ def test_text_encoders_of_other_widths_are_refused(base: Path, part: str, hidden
 
 
 def test_a_target_of_another_part_is_told_whose_it_is(base: Path):
-    [violation] = base_model.check_target_modules(inspect(base), ["to_q", "q_proj"])
+    [violation] = spec_on_base.check_target_modules(inspect(base), ["to_q", "q_proj"])
     assert violation.field == "adapter.target_modules[1]"
     assert '"q_proj" matches no linear or convolution layer of unet' in violation.message
     assert "text_encoder and text_encoder_2 have one" in violation.message
@@ -124,9 +124,9 @@ def test_a_target_of_another_part_is_told_whose_it_is(base: Path):
 
 def test_a_text_encoder_without_attention_to_train_is_named(base: Path):
     found = inspect(base)
-    assert base_model.check_adapter(found, AdapterSpec(text_encoder=True)) == []
+    assert spec_on_base.check_adapter(found, AdapterSpec(text_encoder=True)) == []
     modules = {**found.trainable, "text_encoder_2": {"text_model.encoder.layers.0.self_attn.q_proj": 2}}
-    violations = base_model.check_adapter(BaseModel(**{**vars(found), "trainable": modules}), AdapterSpec(text_encoder=True))
+    violations = spec_on_base.check_adapter(BaseModel(**{**vars(found), "trainable": modules}), AdapterSpec(text_encoder=True))
     assert {violation.field for violation in violations} == {"adapter.text_encoder"}
     assert len(violations) == 3
     assert all("text_encoder_2" in violation.message for violation in violations)

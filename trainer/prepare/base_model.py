@@ -4,20 +4,18 @@ The layout is diffusers' (model_index.json and a folder for each part); weights 
 in its files is believed before it was looked at: sizes and depths first (`untrusted`), then every value (`base_config`).
 """
 
-import difflib
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from lorafleet.catalog import FAMILIES, METHODS, Family, detection
-from lorafleet.catalog.method import Fusing, Shape, is_target
+from lorafleet.catalog import FAMILIES, Family, detection
+from lorafleet.catalog.method import Shape
 from lorafleet.catalog.part import Layers, Names, Part, PartKind
 from lorafleet.contract import confined_files
 from lorafleet.contract.weight_files import MODEL_INDEX
-from lorafleet.errors import RunFailed, Violation
-from lorafleet.spec import AdapterSpec, BaseModelSpec, Spec
-from lorafleet.spec_words import is_module_name
+from lorafleet.errors import RunFailed
+from lorafleet.spec import BaseModelSpec
 from trainer import untrusted
 from trainer.prepare import base_config, base_digests, base_files, single_file
 from trainer.prepare.base_config import BaseFacts
@@ -29,7 +27,6 @@ from trainer.untrusted import Refused, Stored
 
 _TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 MAX_SMALL_FILE_BYTES = 64 * 2**20  # of a tokenizer's files
-MAX_RESOLUTION = 4096  # as in dataset.resolution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,89 +321,6 @@ class _Inspection:
             raise RunFailed("\n".join(messages), reason=self.wrong[0][0])
 
 
-def check_adapter(base: BaseModel, adapter: AdapterSpec) -> list[Violation]:
-    """Whether the layers that the adapter is to sit on are there."""
-    return check_target_modules(base, adapter.target_modules) + (_check_text_encoders(base) if adapter.text_encoder else [])
-
-
-def check_files(base: BaseModel, spec: Spec) -> list[Violation]:
-    """Whether the adapter can be written in the formats that are asked for: kohya's may have several of its layers as one."""
-    method, fusing = spec.adapter.method, METHODS.get(spec.adapter.method).fusing
-    if "kohya" not in spec.output.formats or fusing is Fusing.IN_PART:
-        return []
-    for modules in base.kohya_layers.fused().values():
-        trained = [module for module in modules if is_target(module, spec.adapter.target_modules)]
-        if trained and (fusing is Fusing.NEVER or len(trained) < len(modules)):
-            told = f"kohya's files of {base.family} have {', '.join(modules)} as one layer"
-            do = "train all of them, or" if fusing is Fusing.WHOLE else f"{method} cannot be one adapter of theirs:"
-            message = f"{told}; with {method} {do} leave kohya out of output.formats"
-            return [Violation(field="adapter.target_modules", message=message)]
-    return []
-
-
-def check_target_modules(base: BaseModel, target_modules: Sequence[str]) -> list[Violation]:
-    """Every name must be the end of the path of a linear or convolution layer, as PEFT matches them."""
-    modules = base.denoiser_modules
-    violations: list[Violation] = []
-    containers = {module[:end] for module in modules for end, letter in enumerate(module) if letter == "."}
-    for index, name in enumerate(target_modules):
-        if caught := [module for module in containers if is_target(module, [name])]:
-            message = f'"{name}" also matches {_some_module(caught)}, which is not a layer; write more of its path'
-            violations.append(Violation(field=f"adapter.target_modules[{index}]", message=message))
-        elif not any(is_target(module, [name]) for module in modules):
-            violations.append(Violation(field=f"adapter.target_modules[{index}]", message=_without_match(base, name)))
-    return violations
-
-
-def _without_match(base: BaseModel, name: str) -> str:
-    """Which part lacks it, which has it, and what is close."""
-    denoiser = FAMILIES.get(base.family).denoiser.name
-    told = f'"{name}" matches no linear or convolution layer of {denoiser} in this {base.family} base'
-    if others := [
-        part for part, modules in base.trainable.items() if part != denoiser and any(is_target(each, [name]) for each in modules)
-    ]:
-        return f"{told}; {' and '.join(others)} {'has' if len(others) == 1 else 'have'} one: adapter.text_encoder trains those"
-    named = list(filter(is_module_name, base.denoiser_modules))
-    endings = {module.rpartition(".")[2] for module in named} | {_two_parts(module) for module in named}
-    close = difflib.get_close_matches(name, endings, n=1)
-    return told + (f"; close: {close[0]}" if close else "")
-
-
-def _check_text_encoders(base: BaseModel) -> list[Violation]:
-    return [
-        Violation(field="adapter.text_encoder", message=f"{part.name} of this {base.family} base has no layer whose name ends with {name}")
-        for part in FAMILIES.get(base.family).text_encoders
-        for name in part.target_modules
-        if not any(is_target(module, [name]) for module in base.trainable[part.name])
-    ]
-
-
-def check_resolution(base: BaseModel, resolution: int | None) -> list[Violation]:
-    """The denoiser halves the latents several times: sides must divide."""
-    if resolution is None:
-        config = FAMILIES.get(base.family).denoiser.config
-        message = f"is needed: {base.uri}/{config} has no sample_size, so the base does not say what it was trained at"
-    elif resolution > MAX_RESOLUTION:
-        message = f"is needed: the base's own resolution is {resolution} pixels by its configs; at most {MAX_RESOLUTION} can be trained"
-    elif base.facts.max_side is not None and resolution > base.facts.max_side:
-        message = f"{resolution} pixels are more than this base takes along a side; at most {base.facts.max_side}"
-    elif resolution % base.resolution_step:
-        nearest = max(1, round(resolution / base.resolution_step)) * base.resolution_step
-        message = f"{resolution} is not a multiple of {base.resolution_step}, which this base needs; nearest: {nearest}"
-    else:
-        return []
-    return [Violation(field="dataset.resolution", message=message)]
-
-
 def _trainable(part: Mapping[str, Stored]) -> dict[str, Shape]:
     weights = {name.removesuffix(".weight"): stored.shape for name, stored in part.items() if name.endswith(".weight")}
     return {name: tuple(shape) for name, shape in weights.items() if len(shape) in {2, 4}}
-
-
-def _some_module(names: Sequence[str]) -> str:
-    """One that can be told: names are the base's own words, and of a module's letters alone."""
-    return min(filter(is_module_name, names), default="a part of the base")
-
-
-def _two_parts(module: str) -> str:
-    return ".".join(module.split(".")[-2:])

@@ -19,7 +19,7 @@ from trainer.data.buckets import Bucket, assign, buckets_for
 from trainer.data.files import Some
 from trainer.data.readers import DataSet
 from trainer.keyed import Key, Purpose
-from trainer.prepare import base_model
+from trainer.prepare import base_model, spec_on_base
 from trainer.prepare.base_model import BaseModel
 from trainer.storage import Folder
 from trainer.style_isolation import naming
@@ -110,9 +110,9 @@ def prepare(style: Style, cache: Folder) -> PreparedStyle:
     spec = _on(base, spec)
     resolution = spec.dataset.resolution or base.resolution
     violations = [
-        *base_model.check_adapter(base, spec.adapter),
-        *base_model.check_files(base, spec),
-        *base_model.check_resolution(base, resolution),
+        *spec_on_base.check_adapter(base, spec.adapter),
+        *spec_on_base.check_files(base, spec),
+        *spec_on_base.check_resolution(base, resolution),
     ]
     if violations or resolution is None:
         raise RunFailed("\n".join(str(violation) for violation in violations), reason="INVALID_SPEC")
