@@ -16,12 +16,16 @@ from lorafleet.contract.run_manifest import Style
 from tests.trainer.families.row import Row, load_file
 from tests.trainer.families.rows import ROWS
 from tests.trainer.families.styles import RESOLUTION, Families
+from trainer.adapters.formats.tensors import by_module
+from trainer.adapters.layout import scaling
+from trainer.adapters.methods import METHODS
 
 pytestmark = pytest.mark.timeout(600)
 Of = Callable[[str], Families]
 
 PROMPTS: dict[str, Any] = {"prompts": ["red round thing 3", "a tall blue square", ""], "num_inference_steps": 3, "seed": 11}
 STEPS = 3
+MERGED = ("chroma", "flux", "flux2")  # families whose latents are compared with those of merged weights
 MOST_APART, LATENTS_APART = 2, 1e-3  # of 255; of a latent
 
 
@@ -107,3 +111,17 @@ def test_both_files_give_the_same_latents(trained: tuple[Families, Style]):
         pytest.skip("diffusers reads no such file of this family")
     by_format = [drawn(loaded(packs, style, each), packs.row, "latent") for each in ("diffusers", "kohya")]
     assert apart(*by_format) <= LATENTS_APART
+
+
+def test_a_file_gives_the_latents_of_the_weights_that_were_trained(trained: tuple[Families, Style]):
+    """The base with the adapter in its weights, as its method says."""
+    packs, style = trained
+    if packs.row.family not in MERGED:
+        pytest.skip("compared by pictures alone")
+    pipeline, adapter = pipeline_of(packs), style.spec.adapter
+    for path, tensors in by_module(packs.adapter("every-kind"), adapter).items():
+        part, _, module = path.partition(".")
+        layer = getattr(pipeline, part).get_submodule(module)
+        layer.weight.data = METHODS.get(adapter.method).merged(layer.weight.data, tensors, scaling(adapter))
+    ours = drawn(pipeline, packs.row, "latent")
+    assert apart(ours, drawn(loaded(packs, style, "diffusers"), packs.row, "latent")) <= LATENTS_APART
