@@ -14,6 +14,7 @@ from torch import Tensor
 from bench import results_file
 from examples.demo import BASE_MODEL
 from trainer.families import family
+from trainer.families.protocol import Loading
 
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 20, 32, 48, 64)
 SLOTS = (1, 2, 3, 5, 8, 16)
@@ -30,7 +31,7 @@ def main() -> int:
 
 def unet_rows() -> dict[int, bool]:
     """Whether rows of a batch of so many have the bits that they have in a batch of 16, forward and backward."""
-    unet = family("sd1").load("unet", BASE_MODEL, 77)
+    unet = family("sd1").load("unet", BASE_MODEL, Loading(max_tokens=77))
     draw = torch.Generator().manual_seed(0)
     noisy = torch.randn(max(ROWS), 4, 16, 16, generator=draw)
     timesteps = torch.randint(0, 1000, (max(ROWS),), generator=draw)

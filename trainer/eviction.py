@@ -8,7 +8,7 @@ that it begins at once. Where the folder is not set, nothing here does anything.
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def is_told() -> bool:
 
 
 @contextmanager
-def at_work() -> Iterator[None]:
+def at_work() -> Generator[None]:
     """The hook waits for this process as long as it is in here."""
     folder = _folder()
     if folder is None:

@@ -8,7 +8,7 @@ that fails there, wherever it is, is heard by the others at their next word to e
 """
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -149,7 +149,7 @@ def _first(sent: Any) -> RunFailed | None:
 
 
 @contextmanager
-def _speaking() -> Iterator[None]:
+def _speaking() -> Generator[None]:
     try:
         yield
     except RuntimeError as error:  # all that torch raises when a peer is gone

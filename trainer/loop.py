@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -188,7 +188,7 @@ def _is_within_its_memory(plan: RunPlan) -> bool:
 
 
 @contextmanager
-def _reporting(plan: RunPlan, group: "Group") -> Iterator[Reporter | None]:
+def _reporting(plan: RunPlan, group: "Group") -> Generator[Reporter | None]:
     if group.rank != 0:
         yield None
         return

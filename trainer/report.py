@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, cast
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -196,7 +197,7 @@ class Reporter:
 
     def _loop(self) -> None:
         with _channel(self._address) as channel:
-            report = rpc.ReportServiceStub(channel).Report
+            report = cast(Any, rpc.ReportServiceStub(channel)).Report
             while not self._stale.is_set():
                 try:
                     interval_s = self._send(report)

@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -32,7 +32,7 @@ def plain(text: str, most: int | None = None) -> str:
 
 
 @contextmanager
-def about(job: str) -> Iterator[None]:
+def about(job: str) -> Generator[None]:
     """Every line that is written meanwhile is the style's, whoever writes it: ours, a library's, a thread's."""
     global _at_hand
     before, _at_hand = _at_hand, job

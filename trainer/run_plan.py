@@ -21,8 +21,8 @@ class RunPlan:
     batch_invariant: bool
     warm_idle_s: float
     report_to: Address
-    store_env: Mapping[str, str] = field(default_factory=dict, repr=False)  # its tenant's own store credentials
-    bucket_regions: Mapping[str, str] = field(default_factory=dict)  # as the manifest says
+    store_env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)  # its tenant's own store credentials
+    bucket_regions: Mapping[str, str] = field(default_factory=dict[str, str])  # as the manifest says
     trace_to: TraceTo = field(default_factory=TraceTo)
     standby: Standby | None = None  # set: the pack is empty
     planned_at: float = field(default_factory=time.time)  # Unix time: from then on workers were waited for

@@ -9,7 +9,7 @@ import logging
 import struct
 import traceback
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -44,7 +44,7 @@ class Together(Protocol):
 
 
 @contextmanager
-def only(job: str, doing: str, group: Together | None = None, *, has_trained: bool = False, in_lock_step: bool = False) -> Iterator[None]:
+def only(job: str, doing: str, group: Together | None = None, *, has_trained: bool = False, in_lock_step: bool = False) -> Generator[None]:
     """Whatever is raised in here comes out as a RunFailed about this style, on every worker of the group alike.
 
     Only what ends the run comes out as it is: another attempt, an end on request, a broken group. `in_lock_step`: the others
@@ -70,7 +70,7 @@ def only(job: str, doing: str, group: Together | None = None, *, has_trained: bo
 
 
 @contextmanager
-def naming(thing: str) -> Iterator[None]:
+def naming(thing: str) -> Generator[None]:
     """The message of what fails in here names the thing: a file, a field."""
     try:
         yield

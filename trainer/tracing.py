@@ -5,7 +5,7 @@ Ray brings OpenTelemetry's API and SDK; the exporter is in the image or it is no
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +35,7 @@ _trace_to = TraceTo()
 
 
 @contextmanager
-def tracing(trace_to: TraceTo) -> Iterator[None]:
+def tracing(trace_to: TraceTo) -> Generator[None]:
     """Inside, `span` writes for this run. Sends what is left at the end, for a few seconds at most."""
     global _provider, _trace_to
     _trace_to = trace_to
@@ -50,7 +50,7 @@ def tracing(trace_to: TraceTo) -> Iterator[None]:
 
 
 @contextmanager
-def span(name: str, *, since: float | None = None, **attributes: str | int) -> Iterator[None]:
+def span(name: str, *, since: float | None = None, **attributes: str | int) -> Generator[None]:
     """A stretch of the run's work. `since` (Unix time) is when it began, where that was elsewhere."""
     if _provider is None or not _trace_to.endpoint:
         yield

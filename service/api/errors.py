@@ -1,4 +1,5 @@
 """Turns errors into google.rpc.Status (AIP-193), the one place that does. Servicers raise; they have no `try`."""
+# pyright: reportMissingTypeStubs=false
 
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence

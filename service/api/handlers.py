@@ -8,6 +8,7 @@ import grpc
 import grpc.aio
 
 Handler = Any  # grpc.RpcMethodHandler, of which grpcio's types know nothing
+RPC: Any = grpc  # for handlers, of which its types know nothing either
 Around = Callable[[Any], Any]  # from the method to the method with something around it
 
 
@@ -19,15 +20,20 @@ def wrapped(handler: Handler, *, unary: Around, stream: Around, stream_unary: Ar
     """
     serde = (decoder or handler.request_deserializer, handler.response_serializer)
     if handler.unary_unary is not None:
-        return grpc.unary_unary_rpc_method_handler(unary(handler.unary_unary), *serde)
+        return RPC.unary_unary_rpc_method_handler(unary(handler.unary_unary), *serde)
     if handler.stream_unary is not None:
-        return grpc.stream_unary_rpc_method_handler((stream_unary or unary)(handler.stream_unary), *serde)
+        return RPC.stream_unary_rpc_method_handler((stream_unary or unary)(handler.stream_unary), *serde)
     if handler.unary_stream is not None:
-        return grpc.unary_stream_rpc_method_handler(stream(handler.unary_stream), *serde)
-    return grpc.stream_stream_rpc_method_handler(stream(handler.stream_stream), *serde)
+        return RPC.unary_stream_rpc_method_handler(stream(handler.unary_stream), *serde)
+    return RPC.stream_stream_rpc_method_handler(stream(handler.stream_stream), *serde)
 
 
-class MethodInterceptor(grpc.aio.ServerInterceptor):
+def metadata_of(context: Any) -> dict[str, object]:
+    """What came with a call beside its message: text, and bytes under names in `-bin`."""
+    return dict(context.invocation_metadata() or ())
+
+
+class MethodInterceptor(grpc.aio.ServerInterceptor):  # pyright: ignore[reportMissingTypeArgument] (generic in its stubs alone)
     """Puts something around methods, around each once: gRPC asks for the handler of a method again with every call."""
 
     def __init__(self) -> None:

@@ -4,7 +4,7 @@ import base64
 import binascii
 import hashlib
 import json
-from typing import Any
+from typing import Any, cast
 
 MAX_LENGTH = 2000
 
@@ -33,7 +33,7 @@ def unpack(token: str) -> dict[str, Any]:
         raise BadToken from None
     if not isinstance(values, dict):
         raise BadToken
-    return values
+    return cast("dict[str, Any]", values)
 
 
 def _sum(body: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """Sets up the gRPC server: its interceptors in their order, its limits, and how long it lets silence last."""
 
 import asyncio
+from typing import Any, cast
 
 import grpc.aio
 
@@ -33,7 +34,7 @@ def new_server(limits: CallLimits, who_calls: WhoCalls, db: Database) -> grpc.ai
     """A server without services. What a call meets first stands first: its pace, what goes compressed, what is noted of it, its
     errors' form, its place, who calls, the wait for its message, its limits; and last what the audit log keeps."""
     keep_calls(asyncio.get_running_loop())
-    return grpc.aio.server(
+    return cast(Any, grpc.aio).server(
         interceptors=[
             FlowInterceptor(limits.slow_reader_s),
             CompressionInterceptor(),

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from statistics import median
+from typing import Any, cast
 
 import grpc
 
@@ -30,7 +31,7 @@ def check_server(server: str, tenant: str, credentials: Credentials) -> Sequence
         return [failed("credentials", error.message, "fix what the message says")]
     with channel:
         try:
-            grpc.channel_ready_future(channel).result(CONNECT_WITHIN_S)
+            cast(Any, grpc).channel_ready_future(channel).result(CONNECT_WITHIN_S)
         except grpc.FutureTimeoutError:
             kind = "with TLS" if credentials.is_secure else "in plaintext"
             todo = "check the address, that the server is up, and whether it speaks TLS (--tls, or --tls-ca for an authority of your own)"
@@ -40,9 +41,9 @@ def check_server(server: str, tenant: str, credentials: Credentials) -> Sequence
 
 def _calls(channel: grpc.Channel, tenant: str) -> Sequence[Finding]:
     request = pb.ListTrainingJobsRequest(parent=f"tenants/{tenant}", page_size=1)
-    stub = TrainingServiceStub(channel)
+    stub: Any = TrainingServiceStub(channel)
     took_s: list[float] = []
-    version = ""
+    version: object = ""
     for _ in range(NUM_CALLS):
         began = time.monotonic()
         try:
@@ -51,7 +52,7 @@ def _calls(channel: grpc.Channel, tenant: str) -> Sequence[Finding]:
             known = from_rpc_error(error)
             return [failed("access", f"{known.reason}: {known.message}", _todo(error, tenant))]
         took_s.append(time.monotonic() - began)
-        version = dict(call.initial_metadata() or ()).get(VERSION, "")
+        version = cast(dict[str, object], dict(call.initial_metadata() or ())).get(VERSION, "")
     return [ok("access", f"jobs of {tenant} may be listed"), _version(str(version)), _round_trip(median(took_s))]
 
 

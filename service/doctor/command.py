@@ -5,7 +5,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,8 +18,6 @@ from service.settings.serve_options import BackendKind, BackendOptions, ConfigFi
 from service.settings.serve_settings import DATABASE_NAME
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lorafleet.tables import Table
     from service.doctor.findings import Check, Finding
 
@@ -74,7 +72,7 @@ def doctor(
         raise typer.Exit(ExitCode.ERROR)
 
 
-def _certificate(access: AccessSettings) -> dict[str, "Path"]:
+def _certificate(access: AccessSettings) -> dict[str, Any]:
     """Behind `doctor` the options of a certificate are the server's; with --server they are the caller's own."""
     pair = {"tls_cert": access.tls_cert, "tls_key": access.tls_key}
     return {name: path for name, path in pair.items() if path is not None}

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, cast
 
 import grpc.aio
 import psutil
@@ -263,14 +264,16 @@ async def add_services(server: grpc.aio.Server, tools: Tools, stopping: asyncio.
     jobs = Jobs(tools.db, tools.store, tools.locations.artifacts_uri, tools.stop, tools.profiles)
     feed = Feed(tools.db, stopping)
     training = TrainingServicer(access, tools.db, jobs, tools.backend, tools.store, feed)
-    training_service_pb2_grpc.add_TrainingServiceServicer_to_server(training, server)
+    cast(Any, training_service_pb2_grpc).add_TrainingServiceServicer_to_server(training, server)
     batches = Batches(tools.db, tools.store, tools.locations.artifacts_uri, tools.stop, tools.profiles)
     batching = BatchServicer(access, tools.db, batches, tools.candidates.planner, feed)
-    batch_service_pb2_grpc.add_BatchServiceServicer_to_server(batching, server)
-    access_service_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(access, tools.db, tools.store.credentials), server)
+    cast(Any, batch_service_pb2_grpc).add_BatchServiceServicer_to_server(batching, server)
+    cast(Any, access_service_pb2_grpc).add_AccessServiceServicer_to_server(
+        AccessServicer(access, tools.db, tools.store.credentials), server
+    )
     warmth = Warmth(tokens=tools.tokens, locations=tools.locations, stop=tools.stop, retry=tools.retry)
     reporting = ReportServicer(Reports(tools.db, warmth))
-    report_service_pb2_grpc.add_ReportServiceServicer_to_server(reporting, server)
+    cast(Any, report_service_pb2_grpc).add_ReportServiceServicer_to_server(reporting, server)
     add_reflection(server, USERS_SERVICES)
     return await add_health(server, tools, SERVICES)
 

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -70,7 +70,7 @@ def draw(reports: dict[str, Report], path: Path) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 4))
+    figure, axes = cast(Any, pyplot).subplots(figsize=(7, 4))  # its types are partial
     kinds = [(name, of) for name, report in reports.items() for of in ("all", *report.by_class)]
     labels = [f"{name}\n{of}" for name, of in kinds]
     for offset, (percent, field) in enumerate((("p50", "p50_s"), ("p90", "p90_s"), ("p99", "p99_s"))):

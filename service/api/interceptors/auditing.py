@@ -3,20 +3,19 @@
 Stands behind the authentication, so that the row names who called: what nobody could be named for is in the server's log
 alone, or else whoever reaches the port could fill the table.
 """
+# pyright: reportMissingTypeStubs=false
 
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-import grpc
-import grpc.aio
 from google.rpc import code_pb2
 
 from lorafleet.errors import LorafleetError
 from service.access.identity import caller
 from service.api.errors import Context, to_status
-from service.api.handlers import Handler, MethodInterceptor
+from service.api.handlers import RPC, Handler, MethodInterceptor
 from service.db import audit
 from service.db.audit import AuditEntry
 from service.db.database import Database
@@ -42,8 +41,8 @@ class AuditInterceptor(MethodInterceptor):
             return handler
         serde = (handler.request_deserializer, handler.response_serializer)
         if handler.stream_unary is not None:
-            return grpc.stream_unary_rpc_method_handler(self._streaming(handler.stream_unary, found["method"]), *serde)
-        return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, found["method"]), *serde)
+            return RPC.stream_unary_rpc_method_handler(self._streaming(handler.stream_unary, found["method"]), *serde)
+        return RPC.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, found["method"]), *serde)
 
     def _unary(self, method: Any, name: str) -> Any:
         async def call(request: Any, context: Context) -> Any:

@@ -1,17 +1,14 @@
 """Takes calls in: each has a slot until it is answered, and its message a time to come. Before it nobody is known."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator
 from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import Any
 
-import grpc
-import grpc.aio
-
 from lorafleet.errors import InvalidInput, ResourceExhausted, Unavailable
 from service.api.errors import Context, checked
-from service.api.handlers import Handler, MethodInterceptor, wrapped
+from service.api.handlers import RPC, Handler, MethodInterceptor, wrapped
 from service.api.interceptors.call_stages import CallStage, SlotPools, address_of, current
 from service.api.interceptors.observing import about
 from service.core import log_context
@@ -65,7 +62,7 @@ class IntakeInterceptor(MethodInterceptor):
         return call
 
     @contextmanager
-    def _entered(self, name: str, context: Context) -> Iterator[CallStage]:
+    def _entered(self, name: str, context: Context) -> Generator[CallStage]:
         task: Any = asyncio.current_task()  # gRPC's own for this call
         slots = self._pools.reports if name.startswith(_REPORTS) else self._pools.strangers
         stage = CallStage(self._pools, slots, address_of(context.peer()), task, self._slow_reader_s)
@@ -83,7 +80,7 @@ class IntakeInterceptor(MethodInterceptor):
             stage.answer()
 
     @contextmanager
-    def _watch(self, stage: CallStage) -> Iterator[None]:
+    def _watch(self, stage: CallStage) -> Generator[None]:
         if self._pools.watches.is_full_of(stage.address):  # who has one keeps it: each that ended would be asked for again at once
             raise _too_many(f"{stage.address} has too many watches of health here", WATCH_AGAIN_S)
         slot = self._pools.watches.take(stage.address, stage.lose)
@@ -111,9 +108,9 @@ class ArrivalInterceptor(MethodInterceptor):
     def around(self, method: str, handler: Handler) -> Handler:
         serde = (handler.request_deserializer, handler.response_serializer)
         if handler.unary_unary is not None:
-            return grpc.stream_unary_rpc_method_handler(self._unary(handler.unary_unary), *serde)
+            return RPC.stream_unary_rpc_method_handler(self._unary(handler.unary_unary), *serde)
         if handler.unary_stream is not None:
-            return grpc.stream_stream_rpc_method_handler(self._stream(handler.unary_stream), *serde)
+            return RPC.stream_stream_rpc_method_handler(self._stream(handler.unary_stream), *serde)
         return wrapped(handler, unary=self._many, stream=self._many)
 
     def _unary(self, method: Any) -> Any:
@@ -145,7 +142,7 @@ class ArrivalInterceptor(MethodInterceptor):
                 request = await context.read()
         except TimeoutError:
             raise self._slow_writer("the message was not sent whole") from None
-        if request is grpc.aio.EOF:  # pyright: ignore[reportAttributeAccessIssue] (its stubs do not know it)
+        if request is RPC.aio.EOF:
             raise InvalidInput("the call has no message", reason="BAD_MESSAGE")
         request = checked(request)
         log_context.bind(**about(request))

@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Generator, Hashable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -121,7 +121,7 @@ class StreamSlots:
     _of: dict[str, int] = field(default_factory=dict)
 
     @contextmanager
-    def open(self, who: str) -> Iterator[None]:
+    def open(self, who: str) -> Generator[None]:
         """Counts a call while it is open; `who`: whose it is. Raises ResourceExhausted for one too many."""
         own = self._of.get(who, 0)
         if own >= self.most_each:

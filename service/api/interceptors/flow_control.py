@@ -5,7 +5,6 @@ from contextlib import aclosing
 from typing import Any
 
 import grpc
-import grpc.aio
 
 from lorafleet.errors import Unavailable
 from service.api.errors import Context, abort

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from lorafleet.errors import LorafleetError
 from service.access.identity import current_identity
 from service.api.errors import Context
-from service.api.handlers import Handler, MethodInterceptor, wrapped
+from service.api.handlers import Handler, MethodInterceptor, metadata_of, wrapped
 from service.api.interceptors.call_limits import Rates, reflections, streams, uploads, work
 from service.db.database import Database
 from service.settings.serve_settings import CallLimits
@@ -43,8 +43,7 @@ class LimitsInterceptor(MethodInterceptor):
 
     def _report(self, method: Any) -> Any:
         async def call(request: Any, context: Context) -> Any:
-            metadata = dict(context.invocation_metadata() or ())
-            self._rates.take_report(request.run, str(metadata.get("authorization", "")))
+            self._rates.take_report(request.run, str(metadata_of(context).get("authorization", "")))
             return await method(request, context)
 
         return call

@@ -3,7 +3,7 @@
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator
 from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import Any
@@ -64,7 +64,7 @@ def _stream(method: str, call: Any) -> Any:
 
 
 @contextmanager
-def _observed(method: str, request: Any, context: Context) -> Iterator[None]:
+def _observed(method: str, request: Any, context: Context) -> Generator[None]:
     came_with = _trace_parent(context)
     code = "OK"
     log_context.bind(method=method, peer=context.peer(), **about(request))  # each call has a context of its own: nothing to put back

@@ -3,6 +3,7 @@
 from lorafleet.v1 import report_service_pb2 as pb
 from lorafleet.v1 import report_service_pb2_grpc as rpc
 from service.api.errors import Context
+from service.api.handlers import metadata_of
 from service.runs.reports import Reports
 
 _BEARER = "Bearer "
@@ -19,5 +20,4 @@ class ReportServicer(rpc.ReportServiceServicer):
 
 
 def _token(context: Context) -> str:
-    metadata = dict(context.invocation_metadata() or ())
-    return str(metadata.get("authorization", "")).removeprefix(_BEARER)
+    return str(metadata_of(context).get("authorization", "")).removeprefix(_BEARER)

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -90,7 +90,7 @@ class Feed:
     _reader: asyncio.Task[None] | None = None
 
     @contextmanager
-    def topic(self, scope: Scope) -> Iterator[Topic]:
+    def topic(self, scope: Scope) -> Generator[Topic]:
         """The topic of a scope, for as long as it is held."""
         topic = self._topics.setdefault(scope, Topic(scope))
         topic.num_watchers += 1
@@ -165,7 +165,7 @@ class Feed:
             service = await events.service(tx)
             if not self.instance or self.seq < service.floor_seq:
                 self._begin(service.instance, service.last_seq)
-            found = []
+            found: Sequence[tuple[JobEventRow, JobRow]] = ()
             if self.seq < service.last_seq:
                 found = await events.after(tx, self.seq, JobEventRow.tenant.in_(tenants), limit=READ)
         for topic in topics:
