@@ -10,9 +10,9 @@ GUARDS = (
     ),
     (
         "base: one with an objective that is not trained is not launched",
-        "service/planning/queued_jobs.py",
-        "if not any(job.uid in some for some in (awaited, unfit, aside))],",
-        "if not any(job.uid in some for some in (awaited, aside))],",
+        "service/planning/base_shapes.py",
+        "        return self._unfit.get(base)",
+        "        return None",
         "tests/service/reconcile/test_admit.py",
     ),
     (

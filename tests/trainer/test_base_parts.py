@@ -58,6 +58,15 @@ def test_an_autoencoder_from_elsewhere_is_the_one_that_is_loaded(tmp_path: Path,
     assert all(torch.equal(loaded[name], 2 * own[name].float()) for name in own)
 
 
+def test_so_is_one_whose_files_have_the_usual_names(tmp_path: Path, vae: Path):
+    """Nothing but its place tells that it is not the base's own."""
+    (vae / "diffusion_pytorch_model.fp16.safetensors").rename(vae / VAE_FILE)
+    found = inspect(BASE_MODEL, tmp_path, vae_uri=f"file://{vae}")
+    loaded = FrozenBase(found, "fp32", torch.device("cpu")).for_encoding()["vae"].state_dict()
+    own = load_file(BASE_MODEL / "vae" / VAE_FILE)
+    assert all(torch.equal(loaded[name], 2 * own[name].float()) for name in own)
+
+
 def test_its_digest_is_that_of_what_is_loaded(tmp_path: Path, vae: Path):
     plain, swapped = inspect(BASE_MODEL, tmp_path), inspect(BASE_MODEL, tmp_path, vae_uri=f"file://{vae}")
     assert plain.digest != swapped.digest
