@@ -39,7 +39,8 @@ def test_a_reader_makes_of_the_bases_layers_what_training_made_of_them(family: s
             continue
         weights, file = real_adapter.kohya_of(REAL[family], family, ends)
         seen = golden(family, weights)
-        for name in [*seen][:: max(1, len(seen) // 24)]:
+        odd = [name for name, modules in seen.items() if set(modules).intersection(ROWS[family].swapped)]
+        for name in [*odd, *[*seen][:: max(1, len(seen) // 24)]]:
             update = real_adapter.read_update(file, name)
             expected = [_expected(weights, family, module, layers[module].out_features) for module in seen[name]]
             assert torch.allclose(update, torch.cat(expected), rtol=0, atol=1e-6), name
