@@ -16,10 +16,11 @@ from service.simulate.engine import World, by_admission, by_fifo, simulate
 from service.simulate.report import Report, Waits, summed_up
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from lorafleet.tables import Table
 
+SOME = 3  # tenants that a message names
 LOOK_AHEAD = 200  # waiting jobs that a round looks at
 
 
@@ -44,7 +45,7 @@ def command(
 ) -> None:
     """Run admission on a recorded or generated load, and report waiting times, fairness and utilisation."""
     jobs = _jobs(trace_file, make, seed, gpus, load)
-    quotas = _quotas(weight or [], max_gpus or [])
+    quotas = _quotas(weight or [], max_gpus or [], {job.tenant for job in jobs})
     capacity = Resources(gpus, math.inf if cpus is None else cpus, math.inf if runs is None else runs)
     world = World(capacity=capacity, quotas=quotas)
     deciders = {"admission": by_admission(policy(preemption=preemption))}
@@ -94,8 +95,13 @@ def _jobs(path: Path | None, make: int | None, seed: int, gpus: float, load: flo
     return trace.made(make, seed, gpus, load=load)
 
 
-def _quotas(weights: list[str], max_gpus: list[str]) -> dict[str, Quota]:
+def _quotas(weights: list[str], max_gpus: list[str], tenants: "Collection[str]") -> dict[str, Quota]:
+    """`tenants`: of the load; a quota of another would change nothing, and so is a mistake."""
     weight_of, limit_of = _by_tenant(weights, "--weight"), _by_tenant(max_gpus, "--max-gpus")
+    for option, given in (("--weight", weight_of), ("--max-gpus", limit_of)):
+        if strange := sorted(given.keys() - tenants):
+            some = ", ".join(sorted(tenants)[:SOME])
+            raise InvalidInput(f"{option}: the load has no jobs of {strange[0]!r}; it has some of {some}{', ...' * (len(tenants) > SOME)}")
     return {tenant: Quota(weight=weight_of.get(tenant, 1.0), max_gpus=limit_of.get(tenant)) for tenant in sorted({*weight_of, *limit_of})}
 
 

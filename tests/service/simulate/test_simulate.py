@@ -190,6 +190,8 @@ def test_the_command_reads_a_trace_and_prints_yaml(tmp_path: Path):
         ([], "give either a TRACE or --make NUMBER"),
         (["nowhere.csv", "--make", "5"], "give either a TRACE or --make NUMBER"),
         (["--make", "5", "--weight", "acme"], "--weight: 'acme' is not TENANT=NUMBER"),
+        (["--make", "5", "--weight", "acme=2"], "--weight: the load has no jobs of 'acme'; it has some of tenant-"),
+        (["--make", "5", "--max-gpus", "acme=2"], "--max-gpus: the load has no jobs of 'acme'"),
         (["--make", "0"], "Invalid value for '--make'"),
     ],
 )
