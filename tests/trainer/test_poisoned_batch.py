@@ -14,6 +14,7 @@ from tests.trainer.packs import Packs, Recorder, job_of
 from tests.trainer.poisons import Poisons
 from trainer.frozen_base import FrozenBase
 from trainer.group import Group
+from trainer.prepare import pack as preparing
 from trainer.prepare.pack import Given, prepare_given, prepare_pack, read_manifest
 
 pytestmark = pytest.mark.timeout(1500)
@@ -51,6 +52,24 @@ def test_one_of_each_kind_of_poison_spoils_nothing_in_the_pack_of_a_good_style(t
     styles = [style for style, _ in bad.values()]
     run(packs, [*styles[:9], poisons.good("good-0"), *styles[9:]], recorder)
     assert_each_ends_as_it_should(recorder.endings, {style.job: names for style, names in bad.values()}, 1)
+
+
+def test_what_nobody_thought_of_while_a_style_is_prepared_is_that_styles_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    packs, recorder = Packs(tmp_path, None), Recorder()  # pyright: ignore[reportArgumentType]: nothing trains
+    styles = [packs.style(name) for name in ("bad", "good")]
+    prepare: Any = preparing.prepare
+
+    def raises(style: Style, cache: Any) -> Any:
+        if style.job == job_of("bad"):
+            raise ZeroDivisionError("of a kind that is not thought of")
+        return prepare(style, cache)
+
+    monkeypatch.setattr(preparing, "prepare", raises)
+    reporter: Any = recorder
+    assert [ready.job for ready in prepare_pack(styles, packs.cache.uri, reporter)] == [job_of("good")]
+    error = recorder.endings[job_of("bad")]
+    assert isinstance(error, RunFailed)
+    assert "ZeroDivisionError" in error.message
 
 
 @pytest.mark.proof
