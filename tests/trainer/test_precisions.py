@@ -26,6 +26,14 @@ LOSS_ERRORS = {"int8": 0.02, "nf4": 0.2}  # of a small base, which has little to
 ERRORS = {"int8": 0.01, "nf4": 0.12}  # of a layer with normal weights: 1 / 127 of the largest; QLoRA's table of quantiles
 
 
+@pytest.fixture(scope="module")
+def packs(tmp_path_factory: pytest.TempPathFactory, group: Group) -> Packs:
+    """With a style that trained in bf16."""
+    packs = Packs(tmp_path_factory.mktemp("styles"), group)
+    packs.alone("bf16", training={"max_steps": 3, "precision": "bf16"})
+    return packs
+
+
 def test_every_precision_that_quantises_has_its_quantisation():
     assert QUANTISATIONS.names() == tuple(facts.name for facts in PRECISIONS.all() if facts.quantised_bytes) == tuple(QUANTISED)
 
@@ -62,17 +70,15 @@ def test_a_denoiser_takes_as_many_bytes_as_the_memory_model_says(name: str):
 
 
 @pytest.mark.parametrize("name", QUANTISED)
-def test_a_style_trains_on_a_quantised_base_nearly_as_on_the_whole_one(name: str, tmp_path: Path, group: Group):
-    packs = Packs(tmp_path, group)
-    for precision in ("bf16", name):
-        recorder = packs.alone(precision, training={"max_steps": 3, "precision": precision})
-        assert list(recorder.endings.values()) == ["succeeded"]
+def test_a_style_trains_on_a_quantised_base_nearly_as_on_the_whole_one(name: str, packs: Packs):
+    recorder = packs.alone(name, training={"max_steps": 3, "precision": name})
+    assert list(recorder.endings.values()) == ["succeeded"]
     assert packs.losses(name) == pytest.approx(packs.losses("bf16"), rel=LOSS_ERRORS[name])
     assert packs.losses(name) != packs.losses("bf16")
 
 
-def test_styles_on_a_quantised_base_are_the_same_in_a_pack(tmp_path: Path, group: Group):
-    packs = Packs(tmp_path, group)
+@pytest.mark.proof
+def test_styles_on_a_quantised_base_are_the_same_in_a_pack(packs: Packs):
     fields: dict[str, Any] = {"training": {"max_steps": 2, "precision": "int8"}}
     packs.alone("alone", **fields)
     packs.train(packs.style("one", **fields), packs.style("two", training={**fields["training"], "seed": 7}))

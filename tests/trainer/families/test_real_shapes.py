@@ -7,9 +7,10 @@ from tests.trainer.families import real, real_adapter
 from tests.trainer.families.rows import REAL
 
 pytestmark = pytest.mark.timeout(300)
+QUICK = ("flux2", "zimage")  # of the others each takes more than five seconds
 
 
-@pytest.mark.parametrize("family", REAL)
+@pytest.mark.parametrize("family", [pytest.param(name, marks=() if name in QUICK else pytest.mark.proof) for name in REAL])
 def test_the_published_denoiser_does_one_step(family: str):
     step = real.step(family, REAL[family], FAMILIES.get(family).denoiser.target_modules)
     assert step.predicted.shape == (1, *REAL[family].latents)
