@@ -8,8 +8,6 @@ from collections.abc import Collection, Iterator
 
 from lorafleet.catalog.part import Names
 
-# The last layer's modulation gives a shift and a scale, in this order; diffusers' gives them the other way round.
-SWAPPED = ("norm_out.linear",)
 _OUTSIDE = {
     "x_embedder": "img_in",
     "context_embedder": "txt_in",
@@ -82,6 +80,11 @@ def chroma_names(modules: Collection[str]) -> Names:
     layers = {module: module.rpartition(".") for module in modules if module.startswith("distilled_guidance_layer.layers.")}
     approximator = {module: f"{layer}.{_APPROXIMATOR.get(name, name)}" for module, (layer, _, name) in layers.items()}
     return {**flux_names(modules), **approximator}
+
+
+def swapped(modules: Collection[str]) -> tuple[str, ...]:
+    """The last layer's modulation gives a shift and a scale, in this order; diffusers' gives them the other way round."""
+    return ("norm_out.linear",)
 
 
 def flux2_names(modules: Collection[str]) -> Names:

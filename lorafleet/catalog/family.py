@@ -30,6 +30,10 @@ def alone_has_its_pipeline(configs: Configs) -> bool:
     return True
 
 
+def nothing_swapped(modules: Collection[str]) -> tuple[str, ...]:
+    return ()
+
+
 def no_cautions(configs: Configs) -> Iterator[str]:
     yield from ()
 
@@ -60,8 +64,8 @@ class Family:
     # The denoiser's modules, all of them, to their names in kohya's files, where these are others.
     kohya_modules: Callable[[Collection[str]], Names] | None = None
     diffusers_reads_kohya: bool = True  # whether its pipeline loads kohya's files of it
-    kohya_swapped: tuple[str, ...] = ()  # ends of the names of modules whose outputs have their halves exchanged there
-    kohya_swapped_of: Callable[[Collection[str]], tuple[str, ...]] | None = None  # the same, where it depends on the modules
+    # Of the denoiser's modules the ends of the names of those whose outputs have their halves exchanged there.
+    kohya_swapped: Callable[[Collection[str]], tuple[str, ...]] = nothing_swapped
 
     def without(self, absent: Collection[str]) -> Self:
         """The family as a base has it that is without these optional parts."""
@@ -115,10 +119,6 @@ class Family:
     def no_clip_skip(self) -> str | None:
         """Why a clip skip is none, as the end of a sentence whose subject it is; None: it has one."""
         return None if self.has_clip_skip else f"is not known to {self.name}, which goes by the layer that it was trained on; leave it out"
-
-    def swapped(self, modules: Collection[str]) -> tuple[str, ...]:
-        """Ends of the names of modules whose outputs have their halves exchanged in kohya's files; of a denoiser with these modules."""
-        return self.kohya_swapped_of(modules) if self.kohya_swapped_of else self.kohya_swapped
 
     def targets(self, target_modules: tuple[str, ...], *, text_encoders: bool) -> dict[str, tuple[str, ...]]:
         """By part the ends of the names of the layers that adapters sit on."""

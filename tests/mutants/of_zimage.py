@@ -11,7 +11,7 @@ GUARDS = (
     (
         "zimage: a base's template is not run",
         "trainer/families/zimage.py",
-        "found.chat_template = TEMPLATE",
+        "found.chat_template = CHAT.template",
         "pass",
         "tests/trainer/families/test_zimage.py",
     ),

@@ -12,14 +12,16 @@ from lorafleet.catalog.family import Family as FamilyFacts
 from lorafleet.spec import OptimizationSpec, ValidationSpec
 from trainer.data.buckets import PictureSize
 from trainer.families import _parts
+from trainer.families._packed import PATCH
 from trainer.families.protocol import Conditioning, Loading, Parts
-from trainer.objectives.flow import FlowMatching, constant
+from trainer.objectives.flow import Density, FlowMatching, Shift, by_tokens, constant, uniform
 
 
 class FlowFamily:
     """See families.protocol.Family. What is left to a family: `encode_text`, `predict`, `pipeline`, and what it does otherwise."""
 
     facts: FamilyFacts
+    density: Density = staticmethod(uniform)
 
     def load(self, part: str, base: Path, how: Loading) -> Any:
         return _parts.load(self.facts.part(part), base / part, how, FlowMatchEulerDiscreteScheduler)
@@ -35,8 +37,14 @@ class FlowFamily:
         return text
 
     def objective(self, parts: Parts, spec: OptimizationSpec) -> FlowMatching:
-        """Times are shifted as the base's scheduler says."""
-        return FlowMatching(shift=constant(parts["scheduler"].config.shift))
+        """Times are shifted as they are where pictures are drawn: by their size where the scheduler says so, else all alike."""
+        config = parts["scheduler"].config
+        return FlowMatching(
+            density=self.density, shift=self.shift_by_size(config) if config.use_dynamic_shifting else constant(config.shift)
+        )
+
+    def shift_by_size(self, config: Mapping[str, Any]) -> Shift:
+        return by_tokens(config, PATCH)
 
     def drawing(self, parts: Parts, spec: ValidationSpec) -> Mapping[str, Any]:
         """Guidance, and prompts as long as captions are: pipelines pad them to a length of their own."""

@@ -58,6 +58,12 @@ def tokenize(tokenizer: Any, captions: Sequence[str]) -> Any:
     return tokenizer(list(captions), padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt")
 
 
+def first_those_there(states: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row's states, (rows, tokens, width), with those that are `there` moved to the beginning; and which those are then."""
+    order = (~there).to(torch.uint8).argsort(dim=1, stable=True)
+    return states.gather(1, order[..., None].expand_as(states)), there.gather(1, order)
+
+
 def num_tokens(tokenizer: Any, captions: Sequence[str]) -> list[int]:
     return [len(ids) for ids in tokenizer(list(captions), truncation=False, verbose=False).input_ids]
 

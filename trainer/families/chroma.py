@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from lorafleet.catalog.families import chroma
-from lorafleet.spec import OptimizationSpec
 from trainer.families._flow import FlowFamily
-from trainer.families._packed import PATCH, no_places, packed, places, unpacked
+from trainer.families._packed import no_places, packed, places, unpacked
 from trainer.families._parts import sampling_scheduler, tokenize
 from trainer.families.protocol import Conditioning, Family, Parts
-from trainer.objectives.flow import NUM_TIMES, FlowMatching, by_tokens, constant
+from trainer.objectives.flow import NUM_TIMES
 
 
 class Chroma(FlowFamily):
@@ -46,11 +45,6 @@ class Chroma(FlowFamily):
             attention_mask=seen,
         ).sample
         return unpacked(predicted, height, width)
-
-    def objective(self, parts: Parts, spec: OptimizationSpec) -> FlowMatching:
-        """Times are shifted as they are where pictures are drawn: by their size where the scheduler says so, else all alike."""
-        config = parts["scheduler"].config
-        return FlowMatching(shift=by_tokens(config, PATCH) if config.use_dynamic_shifting else constant(config.shift))
 
     def pipeline(self, parts: Parts, base: Path, scheduler: str) -> Any:
         """Its `guidance_scale` is classifier-free guidance, away from the empty prompt."""

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from lorafleet.catalog.families import flux
-from lorafleet.spec import OptimizationSpec
 from trainer.families._flow import FlowFamily
-from trainer.families._packed import PATCH, no_places, packed, places, unpacked
+from trainer.families._packed import no_places, packed, places, unpacked
 from trainer.families._parts import sampling_scheduler, tokenize
 from trainer.families.protocol import Conditioning, Family, Parts
-from trainer.objectives.flow import NUM_TIMES, FlowMatching, by_tokens, constant
+from trainer.objectives.flow import NUM_TIMES
 
 # The strength of guidance that dev is told in training: pictures are not guided ones, and 1 says so. The recipes of kohya
 # (docs/flux_train_network.md) and of diffusers' example (--guidance_scale=1) have it; pictures are drawn at 3.5 or so.
@@ -50,11 +49,6 @@ class Flux(FlowFamily):
             txt_ids=no_places(text.shape[1], device),
         ).sample
         return unpacked(tokens, height, width)
-
-    def objective(self, parts: Parts, spec: OptimizationSpec) -> FlowMatching:
-        """Times are shifted as they are where pictures are drawn: by their size where the scheduler says so (dev), else all alike."""
-        config = parts["scheduler"].config
-        return FlowMatching(shift=by_tokens(config, PATCH) if config.use_dynamic_shifting else constant(config.shift))
 
     def pipeline(self, parts: Parts, base: Path, scheduler: str) -> Any:
         """Its `guidance_scale` is the strength that dev is told, and nothing to schnell: no prompt is computed twice."""

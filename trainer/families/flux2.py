@@ -4,7 +4,7 @@ Checked in diffusers: pipelines/flux2/pipeline_flux2_klein.py and models/transfo
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import exp
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,14 @@ from torch import Tensor
 
 from lorafleet.catalog.families import flux2
 from lorafleet.catalog.part import PartKind
-from lorafleet.spec import OptimizationSpec
+from trainer.families._chat import Chat
 from trainer.families._flow import FlowFamily
 from trainer.families._parts import pixels_of, sampling_scheduler, tokenize
 from trainer.families.protocol import Conditioning, Family, Loading, Parts
-from trainer.objectives.flow import NUM_TIMES, FlowMatching, constant
+from trainer.objectives.flow import NUM_TIMES, Shift
 
-# What Qwen3's own template makes of one question when the answer is to begin without thoughts. A base's file may hold any program in its
-# template's place: none of them is run.
-BEFORE, BEHIND = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
-TEMPLATE = f"{{{{ {BEFORE!r} + messages[0]['content'] + {BEHIND!r} }}}}"  # jinja's: lines end inside the expression, or they are lost
+# What Qwen3's own template makes of one question when the answer is to begin without thoughts.
+CHAT = Chat("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")
 
 
 class Flux2(FlowFamily):
@@ -36,7 +34,7 @@ class Flux2(FlowFamily):
     def load(self, part: str, base: Path, how: Loading) -> Any:
         found = super().load(part, base, how)
         if self.facts.part(part).kind is PartKind.TOKENIZER:
-            found.chat_template = TEMPLATE
+            found.chat_template = CHAT.template
         return found
 
     @torch.no_grad()
@@ -50,7 +48,7 @@ class Flux2(FlowFamily):
     def encode_text(self, parts: Parts, captions: Sequence[str]) -> Conditioning:
         """States of three layers side by side, of padding too: the transformer masks none of it."""
         encoder = parts["text_encoder"]
-        tokens = tokenize(parts["tokenizer"], _asked(captions)).to(encoder.device)
+        tokens = tokenize(parts["tokenizer"], CHAT.asked(captions)).to(encoder.device)
         # Not the whole model: behind its last layer it would say a probability for each word of its vocabulary.
         states = encoder.model(
             tokens.input_ids, attention_mask=tokens.attention_mask, output_hidden_states=True, use_cache=False
@@ -58,7 +56,10 @@ class Flux2(FlowFamily):
         return {"text": torch.cat([states[layer] for layer in flux2.TEXT_LAYERS], dim=-1)}
 
     def num_tokens(self, parts: Parts, captions: Sequence[str]) -> list[int]:
-        return super().num_tokens(parts, _asked(captions))
+        return super().num_tokens(parts, CHAT.asked(captions))
+
+    def shift_by_size(self, config: Mapping[str, Any]) -> Shift:
+        return shift
 
     def predict(self, parts: Parts, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
         text, (height, width) = conditioning["text"], noisy.shape[2:]
@@ -70,11 +71,6 @@ class Flux2(FlowFamily):
             txt_ids=_order(text.shape[1], noisy.device),
         ).sample
         return tokens.mT.unflatten(2, (height, width))
-
-    def objective(self, parts: Parts, spec: OptimizationSpec) -> FlowMatching:
-        """Times are shifted as they are where pictures are drawn: by their size where the scheduler says so, else all alike."""
-        config = parts["scheduler"].config
-        return FlowMatching(shift=shift if config.use_dynamic_shifting else constant(config.shift))
 
     def pipeline(self, parts: Parts, base: Path, scheduler: str) -> Any:
         """Its `guidance_scale` is classifier-free guidance, away from the empty prompt; a distilled base is drawn without."""
@@ -98,10 +94,6 @@ def shift(shape: tuple[int, ...]) -> float:
     It is FLUX.1's: 0.5 at 256 tokens, 1.15 at 4096; kohya's musubi-tuner trains by it (--timestep_sampling flux2_shift).
     """
     return exp(0.00016927 * shape[-2] * shape[-1] + 0.45666666)
-
-
-def _asked(captions: Sequence[str]) -> list[str]:
-    return [f"{BEFORE}{caption}{BEHIND}" for caption in captions]
 
 
 def _places(height: int, width: int, device: torch.device) -> Tensor:

@@ -13,19 +13,20 @@ from torch import Tensor
 
 from lorafleet.catalog.families import qwen_image
 from lorafleet.catalog.part import PartKind
-from lorafleet.spec import OptimizationSpec, ValidationSpec
+from lorafleet.spec import ValidationSpec
 from trainer.families import _parts
+from trainer.families._chat import Chat
 from trainer.families._flow import FlowFamily
 from trainer.families._packed import PATCH, packed, unpacked
 from trainer.families.protocol import Conditioning, Family, Parts
-from trainer.objectives.flow import NUM_TIMES, FlowMatching, by_tokens, constant
+from trainer.objectives.flow import NUM_TIMES
 
 # The pipeline's `prompt_template_encode`; of the states its first tokens are dropped, up to where the prompt begins.
-BEFORE = (
+CHAT = Chat(
     "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, spatial relationships of the "
-    "objects and background:<|im_end|>\n<|im_start|>user\n"
+    "objects and background:<|im_end|>\n<|im_start|>user\n",
+    "<|im_end|>\n<|im_start|>assistant\n",
 )
-BEHIND = "<|im_end|>\n<|im_start|>assistant\n"
 NUM_DROPPED = 34
 
 
@@ -48,18 +49,16 @@ class QwenImage(FlowFamily):
         """The last hidden state of the tokens that are there, without those of the template before the prompt."""
         encoder, tokenizer = parts["text_encoder"], parts["tokenizer"]
         longest = tokenizer.model_max_length + NUM_DROPPED
-        tokens = tokenizer(_asked(captions), padding="max_length", truncation=True, max_length=longest, return_tensors="pt").to(
+        tokens = tokenizer(CHAT.asked(captions), padding="max_length", truncation=True, max_length=longest, return_tensors="pt").to(
             encoder.device
         )
         there = tokens.attention_mask.bool()
         states = encoder(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, output_hidden_states=True).hidden_states[-1]
-        order = (~there).to(torch.uint8).argsort(dim=1, stable=True)
-        there, states = there.gather(1, order), states.gather(1, order[..., None].expand_as(states))
-        there, states = there[:, NUM_DROPPED:], states[:, NUM_DROPPED:]
+        states, there = (each[:, NUM_DROPPED:] for each in _parts.first_those_there(states, there))
         return {"text": states * there[..., None], "present": there.float()}
 
     def num_tokens(self, parts: Parts, captions: Sequence[str]) -> list[int]:
-        return [number - NUM_DROPPED for number in super().num_tokens(parts, _asked(captions))]
+        return [number - NUM_DROPPED for number in super().num_tokens(parts, CHAT.asked(captions))]
 
     def predict(self, parts: Parts, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
         rows, _, height, width = noisy.shape
@@ -71,11 +70,6 @@ class QwenImage(FlowFamily):
             img_shapes=[[(1, height // PATCH, width // PATCH)]] * rows,
         ).sample
         return unpacked(tokens, height, width)
-
-    def objective(self, parts: Parts, spec: OptimizationSpec) -> FlowMatching:
-        """Times are shifted by a picture's size as where pictures are drawn: exp of 0.5 at 256 tokens, of 0.9 at 8192 (its scheduler)."""
-        config = parts["scheduler"].config
-        return FlowMatching(shift=by_tokens(config, PATCH) if config.use_dynamic_shifting else constant(config.shift))
 
     def pipeline(self, parts: Parts, base: Path, scheduler: str) -> Any:
         # Imported here: it pulls in seconds of code that a run without sample pictures never needs.
@@ -95,10 +89,6 @@ class QwenImage(FlowFamily):
     def drawing(self, parts: Parts, spec: ValidationSpec) -> Mapping[str, Any]:
         """Its `guidance_scale` is for bases that were distilled; classifier-free guidance is `true_cfg_scale`."""
         return {"true_cfg_scale": spec.guidance_scale, "max_sequence_length": self._most_tokens(parts)}
-
-
-def _asked(captions: Sequence[str]) -> list[str]:
-    return [f"{BEFORE}{caption}{BEHIND}" for caption in captions]
 
 
 FAMILY: Family = QwenImage()

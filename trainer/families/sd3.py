@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lorafleet.catalog.families import sd3
-from lorafleet.spec import OptimizationSpec, ValidationSpec
+from lorafleet.spec import ValidationSpec
 from trainer.families._flow import FlowFamily
 from trainer.families._parts import sampling_scheduler, tokenize
 from trainer.families.protocol import Conditioning, Family, Parts
-from trainer.objectives.flow import FlowMatching, constant, logit_normal
+from trainer.objectives.flow import logit_normal
 
 _CLIPS = (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2"))
 
@@ -24,6 +24,7 @@ class StableDiffusion3(FlowFamily):
     """
 
     facts = sd3.FACTS
+    density = staticmethod(logit_normal)  # as the paper found best (section 3.1)
 
     def encode_text(self, parts: Parts, captions: Sequence[str]) -> Conditioning:
         """Of both CLIPs the last hidden state but one, and the pooled text; T5's last state, of padding too, for nothing masks it."""
@@ -44,10 +45,6 @@ class StableDiffusion3(FlowFamily):
         t5 = conditioning["t5"] if "t5" in conditioning else clip.new_zeros(len(clip), sd3.T5_TOKENS, width)
         text = torch.cat([pad(clip, (0, width - clip.shape[-1])), t5], dim=-2)
         return transformer(noisy, encoder_hidden_states=text, pooled_projections=conditioning["pooled"], timestep=times).sample
-
-    def objective(self, parts: Parts, spec: OptimizationSpec) -> FlowMatching:
-        """Logit-normal times, as the paper found best (section 3.1), moved by the scheduler's constant shift, of 3."""
-        return FlowMatching(density=logit_normal, shift=constant(parts["scheduler"].config.shift))
 
     def drawing(self, parts: Parts, spec: ValidationSpec) -> Mapping[str, Any]:
         """Its `max_sequence_length` is T5's, or that of the zeros in its place."""

@@ -87,5 +87,5 @@ FACTS = Family(
     cautions=_cautions,
     misfits=_misfits,
     kohya_modules=bfl.flux_names,
-    kohya_swapped=bfl.SWAPPED,
+    kohya_swapped=bfl.swapped,
 )

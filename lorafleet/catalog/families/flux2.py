@@ -80,5 +80,5 @@ FACTS = Family(
     sizes=parts.sizes_by_patches(PATCH, RESOLUTION),
     misfits=_misfits,
     kohya_modules=bfl.flux2_names,
-    kohya_swapped=bfl.SWAPPED,
+    kohya_swapped=bfl.swapped,
 )

@@ -57,18 +57,14 @@ def _misfits(configs: Configs) -> Iterator[tuple[str, str]]:
     if t5 is not None and t5.get("d_model", 512) != width:
         yield "transformer", "takes another text than T5 gives: joint_attention_dim is not text_encoder_3's d_model"
     clips = [clip for name in ("text_encoder", "text_encoder_2") if (clip := configs.get(name)) is not None]
-    if len(clips) == 2 and pooled != sum(_of_clip(clip, "projection_dim") for clip in clips):
+    if len(clips) == 2 and pooled != sum(parts.clip_says(clip, "projection_dim") for clip in clips):
         yield "transformer", "takes another text than CLIP gives: pooled_projection_dim is not the sum of its encoders' projection_dim"
-    if len(clips) == 2 and width < sum(_of_clip(clip, "hidden_size") for clip in clips):
+    if len(clips) == 2 and width < sum(parts.clip_says(clip, "hidden_size") for clip in clips):
         yield "transformer", "takes narrower text than CLIP gives: joint_attention_dim is less than the sum of its encoders' hidden_size"
 
 
 def _says(transformer: Config, name: str) -> int:
     return transformer.get(name, DEFAULTS[name])
-
-
-def _of_clip(text_encoder: Config, name: str) -> int:
-    return text_encoder.get(name, parts.CLIP_DEFAULTS[name])
 
 
 def _label(configs: Configs) -> Label:
@@ -108,5 +104,5 @@ FACTS = Family(
     misfits=_misfits,
     diffusers_reads_kohya=False,
     kohya_modules=mmdit.names,
-    kohya_swapped_of=mmdit.swapped,
+    kohya_swapped=mmdit.swapped,
 )

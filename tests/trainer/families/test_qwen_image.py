@@ -11,7 +11,7 @@ from service.store.client import Store
 from service.untrusted.parsing import Parser
 from tests.trainer.families.qwen_image import MAX_TOKENS, TEXT_WIDTH
 from tests.trainer.families.styles import Families
-from trainer.families.qwen_image import BEFORE, BEHIND, FAMILY, NUM_DROPPED
+from trainer.families.qwen_image import CHAT, FAMILY, NUM_DROPPED
 from trainer.frozen_base import FrozenBase
 
 pytestmark = pytest.mark.timeout(300)
@@ -30,7 +30,7 @@ def parts(packs: Families) -> Any:
 
 def test_the_question_around_a_prompt_is_the_pipelines(packs: Families):
     pipeline = packs.row.pipeline.from_pretrained(packs.bases["qwen-image"])
-    assert pipeline.prompt_template_encode.format("red") == f"{BEFORE}red{BEHIND}"
+    assert pipeline.prompt_template_encode.format("red") == CHAT.asked(["red"])[0]
     assert pipeline.prompt_template_encode_start_idx == NUM_DROPPED
 
 

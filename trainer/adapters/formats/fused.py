@@ -23,7 +23,7 @@ def fused(adapter: Mapping[str, Weights], spec: AdapterSpec, family: Family, lay
     `adapter`: tensors by role, by the same paths.
     """
     method, denoiser = METHODS.get(spec.method), family.denoiser.name
-    swapped = family.swapped(layers.num_outputs)
+    swapped = family.kohya_swapped(layers.num_outputs)
     found: dict[str, Layer] = {path: (_with_its_outputs(path, tensors, spec, swapped), spec.rank) for path, tensors in adapter.items()}
     for modules in layers.fused().values():
         paths = {f"{denoiser}.{module}": layers.num_outputs[module] for module in modules}
