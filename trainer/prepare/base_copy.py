@@ -1,16 +1,13 @@
 """A base's files in a local folder, as the libraries load them: in place, linked, or downloaded once per content. No torch."""
 
-import fcntl
 import hashlib
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from lorafleet.contract.confined_files import root_of_part
 from lorafleet.errors import RunFailed
-from trainer.prepare import single_file
+from trainer.prepare import node_cache, single_file
 from trainer.prepare.base_model import BaseModel
 from trainer.storage import Folder
 
@@ -24,9 +21,8 @@ def materialise(base: BaseModel) -> Path:
         base = replace(base, uri=single_file.folder_of(base.checkpoint).as_uri(), checkpoint=None)
     if base.uri.startswith("file://") and base.is_plain:
         return Path(base.uri.removeprefix("file://"))
-    cache = Path(os.environ.get("LORAFLEET_NODE_CACHE", "~/.cache/lorafleet")).expanduser() / "bases" / base.files_digest
-    cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / ".lock"):
+    cache = node_cache.bases() / base.files_digest
+    with node_cache.locked(cache / ".lock"):
         _link(base, [path for path in base.files if base.where(path).startswith("file://")], cache)
         _download(base, [path for path in base.files if not base.where(path).startswith("file://")], cache)
     return cache
@@ -67,10 +63,3 @@ def _own_part(base: BaseModel, path: str) -> str:
 def _sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -22,6 +22,7 @@ from trainer.prepare.base_config import BaseFacts
 from trainer.prepare.base_files import Weights, some
 from trainer.prepare.base_folders import BaseFolders
 from trainer.prepare.single_file import Checkpoint
+from trainer.prepare.weight_headers import stored_tensors
 from trainer.storage import Folder
 from trainer.untrusted import Refused, Stored
 
@@ -235,13 +236,9 @@ class _Inspection:
         return found
 
     def _header(self, path: str) -> dict[str, Stored] | None:
-        """The tensors of a safetensors file, whose length must be what its header says: half an upload has a fine header."""
-        size_bytes = self.entries[path].size_bytes
-        length = int.from_bytes(self.folder.get_range(path, 0, 8), "little") if size_bytes > 8 else size_bytes
+        """The tensors of a safetensors file."""
         try:
-            if not 0 < length <= min(size_bytes - 8, untrusted.MAX_HEADER_BYTES):
-                raise Refused("is not a safetensors file, or cut short; upload it again")
-            return untrusted.tensors(self.folder.get_range(path, 8, length), size_bytes - 8 - length)
+            return stored_tensors(self.folder, self.entries[path])
         except Refused as why:
             self._refuse(path, str(why))
             return None

@@ -3,13 +3,10 @@
 No torch until a file was found that is to be turned. What the file lacks is the spec's to give: `base_model.parts`.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +19,10 @@ from lorafleet.contract.confined_files import root_of_part
 from lorafleet.contract.weight_files import MODEL_INDEX
 from lorafleet.errors import RunFailed
 from lorafleet.spec import BaseModelSpec
-from trainer import untrusted
+from trainer.prepare import node_cache
 from trainer.prepare.base_digests import webui_hash
 from trainer.prepare.clip_vocabulary import PACKAGE, published, write_vocabulary
+from trainer.prepare.weight_headers import stored_tensors
 from trainer.storage import Folder
 from trainer.untrusted import Refused
 
@@ -56,7 +54,7 @@ def look(spec: BaseModelSpec, cache: Folder) -> Checkpoint:
     if entry is None:
         raise _refused(spec.uri, "is not there", "BASE_MODEL_INCOMPLETE")
     try:
-        tensors = _shapes(folder, name, entry.size_bytes)
+        tensors = {tensor: stored.shape for tensor, stored in stored_tensors(folder, entry).items()}
         family = FAMILIES.get(told(_layouts(), tensors))
     except (Refused, NoSuchLayout) as why:
         raise _refused(spec.uri, str(why), "BASE_MODEL_UNSUPPORTED") from None
@@ -79,10 +77,8 @@ def look(spec: BaseModelSpec, cache: Folder) -> Checkpoint:
 
 def folder_of(checkpoint: Checkpoint) -> Path:
     """The folder that is made of the file, on this node."""
-    bases = Path(os.environ.get("LORAFLEET_NODE_CACHE", "~/.cache/lorafleet")).expanduser() / "bases"
-    target = bases / f"of-file-{checkpoint.key}"
-    bases.mkdir(parents=True, exist_ok=True)
-    with _locked(bases / f".{target.name}.lock"):
+    target = node_cache.bases() / f"of-file-{checkpoint.key}"
+    with node_cache.locked(target.with_name(f".{target.name}.lock")):
         if not target.exists():
             partial = target.with_name(f".{target.name}.part")
             shutil.rmtree(partial, ignore_errors=True)
@@ -154,14 +150,6 @@ def _layouts() -> dict[str, SingleFile]:
     return {family.name: family.single_file for family in FAMILIES.all() if family.single_file is not None}
 
 
-def _shapes(folder: Folder, name: str, size_bytes: int) -> dict[str, tuple[int, ...]]:
-    length = int.from_bytes(folder.get_range(name, 0, 8), "little") if size_bytes > 8 else size_bytes
-    if not 0 < length <= min(size_bytes - 8, untrusted.MAX_HEADER_BYTES):
-        raise Refused("is not a safetensors file, or cut short; upload it again")
-    found = untrusted.tensors(folder.get_range(name, 8, length), size_bytes - 8 - length)
-    return {name: stored.shape for name, stored in found.items()}
-
-
 def _sha256(folder: Folder, name: str, version: str, cache: Folder) -> str:
     """Remembered for this very version."""
     where = f"digests/{hashlib.sha256(version.encode()).hexdigest()}.json"
@@ -188,10 +176,3 @@ def _place(uri: str) -> tuple[Folder, str]:
 
 def _refused(uri: str, what: str, reason: str) -> RunFailed:
     return RunFailed(f"base_model.uri: {uri} {what}", reason=reason)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
