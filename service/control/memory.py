@@ -25,6 +25,7 @@ class BaseShapes:
     layers: Mapping[str, Shape]  # denoiser layer that an adapter can sit on -> shape of its weight
     num_params: int  # of the denoiser
     num_other_params: int  # of the parts around it, loaded in fp32 for encoding and sampling
+    num_large_params: int = 0  # of text encoders as large as it, loaded in what the run computes in, for the same
     width: int  # channels of the denoiser's first block
     latent_side: int | None  # at the base's own resolution; None: it does not say
     pixels_per_latent: int  # along a side
@@ -75,7 +76,9 @@ def footprint(base: BaseShapes, ask: Ask) -> Footprint | None:
     precision = PRECISIONS.get(ask.precision)
     values = FAMILIES.get(ask.family).values_per_pixel * base.width * side * side * ask.micro_batch_size
     return Footprint(
-        base_bytes=precision.denoiser_bytes(base.num_params, base.layers) + base.num_other_params * FP32_BYTES,
+        base_bytes=precision.denoiser_bytes(base.num_params, base.layers)
+        + base.num_other_params * FP32_BYTES
+        + base.num_large_params * precision.number_bytes,
         num_adapter_params=METHODS.get(ask.method).num_params(ask.rank, targets(base, ask)),
         adapter_bytes=adapter_bytes(base, ask),
         activation_bytes=values * ACTIVATION_BYTES[precision.computes],

@@ -241,9 +241,10 @@ async def read_shapes(store: Store, uri: str, parser: Parser, family: Family, pa
 def _told(family: Family) -> bytes:
     """What the parser must know of the family: it knows none."""
     others = [None, *(part.name for part in family.text_encoders)]
+    large = [False, *(part.is_large for part in family.text_encoders)]
     configs = {"denoiser_config": family.denoiser.config, "autoencoder_config": family.autoencoder.config}
     layers = {"first_layer": family.first_layer, "levels": family.autoencoder.levels}
-    return json.dumps({**configs, **layers, "others": others}).encode()
+    return json.dumps({**configs, **layers, "others": others, "large": large}).encode()
 
 
 async def read_objective(places: Places, parser: Parser) -> object:

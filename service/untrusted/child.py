@@ -65,7 +65,7 @@ def shapes(family: bytes, denoiser: bytes, denoiser_config: bytes, autoencoder_c
     """What the memory model counts with, of headers and configs.
 
     `family` is ours: JSON that says where the configs lie, which layer of the denoiser is the first, which list of the autoencoder's
-    config has its levels, and for each of `others` the name of its part where an adapter may sit on it, else nothing.
+    config has its levels, for each of `others` the name of its part where an adapter may sit on it, else nothing, and which are `large`.
     """
     known = json.loads(family)
     tensors = header("the denoiser's header", denoiser)
@@ -78,7 +78,8 @@ def shapes(family: bytes, denoiser: bytes, denoiser_config: bytes, autoencoder_c
     return {
         "layers": layers_of(tensors),
         "num_params": num_params(tensors),
-        "num_other_params": sum(map(num_params, rest)),
+        "num_other_params": sum(num_params(found) for found, is_large in zip(rest, known["large"], strict=True) if not is_large),
+        "num_large_params": sum(num_params(found) for found, is_large in zip(rest, known["large"], strict=True) if is_large),
         "width": whole("the first layer's number of channels", first[0] if len(first) in (2, 4) else None, MAX_WIDTH),
         "latent_side": side(known["denoiser_config"], configs[0].get("sample_size")),
         "pixels_per_latent": 2 ** (num_levels(known["autoencoder_config"], known["levels"], configs[1]) - 1),

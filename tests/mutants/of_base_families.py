@@ -13,14 +13,14 @@ GUARDS = (
         "service/planning/base_shapes.py",
         "if base.family is None and found.family is not None:",
         "if False:",
-        "tests/service/planning/test_base_shapes.py",
+        "tests/service/planning/test_base_kinds.py",
     ),
     (
         "family: an index without its shards is not launched",
         "service/planning/base_shapes.py",
         "except LacksShards as lack:",
         "except ZeroDivisionError as lack:",
-        "tests/service/planning/test_base_shapes.py",
+        "tests/service/planning/test_base_kinds.py",
     ),
     (
         "family: what its defaults are follows once it is known",

@@ -20,7 +20,7 @@ GUARDS = (
         "service/planning/base_shapes.py",
         "found = replace(found, again_at_s=self._clock.monotonic_s())",
         "found = replace(found, again_at_s=None)",
-        "tests/service/planning/test_base_shapes.py",
+        "tests/service/planning/test_base_kinds.py",
     ),
     (
         "base: headers of shards are bounded together",

@@ -73,6 +73,13 @@ def test_bf16_halves_the_denoiser_alone():
     assert fp32.base_bytes - bf16.base_bytes == 2 * SD15.num_params
 
 
+@pytest.mark.parametrize(("precision", "number_bytes"), [("fp32", 4), ("bf16", 2), ("nf4", 2)])
+def test_large_text_encoders_count_as_they_are_loaded(precision: str, number_bytes: int):
+    with_large = replace(SD15, num_large_params=4_700_000_000)
+    more = footprint(with_large, ask(precision=precision)).base_bytes - footprint(SD15, ask(precision=precision)).base_bytes
+    assert more == number_bytes * 4_700_000_000
+
+
 def test_the_estimate_is_above_what_autograd_keeps():
     """640.7 MiB for one picture at 256 x 256 with adapters on every layer, counted on meta tensors with the attention matrices."""
     assert footprint(SD15, ask(resolution=256)).activation_bytes > 640.7 * 2**20

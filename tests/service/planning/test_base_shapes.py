@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from lorafleet import objectives
 from lorafleet.catalog import FAMILIES
 from lorafleet.errors import LorafleetError
 from service.control.memory import Ask, footprint
@@ -117,6 +116,17 @@ async def test_the_layers_of_text_encoders_are_told_for_their_adapters(tmp_path:
     assert found.num_other_params == 15 + 64 + 8
 
 
+async def test_text_encoders_as_large_as_the_denoiser_are_counted_apart(tmp_path: Path):
+    """They are held in what the run computes in, CLIP in single precision."""
+    uri = write_base(tmp_path)
+    write_safetensors(tmp_path / "transformer" / "diffusion_pytorch_model.safetensors", {"x_embedder.weight": [40, 64]})
+    (tmp_path / "transformer" / "config.json").write_text("{}")
+    for part, width in (("text_encoder", 8), ("text_encoder_2", 16)):
+        write_safetensors(tmp_path / part / "model.safetensors", {"layers.0.q_proj.weight": [width, width]})
+    found = await shapes_at(uri, "flux")
+    assert (found.num_params, found.num_other_params, found.num_large_params) == (40 * 64, 15 + 64, 256)
+
+
 async def test_all_parts_of_the_family_count(tmp_path: Path):
     """As another family its second text encoder is no part of the base."""
     uri = write_base(tmp_path)
@@ -191,65 +201,6 @@ async def test_a_base_may_be_oblong_or_not_say_its_size(tmp_path: Path, said: st
     assert shapes.latent_side == side
     ask = Ask(family="sd1", precision="fp32", method="lora", rank=4, target_modules=("to_q",), resolution=None, micro_batch_size=1)
     assert (footprint(shapes, ask) is None) == (side is None), "of no size nothing can be told"
-
-
-SCHEDULERS = {
-    "sample": ('{"prediction_type": "sample"}', "has prediction_type 'sample'; sd1 trains epsilon and v_prediction alone"),
-    "another word": ('{"prediction_type": "somebodys-word"}', "has a prediction_type that is not known; sd1 trains"),
-    "a long word": ('{"prediction_type": "%s"}' % ("x" * 10_000), "that is not known"),
-    "no word": ('{"prediction_type": [["epsilon"]]}', "that is not known"),
-    "null": ('{"prediction_type": null}', "that is not known"),
-}
-FINE = ['{"prediction_type": "epsilon"}', '{"prediction_type": "v_prediction"}', "{}", "[" * 100_000, "[]", "no JSON", " " * 2**20, None]
-
-
-def write_scheduler(base: Path, text: str | None) -> None:
-    (base / "scheduler").mkdir(exist_ok=True)
-    if text is not None:
-        (base / objectives.SCHEDULER_CONFIG).write_text(text)
-
-
-@pytest.mark.parametrize(("text", "said"), SCHEDULERS.values(), ids=SCHEDULERS.keys())
-async def test_an_objective_that_is_not_trained_is_told_and_not_repeated(tmp_path: Path, text: str, said: str):
-    uri, cache = write_base(tmp_path), ShapeCache(Store(), FakeClock())
-    write_scheduler(tmp_path, text)
-    assert await known(cache, uri) == [True]
-    why = cache.why_not(base_at(uri))
-    assert why is not None
-    assert why.startswith(f"base_model.uri: {uri}/scheduler/scheduler_config.json has ")
-    assert said in why
-    assert "somebodys-word" not in why
-
-
-@pytest.mark.parametrize("text", FINE, ids=lambda text: str(text)[:20])
-async def test_a_scheduler_that_says_nothing_wrong_is_the_trainers_to_judge(tmp_path: Path, text: str | None):
-    uri, cache = write_base(tmp_path), ShapeCache(Store(), FakeClock())
-    write_scheduler(tmp_path, text)
-    assert await known(cache, uri) == [True], "its shapes are known all the same"
-    assert cache.why_not(base_at(uri)) is None
-
-
-async def test_a_scheduler_that_is_no_plain_file_is_the_trainers_to_judge(tmp_path: Path):
-    uri, cache = write_base(tmp_path), ShapeCache(Store(), FakeClock())
-    write_scheduler(tmp_path, None)
-    os.mkfifo(tmp_path / objectives.SCHEDULER_CONFIG)
-    assert await known(cache, uri) == [True]
-    assert cache.why_not(base_at(uri)) is None
-
-
-async def test_an_objective_is_known_of_a_base_whose_shapes_are_not(tmp_path: Path):
-    cache = ShapeCache(Store(), FakeClock())
-    write_scheduler(tmp_path, SCHEDULERS["sample"][0])
-    assert await known(cache, f"file://{tmp_path}") == [False]
-    assert cache.why_not(base_at(f"file://{tmp_path}")) is not None
-
-
-async def test_a_base_whose_objective_was_mended_is_trained_at_once(tmp_path: Path):
-    uri, cache = write_base(tmp_path), ShapeCache(Store(), FakeClock())
-    for text in (SCHEDULERS["sample"][0], "{}"):
-        write_scheduler(tmp_path, text)
-        assert await known(cache, uri) == [True]
-        assert (cache.why_not(base_at(uri)) is None) == (text == "{}")
 
 
 async def test_a_base_that_cannot_be_read_is_unknown_and_asked_for_again_later(tmp_path: Path):
@@ -387,74 +338,6 @@ async def test_closing_ends_what_is_being_read(tmp_path: Path):
 def _children() -> list[int]:
     found = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
     return [int(pid) for pid in found if b"child.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-
-
-async def told(uri: str) -> tuple[str | None, str | None]:
-    """The family that its files tell, and why it is not trained."""
-    cache, base = ShapeCache(Store(), FakeClock()), base_at(uri, None)
-    await cache.read([("acme", base)], AT_ONCE_S)
-    return cache.family(base), cache.why_not(base)
-
-
-@pytest.mark.parametrize(
-    ("pipeline", "config", "family"),
-    [
-        ("StableDiffusionPipeline", {"cross_attention_dim": 768}, "sd1"),
-        ("StableDiffusionPipeline", {"cross_attention_dim": [1024, 1024]}, "sd2"),
-        ("StableDiffusionPipeline", {"cross_attention_dim": [[1024]]}, "sd1"),
-        ("StableDiffusionXLPipeline", {"cross_attention_dim": 2048}, "sdxl"),
-    ],
-)
-async def test_a_base_tells_its_family(tmp_path: Path, pipeline: str, config: dict[str, object], family: str):
-    uri = write_base(tmp_path)
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
-    (tmp_path / "unet" / "config.json").write_text(json.dumps({"sample_size": 16, **config}))
-    assert await told(uri) == (family, None)
-
-
-async def test_who_names_the_family_and_who_leaves_it_to_the_base_are_on_one_base(tmp_path: Path):
-    cache, uri = ShapeCache(Store(), FakeClock()), write_base(tmp_path)
-    assert cache.family(base_at(uri, None)) is None
-    await cache.read([("acme", base_at(uri, None))], AT_ONCE_S)
-    assert cache.known(base_at(uri, "sd1")) == cache.known(base_at(uri, None)) is not None
-
-
-@pytest.mark.parametrize("index", ["", "{", "{}", '{"_class_name": ["StableDiffusionPipeline"]}', '{"_class_name": "%s"}' % ("x" * 300)])
-async def test_a_base_that_does_not_tell_is_the_trainers_to_judge(tmp_path: Path, index: str):
-    uri = write_base(tmp_path)
-    (tmp_path / "model_index.json").write_text(index)
-    assert await told(uri) == (None, None)
-
-
-@pytest.mark.parametrize("pipeline", ["AuraFlowPipeline", "StableDiffusionInpaintPipeline", "LatentConsistencyModelPipeline"])
-async def test_a_pipeline_that_is_not_trained_is_told_what_there_is(tmp_path: Path, pipeline: str):
-    uri = write_base(tmp_path)
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
-    family, why = await told(uri)
-    assert family is None
-    assert why is not None
-    assert why.startswith(f"base_model.family: {uri} is a {pipeline}")
-    assert "sd2 (StableDiffusionPipeline)" in why
-
-
-async def test_a_pipeline_of_another_word_is_not_repeated(tmp_path: Path):
-    uri = write_base(tmp_path)
-    (tmp_path / "model_index.json").write_text('{"_class_name": "somebodys-word"}')
-    _, why = await told(uri)
-    assert why is not None
-    assert "somebodys-word" not in why
-    assert "of a kind that is not known; there is" in why
-
-
-async def test_a_base_whose_index_names_shards_that_are_missing_is_not_launched(tmp_path: Path):
-    uri = write_base(tmp_path)
-    shard_denoiser(tmp_path)
-    (tmp_path / "unet" / next(iter(SHARDS))).unlink()
-    family, why = await told(uri)
-    assert (family, why) == (
-        "sd1",
-        f"base_model.uri: the index in {uri}/unet names 1 shards that are missing; upload them, or save it anew",
-    )
 
 
 async def test_a_part_from_elsewhere_counts_instead_of_the_bases_own(tmp_path: Path):

@@ -13,7 +13,8 @@ from service.core.clock import FakeClock
 from service.planning.base_shapes import ShapeCache
 from service.planning.planner import Planner, Policy, sharing_of
 from service.store.client import Store
-from tests.service.planning.test_base_shapes import DEMO, SCHEDULERS, write_base, write_scheduler
+from tests.service.planning.test_base_kinds import SCHEDULERS, write_scheduler
+from tests.service.planning.test_base_shapes import DEMO, write_base
 
 
 def wanted(**changes: Any) -> spec.Spec:

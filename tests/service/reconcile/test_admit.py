@@ -26,7 +26,8 @@ from service.reconcile import admit, wait_reasons
 from service.reconcile.admit import admit_once
 from service.reconcile.launch import launch_once
 from service.reconcile.observe import observe_once
-from tests.service.planning.test_base_shapes import DEMO, SCHEDULERS, standing_still, write_base, write_scheduler, write_still
+from tests.service.planning.test_base_kinds import SCHEDULERS, write_scheduler
+from tests.service.planning.test_base_shapes import DEMO, standing_still, write_base, write_still
 from tests.service.world import World, failed, progress, succeeded
 
 

@@ -20,6 +20,7 @@ FAMILY = {
     "autoencoder_config": "vae/config.json",
     "first_layer": "conv_in",
     "others": ["text_encoder"],
+    "large": [False],
 }
 GOOD = {
     "denoiser": {"conv_in.weight": {"dtype": "F32", "shape": [4, 4, 3, 3], "data_offsets": [0, 576]}, "__metadata__": {"format": "pt"}},
