@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
-from lorafleet.catalog import METHODS, PRECISIONS
-from lorafleet.spec import Spec
+from lorafleet.catalog import PRECISIONS, Precision
+from lorafleet.errors import InvalidSpec
+from lorafleet.spec import Spec, parse
 
-SMALLER_PRECISIONS = ("bf16", "int8", "nf4")  # each takes less than the one before
+LAYER = (1024, 1024)  # of a block, by which precisions are compared
 LEAST_RANK = 4
 
 
@@ -33,7 +35,16 @@ class Variant:
 
 def variants(spec: Spec) -> list[Variant]:
     """All that the spec can do without being another training, or nearly so; those that its rules refuse are left out."""
-    return [*_micro_batch(spec), *_precisions(spec), *_rank(spec)]
+    fields = spec.model_dump()
+    return [each for each in (*_micro_batch(spec), *_precisions(spec), *_rank(spec)) if _is_good(each.of(fields))]
+
+
+def _is_good(fields: Mapping[str, Any]) -> bool:
+    try:
+        parse(fields)
+    except InvalidSpec:
+        return False
+    return True
 
 
 def _micro_batch(spec: Spec) -> Iterator[Variant]:
@@ -45,13 +56,17 @@ def _micro_batch(spec: Spec) -> Iterator[Variant]:
 
 
 def _precisions(spec: Spec) -> Iterator[Variant]:
-    own = spec.training.precision
-    smaller = SMALLER_PRECISIONS[SMALLER_PRECISIONS.index(own) + 1 :] if own in SMALLER_PRECISIONS else SMALLER_PRECISIONS
-    for name in smaller:
-        is_quantised = PRECISIONS.get(name).quantised_bytes is not None
-        if is_quantised and (spec.cluster.zero_stage == 3 or METHODS.get(spec.adapter.method).reads_weights):
-            continue
-        yield Variant({"training.precision": name}, "the base is less exact, and slower" if is_quantised else "the base is less exact")
+    """Those at which a layer takes less than it does now, from the most exact on."""
+    own = _layer_bytes(PRECISIONS.get(spec.training.precision))
+    for facts in sorted(PRECISIONS.all(), key=_layer_bytes, reverse=True):
+        if _layer_bytes(facts) < own:
+            is_quantised = facts.quantised_bytes is not None
+            costs = "the base is less exact, and slower" if is_quantised else "the base is less exact"
+            yield Variant({"training.precision": facts.name}, costs)
+
+
+def _layer_bytes(facts: Precision) -> int:
+    return facts.denoiser_bytes(prod(LAYER), {"blocks.0.layer": LAYER})
 
 
 def _rank(spec: Spec) -> Iterator[Variant]:

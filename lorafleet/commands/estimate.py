@@ -17,7 +17,7 @@ def estimate(
 ) -> None:
     """Show what memory a spec would take on each worker, how that is made up, and what would make it less."""
     from lorafleet import spec_file
-    from lorafleet.commands.estimates import Estimate, print_estimates
+    from lorafleet.commands.estimate_printing import Estimate, print_estimates
     from lorafleet.estimate import Variant, variants
 
     spec = spec_file.load(file, overrides)
