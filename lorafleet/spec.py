@@ -4,18 +4,17 @@ The proto `lorafleet.v1.TrainingSpec` carries the same fields by the same names.
 store or the model (does the bucket exist, does a target module match) are checked where those are.
 """
 
-import difflib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from lorafleet.catalog import FAMILIES, Family
 from lorafleet.errors import InvalidSpec, Violation
-from lorafleet.field_paths import field_path
 from lorafleet.spec_names import FamilyName, MethodName, OptimizerName, PrecisionName
 from lorafleet.spec_rules import RULES, Location
+from lorafleet.spec_violations import is_consequence, path_of, violation
 from lorafleet.spec_words import LabelKey, ModuleName, OutputName, PartName, Text, check_uri
 
 MAX_LABELS = 64
@@ -337,64 +336,11 @@ def parse(fields: Mapping[str, Any]) -> Spec:
         return Spec.model_validate(fields)
     except ValidationError as error:
         found = error.errors()
-    violations = [_violation(details) for details in found[:MAX_VIOLATIONS] if not _is_consequence(details, found)]
+    violations = [violation(details, Spec) for details in found[:MAX_VIOLATIONS] if not is_consequence(details, found)]
     if len(found) > MAX_VIOLATIONS:
         violations.append(Violation(field="spec", message=f"and {len(found) - MAX_VIOLATIONS:,} more problems"))
     rules = _broken_rules(fields, broken=[details["loc"] for details in found])
-    raise InvalidSpec([*violations, *(Violation(field=_path(location), message=complaint) for location, complaint in rules)])
-
-
-def told(error: ValidationError) -> str:
-    """The first problems by their places, without what stands there: for what is not its reader's own text."""
-    found = error.errors(include_input=False, include_url=False, include_context=False)
-    parts = [f"{_path(each['loc'])[:100]}: {_WITHOUT_INPUT.get(each['type'], 'is not as it must be')}" for each in found[:5]]
-    return "; ".join(parts) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
-
-
-def _is_consequence(details: ErrorDetails, found: Sequence[ErrorDetails]) -> bool:
-    """True for a list that is called too short only because its items are bad."""
-    if details["type"] != "too_short":
-        return False
-    location = details["loc"]
-    return any(other["loc"][: len(location)] == location != other["loc"] for other in found)
-
-
-_WITHOUT_INPUT = {"extra_forbidden": "unknown field", "missing": "is required"}
-
-
-def _violation(details: ErrorDetails) -> Violation:
-    return Violation(field=_path(details["loc"]), message=_message(details))
-
-
-def _path(location: Location) -> str:
-    return field_path(location) or "spec"
-
-
-def _message(details: ErrorDetails) -> str:
-    match details["type"]:
-        case "extra_forbidden":
-            name = str(details["loc"][-1])
-            close = difflib.get_close_matches(name, _known_fields(details["loc"][:-1]), n=1)
-            return "unknown field" + (f"; close: {close[0]}" if close else "")
-        case "missing":
-            return "is required"
-        case _:
-            message = details["msg"]
-            shown = details["input"]
-            if isinstance(shown, str | int | float | bool) and len(repr(shown)) < 80 and repr(shown) not in message:
-                message += f" (got {shown!r})"
-            return message
-
-
-def _known_fields(location: Location) -> list[str]:
-    """Names of the fields that the part of the spec at `location` has."""
-    model: type[BaseModel] = Spec
-    for part in location:
-        field = model.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
-            return []
-        model = field.annotation
-    return list(model.model_fields)
+    raise InvalidSpec([*violations, *(Violation(field=path_of(location), message=complaint) for location, complaint in rules)])
 
 
 def json_schema() -> dict[str, Any]:

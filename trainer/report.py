@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from lorafleet.contract.run_manifest import RUN_TOKEN_ENV, RunManifest, Style
 from lorafleet.credentials import Credentials
 from lorafleet.errors import RunFailed
-from lorafleet.spec import told
+from lorafleet.spec_violations import told
 from lorafleet.transport.channel import DIRECT, open_channel
 from lorafleet.v1 import report_service_pb2 as pb
 from lorafleet.v1 import report_service_pb2_grpc as rpc
