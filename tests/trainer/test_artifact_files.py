@@ -101,6 +101,14 @@ def test_what_rounding_takes_from_alpha_is_given_back(packs: Packs):
     assert float(fine["lora_unet_a.lora_up.weight"][0, 0]) * float(fine["lora_unet_a.alpha"]) / 3 == pytest.approx(0.5 / 3**0.5, rel=2**-11)
 
 
+@pytest.mark.parametrize(("precision", "said"), [("fp32", "no"), ("bf16", "bf16"), ("int8", "bf16"), ("nf4", "bf16")])
+def test_the_kohya_file_says_in_kohyas_words_what_passes_were_computed_in(packs: Packs, precision: str, said: str):
+    asked = packs.style("fox", adapter={"target_modules": ["a"]}, training={"precision": precision}).spec.on("sd1")
+    data = kohya_file({"unet.a.lora_A.weight": torch.eye(3), "unet.a.lora_B.weight": torch.eye(3)}, asked, {})
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    assert header["__metadata__"]["ss_mixed_precision"] == said
+
+
 def test_the_kohya_file_tells_what_it_was_trained_on(packs: Packs):
     folder = committed(packs, "fox", dataset={"trigger_phrase": "fox style", "validation_fraction": 0.02})
     found = metadata(folder / "lora-kohya.safetensors")

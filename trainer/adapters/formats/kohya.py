@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lorafleet import __version__
+from lorafleet.catalog import PRECISIONS
 from lorafleet.catalog.family import Family
 from lorafleet.catalog.part import Layers
 from lorafleet.spec import Spec
@@ -23,6 +24,7 @@ from trainer.adapters.methods import METHODS
 
 NO_OTHERS: Mapping[str, str] = MappingProxyType({})
 AS_OURS = Layers()
+_MIXED = {"fp32": "no", "bf16": "bf16"}  # kohya's words for what passes compute in
 
 
 def kohya_file(
@@ -68,7 +70,7 @@ def _kohya_metadata(spec: Spec, tensors: Mapping[str, Tensor]) -> dict[str, str]
         "ss_batch_size_per_device": training.micro_batch_size,
         "ss_gradient_accumulation_steps": training.gradient_accumulation_steps,
         "ss_max_grad_norm": training.max_grad_norm,
-        "ss_mixed_precision": {"fp32": "no"}.get(training.precision, training.precision),
+        "ss_mixed_precision": _MIXED[PRECISIONS.get(training.precision).computes],
         "ss_seed": training.seed,
         "ss_clip_skip": spec.base_model.clip_skip,
         "ss_min_snr_gamma": training.min_snr_gamma,
