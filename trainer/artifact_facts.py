@@ -50,7 +50,7 @@ def _of_base(style: PreparedStyle) -> dict[str, str]:
         **label.more,
         "ss_sd_model_name": base.uri.rpartition("/")[2],
         "ss_sd_model_hash": base.webui_hash,
-        "ss_new_sd_model_hash": base.checkpoint.sha256 if base.checkpoint else base.files[denoiser],
+        "ss_new_sd_model_hash": base.single_file.sha256 if base.single_file else base.files[denoiser],
         "lorafleet.base_digest": base.digest,
         "modelspec.architecture": f"{label.architecture}/lora",
         **_prediction_type(style),

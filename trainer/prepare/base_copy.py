@@ -17,8 +17,8 @@ def materialise(base: BaseModel) -> Path:
 
     In place for a plain file:// base, else in the node's cache: linked, or downloaded once per content.
     """
-    if base.checkpoint is not None:
-        base = replace(base, uri=single_file.folder_of(base.checkpoint).as_uri(), checkpoint=None)
+    if base.single_file is not None:
+        base = replace(base, uri=single_file.folder_of(base.single_file).as_uri(), single_file=None)
     if base.uri.startswith("file://") and base.is_plain:
         return Path(base.uri.removeprefix("file://"))
     cache = node_cache.bases() / base.files_digest

@@ -21,7 +21,7 @@ from trainer.prepare import base_config, base_digests, base_files, single_file
 from trainer.prepare.base_config import BaseFacts
 from trainer.prepare.base_files import Weights, some
 from trainer.prepare.base_folders import BaseFolders
-from trainer.prepare.single_file import Checkpoint
+from trainer.prepare.single_file import BaseFile
 from trainer.prepare.weight_headers import stored_tensors
 from trainer.storage import Folder
 from trainer.untrusted import Refused, Stored
@@ -46,7 +46,7 @@ class BaseModel:
     trainable: Mapping[str, Mapping[str, Shape]]
     facts: BaseFacts
     webui_hash: str  # of the denoiser's weights, as the webui once named checkpoints
-    checkpoint: Checkpoint | None = None  # the one file that its own parts were taken from
+    single_file: BaseFile | None = None  # the one file that its own parts were taken from
 
     @property
     def resolution(self) -> int | None:
@@ -104,13 +104,13 @@ def inspect(spec: BaseModelSpec, cache: Folder) -> BaseModel:
     """
     if not single_file.is_single(spec.uri):
         return _Inspection(spec).found(cache)
-    checkpoint = single_file.look(spec, cache)
-    folder = single_file.folder_of(checkpoint).as_uri()
+    base_file = single_file.look(spec, cache)
+    folder = single_file.folder_of(base_file).as_uri()
     try:
         found = _Inspection(spec.model_copy(update={"uri": folder})).found(cache)
     except RunFailed as error:  # in what it was turned into nobody would find anything
         raise RunFailed(error.message.replace(folder, spec.uri), reason=error.reason, retryable=error.retryable) from None
-    return replace(found, uri=spec.uri, checkpoint=checkpoint, webui_hash=checkpoint.webui_hash)
+    return replace(found, uri=spec.uri, single_file=base_file, webui_hash=base_file.webui_hash)
 
 
 class _Inspection:

@@ -28,7 +28,7 @@ from trainer.untrusted import Refused
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
+class BaseFile:
     """A base's one file, as it was looked at."""
 
     uri: str
@@ -47,7 +47,7 @@ def is_single(uri: str) -> bool:
     return uri.endswith(ENDING)
 
 
-def look(spec: BaseModelSpec, cache: Folder) -> Checkpoint:
+def look(spec: BaseModelSpec, cache: Folder) -> BaseFile:
     """What the file is. Raises RunFailed with what is wrong, and what is to be given with it."""
     folder, name = _place(spec.uri)
     entry = next((entry for entry in folder.list() if entry.path == name), None)
@@ -65,7 +65,7 @@ def look(spec: BaseModelSpec, cache: Folder) -> Checkpoint:
     if lacking := _lacking(family, tensors, spec.part_uris):
         raise RunFailed("\n".join(f"base_model.uri: {spec.uri} {what}" for what in lacking), reason="BASE_MODEL_INCOMPLETE")
     version = f"{spec.uri}\0{entry.version}"
-    return Checkpoint(
+    return BaseFile(
         uri=spec.uri,
         version=entry.version,
         sha256=_sha256(folder, name, version, cache),
@@ -75,44 +75,44 @@ def look(spec: BaseModelSpec, cache: Folder) -> Checkpoint:
     )
 
 
-def folder_of(checkpoint: Checkpoint) -> Path:
+def folder_of(base_file: BaseFile) -> Path:
     """The folder that is made of the file, on this node."""
-    target = node_cache.bases() / f"of-file-{checkpoint.key}"
+    target = node_cache.bases() / f"of-file-{base_file.key}"
     with node_cache.locked(target.with_name(f".{target.name}.lock")):
         if not target.exists():
             partial = target.with_name(f".{target.name}.part")
             shutil.rmtree(partial, ignore_errors=True)
-            _turn(checkpoint, partial)
+            _turn(base_file, partial)
             partial.rename(target)
     return target
 
 
-def _turn(checkpoint: Checkpoint, into: Path) -> None:
+def _turn(base_file: BaseFile, into: Path) -> None:
     into.mkdir()
-    source = _local(checkpoint, into)
+    source = _local(base_file, into)
     try:
-        _write(checkpoint, source, into)
+        _write(base_file, source, into)
     except Refused as why:
-        raise _refused(checkpoint.uri, str(why), "BASE_MODEL_INCOMPLETE") from None
+        raise _refused(base_file.uri, str(why), "BASE_MODEL_INCOMPLETE") from None
     finally:
         if source.parent == into:
             source.unlink()
 
 
-def _write(checkpoint: Checkpoint, source: Path, into: Path) -> None:
+def _write(base_file: BaseFile, source: Path, into: Path) -> None:
     from safetensors import safe_open
     from safetensors.torch import save_file
 
     from trainer.families._single_file import converted
 
-    family, layout, known = FAMILIES.get(checkpoint.family), _layouts()[checkpoint.family], configs(checkpoint.family)
+    family, layout, known = FAMILIES.get(base_file.family), _layouts()[base_file.family], configs(base_file.family)
     with safe_open(source, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping; the pages are the file's own
     index: dict[str, Any] = {CLASS: family.pipeline}
     for part in family.parts:
         config = {**known.get(part.name, {}), **(prediction(dict.fromkeys(tensors, ())) if part.kind is PartKind.SCHEDULER else {})}
         index[part.name] = [part.library, config.get(CLASS, part.classes[0])]
-        if part.name in checkpoint.given:
+        if part.name in base_file.given:
             continue
         (into / part.name).mkdir()
         (into / part.config).write_text(json.dumps(config))
@@ -160,11 +160,11 @@ def _sha256(folder: Folder, name: str, version: str, cache: Folder) -> str:
     return found
 
 
-def _local(checkpoint: Checkpoint, into: Path) -> Path:
+def _local(base_file: BaseFile, into: Path) -> Path:
     """The file on this node: in place, or downloaded."""
-    if checkpoint.uri.startswith("file://"):
-        return Path(checkpoint.uri.removeprefix("file://"))
-    folder, name = _place(checkpoint.uri)
+    if base_file.uri.startswith("file://"):
+        return Path(base_file.uri.removeprefix("file://"))
+    folder, name = _place(base_file.uri)
     folder.download([name], into=into)
     return into / name
 
