@@ -4,12 +4,20 @@ Run as `python -I -S child.py KIND SIZE...`; stdin holds files of these sizes, o
 imports the standard library alone, so that it starts in some 20 ms. Its answer is JSON: what was asked for, or `{"error": ...}`.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re
 import resource
 import sys
 from math import prod
+
+TYPE_CHECKING = False  # typing would take a sixth of a child's life to import
+if TYPE_CHECKING:
+    from typing import TypeGuard
+
+    from pydantic import JsonValue
 
 MEMORY_BYTES = 512 * 2**20  # address space; an interpreter takes some 20 MiB of it
 CPU_S = 2
@@ -111,7 +119,7 @@ def tensors(text: bytes) -> dict[str, object]:
     return {"shapes": header("the file's header", text)}
 
 
-def is_plain(value: object) -> bool:
+def is_plain(value: JsonValue) -> bool:
     if isinstance(value, list):
         return len(value) <= MAX_BLOCKS and not any(isinstance(each, list) or not is_plain(each) for each in value)
     return value is None or isinstance(value, float) or is_short(value) or (isinstance(value, int) and abs(value) <= MAX_PARAMS)
@@ -122,7 +130,7 @@ def shards(index: bytes) -> dict[str, object]:
     where = parsed("the index of a part's shards", index).get("weight_map")
     if not isinstance(where, dict) or len(where) > MAX_TENSORS or not all(map(is_short, where.values())):
         raise Bad(f"the index of a part's shards has no weight_map, or one of more than {MAX_TENSORS:,} tensors")
-    names = sorted({*where.values()})
+    names = sorted({*filter(is_short, where.values())})
     if not 0 < len(names) <= MAX_SHARDS:
         raise Bad(f"a part is in no shard, or in more than {MAX_SHARDS}")
     return {"names": names}
@@ -146,7 +154,7 @@ def header(what: str, text: bytes) -> dict[str, list[int]]:
     """Tensor name -> shape; of shards, which come as a list of their headers, all of them."""
     check_depth(what, text)
     each = loaded(what, text)
-    found: dict[str, object] = {}
+    found: dict[str, JsonValue] = {}
     for one in each if isinstance(each, list) else [each]:
         found |= as_object(what, one)
     found.pop("__metadata__", None)
@@ -163,7 +171,7 @@ def header_or_nothing(text: bytes) -> dict[str, list[int]]:
         return {}
 
 
-def shape_of(what: str, of: object) -> list[int]:
+def shape_of(what: str, of: JsonValue) -> list[int]:
     shape = of.get("shape") if isinstance(of, dict) else None
     if not isinstance(shape, list) or len(shape) > MAX_DIMS:
         raise Bad(f"{what} has a tensor whose shape is no list of up to {MAX_DIMS} numbers")
@@ -177,7 +185,7 @@ def num_params(tensors: dict[str, list[int]]) -> int:
     return num
 
 
-def side(config: str, sample_size: object) -> int | None:
+def side(config: str, sample_size: JsonValue) -> int | None:
     """Of a base that is not square the longer; none of one that does not say, which is trained at the resolution of the spec."""
     if sample_size is None:
         return None
@@ -185,35 +193,35 @@ def side(config: str, sample_size: object) -> int | None:
     return max(whole(f"{config}: sample_size", one, MAX_SIDE) for one in sides)
 
 
-def num_levels(where: str, name: str, config: dict[str, object]) -> int:
+def num_levels(where: str, name: str, config: dict[str, JsonValue]) -> int:
     levels = config.get(name)
     return whole(f"{where}: {name}", len(levels) if isinstance(levels, list) else None, MAX_BLOCKS)
 
 
-def whole(what: str, value: object, most: int, *, least: int = 1) -> int:
+def whole(what: str, value: JsonValue, most: int, *, least: int = 1) -> int:
     if type(value) is not int or not least <= value <= most:  # a bool is an int to Python, and none to us
         raise Bad(f"{what} is no whole number from {least} to {most:,}")
     return value
 
 
-def is_short(text: object) -> bool:
+def is_short(text: JsonValue) -> TypeGuard[str]:
     return isinstance(text, str) and len(text) <= MAX_NAME
 
 
-def parsed(what: str, text: bytes) -> dict[str, object]:
+def parsed(what: str, text: bytes) -> dict[str, JsonValue]:
     """A JSON object. Its depth is known before it is parsed: a parser that calls itself would use up the stack."""
     check_depth(what, text)
     return as_object(what, loaded(what, text))
 
 
-def loaded(what: str, text: bytes) -> object:
+def loaded(what: str, text: bytes) -> JsonValue:
     try:
         return json.loads(text.decode())  # UTF-8 and nothing else: the depth was told from its bytes
     except ValueError:
         raise Bad(f"{what} is no JSON") from None
 
 
-def as_object(what: str, found: object) -> dict[str, object]:
+def as_object(what: str, found: JsonValue) -> dict[str, JsonValue]:
     if not isinstance(found, dict):
         raise Bad(f"{what} is no JSON object")
     return found

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lorafleet.contract import artifact_manifest
 from lorafleet.contract.artifact_manifest import ArtifactManifest
@@ -59,7 +59,7 @@ class Parser:
         """The files of an artifact. Raises as `parse` does, and InvalidInput for one whose files must not be."""
         return artifact_manifest.parse(json.dumps(await self.parse("manifest", [text])).encode())
 
-    async def _run(self, kind: str, files: Sequence[bytes], request: Any, answer: Any) -> int | None:
+    async def _run(self, kind: str, files: Sequence[bytes], request: IO[bytes], answer: IO[bytes]) -> int | None:
         """The exit code; None when it took too long."""
         sizes = [str(len(data)) for data in files]
         command = [sys.executable, "-I", "-S", str(Path(child.__file__)), kind, *sizes]
@@ -76,7 +76,7 @@ class Parser:
                 await process.wait()
 
 
-def _write(request: Any, files: Sequence[bytes]) -> None:
+def _write(request: IO[bytes], files: Sequence[bytes]) -> None:
     for data in files:
         request.write(data)
     request.flush()
