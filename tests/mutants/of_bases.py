@@ -6,7 +6,7 @@ GUARDS = (
         "lorafleet/objectives.py",
         "if isinstance(kind, str) and kind in TRAINED:",
         "if True:",
-        "tests/trainer/test_base_model.py",
+        "tests/trainer/prepare/test_base_model.py",
     ),
     (
         "base: one with an objective that is not trained is not launched",
@@ -41,14 +41,14 @@ GUARDS = (
         "lorafleet/catalog/detection.py",
         "if not isinstance(found, str) or found not in _words():",
         "if not isinstance(found, str):",
-        "tests/trainer/test_base_model.py",
+        "tests/trainer/prepare/test_base_model.py",
     ),
     (
         "base: nothing is imported for a name in model_index.json",
         "trainer/prepare/base_model.py",
         "for problem in base_config.index_problems(self.index, self.family):",
         "for problem in ():",
-        "tests/trainer/test_base_model.py",
+        "tests/trainer/prepare/test_base_model.py",
     ),
     (
         "base: depth is known before parsing",
@@ -62,14 +62,14 @@ GUARDS = (
         "trainer/families/_parts.py",
         'if missing := sorted(found["missing_keys"]):',
         "if missing := []:",
-        "tests/trainer/test_base_loading.py",
+        "tests/trainer/prepare/test_base_loading.py",
     ),
     (
         "base: only what was looked at is loaded",
         "trainer/prepare/base_model.py",
         "is_plain=not renamed and not self.folder.parts and not self._has_more(paths),",
         "is_plain=not renamed and not self.folder.parts,",
-        "tests/trainer/test_base_loading.py",
+        "tests/trainer/prepare/test_base_loading.py",
     ),
     (
         "files: numbers beyond half precision are kept",

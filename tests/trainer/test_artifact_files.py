@@ -19,7 +19,7 @@ from examples.demo import BASE_MODEL
 from lorafleet.contract.layout import JobLayout
 from lorafleet.contract.run_manifest import Style
 from tests.trainer.packs import Packs
-from tests.trainer.test_base_model import edit
+from tests.trainer.prepare.test_base_model import edit
 from trainer import artifact, artifact_facts
 from trainer.adapters.formats.diffusers import diffusers_file
 from trainer.adapters.formats.kohya import kohya_file

@@ -15,8 +15,8 @@ from lorafleet.contract.layout import JobLayout, adapter_file
 from lorafleet.contract.run_manifest import Style
 from lorafleet.errors import InvalidSpec
 from tests.trainer import shapes
+from tests.trainer.pack.test_pack_run import Killed, assert_same_bits, dies_at
 from tests.trainer.packs import Packs, job_of
-from tests.trainer.test_pack_run import Killed, assert_same_bits, dies_at
 from trainer.group import Group
 from trainer.pack import samples
 

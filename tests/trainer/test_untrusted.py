@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from examples.demo import BASE_MODEL
 from lorafleet.errors import RunFailed
-from tests.trainer.test_base_model import inspect
+from tests.trainer.prepare.test_base_model import inspect
 from trainer import untrusted
 from trainer.prepare.base_model import BaseModel
 from trainer.untrusted import Refused

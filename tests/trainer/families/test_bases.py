@@ -11,7 +11,7 @@ from lorafleet.catalog import FAMILIES
 from lorafleet.errors import InvalidSpec, RunFailed
 from tests.trainer.families.rows import ROWS, VARIANTS
 from tests.trainer.families.styles import RESOLUTION, Families
-from tests.trainer.test_base_model import edit
+from tests.trainer.prepare.test_base_model import edit
 
 pytestmark = pytest.mark.timeout(300)
 Of = Callable[[str], Families]

@@ -20,7 +20,7 @@ from tests.trainer.families.published_mmdit import published
 from tests.trainer.families.real import Real, every_linear
 from tests.trainer.families.sd3 import leave_out_t5
 from tests.trainer.families.styles import Families
-from tests.trainer.test_base_model import edit
+from tests.trainer.prepare.test_base_model import edit
 from trainer.families.sd3 import FAMILY
 from trainer.frozen_base import FrozenBase
 

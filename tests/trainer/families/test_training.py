@@ -8,9 +8,9 @@ import pytest
 from lorafleet.contract.run_manifest import Style
 from tests.trainer.families.rows import ROWS, VARIANTS
 from tests.trainer.families.styles import Families
+from tests.trainer.pack.test_pack_run import Killed, assert_same_bits, dies_at
 from tests.trainer.packs import job_of
 from tests.trainer.sdxl.reference import change, relative
-from tests.trainer.test_pack_run import Killed, assert_same_bits, dies_at
 
 pytestmark = pytest.mark.timeout(600)
 proof = pytest.mark.proof

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from examples.demo import BASE_MODEL
 from lorafleet.errors import RunFailed
+from tests.trainer.prepare.test_base_model import edit
 from tests.trainer.sdxl import tiny_base
 from tests.trainer.sdxl.styles import Sdxl
-from tests.trainer.test_base_model import edit
 
 pytestmark = pytest.mark.timeout(300)
 

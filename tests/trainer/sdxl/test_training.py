@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from lorafleet.contract.run_manifest import Style
+from tests.trainer.pack.test_pack_run import Killed, assert_same_bits, dies_at
 from tests.trainer.packs import job_of
 from tests.trainer.sdxl.reference import Reference, change, relative, text_outputs
 from tests.trainer.sdxl.styles import Sdxl
-from tests.trainer.test_pack_run import Killed, assert_same_bits, dies_at
 
 pytestmark = pytest.mark.timeout(600)
 proof = pytest.mark.proof

@@ -12,7 +12,7 @@ from torch import nn
 
 from examples.demo import BASE_MODEL
 from lorafleet.errors import RunFailed
-from tests.trainer.test_base_model import edit, inspect, shard_denoiser
+from tests.trainer.prepare.test_base_model import edit, inspect, shard_denoiser
 from trainer.families._parts import tokenize
 from trainer.frozen_base import FrozenBase
 from trainer.prepare import base_copy

@@ -13,8 +13,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from lorafleet.catalog import FAMILIES
 from lorafleet.catalog.single_file import configs
-from tests.trainer import shapes, single_files
+from tests.trainer import shapes
 from tests.trainer.packs import Packs
+from tests.trainer.prepare import single_files
 from tests.trainer.sdxl import tiny_base
 from trainer.group import Group
 from trainer.prepare import single_file

@@ -15,7 +15,7 @@ from examples.demo import BASE_MODEL
 from lorafleet.catalog import FAMILIES, single_file
 from lorafleet.errors import RunFailed
 from lorafleet.spec import BaseModelSpec
-from tests.trainer import single_files
+from tests.trainer.prepare import single_files
 from tests.trainer.sd.bases import write_sd2
 from tests.trainer.sdxl import tiny_base
 from trainer.frozen_base import FrozenBase

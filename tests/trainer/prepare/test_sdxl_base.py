@@ -11,8 +11,8 @@ from lorafleet.catalog import FAMILIES
 from lorafleet.errors import RunFailed
 from lorafleet.spec import AdapterSpec, BaseModelSpec
 from tests.trainer.packs import Packs
-from tests.trainer.sdxl_base import ATTENTION, POOLED, TIME_WIDTH, write_sdxl
-from tests.trainer.test_base_model import edit
+from tests.trainer.prepare.sdxl_base import ATTENTION, POOLED, TIME_WIDTH, write_sdxl
+from tests.trainer.prepare.test_base_model import edit
 from trainer import artifact_facts
 from trainer.adapters.formats.kohya import kohya_module
 from trainer.checkpoint import Progress

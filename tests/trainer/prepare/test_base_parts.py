@@ -12,7 +12,7 @@ from examples.demo import BASE_MODEL
 from lorafleet.errors import RunFailed
 from lorafleet.spec import BaseModelSpec
 from tests.trainer.packs import Packs
-from tests.trainer.test_base_model import edit
+from tests.trainer.prepare.test_base_model import edit
 from trainer.frozen_base import FrozenBase
 from trainer.prepare import base_model
 from trainer.prepare.base_model import BaseModel
