@@ -3,10 +3,15 @@
 from collections.abc import Callable
 
 from sqlalchemy import event
+from sqlalchemy.orm import Session
 
 from service.db.transaction import Transaction
 
 
 def after_commit(tx: Transaction, tell: Callable[[], None]) -> None:
     """Calls `tell` right after the commit of this transaction."""
-    event.listen(tx.session.sync_session, "after_commit", lambda _session: tell(), once=True)
+
+    def committed(_session: Session) -> None:
+        tell()
+
+    event.listen(tx.session.sync_session, "after_commit", committed, once=True)

@@ -52,7 +52,7 @@ async def counts(tx: Transaction, uids: Sequence[str]) -> dict[str, Counts]:
     """The counts of each batch, by uid: one query for all, answered from an index alone."""
     grouped = (JobRow.batch_uid, JobRow.state)
     query = select(*grouped, func.count(), func.max(JobRow.end_time)).where(JobRow.batch_uid.in_(uids)).group_by(*grouped)
-    found = defaultdict(list)
+    found: defaultdict[str | None, list[tuple[JobState, int, datetime | None]]] = defaultdict(list)
     for uid, state, count, last_end in await tx.session.execute(query):
         found[uid].append((JobState(state), count, last_end))
     return {

@@ -1,9 +1,8 @@
 """Carries what is due over a step of the clock: the time of day was set, and no time has passed for runs, locks and jobs."""
 
 from datetime import timedelta
-from typing import Any
 
-from sqlalchemy import BigInteger, CursorResult, literal, select, type_coerce, update
+from sqlalchemy import BigInteger, literal, select, type_coerce, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.control.lifecycle import FINISHED
@@ -24,8 +23,7 @@ async def carry_over(session: AsyncSession, step: timedelta, *, carried: timedel
     """Moves the times of all that goes on by `step`. False, and nothing is moved, when the sum of the steps is no longer
     `carried`: another replica has done it."""
     mine = update(ServiceRow).where(ServiceRow.clock_carried_us == _us(carried)).values(clock_carried_us=_us(carried + step))
-    counted: CursorResult[Any] = await session.execute(mine)  # pyright: ignore[reportAssignmentType]
-    if not counted.rowcount:
+    if await session.scalar(mine.returning(ServiceRow.id)) is None:
         return False
     live, going, copying = RunRow.state != RunState.GONE.value, JobRow.state.not_in(FINISHED), RunLogRow.complete.is_(False)
     for kind, which, names in ((RunRow, live, _RUN_TIMES), (JobRow, going, _JOB_TIMES), (RunLogRow, copying, _LOG_TIMES)):

@@ -6,9 +6,10 @@ SQLite's writers are serialized. PostgreSQL's run beside each other, READ COMMIT
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import text
@@ -61,7 +62,7 @@ class Database:
         self._writer: AbstractAsyncContextManager[object] = asyncio.Lock() if self.dialect == "sqlite" else nullcontext()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
+    async def transaction(self) -> AsyncGenerator[Transaction]:
         """A transaction that may write. Do nothing slow inside, and nothing outside the database.
 
         Raises Contended when another came first, Unreachable when the database does not answer, and Unwritable.
@@ -75,7 +76,7 @@ class Database:
             self.bell.ring()
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[Transaction]:
+    async def snapshot(self) -> AsyncGenerator[Transaction]:
         """A transaction that only reads; everything it reads is of one moment. Raises Contended and Unreachable."""
         async with telemetry.db_transaction("read"), self._begun(READING) as tx:
             tx.reads_only = True
@@ -97,7 +98,7 @@ class Database:
         self._newest_trouble = None
 
     @asynccontextmanager
-    async def _noting_trouble(self) -> AsyncIterator[None]:
+    async def _noting_trouble(self) -> AsyncGenerator[None]:
         """What could not be written a moment ago is not tried by all who waited for that: each try at a locked database takes long."""
         if self._trouble is not None and self.clock.monotonic_s() - self._trouble[0] < TRY_AGAIN_S:
             raise errors.Unwritable.again(self._trouble[1])
@@ -132,7 +133,7 @@ class Database:
         return pool.checkedout() if isinstance(pool, QueuePool) else 0
 
     @asynccontextmanager
-    async def _begun(self, how: dict[str, dict]) -> AsyncIterator[Transaction]:
+    async def _begun(self, how: Mapping[str, dict[str, Any]]) -> AsyncGenerator[Transaction]:
         committing = False
         try:
             async with asyncio.timeout(TRANSACTION_S), self._engine.connect() as connection:

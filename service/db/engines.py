@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util.concurrency import in_greenlet
 
 from lorafleet.errors import InvalidInput
@@ -130,7 +132,7 @@ def _close(dbapi_connection: Any) -> None:
         dbapi_connection.terminate()
 
 
-def _configure(connection: Any, record: Any) -> None:
+def _configure(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
     _without_own_transactions(connection, record)
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
@@ -138,9 +140,9 @@ def _configure(connection: Any, record: Any) -> None:
     cursor.close()
 
 
-def _without_own_transactions(connection: Any, _record: Any) -> None:
+def _without_own_transactions(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # the driver must not begin transactions of its own: `_begin` does
 
 
-def _begin(connection: Any) -> None:
+def _begin(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN IMMEDIATE"))

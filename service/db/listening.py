@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from psycopg import AsyncConnection, Error
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def listening(db: Database, url: str) -> AsyncIterator[None]:
+async def listening(db: Database, url: str) -> AsyncGenerator[None]:
     """In the block, `db.bell` rings for the commits of others too. An away database is looked for again and again."""
     async with beside(_listen(db, url)):
         yield

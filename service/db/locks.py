@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
-from typing import Any, TypeVar
+from datetime import datetime, timedelta
+from typing import TypeVar
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, UnaryExpression, inspect, or_, select, update
+from sqlalchemy import ColumnElement, inspect, or_, select, update
+from sqlalchemy.orm import InstrumentedAttribute
 
 from service.core.concurrency import beside
 from service.db.database import Database
@@ -17,18 +18,17 @@ from service.db.models import Lockable, RunLogRow, RunRow
 from service.db.transaction import Transaction
 
 Row = TypeVar("Row", RunRow, RunLogRow)
+DueTime = InstrumentedAttribute[datetime] | InstrumentedAttribute[datetime | None]
 
 
-async def take(
-    tx: Transaction, kind: type[Row], *eligible: ColumnElement[bool], first: Any | UnaryExpression[Any], lock_for_s: float
-) -> Row | None:
+async def take(tx: Transaction, kind: type[Row], *eligible: ColumnElement[bool], first: DueTime, lock_for_s: float) -> Row | None:
     """Takes the first eligible row that is free; None when there is none."""
     taken = await take_some(tx, kind, *eligible, first=first, lock_for_s=lock_for_s, most=1)
     return taken[0] if taken else None
 
 
 async def take_some(
-    tx: Transaction, kind: type[Row], *eligible: ColumnElement[bool], first: Any | UnaryExpression[Any], lock_for_s: float, most: int
+    tx: Transaction, kind: type[Row], *eligible: ColumnElement[bool], first: DueTime, lock_for_s: float, most: int
 ) -> Sequence[Row]:
     """Takes the first eligible rows that are free, all by one token."""
     free = or_(kind.lock_expires_at.is_(None), kind.lock_expires_at <= tx.now)
@@ -57,7 +57,7 @@ async def those_held(tx: Transaction, taken: Sequence[Row]) -> Sequence[Row]:
 
 
 @asynccontextmanager
-async def kept(db: Database, taken: Sequence[Row], lock_for_s: float, at_most_s: float) -> AsyncIterator[None]:
+async def kept(db: Database, taken: Sequence[Row], lock_for_s: float, at_most_s: float) -> AsyncGenerator[None]:
     """Renews the lock of rows that were taken together while what they were taken for is done, so that it may be short: a process
     that dies keeps its rows from the others for no longer. Not beyond `at_most_s`, for an action that hangs."""
     async with beside(_renew(db, taken, lock_for_s, time.monotonic() + at_most_s)):

@@ -1,10 +1,9 @@
 """Brings the schema up to date, or back. Part of every start; imports alembic only when there is something to do."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Connection, inspect, text
@@ -83,7 +82,7 @@ def _revision(connection: Connection) -> str | None:
 
 
 @contextmanager
-def _locked(url: str) -> Iterator[Connection]:
+def _locked(url: str) -> Generator[Connection]:
     """A transaction in which nobody else migrates. SQLite has one writer anyway."""
     with _connected(url) as connection:
         if connection.dialect.name == "postgresql":
@@ -92,7 +91,7 @@ def _locked(url: str) -> Iterator[Connection]:
 
 
 @contextmanager
-def _connected(url: str) -> Iterator[Any]:
+def _connected(url: str) -> Generator[Connection]:
     engine = blocking_engine(url)
     try:
         with engine.begin() as connection:

@@ -5,7 +5,7 @@ to another is nobody's row, and so is cancellation. Knows neither rows nor loops
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -43,7 +43,7 @@ class RowFault:
 
 
 @contextmanager
-def own(loop: str, row: str, passes: tuple[type[Exception], ...] = (*OF_THE_LOOP, SQLAlchemyError)) -> Iterator[RowFault]:
+def own(loop: str, row: str, passes: tuple[type[Exception], ...] = (*OF_THE_LOOP, SQLAlchemyError)) -> Generator[RowFault]:
     """The block does something for one row. Its exception ends the block, is counted and logged, and lies in what is given.
 
     `passes`: what is not the row's own. In the middle of a transaction that is whatever the database says: it has ended for all.

@@ -3,18 +3,21 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVarTuple, cast
+from typing import TYPE_CHECKING, Any, TypeVarTuple, cast
 
 from sqlalchemy import Select, Table, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from service.db.models import JobRow, TableBase
 
+if TYPE_CHECKING:
+    from service.db.attempts import JobRun
+
 Columns = TypeVarTuple("Columns")
 
 
-# What the event log keeps of a job and its runs (`attempts.JobRun`): said by whoever opens the database, which builds no messages.
-JobEvent = Callable[[JobRow, Sequence[Any]], bytes]
+# What the event log keeps of a job and its runs: said by whoever opens the database, which builds no messages.
+JobEvent = Callable[[JobRow, Sequence["JobRun"]], bytes]
 
 
 @dataclass
@@ -40,7 +43,7 @@ class Transaction:
         if values:
             await self.session.execute(insert(cast(Table, rows_of.__table__)), values)
 
-    def locked(self, query: Select[*Columns], *, of: Any = None, skip: bool = False) -> Select[*Columns]:
+    def locked(self, query: Select[*Columns], *, of: type[TableBase] | None = None, skip: bool = False) -> Select[*Columns]:
         """The query with its rows locked until commit, and as they are once they are locked. `skip`: without those that
         another has locked. In a snapshot: the query as it is.
 

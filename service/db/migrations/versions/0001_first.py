@@ -1,5 +1,7 @@
 """The first schema."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -117,7 +119,7 @@ def _runs() -> None:
     )
 
 
-def _lock() -> list[sa.Column]:
+def _lock() -> list[sa.Column[Any]]:
     return [sa.Column("lock_token", sa.String), sa.Column("lock_expires_at", UtcTime)]
 
 

@@ -1,5 +1,7 @@
 """Tenants with their limits, members, tokens, grants and reservations; the audit log; what admission sums up of jobs."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -63,7 +65,8 @@ def downgrade() -> None:
 
 def _fill_in() -> None:
     """Jobs of before: what their specs say."""
-    jobs = sa.table("jobs", *(sa.column(name) for name in ("uid", "priority", "gpus", "cpus")), sa.column("spec", sa.JSON))
+    columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in ("uid", "priority", "gpus", "cpus")]
+    jobs = sa.table("jobs", *columns, sa.column("spec", sa.JSON))
     connection = op.get_bind()
     for uid, spec in connection.execute(sa.select(jobs.c.uid, jobs.c.spec)).all():
         cluster = spec.get("cluster", {})
