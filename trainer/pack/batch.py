@@ -10,6 +10,7 @@ from trainer.families.protocol import Conditioning, Family
 from trainer.objectives.draws import Noised
 from trainer.pack.member import Member
 from trainer.pack.passes import Block, Pass
+from trainer.typed_torch import numbers
 
 PADDING = -1
 
@@ -41,7 +42,7 @@ class PackBatch:
 
     def totals(self, row_losses: Tensor) -> Iterator[tuple[int, float]]:
         """The sum over each style's rows."""
-        for style, loss in zip(self.styles, row_losses.detach().double().cpu().tolist(), strict=True):
+        for style, loss in zip(self.styles, numbers(row_losses.detach().double().cpu()), strict=True):
             if style != PADDING:
                 yield style, loss
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from trainer.keyed import Purpose
 from trainer.pack.member import Member
 from trainer.pack.state import PackState
+from trainer.typed_torch import from_array, numbers
 
 NUM_TIMES = 8  # for each held-out picture, spread evenly over the schedule
 BATCH = 8  # part of the result to the last bit, so fixed
@@ -32,7 +33,7 @@ def held_out_loss(pack: PackState, member: Member) -> float | None:
             total += torch.tensor([errors.sum().item(), len(errors)], dtype=torch.float64)
         elif pack.engine.zero_stage == 3:
             _errors(pack, member, batches[-1])
-    error, count = group.sum(total).tolist()
+    error, count = numbers(group.sum(total))
     return error / count
 
 
@@ -66,4 +67,4 @@ def _predicted(pack: PackState, member: Member, noisy: Tensor, times: Tensor, sa
 def _noise(member: Member, batch: Sequence[Pair], shape: tuple[int, ...]) -> Tensor:
     """Keyed by picture and time."""
     generators = [member.style.key.generator(Purpose.HELD_OUT_NOISE, sample, str(time)) for sample, time in batch]
-    return torch.from_numpy(np.stack([generator.standard_normal(shape, dtype=np.float32) for generator in generators]))
+    return from_array(np.stack([generator.standard_normal(shape, dtype=np.float32) for generator in generators]))

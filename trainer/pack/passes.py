@@ -96,7 +96,7 @@ def _slot_groups(work: Sequence[Work], number: int, min_slots: int) -> list[Slot
     def place(each: Work) -> tuple[int, int]:
         return each.bank, len(each.micro_batches[number])
 
-    slot_groups = []
+    slot_groups: list[SlotGroup] = []
     for (bank, rows_each), members in groupby(sorted(work, key=lambda each: (*place(each), each.slot)), key=place):
         blocks = [Block(each.style, each.slot, each.micro_batches[number]) for each in members]
         alone = len(blocks) < min_slots

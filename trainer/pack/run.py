@@ -32,6 +32,7 @@ from trainer.prepare.pack import prepare_pack
 from trainer.prepare.style import PreparedStyle
 from trainer.report import Reporter
 from trainer.storage import Folder
+from trainer.typed_torch import numbers
 
 log = logging.getLogger("lorafleet.pack")
 
@@ -97,7 +98,7 @@ class PackRun:
             self.engine.backward((row_losses * batch.shares).sum(), last=each is plan[-1])
             for style, total in batch.totals(row_losses):
                 losses[style] += total
-        totals = self.group.sum(torch.tensor(losses, dtype=torch.float64)).tolist()
+        totals = numbers(self.group.sum(torch.tensor(losses, dtype=torch.float64)))
         finite = self.engine.step([[member.update for member in same_kind] for same_kind in self.pack.by_kind.values()])
         self._record_step(members, totals, finite)
         for member in self.members:
@@ -112,14 +113,15 @@ class PackRun:
         return self.members
 
     def _passes(self, members: Sequence[Member]) -> list[Pass]:
-        work = []
+        work: list[Work] = []
         for number, member in enumerate(members):
             work.append(Work(number, *self.pack.place(member), tuple(member.latent_shape(member.drawn[0])), member.drawn))
         return passes(work, padding_rules(self.base.device.type, torch.get_num_threads()) if self.batch_invariant else PaddingRules())
 
     def _active(self, each: Pass, batch: PackBatch) -> list[ActiveSlots]:
         """Which slots have which rows of the pass."""
-        start, active = 0, []
+        start = 0
+        active: list[ActiveSlots] = []
         for slot_group in each.slot_groups:
             bank, seeds = self.engine.banks[slot_group.bank], batch.dropout_seeds.get(slot_group.bank, ())
             active.append(ActiveSlots(bank, slot_group.slots, start, slot_group.rows_each, seeds))
