@@ -7,7 +7,7 @@ worker holds whole rows; the stages that partition are for packs of one.
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,9 @@ from trainer.families.protocol import Conditioning
 from trainer.group import Group
 from trainer.optimizers.protocol import StyleUpdate
 from trainer.optimizers.stacked import StackedOptimizer
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine  # imported once its accelerator is chosen
 
 
 def deepspeed_config(spec: Spec, *, world_size: int) -> dict[str, Any]:
@@ -67,7 +70,7 @@ class Engine:
         """`spec` is of any style of the pack: what is read from it, all have in common."""
         model.to(device)
         self.device = device
-        self.banks: list[Bank] = list(model.banks)  # pyright: ignore[reportAttributeAccessIssue]
+        self.banks = [bank for bank in model.banks if isinstance(bank, Bank)]
         self.optimizer = StackedOptimizer(self.banks, clips=spec.cluster.zero_stage == 0)
         self.deepspeed = _initialize(model, self.optimizer, deepspeed_config(spec, world_size=group.world_size))
 
@@ -127,7 +130,8 @@ class Engine:
 
     @property
     def _inner_optimizer(self) -> torch.optim.Optimizer:
-        return getattr(self.deepspeed.optimizer, "optimizer", self.deepspeed.optimizer)
+        optimizer = self.deepspeed.optimizer
+        return optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizer.optimizer
 
     @property
     def _is_partitioned(self) -> bool:
@@ -149,12 +153,13 @@ class Engine:
 
     def _set_full(self, parameter: nn.Parameter, key: str, row: Tensor) -> None:
         """Sets a moment of a parameter of one row, at the stages that partition."""
+        from deepspeed.runtime.zero.utils import is_zero_param
         from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
         self._make_moments()
-        if self.zero_stage == 3:
+        if is_zero_param(parameter):  # at stage 3
             # DeepSpeed's own full setter fails on a parameter that does not divide by the number of workers.
-            size = parameter.ds_tensor.ds_numel  # pyright: ignore[reportAttributeAccessIssue]
+            size = parameter.ds_tensor.ds_numel
             padded = nn.functional.pad(row, (0, size * dist.get_world_size() - len(row)))
             safe_set_local_optimizer_state(parameter, padded.narrow(0, size * dist.get_rank(), size), key)
         else:
@@ -162,19 +167,22 @@ class Engine:
 
     def _make_moments(self) -> None:
         """Moments that DeepSpeed's setters find: it makes them in its first step, and links them to their parameters then."""
-        inner = self._inner_optimizer
-        if self.zero_stage == 3:  # it hands its flat partitions to the inner optimizer one by one, in each step
-            stepped = list(self.deepspeed.optimizer.fp32_partitioned_groups_flat)
+        from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
+        from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
+
+        optimizer, inner = self.deepspeed.optimizer, self._inner_optimizer
+        if isinstance(optimizer, DeepSpeedZeroOptimizer_Stage3):  # it hands its flat partitions to the inner one by one, in each step
+            stepped = list(optimizer.fp32_partitioned_groups_flat)
         else:
             stepped = [parameter for param_group in inner.param_groups for parameter in param_group["params"]]
         made = [parameter for parameter in stepped if not inner.state[parameter]]
         for parameter in made:
             self.optimizer.state_of(parameter, bank=0)  # these stages train one style
-        if made and self.zero_stage < 3:
-            self.deepspeed.optimizer._lazy_init_hp_params_optimizer_state()  # there is no public call for it
+        if made and isinstance(optimizer, DeepSpeedZeroOptimizer):  # stages 1 and 2
+            optimizer._lazy_init_hp_params_optimizer_state()  # pyright: ignore[reportPrivateUsage]  there is no public call for it
 
 
-def _initialize(model: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, Any]) -> Any:
+def _initialize(model: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, Any]) -> "DeepSpeedEngine":
     # `Accelerator(cpu=True)` would silently train with DDP instead; without this variable so would `Accelerator()`.
     os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
     from accelerate import Accelerator, DeepSpeedPlugin
@@ -183,7 +191,7 @@ def _initialize(model: nn.Module, optimizer: torch.optim.Optimizer, config: dict
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     _without_shared_memory_op()
-    AcceleratorState._reset_state(reset_partial_state=True)  # a warm process may have had another engine
+    AcceleratorState._reset_state(reset_partial_state=True)  # pyright: ignore[reportPrivateUsage]  a warm process may have had another engine
     accelerator = Accelerator(deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config))
     engine, _ = accelerator.prepare(model, optimizer)
     unset_hf_deepspeed_config()  # else transformers partitions, for no engine, every model that is loaded after a ZeRO-3 one

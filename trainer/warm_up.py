@@ -1,15 +1,14 @@
 """What a worker has ready before it knows what to train: the stack imported, and used once. Knows nothing of runs and styles."""
 
+from importlib import import_module
+
 import torch
 
 
 def warm_up(device: torch.device) -> None:
     """Imports what training needs, whatever the base. Import this once the device is chosen."""
-    import accelerate  # noqa: F401
-    import deepspeed  # noqa: F401
-
-    import trainer.frozen_base
-    import trainer.pack.run  # noqa: F401
+    for name in ("accelerate", "deepspeed", "trainer.frozen_base", "trainer.pack.run"):
+        import_module(name)
     from trainer.families import FAMILIES
 
     FAMILIES.all()

@@ -1,0 +1,13 @@
+import torch
+from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
+from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
+from torch import Tensor, nn
+
+class DeepSpeedEngine(nn.Module):
+    # At stage 0 the optimizer that was given, where nothing has to be kept in another precision.
+    optimizer: torch.optim.Optimizer | DeepSpeedZeroOptimizer | DeepSpeedZeroOptimizer_Stage3
+
+    def zero_optimization_stage(self) -> int: ...
+    def set_gradient_accumulation_boundary(self, is_boundary: bool) -> None: ...
+    def backward(self, loss: Tensor, retain_graph: bool = False, scale_wrt_gas: bool = True) -> object: ...
+    def step(self, lr_kwargs: object = None) -> None: ...
