@@ -1,22 +1,46 @@
-"""What torch gives no whole types for, with types: each is torch's own function under another name, so no number changes."""
+"""What torch gives no whole types for, with types: each name is torch's own function, so no number changes."""
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 _torch: Any = torch
 
 
-class _FromArray(Protocol):
-    def __call__(self, array: NDArray[np.generic], /) -> Tensor: ...
+class _VectorNorm(Protocol):
+    def __call__(self, x: Tensor, /, *, dim: int | None = None) -> Tensor: ...
 
 
-class _Numbers(Protocol):
-    def __call__(self, tensor: Tensor, /) -> list[float]: ...
+class _FusedAdamW(Protocol):
+    def __call__(
+        self,
+        params: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        exp_avgs: Sequence[Tensor],
+        exp_avg_sqs: Sequence[Tensor],
+        max_exp_avg_sqs: Sequence[Tensor],
+        state_steps: Sequence[Tensor],
+        /,
+        *,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        weight_decay: float,
+        eps: float,
+        amsgrad: bool,
+        maximize: bool,
+        grad_scale: Tensor,
+        found_inf: Tensor,
+    ) -> object: ...
 
 
-from_array: _FromArray = _torch.from_numpy  # shares the array's memory
-numbers: _Numbers = _torch.Tensor.tolist  # of a tensor of one dimension
+from_array: Callable[[NDArray[np.generic]], Tensor] = _torch.from_numpy  # shares the array's memory
+numbers: Callable[[Tensor], list[float]] = _torch.Tensor.tolist  # of a tensor of one dimension
+vector_norm: _VectorNorm = _torch.linalg.vector_norm
+block_diag: Callable[..., Tensor] = _torch.block_diag
+named_modules: Callable[[nn.Module], Iterator[tuple[str, nn.Module]]] = _torch.nn.Module.named_modules
+fused_adamw_: _FusedAdamW = _torch._fused_adamw_

@@ -119,14 +119,14 @@ class AdaptedConv2d(Adapted):
         slots, rank = a.shape[:2]
         each = len(x) // slots
         # One grouped convolution: the slots' channels side by side, a group for each.
-        side_by_side = x.unflatten(0, (slots, each)).transpose(0, 1).flatten(1, 2)
+        side_by_side = torch.unflatten(x, 0, (slots, each)).transpose(0, 1).flatten(1, 2)
         h = F.conv2d(side_by_side, a.flatten(0, 1), None, self.base.stride, self.base.padding, self.base.dilation, slots)
-        h = h.flatten(2).unflatten(1, (slots, rank)).transpose(0, 1) * scaling[:, None, None, None]  # (slots, each, rank, pixels)
+        h = torch.unflatten(h.flatten(2), 1, (slots, rank)).transpose(0, 1) * scaling[:, None, None, None]  # (slots, each, rank, pixels)
         b = b[:, None].expand(-1, each, -1, -1).flatten(0, 1)
         return torch.baddbmm(out.flatten(2), b, h.flatten(0, 1)).view_as(out)
 
     def times(self, out: Tensor, factor: Tensor) -> Tensor:
-        return (out.unflatten(0, (len(factor), -1)) * factor[:, None, :, None, None]).flatten(0, 1)
+        return (torch.unflatten(out, 0, (len(factor), -1)) * factor[:, None, :, None, None]).flatten(0, 1)
 
     def along_outputs(self, bias: Tensor) -> Tensor:
         return bias[:, None, None]

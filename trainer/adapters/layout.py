@@ -73,9 +73,9 @@ class Layout:
 
     def split(self, rows: Tensor) -> Iterator[tuple[Piece, Tensor]]:
         """Views of (k, size) rows as the pieces' (k, *shape)."""
-        parts = rows.split([piece.size for piece in self.pieces], dim=1)
+        parts = torch.split(rows, [piece.size for piece in self.pieces], dim=1)
         for piece, part in zip(self.pieces, parts, strict=True):
-            yield piece, part.unflatten(1, piece.shape)
+            yield piece, torch.unflatten(part, 1, piece.shape)
 
     def named(self, row: Tensor) -> dict[str, Tensor]:
         """The tensors of one (size,) row by canonical name."""

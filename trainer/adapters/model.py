@@ -1,6 +1,6 @@
 """The model that the engine trains: a base's denoiser, and its text encoders where they train too, with all adapters of a pack."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -11,6 +11,7 @@ from trainer.adapters.bank import ActiveSlots, Bank
 from trainer.adapters.layers import AdaptedConv2d, AdaptedLinear
 from trainer.adapters.layout import Kind, Layer, layout
 from trainer.families.protocol import Conditioning, Family, Parts
+from trainer.typed_torch import named_modules
 
 
 class PackModel(nn.Module):
@@ -31,7 +32,7 @@ class PackModel(nn.Module):
         self._layers = {  # layers that can be adapted, by canonical path
             f"{name}.{path}": layer
             for name in trained
-            for path, layer in self.get_submodule(name).named_modules()
+            for path, layer in named_modules(self.get_submodule(name))
             if isinstance(layer, nn.Linear | nn.Conv2d)
         }
         self._adapted: set[str] = set()
@@ -47,7 +48,7 @@ class PackModel(nn.Module):
             return self.family.predict(self.parts, noisy, times, conditioning)
 
     @contextmanager
-    def serving(self, active: Sequence[ActiveSlots]) -> Iterator[None]:
+    def serving(self, active: Sequence[ActiveSlots]) -> Generator[None]:
         """Within it the parts compute with the adapters of these slots; also for a part alone, as a pipeline calls it."""
         for each in active:
             each.load_weights()

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from trainer.keyed import Key, Purpose
 from trainer.objectives.protocol import Normals, Objective
+from trainer.typed_torch import from_array
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Noised:
 def draws(batch: Sequence[int], step: int) -> list[Draw]:
     """The draws of a step's whole global batch; a small data set repeats pictures in it."""
     seen: Counter[int] = Counter()
-    found = []
+    found: list[Draw] = []
     for sample in batch:
         found.append(Draw(step, sample, seen[sample]))
         seen[sample] += 1
@@ -69,6 +69,6 @@ def dropout_seed(key: Key, example: Draw) -> int:
 def _normals(key: Key, examples: Sequence[Draw]) -> Normals:
     def drawn(purpose: Purpose, shape: tuple[int, ...]) -> Tensor:
         rows = [key.generator(purpose, *each.indices).standard_normal(shape, dtype=np.float32) for each in examples]
-        return torch.from_numpy(np.stack(rows))
+        return from_array(np.stack(rows))
 
     return drawn

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lorafleet.catalog.optimizers import adamw
 from trainer.optimizers.protocol import Clipping, RowOptimizer, StyleUpdate
+from trainer.typed_torch import fused_adamw_
 
 
 class AdamW:
@@ -26,7 +27,7 @@ class AdamW:
         clippings: Sequence[Clipping],
     ) -> None:
         for update, row, gradient, state, clipping in zip(updates, weights, gradients, states, clippings, strict=True):
-            torch._fused_adamw_(  # pyright: ignore[reportPrivateImportUsage]
+            fused_adamw_(
                 [row],
                 [gradient],
                 [state["exp_avg"]],

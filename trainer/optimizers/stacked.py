@@ -12,6 +12,7 @@ from torch import Tensor
 from trainer.adapters.bank import Bank
 from trainer.optimizers import OPTIMIZERS
 from trainer.optimizers.protocol import Clipping, RowOptimizer, StyleUpdate
+from trainer.typed_torch import numbers, vector_norm
 
 
 class StackedOptimizer(torch.optim.Optimizer):
@@ -44,11 +45,11 @@ class StackedOptimizer(torch.optim.Optimizer):
         states = [state if is_part else {key: tensor[slot] for key, tensor in state.items()} for slot in slots]
         clippings = [self._clipping(row, update.spec.max_grad_norm) for row, update in zip(gradients, updates, strict=True)]
         self.rows_by[bank].step(updates, weights, gradients, states, clippings)
-        return [bool(finite) for finite in torch.stack([clipping.is_finite for clipping in clippings]).tolist()] if clippings else []
+        return [bool(finite) for finite in numbers(torch.stack([clipping.is_finite for clipping in clippings]))] if clippings else []
 
     def _clipping(self, gradient: Tensor, most: float) -> Clipping:
         """By the inverse of clip_grad_norm_'s factor."""
-        norm = torch.linalg.vector_norm(gradient) if self.clips else gradient.new_zeros(())
+        norm = vector_norm(gradient) if self.clips else gradient.new_zeros(())
         return Clipping(((norm + 1e-6) / most).clamp(min=1.0) if most else torch.ones_like(norm), norm.isfinite())
 
     def state_of(self, parameter: Tensor, bank: int) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from lorafleet.catalog.methods import dora
 from lorafleet.spec import AdapterSpec
 from trainer.adapters.methods.lora import LoRA
 from trainer.adapters.methods.protocol import AdapterMethod, File, Layer, Slots, Weights
+from trainer.typed_torch import vector_norm
 
 
 class DoRA(LoRA):
@@ -19,7 +20,7 @@ class DoRA(LoRA):
     def initial(self, role: str, shape: Sequence[int], weight: Tensor, generator: np.random.Generator) -> Tensor | None:
         """The magnitude begins as the base's own, so that step 0 is the base."""
         if role == "magnitude":
-            return weight.detach().float().flatten(1).norm(dim=1)
+            return vector_norm(weight.detach().float().flatten(1), dim=1)
         return super().initial(role, shape, weight, generator)
 
     def outputs(self, layer: Layer, x: Tensor, out: Tensor, slots: Slots) -> Tensor:
@@ -29,7 +30,7 @@ class DoRA(LoRA):
 
     def merged(self, weight: Tensor, tensors: Weights, scaling: float) -> Tensor:
         direction = super().merged(weight, tensors, scaling).flatten(1)
-        return (direction * (tensors["magnitude"] / direction.norm(dim=1))[:, None]).view_as(weight)
+        return (direction * (tensors["magnitude"] / vector_norm(direction, dim=1))[:, None]).view_as(weight)
 
     def for_diffusers(self, tensors: Weights, file: File) -> dict[str, Tensor]:
         """PEFT keeps the magnitudes of a convolution as (1, out, 1, 1)."""

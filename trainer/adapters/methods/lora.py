@@ -12,6 +12,7 @@ from lorafleet.catalog import Method as MethodFacts
 from lorafleet.catalog.methods import lora
 from lorafleet.spec import AdapterSpec
 from trainer.adapters.methods.protocol import AdapterMethod, File, Layer, Slots, Weights
+from trainer.typed_torch import block_diag, from_array
 
 
 class LoRA:
@@ -25,7 +26,7 @@ class LoRA:
         if role != "A":
             return None
         bound = 1 / math.sqrt(math.prod(shape[1:]))
-        return torch.from_numpy(generator.uniform(-bound, bound, math.prod(shape)))
+        return from_array(generator.uniform(-bound, bound, math.prod(shape)))
 
     def inputs(self, layer: Layer, x: Tensor, slots: Slots) -> Tensor:
         return x
@@ -50,7 +51,7 @@ class LoRA:
     def side_by_side(self, layers: Sequence[Weights | int]) -> Weights:
         """The As one below the other, the Bs as the blocks of a diagonal: exact, whatever the layers learned."""
         a = torch.cat([layer["A"] for layer in layers if not isinstance(layer, int)])
-        b = torch.block_diag(*(torch.zeros(layer, 0) if isinstance(layer, int) else layer["B"] for layer in layers))
+        b = block_diag(*(torch.zeros(layer, 0) if isinstance(layer, int) else layer["B"] for layer in layers))
         return {"A": a, "B": b}
 
     def with_outputs(self, tensors: Weights, order: Tensor) -> Weights:
