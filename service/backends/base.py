@@ -18,8 +18,9 @@ class RunRequest:
     manifest_uri: str
     token: str = field(repr=False)  # with which it reports; must not be shown anywhere
     # AWS_* variables of its tenant's own store credentials, as secret as the token; empty: the place's own.
-    store_env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    bucket_regions: Mapping[str, str] = field(default_factory=dict)  # of the manifest's bucket, where that is not in the usual region
+    store_env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    # Of the manifest's bucket, where that is not in the usual region.
+    bucket_regions: Mapping[str, str] = field(default_factory=dict[str, str])
     tenant: str = ""  # whose jobs it runs; empty: several tenants'
     cluster: ClusterSpec = field(default_factory=ClusterSpec)  # the workers that it asks for
     priority_class: str = "normal"  # low, normal, high: the highest of its jobs

@@ -2,7 +2,7 @@
 and the control plane answers before."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -52,7 +52,7 @@ class Http:
         return Answer(response.status_code, response.text)
 
     @asynccontextmanager
-    async def stream(self, url: str, *, token: str | None, query: Mapping[str, str]) -> AsyncIterator[Answer | AsyncIterator[bytes]]:
+    async def stream(self, url: str, *, token: str | None, query: Mapping[str, str]) -> AsyncGenerator[Answer | AsyncIterator[bytes]]:
         """The body in pieces as it comes, or the whole answer when it is not a good one. Raises as `call` does, pieces too."""
         import httpx
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NotRequired, Protocol, TypedDict
 
 from lorafleet.contract.run_manifest import RUN_TOKEN_ENV
 from lorafleet.errors import LorafleetError, Unavailable
@@ -45,6 +45,17 @@ class Submission:
 
     entrypoint: str
     runtime_env: dict[str, Any]
+
+
+class JobDetails(TypedDict):
+    """What Ray says of a job, as far as it is read here."""
+
+    status: str
+    submission_id: NotRequired[str | None]  # none of a job that was not submitted by this API
+    metadata: NotRequired[dict[str, str] | None]
+    driver_node_id: NotRequired[str | None]  # unset before there is a driver
+    driver_exit_code: NotRequired[int | None]
+    message: NotRequired[str | None]
 
 
 class RayCluster(Protocol):
@@ -111,11 +122,11 @@ class RayJobs:
     async def runs(self, instance: str) -> Sequence[RunRef]:
         endpoint = await self._cluster.endpoint()
         answer = await self._call(endpoint, "GET", "/api/jobs/")
-        jobs: list[dict[str, Any]] = [] if answer is None else answer.json()
+        jobs: list[JobDetails] = [] if answer is None else answer.json()
         return [
-            RunRef(run_id=job["submission_id"], handle=endpoint.session)
+            RunRef(run_id=run_id, handle=endpoint.session)
             for job in jobs
-            if job["status"] not in ENDED and (job.get("metadata") or {}).get(INSTANCE) == instance and job.get("submission_id")
+            if job["status"] not in ENDED and (job.get("metadata") or {}).get(INSTANCE) == instance and (run_id := job.get("submission_id"))
         ]
 
     async def logs(self, run: RunRef, start: int = 0) -> AsyncGenerator[bytes, None]:
@@ -123,7 +134,7 @@ class RayJobs:
             return
         endpoint = await self._cluster.endpoint()
         details = await self._details(endpoint, run.run_id)
-        node = None if details is None else details.get("driver_node_id")  # unset before there is a driver
+        node = None if details is None else details.get("driver_node_id")
         if node is None:
             return
         async with aclosing(self._log_file(endpoint, run.run_id, node)) as pieces:
@@ -157,7 +168,7 @@ class RayJobs:
         await self._http.close()
         await self._cluster.close()
 
-    async def _details(self, endpoint: Endpoint, run_id: str) -> dict[str, Any] | None:
+    async def _details(self, endpoint: Endpoint, run_id: str) -> JobDetails | None:
         answer = await self._call(endpoint, "GET", f"/api/jobs/{run_id}", missing_ok=True)
         return None if answer is None else answer.json()
 
@@ -228,7 +239,7 @@ def _check_size(run: RunRequest, hardware: Hardware | None) -> None:
         raise LorafleetError(message, reason=EXCEEDS_CAPACITY)
 
 
-def _observation(details: dict[str, Any]) -> Observation:
+def _observation(details: JobDetails) -> Observation:
     match details["status"]:
         case "SUCCEEDED":
             return Gone(reason="DRIVER_EXITED", message="the driver exited with code 0 and did not report the job's end")

@@ -80,7 +80,7 @@ GUARDS = (
     ),
     (
         "kubernetes: calls find a connection beside the watches",
-        "service/backends/kuberay/api.py",
+        "service/backends/kuberay/connection.py",
         "settings.connection_pool_maxsize = 0",
         "settings.connection_pool_maxsize = 100",
         "tests/service/backends/kuberay/test_watch.py",

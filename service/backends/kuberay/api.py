@@ -1,23 +1,19 @@
-"""The API server: connection, credentials, and errors as ours. The one place that knows kubernetes_asyncio, which is imported
-with the first call and in a thread: it takes seconds, and the control plane answers before.
-"""
+"""The API server: calls by path, bounded in time and counted, and errors as ours."""
 
 import asyncio
 import json
-import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from lorafleet.errors import LorafleetError, Unavailable
+from service.backends.kuberay.connection import Connection, connect
+from service.backends.kuberay.objects import Object, WatchEvent
 from service.core import telemetry
 
 if TYPE_CHECKING:
     import aiohttp
-    from kubernetes_asyncio.client import ApiClient
-
-Object = dict[str, Any]
 
 CONNECT_TIMEOUT_S = 5.0
 TIMEOUT_S = 30.0
@@ -46,10 +42,11 @@ class Api:
     def __init__(self, kubeconfig: str | None = None) -> None:
         """`kubeconfig`: None takes KUBECONFIG or, in a pod, the pod's service account."""
         self._kubeconfig = kubeconfig
-        self._client: ApiClient | None = None
+        self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
 
-    async def get(self, path: str, **query: str) -> Object:
+    async def get(self, path: str, **query: str) -> Any:
+        """An object, or a list: whoever asks says which, by a type of `objects`."""
         return json.loads(await self.call("GET", path, query=query))
 
     async def lines(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
@@ -66,15 +63,15 @@ class Api:
             if rest:
                 yield rest
 
-    async def create(self, path: str, body: Object) -> Object:
+    async def create(self, path: str, body: Object) -> Any:
         return json.loads(await self.call("POST", path, body=body))
 
-    async def apply(self, path: str, body: Object, manager: str) -> Object:
+    async def apply(self, path: str, body: Object, manager: str) -> Any:
         """Server-side, strictly: a field that the server does not know is refused, and so is one that another manager has."""
         query = {"fieldManager": manager, "fieldValidation": "Strict"}
         return json.loads(await self.call("PATCH", path, query=query, body=body, content="application/apply-patch+yaml"))
 
-    async def merge(self, path: str, body: Object, manager: str) -> Object:
+    async def merge(self, path: str, body: Object, manager: str) -> Any:
         query = {"fieldManager": manager}
         return json.loads(await self.call("PATCH", path, query=query, body=body, content="application/merge-patch+json"))
 
@@ -93,7 +90,7 @@ class Api:
         async with self._answer(verb, path, query or {}, body, content, timeout) as response:
             return await response.read()
 
-    async def watch(self, path: str, query: Mapping[str, str], opened: Callable[[], None]) -> AsyncIterator[Object]:
+    async def watch(self, path: str, query: Mapping[str, str], opened: Callable[[], None]) -> AsyncGenerator[WatchEvent]:
         """Events as they come; ends when the server ends it. `opened` is called once it begins to answer.
 
         Raises Expired, Refused, and Unavailable when the line is cut.
@@ -104,7 +101,7 @@ class Api:
         async with self._answer("GET", path, {**query, "watch": "true"}, None, "application/json", timeout) as response:
             opened()
             while line := await response.content.readline():
-                event: Object = json.loads(line)
+                event: WatchEvent = json.loads(line)
                 if event["type"] == "ERROR":
                     _raise(event["object"].get("code", 0), json.dumps(event["object"]).encode(), path)
                 yield event
@@ -112,32 +109,24 @@ class Api:
     @property
     def host(self) -> str:
         """Its URL, once it was asked something."""
-        return "" if self._client is None else self._client.configuration.host or ""
+        return "" if self._connection is None else self._connection.host
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.close()
+        if self._connection is not None:
+            await self._connection.close()
 
     @asynccontextmanager
     async def _answer(
         self, verb: str, path: str, query: Mapping[str, str], body: Object | None, content: str, within: "aiohttp.ClientTimeout"
-    ) -> AsyncIterator["aiohttp.ClientResponse"]:
+    ) -> AsyncGenerator["aiohttp.ClientResponse"]:
         import aiohttp
 
-        client = await self._connected()
-        headers = {"Accept": "application/json", "Content-Type": content}
-        headers |= await _authorization(client)
-        url = f"{self.host.rstrip('/')}{path}"
-        rest: Any = client.rest_client
-        more = {"server_hostname": rest.server_hostname} if rest.server_hostname else {}
-        if rest.proxy:
-            more["proxy"] = rest.proxy
+        connection = await self._connected()
+        headers = {"Accept": "application/json", "Content-Type": content, **await connection.authorization()}
         data = None if body is None else json.dumps(body)
         began, code = time.monotonic(), "none"
         try:
-            async with rest.pool_manager.request(
-                verb, url, params=dict(query), headers=headers, data=data, timeout=within, **more
-            ) as response:
+            async with connection.request(verb, path, query, headers, data, within) as response:
                 code = str(response.status)
                 if response.status >= 400:
                     _raise(response.status, await response.read(), path)
@@ -148,37 +137,11 @@ class Api:
         finally:
             _count(verb, path, query, code, time.monotonic() - began)
 
-    async def _connected(self) -> "ApiClient":
+    async def _connected(self) -> Connection:
         async with self._connecting:
-            if self._client is None:
-                await asyncio.to_thread(__import__, "kubernetes_asyncio.client")
-                self._client = await _connect(self._kubeconfig)
-            return self._client
-
-
-async def _connect(kubeconfig: str | None) -> "ApiClient":
-    """Raises Unavailable (KUBERNETES_NOT_CONFIGURED)."""
-    from kubernetes_asyncio import config
-    from kubernetes_asyncio.client import ApiClient, Configuration
-
-    settings = Configuration()
-    settings.connection_pool_maxsize = 0  # no bound: each namespace holds three open for its watches, and calls need some beside
-    in_pod = os.environ.get("KUBERNETES_SERVICE_HOST") and not (kubeconfig or os.environ.get("KUBECONFIG"))
-    try:
-        if in_pod:
-            config.load_incluster_config(client_configuration=settings)
-        else:
-            await config.load_kube_config(config_file=kubeconfig, client_configuration=settings)
-        return ApiClient(settings)
-    except (config.ConfigException, OSError, ValueError) as error:
-        told = f"no Kubernetes API server is known: {error}; run in a pod with a service account, or set KUBECONFIG"
-        raise Unavailable(told, reason="KUBERNETES_NOT_CONFIGURED") from None
-
-
-async def _authorization(client: "ApiClient") -> dict[str, str]:
-    """The credentials as they are now: service accounts' tokens and those of plugins are renewed."""
-    found = await client.configuration.auth_settings()
-    return {each["key"]: each["value"] for each in found.values() if each["in"] == "header" and each["value"]}
+            if self._connection is None:
+                self._connection = await connect(self._kubeconfig)
+            return self._connection
 
 
 def _raise(status: int, body: bytes, path: str) -> None:

@@ -3,7 +3,6 @@
 import base64
 import logging
 import time
-from typing import Any
 
 from lorafleet.errors import LorafleetError
 from service.backends.base import RunRequest
@@ -11,8 +10,7 @@ from service.backends.kuberay.api import Api, ApiRefusal
 from service.backends.kuberay.config import KuberayConfig
 from service.backends.kuberay.manifest import STORE_SUFFIX, is_of_run, is_ours, ray_job, run_secret, standing_entries
 from service.backends.kuberay.names import MANAGER, object_name
-
-Object = dict[str, Any]
+from service.backends.kuberay.objects import AnyObject, Object, RayJob
 
 ENDED = "lorafleet.dev/ended"  # annotation of a RayJob that we end ourselves: REASON message
 HANDED_OVER = "lorafleet.dev/handed-over"  # annotation of a standing cluster's head: when its Secret last got a token
@@ -28,7 +26,7 @@ def secret_path(namespace: str, name: str = "") -> str:
     return f"/api/v1/namespaces/{namespace}/secrets" + (f"/{name}" if name else "")
 
 
-async def launch(api: Api, run: RunRequest, config: KuberayConfig) -> Object:
+async def launch(api: Api, run: RunRequest, config: KuberayConfig) -> RayJob:
     """The run's RayJob, made unless it was made before, and the Secret with its token. May be cut off after any of them.
 
     Raises LorafleetError NAME_TAKEN when somebody else's object has the name, Refused, and Unavailable.
@@ -48,7 +46,7 @@ async def launch(api: Api, run: RunRequest, config: KuberayConfig) -> Object:
     return found
 
 
-async def get_ray_job(api: Api, namespace: str, name: str) -> Object | None:
+async def get_ray_job(api: Api, namespace: str, name: str) -> RayJob | None:
     """None: there is none."""
     try:
         return await api.get(ray_job_path(namespace, name))
@@ -58,13 +56,13 @@ async def get_ray_job(api: Api, namespace: str, name: str) -> Object | None:
         raise
 
 
-async def find(api: Api, namespace: str, run_id: str) -> Object | None:
+async def find(api: Api, namespace: str, run_id: str) -> RayJob | None:
     """The run's RayJob; None also where somebody else's has its name."""
     found = await get_ray_job(api, namespace, object_name(run_id))
     return found if found is not None and is_of_run(found, run_id) else None
 
 
-async def end(api: Api, job: Object, reason: str = "", message: str = "") -> None:
+async def end(api: Api, job: RayJob, reason: str = "", message: str = "") -> None:
     """Deletes a RayJob that was seen to be a run's; it stays until its pods are gone. `reason` is kept on it for whoever sees
     it go. Another that has taken its name meanwhile has another uid, and is left alone."""
     name, uid = job["metadata"]["name"], job["metadata"]["uid"]
@@ -83,7 +81,7 @@ async def end(api: Api, job: Object, reason: str = "", message: str = "") -> Non
             raise
 
 
-def _check_is_ours(found: Object | None, run: RunRequest, namespace: str, name: str) -> None:
+def _check_is_ours(found: RayJob | None, run: RunRequest, namespace: str, name: str) -> None:
     if found is not None and not is_ours(found, run):
         told = f"namespace {namespace} has a RayJob {name} that is not this run's; remove it, or give runs a namespace of their own"
         raise LorafleetError(told, reason="NAME_TAKEN", retryable=False)
@@ -98,7 +96,7 @@ async def _create_once(api: Api, path: str, wanted: Object) -> None:
             raise
 
 
-async def _apply(api: Api, path: str, wanted: Object) -> Object:
+async def _apply(api: Api, path: str, wanted: Object) -> RayJob:
     try:
         return await api.apply(path, wanted, MANAGER)
     except ApiRefusal as error:
@@ -125,7 +123,7 @@ async def _hand_over(api: Api, run: RunRequest, namespace: str, secret: str) -> 
         await api.merge(path, entries, MANAGER)
 
 
-async def bring(api: Api, head: Object) -> None:
+async def bring(api: Api, head: AnyObject) -> None:
     """Has the kubelet bring what was handed over into that pod now. By itself it renews what pods mount within a minute or two
     (80 s were measured); a pod whose annotations change is looked at at once. Without effect the run merely waits longer.
 

@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from lorafleet.errors import LorafleetError, Unavailable
 from service.backends.base import Alive, Observation, RunRef, RunRequest
@@ -16,12 +15,11 @@ from service.backends.kuberay.config import KuberayConfig
 from service.backends.kuberay.driver_log import AllMarks, behind, gathered
 from service.backends.kuberay.manifest import RUN_ID, log_prefix
 from service.backends.kuberay.names import INSTANCE, object_name
+from service.backends.kuberay.objects import Pod, RayJob
 from service.backends.kuberay.observation import Lost, ended_before, has_ended, observation
 from service.backends.kuberay.troubles import is_head
 from service.backends.kuberay.watch import Namespace, Sight
 from service.control.capacity import Hardware
-
-Object = dict[str, Any]
 
 FORGOTTEN_S = 300.0  # beyond its time to live: what ended before and is still there was forgotten by whoever was to remove it
 
@@ -73,7 +71,7 @@ class KubeRay:
             for job in namespace.ray_jobs():
                 if job["metadata"].get("deletionTimestamp"):
                     continue
-                if job["metadata"]["labels"].get(INSTANCE) == instance and (not has_ended(job) or ended_before(job, long_ago)):
+                if (job["metadata"].get("labels") or {}).get(INSTANCE) == instance and (not has_ended(job) or ended_before(job, long_ago)):
                     found.append(RunRef(run_id=_run_id(job), handle=namespace.name))
         return found
 
@@ -158,7 +156,7 @@ class KubeRay:
             raise Unavailable(error.message, reason=error.reason) from None
         return namespace
 
-    async def _standing_heads(self) -> list[Object]:
+    async def _standing_heads(self) -> list[Pod]:
         """None also while they cannot be seen."""
         if (standing := self._config.standing_cluster) is None:
             return []
@@ -171,5 +169,5 @@ class KubeRay:
         return await apply.find(self._api, namespace, run.run_id) is not None
 
 
-def _run_id(job: Object) -> str:
+def _run_id(job: RayJob) -> str:
     return (job["metadata"].get("annotations") or {}).get(RUN_ID) or job["metadata"]["name"]

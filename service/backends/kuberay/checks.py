@@ -3,14 +3,12 @@ do."""
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 from lorafleet.errors import LorafleetError
 from service.backends.kuberay.access import reviews, told
 from service.backends.kuberay.api import Api, ApiRefusal
 from service.backends.kuberay.config import KuberayConfig
-
-Object = dict[str, Any]
+from service.backends.kuberay.objects import AccessReview, ApiResourceList, OpenApi, Schema
 
 AT_ONCE = 20  # questions that the API server is asked
 NEEDED = "KubeRay 1.6"
@@ -42,7 +40,7 @@ async def kuberay(api: Api) -> list[str]:
     """Whether its API is there and new enough."""
     missing = f"the API ray.io/v1 is not there; install {NEEDED} or newer: its CustomResourceDefinitions, and its operator"
     try:
-        found = await api.get("/apis/ray.io/v1")
+        found: ApiResourceList = await api.get("/apis/ray.io/v1")
     except ApiRefusal as error:
         if error.status == 404:
             return [missing]
@@ -55,18 +53,20 @@ async def kuberay(api: Api) -> list[str]:
     return [f"the CustomResourceDefinition of RayJob is too old: it has no {', '.join(lacking)}; install {NEEDED} or newer"]
 
 
-def lacks(openapi: Object) -> list[str]:
+def lacks(openapi: OpenApi) -> list[str]:
     """The fields of FIELDS that the RayJob of these schemas does not have. Pure."""
-    schema = next((each for name, each in openapi["components"]["schemas"].items() if name.endswith(".RayJob")), {})
-    spec = schema.get("properties", {}).get("spec", {})
+    unknown: Schema = {}
+    schema = next((each for name, each in openapi["components"]["schemas"].items() if name.endswith(".RayJob")), unknown)
+    spec = schema.get("properties", {}).get("spec", unknown)
     return [f"spec.{'.'.join(path)}" for path in FIELDS if not _has(spec, path)]
 
 
-def _has(schema: Object, path: Sequence[str]) -> bool:
+def _has(schema: Schema, path: Sequence[str]) -> bool:
     for name in path:
-        if name not in schema.get("properties", {}):
+        found = schema.get("properties", {}).get(name)
+        if found is None:
             return False
-        schema = schema["properties"][name]
+        schema = found
     return True
 
 
@@ -87,5 +87,5 @@ async def rights(api: Api, config: KuberayConfig, granted: set[str]) -> list[str
 
 async def _is_allowed(api: Api, review: dict[str, str]) -> bool:
     body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": review}}
-    answer = await api.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body)
+    answer: AccessReview = await api.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body)
     return bool(answer.get("status", {}).get("allowed"))

@@ -5,7 +5,7 @@ Keys are camelCase, as Kubernetes has them. Users choose a profile by name in th
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeGuard
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -161,7 +161,7 @@ def load(path: Path) -> KuberayConfig:
         raise InvalidInput(f"--kuberay-config: {path} cannot be read: {error.strerror}") from None
     except yaml.YAMLError as error:
         raise InvalidInput(f"--kuberay-config: {path} is no YAML: {error}") from None
-    if not isinstance(fields, Mapping):
+    if not _is_mapping(fields):
         raise InvalidInput(f"--kuberay-config: {path} holds no mapping; it begins with `namespace: ...`")
     return parse(fields, str(path))
 
@@ -174,6 +174,10 @@ def parse(fields: Mapping[str, Any], origin: str = "--kuberay-config") -> Kubera
         found = [_of(each) for each in error.errors()]
     lines = [f"{origin}: {len(found)} problem{'s' if len(found) != 1 else ''}", *(f"  {violation}" for violation in found)]
     raise InvalidInput("\n".join(lines), violations=found, reason="INVALID_KUBERAY_CONFIG")
+
+
+def _is_mapping(fields: object) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(fields, Mapping)
 
 
 def _of(error: Mapping[str, Any]) -> Violation:

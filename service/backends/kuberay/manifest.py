@@ -2,16 +2,14 @@
 
 import json
 import shlex
-from typing import Any
 
 from lorafleet.errors import InvalidInput
 from service.backends.base import RunRequest
 from service.backends.kuberay import pods
 from service.backends.kuberay.config import KuberayConfig, PodProfile
 from service.backends.kuberay.names import INSTANCE, MANAGED_BY, MANAGER, RUN, labels, object_name
+from service.backends.kuberay.objects import AnyObject, Object
 from service.backends.regions import regions
-
-Object = dict[str, Any]
 
 API_VERSION = "ray.io/v1"
 RUN_ID = "lorafleet.dev/run-id"  # annotation: the id in full
@@ -130,12 +128,12 @@ def driver_line(line: bytes, prefix: bytes) -> bytes:
     return line.removeprefix(prefix) if line.startswith(prefix) else b""
 
 
-def is_ours(found: Object, run: RunRequest) -> bool:
+def is_ours(found: AnyObject, run: RunRequest) -> bool:
     """Whether the object of that name is the one that we made for this run."""
-    return is_of_run(found, run.run_id) and found["metadata"]["labels"].get(INSTANCE) == run.instance
+    return is_of_run(found, run.run_id) and (found["metadata"].get("labels") or {}).get(INSTANCE) == run.instance
 
 
-def is_of_run(found: Object, run_id: str) -> bool:
+def is_of_run(found: AnyObject, run_id: str) -> bool:
     """Whether the object of that name is labelled as the run's."""
     on_it = found["metadata"].get("labels") or {}
     return on_it.get(RUN) == object_name(run_id) and on_it.get(MANAGED_BY) == MANAGER

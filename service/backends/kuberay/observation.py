@@ -6,18 +6,16 @@ Reasons are stable, UPPER_SNAKE. Troubles of pods come first: they tell why wher
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 from service.backends import driver_message
 from service.backends.base import SUSPENDED, Alive, Observation
 from service.backends.kuberay import troubles
 from service.backends.kuberay.apply import ENDED
+from service.backends.kuberay.objects import Pod, RayJob, RayJobStatus
 from service.backends.kuberay.troubles import PodTrouble
 from service.backends.kuberay.watch import Sight
 from service.control.attempts import Gone
 from service.control.lifecycle import COMING_UP
-
-Object = dict[str, Any]
 
 OPERATOR_SILENT_S = 30.0  # a RayJob that KubeRay does not take up in this time is waiting for KubeRay
 ENDING = "ENDING"
@@ -29,7 +27,7 @@ class Lost:
 
     reason: str
     message: str
-    ray_job: Object = field(repr=False)
+    ray_job: RayJob = field(repr=False)
 
 
 def observation(sight: Sight, now: datetime) -> Observation | Lost:
@@ -37,7 +35,7 @@ def observation(sight: Sight, now: datetime) -> Observation | Lost:
     job = sight.ray_job
     if job is None or job["metadata"].get("deletionTimestamp"):
         return _leftover(sight, now)
-    status: Object = job.get("status") or {}
+    status: RayJobStatus = job.get("status") or {}
     match status.get("jobDeploymentStatus", ""):
         case "Complete" | "Failed" | "ValidationFailed":
             return _ended(job, status, sight)
@@ -49,12 +47,12 @@ def observation(sight: Sight, now: datetime) -> Observation | Lost:
             return _leaving(sight) or _starting(job, status, sight, now)
 
 
-def has_ended(job: Object) -> bool:
+def has_ended(job: RayJob) -> bool:
     """Whether its driver executes no more."""
     return (job.get("status") or {}).get("jobDeploymentStatus") in {"Complete", "Failed", "ValidationFailed"}
 
 
-def ended_before(job: Object, at: datetime) -> bool:
+def ended_before(job: RayJob, at: datetime) -> bool:
     """Whether it ended before that time."""
     end = (job.get("status") or {}).get("endTime")
     return has_ended(job) and end is not None and troubles.time_of(end) < at
@@ -69,7 +67,7 @@ def _leftover(sight: Sight, now: datetime) -> Observation:
     return Alive(waiting=ENDING, message=_ending(sight))
 
 
-def _noted(job: Object | None) -> Gone | None:
+def _noted(job: RayJob | None) -> Gone | None:
     """Why we ended it, if we did."""
     noted = None if job is None else (job["metadata"].get("annotations") or {}).get(ENDED)
     if noted is None:
@@ -86,12 +84,12 @@ def _absent(sight: Sight) -> Gone:
     if (noted := _noted(last)) is not None:
         return noted
     if has_ended(last):
-        return _ended(last, last["status"], sight)
+        return _ended(last, last.get("status") or {}, sight)
     return Gone(reason="RAYJOB_DELETED", message="somebody deleted the run's RayJob")
 
 
-def _ended(job: Object, status: Object, sight: Sight) -> Gone:
-    if status["jobDeploymentStatus"] == "ValidationFailed":
+def _ended(job: RayJob, status: RayJobStatus, sight: Sight) -> Gone:
+    if status.get("jobDeploymentStatus") == "ValidationFailed":
         return Gone(reason="RAYJOB_INVALID", message=f"KubeRay refuses the RayJob: {status.get('message', '')}")
     match status.get("jobStatus"):
         case "SUCCEEDED":
@@ -104,7 +102,7 @@ def _ended(job: Object, status: Object, sight: Sight) -> Gone:
             return _failed(status, sight)
 
 
-def _too_late(job: Object, sight: Sight) -> Gone:
+def _too_late(job: RayJob, sight: Sight) -> Gone:
     after = f"not started within {job['spec'].get('preRunningDeadlineSeconds', 0)} s"
     why = troubles.of_start(_num_pods(job), sight.pods, sight.departed_pods, sight.events)
     if why is None:
@@ -112,7 +110,7 @@ def _too_late(job: Object, sight: Sight) -> Gone:
     return Gone(reason=why.reason, message=f"{after}: {why.message}")
 
 
-def _failed(status: Object, sight: Sight) -> Gone:
+def _failed(status: RayJobStatus, sight: Sight) -> Gone:
     """The driver failed. What happened to a pod is why."""
     if (why := troubles.of_end([*sight.pods, *sight.departed_pods])) is not None:
         return Gone(reason=why.reason, message=why.message)
@@ -122,7 +120,7 @@ def _failed(status: Object, sight: Sight) -> Gone:
     return Gone(reason="RUN_LOST", message=f"KubeRay gave it up ({status.get('reason') or 'no reason'}): {status.get('message', '')}")
 
 
-def _running(job: Object, sight: Sight) -> Observation | Lost:
+def _running(job: RayJob, sight: Sight) -> Observation | Lost:
     if job["spec"].get("clusterSelector"):
         return _running_on_hosts(job, [pod for pod in sight.hosts if troubles.is_head(pod)])
     heads = [pod for pod in sight.pods if troubles.is_head(pod)]
@@ -137,7 +135,7 @@ def _running(job: Object, sight: Sight) -> Observation | Lost:
     return Alive()
 
 
-def _running_on_hosts(job: Object, heads: Sequence[Object]) -> Observation | Lost:
+def _running_on_hosts(job: RayJob, heads: Sequence[Pod]) -> Observation | Lost:
     """On a standing cluster. KubeRay would give the job to a head that has taken the place of the one it began on."""
     leaving = troubles.of_leaving(pod for pod in heads if pod["metadata"].get("deletionTimestamp"))
     if leaving is not None:
@@ -161,7 +159,7 @@ def _leaving(sight: Sight) -> Alive | None:
     return Alive(leaving=why.reason, message=why.message)
 
 
-def _starting(job: Object, status: Object, sight: Sight, now: datetime) -> Alive:
+def _starting(job: RayJob, status: RayJobStatus, sight: Sight, now: datetime) -> Alive:
     """Bounded by preRunningDeadlineSeconds, of which KubeRay takes care: unless it does not look."""
     waited = now - troubles.time_of(job["metadata"]["creationTimestamp"])
     if not status.get("jobDeploymentStatus") and waited > timedelta(seconds=OPERATOR_SILENT_S):
@@ -173,7 +171,7 @@ def _starting(job: Object, status: Object, sight: Sight, now: datetime) -> Alive
     return Alive(waiting=why.reason, message=why.message, is_bounded=True)
 
 
-def _progress(pods: Sequence[Object]) -> str:
+def _progress(pods: Sequence[Pod]) -> str:
     ready = sum(troubles.is_ready(pod) for pod in pods)
     return f"{ready} of {len(pods)} pods are ready" if pods else "its pods are not made yet"
 
@@ -183,7 +181,7 @@ def _ending(sight: Sight) -> str:
     return f"{num} pod{'s' if num != 1 else ''} of it {'are' if num != 1 else 'is'} still there" if num else "its objects are being deleted"
 
 
-def _num_pods(job: Object) -> int:
+def _num_pods(job: RayJob) -> int:
     """How many pods it is to have; none of its own on a standing cluster."""
     cluster = job["spec"].get("rayClusterSpec")
     return 0 if cluster is None else 1 + sum(group.get("replicas", 0) for group in cluster.get("workerGroupSpecs", []))

@@ -2,16 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from lorafleet.contract.pod_dir import POD_DIR_ENV
 from lorafleet.spec import ClusterSpec
 from service.backends.base import RunRequest
 from service.backends.kuberay.config import KuberayConfig, Placing, PodProfile
 from service.backends.kuberay.names import labels, object_name
+from service.backends.kuberay.objects import Object
 from service.backends.kuberay.quantities import cpus, gib, size_bytes
-
-Object = dict[str, Any]
 
 HOME = "/var/lib/lorafleet"  # beside /tmp all that a container may write to
 TOKEN_DIR = "/var/run/lorafleet"
@@ -29,7 +27,7 @@ _PRE_STOP: Object = {"exec": {"command": ["python", "-m", "trainer.eviction"]}}
 def head_pod(run: RunRequest, config: KuberayConfig, profile: PodProfile) -> Object:
     """The template of the head's pod."""
     token = {"name": "run-token", "secret": {"secretName": object_name(run.run_id), "defaultMode": 0o440}}
-    container = {
+    container: Object = {
         **_container(HEAD, run, config, profile, profile.head),
         "ports": [{"name": name, "containerPort": port} for name, port in (("gcs", 6379), ("dashboard", 8265), ("client", 10001))],
         "resources": _resources({"cpu": profile.head.cpu, "memory": profile.head.memory, **_disk(profile.head)}, limited=("memory", DISK)),

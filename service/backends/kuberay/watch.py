@@ -8,14 +8,13 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic
 
 from lorafleet.backoff import doubled_s, spread_s
 from lorafleet.errors import LorafleetError, Unavailable
 from service.backends.kuberay.api import UNREACHABLE, Api, Expired
 from service.backends.kuberay.names import RUN, SELECTOR
-
-Object = dict[str, Any]
+from service.backends.kuberay.objects import AnyObject, Event, Found, ObjectList, Pod, RayJob, WatchEvent
 
 FIRST_LIST_WITHIN_S = 20.0
 STALE_S = 30.0  # after which what was seen last is no longer told as what is
@@ -29,40 +28,40 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class WatchedKind:
+class WatchedKind(Generic[Found]):
     """What is watched, in one namespace."""
 
     path: str  # with {namespace}
     query: dict[str, str]
-    keys: Callable[[Object], Sequence[str]]  # under which an object is found
+    keys: Callable[[Found], Sequence[str]]  # under which an object is found
 
 
-def _run(found: Object) -> Sequence[str]:
+def _run(found: AnyObject) -> Sequence[str]:
     label = (found["metadata"].get("labels") or {}).get(RUN, "")
     return (label,) if label else ()
 
 
-def _about(event: Object) -> Sequence[str]:
+def _about(event: Event) -> Sequence[str]:
     """KubeRay's names begin with the RayJob's, its cluster's and its pods': every beginning of the name up to a dash."""
     parts = event.get("involvedObject", {}).get("name", "").split("-")
     return ["-".join(parts[:number]) for number in range(1, len(parts) + 1)]
 
 
-RAY_JOBS = WatchedKind(path="/apis/ray.io/v1/namespaces/{namespace}/rayjobs", query={"labelSelector": SELECTOR}, keys=_run)
-PODS = WatchedKind(path="/api/v1/namespaces/{namespace}/pods", query={"labelSelector": SELECTOR}, keys=_run)
-EVENTS = WatchedKind(path="/api/v1/namespaces/{namespace}/events", query={"fieldSelector": "type=Warning"}, keys=_about)
+RAY_JOBS = WatchedKind[RayJob](path="/apis/ray.io/v1/namespaces/{namespace}/rayjobs", query={"labelSelector": SELECTOR}, keys=_run)
+PODS = WatchedKind[Pod](path="/api/v1/namespaces/{namespace}/pods", query={"labelSelector": SELECTOR}, keys=_run)
+EVENTS = WatchedKind[Event](path="/api/v1/namespaces/{namespace}/events", query={"fieldSelector": "type=Warning"}, keys=_about)
 
 
-class Index:
+class Index(Generic[Found]):
     """Objects by uid, and by the keys of their kind. With `most`, the oldest give way."""
 
-    def __init__(self, keys: Callable[[Object], Sequence[str]], most: int | None = None) -> None:
+    def __init__(self, keys: Callable[[Found], Sequence[str]], most: int | None = None) -> None:
         self._keys = keys
         self._most = most
-        self._objects: OrderedDict[str, Object] = OrderedDict()
-        self._by_key: dict[str, dict[str, Object]] = {}
+        self._objects: OrderedDict[str, Found] = OrderedDict()
+        self._by_key: dict[str, dict[str, Found]] = {}
 
-    def put(self, found: Object) -> None:
+    def put(self, found: Found) -> None:
         self.drop(found["metadata"]["uid"])
         self._objects[found["metadata"]["uid"]] = found
         for key in self._keys(found):
@@ -80,20 +79,20 @@ class Index:
     def uids(self) -> set[str]:
         return set(self._objects)
 
-    def all(self) -> Iterable[Object]:
+    def all(self) -> Iterable[Found]:
         return self._objects.values()
 
-    def get(self, uid: str) -> Object:
+    def get(self, uid: str) -> Found:
         return self._objects[uid]
 
-    def under(self, key: str) -> tuple[Object, ...]:
+    def under(self, key: str) -> tuple[Found, ...]:
         return tuple(self._by_key.get(key, {}).values())
 
 
-class Watched:
+class Watched(Generic[Found]):
     """One kind in one namespace, as it is now as far as has been heard."""
 
-    def __init__(self, api: Api, kind: WatchedKind, namespace: str) -> None:
+    def __init__(self, api: Api, kind: WatchedKind[Found], namespace: str) -> None:
         self._api = api
         self._path = kind.path.format(namespace=namespace)
         self._query = kind.query
@@ -162,10 +161,10 @@ class Watched:
                 await asyncio.sleep(1.0)
 
     async def _list(self) -> None:
-        found: dict[str, Object] = {}
+        found: dict[str, Found] = {}
         query = {**self._query, "limit": str(PAGE)}
         while True:
-            page = await self._api.get(self._path, **query)
+            page: ObjectList[Found] = await self._api.get(self._path, **query)
             found.update({item["metadata"]["uid"]: item for item in page.get("items") or []})
             if not (more := page["metadata"].get("continue")):
                 break
@@ -184,8 +183,8 @@ class Watched:
         async for event in self._api.watch(self._path, query, self._heard):
             self._take(event)
 
-    def _take(self, event: Object) -> None:
-        found: Object = event["object"]
+    def _take(self, event: WatchEvent) -> None:
+        found: Found = event["object"]
         self._version = found["metadata"]["resourceVersion"]
         self._heard()
         match event["type"]:
@@ -200,12 +199,12 @@ class Watched:
         self._heard_at = asyncio.get_running_loop().time()
         self._failure = None
 
-    def _depart(self, found: Object) -> None:
+    def _depart(self, found: Found) -> None:
         self.there.drop(found["metadata"]["uid"])
         self.departed.put(found)
 
 
-def _order(pod: Object) -> tuple[bool, str]:
+def _order(pod: Pod) -> tuple[bool, str]:
     """The head first, the others by name: what is told of them does not change with the order of events."""
     return (pod["metadata"].get("labels") or {}).get("ray.io/node-type") != "head", pod["metadata"]["name"]
 
@@ -214,12 +213,12 @@ def _order(pod: Object) -> tuple[bool, str]:
 class Sight:
     """All that is known of a run in one namespace."""
 
-    ray_job: Object | None
-    pods: tuple[Object, ...]
-    events: tuple[Object, ...]
-    departed_ray_job: Object | None = None  # the last one of that name that went
-    departed_pods: tuple[Object, ...] = ()
-    hosts: tuple[Object, ...] = ()  # the pods of the standing cluster that it runs on
+    ray_job: RayJob | None
+    pods: tuple[Pod, ...]
+    events: tuple[Event, ...]
+    departed_ray_job: RayJob | None = None  # the last one of that name that went
+    departed_pods: tuple[Pod, ...] = ()
+    hosts: tuple[Pod, ...] = ()  # the pods of the standing cluster that it runs on
 
 
 class Namespace:
@@ -232,7 +231,7 @@ class Namespace:
         self._events = Watched(api, EVENTS, name)
 
     @property
-    def _all(self) -> tuple[Watched, ...]:
+    def _all(self) -> tuple[Watched[RayJob], Watched[Pod], Watched[Event]]:
         return self._ray_jobs, self._pods, self._events
 
     async def ready(self) -> None:
@@ -244,10 +243,10 @@ class Namespace:
     async def stop(self) -> None:
         await asyncio.gather(*(watched.stop() for watched in self._all))
 
-    def ray_jobs(self) -> list[Object]:
+    def ray_jobs(self) -> list[RayJob]:
         return list(self._ray_jobs.there.all())
 
-    def of_cluster(self, name: str) -> tuple[Object, ...]:
+    def of_cluster(self, name: str) -> tuple[Pod, ...]:
         """The pods of a standing cluster that are labelled as ours."""
         return tuple(pod for pod in self._pods.there.all() if (pod["metadata"].get("labels") or {}).get("ray.io/cluster") == name)
 
