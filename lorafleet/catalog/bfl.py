@@ -1,12 +1,16 @@
-"""What the modules of FLUX's transformers are called in the code that they were published with: kohya's and ComfyUI's files name them so.
+"""What the modules of FLUX's transformers are called in the code that they were published with: kohya's and ComfyUI's files name them so,
+and checkpoints in one file.
 
 There q, k and v of an attention are one layer, and so is the beginning of a block of one stream: q, k, v and what goes into its MLP.
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
-from lorafleet.catalog.part import Names
+from lorafleet.catalog.method import Shape
+from lorafleet.catalog.original import Original, table
+from lorafleet.catalog.part import Config, Names
+from lorafleet.catalog.single_file import number_of, side
 
 _OUTSIDE = {
     "x_embedder": "img_in",
@@ -45,6 +49,14 @@ _SINGLE = {
     "proj_mlp": "linear1",
     "proj_out": "linear2",
 }
+# Norms are no modules that adapters sit on.
+_DOUBLE_NORMS = {
+    "attn.norm_q": "img_attn.norm.query_norm",
+    "attn.norm_k": "img_attn.norm.key_norm",
+    "attn.norm_added_q": "txt_attn.norm.query_norm",
+    "attn.norm_added_k": "txt_attn.norm.key_norm",
+}
+_SINGLE_NORMS = {"attn.norm_q": "norm.query_norm", "attn.norm_k": "norm.key_norm"}
 _APPROXIMATOR = {"linear_1": "in_layer", "linear_2": "out_layer"}  # Chroma's, which computes all modulations
 _FLUX2_OUTSIDE = {
     **{name: _OUTSIDE[name] for name in ("x_embedder", "context_embedder", "norm_out.linear", "proj_out")},
@@ -103,3 +115,39 @@ def _blocks(modules: Collection[str], double: Names, single: Names) -> Iterator[
         kind, _, number = block.partition(".")
         theirs, names = ("double_blocks", double) if kind == "transformer_blocks" else ("single_blocks", single)
         yield from ((f"{block}.{ours}", f"{theirs}.{number}.{name}") for ours, name in names.items())
+
+
+def _blocks_of(double: Names, single: Names) -> dict[str, tuple[str, Names]]:
+    return {
+        "transformer_blocks": ("double_blocks", {**double, **_DOUBLE_NORMS}),
+        "single_transformer_blocks": ("single_blocks", {**single, **_SINGLE_NORMS}),
+    }
+
+
+FLUX = Original(modules=table(_OUTSIDE, _blocks_of(_DOUBLE, _SINGLE)), first="img_in", swapped=swapped)
+
+
+def sizes(tensors: Mapping[str, Shape]) -> Config:
+    """What of the config of a FLUX the shapes of its tensors tell, by diffusers' names."""
+    head, wide = _head(tensors), side(tensors, "img_in.weight", 0)
+    return {
+        "in_channels": side(tensors, "img_in.weight", 1),
+        "num_layers": number_of(tensors, "double_blocks"),
+        "num_single_layers": number_of(tensors, "single_blocks"),
+        "attention_head_dim": head,
+        "num_attention_heads": wide // head if head else 0,
+        "joint_attention_dim": side(tensors, "txt_in.weight", 1),
+    }
+
+
+def editing(tensors: Mapping[str, Shape]) -> str | None:
+    """Why a transformer that takes other pictures is none to train, as the end of a sentence; None: it takes none."""
+    given, taken = side(tensors, "final_layer.linear.weight", 0), side(tensors, "img_in.weight", 1)
+    if taken == given:
+        return None
+    return f"takes {taken} channels and gives {given}, as FLUX.1 Fill, Canny and Depth do: it works on pictures; use what it was made from"
+
+
+def _head(tensors: Mapping[str, Shape]) -> int:
+    norm = "double_blocks.0.img_attn.norm.query_norm"
+    return side(tensors, f"{norm}.scale", 0) or side(tensors, f"{norm}.weight", 0)

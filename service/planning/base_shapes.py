@@ -184,12 +184,14 @@ class ShapeCache:
 async def _single_file(places: Places, parser: Parser) -> checkpoints.Found:
     """Of a base in one file, what its header tells. Raises Unreadable, and what the store raises."""
     own = _as_shapes(await parser.parse("tensors", [await _header(places, "")]))
-    given = {
-        part: _as_shapes(await parser.parse("tensors", [header]))
-        for part in places.parts
-        if (header := await _header_of(places, part, parser))
-    }
+    given = {part: await _given(places, part, parser) for part in places.parts}
     return checkpoints.found(places.uri, own, given)
+
+
+async def _given(places: Places, part: str, parser: Parser) -> dict[str, Shape]:
+    """Nothing of a part without weights."""
+    header = await _header_of(places, part, parser)
+    return _as_shapes(await parser.parse("tensors", [header])) if header else {}
 
 
 def _as_shapes(answer: Mapping[str, Any]) -> dict[str, Shape]:

@@ -6,7 +6,8 @@ from math import prod
 
 from lorafleet.catalog import FAMILIES, Family
 from lorafleet.catalog.method import Shape
-from lorafleet.catalog.single_file import NoSuchLayout, SingleFile, configs, told
+from lorafleet.catalog.part import Part
+from lorafleet.catalog.single_file import NoSuchLayout, SingleFile, Told, absent, configs, lacking, told
 from service.control.memory import BaseShapes
 
 # Ends of the names of layers that adapters may sit on, as specs name them.
@@ -24,31 +25,44 @@ class Found:
 
 
 def found(uri: str, tensors: Mapping[str, Shape], given: Mapping[str, Mapping[str, Shape]]) -> Found:
-    """`given`: the tensors of parts that are not the file's own, by part, in diffusers' names."""
+    """`given`: the tensors of parts that are not the file's own, by part, in diffusers' names; none of a part without weights."""
     layouts = {family.name: family.single_file for family in FAMILIES.all() if family.single_file is not None}
     try:
-        family = FAMILIES.get(told(layouts, tensors))
+        seen = told(layouts, tensors)
+        parts = _parts(layouts[seen.family], seen, given)
     except NoSuchLayout as why:
         return Found(why_not=f"base_model.uri: {uri} {why}")
-    return Found(family=family, shapes=_shapes(family, layouts[family.name], tensors, given))
+    family, layout = FAMILIES.get(seen.family), layouts[seen.family]
+    there = family.without(absent(family.parts, seen, given)).parts
+    lacks = [f"base_model.uri: {uri} {what}" for what in lacking(there, layout, seen, given)]
+    return Found(family=family, shapes=_shapes(family, parts), why_not="\n".join(lacks) or None)
 
 
-def _shapes(family: Family, layout: SingleFile, tensors: Mapping[str, Shape], given: Mapping[str, Mapping[str, Shape]]) -> BaseShapes:
-    parts = {name: given.get(name) or _of_part(tensors, prefix) for name, prefix in layout.parts.items()}
+def _parts(layout: SingleFile, seen: Told, given: Mapping[str, Mapping[str, Shape]]) -> dict[str, Mapping[str, Shape]]:
+    """The tensors of each part; a transformer's by diffusers' names."""
+    rows = seen.rows(layout)
+    own = {**seen.tensors, **({} if rows is None else {layout.denoiser: {name: each.shape for name, each in rows.items()}})}
+    return {**own, **{part: tensors for part, tensors in given.items() if tensors}}
+
+
+def _shapes(family: Family, parts: Mapping[str, Mapping[str, Shape]]) -> BaseShapes:
     known, denoiser = configs(family.name), parts[family.denoiser.name]
+    first = (denoiser.get(f"{name}.weight", ()) for name in ("input_blocks.0.0", family.first_layer))
+    texts, autoencoder = family.text_encoders, family.autoencoder
     return BaseShapes(
         layers=_layers(denoiser),
         num_params=_num_params(denoiser),
-        num_other_params=sum(_num_params(part) for name, part in parts.items() if name != family.denoiser.name),
-        width=(*denoiser.get("input_blocks.0.0.weight", ()), *denoiser.get("conv_in.weight", ()), 1)[0],
+        num_other_params=_num_of(parts, autoencoder, *(part for part in texts if not part.is_large)),
+        num_large_params=_num_of(parts, *(part for part in texts if part.is_large)),
+        width=next((shape[0] for shape in first if shape), 1),
         latent_side=known[family.denoiser.name].get("sample_size"),
-        pixels_per_latent=2 ** (len(known[family.autoencoder.name]["block_out_channels"]) - 1),
-        text_layers={part.name: _layers(parts[part.name]) for part in family.text_encoders},
+        pixels_per_latent=2 ** (len(known[autoencoder.name][autoencoder.levels]) - 1),
+        text_layers={part.name: _layers(parts.get(part.name, {})) for part in texts},
     )
 
 
-def _of_part(tensors: Mapping[str, Shape], prefix: str) -> dict[str, Shape]:
-    return {name.removeprefix(prefix): shape for name, shape in tensors.items() if name.startswith(prefix)}
+def _num_of(parts: Mapping[str, Mapping[str, Shape]], *of: Part) -> int:
+    return sum(_num_params(parts.get(part.name, {})) for part in of)
 
 
 def _layers(tensors: Mapping[str, Shape]) -> dict[str, Shape]:

@@ -13,8 +13,8 @@ from typing import Any
 
 from lorafleet.catalog import FAMILIES, Family
 from lorafleet.catalog.detection import CLASS
-from lorafleet.catalog.part import Part, PartKind
-from lorafleet.catalog.single_file import ENDING, NoSuchLayout, SingleFile, configs, prediction, told
+from lorafleet.catalog.part import Config, Part, PartKind
+from lorafleet.catalog.single_file import ENDING, NoSuchLayout, SingleFile, Told, absent, configs, is_clips, lacking, prediction, told
 from lorafleet.contract.confined_files import root_of_part
 from lorafleet.contract.weight_files import MODEL_INDEX
 from lorafleet.errors import RunFailed
@@ -55,15 +55,17 @@ def look(spec: BaseModelSpec, cache: Folder) -> BaseFile:
         raise _refused(spec.uri, "is not there", "BASE_MODEL_INCOMPLETE")
     try:
         tensors = {tensor: stored.shape for tensor, stored in stored_tensors(folder, entry).items()}
-        family = FAMILIES.get(told(_layouts(), tensors))
+        found = told(_layouts(), tensors)
+        family = FAMILIES.get(found.family)
+        found.rows(_layouts()[family.name])
     except (Refused, NoSuchLayout) as why:
         raise _refused(spec.uri, str(why), "BASE_MODEL_UNSUPPORTED") from None
     if spec.family not in (None, family.name):
         raise RunFailed(
             f"base_model.family: {spec.uri} is {family.title}: write {family.name}, or leave it out", reason="BASE_MODEL_OTHER_FAMILY"
         )
-    if lacking := _lacking(family, tensors, spec.part_uris):
-        raise RunFailed("\n".join(f"base_model.uri: {spec.uri} {what}" for what in lacking), reason="BASE_MODEL_INCOMPLETE")
+    if lacks := _lacking(family, found, spec.part_uris):
+        raise RunFailed("\n".join(f"base_model.uri: {spec.uri} {what}" for what in lacks), reason="BASE_MODEL_INCOMPLETE")
     version = f"{spec.uri}\0{entry.version}"
     return BaseFile(
         uri=spec.uri,
@@ -99,29 +101,47 @@ def _turn(base_file: BaseFile, into: Path) -> None:
             source.unlink()
 
 
-def _write(base_file: BaseFile, source: Path, into: Path) -> None:
+def _write(base_file: BaseFile, path: Path, into: Path) -> None:
     from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        tensors = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  no mapping
+        found = told(_layouts(), tensors)
+        family = FAMILIES.get(found.family)
+        index: dict[str, Any] = {CLASS: family.pipeline}
+        gone = absent(family.parts, found, base_file.given)
+        known = _configs(family, found, tensors)
+        for part in family.parts:
+            config = known.get(part.name, {})
+            index[part.name] = [None, None] if part.name in gone else [part.library, config.get(CLASS, part.classes[0])]
+            if part.name not in (*gone, *base_file.given):
+                _write_part(part, config, found, file, into)
+    (into / MODEL_INDEX).write_text(json.dumps(index))
+
+
+def _configs(family: Family, found: Told, tensors: Mapping[str, Any]) -> dict[str, Config]:
+    """By part: of the published bases, and what this file's tensors say."""
+    known: dict[str, Config] = dict(configs(family.name))
+    read = _layouts()[family.name].read(found.tensors[family.denoiser.name])
+    for name, config in (*read.items(), *((part.name, prediction(tensors)) for part in family.of_kind(PartKind.SCHEDULER))):
+        known[name] = {**known.get(name, {}), **config}
+    return known
+
+
+def _write_part(part: Part, config: Config, found: Told, file: Any, into: Path) -> None:
     from safetensors.torch import save_file
 
-    from trainer.families._single_file import converted
+    from trainer.families._single_file import Source, converted
 
-    family, layout, known = FAMILIES.get(base_file.family), _layouts()[base_file.family], configs(base_file.family)
-    with safe_open(source, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping; the pages are the file's own
-    index: dict[str, Any] = {CLASS: family.pipeline}
-    for part in family.parts:
-        config = {**known.get(part.name, {}), **(prediction(dict.fromkeys(tensors, ())) if part.kind is PartKind.SCHEDULER else {})}
-        index[part.name] = [part.library, config.get(CLASS, part.classes[0])]
-        if part.name in base_file.given:
-            continue
-        (into / part.name).mkdir()
-        (into / part.config).write_text(json.dumps(config))
-        if part.kind is PartKind.TOKENIZER:
-            _write_vocabulary(into / part.name)
-        elif part.weights_name:
-            found = converted(part, layout.parts[part.name], config, tensors)
-            save_file(found, into / part.name / f"{part.weights_name}.safetensors", {"format": "pt"})
-    (into / MODEL_INDEX).write_text(json.dumps(index))
+    (into / part.name).mkdir()
+    (into / part.config).write_text(json.dumps(config))
+    if part.kind is PartKind.TOKENIZER:
+        _write_vocabulary(into / part.name)
+    elif part.weights_name:
+        layout = _layouts()[found.family]
+        rows = found.rows(layout) if part.name == layout.denoiser else None
+        source = Source(file=file, prefix=found.prefixes[part.name], names=tuple(file.keys()), rows=rows)
+        save_file(converted(part, config, source), into / part.name / f"{part.weights_name}.safetensors", {"format": "pt"})
 
 
 def _write_vocabulary(folder: Path) -> None:
@@ -130,20 +150,20 @@ def _write_vocabulary(folder: Path) -> None:
     write_vocabulary(source, folder)
 
 
-def _lacking(family: Family, tensors: Mapping[str, Any], given: Mapping[str, str]) -> list[str]:
-    return [what for part in family.parts if part.name not in given and (what := _lack(part, family, tensors))]
+def _lacking(family: Family, found: Told, given: Mapping[str, str]) -> list[str]:
+    """What is neither in the file, nor given with it, nor on this node; and what to do."""
+    parts = family.without(absent(family.parts, found, given)).parts
+    lacks = list(lacking(parts, _layouts()[family.name], found, given))
+    if published() is None:
+        lacks += [
+            _without_vocabulary(part) for part in parts if part.kind is PartKind.TOKENIZER and is_clips(part) and part.name not in given
+        ]
+    return lacks
 
 
-def _lack(part: Part, family: Family, tensors: Mapping[str, Any]) -> str | None:
-    """What of that part is not to be had from the file, and what to do; None: nothing."""
-    layout, field = _layouts()[family.name], f"base_model.parts.{part.name}"
-    if part.weights_name and not any(name.startswith(layout.parts[part.name]) for name in tensors):
-        return f"lacks {part.name}; name its folder in {field}"
-    if part.kind is PartKind.TOKENIZER and published() is None:
-        return f"has no {part.name}: name its folder in {field}, or install {PACKAGE} beside the trainer (pip install --no-deps)"
-    if part.kind is PartKind.SCHEDULER and not layout.says_prediction:
-        return f"does not say what it predicts, as {family.title} has both; name a scheduler's folder in {field}"
-    return None
+def _without_vocabulary(part: Part) -> str:
+    where = f"base_model.parts.{part.name}"
+    return f"has no {part.name}: name its folder in {where}, or install {PACKAGE} beside the trainer (pip install --no-deps)"
 
 
 def _layouts() -> dict[str, SingleFile]:

@@ -5,11 +5,13 @@ four steps. What either of them is, its transformer's config says.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 from lorafleet import objectives
 from lorafleet.catalog import bfl, parts
 from lorafleet.catalog.family import Configs, Family, Label
 from lorafleet.catalog.part import Config
+from lorafleet.catalog.single_file import CLIP_L, T5, TRANSFORMER, VAE, SingleFile, Tensors, side
 
 PATCH = 2  # squares of 2 x 2 latents are packed into one token, outside of the transformer
 RESOLUTION = 1024  # pixels; its config does not say, diffusers' pipeline draws 128 latents along a side
@@ -21,6 +23,9 @@ TARGETS = (
 )
 # Tokens of T5 (black-forest-labs/flux, src/flux/util.py: load_t5).
 DEV_TOKENS, SCHNELL_TOKENS = 512, 256
+# As schnell was published: its times are not shifted (black-forest-labs/FLUX.1-schnell, scheduler/scheduler_config.json).
+SCHNELL_SCHEDULER = {"shift": 1.0, "use_dynamic_shifting": False}
+HEAD_WIDTH = 128  # where the config does not say
 _TRANSFORMER = {"in_channels": 64, "joint_attention_dim": 4096, "pooled_projection_dim": 768, "guidance_embeds": False}
 
 
@@ -31,6 +36,9 @@ def _is_schnell(configs: Configs) -> bool:
 def unpacked_problems(config: Config, family: str) -> Iterator[str]:
     if config.get("patch_size", 1) != 1:
         yield f"has a patch_size that is not 1: latents of {family} are packed before they come to it"
+    axes = config.get("axes_dims_rope")
+    if isinstance(axes, list) and sum(filter(parts.is_count, cast(list[Any], axes))) != config.get("attention_head_dim", HEAD_WIDTH):
+        yield "has axes_dims_rope whose sum is not its attention_head_dim"
 
 
 def _misfits(configs: Configs) -> Iterator[tuple[str, str]]:
@@ -61,6 +69,13 @@ def _cautions(configs: Configs) -> Iterator[str]:
         )
 
 
+def _read(transformer: Tensors) -> Mapping[str, Config]:
+    has_guidance = "guidance_in.in_layer.weight" in transformer
+    pooled = side(transformer, "vector_in.in_layer.weight", 1)
+    config = {**bfl.sizes(transformer), "pooled_projection_dim": pooled, "guidance_embeds": has_guidance}
+    return {"transformer": config} if has_guidance else {"transformer": config, "scheduler": SCHNELL_SCHEDULER}
+
+
 FACTS = Family(
     name="flux",
     title="FLUX.1",
@@ -74,6 +89,14 @@ FACTS = Family(
         parts.tokenizer("tokenizer_2", "T5TokenizerFast", "T5Tokenizer"),
         parts.transformer("FluxTransformer2DModel", TARGETS, problems=unpacked_problems, defaults=_TRANSFORMER),
         parts.flow_scheduler(),
+    ),
+    single_file=SingleFile(
+        denoiser="transformer",
+        parts={"transformer": TRANSFORMER, "vae": VAE, "text_encoder": CLIP_L, "text_encoder_2": T5},
+        marks=("double_blocks.0.img_attn.qkv.weight", "vector_in.in_layer.weight", "img_in.weight"),
+        original=bfl.FLUX,
+        read=_read,
+        refusal=bfl.editing,
     ),
     # 214 with LoRA on the usual layers and 312 on every one at 1024 x 1024: python -m tests.trainer.families.real
     values_per_pixel=330,

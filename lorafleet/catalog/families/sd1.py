@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from lorafleet.catalog.families import _one_encoder as shared
 from lorafleet.catalog.family import Configs, Family, Label
-from lorafleet.catalog.single_file import UNET, SingleFile, takes_sizes, text_width
+from lorafleet.catalog.single_file import UNET, UNET_MARKS, VAE, SingleFile, takes_sizes, text_width
 
 
 def _misfits(configs: Configs) -> Iterator[tuple[str, str]]:
@@ -27,8 +27,10 @@ FACTS = Family(
     parts=shared.one_encoder_parts(),
     has_clip_skip=True,
     single_file=SingleFile(
-        parts={"unet": UNET, "vae": "first_stage_model.", "text_encoder": "cond_stage_model.transformer."},
-        is_it=lambda tensors: not takes_sizes(tensors) and text_width(tensors) != shared.SD2_TEXT_WIDTH,
+        denoiser="unet",
+        parts={"unet": UNET, "vae": VAE[:1], "text_encoder": ("cond_stage_model.transformer.",)},
+        marks=UNET_MARKS,
+        is_it=lambda unet: not takes_sizes(unet) and text_width(unet) != shared.SD2_TEXT_WIDTH,
     ),
     values_per_pixel=550,  # 290 to 510 were measured, of Stable Diffusion 1.5 and of examples/models/emoji-sd: service.control.memory
     first_layer="conv_in",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from lorafleet.catalog.families import _one_encoder as shared
 from lorafleet.catalog.family import Configs, Family, Label
-from lorafleet.catalog.single_file import UNET, SingleFile, takes_sizes, text_width
+from lorafleet.catalog.single_file import UNET, UNET_MARKS, VAE, SingleFile, takes_sizes, text_width
 
 
 def _misfits(configs: Configs) -> Iterator[tuple[str, str]]:
@@ -27,9 +27,11 @@ FACTS = Family(
     is_it=shared.is_sd2,
     parts=shared.one_encoder_parts(),
     single_file=SingleFile(
-        parts={"unet": UNET, "vae": "first_stage_model.", "text_encoder": "cond_stage_model.model."},
-        is_it=lambda tensors: not takes_sizes(tensors) and text_width(tensors) == shared.SD2_TEXT_WIDTH,
-        says_prediction=False,  # 768 and 512 have the same tensors
+        denoiser="unet",
+        parts={"unet": UNET, "vae": VAE[:1], "text_encoder": ("cond_stage_model.model.",)},
+        marks=UNET_MARKS,
+        is_it=lambda unet: not takes_sizes(unet) and text_width(unet) == shared.SD2_TEXT_WIDTH,
+        lacks_scheduler="what it predicts, as 768 and 512 have the same tensors",
     ),
     values_per_pixel=550,
     first_layer="conv_in",

@@ -7,7 +7,7 @@ from lorafleet.catalog import parts
 from lorafleet.catalog.family import Configs, Family, Label
 from lorafleet.catalog.part import Config
 from lorafleet.catalog.sgm import sgm_names
-from lorafleet.catalog.single_file import UNET, SingleFile, takes_sizes
+from lorafleet.catalog.single_file import UNET, UNET_MARKS, VAE, SingleFile, takes_sizes
 
 NUM_TIME_IDS = 6  # original size, corner of the crop, target size; each (height, width)
 NUM_REFINER_IDS = 5  # original size, corner of the crop, aesthetic score
@@ -63,12 +63,14 @@ FACTS = Family(
         parts.noise_scheduler(),
     ),
     single_file=SingleFile(
+        denoiser="unet",
         parts={
             "unet": UNET,
-            "vae": "first_stage_model.",
-            "text_encoder": "conditioner.embedders.0.transformer.",
-            "text_encoder_2": "conditioner.embedders.1.model.",
+            "vae": VAE[:1],
+            "text_encoder": ("conditioner.embedders.0.transformer.",),
+            "text_encoder_2": ("conditioner.embedders.1.model.",),
         },
+        marks=(*UNET_MARKS, "label_emb.0.0.weight"),
         is_it=takes_sizes,
     ),
     # 533 with LoRA on attention alone and 659 on every layer were counted of SDXL's UNet at 1024 x 1024, as service.control.memory says.

@@ -1,5 +1,6 @@
 """A base in one file tells its family and its shapes by its header; what it is not is told before launch."""
 
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -63,8 +64,8 @@ async def test_a_part_from_elsewhere_counts_instead_of_its_own(tmp_path: Path):
     ("tensors", "said"),
     [
         ({**SD1, f"{UNET}input_blocks.0.0.weight": [320, 9, 3, 3]}, "for inpainting"),
-        ({"double_blocks.0.img_attn.qkv.weight": [4, 4]}, "is FLUX"),
-        ({"somebodys.word": [4, 4]}, "is a layout that is not known"),
+        ({"double_blocks.0.img_attn.qkv.weight": [4, 4]}, "is a FLUX, or the like"),
+        ({"somebodys.word": [4, 4]}, "is of a layout that is not known"),
     ],
 )
 async def test_what_is_no_such_base_is_not_launched(tmp_path: Path, tensors: dict[str, list[int]], said: str):
@@ -90,3 +91,59 @@ async def test_a_file_is_looked_for_when_a_job_names_it(tmp_path: Path):
     assert await spec_checks.base_model(Store(), f"file://{file}") == f"there is no file://{file}"
     write_safetensors(file, SD1)
     assert await spec_checks.base_model(Store(), f"file://{file}") is None
+
+
+FLUX = {
+    "img_in.weight": [32, 16],
+    "txt_in.weight": [32, 24],
+    "vector_in.in_layer.weight": [32, 8],
+    "double_blocks.0.img_attn.qkv.weight": [96, 32],
+    "double_blocks.0.img_attn.norm.query_norm.scale": [16],
+    "single_blocks.0.linear1.weight": [224, 32],
+    "final_layer.linear.weight": [16, 32],
+}
+BESIDE_FLUX = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+
+
+def parts_of(folder: Path, *names: str) -> list[tuple[str, str]]:
+    return [(name, f"file://{folder}/{name}") for name in names]
+
+
+@pytest.mark.parametrize("prefix", ["", "transformer.", "model.diffusion_model."])
+async def test_a_transformers_layers_have_the_names_that_specs_give_them(tmp_path: Path, prefix: str):
+    write_safetensors(tmp_path / "flux.safetensors", {f"{prefix}{name}": shape for name, shape in FLUX.items()})
+    write_safetensors(tmp_path / "vae" / "diffusion_pytorch_model.safetensors", {"a.weight": [10, 10]})
+    write_safetensors(tmp_path / "text_encoder_2" / "model.safetensors", {"shared.weight": [100, 24]})
+    cache, base = await look(tmp_path / "flux.safetensors", *parts_of(tmp_path, *BESIDE_FLUX))
+    assert (cache.family(base), cache.why_not(base)) == ("flux", None)
+    shapes = cache.known(base)
+    assert shapes is not None
+    assert (shapes.width, shapes.pixels_per_latent, shapes.latent_side) == (32, 8, None)
+    assert shapes.layers["transformer_blocks.0.attn.to_k"] == (32, 32)
+    assert shapes.layers["single_transformer_blocks.0.proj_mlp"] == (128, 32)
+    assert shapes.num_params == sum(prod(shape) for shape in FLUX.values())
+    assert (shapes.num_other_params, shapes.num_large_params) == (100, 2400), "T5 in what the run computes in"
+
+
+async def test_what_a_file_lacks_is_told_before_launch(tmp_path: Path):
+    write_safetensors(tmp_path / "flux.safetensors", FLUX)
+    cache, base = await look(tmp_path / "flux.safetensors", *parts_of(tmp_path, "vae"))
+    why = cache.why_not(base)
+    assert why is not None
+    assert [part for part in BESIDE_FLUX if f"base_model.parts.{part}\n" in f"{why}\n"] == ["text_encoder", "text_encoder_2", "tokenizer_2"]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"img_in.weight": [32, 96]}, "takes 96 channels and gives 16, as FLUX.1 Fill"),
+        ({"single_blocks.0.linear1.weight": [60, 32]}, "has a transformer of another size"),
+        ({"single_blocks.0.linear1.weight": []}, "has a transformer of another size"),
+        ({"single_blocks.0.linear9.weight": [4, 4]}, "has tensors that are none of its transformer"),
+        ({"scaled_fp8": [2]}, "is quantised (scaled fp8)"),
+    ],
+)
+async def test_a_transformer_that_is_none_to_train_is_not_launched(tmp_path: Path, more: dict[str, list[int]], said: str):
+    write_safetensors(tmp_path / "flux.safetensors", {**FLUX, **more})
+    cache, base = await look(tmp_path / "flux.safetensors", *parts_of(tmp_path, *BESIDE_FLUX))
+    assert said in (cache.why_not(base) or "")

@@ -40,9 +40,8 @@ def write(base: Path, family: str, to: Path, **more: Tensor) -> Path:
     tensors = {f"model.diffusion_model.{_unet(name, config)}": tensor for name, tensor in _weights(base / "unet").items()}
     levels = len(json.loads((base / "vae/config.json").read_text())["block_out_channels"])
     for name, tensor in _weights(base / "vae").items():
-        original = _autoencoder(name, levels)
-        is_attention = ".attn_1." in original and tensor.ndim == 2
-        tensors[f"first_stage_model.{original}"] = tensor[:, :, None, None] if is_attention else tensor
+        original, whole = autoencoder(name, tensor, levels)
+        tensors[f"first_stage_model.{original}"] = whole
     if family in CLIP:
         tensors |= {f"{CLIP[family]}{name}": tensor for name, tensor in _text(base / "text_encoder").items()}
         tensors[f"{CLIP[family]}embeddings.position_ids"] = torch.arange(3)
@@ -74,6 +73,12 @@ def _unet(name: str, config: Mapping[str, Any]) -> str:
     elif place.endswith("samplers.0"):
         inner = "op" if "down" in place.split(".")[-2] else "conv"
     return ".".join(filter(None, (places[place], inner, kind)))
+
+
+def autoencoder(name: str, tensor: Tensor, levels: int) -> tuple[str, Tensor]:
+    """One of its tensors as it is there."""
+    original = _autoencoder(name, levels)
+    return original, tensor[:, :, None, None] if ".attn_1." in original and tensor.ndim == 2 else tensor
 
 
 def _autoencoder(name: str, levels: int) -> str:

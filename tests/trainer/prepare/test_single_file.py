@@ -138,9 +138,9 @@ OTHERS: dict[str, tuple[dict[str, list[int]], str]] = {
     "editing": ({**UNET, f"{FIRST}weight": [4, 8, 3, 3]}, "for editing"),
     "LCM": ({**UNET, "model.diffusion_model.time_embed.cond_proj.weight": [4, 4]}, "is an LCM, distilled"),
     "refiner": ({**UNET, "conditioner.embedders.0.model.ln_final.weight": [4]}, "is SDXL's refiner"),
-    "FLUX": ({"double_blocks.0.img_attn.qkv.weight": [4, 4]}, "is FLUX; of one file sd1, sd2, sdxl are taken"),
+    "FLUX": ({"double_blocks.0.img_attn.qkv.weight": [4, 4]}, "is a FLUX, or the like. Tensors of one file that are looked for"),
     "an adapter": ({"lora_unet_a.lora_down.weight": [4, 4]}, "an adapter, no base"),
-    "a part": ({"down_blocks.0.resnets.0.conv1.weight": [4, 4, 3, 3]}, "a layout that is not known"),
+    "a part": ({"down_blocks.0.resnets.0.conv1.weight": [4, 4, 3, 3]}, "of a layout that is not known"),
     "one dimension": ({**UNET, f"{FIRST}weight": [4]}, "lacks"),
 }
 
