@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from pydantic import JsonValue
+
 from lorafleet import __version__, lora_readers
 from lorafleet.contract.layout import MANIFEST, JobLayout, adapter_file, step_folder
 from lorafleet.errors import RunFailed
@@ -48,7 +50,7 @@ def existing(style: PreparedStyle) -> Artifact | None:
         return _as_reported(uri, manifest, _sizes(known))
 
 
-def _sizes(manifest: Mapping[str, Any]) -> list[int]:
+def _sizes(manifest: Mapping[str, JsonValue]) -> list[int]:
     """Bytes of each file. Raises Refused: whoever may write to the folder may have written it."""
     files = manifest.get("files")
     sizes = [file.get("size_bytes") for file in files.values() if isinstance(file, dict)] if isinstance(files, dict) else []

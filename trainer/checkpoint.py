@@ -9,8 +9,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TypeGuard
 
+from pydantic import JsonValue
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -97,8 +98,8 @@ def _read(here: Folder, job: str) -> Checkpoint | None:
         return _parse(files)
 
 
-def _digests(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """SHA-256 by file."""
+def _digests(manifest: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """SHA-256 by file, as the manifest says."""
     files = manifest.get("files")
     if not isinstance(files, dict) or files.keys() != {_WEIGHTS, _MOMENTS, _PROGRESS}:
         raise Refused("names other files than a checkpoint has")
@@ -122,12 +123,21 @@ def _progress(text: bytes) -> Progress:
     return Progress(step=step, losses=_losses(fields.get("losses")), held_out_losses=_losses(fields.get("held_out_losses")))
 
 
-def _losses(pairs: object) -> tuple[tuple[int, float], ...]:
-    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+def _losses(pairs: JsonValue) -> tuple[tuple[int, float], ...]:
+    if not _are_pairs(pairs):
         raise Refused("has no list of losses by step")
-    if not all(untrusted.is_count(step) and type(loss) in (int, float) for step, loss in pairs):
+    losses = tuple((step, loss) for step, loss in pairs if untrusted.is_count(step) and _is_number(loss))
+    if len(losses) < len(pairs):
         raise Refused("has losses or steps that are no numbers")
-    return tuple((step, loss) for step, loss in pairs)
+    return losses
+
+
+def _are_pairs(values: JsonValue) -> TypeGuard[list[list[JsonValue]]]:
+    return isinstance(values, list) and all(isinstance(value, list) and len(value) == 2 for value in values)
+
+
+def _is_number(value: JsonValue) -> TypeGuard[float]:
+    return type(value) in (int, float)
 
 
 def _whole(folder: Folder) -> list[str]:

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeGuard
 
 from lorafleet.visible import visible
 
@@ -60,8 +60,12 @@ def _redirect(streams: dict[int, Any]) -> None:
     """Libraries that were imported before write to the streams of then, past us."""
     for logger in logging.root.manager.loggerDict.values():
         for handler in getattr(logger, "handlers", []):
-            if isinstance(handler, logging.StreamHandler) and id(handler.stream) in streams:
+            if _has_stream(handler) and id(handler.stream) in streams:
                 handler.setStream(streams[id(handler.stream)])
+
+
+def _has_stream(handler: object) -> "TypeGuard[logging.StreamHandler[Any]]":
+    return isinstance(handler, logging.StreamHandler)
 
 
 class MarkedLines:

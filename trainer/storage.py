@@ -7,16 +7,17 @@ Every error becomes a RunFailed that names the URI; a store that is away for a w
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import obstore
 from botocore.exceptions import BotoCoreError
-from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
+from obstore import exceptions
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, S3Store
 
 from lorafleet.contract import confined_files, plain_files, store_faults
@@ -26,13 +27,17 @@ from lorafleet.errors import InvalidInput, RunFailed
 from trainer import listing
 from trainer.listing import Entry, Listing
 
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+
 CONCURRENCY = 32
 CHUNK_BYTES = 8 * 2**20
 _HELD = "proc/self/fd"  # obstore opens files by their names: here are those that this process holds, whoever renames them
 
 T = TypeVar("T")
 
-_MISSING = (NotFoundError, FileNotFoundError)  # obstore raises one or the other
+_obstore: Any = obstore  # the types of some of its calls name a library of tables that is not installed
+_MISSING = (exceptions.NotFoundError, FileNotFoundError)  # pyright: ignore[reportDeprecated]  obstore raises one or the other
 
 # A store that is restarted comes back within half a minute; two minutes leave it room. The time decides, not the number:
 # with jitter 40 retries were seen to be over after 21 s.
@@ -77,7 +82,7 @@ class Folder:
         return f"{self._prefix}/{path}" if self._prefix else path
 
     @contextmanager
-    def _to_read(self, path: str) -> Iterator[str]:
+    def _to_read(self, path: str) -> Generator[str]:
         """The key of what is read. On disk it is that of a file which we hold open: what is put in its place meanwhile is not met."""
         if not self._is_on_disk(path):
             yield self._key(path)
@@ -89,7 +94,7 @@ class Folder:
             raise FileNotFoundError(f"{self.uri}/{path} is no file") from None
 
     @contextmanager
-    def _to_change(self, path: str, *, make: bool = True) -> Iterator[str]:
+    def _to_change(self, path: str, *, make: bool = True) -> Generator[str]:
         """The key of what is written or deleted, in a folder that we hold: a link in its own place is replaced, not followed."""
         if not self._is_on_disk(path):
             yield self._key(path)
@@ -122,7 +127,7 @@ class Folder:
 
     def _listed(self) -> Listing:
         found, offset = Listing(self.uri), len(self._prefix) + 1 if self._prefix else 0
-        for page in obstore.list(self._store, prefix=self._prefix or None):
+        for page in _pages(self._store, self._prefix):
             for meta in page:
                 found.add(_entry(meta, offset))
         return found.sorted()
@@ -229,7 +234,11 @@ def _path(uri: str) -> Path:
     return Path(uri.removeprefix("file://") or os.sep)
 
 
-def _entry(meta: Any, offset: int) -> Entry:
+def _pages(store: S3Store | LocalStore, prefix: str) -> "Iterable[Sequence[ObjectMeta]]":
+    return _obstore.list(store, prefix=prefix or None)
+
+
+def _entry(meta: "ObjectMeta", offset: int) -> Entry:
     version = meta.get("e_tag") or str(meta["last_modified"])
     return Entry(path=meta["path"][offset:], size_bytes=meta["size"], version=f"{version}/{meta['size']}")
 
@@ -294,7 +303,7 @@ def _has_native_credentials() -> bool:
 
 
 @contextmanager
-def _naming(uri: str) -> Iterator[None]:
+def _naming(uri: str) -> Generator[None]:
     """Turns the store's errors into RunFailed with the URI, the cause and what to do."""
     try:
         yield

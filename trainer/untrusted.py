@@ -5,13 +5,14 @@ Whatever the bytes are, what comes out is a plain value within the limits, or Re
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite, prod
-from typing import Any, TypeGuard
+from typing import Never, TypeGuard
 
 import numpy as np
+from pydantic import JsonValue
 
 from lorafleet.errors import RunFailed
 
@@ -22,8 +23,8 @@ MAX_DIMENSIONS = 8
 MAX_SIDE = 2**31
 _NAME = re.compile(r"[ -~]{1,1000}")
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-_BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16}
-_BITS |= {"U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64}
+_NARROW = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16}
+_BITS = _NARROW | {"U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64}  # of a number, by its type
 
 
 class Refused(ValueError):
@@ -39,7 +40,7 @@ class Stored:
 
 
 @contextmanager
-def taken(uri: str) -> Iterator[None]:
+def taken(uri: str) -> Generator[None]:
     """What lies in the folder of an output and was not written by its job ends it: RunFailed OUTPUT_TAKEN for what is Refused."""
     try:
         yield
@@ -47,14 +48,14 @@ def taken(uri: str) -> Iterator[None]:
         raise RunFailed(f"output.uri: {uri} {why}; choose another output.uri, or delete it", reason="OUTPUT_TAKEN") from None
 
 
-def json_object(text: bytes, *, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
+def json_object(text: bytes, *, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, JsonValue]:
     """A JSON object of finite numbers. Raises Refused."""
     if len(text) > max_bytes:
         raise Refused(f"is {len(text)} bytes long; at most {max_bytes} are read")
     if (depth := nesting(text)) > MAX_DEPTH:
         raise Refused(f"is nested {depth} levels deep; at most {MAX_DEPTH} are read")
     try:
-        found = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+        found: JsonValue = json.loads(text, parse_constant=_no_number, parse_float=_finite)
     except Refused:
         raise
     except (ValueError, RecursionError) as error:
@@ -88,8 +89,8 @@ def tensors(header: bytes, num_data_bytes: int) -> dict[str, Stored]:
     return found
 
 
-def _stored(entry: object) -> Stored:
-    if not isinstance(entry, Mapping):
+def _stored(entry: JsonValue) -> Stored:
+    if not isinstance(entry, dict):
         raise Refused("is not a safetensors file: an entry of its header is no object")
     shape, offsets, bits = entry.get("shape"), entry.get("data_offsets"), _bits(entry.get("dtype"))
     if not are_counts(shape) or len(shape) > MAX_DIMENSIONS:
@@ -103,19 +104,19 @@ def _stored(entry: object) -> Stored:
     return Stored(shape=tuple(shape), end=offsets[1])
 
 
-def _bits(dtype: object) -> int | None:
+def _bits(dtype: JsonValue) -> int | None:
     return _BITS.get(dtype) if isinstance(dtype, str) else None
 
 
-def are_counts(values: object, *, most: int = MAX_SIDE) -> TypeGuard[list[int]]:
+def are_counts(values: JsonValue, *, most: int = MAX_SIDE) -> TypeGuard[list[int]]:
     return isinstance(values, list) and all(is_count(value, most=most) for value in values)
 
 
-def is_count(value: object, *, most: int = MAX_SIDE) -> TypeGuard[int]:
+def is_count(value: JsonValue, *, most: int = MAX_SIDE) -> TypeGuard[int]:
     return type(value) is int and 0 <= value <= most  # a bool is an int to Python, and none to us
 
 
-def _no_number(_: str) -> Any:
+def _no_number(_: str) -> Never:
     raise Refused("holds a number that is not finite")
 
 

@@ -98,7 +98,7 @@ class _TensorHashes:
         return [f"{part}/{name_of(name)}\0{dtype}\0{shape}\0{digest.hexdigest()}\n" for name, (dtype, shape, digest) in weights.items()]
 
     def _begin(self, header: bytes) -> None:
-        entries = untrusted.json_object(header, max_bytes=untrusted.MAX_HEADER_BYTES)
+        entries: dict[str, Any] = untrusted.json_object(header, max_bytes=untrusted.MAX_HEADER_BYTES)
         entries.pop("__metadata__", None)
         places: list[tuple[int, int, Any]] = []
         for name, entry in entries.items():
