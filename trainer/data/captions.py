@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from pydantic import JsonValue
 
 from trainer.data.files import Files, Names, Some, is_hidden, shown, texts_beside
 from trainer.storage import Folder
@@ -165,13 +166,13 @@ def _lines(text: str, column: str) -> Iterator[tuple[int, tuple[object, object] 
                 yield number, error
 
 
-def _parsed(line: str) -> dict[str, object]:
+def _parsed(line: str) -> Mapping[str, object]:
     if len(line) > MAX_LINE:
         raise Unusable(f"has {len(line):,} characters, and at most {MAX_LINE:,} are read")
     if _depth(line) > MAX_DEPTH:
         raise Unusable(f"is nested deeper than {MAX_DEPTH} levels")
     try:
-        row = json.loads(line)
+        row: JsonValue = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise Unusable(f"is not JSON: {shown(str(error))}") from None
     if not isinstance(row, dict):
@@ -187,7 +188,7 @@ def _depth(line: str) -> int:
     return int(np.cumsum(_STEPS[np.frombuffer(bare, np.uint8)]).max(initial=0))
 
 
-def _columns(row: dict[str, object], column: str) -> tuple[object, object]:
+def _columns(row: Mapping[str, object], column: str) -> tuple[object, object]:
     missing = [name for name in ("file_name", column) if name not in row]
     if missing:
         there = ", ".join(shown(str(name), 40) for name in list(row)[:10])
@@ -215,8 +216,8 @@ def _table(text: str, column: str) -> Iterator[tuple[int, tuple[object, object] 
         yield begins, Unusable(f"{error}; is a quote not closed?" if "limit" in str(error) else str(error))
 
 
-def _cells(row: Mapping[str, object], column: str) -> tuple[object, object] | Unusable:
-    named = {key: value for key, value in row.items() if isinstance(key, str)}  # what is beyond the header has no name
+def _cells(row: Mapping[str | None, object], column: str) -> tuple[object, object] | Unusable:
+    named = {key: value for key, value in row.items() if key is not None}  # what is beyond the header has no name
     try:
         name, caption = _columns(named, column)
     except Unusable as error:
@@ -253,7 +254,7 @@ def _read_beside(folder: Folder, files: Files, found: Captions) -> None:
 
 
 def _texts(folder: Folder, files: Files, paths: Iterable[str], problems: Some) -> Iterator[tuple[str, str]]:
-    small = []
+    small: list[str] = []
     for path in paths:
         try:
             _check_size(files.sizes[path], MAX_TEXT_BYTES)

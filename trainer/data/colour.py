@@ -1,7 +1,7 @@
 """The colours of a picture: any of Pillow's modes to eight bits, and any colour profile to sRGB on white. Knows no files."""
 
 import io
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -12,7 +12,8 @@ _TOPS = (255, 2**16 - 1, 2**32 - 1)  # what white is in a picture of whole numbe
 _FROM_16_BITS = ((np.arange(2**16, dtype=np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 _PLAIN = {"1": "L", "La": "LA", "RGBa": "RGBA", "PA": "RGBA", "RGBX": "RGB", "YCbCr": "RGB", "HSV": "RGB"}
 _AS_THEY_ARE = ("L", "LA", "RGB", "RGBA", "CMYK", "LAB")
-_SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+_cms: Any = ImageCms  # Pillow's own types get lost where it looks whether it has lcms
+_SRGB = ImageCms.ImageCmsProfile(_cms.createProfile("sRGB"))
 
 
 def eight_bits(picture: Image.Image) -> Image.Image:
@@ -62,7 +63,7 @@ def _apply(colours: Image.Image, profile: bytes) -> tuple[Image.Image | None, bo
     try:
         if len(profile) > MAX_PROFILE_BYTES:
             return None, True
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        source = _cms.ImageCmsProfile(io.BytesIO(profile))
         space = getattr(source.profile, "xcolor_space", "").strip()
         match space, colours.mode:
             case ("RGB", "L" | "RGB"):
@@ -85,5 +86,5 @@ def _transformed(colours: Image.Image, source: ImageCms.ImageCmsProfile) -> Imag
 
 def _without_profile(colours: Image.Image) -> Image.Image:
     if colours.mode == "LAB":
-        return _transformed(colours, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
+        return _transformed(colours, ImageCms.ImageCmsProfile(_cms.createProfile("LAB")))
     return colours.convert("RGB")

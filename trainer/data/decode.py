@@ -5,19 +5,17 @@ Knows nothing of stores, captions and models. Whatever is wrong with a picture c
 
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Condition
 
-from PIL import AvifImagePlugin as _avif  # noqa: F401  Pillow itself loads it only together with every other decoder that it has
-from PIL import ExifTags, Image
-from PIL import TiffImagePlugin as _tiff  # noqa: F401
-from PIL import WebPImagePlugin as _webp  # noqa: F401
+from PIL import AvifImagePlugin, ExifTags, Image, TiffImagePlugin, WebPImagePlugin
 
 from trainer.data import colour, png
 from trainer.data.kinds import kind_of
 
+_LOADED = (AvifImagePlugin, TiffImagePlugin, WebPImagePlugin)  # Pillow itself does so only together with every other decoder that it has
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")  # told by content, never by name; others never reach a decoder
 MAX_PICTURE_BYTES = 100 * 2**20
 MAX_PIXELS = 100_000_000
@@ -72,7 +70,7 @@ class Budget:
         self._total, self._free, self._changed = total_bytes, total_bytes, Condition()
 
     @contextmanager
-    def hold(self, size_bytes: int) -> Iterator[None]:
+    def hold(self, size_bytes: int) -> Generator[None]:
         held = min(size_bytes, self._total)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= held)

@@ -37,7 +37,7 @@ class Sound:
 
     def correct(self, opened: Image.Image) -> None:
         """Pillow leaves the transparent colour in the file's bit depth, and has the pixels in eight bits."""
-        found = opened.info.get("transparency")
+        found: int | bytes | tuple[int, ...] | None = opened.info.get("transparency")
         if opened.mode == "L" and isinstance(found, int) and self.bit_depth in (2, 4):
             opened.info["transparency"] = found * 255 // (2**self.bit_depth - 1)
         elif opened.mode == "RGB" and isinstance(found, tuple) and self.bit_depth == 16:

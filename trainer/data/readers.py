@@ -52,7 +52,7 @@ class DataSet:
     pictures: tuple[Picture, ...]
     corrupt: tuple[CorruptPicture, ...]
     uncaptioned: Some = field(default_factory=Some)  # pictures that on_missing_caption left out, or gave the trigger phrase
-    passed_over: Mapping[str, Some] = field(default_factory=dict)  # files that are no pictures: what they are -> paths
+    passed_over: Mapping[str, Some] = field(default_factory=dict[str, Some])  # files that are no pictures: what they are -> paths
 
     @property
     def digest(self) -> str:
@@ -159,7 +159,7 @@ def read_in_pieces(folder: Folder, sizes: Mapping[str, int]) -> Iterator[dict[st
 def _inspect_all(folder: Folder, captions: Mapping[str, str], sizes: Mapping[str, int]) -> tuple[list[Picture], list[CorruptPicture]]:
     """The pictures that can be used, in the order of `captions`, and those that cannot."""
     found: list[Picture | CorruptPicture] = []
-    readable = {}
+    readable: dict[str, int] = {}
     for path in captions:
         try:
             check_bytes(sizes[path])
@@ -168,7 +168,7 @@ def _inspect_all(folder: Folder, captions: Mapping[str, str], sizes: Mapping[str
             found.append(CorruptPicture(path=path, why=str(error)))
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside the GIL
         for contents in read_in_pieces(folder, readable):
-            found += pool.map(lambda path: inspect(path, contents[path], captions[path]), contents)  # noqa: B023
+            found += pool.map(inspect, contents, contents.values(), [captions[path] for path in contents])
     return [each for each in found if isinstance(each, Picture)], [each for each in found if isinstance(each, CorruptPicture)]
 
 
