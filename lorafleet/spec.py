@@ -12,7 +12,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from lorafleet.catalog import FAMILIES, Family
 from lorafleet.errors import InvalidSpec, Violation
-from lorafleet.spec_names import FamilyName, MethodName, OptimizerName, PrecisionName
+from lorafleet.spec_names import FamilyName, LossName, MethodName, OptimizerName, PrecisionName
 from lorafleet.spec_rules import RULES, Location
 from lorafleet.spec_violations import is_consequence, path_of, violation
 from lorafleet.spec_words import LabelKey, ModuleName, OutputName, PartName, Text, check_uri
@@ -157,6 +157,51 @@ class OptimizationSpec(_Part):
     noise_offset: Annotated[float, Field(ge=0, le=1, description="Strength of offset noise; 0: none.")] = 0.0
 
 
+class ObjectiveSpec(_Part):
+    """At which times the adapter learns, and how its errors count."""
+
+    time_density: Literal["uniform", "logit_normal", "cubic"] | None = Field(
+        default=None,
+        description="How times are spread between the picture and noise: evenly, most in the middle (Esser et al. 2024), most near noise "
+        "(Mou et al. 2023); unset: the family's own.",
+    )
+    time_mean: Annotated[float, Field(ge=-10, le=10)] | None = Field(
+        default=None, description="Mean of logit_normal times: over 0 draws more noise; unset: 0."
+    )
+    time_deviation: Annotated[float, Field(gt=0, le=10)] | None = Field(
+        default=None, description="Deviation of logit_normal times; unset: 1."
+    )
+    time_shift: Annotated[float, Field(gt=0, le=100)] | None = Field(
+        default=None,
+        description="Moves times towards noise: a share t of noise becomes s t / (1 + (s - 1) t); unset: as the base's scheduler says.",
+    )
+    min_time: Annotated[float, Field(ge=0, lt=1, description="Least time, as a share of the way from picture to noise.")] = 0.0
+    max_time: Annotated[float, Field(gt=0, le=1, description="Greatest time, as a share of the way from picture to noise.")] = 1.0
+    weighting: Annotated[
+        Literal["none", "snr", "debiased"],
+        Field(
+            description="How errors at different times count: alike, as errors of the noise (Ho et al. 2020), or between those of noise "
+            "and of the picture (Yu et al. 2024). Min-SNR is training.min_snr_gamma."
+        ),
+    ] = "none"
+    loss: Annotated[
+        LossName, Field(description="squared: squared errors; huber: pseudo-Huber, which broken pictures pull less (Khrapov et al. 2024).")
+    ] = "squared"
+    huber_delta: Annotated[float, Field(gt=0, le=10)] | None = Field(
+        default=None, description="The error from which on huber takes it for an outlier; unset: 0.1."
+    )
+    huber_schedule: Literal["constant", "exponential", "snr"] | None = Field(
+        default=None,
+        description="huber_delta always, or falling to it from 1 as noise grows: with time, or with noise over signal; unset: snr.",
+    )
+    pyramid_noise_discount: Annotated[
+        float, Field(ge=0, lt=1, description="Noise on coarser and coarser grids, each weaker by this factor (Whitaker 2023); 0: none.")
+    ] = 0.0
+    input_perturbation: Annotated[
+        float, Field(ge=0, le=1, description="Strength of noise that is added but not to be told (Ning et al. 2023); 0: none.")
+    ] = 0.0
+
+
 class ClusterSpec(_Part):
     """The workers a run asks for."""
 
@@ -255,6 +300,8 @@ class Spec(_Part):
     dataset: DatasetSpec
     adapter: AdapterSpec = AdapterSpec()
     training: OptimizationSpec = OptimizationSpec()
+    # Left out where it is the default: a trainer that does not know it refuses the spec.
+    objective: Annotated[ObjectiveSpec, Field(exclude_if=lambda objective: objective == ObjectiveSpec())] = ObjectiveSpec()
     cluster: ClusterSpec = ClusterSpec()
     validation: ValidationSpec = ValidationSpec()
     checkpointing: CheckpointingSpec = CheckpointingSpec()

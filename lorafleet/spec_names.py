@@ -1,4 +1,4 @@
-"""Fields of a spec whose value is a name of the catalog: a model family, an adapter method, an optimizer, a precision.
+"""Fields of a spec whose value is a name of the catalog: a model family, an adapter method, an optimizer, a loss, a precision.
 
 What there is may grow with `LORAFLEET_EXTENSIONS`, so it is asked for when a value is checked, and when the schema is made.
 """
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from lorafleet.catalog import FAMILIES, METHODS, OPTIMIZERS, PRECISIONS
+from lorafleet.catalog import FAMILIES, LOSSES, METHODS, OPTIMIZERS, PRECISIONS
 from lorafleet.catalog.registry import Registry
 
 
@@ -39,4 +39,5 @@ def _either(names: tuple[str, ...]) -> str:
 FamilyName = Annotated[str, _NameIn(FAMILIES)]
 PrecisionName = Annotated[str, _NameIn(PRECISIONS)]
 MethodName = Annotated[str, _NameIn(METHODS)]
+LossName = Annotated[str, _NameIn(LOSSES)]
 OptimizerName = Annotated[str, _NameIn(OPTIMIZERS)]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from lorafleet import objectives
-from lorafleet.catalog import FAMILIES, METHODS, OPTIMIZERS, PRECISIONS
+from lorafleet.catalog import FAMILIES, LOSSES, METHODS, OPTIMIZERS, PRECISIONS
 from lorafleet.spec_words import is_part_name
 
 Location = tuple[int | str, ...]  # ("training", "max_steps"), as pydantic writes it
@@ -40,6 +40,30 @@ def _noises_as_diffusion_does(value: float | None, family: str | None) -> str | 
     if not value or family is None or FAMILIES.get(family).objective == objectives.DIFFUSION:
         return None
     return f"is of diffusion's noise schedules; {family} is trained by {FAMILIES.get(family).objective} matching: leave it out"
+
+
+def _coarse_noise_is_one(discount: float, offset: float) -> str | None:
+    return "changes the coarse noise, as training.noise_offset does: choose one" if discount and offset else None
+
+
+def _weights_are_one(weighting: str, min_snr_gamma: float | None) -> str | None:
+    if weighting == "none" or min_snr_gamma is None:
+        return None
+    return f'"{weighting}" and training.min_snr_gamma are two weightings: choose one'
+
+
+def _times_are_a_range(least: float, most: float) -> str | None:
+    return f"no time lies between {least:g} and max_time, {most:g}" if least >= most else None
+
+
+def _is_logit_normals(value: float | None, density: str | None) -> str | None:
+    return None if value is None or density == "logit_normal" else 'belongs to objective.time_density "logit_normal": set that, too'
+
+
+def _loss_has_scale(value: float | str | None, loss: str) -> str | None:
+    if value is None or LOSSES.get(loss).has_scale:
+        return None
+    return f'is nothing that the loss "{loss}" goes by; set objective.loss, or leave it out'
 
 
 def _reads_trained_text(text_encoder: bool, family: str | None) -> str | None:
@@ -104,8 +128,15 @@ RULES = (
     Rule((("base_model", "vae_uri"), ("base_model", "parts")), _vae_is_given_once),
     Rule((("training", "precision"), ("cluster", "zero_stage")), _quantised_is_whole),
     Rule((("adapter", "method"), ("training", "precision")), _method_needs_weights),
-    Rule((("training", "min_snr_gamma"), ("base_model", "family")), _noises_as_diffusion_does),
     Rule((("training", "noise_offset"), ("base_model", "family")), _noises_as_diffusion_does),
+    Rule((("objective", "pyramid_noise_discount"), ("base_model", "family")), _noises_as_diffusion_does),
+    Rule((("objective", "pyramid_noise_discount"), ("training", "noise_offset")), _coarse_noise_is_one),
+    Rule((("objective", "weighting"), ("training", "min_snr_gamma")), _weights_are_one),
+    Rule((("objective", "min_time"), ("objective", "max_time")), _times_are_a_range),
+    Rule((("objective", "time_mean"), ("objective", "time_density")), _is_logit_normals),
+    Rule((("objective", "time_deviation"), ("objective", "time_density")), _is_logit_normals),
+    Rule((("objective", "huber_delta"), ("objective", "loss")), _loss_has_scale),
+    Rule((("objective", "huber_schedule"), ("objective", "loss")), _loss_has_scale),
     Rule((("adapter", "text_encoder"), ("base_model", "family")), _reads_trained_text),
     Rule((("training", "lr_warmup_steps"), ("training", "max_steps")), _warmup_fits),
     Rule((("training", "optimizer"), ("cluster", "zero_stage")), _optimizer_can_be_cut),

@@ -23,6 +23,9 @@ class Purpose(IntEnum):
     HELD_OUT = 8
     HELD_OUT_NOISE = 9
     ADAPTER_DROPOUT = 10
+    INPUT_PERTURBATION = 11
+    PYRAMID_NOISE = 12
+    LATENTS = 13
 
 
 @dataclass(frozen=True)

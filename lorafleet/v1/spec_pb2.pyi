@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TrainingSpec(_message.Message):
-    __slots__ = ("base_model", "dataset", "adapter", "training", "cluster", "validation", "checkpointing", "output", "labels", "scheduling")
+    __slots__ = ("base_model", "dataset", "adapter", "training", "cluster", "validation", "checkpointing", "output", "labels", "scheduling", "objective")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +25,7 @@ class TrainingSpec(_message.Message):
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     SCHEDULING_FIELD_NUMBER: _ClassVar[int]
+    OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
     base_model: BaseModelSpec
     dataset: DatasetSpec
     adapter: AdapterSpec
@@ -35,7 +36,8 @@ class TrainingSpec(_message.Message):
     output: OutputSpec
     labels: _containers.ScalarMap[str, str]
     scheduling: SchedulingSpec
-    def __init__(self, base_model: _Optional[_Union[BaseModelSpec, _Mapping]] = ..., dataset: _Optional[_Union[DatasetSpec, _Mapping]] = ..., adapter: _Optional[_Union[AdapterSpec, _Mapping]] = ..., training: _Optional[_Union[OptimizationSpec, _Mapping]] = ..., cluster: _Optional[_Union[ClusterSpec, _Mapping]] = ..., validation: _Optional[_Union[ValidationSpec, _Mapping]] = ..., checkpointing: _Optional[_Union[CheckpointingSpec, _Mapping]] = ..., output: _Optional[_Union[OutputSpec, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., scheduling: _Optional[_Union[SchedulingSpec, _Mapping]] = ...) -> None: ...
+    objective: ObjectiveSpec
+    def __init__(self, base_model: _Optional[_Union[BaseModelSpec, _Mapping]] = ..., dataset: _Optional[_Union[DatasetSpec, _Mapping]] = ..., adapter: _Optional[_Union[AdapterSpec, _Mapping]] = ..., training: _Optional[_Union[OptimizationSpec, _Mapping]] = ..., cluster: _Optional[_Union[ClusterSpec, _Mapping]] = ..., validation: _Optional[_Union[ValidationSpec, _Mapping]] = ..., checkpointing: _Optional[_Union[CheckpointingSpec, _Mapping]] = ..., output: _Optional[_Union[OutputSpec, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., scheduling: _Optional[_Union[SchedulingSpec, _Mapping]] = ..., objective: _Optional[_Union[ObjectiveSpec, _Mapping]] = ...) -> None: ...
 
 class BaseModelSpec(_message.Message):
     __slots__ = ("uri", "family", "clip_skip", "vae_uri", "parts")
@@ -133,6 +135,34 @@ class OptimizationSpec(_message.Message):
     caption_dropout: float
     noise_offset: float
     def __init__(self, max_steps: _Optional[int] = ..., micro_batch_size: _Optional[int] = ..., gradient_accumulation_steps: _Optional[int] = ..., learning_rate: _Optional[float] = ..., lr_scheduler: _Optional[str] = ..., lr_warmup_steps: _Optional[int] = ..., optimizer: _Optional[str] = ..., adam_beta1: _Optional[float] = ..., adam_beta2: _Optional[float] = ..., adam_epsilon: _Optional[float] = ..., weight_decay: _Optional[float] = ..., max_grad_norm: _Optional[float] = ..., precision: _Optional[str] = ..., seed: _Optional[int] = ..., min_snr_gamma: _Optional[float] = ..., caption_dropout: _Optional[float] = ..., noise_offset: _Optional[float] = ...) -> None: ...
+
+class ObjectiveSpec(_message.Message):
+    __slots__ = ("time_density", "time_mean", "time_deviation", "time_shift", "min_time", "max_time", "weighting", "loss", "huber_delta", "huber_schedule", "pyramid_noise_discount", "input_perturbation")
+    TIME_DENSITY_FIELD_NUMBER: _ClassVar[int]
+    TIME_MEAN_FIELD_NUMBER: _ClassVar[int]
+    TIME_DEVIATION_FIELD_NUMBER: _ClassVar[int]
+    TIME_SHIFT_FIELD_NUMBER: _ClassVar[int]
+    MIN_TIME_FIELD_NUMBER: _ClassVar[int]
+    MAX_TIME_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTING_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    HUBER_DELTA_FIELD_NUMBER: _ClassVar[int]
+    HUBER_SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    PYRAMID_NOISE_DISCOUNT_FIELD_NUMBER: _ClassVar[int]
+    INPUT_PERTURBATION_FIELD_NUMBER: _ClassVar[int]
+    time_density: str
+    time_mean: float
+    time_deviation: float
+    time_shift: float
+    min_time: float
+    max_time: float
+    weighting: str
+    loss: str
+    huber_delta: float
+    huber_schedule: str
+    pyramid_noise_discount: float
+    input_perturbation: float
+    def __init__(self, time_density: _Optional[str] = ..., time_mean: _Optional[float] = ..., time_deviation: _Optional[float] = ..., time_shift: _Optional[float] = ..., min_time: _Optional[float] = ..., max_time: _Optional[float] = ..., weighting: _Optional[str] = ..., loss: _Optional[str] = ..., huber_delta: _Optional[float] = ..., huber_schedule: _Optional[str] = ..., pyramid_noise_discount: _Optional[float] = ..., input_perturbation: _Optional[float] = ...) -> None: ...
 
 class ClusterSpec(_message.Message):
     __slots__ = ("num_workers", "cpus_per_worker", "gpus_per_worker", "memory_gib_per_worker", "zero_stage", "offload", "profile")

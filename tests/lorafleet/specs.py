@@ -50,6 +50,17 @@ _training = st.integers(1, 10_000).flatmap(
         },
     )
 )
+_objective = st.fixed_dictionaries(
+    {},
+    optional={
+        "time_density": st.sampled_from(["uniform", "logit_normal", "cubic"]),
+        "time_shift": _floats(0.1, 10),
+        "min_time": _floats(0, 0.5),
+        "max_time": _floats(0.5, 1, above=True),
+        "loss": st.sampled_from(["squared", "huber"]),
+        "input_perturbation": _floats(0, 1),
+    },
+)
 
 GOOD_FIELDS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {
@@ -59,6 +70,7 @@ GOOD_FIELDS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     optional={
         "adapter": _adapter,
         "training": _training,
+        "objective": _objective,
         "cluster": st.fixed_dictionaries({}, optional={"num_workers": st.integers(1, 64), "zero_stage": st.integers(0, 3)}),
         "validation": st.fixed_dictionaries({}, optional={"prompts": st.lists(_texts, max_size=4), "seed": st.integers(0, 2**32 - 1)}),
         "scheduling": st.fixed_dictionaries(

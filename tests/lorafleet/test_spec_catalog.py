@@ -5,12 +5,17 @@ from typing import Any
 import pytest
 
 from lorafleet import spec
-from lorafleet.catalog import FAMILIES, METHODS, OPTIMIZERS
+from lorafleet.catalog import FAMILIES, LOSSES, METHODS, OPTIMIZERS
 from lorafleet.catalog.registry import EXTENSIONS_ENV
 from lorafleet.errors import InvalidSpec
 from tests.lorafleet.specs import SMALLEST
 
-FIELDS = (("base_model", "family", FAMILIES), ("adapter", "method", METHODS), ("training", "optimizer", OPTIMIZERS))
+FIELDS = (
+    ("base_model", "family", FAMILIES),
+    ("adapter", "method", METHODS),
+    ("training", "optimizer", OPTIMIZERS),
+    ("objective", "loss", LOSSES),
+)
 
 
 @pytest.fixture

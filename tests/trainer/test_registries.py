@@ -11,11 +11,13 @@ from lorafleet.spec import ClusterSpec
 from trainer.adapters.methods import METHODS
 from trainer.engine import select_accelerator
 from trainer.families import FAMILIES
+from trainer.losses import LOSSES
 from trainer.optimizers import OPTIMIZERS
 
 
 @pytest.mark.parametrize(
-    ("implemented", "known"), [(FAMILIES, catalog.FAMILIES), (METHODS, catalog.METHODS), (OPTIMIZERS, catalog.OPTIMIZERS)]
+    ("implemented", "known"),
+    [(FAMILIES, catalog.FAMILIES), (METHODS, catalog.METHODS), (OPTIMIZERS, catalog.OPTIMIZERS), (LOSSES, catalog.LOSSES)],
 )
 def test_every_entry_of_the_catalog_is_implemented_and_has_its_facts(implemented: Registry[Any], known: Registry[Any]):
     assert implemented.names() == known.names()

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from lorafleet.catalog import FAMILIES, METHODS, OPTIMIZERS
+from lorafleet.catalog import FAMILIES, LOSSES, METHODS, OPTIMIZERS
 from lorafleet.contract.layout import JobLayout, adapter_file
 from lorafleet.contract.run_manifest import Style
 from lorafleet.errors import InvalidSpec
@@ -31,6 +31,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 ALL_NEW: dict[str, dict[str, Any]] = {
     "adapter": {"method": "toy_gain", "rank": 1, "target_modules": ["mix", "hear", "conv_out"]},
     "training": {"optimizer": "toy_momentum", "learning_rate": 0.1, "lr_scheduler": "constant", "max_steps": 6},
+    "objective": {"loss": "toy_huber"},
     "output": {"precision": "fp32"},
 }
 PROMPTS = {"prompts": ["an emoji of an owl", ""], "num_inference_steps": 4}
@@ -90,14 +91,20 @@ def toys(tmp_path_factory: pytest.TempPathFactory, group: Group) -> Toys:
 
 
 def test_the_catalog_has_them_only_where_the_extension_is_named(monkeypatch: pytest.MonkeyPatch):
-    assert ("toy" in FAMILIES.names(), "toy_gain" in METHODS.names(), "toy_momentum" in OPTIMIZERS.names()) == (True, True, True)
+    names = {"toy": FAMILIES, "toy_gain": METHODS, "toy_momentum": OPTIMIZERS, "toy_huber": LOSSES}
+    assert all(name in registry.names() for name, registry in names.items())
     monkeypatch.delenv("LORAFLEET_EXTENSIONS")
-    assert ("toy" in FAMILIES.names(), "toy_gain" in METHODS.names(), "toy_momentum" in OPTIMIZERS.names()) == (False, False, False)
+    assert not any(name in registry.names() for name, registry in names.items())
 
 
 @pytest.mark.parametrize(
     ("part", "field", "known"),
-    [("base_model", "family", "sd1"), ("adapter", "method", "rslora"), ("training", "optimizer", "adamw")],
+    [
+        ("base_model", "family", "sd1"),
+        ("adapter", "method", "rslora"),
+        ("training", "optimizer", "adamw"),
+        ("objective", "loss", "squared"),
+    ],
 )
 def test_an_unknown_name_is_refused_with_those_that_there_are(toys: Toys, part: str, field: str, known: str):
     with pytest.raises(InvalidSpec) as caught:
@@ -196,11 +203,12 @@ def test_a_held_out_picture_has_another_noise_at_each_time_also_between_0_and_1(
     assert len({noise.numpy().tobytes() for noise in noises}) == 8
 
 
-@pytest.mark.parametrize("new", ["method", "optimizer"])
+@pytest.mark.parametrize("new", ["method", "optimizer", "loss"])
 def test_each_of_them_works_on_what_was_there(toys: Toys, new: str):
     parts: dict[str, dict[str, dict[str, Any]]] = {
         "method": {"adapter": {"method": "toy_gain", "target_modules": ["to_q", "to_v", "conv1"]}},
         "optimizer": {"training": {"optimizer": "toy_momentum", "learning_rate": 1e-2}},
+        "loss": {"objective": {"loss": "toy_huber"}},
     }
     short = {**parts[new], "training": {**parts[new].get("training", {}), "max_steps": 2}}
     style = toys.old(f"old-{new}", **short)

@@ -9,12 +9,13 @@ from PIL import Image
 from torch import Tensor
 
 from lorafleet.catalog.family import Family as FamilyFacts
-from lorafleet.spec import OptimizationSpec, ValidationSpec
+from lorafleet.spec import Spec, ValidationSpec
 from trainer.data.buckets import PictureSize
 from trainer.families import _parts
 from trainer.families._packed import PATCH
 from trainer.families.protocol import Conditioning, Loading, Parts
-from trainer.objectives.flow import Density, FlowMatching, Shift, by_tokens, constant, uniform
+from trainer.objectives.flow import FlowMatching
+from trainer.objectives.times import Density, Shift, by_tokens, constant, uniform
 
 
 class FlowFamily:
@@ -36,12 +37,11 @@ class FlowFamily:
     def condition(self, text: Conditioning, sizes: Sequence[PictureSize]) -> Conditioning:
         return text
 
-    def objective(self, parts: Parts, spec: OptimizationSpec) -> FlowMatching:
+    def objective(self, parts: Parts, spec: Spec) -> FlowMatching:
         """Times are shifted as they are where pictures are drawn: by their size where the scheduler says so, else all alike."""
         config = parts["scheduler"].config
-        return FlowMatching(
-            density=self.density, shift=self.shift_by_size(config) if config.use_dynamic_shifting else constant(config.shift)
-        )
+        shift = self.shift_by_size(config) if config.use_dynamic_shifting else constant(config.shift)
+        return FlowMatching.of(spec, self.density, shift)
 
     def shift_by_size(self, config: Mapping[str, Any]) -> Shift:
         return by_tokens(config, PATCH)

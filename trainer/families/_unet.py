@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from lorafleet.catalog.family import Family as FamilyFacts
-from lorafleet.spec import OptimizationSpec, ValidationSpec
+from lorafleet.spec import Spec, ValidationSpec
 from trainer.families import _parts
 from trainer.families.protocol import Loading, Parts
 from trainer.objectives.diffusion import Diffusion
@@ -29,7 +29,7 @@ class UNetFamily:
     def num_tokens(self, parts: Parts, captions: Sequence[str]) -> list[int]:
         return _parts.num_tokens(parts[self.facts.tokenizers[0].name], captions)
 
-    def objective(self, parts: Parts, spec: OptimizationSpec) -> Diffusion:
+    def objective(self, parts: Parts, spec: Spec) -> Diffusion:
         return Diffusion.of(parts["scheduler"], spec)
 
     def drawing(self, parts: Parts, spec: ValidationSpec) -> Mapping[str, Any]:

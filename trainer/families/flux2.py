@@ -20,7 +20,8 @@ from trainer.families._chat import Chat
 from trainer.families._flow import FlowFamily
 from trainer.families._parts import pixels_of, sampling_scheduler, tokenize
 from trainer.families.protocol import Conditioning, Family, Loading, Parts
-from trainer.objectives.flow import NUM_TIMES, Shift
+from trainer.objectives.flow import NUM_TIMES
+from trainer.objectives.times import Shift
 
 # What Qwen3's own template makes of one question when the answer is to begin without thoughts.
 CHAT = Chat("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")

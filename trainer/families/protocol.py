@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lorafleet.catalog import Family as FamilyFacts
 from lorafleet.errors import RunFailed
-from lorafleet.spec import OptimizationSpec, ValidationSpec
+from lorafleet.spec import Spec, ValidationSpec
 from trainer.data.buckets import PictureSize
 from trainer.objectives.protocol import Objective
 from trainer.untrusted import Refused
@@ -70,7 +70,7 @@ class Family(Protocol):
         """The denoiser's prediction, shaped as `noisy`. `times`: (rows,), as the objective draws them."""
         ...
 
-    def objective(self, parts: Parts, spec: OptimizationSpec) -> Objective:
+    def objective(self, parts: Parts, spec: Spec) -> Objective:
         """What the denoiser of this base is trained for."""
         ...
 

@@ -13,7 +13,7 @@ from lorafleet.spec import ValidationSpec
 from trainer.families._flow import FlowFamily
 from trainer.families._parts import sampling_scheduler, tokenize
 from trainer.families.protocol import Conditioning, Family, Parts
-from trainer.objectives.flow import logit_normal
+from trainer.objectives.times import logit_normal
 
 _CLIPS = (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2"))
 

@@ -2,11 +2,17 @@
 
 from torch import Tensor
 
+from lorafleet.catalog.losses import squared
+from trainer.losses.protocol import Loss, mean
 
-def squared(predicted: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-    """See losses.protocol.Loss. With a mask: the mean weighted by it."""
-    errors = (predicted.float() - target.float()).pow(2)
-    over = tuple(range(1, errors.ndim))
-    if mask is None:
-        return errors.mean(dim=over)
-    return (errors * mask).sum(dim=over) / mask.expand_as(errors).sum(dim=over).clamp_min(1e-8)
+
+class Squared:
+    """See losses.protocol.Loss."""
+
+    facts = squared.FACTS
+
+    def __call__(self, predicted: Tensor, target: Tensor, scales: Tensor, mask: Tensor | None = None) -> Tensor:
+        return mean((predicted.float() - target.float()).pow(2), mask)
+
+
+LOSS: Loss = Squared()

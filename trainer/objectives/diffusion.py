@@ -8,11 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lorafleet.spec import OptimizationSpec
-from trainer.keyed import Purpose
+from lorafleet.spec import Spec
+from trainer.losses import LOSSES
 from trainer.losses.protocol import Loss
-from trainer.losses.squared import squared
-from trainer.objectives.protocol import Normals
+from trainer.losses.squared import LOSS as SQUARED
+from trainer.objectives.noises import PLAIN, Noises
+from trainer.objectives.protocol import Noise, Normals
+from trainer.objectives.scales import Scales, scales_of, unscaled
+from trainer.objectives.times import ALL_TIMES, TimeShares
+from trainer.objectives.weights import Weighting, weighting_of
 
 
 @dataclass(frozen=True)
@@ -20,13 +24,23 @@ class Diffusion:
     """See objectives.protocol.Objective. Times are the schedule's step numbers, whole. `scheduler`: diffusers' DDPMScheduler."""
 
     scheduler: Any
-    noise_offset: float = 0.0
-    min_snr_gamma: float | None = None
-    loss: Loss = squared
+    shares: TimeShares = ALL_TIMES
+    noises: Noises = PLAIN
+    weighting: Weighting | None = None
+    loss: Loss = SQUARED
+    scale: Scales = unscaled
 
     @classmethod
-    def of(cls, scheduler: Any, spec: OptimizationSpec) -> "Diffusion":
-        return cls(scheduler, spec.noise_offset, spec.min_snr_gamma)
+    def of(cls, scheduler: Any, spec: Spec) -> "Diffusion":
+        objective, training = spec.objective, spec.training
+        return cls(
+            scheduler,
+            TimeShares.of(objective),
+            Noises.of(objective, training),
+            weighting_of(objective, training),
+            LOSSES.get(objective.loss),
+            scales_of(objective),
+        )
 
     @property
     def num_times(self) -> int:
@@ -38,17 +52,15 @@ class Diffusion:
         return self.scheduler.config.prediction_type
 
     def times(self, generators: Sequence[np.random.Generator], shape: tuple[int, ...]) -> Tensor:
-        return torch.tensor([int(generator.integers(self.num_times)) for generator in generators])
+        if self.shares.is_plain:
+            return torch.tensor([int(generator.integers(self.num_times)) for generator in generators])
+        return torch.tensor([self._step(self.shares.drawn(generator, shape)) for generator in generators])
 
     def held_out_times(self, number: int) -> list[float]:
-        return [int((k + 0.5) / number * self.num_times) for k in range(number)]
+        return [self._step(share) for share in self.shares.spread(number)]
 
-    def noise(self, normals: Normals, shape: tuple[int, ...]) -> Tensor:
-        """Offset noise shifts each channel as a whole (Guttenberg 2023)."""
-        noise = normals(Purpose.NOISE, shape)
-        if not self.noise_offset:
-            return noise
-        return noise + self.noise_offset * normals(Purpose.NOISE_OFFSET, (shape[0], *[1] * (len(shape) - 1)))
+    def noise(self, normals: Normals, shape: tuple[int, ...]) -> Noise:
+        return self.noises.drawn(normals, shape)
 
     def noisy(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
         return self.scheduler.add_noise(latents, noise, times)
@@ -64,20 +76,23 @@ class Diffusion:
                 return noise
 
     def weight(self, times: Tensor) -> Tensor:
-        """Min-SNR weights (Hang et al. 2023, eq. 7; divided by snr + 1 for v-prediction).
-
-        For epsilon min(snr, gamma) / snr is written as min(1, gamma / snr): the same, and 1, its limit, where the signal is gone
-        (zero terminal SNR: Lin et al. 2024), where the other form is 0 / 0.
-        """
-        gamma = self.min_snr_gamma
-        if gamma is None:
+        if self.weighting is None:
             return torch.ones(len(times))
-        signal = self.scheduler.alphas_cumprod[times.cpu()].float()
-        snr = signal / (1 - signal)
+        snr = self._snr(times)
         match self.kind:
             case "v_prediction":
-                return torch.clamp(snr, max=gamma) / (snr + 1)
+                return self.weighting.of_latents(snr) / (snr + 1)
             case "sample":
-                return torch.clamp(snr, max=gamma)
+                return self.weighting.of_latents(snr)
             case _:
-                return torch.clamp(gamma / snr, max=1)
+                return self.weighting.of_noise(snr)
+
+    def scales(self, times: Tensor) -> Tensor:
+        return self.scale(times / self.num_times, self._snr(times))
+
+    def _step(self, share: float) -> int:
+        return min(int(share * self.num_times), self.num_times - 1)
+
+    def _snr(self, times: Tensor) -> Tensor:
+        signal = self.scheduler.alphas_cumprod[times.cpu()].float()
+        return signal / (1 - signal)

@@ -33,6 +33,7 @@ class Noised:
     times: Tensor  # (rows,)
     target: Tensor  # shaped as noisy
     weight: Tensor  # (rows,)
+    scales: Tensor  # (rows,), as losses take them
 
 
 def draws(batch: Sequence[int], step: int) -> list[Draw]:
@@ -51,10 +52,11 @@ def noised(latents: Tensor, examples: Sequence[Draw], key: Key, objective: Objec
     noise = objective.noise(_normals(key, examples), shape)
     times = objective.times([key.generator(Purpose.TIMESTEP, *each.indices) for each in examples], shape)
     return Noised(
-        noisy=objective.noisy(latents, noise, times),
+        noisy=objective.noisy(latents, noise.added, times),
         times=times,
-        target=objective.target(latents, noise, times),
+        target=objective.target(latents, noise.told, times),
         weight=objective.weight(times),
+        scales=objective.scales(times),
     )
 
 

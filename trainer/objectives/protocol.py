@@ -4,7 +4,7 @@ Training and the held-out loss go through the same one. Times are in whatever un
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -14,6 +14,13 @@ from trainer.losses.protocol import Loss
 
 # (what for, shape of a row) -> independent standard normals, (rows, *shape), the same for the same rows in any batch.
 Normals = Callable[[Purpose, tuple[int, ...]], Tensor]
+
+
+class Noise(NamedTuple):
+    """Noise of some rows, each (rows, ...)."""
+
+    told: Tensor  # what the denoiser is to tell
+    added: Tensor  # what the latents get: the same, unless an objective perturbs them
 
 
 class Objective(Protocol):
@@ -30,7 +37,7 @@ class Objective(Protocol):
         """This many fixed times, spread evenly over the schedule."""
         ...
 
-    def noise(self, normals: Normals, shape: tuple[int, ...]) -> Tensor:
+    def noise(self, normals: Normals, shape: tuple[int, ...]) -> Noise:
         """The noise of rows of that shape."""
         ...
 
@@ -44,4 +51,8 @@ class Objective(Protocol):
 
     def weight(self, times: Tensor) -> Tensor:
         """Of each row's loss in training, (rows,)."""
+        ...
+
+    def scales(self, times: Tensor) -> Tensor:
+        """What its loss takes as `scales` at these times, (rows,)."""
         ...

@@ -23,6 +23,7 @@ class PackBatch:
     times: Tensor  # (rows,)
     target: Tensor  # shaped as noisy
     weight: Tensor  # (rows,)
+    scales: Tensor  # (rows,), as losses take them
     shares: Tensor  # (rows,): of a row's loss in the loss of its style's step
     conditioning: Conditioning  # by name, each (rows, ...)
     captions: tuple[str, ...]
@@ -33,9 +34,9 @@ class PackBatch:
         """The weighted loss of each row, (rows,), fp32, by its own style's objective."""
         losses = {members[style].objective.loss for style in self.styles if style != PADDING}
         if len(losses) == 1:
-            return losses.pop()(predicted, self.target) * self.weight
+            return losses.pop()(predicted, self.target, self.scales) * self.weight
         rows = [
-            members[max(style, 0)].objective.loss(predicted[row : row + 1], self.target[row : row + 1])
+            members[max(style, 0)].objective.loss(*(rows[row : row + 1] for rows in (predicted, self.target, self.scales)))
             for row, style in enumerate(self.styles)
         ]
         return torch.cat(rows) * self.weight

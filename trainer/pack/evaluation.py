@@ -54,7 +54,7 @@ def _errors(pack: PackState, member: Member, batch: Sequence[Pair]) -> Tensor:
     times = torch.tensor([time for _, time in batch])
     noisy = member.objective.noisy(latents, noise, times)
     predicted = _predicted(pack, member, noisy, times, [sample for sample, _ in batch]).float().cpu()
-    return member.objective.loss(predicted, member.objective.target(latents, noise, times))
+    return member.objective.loss(predicted, member.objective.target(latents, noise, times), member.objective.scales(times))
 
 
 def _predicted(pack: PackState, member: Member, noisy: Tensor, times: Tensor, samples: Sequence[int]) -> Tensor:

@@ -213,7 +213,7 @@ class PackRun:
         with style_isolation.naming(f"output.uri: {style.output_uri}"):
             checkpoints = Folder(JobLayout(style.output_uri).checkpoints, within=style.output_uri)
             saved = self.group.on_first(partial(checkpoint.newest, checkpoints, job=style.job))
-        objective = self.base.family.objective(self.base.parts, style.spec.training)
+        objective = self.base.family.objective(self.base.parts, style.spec)
         member = Member(style, encoded, objective, saved, self.reporter)
         self._rows[style.job] = first_row(self.model, member, saved)
         if saved is not None and self.reporter is not None:

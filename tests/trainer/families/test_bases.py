@@ -95,10 +95,10 @@ def test_adapters_on_a_text_encoder_that_no_reader_takes_are_refused(families: O
 
 
 @pytest.mark.parametrize("family", ROWS)
-@pytest.mark.parametrize("field", ["min_snr_gamma", "noise_offset"])
-def test_what_is_of_noise_schedules_alone_is_refused(families: Of, family: str, field: str):
-    with pytest.raises(InvalidSpec, match=rf"training\.{field}.*{family} is trained by flow matching: leave it out"):
-        families(family).style("noise", training={field: 0.5})
+@pytest.mark.parametrize(("section", "field"), [("training", "noise_offset"), ("objective", "pyramid_noise_discount")])
+def test_what_is_of_noise_schedules_alone_is_refused(families: Of, family: str, section: str, field: str):
+    with pytest.raises(InvalidSpec, match=rf"{section}\.{field}.*{family} is trained by flow matching: leave it out"):
+        families(family).style("noise", **{section: {field: 0.5}})
 
 
 @pytest.mark.parametrize("family", ROWS)

@@ -10,7 +10,8 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 
 from trainer.keyed import Key, Purpose
 from trainer.objectives.draws import Draw, draws, noised
-from trainer.objectives.flow import NUM_TIMES, Density, FlowMatching, by_tokens, constant, logit_normal, uniform
+from trainer.objectives.flow import NUM_TIMES, FlowMatching
+from trainer.objectives.times import Density, TimeShares, by_tokens, constant, logit_normal, uniform
 
 KEY = Key(5, "style")
 LATENTS = torch.arange(6.0)[:, None, None, None].expand(6, 4, 8, 8)
@@ -22,7 +23,7 @@ def generators(number: int) -> list[np.random.Generator]:
 
 
 def test_an_example_is_the_same_alone_and_in_any_batch():
-    objective = FlowMatching(density=logit_normal, shift=constant(3.0))
+    objective = FlowMatching(TimeShares(logit_normal, constant(3.0)))
     together = noised(LATENTS[[3, 1, 4]], draws([3, 1, 4], step=9), KEY, objective)
     for row, sample in enumerate([3, 1, 4]):
         alone = noised(LATENTS[[sample]], [Draw(9, sample, 0)], KEY, objective)
@@ -49,7 +50,7 @@ def test_the_target_leads_from_the_latents_to_the_noise():
 @pytest.mark.parametrize(("density", "half", "outer"), [(uniform, 0.5, 0.2), (logit_normal, 0.5, 0.0279)])
 def test_times_have_the_density_that_they_are_said_to_have(density: Density, half: float, outer: float):
     """`outer`: the share below 0.1 and above 0.9; of a logit-normal 2 Phi(logit 0.1)."""
-    sigmas = FlowMatching(density=density).times(generators(4000), SHAPE) / NUM_TIMES
+    sigmas = FlowMatching(TimeShares(density)).times(generators(4000), SHAPE) / NUM_TIMES
     assert (sigmas < 0.5).float().mean().item() == pytest.approx(half, abs=0.03)
     assert ((sigmas < 0.1) | (sigmas > 0.9)).float().mean().item() == pytest.approx(outer, abs=0.02)
     assert sigmas.min() > 0
@@ -57,7 +58,7 @@ def test_times_have_the_density_that_they_are_said_to_have(density: Density, hal
 
 
 def test_shifted_times_are_those_of_the_libraries_scheduler():
-    flat, shifted = FlowMatching().times(generators(50), SHAPE), FlowMatching(shift=constant(3.0)).times(generators(50), SHAPE)
+    flat, shifted = FlowMatching().times(generators(50), SHAPE), FlowMatching(TimeShares(shift=constant(3.0))).times(generators(50), SHAPE)
     scheduler: Any = FlowMatchEulerDiscreteScheduler(shift=3.0)
     scheduler.set_timesteps(sigmas=(flat / NUM_TIMES).tolist())
     assert torch.allclose(shifted, scheduler.timesteps, rtol=1e-5)

@@ -8,10 +8,13 @@ import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.training_utils import compute_snr
 
-from lorafleet.spec import OptimizationSpec
+from lorafleet.spec import OptimizationSpec, Spec, parse
+from tests.lorafleet.specs import with_fields
 from trainer.keyed import Key
 from trainer.objectives.diffusion import Diffusion
 from trainer.objectives.draws import Draw, Noised, draws, drops_caption, noised
+from trainer.objectives.noises import Noises
+from trainer.objectives.weights import min_snr
 from trainer.optimizers.schedule import learning_rate
 
 KEY = Key(5, "style")
@@ -19,13 +22,17 @@ LATENTS = {index: torch.full((4, 8, 8), float(index)) for index in range(6)}
 SCHEDULER = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 
 
+def asking(**sections: Any) -> Spec:
+    return parse(with_fields(**sections))
+
+
 def drawn(examples: list[Draw], **options: float) -> Noised:
-    objective = Diffusion.of(SCHEDULER, OptimizationSpec(**options))  # pyright: ignore[reportArgumentType]
+    objective = Diffusion.of(SCHEDULER, asking(training=options))
     return noised(torch.stack([LATENTS[each.sample] for each in examples]), examples, KEY, objective)
 
 
 def weight(scheduler: Any, timesteps: torch.Tensor, gamma: float | None) -> torch.Tensor:
-    return Diffusion(scheduler, min_snr_gamma=gamma).weight(timesteps)
+    return Diffusion(scheduler, weighting=None if gamma is None else min_snr(gamma)).weight(timesteps)
 
 
 def test_an_example_is_the_same_alone_and_in_any_batch():
@@ -35,6 +42,15 @@ def test_an_example_is_the_same_alone_and_in_any_batch():
         alone = drawn([example], **options)
         for field in ("noisy", "times", "target", "weight"):
             assert torch.equal(getattr(alone, field)[0], getattr(together, field)[row])
+
+
+def test_what_is_perturbed_is_seen_and_not_to_be_told():
+    plain, perturbed = (
+        drawn(draws([2], step=0)),
+        noised(LATENTS[2][None], draws([2], 0), KEY, Diffusion(SCHEDULER, noises=Noises(perturbation=0.2))),
+    )
+    assert torch.equal(perturbed.target, plain.target)
+    assert not torch.equal(perturbed.noisy, plain.noisy)
 
 
 def test_a_picture_that_repeats_in_a_step_is_noised_differently():

@@ -24,6 +24,7 @@ from trainer.adapters.methods import METHODS
 
 NO_OTHERS: Mapping[str, str] = MappingProxyType({})
 AS_OURS = Layers()
+_LOSSES = {"squared": "l2"}  # kohya's words; of others ours are the same
 _MIXED = {"fp32": "no", "bf16": "bf16"}  # kohya's words for what passes compute in
 
 
@@ -54,7 +55,7 @@ def kohya_module(family: Family, module: str, modules: Mapping[str, str] = NO_OT
 
 
 def _kohya_metadata(spec: Spec, tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    training = spec.training
+    training, objective = spec.training, spec.objective
     network, arguments = METHODS.get(spec.adapter.method).kohya_network(spec.adapter)
     values: dict[str, object] = {
         "ss_network_module": network,
@@ -76,6 +77,12 @@ def _kohya_metadata(spec: Spec, tensors: Mapping[str, Tensor]) -> dict[str, str]
         "ss_min_snr_gamma": training.min_snr_gamma,
         "ss_caption_dropout_rate": training.caption_dropout,
         "ss_noise_offset": training.noise_offset,
+        "ss_multires_noise_discount": objective.pyramid_noise_discount,
+        "ss_ip_noise_gamma": objective.input_perturbation,
+        "ss_debiased_estimation": objective.weighting == "debiased",
+        "ss_loss_type": _LOSSES.get(objective.loss, objective.loss),
+        "ss_huber_c": objective.huber_delta,
+        "ss_huber_schedule": objective.huber_schedule,
         "ss_training_comment": f"lorafleet {__version__}",
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.implementation": "diffusers",

@@ -12,11 +12,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lorafleet.spec import OptimizationSpec, ValidationSpec
+from lorafleet.spec import Spec, ValidationSpec
 from tests.trainer.toys.catalog.families.toy import FACTS
 from tests.trainer.toys.objectives.straight import Straight
 from trainer.data.buckets import PictureSize
 from trainer.families.protocol import Conditioning, Family, Loading, Parts, part_of_base
+from trainer.losses import LOSSES
 from trainer.objectives.protocol import Objective
 
 MAX_LETTERS = 24
@@ -97,8 +98,8 @@ class Toy:
     def predict(self, parts: Parts, noisy: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
         return parts["painter"](noisy, times, **conditioning)
 
-    def objective(self, parts: Parts, spec: OptimizationSpec) -> Objective:
-        return Straight()
+    def objective(self, parts: Parts, spec: Spec) -> Objective:
+        return Straight(LOSSES.get(spec.objective.loss))
 
     def pipeline(self, parts: Parts, base: Path, scheduler: str) -> Any:
         return ToyPipeline(self, {name: parts[name] for name in CLASSES})

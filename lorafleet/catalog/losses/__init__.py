@@ -1,0 +1,1 @@
+"""A loss's facts in each file."""
