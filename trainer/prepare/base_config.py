@@ -45,7 +45,11 @@ def index_problems(index: Config, family: Family) -> Iterator[str]:
             continue  # settings of the pipeline
         if name in parts:
             yield from _part_problems(parts[name], value, family)
-        elif value != [None, None] and (len(value) != 2 or not _is_one_of(value[0], OPTIONAL.get(name, LIBRARIES))):
+        elif (
+            not _is_setting(value)
+            and value != [None, None]
+            and (len(value) != 2 or not _is_one_of(value[0], OPTIONAL.get(name, LIBRARIES)))
+        ):
             told = repr(name) if name in OPTIONAL else "a part that is not known"
             yield f"names {told} from a library that {family.name} has not; its parts come from diffusers and transformers"
     for name in parts:
@@ -55,6 +59,15 @@ def index_problems(index: Config, family: Family) -> Iterator[str]:
     for encoder, tokenizer in zip(family.text_encoders, family.tokenizers, strict=False):
         if (encoder.name in gone) != (tokenizer.name in gone):
             yield f"names one of {encoder.name} and {tokenizer.name} without the other; they come together, or neither does"
+
+
+def _is_setting(value: list[object]) -> bool:
+    """Such as the layers of a text encoder that a pipeline reads: numbers, where a part is a library and a class."""
+    return bool(value) and all(type(each) in (int, float) for each in value)
+
+
+def _is_part_of(value: list[Any], libraries: frozenset[str]) -> bool:
+    return len(value) == 2 and _is_one_of(value[0], libraries)
 
 
 def absent(index: Config, family: Family) -> frozenset[str]:

@@ -162,6 +162,9 @@ def edit(path: Path, **values: Any) -> None:
         ("model_index.json", {"feature_extractor": [[], None]}, "from a library that sd1 has not"),
         ("model_index.json", {WORD: ["some_package", "Model"]}, "a part that is not known from a library"),
         ("model_index.json", {"safety_checker": ["antigravity", "Checker"]}, "'safety_checker' from a library"),
+        ("model_index.json", {"extra": [2, "Model"]}, "a part that is not known from a library"),
+        ("model_index.json", {"extra": []}, "a part that is not known from a library"),
+        ("model_index.json", {"vae": [2, 5, 8]}, "vae of another kind"),
         ("model_index.json", {"vae": ...}, "does not name its vae"),
     ],
 )
@@ -189,6 +192,11 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path, copy: Path):
     (copy / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     message = refusal(copy, tmp_path).message
     assert all(said in message for said in ("prediction_type", "sample_size", "a part that is not known", "vae/*.safetensors"))
+
+
+def test_a_setting_of_the_pipeline_may_be_a_list_of_numbers(tmp_path: Path, copy: Path):
+    edit(copy / "model_index.json", text_encoder_select_layers=[2, 5, 8], scales=[0.5, 1], force_zeros=True)
+    assert inspect(copy, tmp_path).resolution == 64
 
 
 @pytest.mark.parametrize("absent", [..., [None, None]])
