@@ -31,7 +31,7 @@ def write(folder: Path, variant: str = "qwen-image") -> Path:
         scheduler=FlowMatchEulerDiscreteScheduler(
             use_dynamic_shifting=True, base_shift=0.5, max_shift=0.9, base_image_seq_len=4, max_image_seq_len=128, shift_terminal=0.02
         ),
-        vae=filled(_autoencoder()),
+        vae=filled(autoencoder()),
         text_encoder=filled(Qwen2_5_VLForConditionalGeneration(_text_config(number))),
         tokenizer=tokenizer,
         transformer=filled(_transformer(), gain=1.3),
@@ -51,7 +51,7 @@ def _transformer() -> QwenImageTransformer2DModel:
     )
 
 
-def _autoencoder() -> AutoencoderKLQwenImage:
+def autoencoder() -> AutoencoderKLQwenImage:
     return AutoencoderKLQwenImage(
         base_dim=8,
         z_dim=LATENTS,
