@@ -1,14 +1,17 @@
-"""Looks at the schema of a database, brings it up to date, or back: the command `lorafleet db`."""
+"""Looks at the schema of a database, brings it up to date, or back: the command `lorafleet db`.
+
+Which database that is, it reads where `lorafleet serve` does: in flags, the environment, and the file of options.
+"""
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from lorafleet.errors import FailedPrecondition, InvalidInput, Unavailable
 from lorafleet.terminal import say
-from service.settings.serve_settings import DATABASE_NAME
+from service.settings.layered import given, layered
+from service.settings.serve_options import ConfigFile, DatabaseOptions
 
 
 class Action(StrEnum):
@@ -19,24 +22,22 @@ class Action(StrEnum):
     DOWNGRADE = "downgrade"
 
 
+@layered
 def db(
     action: Annotated[Action, typer.Argument(help="check: 1 unless the schema is this version's; upgrade; downgrade --to REVISION.")],
-    database_url: Annotated[
-        str,
-        typer.Option(envvar="LORAFLEET_DATABASE_URL", help="postgresql://USER:PASSWORD@HOST:PORT/DATABASE; unset: SQLite in --state-dir."),
-    ] = "",
-    state_dir: Annotated[Path, typer.Option(envvar="LORAFLEET_STATE_DIR", help="Where the SQLite database is.")] = Path("~/.lorafleet"),
-    to: Annotated[str, typer.Option(help="Downgrade: the revision to go back to, or base for none.")] = "",
+    database: DatabaseOptions,
+    config: ConfigFile = None,
+    to: Annotated[str, typer.Option("--to", help="Downgrade: the revision to go back to, or base for none.")] = "",
 ) -> None:
     """Check the schema of the database, upgrade it, or downgrade it. Back it up before a downgrade, which drops what is newer."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from service.db.engines import parse_url, sqlite_url
+    from service.db.engines import parse_url
 
-    url = database_url or sqlite_url(state_dir.expanduser().resolve() / DATABASE_NAME)
+    given().checked("--database-url", lambda: parse_url(database.url), None)
+    given().done()
     try:
-        parse_url(url)
-        _do(action, url, to)
+        _do(action, database.url, to)
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise Unavailable(f"the database does not answer: {reason}", reason="DATABASE_UNREACHABLE") from None

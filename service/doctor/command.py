@@ -15,7 +15,6 @@ from lorafleet.commands.connection import chosen, given_credentials
 from service.access.settings import AccessSettings
 from service.settings.layered import given, layered
 from service.settings.serve_options import BackendKind, BackendOptions, ConfigFile, ListenOptions, StandbyOptions, StateOptions
-from service.settings.serve_settings import DATABASE_NAME
 
 if TYPE_CHECKING:
     from lorafleet.tables import Table
@@ -82,10 +81,9 @@ def _local(where: ListenOptions, state: StateOptions) -> "list[tuple[str, Check]
     from service.doctor import machine
     from service.doctor.databases import check_database
 
-    url = state.database_url or f"sqlite:///{state.folder / DATABASE_NAME}"
     ports = {"--listen": where.listen, "--metrics-listen": where.metrics_listen}
     return [
-        ("database", lambda: check_database(url)),
+        ("database", lambda: check_database(state.url)),
         ("disk", lambda: machine.check_disk(state.folder)),
         *((option, lambda option=option, port=port: machine.check_port(option, port)) for option, port in ports.items() if port),
     ]

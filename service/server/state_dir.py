@@ -3,7 +3,8 @@
 import logging
 
 from lorafleet import state_files
-from service.settings.serve_settings import DATABASE_NAME, Settings
+from service.settings.serve_options import DATABASE_NAME
+from service.settings.serve_settings import Settings
 
 _FILES = ("lock", "port", f"{DATABASE_NAME}-wal", f"{DATABASE_NAME}-shm", "ray/head.json", "ray/head.log", "ray/token")
 

@@ -43,10 +43,11 @@ class LayeredCommand(TyperCommand):
         found = GivenOptions()
         _given.set(found)
         flags = self._flags(ctx, args, found)
-        options = [option for option in self.get_params(ctx) if option.name != CONFIG]
+        options = [option for option in self.get_params(ctx) if option.name != CONFIG and option.param_type_name == "option"]
+        arguments = [each for each in self.params if each.param_type_name == "argument"]  # which only the command line has
         [config] = (option for option in self.params if option.name == CONFIG)
-        for option in (option for option in options if option.is_eager):  # --help
-            option.handle_parse_result(ctx, flags, [])
+        for each in (*(option for option in options if option.is_eager), *arguments):  # --help first
+            each.handle_parse_result(ctx, flags, [])
         _read(ctx, config, flags, found, None)
         ctx.default_map = _of_file(ctx.params[CONFIG], options, found)
         for option in (option for option in options if not option.is_eager):

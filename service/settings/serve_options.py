@@ -28,6 +28,9 @@ class ReplicaRole(StrEnum):
     ALL = "all"
 
 
+DATABASE_NAME = "lorafleet.db"  # in the state directory
+
+
 def _option(name: str, help: str, *, panel: str, **more: Any) -> Any:
     return typer.Option(f"--{name}", envvar=f"LORAFLEET_{name.replace('-', '_').upper()}", help=help, rich_help_panel=panel, **more)
 
@@ -49,8 +52,8 @@ class ListenOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StateOptions:
-    """Where the server keeps what it knows, and its runs what they write."""
+class DatabaseOptions:
+    """Where the server keeps what it knows."""
 
     state_dir: Annotated[Path, _option("state-dir", "Folder of the database and the local Ray.", panel="State")] = Path("~/.lorafleet")
     database_url: Annotated[
@@ -62,16 +65,27 @@ class StateOptions:
             show_default=False,
         ),
     ] = field(default="", repr=False)  # it holds a password
+
+    @property
+    def folder(self) -> Path:
+        return self.state_dir.expanduser().resolve()
+
+    @property
+    def url(self) -> str:
+        """Of the database, also of the one that needs no URL."""
+        return self.database_url or f"sqlite:///{self.folder / DATABASE_NAME}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateOptions(DatabaseOptions):
+    """The same, and where its runs keep what they write."""
+
     artifacts: Annotated[
         str, _option("artifacts", "s3:// or file:// folder that jobs write to; unset: in the state directory.", panel="State")
     ] = ""
     cache: Annotated[
         str, _option("cache", "s3:// or file:// folder of cached latents and text embeddings; unset: in --artifacts.", panel="State")
     ] = ""
-
-    @property
-    def folder(self) -> Path:
-        return self.state_dir.expanduser().resolve()
 
     @property
     def artifacts_uri(self) -> str:

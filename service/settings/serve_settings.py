@@ -9,12 +9,18 @@ from lorafleet.errors import FailedPrecondition, InvalidInput, LorafleetError
 from lorafleet.transport.addresses import split
 from service.access.settings import AccessSettings
 from service.core.resource_names import parse_tenant
-from service.settings.serve_options import BackendKind, CallLimits, CapacityOptions, ReplicaRole, StandbyOptions, TimeoutOptions
+from service.settings.serve_options import (
+    DATABASE_NAME,
+    BackendKind,
+    CallLimits,
+    CapacityOptions,
+    ReplicaRole,
+    StandbyOptions,
+    TimeoutOptions,
+)
 
 if TYPE_CHECKING:
     from service.backends.kuberay.config import KuberayConfig
-
-DATABASE_NAME = "lorafleet.db"  # in the state directory
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,4 +52,11 @@ GUARDS = (
         "option.process_value(ctx, option.get_default(ctx))",
         _TESTS,
     ),
+    (
+        "settings: no database is changed while an option is wrong",
+        "service/cli/db.py",
+        "    given().done()\n",
+        "",
+        "tests/service/cli/test_db.py",
+    ),
 )
