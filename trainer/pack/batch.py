@@ -28,7 +28,7 @@ class PackBatch:
     conditioning: Conditioning  # by name, each (rows, ...)
     captions: tuple[str, ...]
     styles: tuple[int, ...]  # of each row
-    dropout_seeds: dict[int, list[int]]  # of the rows of each bank that has dropout
+    dropout_seeds: tuple[list[int], ...]  # of the rows of each of the pass's slot groups; empty without dropout
 
     def losses(self, predicted: Tensor, members: Sequence[Member]) -> Tensor:
         """The weighted loss of each row, (rows,), fp32, by its own style's objective."""
@@ -67,28 +67,28 @@ def assemble(each: Pass, members: Sequence[Member], family: Family, device: torc
     """Draws a pass's rows, one slot group after the other."""
     rows: list[_Rows | int] = []  # an int: that many padding rows
     styles: list[int] = []
-    seeds: dict[int, list[int]] = {}
+    seeds: list[list[int]] = []
     for slot_group in each.slot_groups:
+        seeds.append([seed for block in slot_group.blocks for seed in members[block.style].dropout_seeds(block.examples)])
         for block in slot_group.blocks:
             rows.append(_Rows.of(block, members[block.style], family))
             styles += [block.style] * slot_group.rows_each
-            seeds.setdefault(slot_group.bank, []).extend(members[block.style].dropout_seeds(block.examples))
         if slot_group.idle_slot is not None:
             rows.append(slot_group.rows_each)
             styles += [PADDING] * slot_group.rows_each
-            if seeds[slot_group.bank]:
-                seeds[slot_group.bank] += [0] * slot_group.rows_each
+            if seeds[-1]:
+                seeds[-1] += [0] * slot_group.rows_each
     if each.num_padding:
         rows.append(each.num_padding)
         styles += [PADDING] * each.num_padding
-    return _joined(rows, styles, members, {bank: found for bank, found in seeds.items() if found}, device)
+    return _joined(rows, styles, members, tuple(seeds), device)
 
 
 def _joined(
     rows: Sequence[_Rows | int],
     styles: Sequence[int],
     members: Sequence[Member],
-    seeds: dict[int, list[int]],
+    seeds: tuple[list[int], ...],
     device: torch.device,
 ) -> PackBatch:
     drawn = _stacked([part if isinstance(part, int) else vars(part.noised) for part in rows], device)

@@ -122,8 +122,8 @@ class PackRun:
         """Which slots have which rows of the pass."""
         start = 0
         active: list[ActiveSlots] = []
-        for slot_group in each.slot_groups:
-            bank, seeds = self.engine.banks[slot_group.bank], batch.dropout_seeds.get(slot_group.bank, ())
+        for slot_group, seeds in zip(each.slot_groups, batch.dropout_seeds, strict=True):
+            bank = self.engine.banks[slot_group.bank]
             active.append(ActiveSlots(bank, slot_group.slots, start, slot_group.rows_each, seeds))
             start += slot_group.num_rows
         return active

@@ -246,6 +246,25 @@ def test_a_style_in_a_pack_learns_what_it_would_alone(packs: Packs):
         assert torch.cosine_similarity(ours, theirs, dim=0) > 0.99999
 
 
+def test_styles_of_one_kind_have_their_own_dropout_whatever_their_micro_batches(packs: Packs):
+    """They share a bank, but lie in different places of a pass."""
+    sizes = {1: 2, 4: 1}
+    styles = {
+        how: [
+            packs.style(
+                f"dropout-{how}-{seed}", training={"seed": seed, "micro_batch_size": size, "max_steps": 1}, adapter={"dropout": 0.3}
+            )
+            for seed, size in sizes.items()
+        ]
+        for how in ("pack", "alone")
+    }
+    assert set(packs.train(*styles["pack"]).endings.values()) == {"succeeded"}
+    for style in styles["alone"]:
+        packs.train(style)
+    for seed in sizes:
+        assert packs.losses(f"dropout-pack-{seed}") == pytest.approx(packs.losses(f"dropout-alone-{seed}"), rel=1e-5)
+
+
 @proof
 def test_in_company_a_style_has_the_same_bits_whoever_is_with_it(packs: Packs):
     packs.train(*company(packs, "all"))
