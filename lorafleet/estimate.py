@@ -36,7 +36,7 @@ class Variant:
 def variants(spec: Spec) -> list[Variant]:
     """All that the spec can do without being another training, or nearly so; those that its rules refuse are left out."""
     fields = spec.model_dump()
-    return [each for each in (*_micro_batch(spec), *_precisions(spec), *_rank(spec)) if _is_good(each.of(fields))]
+    return [each for each in (*_micro_batch(spec), *_recomputation(spec), *_precisions(spec), *_rank(spec)) if _is_good(each.of(fields))]
 
 
 def _is_good(fields: Mapping[str, Any]) -> bool:
@@ -53,6 +53,11 @@ def _micro_batch(spec: Spec) -> Iterator[Variant]:
         passes = training.gradient_accumulation_steps * training.micro_batch_size
         changes = {"training.micro_batch_size": 1, "training.gradient_accumulation_steps": passes}
         yield Variant(changes, "the same batch in more passes: slower")
+
+
+def _recomputation(spec: Spec) -> Iterator[Variant]:
+    if not spec.training.gradient_checkpointing:
+        yield Variant({"training.gradient_checkpointing": True}, "the same numbers, a third slower")
 
 
 def _precisions(spec: Spec) -> Iterator[Variant]:

@@ -149,6 +149,15 @@ class OptimizationSpec(_Part):
             "and compute in bf16."
         ),
     ] = "fp32"
+    # Left out where it is the default: a trainer that does not know it refuses the spec.
+    gradient_checkpointing: Annotated[
+        bool,
+        Field(
+            exclude_if=lambda chosen: not chosen,
+            description="Compute the denoiser's blocks anew in the backward pass instead of keeping what they computed: the same numbers "
+            "in much less memory, a third slower.",
+        ),
+    ] = False
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Every random draw of the training derives from it.")] = 0
     min_snr_gamma: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="Min-SNR weighting of the loss (Hang et al. 2023); unset: none."

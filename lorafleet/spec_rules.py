@@ -107,6 +107,10 @@ def _clip_skip_has_layers(clip_skip: int | None, family: str | None) -> str | No
     return FAMILIES.get(family).no_clip_skip
 
 
+def _blocks_are_recomputed(chosen: bool, family: str | None) -> str | None:
+    return FAMILIES.get(family).no_recomputation if chosen and family is not None else None
+
+
 def _base_is_not_pickled(uri: str) -> str | None:
     return "is a pickled file, and nothing is unpickled; save it as .safetensors" if uri.endswith((".ckpt", ".pt", ".pth")) else None
 
@@ -128,6 +132,7 @@ RULES = (
     Rule((("base_model", "vae_uri"), ("base_model", "parts")), _vae_is_given_once),
     Rule((("training", "precision"), ("cluster", "zero_stage")), _quantised_is_whole),
     Rule((("adapter", "method"), ("training", "precision")), _method_needs_weights),
+    Rule((("training", "gradient_checkpointing"), ("base_model", "family")), _blocks_are_recomputed),
     Rule((("training", "noise_offset"), ("base_model", "family")), _noises_as_diffusion_does),
     Rule((("objective", "pyramid_noise_discount"), ("base_model", "family")), _noises_as_diffusion_does),
     Rule((("objective", "pyramid_noise_discount"), ("training", "noise_offset")), _coarse_noise_is_one),

@@ -149,9 +149,10 @@ def trainable_together(styles: Sequence[PreparedStyle]) -> list[list[PreparedSty
     """The styles in packs that one engine can train, in order. The control plane plans for that; a manifest by hand need not."""
     packs: dict[tuple[object, ...], list[PreparedStyle]] = {}
     for style in styles:
-        cluster = style.spec.cluster
+        training, cluster = style.spec.training, style.spec.cluster
         alone = style.job if style.spec.why_alone else ""
-        packs.setdefault((style.base.identity, style.spec.training.precision, cluster.zero_stage, cluster.offload, alone), []).append(style)
+        alike = (style.base.identity, training.precision, training.gradient_checkpointing, cluster.zero_stage, cluster.offload, alone)
+        packs.setdefault(alike, []).append(style)
     return list(packs.values())
 
 

@@ -50,6 +50,9 @@ class Family:
     first_layer: str  # of the denoiser, whose first dimension are the first block's channels
     architecture: str  # as of `Label`, where `label` says nothing of one base
     kohya_version: str
+    recomputed_values_per_pixel: int | None = None  # the same where blocks are recomputed; None: its denoiser has none that are
+    text_pixels: int = 0  # so many latent pixels take as much as a row's text does: tokens, as many as a patch has pixels for each
+    recomputed_text_pixels: int | None = None  # the same where blocks are recomputed; None: as many
     is_it: Callable[[Configs], bool] = alone_has_its_pipeline  # whether a base of its pipeline is of this family
     single_file: SingleFile | None = None  # how its bases lie in one file, where that is taken
     has_clip_skip: bool = False  # whether people choose the layer of its text encoder that it goes by
@@ -114,6 +117,20 @@ class Family:
 
     def label_of(self, configs: Configs) -> Label:
         return self.label(configs) if self.label else Label(architecture=self.architecture, kohya_version=self.kohya_version)
+
+    def num_values(self, latent_pixels: int, *, recomputes: bool) -> int:
+        """That are kept for the backward pass of one row, for each channel of the first block."""
+        if not recomputes or self.recomputed_values_per_pixel is None:
+            return self.values_per_pixel * (latent_pixels + self.text_pixels)
+        text = self.text_pixels if self.recomputed_text_pixels is None else self.recomputed_text_pixels
+        return self.recomputed_values_per_pixel * (latent_pixels + text)
+
+    @property
+    def no_recomputation(self) -> str | None:
+        """Why blocks are not recomputed, as the end of a sentence; None: they can be."""
+        if self.recomputed_values_per_pixel is not None:
+            return None
+        return f"the denoiser of {self.name} has no blocks that can be computed anew; leave it out"
 
     @property
     def no_clip_skip(self) -> str | None:

@@ -65,6 +65,7 @@ class PackKey:
     bucketing: bool
     accumulation_steps: int
     clip_skip: int | None = None
+    recomputes: bool = False  # the denoiser's blocks in the backward pass: slower for all
 
     def __str__(self) -> str:
         warm = self.warm
@@ -73,4 +74,5 @@ class PackKey:
         others = "".join(f" with {part} of {uri}" for part, uri in warm.base_parts)
         family = warm.family or "its family is not known yet"
         skip = f", clip skip {self.clip_skip}" if self.clip_skip else ""
-        return f"{warm.base_uri}{others} ({family}), {warm.precision}, {self.method}, {pixels} in {buckets}{skip}"
+        again = ", gradient checkpointing" if self.recomputes else ""
+        return f"{warm.base_uri}{others} ({family}), {warm.precision}, {self.method}, {pixels} in {buckets}{skip}{again}"

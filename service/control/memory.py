@@ -2,7 +2,8 @@
 
 What families, methods and optimizers take is in their facts (`lorafleet.catalog`). A family's activations are calibrated on the
 tensors that autograd keeps (saved_tensors_hooks on meta tensors) in one forward pass of its denoiser, LoRA on every layer,
-without the attention matrices, which the fused kernels do not keep.
+without the attention matrices, which the fused kernels do not keep. Of blocks that are recomputed in the backward pass there are
+the inputs, and all that one of them computes, the largest.
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,6 +67,7 @@ class Ask:
     micro_batch_size: int
     optimizer: str = "adamw"
     text_encoder: bool = False
+    recomputes: bool = False  # the denoiser's blocks in the backward pass
 
 
 def footprint(base: BaseShapes, ask: Ask) -> Footprint | None:
@@ -74,16 +76,21 @@ def footprint(base: BaseShapes, ask: Ask) -> Footprint | None:
     if side is None:
         return None
     precision = PRECISIONS.get(ask.precision)
-    values = FAMILIES.get(ask.family).values_per_pixel * base.width * side * side * ask.micro_batch_size
     return Footprint(
         base_bytes=precision.denoiser_bytes(base.num_params, base.layers)
         + base.num_other_params * FP32_BYTES
         + base.num_large_params * precision.number_bytes,
         num_adapter_params=METHODS.get(ask.method).num_params(ask.rank, targets(base, ask)),
         adapter_bytes=adapter_bytes(base, ask),
-        activation_bytes=values * ACTIVATION_BYTES[precision.computes],
+        activation_bytes=_num_values(base, ask, side) * ACTIVATION_BYTES[precision.computes],
         num_rows=ask.micro_batch_size,
     )
+
+
+def _num_values(base: BaseShapes, ask: Ask, side: int) -> int:
+    """That are kept for the backward pass."""
+    each = FAMILIES.get(ask.family).num_values(side * side, recomputes=ask.recomputes)
+    return each * base.width * ask.micro_batch_size
 
 
 def _latent_side(base: BaseShapes, ask: Ask) -> int | None:

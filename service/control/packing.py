@@ -201,7 +201,8 @@ def _refusal(job: Candidate, limits: PackLimits) -> Refusal | None:
         return None
     limit = memory_limit_bytes(job.key, limits) or 0
     message = f"does not fit a worker even alone: {arithmetic([job.footprint])}, but a worker has {gib(limit)}"
-    return Refusal(uid=job.uid, message=f"{message}; a smaller micro_batch_size, resolution or rank takes less")
+    recomputed = "" if job.key.recomputes else "training.gradient_checkpointing, or "
+    return Refusal(uid=job.uid, message=f"{message}; {recomputed}a smaller micro_batch_size, resolution or rank takes less")
 
 
 def _filled(leader: Candidate, shelves: "_Shelves", limits: PackLimits, most: int, room: "_PackHeadroom") -> Pack:

@@ -126,6 +126,7 @@ def key_of(spec: Spec, store_credentials: str = "", family: str | None = None) -
         bucketing=spec.dataset.aspect_ratio_bucketing,
         accumulation_steps=spec.training.gradient_accumulation_steps,
         clip_skip=spec.base_model.clip_skip,
+        recomputes=spec.training.gradient_checkpointing,
     )
 
 
@@ -158,6 +159,7 @@ def _ask(spec: Spec, family: str) -> Ask:
         micro_batch_size=spec.training.micro_batch_size,
         optimizer=spec.training.optimizer,
         text_encoder=spec.adapter.text_encoder,
+        recomputes=spec.training.gradient_checkpointing,
     )
 
 

@@ -33,6 +33,7 @@ def test_what_makes_it_less_is_no_other_training():
     fields = {"training": {"micro_batch_size": 4, "gradient_accumulation_steps": 2}, "adapter": {"rank": 32}}
     assert titles(spec(**fields)) == [
         "training.micro_batch_size=1, training.gradient_accumulation_steps=8",
+        "training.gradient_checkpointing=True",
         "training.precision=bf16",
         "training.precision=int8",
         "training.precision=nf4",
@@ -67,7 +68,7 @@ def test_every_variant_is_a_good_spec(method: str, zero_stage: int):
 @pytest.fixture
 def file(tmp_path: Path) -> str:
     path = tmp_path / "spec.yaml"
-    path.write_text(json.dumps({**FIELDS, "training": {"precision": "int8"}, "adapter": {"rank": 16}}))
+    path.write_text(json.dumps({**FIELDS, "training": {"precision": "int8", "gradient_checkpointing": True}, "adapter": {"rank": 16}}))
     return str(path)
 
 

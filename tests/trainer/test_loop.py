@@ -49,5 +49,7 @@ def test_styles_that_one_engine_cannot_train_go_one_after_the_other():
         style("f", cluster={"zero_stage": 1}),
         style("g", training={"precision": "bf16"}),
         style("h", adapter={"rank": 3, "method": "dora"}),
+        style("i", training={"gradient_checkpointing": True}),
     ]
-    assert [[each.job for each in pack] for pack in trainable_together(styles)] == [["a", "c", "h"], ["b"], ["d"], ["e"], ["f"], ["g"]]
+    together = [[each.job for each in pack] for pack in trainable_together(styles)]
+    assert together == [["a", "c", "h"], ["b"], ["d"], ["e"], ["f"], ["g"], ["i"]]

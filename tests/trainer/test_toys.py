@@ -114,6 +114,11 @@ def test_an_unknown_name_is_refused_with_those_that_there_are(toys: Toys, part: 
     assert "toy" in violation.message.replace("toy_unheard_of", "")
 
 
+def test_a_denoiser_without_blocks_is_not_asked_to_recompute_them(toys: Toys):
+    with pytest.raises(InvalidSpec, match="the denoiser of toy has no blocks that can be computed anew; leave it out"):
+        toys.style("no-blocks", training={"gradient_checkpointing": True})
+
+
 def test_all_of_them_learn(toys: Toys):
     style = toys.style("learns", training={"max_steps": 60, "micro_batch_size": 4, "learning_rate": 0.3})
     assert toys.train(style).endings == {style.job: "succeeded"}

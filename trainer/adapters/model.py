@@ -2,11 +2,13 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from lorafleet.catalog.method import is_target
+from trainer.adapters import recomputation
 from trainer.adapters.bank import ActiveSlots, Bank
 from trainer.adapters.layers import AdaptedConv2d, AdaptedLinear
 from trainer.adapters.layout import Kind, Layer, layout
@@ -17,7 +19,8 @@ from trainer.typed_torch import named_modules
 class PackModel(nn.Module):
     """Frozen parts with stacked adapters. A module's canonical path begins with the name of its part."""
 
-    def __init__(self, family: Family, parts: Parts, *, trains_text: bool, bf16: bool) -> None:
+    def __init__(self, family: Family, parts: Parts, *, trains_text: bool, bf16: bool, recomputes: bool = False) -> None:
+        """`recomputes`: the denoiser's blocks are computed anew in the backward pass."""
         super().__init__()
         self.family, self.parts, self.trains_text, self.bf16 = family, parts, trains_text, bf16
         self.banks = nn.ModuleList()
@@ -36,6 +39,8 @@ class PackModel(nn.Module):
             if isinstance(layer, nn.Linear | nn.Conv2d)
         }
         self._adapted: set[str] = set()
+        if recomputes:
+            recomputation.recompute(self._denoiser, self._same_again)
 
     def forward(
         self, active: Sequence[ActiveSlots], noisy: Tensor, times: Tensor, conditioning: Conditioning, captions: Sequence[str]
@@ -52,11 +57,23 @@ class PackModel(nn.Module):
         """Within it the parts compute with the adapters of these slots; also for a part alone, as a pipeline calls it."""
         for each in active:
             each.load_weights()
-        self._serving = active
+        with self._computing_with(active):
+            yield
+
+    @contextmanager
+    def _computing_with(self, active: Sequence[ActiveSlots]) -> Generator[None]:
+        before, self._serving = self._serving, active
         try:
             yield
         finally:
-            self._serving = ()
+            self._serving = before
+
+    def _same_again(self) -> recomputation.SameAgain:
+        return partial(self._computing_with, self._serving)
+
+    @property
+    def _denoiser(self) -> nn.Module:
+        return self.parts[self.family.facts.denoiser.name]
 
     def layers_of(self, kind: Kind) -> dict[str, Layer]:
         """The frozen layers that adapters of a kind are put on, by canonical path."""
@@ -75,8 +92,13 @@ class PackModel(nn.Module):
         self.banks.append(bank)
         return bank
 
+    def leave(self) -> None:
+        """Leaves the frozen parts as they were."""
+        self.strip()
+        recomputation.keep(self._denoiser)
+
     def strip(self) -> None:
-        """Removes all adapters, leaving the frozen parts as they were."""
+        """Removes all adapters."""
         for path in self._adapted:
             _put(self, path, self._layers[path])
         self._adapted.clear()

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from lorafleet.catalog.families import chroma
+from lorafleet.catalog.part import PartKind
+from trainer.families._chroma_transformer import MaskedChroma
 from trainer.families._flow import FlowFamily
 from trainer.families._packed import no_places, packed, places, unpacked
 from trainer.families._parts import sampling_scheduler, tokenize
-from trainer.families.protocol import Conditioning, Family, Parts
+from trainer.families.protocol import Conditioning, Family, Loading, Parts
 from trainer.objectives.flow import NUM_TIMES
 
 
@@ -22,6 +24,12 @@ class Chroma(FlowFamily):
     """Conditioning: `text` (rows, tokens, T5's width), `seen` (rows, tokens): 1 where the transformer sees a token."""
 
     facts = chroma.FACTS
+
+    def load(self, part: str, base: Path, how: Loading) -> Any:
+        found = super().load(part, base, how)
+        if self.facts.part(part).kind is PartKind.DENOISER:
+            found.__class__ = MaskedChroma
+        return found
 
     def encode_text(self, parts: Parts, captions: Sequence[str]) -> Conditioning:
         """T5 sees no padding; the transformer sees the first token of it beside the text (`_get_t5_prompt_embeds`)."""

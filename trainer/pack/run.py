@@ -57,7 +57,8 @@ class PackRun:
         self.must_leave = False  # a pod of the run is about to be killed: nothing more is begun here
         self.samples = Samples()
         self._rows: dict[str, Row] = {}  # that the jobs' adapters begin with, until there is an engine
-        self.pack = PackState(base, group, reporter, trains_text=self.spec.adapter.text_encoder)
+        trains_text, recomputes = self.spec.adapter.text_encoder, self.spec.training.gradient_checkpointing
+        self.pack = PackState(base, group, reporter, trains_text=trains_text, recomputes=recomputes)
         self._take_in(styles)
 
     def train(self) -> None:

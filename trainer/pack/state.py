@@ -19,8 +19,9 @@ class PackState:
 
     engine: Engine
 
-    def __init__(self, base: FrozenBase, group: Group, reporter: Reporter | None, *, trains_text: bool) -> None:
-        self.base, self.group, self.reporter, self._trains_text = base, group, reporter, trains_text
+    def __init__(self, base: FrozenBase, group: Group, reporter: Reporter | None, *, trains_text: bool, recomputes: bool) -> None:
+        self.base, self.group, self.reporter = base, group, reporter
+        self._trains_text, self._recomputes = trains_text, recomputes
         self._model: PackModel | None = None
         self.by_kind: dict[Kind, list[Member]] = {}  # in the order of the banks; a member's index in its list is its slot
 
@@ -29,13 +30,15 @@ class PackState:
         """Made when it is first asked for: large text encoders are to be gone before its denoiser is loaded."""
         if self._model is None:
             base = self.base
-            self._model = PackModel(base.family, base.parts, trains_text=self._trains_text, bf16=base.computes_bf16)
+            self._model = PackModel(
+                base.family, base.parts, trains_text=self._trains_text, bf16=base.computes_bf16, recomputes=self._recomputes
+            )
         return self._model
 
     def strip(self) -> None:
         """Leaves the frozen parts as they were."""
         if self._model is not None:
-            self._model.strip()
+            self._model.leave()
 
     @property
     def device(self) -> torch.device:

@@ -34,7 +34,10 @@ FACTS = Family(
         parts.transformer("ChromaTransformer2DModel", TARGETS, problems=unpacked_problems, defaults=_TRANSFORMER),
         parts.flow_scheduler(),
     ),
-    values_per_pixel=330,
+    # python -m tests.trainer.families.real counts them, with LoRA on every layer.
+    values_per_pixel=305,
+    recomputed_values_per_pixel=24,
+    text_pixels=PATCH**2 * MOST_TOKENS,
     resolution=RESOLUTION,
     first_layer="x_embedder",
     architecture="chroma",  # kohya's trainer calls it so (library/sai_model_spec.py)

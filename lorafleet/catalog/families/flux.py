@@ -98,8 +98,10 @@ FACTS = Family(
         read=_read,
         refusal=bfl.editing,
     ),
-    # 214 with LoRA on the usual layers and 312 on every one at 1024 x 1024: python -m tests.trainer.families.real
-    values_per_pixel=330,
+    # python -m tests.trainer.families.real counts them, with LoRA on every layer.
+    values_per_pixel=300,
+    recomputed_values_per_pixel=22,
+    text_pixels=PATCH**2 * DEV_TOKENS,
     resolution=RESOLUTION,
     first_layer="x_embedder",
     architecture="flux-1-dev",

@@ -69,8 +69,10 @@ FACTS = Family(
         parts.flow_scheduler(),
         parts.transformer("Flux2Transformer2DModel", TARGETS, problems=_problems, defaults=_TRANSFORMER),
     ),
-    # 140 of klein 9B with LoRA on the usual layers and 191 on every one at 1024 x 1024: python -m tests.trainer.families.real
+    # python -m tests.trainer.families.real counts them, with LoRA on every layer, of klein 9B.
     values_per_pixel=200,
+    recomputed_values_per_pixel=16,
+    text_pixels=PATCH**2 * MOST_TOKENS,
     resolution=RESOLUTION,
     first_layer="x_embedder",
     architecture="Flux.2-klein-4b",

@@ -122,7 +122,12 @@ FACTS = Family(
         parts.tokenizer("tokenizer", "Qwen2Tokenizer", "Qwen2TokenizerFast"),
         parts.transformer("Krea2Transformer2DModel", TARGETS, problems=_problems, defaults=DEFAULTS),
     ),
-    values_per_pixel=230,  # 213 with LoRA on every linear layer at 1024 x 1024: python -m tests.trainer.families.real
+    # python -m tests.trainer.families.real counts them, with LoRA on every layer. Twelve states of each word come to one, in blocks of
+    # their own that are not recomputed.
+    values_per_pixel=192,
+    recomputed_values_per_pixel=15,
+    text_pixels=PATCH**2 * MAX_TOKENS * 4 // 3,
+    recomputed_text_pixels=PATCH**2 * MAX_TOKENS * 11 // 2,
     first_layer="img_in",
     architecture="Krea-2",
     kohya_version="krea2",

@@ -99,7 +99,10 @@ FACTS = Family(
         parts.tokenizer("tokenizer", "Qwen2Tokenizer", "Qwen2TokenizerFast"),
         parts.transformer("QwenImageTransformer2DModel", problems=_problems, defaults=DEFAULTS),
     ),
-    values_per_pixel=420,  # with LoRA on every layer, counted as service.control.memory says, at 1024 x 1024
+    # python -m tests.trainer.families.real counts them, with LoRA on every layer.
+    values_per_pixel=350,
+    recomputed_values_per_pixel=22,
+    text_pixels=PATCH**2 * MAX_TOKENS,
     first_layer="img_in",
     architecture="qwen-image",
     kohya_version="qwen_image",

@@ -8,6 +8,7 @@ from lorafleet.catalog.family import Configs, Family, Label
 from lorafleet.catalog.part import Config, Problems
 from lorafleet.catalog.parts import Sizes
 
+PATCH, CLIP_TOKENS = 2, 77  # of the published bases
 T5_TOKENS = 256  # diffusers' StableDiffusion3Pipeline.__call__, max_sequence_length
 TARGETS = (*parts.ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 DEFAULTS = {  # of diffusers' SD3Transformer2DModel
@@ -92,9 +93,10 @@ FACTS = Family(
         parts.large_text_encoder("text_encoder_3", "T5EncoderModel", most_tokens=T5_TOKENS, kohya_prefix="lora_te3", is_optional=True),
         parts.tokenizer("tokenizer_3", "T5TokenizerFast", "T5Tokenizer", is_optional=True),
     ),
-    # Counted as service.control.memory says, of 3, 3.5 medium and large at 1024 x 1024: 78, 118, 144 with LoRA on attention alone, and
-    # 137, 180, 238 on every layer.
-    values_per_pixel=270,
+    # python -m tests.trainer.families.real counts them, with LoRA on every layer, of 3.5 large; 3 and 3.5 medium take less.
+    values_per_pixel=230,
+    recomputed_values_per_pixel=17,
+    text_pixels=PATCH**2 * (CLIP_TOKENS + T5_TOKENS),
     first_layer="pos_embed.proj",
     architecture="stable-diffusion-3-medium",
     kohya_version="m",

@@ -103,8 +103,10 @@ FACTS = Family(
         parts.tokenizer("tokenizer", "Qwen2Tokenizer", "Qwen2TokenizerFast"),
         parts.transformer("ZImageTransformer2DModel", problems=_problems, defaults=DEFAULTS),
     ),
-    # With LoRA on attention alone 180, and on every layer 250 were counted as service.control.memory says, at 1024 x 1024.
-    values_per_pixel=280,
+    # python -m tests.trainer.families.real counts them, with LoRA on every layer.
+    values_per_pixel=225,
+    recomputed_values_per_pixel=16,
+    text_pixels=PATCH**2 * MAX_TOKENS,
     resolution=RESOLUTION,
     first_layer="all_x_embedder.2-1",
     architecture="z-image",

@@ -123,6 +123,12 @@ def test_a_job_that_fits_no_worker_is_refused_with_the_arithmetic():
     told = made.refusals[0].message
     assert "base 1.0 GiB" in told
     assert "= 6.9 GiB, but a worker has 3.0 GiB" in told
+    assert "training.gradient_checkpointing, or a smaller micro_batch_size" in told
+
+
+def test_a_job_that_recomputes_already_is_not_told_to():
+    made = plan([job(0, footprint=foot(5), key=replace(KEY, recomputes=True))], PackLimits(worker_memory_bytes=3 * GIB), 1)
+    assert "training.gradient_checkpointing" not in made.refusals[0].message
 
 
 def test_memory_closes_a_pack_and_says_so():

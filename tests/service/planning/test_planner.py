@@ -53,6 +53,15 @@ async def test_what_trains_alone_says_why():
     assert "trains alone: cluster.zero_stage is 2" in made.packs[0].key
 
 
+async def test_styles_whose_blocks_are_recomputed_share_no_pass_with_others_and_take_less():
+    again = wanted(training={"gradient_checkpointing": True})
+    made = await planner().plan("acme", [again, wanted(), again])
+    recomputed, kept = made.packs
+    assert [list(recomputed.items), list(kept.items)] == [[0, 2], [1]]
+    assert "gradient checkpointing" in recomputed.key
+    assert recomputed.memory_bytes < kept.memory_bytes, "of two styles than of one"
+
+
 async def test_a_base_that_cannot_be_read_is_planned_by_number(tmp_path: Path):
     made = await planner(limits=PackLimits(max_pack_size=2)).plan("acme", [wanted(base_model={"uri": f"file://{tmp_path}"})] * 3)
     assert [len(pack.items) for pack in made.packs] == [2, 1]

@@ -17,6 +17,7 @@ from tests.trainer.families.real import Real
 from tests.trainer.families.reference import Texts
 from tests.trainer.families.row import Row
 from tests.trainer.sdxl.tiny_base import filled
+from trainer.families._chroma_transformer import MaskedChroma
 
 SCHEDULERS: dict[str, dict[str, Any]] = {"constant": {"shift": 3.0}, "by-size": flux.SCHEDULERS["dev"]}
 
@@ -109,7 +110,7 @@ ROW = Row(
     reference=ChromaReference,
     pipeline=ChromaPipeline,
     real=Real(
-        built=ChromaTransformer2DModel,  # its defaults are the published one's
+        built=MaskedChroma,  # its defaults are the published one's
         config={},
         latents=(16, 128, 128),
         conditioning={"text": (512, 4096), "seen": (512,)},
