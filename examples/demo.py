@@ -30,13 +30,13 @@ from lorafleet.blobs import blobs_at
 from lorafleet.client import Client
 from lorafleet.contact_sheet import Row, contact_sheet
 from lorafleet.contract.layout import JobLayout
+from lorafleet.control_characters import visible
 from lorafleet.download import download
 from lorafleet.errors import LorafleetError
 from lorafleet.progress_view import view_on
 from lorafleet.spec import Spec
 from lorafleet.states import label
 from lorafleet.v1 import training_service_pb2 as pb
-from lorafleet.visible import visible
 
 EXAMPLES = Path(__file__).resolve().parent
 BUILD = EXAMPLES.parent / "build" / "demo"

@@ -22,8 +22,8 @@ from lorafleet.commands import (
     submit,
     watch,
 )
+from lorafleet.control_characters import visible
 from lorafleet.errors import InvalidInput, LorafleetError
-from lorafleet.visible import visible
 
 EPILOG = (
     "--server, --tenant and the credentials may stand before the command or behind it. "

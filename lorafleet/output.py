@@ -11,10 +11,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rich.text import Text
 
 from lorafleet import spec_proto, tables
+from lorafleet.control_characters import is_harmless, one_line, visible_json
 from lorafleet.states import job_id, label
 from lorafleet.terminal import TIME_FORMAT
 from lorafleet.v1 import training_service_pb2 as pb
-from lorafleet.visible import is_harmless, one_line, visible_json
 
 COLOURS: dict[int, str] = {
     pb.JOB_STATE_SUCCEEDED: "green",

@@ -9,9 +9,9 @@ from rich.live import Live
 from rich.text import Text
 
 from lorafleet import output, tables
+from lorafleet.control_characters import one_line
 from lorafleet.states import has_ended, job_id, label
 from lorafleet.v1 import training_service_pb2 as pb
-from lorafleet.visible import one_line
 
 REFRESH_PER_S = 4.0
 BAR_WIDTH = 24

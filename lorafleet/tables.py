@@ -12,8 +12,8 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from lorafleet.control_characters import one_line, visible
 from lorafleet.terminal import encodable
-from lorafleet.visible import one_line, visible
 
 GAP = 2  # spaces between columns
 LEAST_TEXT = 20  # columns of a long text that say something

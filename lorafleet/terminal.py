@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
-from lorafleet.visible import visible, visible_json
+from lorafleet.control_characters import visible, visible_json
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, TypeGuard
 
-from lorafleet.visible import visible
+from lorafleet.control_characters import visible
 
 RUN = "run"  # the mark of lines about no style: every tenant of the pack may see them
 MAX_LINE_CHARS = 2000  # in one write, so that Ray, which reads while we write, never sees half a line; longer ones go on marked

@@ -6,10 +6,10 @@ from typing import Any
 
 from lorafleet import output
 from lorafleet.batch.summary import steps_of, summarize
+from lorafleet.control_characters import one_line
 from lorafleet.states import job_id, label, name_of
 from lorafleet.v1 import batch_service_pb2 as batch_pb
 from lorafleet.v1 import training_service_pb2 as pb
-from lorafleet.visible import one_line
 
 
 def report(batch: batch_pb.Batch, jobs: Sequence[pb.TrainingJob], now: datetime) -> dict[str, Any]:

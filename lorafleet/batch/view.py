@@ -13,11 +13,11 @@ from rich.text import Text
 
 from lorafleet import output, tables
 from lorafleet.batch.summary import Summary, held_out_ratio, steps_of, summarize, worst_first
+from lorafleet.control_characters import one_line
 from lorafleet.progress_view import Show, live_on
 from lorafleet.states import job_id, name_of
 from lorafleet.v1 import batch_service_pb2 as batch_pb
 from lorafleet.v1 import training_service_pb2 as pb
-from lorafleet.visible import one_line
 
 LINE_EVERY_S = 10.0
 REFRESH_PER_S = 2.0

@@ -3,7 +3,7 @@
 import re
 
 from lorafleet.contract import store_faults
-from lorafleet.visible import uncoloured
+from lorafleet.control_characters import uncoloured
 from service.backends.run_log import of_nobody
 
 MESSAGE_TAIL = 600  # characters of the driver's last lines that a job's message shows

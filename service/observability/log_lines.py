@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from lorafleet.control_characters import one_line, visible, visible_json
 from lorafleet.redacting import BLANK, without_passwords
-from lorafleet.visible import one_line, visible, visible_json
 from service.access.identity import current_identity
 from service.core import log_context, telemetry
 

@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 from lorafleet import spec
 from lorafleet.contract.layout import JobLayout
 from lorafleet.contract.run_manifest import Style
+from lorafleet.control_characters import uncoloured
 from lorafleet.errors import FailedPrecondition, InvalidInput
 from lorafleet.redacting import without_passwords
 from lorafleet.v1 import report_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2 as api
-from lorafleet.visible import uncoloured
 from service.control import lifecycle
 from service.control.lifecycle import Artifact, Ending, JobState, Outcome
 from service.control.runs import COMING, RunState

@@ -15,12 +15,12 @@ from lorafleet import output, tables, terminal
 from lorafleet.batch.view import screen
 from lorafleet.commands import administration
 from lorafleet.commands.batch import printing
+from lorafleet.control_characters import is_harmless, visible
 from lorafleet.progress_view import bars_of
 from lorafleet.terminal import literal_console
 from lorafleet.v1 import access_service_pb2 as access_pb
 from lorafleet.v1 import batch_service_pb2 as batch_pb
 from lorafleet.v1 import training_service_pb2 as pb
-from lorafleet.visible import is_harmless, visible
 from tests.lorafleet.jobs import a_job
 from tests.lorafleet.shown import ODD, shown, width_of
 

@@ -3,7 +3,7 @@
 GUARDS = (
     (
         "terminal: control characters of a cell are written out",
-        "lorafleet/visible.py",
+        "lorafleet/control_characters.py",
         "    return _UNSEEN.sub(_escaped, text.replace(",
         "    return str(text.replace(",
         "tests/lorafleet/test_tables.py",

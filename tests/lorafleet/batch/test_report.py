@@ -9,8 +9,8 @@ from PIL import Image
 from lorafleet.batch import report as batch_report
 from lorafleet.batch import sheet as batch_sheet
 from lorafleet.contact_sheet import GAP, LABEL_HEIGHT
+from lorafleet.control_characters import is_harmless
 from lorafleet.v1 import training_service_pb2 as pb
-from lorafleet.visible import is_harmless
 from tests.lorafleet.batch_jobs import NOW, before_now
 from tests.lorafleet.jobs import a_batch, a_job
 from tests.lorafleet.test_download import manifest_of

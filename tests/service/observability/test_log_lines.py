@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 import grpc
 import pytest
 
+from lorafleet.control_characters import is_harmless
 from lorafleet.errors import Unavailable
 from lorafleet.v1 import training_service_pb2 as pb
-from lorafleet.visible import is_harmless
 from service.access.api_tokens import new_token
 from service.access.identity import Identity, current_identity
 from service.core import log_context

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from lorafleet import output
-from lorafleet.visible import is_harmless, one_line, uncoloured, visible
+from lorafleet.control_characters import is_harmless, one_line, uncoloured, visible
 
 SEEN_ALTHOUGH_FORMAT = (
     "\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd"  # signs of Arabic and Kaithi

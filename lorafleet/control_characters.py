@@ -1,4 +1,4 @@
-"""Makes text that a tenant, a run or a file's name brought harmless to show: what a terminal would obey is written out. Pure.
+"""Writes out the control characters of text that a tenant, a run or a file's name brought, so that no terminal obeys them. Pure.
 
 Written out are control characters (C0, C1), whatever turns or hides letters (bidi, zero width), and halves of surrogate pairs.
 The joiners of scripts and emoji (U+200C, U+200D) stay, since words are spelt with them.
