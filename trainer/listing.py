@@ -29,6 +29,12 @@ class Entry:
     size_bytes: int
     version: str
 
+    @property
+    def etag(self) -> str | None:
+        """S3's own; None on disk."""
+        tag = self.version.rpartition("/")[0]
+        return tag if tag.endswith('"') else None
+
 
 @dataclass(frozen=True)
 class Listing:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import obstore
 from botocore.exceptions import BotoCoreError
 from obstore import exceptions
-from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
 from obstore.store import LocalStore, S3Store
 
 from lorafleet.contract import confined_files, plain_files, store_faults
@@ -28,7 +28,7 @@ from trainer import listing
 from trainer.listing import Entry, Listing
 
 if TYPE_CHECKING:
-    from obstore import ObjectMeta
+    from obstore import GetOptions, ObjectMeta
 
 CONCURRENCY = 32
 CHUNK_BYTES = 8 * 2**20
@@ -151,6 +151,21 @@ class Folder:
         with _naming(f"{self.uri}/{path}"), self._to_read(path) as key:
             return bytes(obstore.get_range(self._store, key, start=start, length=length))
 
+    def get_range_of(self, entry: Entry, start: int, length: int) -> memoryview:
+        """A range of an object that is as it was when it was listed. Raises RunFailed OBJECT_CHANGED where it is not."""
+        uri = f"{self.uri}/{entry.path}"
+        asked: GetOptions = {"range": (start, start + length)}
+        if entry.etag is not None:
+            asked["if_match"] = entry.etag
+        with _naming(uri), self._to_read(entry.path) as key:
+            try:
+                found = obstore.get(self._store, key, options=asked)
+            except PreconditionError:
+                raise _changed(uri, entry, obstore.head(self._store, key)) from None
+            if found.meta["size"] != entry.size_bytes or entry.etag not in (None, found.meta["e_tag"]):  # not every store compares
+                raise _changed(uri, entry, found.meta)
+            return memoryview(found.bytes())
+
     def sha256(self, path: str) -> str:
         """Hex digest of an object's content, streamed."""
         digest = hashlib.sha256()
@@ -228,6 +243,12 @@ class Folder:
 def _check_size(uri: str, size_bytes: int, most_bytes: int | None) -> None:
     if most_bytes is not None and size_bytes > most_bytes:
         raise RunFailed(f"{uri} is {size_bytes} bytes long; at most {most_bytes} are read", reason="OBJECT_TOO_LARGE")
+
+
+def _changed(uri: str, entry: Entry, now: "ObjectMeta") -> RunFailed:
+    was = f"it was {entry.size_bytes} bytes long with the ETag {entry.etag}"
+    message = f"{uri} changed while it was read: {was}, now it is {now['size']} with {now['e_tag']}; try again"
+    return RunFailed(message, reason="OBJECT_CHANGED", retryable=True)
 
 
 def _path(uri: str) -> Path:
