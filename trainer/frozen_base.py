@@ -15,6 +15,7 @@ from trainer.families._clip import without_last_layers
 from trainer.families.protocol import Loading
 from trainer.prepare import base_copy
 from trainer.prepare.base_model import BaseModel
+from trainer.weight_stream import WeightStream
 
 
 class LazyParts(Mapping[str, Any]):
@@ -58,6 +59,10 @@ class FrozenBase:
     def serves(self, base: BaseModel, precision: str, device: torch.device) -> bool:
         return (self.base.identity, self.precision.name, self.device) == (base.identity, precision, device)
 
+    def read_from(self, base: BaseModel) -> None:
+        """Another place with the same: what is still to be loaded is read from there, for the first may be gone, or another's."""
+        self.base = base
+
     @property
     def encodes_first(self) -> bool:
         """Whether its text encoders are to be gone before the denoiser is loaded."""
@@ -95,7 +100,9 @@ class FrozenBase:
         is_denoiser = part.kind is PartKind.DENOISER
         dtype = torch.bfloat16 if self.computes_bf16 and (is_denoiser or part.is_large) else torch.float32
         is_quantised = is_denoiser and self.precision.quantised_bytes is not None
-        return Loading(tokens, dtype, self.precision.name if is_quantised else "")
+        files = base_copy.streamed(self.base, part.name)
+        weights = WeightStream(files, self.base.files) if files else None
+        return Loading(tokens, dtype, self.precision.name if is_quantised else "", weights)
 
     def pipeline(self) -> Any:
         """A diffusers pipeline that draws with these parts, and with the adapters that are on them."""

@@ -122,6 +122,7 @@ class WarmWorker:
         precision = style.spec.training.precision
         if self.base is None or not self.base.serves(style.base, precision, device):
             self.base = FrozenBase(style.base, precision, device)
+        self.base.read_from(style.base)
         self.base.load()
         return self.base
 

@@ -35,8 +35,10 @@ class Refused(ValueError):
 class Stored:
     """One tensor of a safetensors file."""
 
+    dtype: str  # as safetensors names it
     shape: tuple[int, ...]
-    end: int  # of its bytes, counted from the end of the header
+    start: int  # of its bytes, counted from the end of the header
+    end: int
 
 
 @contextmanager
@@ -101,7 +103,7 @@ def _stored(entry: JsonValue) -> Stored:
         raise Refused("has a tensor of a type that is not known")
     if offsets[1] - offsets[0] != prod(shape) * bits // 8:
         raise Refused("is not a safetensors file: a tensor's shape and its bytes differ")
-    return Stored(shape=tuple(shape), end=offsets[1])
+    return Stored(dtype=str(entry["dtype"]), shape=tuple(shape), start=offsets[0], end=offsets[1])
 
 
 def _bits(dtype: JsonValue) -> int | None:

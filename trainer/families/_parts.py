@@ -8,11 +8,12 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
+from diffusers.models.modeling_utils import ModelMixin
 from PIL import Image
 from torch import Tensor
 
 from lorafleet.catalog.part import Part, PartKind
-from trainer.families import _quantised
+from trainer.families import _arriving
 from trainer.families.protocol import Loading, part_of_base
 from trainer.untrusted import Refused
 
@@ -82,9 +83,16 @@ def _tokenizer(kind: Any, folder: Path, max_tokens: int) -> Any:
 def _whole(kind: Any, folder: Path, how: Loading) -> Any:
     """A model with every weight from its files. The libraries only warn of missing ones, and draw them at random."""
     with part_of_base(folder.name):
-        if how.quantised:
-            return _quantised.load(kind, folder, how.quantised, how.dtype).eval().requires_grad_(False)
-        model, found = kind.from_pretrained(folder, dtype=how.dtype, **_SAFE)
+        if _is_of_diffusers(kind) and (how.quantised or how.weights is not None):
+            return _arriving.of_diffusers(kind, folder, how).eval().requires_grad_(False)
+        if how.weights is not None:
+            model, found = _arriving.of_transformers(kind, folder, how)
+        else:
+            model, found = kind.from_pretrained(folder, dtype=how.dtype, **_SAFE)
         if missing := sorted(found["missing_keys"]):
             raise Refused(f"its files lack {len(missing)} of its weights, such as {missing[0]}")
     return model.eval().requires_grad_(False)
+
+
+def _is_of_diffusers(kind: Any) -> bool:
+    return issubclass(kind, ModelMixin)

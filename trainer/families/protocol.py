@@ -4,7 +4,7 @@
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,8 @@ log = logging.getLogger("lorafleet.base")
 Parts = Mapping[str, Any]
 # What the denoiser goes by besides the noised latents: tensors by name, each (rows, ...). Only their family knows the names.
 Conditioning = Mapping[str, Tensor]
+# Tensors of a part's files by the names that they have there. Whoever goes through them may keep them.
+Weights = Iterable[tuple[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Loading:
     max_tokens: int  # to which a tokenizer cuts and pads at most, whatever its own files say
     dtype: torch.dtype = torch.float32
     quantised: str = ""  # the name of its quantisation; nothing: none
+    weights: Weights | None = None  # None: they lie in the base's folder
 
 
 class Family(Protocol):
@@ -88,7 +91,7 @@ def part_of_base(part: str) -> Iterator[None]:
     """Says of what a library raises while it loads a part that the base is at fault: no other attempt would go better."""
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError):
+    except (MemoryError, torch.OutOfMemoryError, RunFailed):  # the last is the store's
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:

@@ -23,7 +23,7 @@ from trainer.prepare.base_files import Weights, some
 from trainer.prepare.base_folders import BaseFolders
 from trainer.prepare.single_file import BaseFile
 from trainer.prepare.weight_headers import stored_tensors
-from trainer.storage import Folder
+from trainer.storage import Entry, Folder
 from trainer.untrusted import Refused, Stored
 
 _TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
@@ -38,6 +38,7 @@ class BaseModel:
     parts: Mapping[str, str]  # part -> URI of its own folder, of those that are not the base's own
     family: str
     files: Mapping[str, str]  # path -> SHA-256, every file that loading needs
+    entries: Mapping[str, Entry]  # path -> the file as it was looked at
     digest: str  # over its tensors, however they are stored
     loaded_as: Mapping[str, str]  # path -> the name that the loading library looks for, of those that have another
     is_plain: bool  # in its folder the libraries find these files and no others
@@ -150,6 +151,7 @@ class _Inspection:
             parts=self.folder.parts,
             family=self.family.name,
             files=taken.files,
+            entries={path: self.entries[path] for path in paths},
             digest=taken.tensors,
             loaded_as=renamed,
             is_plain=not renamed and not self.folder.parts and not self._has_more(paths),

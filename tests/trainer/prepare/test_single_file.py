@@ -15,11 +15,12 @@ from examples.demo import BASE_MODEL
 from lorafleet.catalog import FAMILIES, single_file
 from lorafleet.errors import RunFailed
 from lorafleet.spec import BaseModelSpec
+from tests.trainer.in_store import uploaded
 from tests.trainer.prepare import single_files
 from tests.trainer.sd.bases import write_sd2
 from tests.trainer.sdxl import tiny_base
 from trainer.frozen_base import FrozenBase
-from trainer.prepare import base_model, clip_vocabulary
+from trainer.prepare import base_copy, base_model, clip_vocabulary
 from trainer.prepare import single_file as preparing
 from trainer.prepare.base_model import BaseModel
 from trainer.storage import Folder
@@ -81,6 +82,20 @@ def test_it_is_the_folder_that_it_was_made_from(tmp_path: Path, bases: dict[str,
     for part in FAMILIES.get(family).parts:
         if part.weights_name:
             assert same(ours.for_encoding()[part.name], theirs.for_encoding()[part.name]), part.name
+
+
+def test_one_in_a_store_is_turned_on_disk_where_nothing_else_is_kept(
+    tmp_path: Path, bases: dict[str, Path], as_tiny: None, s3: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("LORAFLEET_NODE_CACHE", "off")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "put").mkdir()
+    single_files.write(bases["sd1"], "sd1", tmp_path / "put" / "one.safetensors")
+    spec = BaseModelSpec(uri=f"{uploaded(tmp_path / 'put')}/one.safetensors", parts=given(bases["sd1"], "sd1"))
+    found = base_model.inspect(spec, Folder(f"file://{tmp_path}/cache"))
+    assert base_copy.streamed(found, "unet") == {}
+    assert [path for path in (tmp_path / "home/.cache/lorafleet").rglob("*.safetensors") if path.parent.name == "unet"]
+    assert same(FrozenBase(found, "fp32", CPU).parts["unet"], FrozenBase(inspect(bases["sd1"], tmp_path), "fp32", CPU).parts["unet"])
 
 
 def test_averaged_weights_are_taken_where_it_has_both(tmp_path: Path, bases: dict[str, Path], as_tiny: None):
