@@ -126,6 +126,17 @@ def _blocks_of(double: Names, single: Names) -> dict[str, tuple[str, Names]]:
 
 FLUX = Original(modules=table(_OUTSIDE, _blocks_of(_DOUBLE, _SINGLE)), first="img_in", swapped=swapped)
 
+_CHROMA_OUTSIDE = {
+    **{name: _OUTSIDE[name] for name in ("x_embedder", "context_embedder", "proj_out")},
+    **{name: name for name in ("distilled_guidance_layer.in_proj", "distilled_guidance_layer.out_proj")},
+}
+_CHROMA_BLOCKS = {
+    "distilled_guidance_layer.layers": ("distilled_guidance_layer.layers", _APPROXIMATOR),
+    "distilled_guidance_layer.norms": ("distilled_guidance_layer.norms", {"": ""}),
+}
+CHROMA = Original(modules=table(_CHROMA_OUTSIDE, {**_blocks_of(_DOUBLE, _SINGLE), **_CHROMA_BLOCKS}), first="img_in")
+FLUX2 = Original(modules=table(_FLUX2_OUTSIDE, _blocks_of(_FLUX2_DOUBLE, _FLUX2_SINGLE)), first="img_in", swapped=swapped)
+
 
 def sizes(tensors: Mapping[str, Shape]) -> Config:
     """What of the config of a FLUX the shapes of its tensors tell, by diffusers' names."""

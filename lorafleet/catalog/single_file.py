@@ -29,6 +29,7 @@ _OTHERS = {  # a part of a name -> what has it
     "nerf_": "Chroma1-Radiance, which draws pixels",
     "double_blocks.": "a FLUX, or the like",
     "joint_blocks.": "a Stable Diffusion 3, or the like",
+    "txtfusion.": "a Krea 2",
     "noise_refiner.": "a Z-Image or Lumina",
     "lora_": "an adapter, no base",
     ".lora_A.": "an adapter, no base",

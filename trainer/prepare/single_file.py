@@ -13,6 +13,7 @@ from typing import Any
 
 from lorafleet.catalog import FAMILIES, Family
 from lorafleet.catalog.detection import CLASS
+from lorafleet.catalog.family import MODEL_INDEX as INDEX
 from lorafleet.catalog.part import Config, Part, PartKind
 from lorafleet.catalog.single_file import ENDING, NoSuchLayout, SingleFile, Told, absent, configs, is_clips, lacking, prediction, told
 from lorafleet.contract.confined_files import root_of_part
@@ -108,9 +109,9 @@ def _write(base_file: BaseFile, path: Path, into: Path) -> None:
         tensors = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  no mapping
         found = told(_layouts(), tensors)
         family = FAMILIES.get(found.family)
-        index: dict[str, Any] = {CLASS: family.pipeline}
         gone = absent(family.parts, found, base_file.given)
         known = _configs(family, found, tensors)
+        index: dict[str, Any] = {CLASS: family.pipeline, **known.get(INDEX, {})}
         for part in family.parts:
             config = known.get(part.name, {})
             index[part.name] = [None, None] if part.name in gone else [part.library, config.get(CLASS, part.classes[0])]

@@ -1,12 +1,14 @@
 """Chroma (lodestones 2025): FLUX.1 schnell with guidance's distillation undone, T5 alone as its text, and modulations computed by one
 small network."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from lorafleet import objectives
 from lorafleet.catalog import bfl, parts
 from lorafleet.catalog.families.flux import PATCH, RESOLUTION, TARGETS, unpacked_problems
 from lorafleet.catalog.family import Configs, Family
+from lorafleet.catalog.part import Config
+from lorafleet.catalog.single_file import T5, TRANSFORMER, VAE, SingleFile, Tensors, number_of, side
 
 MOST_TOKENS = 512  # max_sequence_length of diffusers' ChromaPipeline
 _TRANSFORMER = {"in_channels": 64, "joint_attention_dim": 4096}
@@ -22,6 +24,15 @@ def _misfits(configs: Configs) -> Iterator[tuple[str, str]]:
         yield "transformer", "takes another text than text_encoder gives: joint_attention_dim is not its d_model"
 
 
+def _read(transformer: Tensors) -> Mapping[str, Config]:
+    approximator = {
+        "approximator_num_channels": side(transformer, "distilled_guidance_layer.in_proj.weight", 1),
+        "approximator_hidden_dim": side(transformer, "distilled_guidance_layer.in_proj.weight", 0),
+        "approximator_layers": number_of(transformer, "distilled_guidance_layer.layers"),
+    }
+    return {"transformer": {**bfl.sizes(transformer), **approximator}}
+
+
 FACTS = Family(
     name="chroma",
     title="Chroma",
@@ -33,6 +44,15 @@ FACTS = Family(
         parts.tokenizer("tokenizer", "T5TokenizerFast", "T5Tokenizer"),
         parts.transformer("ChromaTransformer2DModel", TARGETS, problems=unpacked_problems, defaults=_TRANSFORMER),
         parts.flow_scheduler(),
+    ),
+    single_file=SingleFile(
+        denoiser="transformer",
+        parts={"transformer": TRANSFORMER, "vae": VAE, "text_encoder": T5},
+        marks=("distilled_guidance_layer.in_proj.weight", "double_blocks.0.img_attn.qkv.weight", "img_in.weight"),
+        original=bfl.CHROMA,
+        read=_read,
+        refusal=bfl.editing,
+        lacks_scheduler="how its times are shifted, which published Chromas differ in",
     ),
     # python -m tests.trainer.families.real counts them, with LoRA on every layer.
     values_per_pixel=305,

@@ -3,13 +3,14 @@
 FLUX.2 dev has another pipeline, with Mistral 3 as its text encoder: it is not trained here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from lorafleet import objectives
 from lorafleet.catalog import bfl, parts
 from lorafleet.catalog.families.flux import unpacked_problems
 from lorafleet.catalog.family import MODEL_INDEX, Configs, Family, Label
 from lorafleet.catalog.part import Config
+from lorafleet.catalog.single_file import TRANSFORMER, SingleFile, Tensors, side
 
 PATCH = 2  # squares of 2 x 2 latents are one, before they come to the transformer
 RESOLUTION = 1024  # pixels; its config does not say, diffusers' pipeline draws 128 latents along a side
@@ -50,11 +51,34 @@ def _label(configs: Configs) -> Label:
 
 
 def _cautions(configs: Configs) -> Iterator[str]:
-    if configs.get(MODEL_INDEX, {}).get("is_distilled") is True:
+    index = configs.get(MODEL_INDEX, {})
+    if "is_distilled" in index and index["is_distilled"] is None:
+        yield (
+            "one file does not say whether this FLUX.2 klein was distilled to four steps: an adapter trained on such a base loses some of "
+            "that; train on klein base, and use the adapter on either"
+        )
+    if index.get("is_distilled") is True:
         yield (
             "this FLUX.2 klein was distilled to four steps, and an adapter trained on it loses some of that; train on klein base, and use "
             "the adapter on either"
         )
+
+
+def _read(transformer: Tensors) -> Mapping[str, Config]:
+    """Of its config, and that the file does not say whether it was distilled."""
+    wide, in_mlp = side(transformer, "img_in.weight", 0), side(transformer, "double_blocks.0.img_mlp.2.weight", 1)
+    config = {
+        **bfl.sizes(transformer),
+        "timestep_guidance_channels": side(transformer, "time_in.in_layer.weight", 1),
+        "mlp_ratio": in_mlp / wide if wide else 0.0,
+    }
+    return {"transformer": config, MODEL_INDEX: {"is_distilled": None}}
+
+
+def _refusal(transformer: Tensors) -> str | None:
+    if "guidance_in.in_layer.weight" in transformer:
+        return "is told the strength of guidance, as FLUX.2 dev: klein is trained"
+    return bfl.editing(transformer)
 
 
 FACTS = Family(
@@ -68,6 +92,14 @@ FACTS = Family(
         parts.tokenizer("tokenizer", "Qwen2TokenizerFast", "Qwen2Tokenizer"),
         parts.flow_scheduler(),
         parts.transformer("Flux2Transformer2DModel", TARGETS, problems=_problems, defaults=_TRANSFORMER),
+    ),
+    single_file=SingleFile(
+        denoiser="transformer",
+        parts={"transformer": TRANSFORMER},
+        marks=("double_stream_modulation_img.lin.weight", "double_blocks.0.img_attn.qkv.weight", "img_in.weight"),
+        original=bfl.FLUX2,
+        read=_read,
+        refusal=_refusal,
     ),
     # python -m tests.trainer.families.real counts them, with LoRA on every layer, of klein 9B.
     values_per_pixel=200,

@@ -1,13 +1,15 @@
 """Qwen-Image (Qwen team 2025): a transformer of text and picture of 20 B parameters, text read by Qwen2.5-VL, an autoencoder of films."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from lorafleet import objectives
 from lorafleet.catalog import parts
 from lorafleet.catalog.family import Configs, Family
+from lorafleet.catalog.original import Original, table
 from lorafleet.catalog.part import Config, Part, PartKind, Problems
 from lorafleet.catalog.parts import Sizes
+from lorafleet.catalog.single_file import TRANSFORMER, SingleFile, Tensors, number_of, side
 
 MAX_TOKENS = 512  # of a prompt, as diffusers' QwenImagePipeline.__call__ draws it: max_sequence_length
 PATCH = 2  # squares of 2 x 2 latents are packed into one token, outside of the transformer
@@ -81,6 +83,44 @@ def _numbers(value: object) -> list[Any]:
     return cast(list[Any], value) if isinstance(value, list) else []
 
 
+_BLOCK = (
+    *(f"attn.{name}" for name in (*parts.ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")),
+    *(f"attn.{name}" for name in ("norm_q", "norm_k", "norm_added_q", "norm_added_k")),
+    *(f"{stream}_{name}" for stream in ("img", "txt") for name in ("mod.1", "mlp.net.0.proj", "mlp.net.2")),
+)
+_AROUND = (
+    *("img_in", "txt_in", "txt_norm", "norm_out.linear", "proj_out"),
+    *(f"time_text_embed.timestep_embedder.linear_{number}" for number in (1, 2)),
+)
+# It was published with diffusers' names (QwenLM/Qwen-Image; diffusers' SINGLE_FILE_LOADABLE_CLASSES converts nothing of it).
+ORIGINAL = Original(
+    modules=table({name: name for name in _AROUND}, {"transformer_blocks": ("transformer_blocks", {name: name for name in _BLOCK})}),
+    first="img_in",
+)
+
+
+def _read(transformer: Tensors) -> Mapping[str, Config]:
+    wide, head = side(transformer, "img_in.weight", 0), side(transformer, "transformer_blocks.0.attn.norm_q.weight", 0)
+    config = {
+        "in_channels": side(transformer, "img_in.weight", 1),
+        "out_channels": side(transformer, "proj_out.weight", 0) // (PATCH * PATCH),
+        "num_layers": number_of(transformer, "transformer_blocks"),
+        "attention_head_dim": head,
+        "num_attention_heads": wide // head if head else 0,
+        "joint_attention_dim": side(transformer, "txt_in.weight", 1),
+    }
+    return {"transformer": config}
+
+
+def _refusal(transformer: Tensors) -> str | None:
+    """Qwen-Image-Edit 2511 is marked by a key without meaning to the model, Layered has an embedding of its own."""
+    if "__index_timestep_zero__" in transformer:
+        return "is Qwen-Image-Edit: it works on pictures that it is given; use the base that draws from text"
+    if any(name.startswith("time_text_embed.addition_t_embedding.") for name in transformer):
+        return "is Qwen-Image-Layered: it takes layers; use the base that draws from text"
+    return None
+
+
 FACTS = Family(
     name="qwen_image",
     title="Qwen-Image",
@@ -98,6 +138,14 @@ FACTS = Family(
         parts.large_text_encoder("text_encoder", "Qwen2_5_VLForConditionalGeneration", most_tokens=MAX_TOKENS),
         parts.tokenizer("tokenizer", "Qwen2Tokenizer", "Qwen2TokenizerFast"),
         parts.transformer("QwenImageTransformer2DModel", problems=_problems, defaults=DEFAULTS),
+    ),
+    single_file=SingleFile(
+        denoiser="transformer",
+        parts={"transformer": TRANSFORMER},
+        marks=("transformer_blocks.0.attn.add_q_proj.weight", "transformer_blocks.0.img_mod.1.weight", "txt_norm.weight", "img_in.weight"),
+        original=ORIGINAL,
+        read=_read,
+        refusal=_refusal,
     ),
     # python -m tests.trainer.families.real counts them, with LoRA on every layer.
     values_per_pixel=350,

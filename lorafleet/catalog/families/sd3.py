@@ -7,6 +7,7 @@ from lorafleet.catalog import mmdit, parts
 from lorafleet.catalog.family import Configs, Family, Label
 from lorafleet.catalog.part import Config, Problems
 from lorafleet.catalog.parts import Sizes
+from lorafleet.catalog.single_file import CLIP_G, CLIP_L, T5, TRANSFORMER, VAE, SingleFile
 
 PATCH, CLIP_TOKENS = 2, 77  # of the published bases
 T5_TOKENS = 256  # diffusers' StableDiffusion3Pipeline.__call__, max_sequence_length
@@ -92,6 +93,13 @@ FACTS = Family(
         parts.clip_tokenizer("tokenizer_2"),
         parts.large_text_encoder("text_encoder_3", "T5EncoderModel", most_tokens=T5_TOKENS, kohya_prefix="lora_te3", is_optional=True),
         parts.tokenizer("tokenizer_3", "T5TokenizerFast", "T5Tokenizer", is_optional=True),
+    ),
+    single_file=SingleFile(
+        denoiser="transformer",
+        parts={"transformer": TRANSFORMER, "vae": VAE, "text_encoder": CLIP_L, "text_encoder_2": CLIP_G, "text_encoder_3": T5},
+        marks=("joint_blocks.0.x_block.attn.qkv.weight", "x_embedder.proj.weight", "pos_embed"),
+        original=mmdit.MMDIT,
+        read=lambda transformer: {"transformer": mmdit.sizes(transformer)},
     ),
     # python -m tests.trainer.families.real counts them, with LoRA on every layer, of 3.5 large; 3 and 3.5 medium take less.
     values_per_pixel=230,

@@ -1,13 +1,15 @@
 """Z-Image and Z-Image Turbo (Tongyi Lab 2025): text and picture as one sequence of tokens, text read by Qwen3."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, cast
 
 from lorafleet import objectives
 from lorafleet.catalog import parts
 from lorafleet.catalog.family import Configs, Family
+from lorafleet.catalog.original import Original, table
 from lorafleet.catalog.part import Config, Names, Problems
 from lorafleet.catalog.parts import Sizes
+from lorafleet.catalog.single_file import TRANSFORMER, VAE, SingleFile, Tensors, number_of, side
 
 MAX_TOKENS = 512  # diffusers' ZImagePipeline.__call__, max_sequence_length; the template's own among them
 PATCH = 2  # its `patch_size`, that the forward pass goes by where nothing is said
@@ -92,6 +94,50 @@ def _in_order(module: str) -> tuple[str, int]:
     return (head, ("to_q", "to_k", "to_v").index(end)) if end in ("to_q", "to_k", "to_v") else (module, 0)
 
 
+# The tensors of the published code, as `original_names` says, with those that are no layers' of their own.
+_INNER = ("feed_forward.w1", "feed_forward.w2", "feed_forward.w3", "adaLN_modulation.0")
+_NORMS = ("attention_norm1", "attention_norm2", "ffn_norm1", "ffn_norm2")
+_BLOCK = {
+    **{f"attention.to_{letter}": "attention.qkv" for letter in "qkv"},
+    "attention.to_out.0": "attention.out",
+    "attention.norm_q": "attention.q_norm",
+    "attention.norm_k": "attention.k_norm",
+    **{name: name for name in (*_INNER, *_NORMS)},
+}
+_AROUND = {
+    "all_x_embedder.2-1": "x_embedder",
+    **{f"all_final_layer.2-1.{name}": f"final_layer.{name}" for name in ("linear", "adaLN_modulation.1")},
+    **{name: name for name in ("cap_embedder.0", "cap_embedder.1", "t_embedder.mlp.0", "t_embedder.mlp.2")},
+}
+ORIGINAL = Original(
+    modules=table(_AROUND, {blocks: (blocks, _BLOCK) for blocks in ("layers", "noise_refiner", "context_refiner")}),
+    first="x_embedder",
+    alone={token: token for token in ("x_pad_token", "cap_pad_token")},
+    left_out=("norm_final.weight",),
+)
+
+
+def _read(transformer: Tensors) -> Mapping[str, Config]:
+    wide, head = side(transformer, "x_embedder.weight", 0), side(transformer, "layers.0.attention.q_norm.weight", 0)
+    heads = wide // head if head else 0
+    config = {
+        "in_channels": side(transformer, "x_embedder.weight", 1) // (PATCH * PATCH),
+        "dim": wide,
+        "n_layers": number_of(transformer, "layers"),
+        "n_refiner_layers": number_of(transformer, "noise_refiner"),
+        "n_heads": heads,
+        "n_kv_heads": heads,
+        "cap_feat_dim": side(transformer, "cap_embedder.0.weight", 0),
+    }
+    return {"transformer": config}
+
+
+def _refusal(transformer: Tensors) -> str | None:
+    if any(name.startswith("siglip_") for name in transformer):
+        return "sees other pictures (siglip), as for editing; use the base that draws from text"
+    return None
+
+
 FACTS = Family(
     name="zimage",
     title="Z-Image",
@@ -102,6 +148,15 @@ FACTS = Family(
         parts.large_text_encoder("text_encoder", "Qwen3Model", most_tokens=MAX_TOKENS),
         parts.tokenizer("tokenizer", "Qwen2Tokenizer", "Qwen2TokenizerFast"),
         parts.transformer("ZImageTransformer2DModel", problems=_problems, defaults=DEFAULTS),
+    ),
+    single_file=SingleFile(
+        denoiser="transformer",
+        parts={"transformer": TRANSFORMER, "vae": VAE, "text_encoder": ("text_encoders.qwen3_4b.transformer.model.",)},
+        marks=("cap_pad_token", "noise_refiner.0.attention.qkv.weight", "layers.0.attention.qkv.weight", "x_embedder.weight"),
+        original=ORIGINAL,
+        read=_read,
+        refusal=_refusal,
+        lacks_scheduler="how its times are shifted, in which Z-Image and Turbo differ with the same tensors",
     ),
     # python -m tests.trainer.families.real counts them, with LoRA on every layer.
     values_per_pixel=225,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lorafleet.catalog import FAMILIES
 from service.core.clock import FakeClock
 from service.planning.base_shapes import ShapeCache, TenantBase
 from service.store import spec_checks
@@ -146,4 +147,83 @@ async def test_what_a_file_lacks_is_told_before_launch(tmp_path: Path):
 async def test_a_transformer_that_is_none_to_train_is_not_launched(tmp_path: Path, more: dict[str, list[int]], said: str):
     write_safetensors(tmp_path / "flux.safetensors", {**FLUX, **more})
     cache, base = await look(tmp_path / "flux.safetensors", *parts_of(tmp_path, *BESIDE_FLUX))
+    assert said in (cache.why_not(base) or "")
+
+
+DOUBLE = "double_blocks.0.img_attn.qkv.weight"
+ENDS = {"img_in.weight": [32, 16], "final_layer.linear.weight": [16, 32], DOUBLE: [96, 32]}
+FLUX2 = {**ENDS, "double_stream_modulation_img.lin.weight": [192, 32], "single_blocks.0.linear1.weight": [288, 32]}
+ZIMAGE = {
+    "x_embedder.weight": [48, 16],
+    "cap_pad_token": [1, 48],
+    "noise_refiner.0.attention.qkv.weight": [144, 48],
+    "layers.0.attention.qkv.weight": [144, 48],
+}
+QWEN = {
+    "img_in.weight": [32, 16],
+    "txt_norm.weight": [24],
+    **{f"transformer_blocks.0.{name}.weight": [32, 32] for name in ("attn.add_q_proj", "attn.to_k", "img_mod.1")},
+}
+SD3 = {
+    "x_embedder.proj.weight": [32, 4, 2, 2],
+    "pos_embed": [1, 144, 32],
+    "joint_blocks.0.x_block.attn.qkv.weight": [96, 32],
+    "joint_blocks.0.context_block.attn.qkv.weight": [96, 32],
+}
+TRANSFORMERS = {
+    "flux2": (FLUX2, "single_transformer_blocks.0.attn.to_qkv_mlp_proj", (288, 32)),
+    "chroma": ({**ENDS, "distilled_guidance_layer.in_proj.weight": [32, 8]}, "transformer_blocks.0.attn.to_v", (32, 32)),
+    "sd3": (SD3, "transformer_blocks.0.attn.add_v_proj", (32, 32)),
+    "zimage": (ZIMAGE, "noise_refiner.0.attention.to_q", (48, 48)),
+    "qwen_image": (QWEN, "transformer_blocks.0.attn.to_k", (32, 32)),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+async def test_each_family_is_told_by_its_tensors_alone(tmp_path: Path, name: str):
+    tensors, layer, shape = TRANSFORMERS[name]
+    write_safetensors(tmp_path / "one.safetensors", tensors)
+    parts = [part.name for part in FAMILIES.get(name).parts if part.name != "transformer"]
+    cache, base = await look(tmp_path / "one.safetensors", *parts_of(tmp_path, *parts))
+    shapes = cache.known(base)
+    assert (cache.family(base), cache.why_not(base)) == (name, None)
+    assert shapes is not None
+    assert (shapes.layers[layer], shapes.width, shapes.pixels_per_latent) == (shape, 48 if name == "zimage" else 32, 8)
+    assert shapes.num_params == sum(map(prod, tensors.values()))
+
+
+@pytest.mark.parametrize(("name", "said"), [("chroma", "how its times are shifted"), ("zimage", "Z-Image and Turbo differ")])
+async def test_a_schedule_that_tensors_do_not_tell_is_asked_for(tmp_path: Path, name: str, said: str):
+    write_safetensors(tmp_path / "one.safetensors", TRANSFORMERS[name][0])
+    cache, base = await look(tmp_path / "one.safetensors")
+    why = cache.why_not(base) or ""
+    assert said in why
+    assert "name a scheduler's folder in base_model.parts.scheduler" in why
+
+
+async def test_t5_of_stable_diffusion_3_may_be_left_out_but_not_in_half(tmp_path: Path):
+    write_safetensors(tmp_path / "one.safetensors", SD3)
+    needed = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+    cache, base = await look(tmp_path / "one.safetensors", *parts_of(tmp_path, *needed))
+    assert cache.why_not(base) is None
+    cache, base = await look(tmp_path / "one.safetensors", *parts_of(tmp_path, *needed, "text_encoder_3"))
+    assert "lacks tokenizer_3; name its folder in base_model.parts.tokenizer_3" in (cache.why_not(base) or "")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ({**FLUX2, "guidance_in.in_layer.weight": [32, 256]}, "as FLUX.2 dev"),
+        ({**QWEN, "__index_timestep_zero__": [0]}, "is Qwen-Image-Edit"),
+        ({**QWEN, "time_text_embed.addition_t_embedding.weight": [2, 32]}, "is Qwen-Image-Layered"),
+        ({**ZIMAGE, "siglip_embedder.0.weight": [32]}, "sees other pictures (siglip)"),
+        ({**ENDS, "nerf_blocks.0.weight": [4, 4]}, "is Chroma1-Radiance, which draws pixels"),
+        ({"noise_refiner.0.attention.qkv.weight": [144, 48]}, "is a Z-Image or Lumina"),
+        ({"transformer_blocks.0.attn.to_q.weight": [4, 4]}, "by diffusers' names, which belongs in a folder with its config"),
+        ({DOUBLE: [96, 32]}, "flux has double_blocks.0.img_attn.qkv.weight, vector_in.in_layer.weight, img_in.weight"),
+    ],
+)
+async def test_a_neighbour_that_is_not_trained_is_told_by_name(tmp_path: Path, tensors: dict[str, list[int]], said: str):
+    write_safetensors(tmp_path / "one.safetensors", tensors)
+    cache, base = await look(tmp_path / "one.safetensors")
     assert said in (cache.why_not(base) or "")
