@@ -129,8 +129,14 @@ bench-before: $(READY) ## Measure a step in the loop against a commit before (BE
 	$(BIN)/python -m bench.before "$(BEFORE)"
 
 .PHONY: bench-invariance
-bench-invariance: $(READY) ## Measure in which batches a row's bits do not depend on its neighbours
-	$(BIN)/python -m bench.invariance
+bench-invariance: $(READY) ## Measure in which batches a row's bits do not depend on its neighbours (PARTS=rows,products,families)
+	$(BIN)/python -m bench.invariance $(if $(PARTS),--parts $(PARTS))
+
+.PHONY: bench-families
+bench-families: $(READY) ## Compare each family's losses with those of diffusers' example scripts (PEER=checkout of diffusers, PARTS=sd1,flux)
+	@test -d "$(PEER)" || { echo 'PEER=folder is needed: a checkout of diffusers, or its folder examples'; exit 2; }
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[service,trainer,bench]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.families "$(PEER)" $(if $(PARTS),--parts $(PARTS))
 
 .PHONY: bench-loading
 bench-loading: $(READY) minio ## Measure the memory that a base of 3 B parameters takes while it is loaded, at each precision

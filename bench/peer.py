@@ -125,7 +125,7 @@ def _train(run: PeerRun, clock: Clock) -> dict[int, float]:
     reached_at: dict[int, float] = {}
     seen = b""
     reader, writer = os.pipe()
-    process = subprocess.Popen(command(run), env=_environment(), stdin=subprocess.DEVNULL, stdout=writer, stderr=writer)
+    process = subprocess.Popen(command(run), env=environment(), stdin=subprocess.DEVNULL, stdout=writer, stderr=writer)
     os.close(writer)
     try:
         while chunk := os.read(reader, BYTES_KEPT):  # what has arrived, without waiting for more
@@ -153,7 +153,7 @@ def steps_shown(output: bytes) -> list[int]:
     return [int(number) for number in _BAR.findall(output)]
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The caller's, but offline: nothing the peer might look up belongs into its time."""
     return {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
 
