@@ -2,30 +2,38 @@
 
 What trainer/adapters/bank.py relies on, measured on this machine: the base UNet forward and backward for batches of 1
 to 64 rows, against the same rows in a batch of 16 and in other places; and the batched products of adapters for 1 to 32
-matrices. Writes bench/results/invariance.json: metric -> 1 (same bits) or 0.
+matrices; and whole rows of each family, padded as a pack's are (bench/invariance_families.py). Writes
+bench/results/invariance.json: metric -> 1 (same bits) or 0. `--parts families` measures one part, and keeps the others' figures.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from bench import results_file
+from bench import invariance_families, pack_view, results_file
 from examples.demo import BASE_MODEL
 from trainer.families import family
 from trainer.families.protocol import Loading
 
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 20, 32, 48, 64)
 SLOTS = (1, 2, 3, 5, 8, 16)
+PARTS = ("rows", "products", "families")
 PRODUCTS = ((256, 64, 16, 64), (64, 128, 16, 128), (16, 256, 8, 256), (256, 576, 16, 64), (256, 64, 1, 64))  # tokens, in, rank, out
 
 
-def main() -> int:
-    metrics: dict[str, float] = {"threads": torch.get_num_threads()}
-    metrics |= {f"same_bits_in_a_batch_of_{rows}_rows": float(same) for rows, same in unet_rows().items()}
-    metrics |= {f"same_bits_in_a_product_of_{slots}_matrices": float(same) for slots, same in products().items()}
-    results_file.write("invariance", metrics)
+def main(arguments: Sequence[str] | None = None) -> int:
+    parts = _options(arguments).parts
+    metrics: dict[str, float] = {f"{part}_threads": torch.get_num_threads() for part in parts}
+    if "rows" in parts:
+        metrics |= {f"same_bits_in_a_batch_of_{rows}_rows": float(same) for rows, same in unet_rows().items()}
+    if "products" in parts:
+        metrics |= {f"same_bits_in_a_product_of_{slots}_matrices": float(same) for slots, same in products().items()}
+    if "families" in parts:
+        metrics |= invariance_families.metrics()
+    results_file.write("invariance", pack_view.laid_over_earlier(metrics, results_file.RESULTS / "invariance.json"))
     return 0
 
 
@@ -69,6 +77,12 @@ def _product(*parts: Tensor) -> tuple[Tensor, ...]:
     out = torch.bmm(torch.bmm(x, a.mT), b.mT)
     out.sin().sum().backward()
     return out.detach(), *(part.grad for part in (x, a, b) if part.grad is not None)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure in which batches a row's bits do not depend on its neighbours.")
+    parser.add_argument("--parts", type=lambda text: text.split(","), default=list(PARTS), help=f"{', '.join(PARTS)}; unset: all")
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
