@@ -136,11 +136,17 @@ class OptimizationSpec(_Part):
     learning_rate: Annotated[float, Field(gt=0, le=10, description="Peak learning rate.")] = 1e-4
     lr_scheduler: Annotated[Literal["constant", "linear", "cosine"], Field(description="How the rate falls after the warm-up.")] = "cosine"
     lr_warmup_steps: Annotated[int, Field(ge=0, description="Steps over which the rate rises from 0 to its peak.")] = 0
-    optimizer: Annotated[OptimizerName, Field(description="Optimizer; adamw is AdamW (Loshchilov and Hutter 2019).")] = "adamw"
-    adam_beta1: Annotated[float, Field(ge=0, lt=1, description="AdamW's decay of the gradient's mean.")] = 0.9
-    adam_beta2: Annotated[float, Field(ge=0, lt=1, description="AdamW's decay of the gradient's square.")] = 0.999
-    adam_epsilon: Annotated[float, Field(gt=0, description="AdamW's term against division by zero.")] = 1e-8
-    weight_decay: Annotated[float, Field(ge=0, description="AdamW's decoupled weight decay.")] = 1e-2
+    optimizer: Annotated[
+        OptimizerName,
+        Field(
+            description="Optimizer: AdamW, Lion, Adafactor, CAME, Prodigy (whose learning_rate is a factor, as a rule 1), schedule-free "
+            "AdamW; AdamW and Lion also with 8-bit state."
+        ),
+    ] = "adamw"
+    adam_beta1: Annotated[float, Field(ge=0, lt=1, description="Decay of the gradient's mean in optimizers of Adam's kind.")] = 0.9
+    adam_beta2: Annotated[float, Field(ge=0, lt=1, description="Decay of the gradient's square in optimizers of Adam's kind.")] = 0.999
+    adam_epsilon: Annotated[float, Field(gt=0, description="Their term against division by zero.")] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0, description="Decoupled weight decay.")] = 1e-2
     max_grad_norm: Annotated[float, Field(ge=0, description="Gradients are clipped to this norm; 0: never.")] = 1.0
     precision: Annotated[
         PrecisionName,

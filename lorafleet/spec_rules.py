@@ -1,6 +1,7 @@
 """The rules of a spec over several fields: what does not go together, and what to do. Pure."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from lorafleet import objectives
@@ -34,6 +35,16 @@ def _optimizer_can_be_cut(optimizer: str, zero_stage: int) -> str | None:
 def _optimizer_has_its_device(optimizer: str, gpus_per_worker: float) -> str | None:
     is_missing = OPTIMIZERS.get(optimizer).needs_gpu and not gpus_per_worker
     return f'"{optimizer}" needs a GPU, and cluster.gpus_per_worker is 0' if is_missing else None
+
+
+def _optimizer_is_adam(value: float, optimizer: str, *, usual: float) -> str | None:
+    return f'is nothing that "{optimizer}" goes by: leave it out' if value != usual and not OPTIMIZERS.get(optimizer).is_adam else None
+
+
+def _averages_at_full_rate(scheduler: str, optimizer: str) -> str | None:
+    if scheduler == "constant" or not OPTIMIZERS.get(optimizer).averages:
+        return None
+    return f'"{scheduler}" lets the rate fall, in whose place "{optimizer}" averages; use "constant"'
 
 
 def _noises_as_diffusion_does(value: float | None, family: str | None) -> str | None:
@@ -146,6 +157,10 @@ RULES = (
     Rule((("training", "lr_warmup_steps"), ("training", "max_steps")), _warmup_fits),
     Rule((("training", "optimizer"), ("cluster", "zero_stage")), _optimizer_can_be_cut),
     Rule((("training", "optimizer"), ("cluster", "gpus_per_worker")), _optimizer_has_its_device),
+    Rule((("training", "adam_beta1"), ("training", "optimizer")), partial(_optimizer_is_adam, usual=0.9)),
+    Rule((("training", "adam_beta2"), ("training", "optimizer")), partial(_optimizer_is_adam, usual=0.999)),
+    Rule((("training", "adam_epsilon"), ("training", "optimizer")), partial(_optimizer_is_adam, usual=1e-8)),
+    Rule((("training", "lr_scheduler"), ("training", "optimizer")), _averages_at_full_rate),
     Rule((("cluster", "offload"), ("cluster", "zero_stage")), _offload_needs_zero),
     Rule((("dataset", "on_missing_caption"), ("dataset", "trigger_phrase")), _trigger_is_there),
     Rule((("base_model", "clip_skip"), ("base_model", "family")), _clip_skip_has_layers),

@@ -148,7 +148,7 @@ def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str], 
         f"| base digest | `{style.base.digest}` |",
         f"| made by | lorafleet {__version__}, torch {version('torch')}, diffusers {version('diffusers')}, peft {version('peft')} |",
         "",
-        *(f"> {caution}\n" for caution in style.base.facts.cautions),
+        *(f"> {caution}\n" for caution in style.cautions),
         *_usage(style),
         f'Sample pictures: prompt i was drawn with `torch.Generator("cpu").manual_seed({spec.validation.seed} + i)`, '
         f"guidance scale {spec.validation.guidance_scale}, {spec.validation.num_inference_steps} steps ({step_folder(progress.step)}).",

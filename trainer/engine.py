@@ -6,7 +6,8 @@ worker holds whole rows; the stages that partition are for packs of one.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -103,6 +104,19 @@ class Engine:
         """A style's fp32 weights, (size,), on the CPU."""
         return self._full(bank, None)[slot]
 
+    @contextmanager
+    def judged(self, bank: int, slot: int, update: StyleUpdate) -> Generator[None]:
+        """Meanwhile a style's weights are those that it is to be judged by, where its optimizer averages what it trains."""
+        averaged, row = self.optimizer.evaluated(bank, slot, update), self.banks[bank].flat.detach()[slot]
+        trained = row.clone()
+        if averaged is not None:
+            row.copy_(averaged)
+        try:
+            yield
+        finally:
+            if averaged is not None:
+                row.copy_(trained)
+
     def moments(self, bank: int, slot: int) -> dict[str, Tensor]:
         """The optimizer's state of a style, on the CPU; what it keeps of each number is (size,)."""
         return {key: self._full(bank, key)[slot] for key in self._state_keys(bank)}
@@ -117,7 +131,7 @@ class Engine:
                 self.optimizer.state_of(flat, bank)[key][slot] = moments[key].to(self.device)
 
     def _state_keys(self, bank: int) -> list[str]:
-        return list(self.optimizer.rows_by[bank].state_shapes(self.banks[bank].layout.size))
+        return list(self.optimizer.rows_by[bank].kept([piece.shape for piece in self.banks[bank].layout.pieces]))
 
     def free(self, bank: int, slot: int) -> None:
         """Frees a slot: the style of the last slot moves into it. Only at stage 0, which packs of more than one have."""
@@ -139,7 +153,7 @@ class Engine:
         return self.deepspeed.optimizer is not self._inner_optimizer
 
     def _full(self, bank: int, key: str | None) -> Tensor:
-        """A bank's parameter, or what the optimizer keeps of it under a key, whole."""
+        """A bank's parameter, or what the optimizer keeps of it under a key, whole, of the type that it is kept in."""
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
         parameter = self.banks[bank].flat
@@ -149,7 +163,7 @@ class Engine:
             full = safe_get_full_fp32_param(parameter) if key is None else safe_get_full_optimizer_state(parameter, key)
         if full is None:
             raise RuntimeError("DeepSpeed does not know the parameter; it must be one that the engine trains")
-        return full.detach().float().cpu().clone()
+        return full.detach().cpu().clone()
 
     def _set_full(self, parameter: nn.Parameter, key: str, row: Tensor) -> None:
         """Sets a moment of a parameter of one row, at the stages that partition."""

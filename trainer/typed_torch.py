@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils import checkpoint as checkpointing
 
 _torch: Any = torch
+_checkpointing: Any = checkpointing
 
 
 class _VectorNorm(Protocol):
@@ -44,3 +46,4 @@ vector_norm: _VectorNorm = _torch.linalg.vector_norm
 block_diag: Callable[..., Tensor] = _torch.block_diag
 named_modules: Callable[[nn.Module], Iterator[tuple[str, nn.Module]]] = _torch.nn.Module.named_modules
 fused_adamw_: _FusedAdamW = _torch._fused_adamw_
+checkpoint: Callable[..., Any] = _checkpointing.checkpoint

@@ -48,7 +48,7 @@ GUARDS = (
     (
         "flux: a distilled base trains with a warning",
         "trainer/prepare/pack.py",
-        "for caution in ready.base.facts.cautions:",
+        "for caution in ready.cautions:",
         "for caution in ():",
         "tests/trainer/families/test_cautions.py",
     ),

@@ -9,7 +9,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import nn
-from torch.utils.checkpoint import checkpoint
+
+from trainer.typed_torch import checkpoint
 
 # What the layers are to compute with whenever blocks that are at work now are computed again.
 SameAgain = Callable[[], AbstractContextManager[None]]

@@ -1,12 +1,13 @@
 """AdamW (Loshchilov and Hutter 2019, algorithm 2; torch's fused kernel, which reads and writes each number once)."""
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import torch
-from torch import Tensor
 
+from lorafleet.catalog.method import Shape
 from lorafleet.catalog.optimizers import adamw
-from trainer.optimizers.protocol import Clipping, RowOptimizer, StyleUpdate
+from trainer.optimizers.protocol import Kept, Row, RowOptimizer
 from trainer.typed_torch import fused_adamw_
 
 
@@ -15,25 +16,19 @@ class AdamW:
 
     facts = adamw.FACTS
 
-    def state_shapes(self, size: int) -> Mapping[str, tuple[int, ...]]:
-        return {"exp_avg": (size,), "exp_avg_sq": (size,)}
+    def kept(self, shapes: Sequence[Shape]) -> Mapping[str, Kept]:
+        each = Kept((sum(map(prod, shapes)),))
+        return {"exp_avg": each, "exp_avg_sq": each}
 
-    def step(
-        self,
-        updates: Sequence[StyleUpdate],
-        weights: Sequence[Tensor],
-        gradients: Sequence[Tensor],
-        states: Sequence[Mapping[str, Tensor]],
-        clippings: Sequence[Clipping],
-    ) -> None:
-        for update, row, gradient, state, clipping in zip(updates, weights, gradients, states, clippings, strict=True):
+    def step(self, rows: Sequence[Row], shapes: Sequence[Shape]) -> None:
+        for update, weights, gradient, state, clipping in rows:
             fused_adamw_(
-                [row],
+                [weights],
                 [gradient],
                 [state["exp_avg"]],
                 [state["exp_avg_sq"]],
                 [],
-                [torch.tensor(update.steps_done + 1.0, device=row.device)],
+                [torch.tensor(update.steps_done + 1.0, device=weights.device)],
                 lr=update.learning_rate,
                 beta1=update.spec.adam_beta1,
                 beta2=update.spec.adam_beta2,

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lorafleet.catalog.method import Shape
 from trainer.adapters.bank import Bank
 from trainer.optimizers import OPTIMIZERS
-from trainer.optimizers.protocol import Clipping, RowOptimizer, StyleUpdate
+from trainer.optimizers.protocol import Averaging, Clipping, Row, RowOptimizer, StyleUpdate
 from trainer.typed_torch import numbers, vector_norm
 
 
@@ -26,6 +27,7 @@ class StackedOptimizer(torch.optim.Optimizer):
         """`clips`: whether gradients are clipped and checked here. ZeRO's partitions are not whole rows; there DeepSpeed clips."""
         self.rows_by: list[RowOptimizer] = [OPTIMIZERS.get(bank.kind.optimizer) for bank in banks]
         self.clips = clips
+        self._shapes = [[piece.shape for piece in bank.layout.pieces] for bank in banks]
         groups = [{"params": [bank.flat], "bank": number, "updates": (), "finite": []} for number, bank in enumerate(banks)]
         super().__init__(groups, {})
 
@@ -38,24 +40,38 @@ class StackedOptimizer(torch.optim.Optimizer):
 
     def _step(self, bank: int, parameter: Tensor, gradient: Tensor, updates: Sequence[StyleUpdate]) -> list[bool]:
         """Whether each style's gradient was finite."""
-        slots, is_part = range(len(updates)), parameter.ndim == 1
+        is_part = parameter.ndim == 1
         state = self.state_of(parameter, bank)
-        weights = [parameter] if is_part else [parameter[slot] for slot in slots]
-        gradients = [gradient] if is_part else [gradient[slot] for slot in slots]
-        states = [state if is_part else {key: tensor[slot] for key, tensor in state.items()} for slot in slots]
-        clippings = [self._clipping(row, update.spec.max_grad_norm) for row, update in zip(gradients, updates, strict=True)]
-        self.rows_by[bank].step(updates, weights, gradients, states, clippings)
-        return [bool(finite) for finite in numbers(torch.stack([clipping.is_finite for clipping in clippings]))] if clippings else []
+        rows: list[Row] = []
+        for slot, update in enumerate(updates):
+            row = gradient if is_part else gradient[slot]
+            kept = state if is_part else {key: tensor[slot] for key, tensor in state.items()}
+            rows.append(Row(update, parameter if is_part else parameter[slot], row, kept, self._clipping(row, update.spec.max_grad_norm)))
+        self.rows_by[bank].step(rows, self.shapes_of(parameter, bank))
+        return [bool(finite) for finite in numbers(torch.stack([row.clipping.is_finite for row in rows]))] if rows else []
 
     def _clipping(self, gradient: Tensor, most: float) -> Clipping:
         """By the inverse of clip_grad_norm_'s factor."""
         norm = vector_norm(gradient) if self.clips else gradient.new_zeros(())
         return Clipping(((norm + 1e-6) / most).clamp(min=1.0) if most else torch.ones_like(norm), norm.isfinite())
 
+    def shapes_of(self, parameter: Tensor, bank: int) -> list[Shape]:
+        """Of the tensors of a row; of a part of one, its own."""
+        return [tuple(parameter.shape)] if parameter.ndim == 1 else self._shapes[bank]
+
     def state_of(self, parameter: Tensor, bank: int) -> dict[str, Tensor]:
         """What is kept of a parameter, made when it is first needed: (capacity, ...) of a bank's rows, (...) of a part of one."""
         state = self.state[parameter]
-        for key, shape in self.rows_by[bank].state_shapes(parameter.shape[-1]).items():
+        for key, kept in self.rows_by[bank].kept(self.shapes_of(parameter, bank)).items():
             if key not in state:
-                state[key] = parameter.new_zeros(*parameter.shape[:-1], *shape)
+                state[key] = parameter.new_zeros(*parameter.shape[:-1], *kept.shape, dtype=kept.dtype)
         return state
+
+    def evaluated(self, bank: int, slot: int, update: StyleUpdate) -> Tensor | None:
+        """The weights that a style is to be judged by, (size,); None: those that it trains."""
+        optimizer = self.rows_by[bank]
+        if not isinstance(optimizer, Averaging):
+            return None
+        (parameter,) = (group["params"][0] for group in self.param_groups if group["bank"] == bank)
+        state = {key: tensor[slot] for key, tensor in self.state_of(parameter, bank).items()}
+        return optimizer.evaluated(update, parameter.detach()[slot], state, self.shapes_of(parameter, bank))

@@ -164,10 +164,11 @@ class PackRun:
 
     def _evaluate(self, member: Member) -> None:
         member.tell(phase="evaluating")
-        member.evaluated(member.step, evaluation.held_out_loss(self.pack, member))
-        if member.spec.validation.prompts:
-            member.tell(phase="sampling")
-            self.samples.draw(self.pack, member)
+        with self.pack.judged(member):
+            member.evaluated(member.step, evaluation.held_out_loss(self.pack, member))
+            if member.spec.validation.prompts:
+                member.tell(phase="sampling")
+                self.samples.draw(self.pack, member)
 
     def _finish(self, member: Member) -> None:
         if all(step != member.step for step, _ in member.held_out_losses):  # one that stops early has just been evaluated

@@ -41,7 +41,8 @@ def save_checkpoint(pack: PackState, member: Member) -> None:
 
 def commit(pack: PackState, member: Member) -> None:
     """The artifact, and word of it to the control plane."""
-    weights = state_of(pack, member).weights
+    with pack.judged(member):
+        weights = state_of(pack, member).weights
     pack.group.on_first(partial(_commit, pack, member, weights))
 
 

@@ -1,6 +1,7 @@
 """A pack as it is now: its styles in their slots, the model and the engine that they share."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import torch
 
@@ -62,6 +63,10 @@ class PackState:
         """Its slot, with the whole batch."""
         bank, slot = self.place(member)
         return [ActiveSlots(self.engine.banks[bank], [slot])]
+
+    def judged(self, member: Member) -> AbstractContextManager[None]:
+        """Meanwhile its weights are those that it is drawn with and exported."""
+        return self.engine.judged(*self.place(member), member.update)
 
     def remove(self, member: Member) -> None:
         """Frees the member's row. The others' rows, and so their numbers, stay what they were."""

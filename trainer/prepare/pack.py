@@ -82,7 +82,7 @@ def _prepared(style: Style, cache_uri: str, reporter: Reporter) -> PreparedStyle
         reporter.succeeded(style.job, max_steps, done)  # an earlier attempt died after its commit
         return None
     reporter.progress(style.job, num_corrupt_pictures=len(ready.data_set.corrupt))
-    for caution in ready.base.facts.cautions:
-        log.warning("base_model.uri: %s: %s", ready.base.uri, caution)
+    for caution in ready.cautions:
+        log.warning("%s", caution)
     log.info("prepared %s", json.dumps(data_facts.for_log(ready)))
     return ready

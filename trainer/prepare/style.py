@@ -14,6 +14,7 @@ from lorafleet.catalog import PRECISIONS, Family
 from lorafleet.contract.run_manifest import Style
 from lorafleet.errors import InvalidSpec, RunFailed
 from lorafleet.spec import Spec
+from lorafleet.spec_cautions import cautions
 from trainer.data import readers
 from trainer.data.buckets import Bucket, assign, buckets_for
 from trainer.data.files import Some
@@ -80,6 +81,12 @@ class PreparedStyle:
     @property
     def family(self) -> Family:
         return self.spec.family
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What whoever trains it should know: of its base, and of its spec."""
+        of_base = (f"base_model.uri: {self.base.uri}: {caution}" for caution in self.base.facts.cautions)
+        return (*of_base, *cautions(self.spec))
 
     @property
     def latents_digest(self) -> str:

@@ -31,7 +31,7 @@ def test_a_distilled_base_trains_with_a_warning(
     assert caution in caplog.text
     artifact.commit(ready, {}, Progress(step=1), samples=None)
     card = Path(JobLayout(style.output_uri).adapter.removeprefix("file://")) / "README.md"
-    assert f"> {caution}" in card.read_text()
+    assert f"> base_model.uri: {ready.base.uri}: {caution}" in card.read_text()
 
 
 def test_of_another_base_there_is_nothing_to_say(families: Callable[[str], Families], caplog: pytest.LogCaptureFixture):

@@ -1,11 +1,11 @@
 """Gradient descent with momentum, and without weight decay."""
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
-from torch import Tensor
-
+from lorafleet.catalog.method import Shape
 from tests.trainer.toys.catalog.optimizers.toy_momentum import FACTS
-from trainer.optimizers.protocol import Clipping, RowOptimizer, StyleUpdate, clipped
+from trainer.optimizers.protocol import Kept, Row, RowOptimizer
 
 
 class Momentum:
@@ -13,22 +13,14 @@ class Momentum:
 
     facts = FACTS
 
-    def state_shapes(self, size: int) -> Mapping[str, tuple[int, ...]]:
-        return {"momentum": (size,)}
+    def kept(self, shapes: Sequence[Shape]) -> Mapping[str, Kept]:
+        return {"momentum": Kept((sum(map(prod, shapes)),))}
 
-    def step(
-        self,
-        updates: Sequence[StyleUpdate],
-        weights: Sequence[Tensor],
-        gradients: Sequence[Tensor],
-        states: Sequence[Mapping[str, Tensor]],
-        clippings: Sequence[Clipping],
-    ) -> None:
-        for update, row, gradient, state, clipping in zip(updates, weights, gradients, states, clippings, strict=True):
-            if not bool(clipping.is_finite):
-                continue
-            state["momentum"].mul_(update.spec.adam_beta1).add_(clipped(gradient, clipping))
-            row.add_(state["momentum"], alpha=-update.learning_rate)
+    def step(self, rows: Sequence[Row], shapes: Sequence[Shape]) -> None:
+        for row in rows:
+            if bool(row.clipping.is_finite):
+                row.state["momentum"].mul_(row.update.spec.adam_beta1).add_(row.clipped)
+                row.weights.add_(row.state["momentum"], alpha=-row.update.learning_rate)
 
 
 OPTIMIZER: RowOptimizer = Momentum()

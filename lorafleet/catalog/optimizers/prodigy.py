@@ -1,0 +1,11 @@
+"""Prodigy (Mishchenko and Defazio 2024)."""
+
+from lorafleet.catalog.optimizer import Optimizer, copies
+
+FACTS = Optimizer(
+    name="prodigy",
+    title="Prodigy (Mishchenko and Defazio 2024)",
+    state_bytes=copies(4),
+    is_elementwise=False,
+    usual_rate=1.0,
+)

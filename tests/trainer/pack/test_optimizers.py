@@ -1,0 +1,74 @@
+"""Styles of one pack may have optimizers of their own: each learns, resumes to the bit, and is what it would be alone."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lorafleet import catalog
+from lorafleet.contract.layout import JobLayout, adapter_file
+from lorafleet.contract.run_manifest import Style
+from tests.trainer.pack.test_pack_run import Killed, assert_same_bits, dies_at
+from tests.trainer.packs import Packs, job_of
+from trainer.group import Group
+
+pytestmark = pytest.mark.timeout(300)
+proof = pytest.mark.proof
+
+NAMES = [name for name in catalog.OPTIMIZERS.names() if name != "adamw"]
+QUICK = ("adamw_8bit", "adamw_schedule_free")  # bytes, numbers and an average: each kind of state
+RATES = {"prodigy": 1.0, "lion": 1e-4, "lion_8bit": 1e-4}
+
+
+@pytest.fixture(scope="module")
+def packs(tmp_path_factory: pytest.TempPathFactory, group: Group) -> Packs:
+    return Packs(tmp_path_factory.mktemp("optimizers"), group)
+
+
+def style(packs: Packs, prefix: str, name: str, **parts: dict[str, Any]) -> Style:
+    schedule = "constant" if catalog.OPTIMIZERS.get(name).averages else "cosine"
+    training = {"optimizer": name, "learning_rate": RATES.get(name, 1e-3), "lr_scheduler": schedule}
+    return packs.style(f"{prefix}-{name}", training=training, **parts)
+
+
+def test_each_trains_in_company_as_alone(packs: Packs):
+    company = ("adamw", *QUICK)
+    assert set(packs.train(*(style(packs, "together", name) for name in company)).endings.values()) == {"succeeded"}
+    for name in company:
+        packs.train(style(packs, "apart", name), batch_invariant=True)
+        assert_same_bits(packs.saved(f"together-{name}"), packs.saved(f"apart-{name}"))
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=proof) for name in NAMES])
+def test_a_killed_style_resumes_bit_for_bit(packs: Packs, name: str):
+    packs.train(style(packs, "whole", name))
+    killed = style(packs, "killed", name)
+    with pytest.raises(Killed):
+        packs.train(killed, recorder=dies_at(job_of(f"killed-{name}"), 5))
+    assert packs.train(killed).resumed_from == {job_of(f"killed-{name}"): 3}
+    assert_same_bits(packs.saved(f"whole-{name}"), packs.saved(f"killed-{name}"))
+
+
+def test_schedule_free_exports_its_average_and_goes_on_from_what_it_trained(packs: Packs):
+    """Equation 4 of Defazio et al. 2024: x is what y = (1 - beta1) z + beta1 x was made of."""
+    found = style(packs, "averages", "adamw_schedule_free", output={"precision": "fp32", "formats": ["diffusers"]})
+    packs.train(found)
+    saved = packs.saved("averages-adamw_schedule_free")
+    exported = load_file(_file(found))
+    name = next(name for name in saved.weights if name.endswith("lora_A.weight"))
+    trained, z = saved.weights[name], saved.moments[f"z.{name}"]
+    assert torch.allclose(exported[name], trained.lerp(z, 1 - 1 / 0.9), atol=1e-6)
+    assert not torch.equal(exported[name], trained)
+
+
+def test_a_rate_that_prodigy_hardly_learns_with_is_told(packs: Packs):
+    found = packs.style("slow", training={"optimizer": "prodigy", "learning_rate": 1e-4, "max_steps": 1})
+    packs.train(found)
+    says = "training.learning_rate: prodigy finds its rate by itself, and 0.0001 is a factor of it, which is 1 as a rule"
+    assert says in (Path(_file(found)).parent / "README.md").read_text()
+
+
+def _file(found: Style) -> Path:
+    return Path(JobLayout(found.output_uri).adapter.removeprefix("file://")) / adapter_file("diffusers", found.spec.output.name)  # pyright: ignore[reportArgumentType]
