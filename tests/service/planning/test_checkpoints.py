@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lorafleet.catalog import FAMILIES
+from service.control.memory import Ask, footprint
 from service.core.clock import FakeClock
 from service.planning.base_shapes import ShapeCache, TenantBase
 from service.store import spec_checks
@@ -124,6 +125,10 @@ async def test_a_transformers_layers_have_the_names_that_specs_give_them(tmp_pat
     assert shapes.layers["single_transformer_blocks.0.proj_mlp"] == (128, 32)
     assert shapes.num_params == sum(prod(shape) for shape in FLUX.values())
     assert (shapes.num_other_params, shapes.num_large_params) == (100, 2400), "T5 in what the run computes in"
+    ask = Ask(family="flux", precision="bf16", method="lora", rank=4, target_modules=("to_k",), resolution=512, micro_batch_size=1)
+    taken = footprint(shapes, ask)
+    assert taken is not None
+    assert taken.num_adapter_params == 2 * 4 * (32 + 32), "of both blocks"
 
 
 async def test_what_a_file_lacks_is_told_before_launch(tmp_path: Path):

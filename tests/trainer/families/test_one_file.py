@@ -19,6 +19,7 @@ from tests.trainer.families import one_file
 from tests.trainer.families.rows import REAL, ROWS, VARIANTS
 from tests.trainer.families.styles import Families
 from tests.trainer.prepare.test_single_file import same
+from trainer.families import _single_file
 from trainer.frozen_base import FrozenBase
 from trainer.prepare import base_model
 from trainer.prepare import single_file as preparing
@@ -156,6 +157,34 @@ def test_the_published_names_become_all_of_diffusers_and_no_others(family: str):
 
 def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list | tuple) else value
+
+
+@pytest.mark.parametrize("family", TAKEN)
+def test_published_configs_are_of_their_family(family: str):
+    facts, known = FAMILIES.get(family), single_file.configs(family)
+    shapes = {name: tuple(tensor.shape) for name, tensor in published(family)[1].items()}
+    known["transformer"] |= layout(family).read(shapes)["transformer"]
+    there = {name: known[name] for name in ("transformer", "scheduler", *one_file.BESIDE[family]) if name in known}
+    assert facts.is_it(there)
+    assert list(facts.misfits(there)) == []
+    assert [problem for part in facts.parts if part.name in there for problem in part.problems(there[part.name], family)] == []
+
+
+# As the published parts are counted, of which one in diffusers' folder has as many.
+NUM_PARAMS = {
+    "AutoencoderKL": 83_819_683,
+    "CLIPTextModel": 123_060_480,
+    "T5EncoderModel": 4_762_310_656,
+    "Qwen3Model": 4_022_468_096,
+}
+OF_PROJECTION = {"text_encoder": 123_650_304, "text_encoder_2": 694_659_840}  # of Stable Diffusion 3
+
+
+@pytest.mark.parametrize(("family", "part"), [(family, part) for family in TAKEN for part in one_file.BESIDE[family]])
+def test_parts_beside_a_transformer_are_as_large_as_published(family: str, part: str):
+    kind = FAMILIES.get(family).part(part).classes[0]
+    shapes = _single_file._expected(kind, single_file.configs(family)[part])
+    assert sum(shape.numel() for shape in shapes.values()) == NUM_PARAMS.get(kind, OF_PROJECTION.get(part))
 
 
 def row_numbers(shapes: dict[str, Any]) -> dict[str, Tensor]:
