@@ -15,6 +15,11 @@ from lorafleet.catalog.original import Misshapen, Original, Rows, rows
 from lorafleet.catalog.part import Config, Part, PartKind
 
 ENDING = ".safetensors"
+_NOT_TAKEN = {  # the end of a file's name -> what such a file is, and what to do
+    ".gguf": "is GGUF, whose weights are quantised; name what it was made from",
+    ".sft": f"is a safetensors file of another ending; rename it to end in {ENDING}",
+    **dict.fromkeys((".ckpt", ".pt", ".pth", ".bin"), "is pickled, and nothing is unpickled; save it as safetensors"),
+}
 UNET = ("model.diffusion_model.",)  # of CompVis's latent diffusion (github.com/CompVis/latent-diffusion), and of what followed it
 TRANSFORMER = (*UNET, "diffusion_model.", "transformer.", "")  # of ComfyUI's checkpoints and saved models, of trainers, as published
 VAE = ("first_stage_model.", "vae.")
@@ -107,6 +112,11 @@ def told(layouts: Mapping[str, SingleFile], tensors: Tensors) -> Told:
             if prefix in layout.parts[layout.denoiser] and denoiser.keys() >= set(layout.marks) and layout.is_it(denoiser):
                 return _told(name, layout, tensors, prefix)
     raise NoSuchLayout(_of_another(layouts, tensors))
+
+
+def not_taken(name: str) -> str | None:
+    """Why a file of this name is no base, as the end of a sentence whose subject it is; None: it may be one, or a folder."""
+    return next((what for end, what in _NOT_TAKEN.items() if name.endswith(end)), None)
 
 
 def lacking(parts: Iterable[Part], layout: SingleFile, found: Told, given: Collection[str]) -> Iterator[str]:

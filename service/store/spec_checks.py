@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from lorafleet.catalog.single_file import ENDING
+from lorafleet.catalog.single_file import ENDING, not_taken
 from lorafleet.contract.confined_files import root_of_base, root_of_part
 from lorafleet.contract.layout import MANIFEST, JobLayout, job_root, join
 from lorafleet.errors import InvalidSpec, Violation
@@ -72,6 +72,8 @@ async def base_model(store: Store, uri: str) -> str | None:
         return None if await store.exists(uri) else f"there is no {uri}"
     store = store.within(root_of_base(uri))
     if await store.is_empty(uri):
+        if what := not_taken(uri):
+            return f"{uri} {what}"
         return f"nothing lies under {uri}; name the folder that holds {MODEL_INDEX}, or a {ENDING} file"
     if not await store.exists(join(uri, MODEL_INDEX)):
         return f"{uri} has no {MODEL_INDEX}; name a base model in diffusers' folder layout"

@@ -232,3 +232,12 @@ async def test_a_neighbour_that_is_not_trained_is_told_by_name(tmp_path: Path, t
     write_safetensors(tmp_path / "one.safetensors", tensors)
     cache, base = await look(tmp_path / "one.safetensors")
     assert said in (cache.why_not(base) or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("a.gguf", "whose weights are quantised"), ("a.ckpt", "nothing is unpickled"), ("a.sft", "rename it to end in .safetensors")],
+)
+async def test_a_file_of_another_kind_is_told_what_it_is(tmp_path: Path, name: str, said: str):
+    (tmp_path / name).write_bytes(b"x")
+    assert said in (await spec_checks.base_model(Store(), f"file://{tmp_path}/{name}") or "")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lorafleet.catalog import FAMILIES, single_file
@@ -268,15 +268,18 @@ def test_a_tensor_that_is_gone_is_named(tensors: dict[str, Tensor], families: Of
     assert "lacks 1 tensors of its transformer, such as single_transformer_blocks.0.proj_out.weight" in said
 
 
-def test_weights_in_eight_bits_train_as_what_they_are(
-    tensors: dict[str, Tensor], families: Of, tmp_path: Path, as_tiny: Callable[[Path], None]
-):
-    """As a file of them was only cast: loaded they are the numbers that they were rounded to."""
-    base = families("flux").bases["dev"]
+def test_weights_in_eight_bits_load_as_the_numbers_that_they_are(families: Of, tmp_path: Path, as_tiny: Callable[[Path], None]):
+    """A checkpoint of ComfyUI's that was cast as a whole."""
+    base, beside = families("flux").bases["dev"], tuple(one_file.BESIDE["flux"])
     as_tiny(base)
-    eight = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in tensors.items()}
-    save_file(eight, tmp_path / "flux.safetensors")
-    spec = BaseModelSpec(uri=f"file://{tmp_path}/flux.safetensors", parts=given(base, "flux", ()))
-    loaded = FrozenBase(base_model.inspect(spec, Folder(f"file://{tmp_path}/cache")), "fp32", CPU).for_encoding()["transformer"]
-    assert torch.equal(loaded.x_embedder.weight, eight["img_in.weight"].float())
-    assert torch.equal(loaded.transformer_blocks[0].attn.to_k.weight, eight["double_blocks.0.img_attn.qkv.weight"].float()[32:64])
+    file = one_file.write(base, "flux", tmp_path / "flux.safetensors", prefix="model.diffusion_model.", beside=beside)
+    eight = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in load_file(file).items()}
+    save_file(eight, file)
+    spec = BaseModelSpec(uri=f"file://{file}", parts=given(base, "flux", beside))
+    loaded = FrozenBase(base_model.inspect(spec, Folder(f"file://{tmp_path}/cache")), "fp32", CPU).for_encoding()
+    fused = eight["model.diffusion_model.double_blocks.0.img_attn.qkv.weight"].float()
+    assert torch.equal(loaded["transformer"].transformer_blocks[0].attn.to_k.weight, fused[32:64])
+    for part, name in (("text_encoder_2", "shared.weight"), ("text_encoder", "text_model.embeddings.token_embedding.weight")):
+        embedding = loaded[part].get_input_embeddings().weight
+        assert embedding.dtype == torch.float32
+        assert torch.equal(embedding, eight[f"{one_file.BESIDE['flux'][part]}{name}"].float()), part
