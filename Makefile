@@ -5,6 +5,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 
 STORE ?= file
+FAMILY ?=
 PEER ?=
 BEFORE ?=
 PARTS ?=
@@ -33,8 +34,8 @@ $(READY): pyproject.toml constraints.txt scripts/setup-venv.sh
 	@touch $@
 
 .PHONY: demo
-demo: $(READY) $(if $(filter minio,$(STORE)),minio) ## Train a style and draw before-after.png (STORE=file or minio)
-	$(BIN)/python -m examples.demo --store $(STORE)
+demo: $(READY) $(if $(filter minio,$(STORE)),minio) ## Train a style and draw before-after.png (STORE=file or minio, FAMILY=sdxl or flow)
+	$(BIN)/python -m examples.demo --store $(STORE) $(if $(FAMILY),--family $(FAMILY))
 
 .PHONY: demo-batch
 demo-batch: $(READY) $(if $(filter minio,$(STORE)),minio) ## Train 16 styles as packs and draw sheet.png (STORE=file or minio)

@@ -30,9 +30,9 @@ BUILD = Path(__file__).resolve().parents[1] / "build" / "kubernetes"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
-    demo.BUILD = options.build / "demo"
-    shutil.rmtree(demo.BUILD, ignore_errors=True)
-    demo.BUILD.mkdir(parents=True)
+    build = options.build / "demo"
+    shutil.rmtree(build, ignore_errors=True)
+    build.mkdir(parents=True)
     credentials = Credentials(token_file=options.build / "token", tls_ca=options.build / "ca.crt")
     try:
         with (
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             port_forward(options.namespace, "lorafleet", 7600) as address,
             Client(address, tenant=options.tenant, credentials=credentials) as client,
         ):
-            return run(client, store, options)
+            return run(client, store, options, build)
     except KeyboardInterrupt:
         demo.console.print("interrupted; the job goes on: lorafleet cancel ends it")
         return 130
@@ -49,10 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def run(client: Client, store: Store, options: argparse.Namespace) -> int:
+def run(client: Client, store: Store, options: argparse.Namespace, build: Path) -> int:
     """The story of one job."""
     started = time.monotonic()
-    style = demo.BUILD / "style"
+    style = build / "style"
     demo.console.print(f"1. [bold]restyle[/] {restyle(demo.STYLE, demo.PICTURES, style)} pictures as {demo.STYLE}")
     store.upload(demo.BASE_MODEL, "base-models", "emoji-sd")
     store.upload(style, "data-sets", "emoji-style")
@@ -65,8 +65,8 @@ def run(client: Client, store: Store, options: argparse.Namespace) -> int:
     os.environ.update(store.environment)  # the download reads the store by itself
     if job.state != pb.JOB_STATE_SUCCEEDED:
         demo.show_end_of_log(client, job.name)
-    sheet = demo.fetch(job, spec) if job.state == pb.JOB_STATE_SUCCEEDED else None
-    demo.write_report(job, pictures_per_second, sheet)
+    sheet = demo.fetch(job, spec, build) if job.state == pb.JOB_STATE_SUCCEEDED else None
+    demo.write_report(job, pictures_per_second, sheet, build)
     demo.console.print(f"[bold]{label(job)}[/] after {time.monotonic() - started:.0f} s: {sheet or job.message}")
     return 0 if sheet else 1
 

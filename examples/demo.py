@@ -1,9 +1,9 @@
 """`make demo`: serve, submit a style, watch a LoRA learn it, download it, and draw before and after.
 
-    python -m examples.demo [--store file|minio]
+    python -m examples.demo [--store file|minio] [--family sdxl|flow]
 
-Writes build/demo/before-after.png and build/demo/report.json, and leaves no process behind. Exit code: 0 when the job
-succeeded and the LoRA has learned the style, 130 after Ctrl-C, else 1.
+Writes build/demo/before-after.png and build/demo/report.json (of a family build/demo-FAMILY/), and leaves no process behind.
+Exit code: 0 when the job succeeded and the LoRA has learned the style, 130 after Ctrl-C, else 1.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -49,11 +50,32 @@ LEARNED = 0.65  # of the base's held-out loss: with more than that the LoRA has 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """What is trained on what, and where its pictures go."""
+
+    base_model: Path
+    spec: Path
+    build: Path
+
+
+DEMO = Demo(base_model=BASE_MODEL, spec=SPEC, build=BUILD)
+FAMILIES = {
+    family: Demo(
+        base_model=BASE_MODEL.with_name(f"emoji-{family}"),
+        spec=SPEC.with_name(f"emoji-style-{family}.yaml"),
+        build=BUILD.with_name(f"demo-{family}"),
+    )
+    for family in ("sdxl", "flow")  # flow is Stable Diffusion 3's kind
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     try:
-        with Servers(log_dir=fresh_folder(BUILD)) as servers:
-            return run(options.store, servers)
+        demo = FAMILIES.get(options.family, DEMO)
+        with Servers(log_dir=fresh_folder(demo.build)) as servers:
+            return run(demo, options.store, servers)
     except KeyboardInterrupt:
         console.print("interrupted; everything that was started has ended")
         return 130
@@ -62,40 +84,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def run(store_kind: str, servers: Servers) -> int:
+def run(demo: Demo, store_kind: str, servers: Servers) -> int:
     """The story of one job."""
     started = time.monotonic()
-    style = BUILD / "style"
+    style = demo.build / "style"
     console.print(f"1. [bold]restyle[/] {restyle(STYLE, PICTURES, style)} pictures as {STYLE}")
-    store = open_store(store_kind, style, servers)
+    store = open_store(demo, store_kind, style, servers)
 
-    address = serve(servers, BUILD, "--artifacts", store.artifacts_uri, environment=store.environment)
+    address = serve(servers, demo.build, "--artifacts", store.artifacts_uri, environment=store.environment)
     console.print(f"2. [bold]serve[/] on {address}: SQLite, a local Ray, {store.artifacts_uri}")
 
-    spec = spec_file.load(SPEC, [f"base_model.uri={store.base_model_uri}", f"dataset.uri={store.dataset_uri}"])
+    spec = spec_file.load(demo.spec, [f"base_model.uri={store.base_model_uri}", f"dataset.uri={store.dataset_uri}"])
     with Client(address) as client:
         job = client.create(spec, job_id="demo")
-        console.print(f"3. [bold]submit[/] {_short(SPEC)}: accepted as {job.name}")
+        console.print(f"3. [bold]submit[/] {_short(demo.spec)}: accepted as {job.name}")
         job, pictures_per_second = watch(client, job.name)
         if job.state != pb.JOB_STATE_SUCCEEDED:
             show_end_of_log(client, job.name)
 
-    sheet = fetch(job, spec) if job.state == pb.JOB_STATE_SUCCEEDED else None
-    told = write_report(job, pictures_per_second, sheet)
+    sheet = fetch(job, spec, demo.build) if job.state == pb.JOB_STATE_SUCCEEDED else None
+    told = write_report(job, pictures_per_second, sheet, demo.build)
     console.print(
         f"[bold]{label(job)}[/] after {time.monotonic() - started:.0f} s: {_short(sheet) if sheet else escape(visible(job.message))}"
     )
-    console.print(f"report: {_short(BUILD / 'report.json')}, server's log: {_short(BUILD / 'server.log')}")
+    console.print(f"report: {_short(demo.build / 'report.json')}, server's log: {_short(demo.build / 'server.log')}")
     if sheet and not has_learned(told):
         losses = f"{told['held_out_loss_adapter']} against {told['held_out_loss_base']} of the base"
         console.print(f"the LoRA has not learned the style: its held-out loss is {losses}, more than {LEARNED:.0%}", style="red")
     return 0 if has_learned(told) else 1
 
 
-def open_store(kind: str, style: Path, servers: Servers) -> Store:
+def open_store(demo: Demo, kind: str, style: Path, servers: Servers) -> Store:
     if kind == "minio":
-        return demo_store.minio_store(BASE_MODEL, style, BUILD, servers)
-    return demo_store.file_store(BASE_MODEL, style, BUILD)
+        return demo_store.minio_store(demo.base_model, style, demo.build, servers)
+    return demo_store.file_store(demo.base_model, style, demo.build)
 
 
 def watch(client: Client, name: str) -> tuple[pb.TrainingJob, float]:
@@ -113,9 +135,9 @@ def show_end_of_log(client: Client, name: str) -> None:
     console.print("\n".join(lines[-40:]), style="dim", markup=False)
 
 
-def fetch(job: pb.TrainingJob, spec: Spec) -> Path:
+def fetch(job: pb.TrainingJob, spec: Spec, build: Path) -> Path:
     """Download the adapter, and draw its pictures below those of the base: same prompts, same seeds."""
-    folder = BUILD / "adapter"
+    folder = build / "adapter"
     manifest = download(blobs_at(job.artifact.uri), job.artifact.manifest_sha256, folder)
     console.print(f"4. [bold]download[/] {len(manifest.files)} files, verified, to {_short(folder)}")
 
@@ -124,7 +146,7 @@ def fetch(job: pb.TrainingJob, spec: Spec) -> Path:
         Row("base", samples(job, step=0, count=len(prompts))),
         Row(f"LoRA\nstep {job.progress.step}", samples(job, step=job.progress.step, count=len(prompts))),
     ]
-    sheet = BUILD / "before-after.png"
+    sheet = build / "before-after.png"
     contact_sheet(prompts, rows).save(sheet)
     return sheet
 
@@ -138,10 +160,10 @@ def samples(job: pb.TrainingJob, step: int, count: int) -> list[Image.Image]:
     return pictures
 
 
-def write_report(job: pb.TrainingJob, pictures_per_second: float, sheet: Path | None) -> dict[str, Any]:
+def write_report(job: pb.TrainingJob, pictures_per_second: float, sheet: Path | None, build: Path) -> dict[str, Any]:
     """The report, once it is in the file."""
     written = report(job, pictures_per_second, sheet)
-    (BUILD / "report.json").write_text(json.dumps(written, indent=2) + "\n")
+    (build / "report.json").write_text(json.dumps(written, indent=2) + "\n")
     return written
 
 
@@ -178,6 +200,9 @@ def _seconds_between(start: Timestamp, end: Timestamp) -> float:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train a style and draw before and after.")
     parser.add_argument("--store", choices=("file", "minio"), default="file", help="where everything is kept")
+    parser.add_argument(
+        "--family", choices=FAMILIES, help="train on the small base of that kind (else on emoji-sd, of Stable Diffusion 1.x)"
+    )
     return parser.parse_args(arguments)
 
 

@@ -36,9 +36,9 @@ def minio_store(base_model: Path, dataset: Path, build: Path, servers: Servers) 
     """A MinIO of the demo's own, with the base model and the pictures in it."""
     environment = start_minio(servers, build / "minio")
     os.environ.update(environment)
-    _fill({"base-models/emoji-sd": base_model, "data-sets/emoji-style": dataset})
+    _fill({f"base-models/{base_model.name}": base_model, "data-sets/emoji-style": dataset})
     return Store(
-        base_model_uri="s3://base-models/emoji-sd",
+        base_model_uri=f"s3://base-models/{base_model.name}",
         dataset_uri="s3://data-sets/emoji-style",
         artifacts_uri="s3://artifacts",
         environment=environment,
