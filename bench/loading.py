@@ -1,12 +1,12 @@
 """`make bench-loading`: what memory a denoiser of 3 B parameters takes while it is loaded, and how fast its bytes come from a store.
 
 A FLUX.1 with few blocks and random weights in bf16, in shards on a MinIO on loopback, is loaded at each precision by a process of its
-own, as a worker does it. Anonymous memory is what counts: pages of mapped files are the kernel's to drop. Its growth is compared with
-what the planner's model says of the loaded denoiser. Writes bench/results/loading.json.
+own, as a worker does it: straight from the store, and from a copy in the node's cache. Anonymous memory is what counts: pages of mapped
+files are the kernel's to drop. Its growth is compared with what the planner's model says of the loaded denoiser. Writes
+bench/results/loading.json; with other BLOCKS than the usual it only prints.
 """
 
 import gc
-import hashlib
 import json
 import os
 import subprocess
@@ -14,7 +14,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -26,11 +27,14 @@ from examples.processes import Servers
 from lorafleet.catalog import PRECISIONS
 from lorafleet.spec import BaseModelSpec
 
-NUM_DOUBLE, NUM_SINGLE = 4, 11  # blocks; FLUX.1 has 19 and 38
+USUAL = "4,11"
+BLOCKS = os.environ.get("BLOCKS", USUAL)
+NUM_DOUBLE, NUM_SINGLE = map(int, BLOCKS.split(","))  # FLUX.1 has 19 and 38
 SHARD_BYTES = 2**30
-NUM_PARTS = 4  # of the bytes per second, each measured so often; the medians are compared
+NUM_PARTS = 4  # of the base: bytes per second of each are measured in every way, and the medians compared
 EVERY_S = 0.02  # memory is looked at
 URI = "s3://base-models/flux-3b"
+LOAD_BEFORE = os.getloadavg()[0]  # of the machine, for whoever reads the figures
 
 
 def main() -> int:
@@ -39,21 +43,28 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory(prefix="lorafleet-loading-") as name, Servers(log_dir=Path(name)) as servers:
         folder = Path(name)
-        os.environ.update(start_minio(servers, folder / "minio"), LORAFLEET_NODE_CACHE=str(folder / "cache"))
+        os.environ.update(start_minio(servers, folder / "minio"))
         _put_base(folder / "base")
-        metrics = _rates(folder / "rates")
+        metrics = _rates(folder / "rates") | {"load_average_before": LOAD_BEFORE}
         errors: list[float] = []
-        for facts in PRECISIONS.all():
-            if facts.name == "fp32":
-                continue
-            found = _in_a_process(facts.name, folder)
-            metrics[f"peak_over_final_{facts.name}"] = found["peak_bytes"] / found["held_bytes"]
-            metrics[f"held_gib_{facts.name}"] = found["held_bytes"] / 2**30
-            metrics[f"load_s_{facts.name}"] = found["load_s"]
-            errors.append(abs(found["held_bytes"] / found["estimate_bytes"] - 1))
-            print(facts.name, found, flush=True)
-        results_file.write("loading", {"estimate_error_max": max(errors), **metrics})
+        for cache, suffix in (("off", ""), (str(folder / "cache"), "_from_cache")):
+            for precision in ("bf16", "int8", "nf4"):
+                found = _in_a_process(precision, folder, cache)
+                print(precision, cache, found, flush=True)
+                metrics[f"peak_over_final_{precision}{suffix}"] = found["peak_bytes"] / found["held_bytes"]
+                metrics[f"load_s_{precision}{suffix}"] = found["load_s"]
+                metrics[f"held_gib_{precision}"] = found["held_bytes"] / 2**30
+                kinds = ("held_bytes", "grown_bytes") if cache == "off" else ("held_bytes",)  # of a copy pages are mapped
+                errors += [abs(found[kind] / found["estimate_bytes"] - 1) for kind in kinds]
+            _tell({"estimate_error_max": max(errors), **metrics, "load_average_after": os.getloadavg()[0]})
     return 0
+
+
+def _tell(metrics: dict[str, float]) -> None:
+    if BLOCKS == USUAL:
+        results_file.write("loading", metrics)
+    else:
+        print(json.dumps(metrics, indent=2), flush=True)
 
 
 def _put_base(folder: Path) -> None:
@@ -103,51 +114,97 @@ def _write_shards(folder: Path) -> None:
 
 
 def _rates(folder: Path) -> dict[str, float]:
-    """Bytes per second of the way that a base takes to a node, with its digests and without, over obstore's own."""
-    import obstore
-    from obstore.store import S3Store
-
+    """Bytes per second of the ways that a base takes to a node, with its digest and without, over obstore's own, which keeps nothing."""
+    from trainer.ranges import Object
     from trainer.storage import Folder
 
     source = Folder(f"{URI}/transformer")
-    names = sorted(entry.path for entry in source.scan().entries if entry.path.endswith(".safetensors"))[:NUM_PARTS]
-    bucket, _, prefix = URI.removeprefix("s3://").partition("/")
-    client = S3Store(bucket, endpoint=os.environ["AWS_ENDPOINT_URL"], client_options={"allow_http": True})  # pyright: ignore[reportCallIssue, reportArgumentType]
-
-    def raw(name: str) -> int:
-        with (folder / f"raw-{name}").open("wb") as file:
-            return sum(file.write(chunk) for chunk in obstore.get(client, f"{prefix}/transformer/{name}").stream(min_chunk_size=8 * 2**20))
-
-    def ours(name: str) -> int:
-        source.download([name], into=folder)
-        return (folder / name).stat().st_size
-
-    def digested(name: str) -> int:
-        size = ours(name)
-        with (folder / name).open("rb") as file:
-            hashlib.file_digest(file, "sha256")
-        return size
-
-    rates: dict[str, list[float]] = {"raw": [], "ours": [], "digested": []}
-    folder.mkdir()
-    for name in names:
-        for kind, way in (("raw", raw), ("ours", ours), ("digested", digested)):
+    files = [Object(folder=source, entry=entry) for entry in source.scan().entries if entry.path.endswith(".safetensors")]
+    files = files[:NUM_PARTS]
+    digests = {file.uri: source.sha256(file.entry.path) for file in files}  # the store has them in memory from then on
+    ways = {
+        "stream": _raw_stream,
+        "ranges": _raw_ranges,
+        "undigested": _undigested,
+        "digested": _digested(digests),
+        "copied": _copied(folder),
+    }
+    rates: dict[str, list[float]] = {way: [] for way in ways}
+    for file in files:
+        for way, read in ways.items():
             began_s = time.perf_counter()
-            num_bytes = way(name)
-            rates[kind].append(num_bytes / 2**20 / (time.perf_counter() - began_s))
-            for path in folder.iterdir():
-                path.unlink()
-    raw_rate, own, with_digest = (sorted(each)[len(each) // 2] for each in rates.values())
+            read(file)
+            rates[way].append(file.entry.size_bytes / 2**20 / (time.perf_counter() - began_s))
+    print(rates, flush=True)
+    median = {way: sorted(each)[len(each) // 2] for way, each in rates.items()}
+    raw = max(median["stream"], median["ranges"])
     return {
-        "mb_per_s_over_raw_obstore": own / raw_rate,
-        "mb_per_s_with_digest_over_raw_obstore": with_digest / raw_rate,
-        "raw_obstore_mb_per_s": raw_rate,
+        "mb_per_s_over_raw_obstore": median["undigested"] / raw,
+        "mb_per_s_with_digest_over_raw_obstore": median["digested"] / raw,
+        "mb_per_s_of_a_copy_over_raw_obstore": median["copied"] / raw,
+        "raw_obstore_mb_per_s": raw,
     }
 
 
-def _in_a_process(precision: str, folder: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "bench.loading", precision, str(folder)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+def _raw_stream(file: Any) -> None:
+    import obstore
+
+    for _ in obstore.get(file.folder._store, file.folder._key(file.entry.path)).stream(min_chunk_size=8 * 2**20):
+        pass
+
+
+def _raw_ranges(file: Any) -> None:
+    """As many at a time as ours."""
+    import obstore
+
+    from trainer import ranges
+
+    size_bytes, key = file.entry.size_bytes, file.folder._key(file.entry.path)
+
+    def read(start: int) -> None:
+        obstore.get_range(file.folder._store, key, start=start, end=min(size_bytes, start + ranges.RANGE_BYTES))
+
+    with ThreadPoolExecutor(ranges.IN_FLIGHT) as pool:
+        list(pool.map(read, range(0, size_bytes, ranges.RANGE_BYTES)))
+
+
+def _undigested(file: Any) -> None:
+    """Into tensors, each dropped for the next."""
+    from trainer import ranges, weight_stream
+
+    for _ in weight_stream._tensors(weight_stream._Bytes(ranges.of_all([file])), file.entry.size_bytes):
+        pass
+
+
+def _digested(digests: dict[str, str]) -> Callable[[Any], None]:
+    """As a worker loads."""
+    from trainer.weight_stream import WeightStream
+
+    def digested(file: Any) -> None:
+        for _ in WeightStream({file.uri: file}, digests):
+            pass
+
+    return digested
+
+
+def _copied(folder: Path) -> Callable[[Any], None]:
+    """To disk, and digested there: the way to a node's cache."""
+
+    def copied(file: Any) -> None:
+        from trainer.prepare.base_copy import _sha256_of
+
+        file.folder.download([file.entry.path], into=folder)
+        _sha256_of(folder / file.entry.path)
+        (folder / file.entry.path).unlink()
+
+    return copied
+
+
+def _in_a_process(precision: str, folder: Path, cache: str) -> dict[str, float]:
+    command: Sequence[str] = [sys.executable, "-m", "bench.loading", precision, str(folder)]
+    environment = {**os.environ, "LORAFLEET_NODE_CACHE": cache}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _loaded(precision: str, folder: Path) -> dict[str, float]:
@@ -164,7 +221,7 @@ def _loaded(precision: str, folder: Path) -> dict[str, float]:
     small = FrozenBase(inspect(BaseModelSpec(uri=flux.write(tiny).as_uri()), Folder((folder / "facts").as_uri())), precision, cpu)
     _ = small.parts["transformer"]
     base = FrozenBase(inspect(BaseModelSpec(uri=URI), Folder((folder / "facts").as_uri())), precision, cpu)
-    _ = base.path  # on this node
+    _ = base.path  # with all that is not streamed
     gc.collect()
     began_s = time.perf_counter()
     with _watched() as seen:
@@ -221,8 +278,9 @@ def _watched() -> Iterator[list[int]]:
 
 
 def _anonymous_bytes() -> int:
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) * 1024
+    """The kernel's running count: to walk through all pages, as smaps_rollup does, would slow down what is measured."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) * 1024
 
 
 if __name__ == "__main__":
