@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from lorafleet import spec
 from lorafleet.contract import layout
 from lorafleet.contract.run_manifest import RunManifest
 from lorafleet.v1 import training_service_pb2 as pb
@@ -20,7 +21,7 @@ from service.db.errors import Unreachable
 from service.db.models import JobRow
 from service.jobs.creation import NewJob
 from service.planning.base_shapes import ShapeCache
-from service.planning.planner import Planner, Policy
+from service.planning.planner import Planner, Policy, base_of
 from service.planning.queued_jobs import Candidates
 from service.reconcile import admit, wait_reasons
 from service.reconcile.admit import admit_once
@@ -330,6 +331,7 @@ async def test_while_a_base_is_read_its_job_waits_and_the_others_start(world: Wo
     with standing_still() as parser:
         shapes = ShapeCache(world.tools.store, world.clock, parser)
         world.with_tools(candidates=Candidates(Planner(shapes, Policy())), limits=Limits(max_running_runs=2))
+        await shapes.read({("blue", base_of(spec.parse(world.spec())))}, within_s=60)  # on however slow a machine
         slow = await world.submit("slow", base_model={"uri": write_still(tmp_path / "slow")})
         await submit(world, "blue", "quick")
         while await admit_once(world.tools):
