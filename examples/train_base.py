@@ -37,7 +37,7 @@ class Recipe:
     """What the shipped base was trained by."""
 
     steps: int  # that the rates are planned for
-    until: int  # the step that it was taken from: the mean of weights needs no low rates at the end, and the hour was over
+    until: int  # the step that it was taken from: of a mean of weights, which needs no low rates at the end
     batch: int
     things_only: bool  # see bases.pictures.pictures_of
     cropped_share: float
