@@ -12,6 +12,7 @@ gives the same base on the same machine.
 import argparse
 import logging
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     recipe, began = RECIPES[options.kind], time.monotonic()
     torch.manual_seed(options.seed)
 
-    pictures = pictures_of(options.pictures or fetch(), things_only=recipe.things_only)
+    with tempfile.TemporaryDirectory() as scratch:
+        pictures = pictures_of(options.pictures or fetch(Path(scratch)), things_only=recipe.things_only)
     kind = Flow(EMOJI_SD, [text for text, _ in pictures]) if options.kind == "flow" else Sdxl(EMOJI_SD)
     rows = encode(kind.pipeline.vae, pictures, options.seed, cropped_share=recipe.cropped_share)
     kind.prepare(rows, torch.Generator().manual_seed(options.seed))

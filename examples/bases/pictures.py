@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import tarfile
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +34,8 @@ class Captioned:
     time_ids: Tensor  # (rows, 6): original size, corner of the crop, target size; each height first
 
 
-def fetch() -> Path:
-    """The package, unpacked to a temporary folder. Needs npm; raises CalledProcessError where npm fails, having said why."""
-    folder = Path(tempfile.mkdtemp(prefix="emoji-"))
+def fetch(folder: Path) -> Path:
+    """The package, unpacked below `folder`. Needs npm; raises CalledProcessError where npm fails, having said why."""
     subprocess.run(["npm", "pack", "--silent", PACKAGE], cwd=folder, check=True, stdout=subprocess.DEVNULL)
     [packed] = folder.glob("*.tgz")
     with tarfile.open(packed) as files:
