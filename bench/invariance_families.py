@@ -61,7 +61,7 @@ class Rows:
         frozen = FrozenBase(packs.ready(style).base, "fp32", torch.device("cpu"))
         parts, draw = frozen.for_encoding(), torch.Generator().manual_seed(0)
         inputs = _inputs(frozen.family, parts, data, draw)
-        model = PackModel(frozen.family, parts, trains_text=False, bf16=False)
+        model = PackModel(frozen.family, parts, trains_text=False)
         bank = model.add_bank(Kind("lora", RANK, targets, False, 0.0, "adamw"), STYLES, batch_invariant=True)
         for _ in range(STYLES):
             bank.add_style(0.05 * torch.randn(bank.layout.size, generator=draw), 1.0)

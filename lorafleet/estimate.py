@@ -62,9 +62,10 @@ def _recomputation(spec: Spec) -> Iterator[Variant]:
 
 def _precisions(spec: Spec) -> Iterator[Variant]:
     """Those at which a layer takes less than it does now, from the most exact on."""
-    own = _layer_bytes(PRECISIONS.get(spec.training.precision))
+    least = _layer_bytes(PRECISIONS.get(spec.training.precision))
     for facts in sorted(PRECISIONS.all(), key=_layer_bytes, reverse=True):
-        if _layer_bytes(facts) < own:
+        if _layer_bytes(facts) < least:  # of two alike the first: bf16, which never overflows
+            least = _layer_bytes(facts)
             is_quantised = facts.quantised_bytes is not None
             costs = "the base is less exact, and slower" if is_quantised else "the base is less exact"
             yield Variant({"training.precision": facts.name}, costs)

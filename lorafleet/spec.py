@@ -151,8 +151,8 @@ class OptimizationSpec(_Part):
     precision: Annotated[
         PrecisionName,
         Field(
-            description="Precision of the base model; the adapter itself is always fp32. int8 and nf4 quantise the denoiser's blocks, "
-            "and compute in bf16."
+            description="Precision of the base model; the adapter itself is always fp32. fp16 scales each "
+            "style's loss and skips steps that overflow. int8 and nf4 quantise the denoiser's blocks, and compute in bf16."
         ),
     ] = "fp32"
     # Left out where it is the default: a trainer that does not know it refuses the spec.

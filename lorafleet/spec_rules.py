@@ -91,6 +91,18 @@ def _quantised_is_whole(precision: str, zero_stage: int) -> str | None:
     return f'"{precision}" cannot be cut over workers as cluster.zero_stage 3 does; use stage 0 to 2' if is_cut else None
 
 
+def _fp16_is_whole(precision: str, zero_stage: int) -> str | None:
+    if PRECISIONS.get(precision).computes != "fp16" or not zero_stage:
+        return None
+    return f'"{precision}" needs whole gradients, to skip steps that overflow, and cluster.zero_stage {zero_stage} cuts them; use bf16'
+
+
+def _fp16_holds_the_family(precision: str, family: str | None) -> str | None:
+    if PRECISIONS.get(precision).computes != "fp16" or family is None or not FAMILIES.get(family).overflows_fp16:
+        return None
+    return f"activations of {family} are beyond the range of {precision}; use bf16"
+
+
 def _method_needs_weights(method: str, precision: str) -> str | None:
     is_blind = PRECISIONS.get(precision).quantised_bytes is not None and METHODS.get(method).reads_weights
     return f'"{method}" reads the weights themselves, which training.precision {precision} has not; use bf16, or lora' if is_blind else None
@@ -142,6 +154,8 @@ RULES = (
     Rule((("base_model", "parts"), ("base_model", "family")), _parts_are_the_familys),
     Rule((("base_model", "vae_uri"), ("base_model", "parts")), _vae_is_given_once),
     Rule((("training", "precision"), ("cluster", "zero_stage")), _quantised_is_whole),
+    Rule((("training", "precision"), ("cluster", "zero_stage")), _fp16_is_whole),
+    Rule((("training", "precision"), ("base_model", "family")), _fp16_holds_the_family),
     Rule((("adapter", "method"), ("training", "precision")), _method_needs_weights),
     Rule((("training", "gradient_checkpointing"), ("base_model", "family")), _blocks_are_recomputed),
     Rule((("training", "noise_offset"), ("base_model", "family")), _noises_as_diffusion_does),

@@ -18,9 +18,11 @@ from torch import Tensor
 from lorafleet.contract.layout import MANIFEST, step_folder
 from lorafleet.errors import RunFailed
 from trainer import untrusted
+from trainer.loss_scale import LossScale
 from trainer.storage import Folder
 from trainer.untrusted import Refused
 
+MOST_SCALE = 2.0**100
 FORMAT = "lorafleet-checkpoint-1"
 _WEIGHTS, _MOMENTS, _PROGRESS = "adapter.safetensors", "optimizer.safetensors", "progress.json"
 
@@ -32,6 +34,7 @@ class Progress:
     step: int  # optimizer steps done
     losses: tuple[tuple[int, float], ...] = ()  # (step, loss) so far, for the model card
     held_out_losses: tuple[tuple[int, float], ...] = ()  # (step, loss); step 0 is the base
+    loss_scale: LossScale | None = None  # of a style that computes in fp16
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,24 @@ def _progress(text: bytes) -> Progress:
     fields = untrusted.json_object(text, max_bytes=untrusted.MAX_HEADER_BYTES)
     if not untrusted.is_count(step := fields.get("step")):
         raise Refused("has no number of steps")
-    return Progress(step=step, losses=_losses(fields.get("losses")), held_out_losses=_losses(fields.get("held_out_losses")))
+    return Progress(
+        step=step,
+        losses=_losses(fields.get("losses")),
+        held_out_losses=_losses(fields.get("held_out_losses")),
+        loss_scale=_loss_scale(fields.get("loss_scale")),
+    )
+
+
+def _loss_scale(found: JsonValue) -> LossScale | None:
+    if found is None:
+        return None
+    counts = ("good_steps", "skipped", "skipped_in_row")
+    if not isinstance(found, dict) or not _is_number(scale := found.get("scale")) or not 0 < scale < MOST_SCALE:
+        raise Refused("has a loss scale that is none")
+    good_steps, skipped, in_row = (found.get(name) for name in counts)
+    if not (untrusted.is_count(good_steps) and untrusted.is_count(skipped) and untrusted.is_count(in_row)):
+        raise Refused("has a loss scale that is none")
+    return LossScale(scale=float(scale), good_steps=good_steps, skipped=skipped, skipped_in_row=in_row)
 
 
 def _losses(pairs: JsonValue) -> tuple[tuple[int, float], ...]:

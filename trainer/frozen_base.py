@@ -10,6 +10,7 @@ import torch
 
 from lorafleet.catalog import PRECISIONS
 from lorafleet.catalog.part import Part, PartKind
+from trainer.autocast import DTYPES
 from trainer.families import family
 from trainer.families._clip import without_last_layers
 from trainer.families.protocol import Loading
@@ -68,10 +69,6 @@ class FrozenBase:
         """Whether its text encoders are to be gone before the denoiser is loaded."""
         return any(part.is_large for part in self.family.facts.without(self.base.absent).text_encoders)
 
-    @property
-    def computes_bf16(self) -> bool:
-        return self.precision.computes == "bf16"
-
     def load(self) -> None:
         """Loads what every pack needs, so that a base that cannot be loaded is found before anything depends on it."""
         facts = self.family.facts
@@ -95,14 +92,14 @@ class FrozenBase:
         return part.to(self.device) if facts.weights_name else part
 
     def _loading(self, part: Part) -> Loading:
-        """The denoiser at the run's precision, large text encoders in what that computes in, everything else in fp32."""
+        """The denoiser at the run's precision, large text encoders in what is enough for them with it, everything else in fp32."""
         tokens = self.base.facts.tokens.get(part.name, self.base.facts.max_tokens)
         is_denoiser = part.kind is PartKind.DENOISER
-        dtype = torch.bfloat16 if self.computes_bf16 and (is_denoiser or part.is_large) else torch.float32
+        held = self.precision.computes if is_denoiser else self.precision.encodes if part.is_large else "fp32"
         is_quantised = is_denoiser and self.precision.quantised_bytes is not None
         files = base_copy.streamed(self.base, part.name)
         weights = WeightStream(files, self.base.files) if files else None
-        return Loading(tokens, dtype, self.precision.name if is_quantised else "", weights)
+        return Loading(tokens, DTYPES[held], self.precision.name if is_quantised else "", weights)
 
     def pipeline(self) -> Any:
         """A diffusers pipeline that draws with these parts, and with the adapters that are on them."""

@@ -50,6 +50,10 @@ class Family:
     first_layer: str  # of the denoiser, whose first dimension are the first block's channels
     architecture: str  # as of `Label`, where `label` says nothing of one base
     kohya_version: str
+    latent_channels: int = 4  # of the cache, for each latent pixel of the autoencoder
+    text_values: int = 0  # of the cache, for each caption on a published base, in fp32; 0: not known
+    large_text_values: int = 0  # the same, in what text encoders as large as the denoiser compute in
+    overflows_fp16: bool = False  # whether its published denoiser is known to
     recomputed_values_per_pixel: int | None = None  # the same where blocks are recomputed; None: its denoiser has none that are
     text_pixels: int = 0  # so many latent pixels take as much as a row's text does: tokens, as many as a patch has pixels for each
     recomputed_text_pixels: int | None = None  # the same where blocks are recomputed; None: as many

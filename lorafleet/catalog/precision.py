@@ -14,8 +14,13 @@ class Precision:
 
     name: str
     title: str  # with its paper
-    computes: Literal["fp32", "bf16"]  # and what is not quantised is held so
+    computes: Literal["fp32", "bf16", "fp16"]  # and what is not quantised is held so
     quantised_bytes: Callable[[Shape], int] | None = None  # of a layer's weight, (out, in); None: nothing is quantised
+
+    @property
+    def encodes(self) -> Literal["fp32", "bf16"]:
+        """What text encoders as large as the denoiser are held and compute in: in fp16 T5 and Qwen overflow."""
+        return "fp32" if self.computes == "fp32" else "bf16"
 
     @property
     def number_bytes(self) -> int:

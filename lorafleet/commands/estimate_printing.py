@@ -38,6 +38,9 @@ def print_estimates(estimates: Sequence[Estimate], limit_bytes: int, format: For
     say(f"         {pack.arithmetic}")
     if pack.adapter_bytes:
         say(f"adapter  {pack.adapter_bytes / 2**20:.1f} MiB in fp32, half of that in fp16 or bf16")
+    if pack.picture_bytes:
+        caption = f", {_mib(pack.caption_bytes)} of text for each caption" if pack.caption_bytes else ""
+        say(f"cache    {_mib(pack.picture_bytes)} of latents for each picture{caption}")
     if limit_bytes:
         fits = "fits" if pack.memory_bytes <= limit_bytes else "does not fit"
         say(f"worker   {_gib(limit_bytes)}: it {fits}", colour="green" if fits == "fits" else "red")
@@ -56,10 +59,16 @@ def _rows(asked_bytes: int, others: Sequence[Estimate]) -> Iterator[Sequence[tab
 
 def _plain(asked: Estimate, others: Sequence[Estimate], limit_bytes: int) -> dict[str, Any]:
     def told(each: Estimate) -> dict[str, Any]:
-        return {"memory_bytes": each.pack.memory_bytes, "adapter_bytes": each.pack.adapter_bytes, "arithmetic": each.pack.arithmetic}
+        pack = each.pack
+        sizes = {"picture_bytes": pack.picture_bytes, "caption_bytes": pack.caption_bytes}
+        return {"memory_bytes": pack.memory_bytes, "adapter_bytes": pack.adapter_bytes, **sizes, "arithmetic": pack.arithmetic}
 
     variants = [{"changes": dict(each.variant.changes), "costs": each.variant.costs, **told(each)} for each in others]
     return {**told(asked), "memory_limit_bytes": limit_bytes, "variants": variants}
+
+
+def _mib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:.2f} MiB"
 
 
 def _gib(num_bytes: int) -> str:

@@ -27,7 +27,7 @@ from lorafleet.v1 import spec_pb2 as lorafleet_dot_v1_dot_spec__pb2
 from lorafleet.v1 import training_service_pb2 as lorafleet_dot_v1_dot_training__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lorafleet/v1/batch_service.proto\x12\x0clorafleet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17lorafleet/v1/spec.proto\x1a#lorafleet/v1/training_service.proto\"\xcb\x01\n\x05\x42\x61tch\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x10\n\x08num_jobs\x18\x03 \x01(\x05\x12(\n\x06\x63ounts\x18\x04 \x03(\x0b\x32\x18.lorafleet.v1.StateCount\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\"B\n\nStateCount\x12%\n\x05state\x18\x01 \x01(\x0e\x32\x16.lorafleet.v1.JobState\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\"t\n\x12\x43reateBatchRequest\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.lorafleet.v1.BatchHeaderH\x00\x12)\n\x05items\x18\x02 \x01(\x0b\x32\x18.lorafleet.v1.BatchItemsH\x00\x42\x06\n\x04part\"r\n\x10PlanBatchRequest\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.lorafleet.v1.BatchHeaderH\x00\x12)\n\x05items\x18\x02 \x01(\x0b\x32\x18.lorafleet.v1.BatchItemsH\x00\x42\x06\n\x04part\"\x88\x01\n\x0b\x42\x61tchHeader\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61tch_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12,\n\x08\x64\x65\x66\x61ults\x18\x05 \x01(\x0b\x32\x1a.lorafleet.v1.TrainingSpec\"4\n\nBatchItems\x12&\n\x05items\x18\x01 \x03(\x0b\x32\x17.lorafleet.v1.BatchItem\"E\n\tBatchItem\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12(\n\x04spec\x18\x02 \x01(\x0b\x32\x1a.lorafleet.v1.TrainingSpec\"Y\n\x11PlanBatchResponse\x12(\n\x05packs\x18\x01 \x03(\x0b\x32\x19.lorafleet.v1.PlannedPack\x12\x1a\n\x12memory_limit_bytes\x18\x02 \x01(\x03\"}\n\x0bPlannedPack\x12\r\n\x05items\x18\x01 \x03(\x05\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\x12\x12\n\narithmetic\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x01(\t\x12\x11\n\tclosed_by\x18\x05 \x01(\t\x12\x15\n\radapter_bytes\x18\x06 \x01(\x03\"\x1f\n\x0fGetBatchRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"K\n\x12ListBatchesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"T\n\x13ListBatchesResponse\x12$\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\x13.lorafleet.v1.Batch\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"]\n\x14ListBatchJobsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\"b\n\x15ListBatchJobsResponse\x12\x30\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x19.lorafleet.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x11WatchBatchRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"\x91\x01\n\x12WatchBatchResponse\x12/\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x19.lorafleet.v1.TrainingJob\x12\"\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x13.lorafleet.v1.Batch\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\x12\x10\n\x08snapshot\x18\x04 \x01(\x08\"0\n\x12\x43\x61ncelBatchRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"0\n\x12RetryFailedRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t2\xf3\x04\n\x0c\x42\x61tchService\x12\x46\n\x0b\x43reateBatch\x12 .lorafleet.v1.CreateBatchRequest\x1a\x13.lorafleet.v1.Batch(\x01\x12N\n\tPlanBatch\x12\x1e.lorafleet.v1.PlanBatchRequest\x1a\x1f.lorafleet.v1.PlanBatchResponse(\x01\x12>\n\x08GetBatch\x12\x1d.lorafleet.v1.GetBatchRequest\x1a\x13.lorafleet.v1.Batch\x12R\n\x0bListBatches\x12 .lorafleet.v1.ListBatchesRequest\x1a!.lorafleet.v1.ListBatchesResponse\x12X\n\rListBatchJobs\x12\".lorafleet.v1.ListBatchJobsRequest\x1a#.lorafleet.v1.ListBatchJobsResponse\x12Q\n\nWatchBatch\x12\x1f.lorafleet.v1.WatchBatchRequest\x1a .lorafleet.v1.WatchBatchResponse0\x01\x12\x44\n\x0b\x43\x61ncelBatch\x12 .lorafleet.v1.CancelBatchRequest\x1a\x13.lorafleet.v1.Batch\x12\x44\n\x0bRetryFailed\x12 .lorafleet.v1.RetryFailedRequest\x1a\x13.lorafleet.v1.Batchb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lorafleet/v1/batch_service.proto\x12\x0clorafleet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17lorafleet/v1/spec.proto\x1a#lorafleet/v1/training_service.proto\"\xcb\x01\n\x05\x42\x61tch\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x10\n\x08num_jobs\x18\x03 \x01(\x05\x12(\n\x06\x63ounts\x18\x04 \x03(\x0b\x32\x18.lorafleet.v1.StateCount\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\"B\n\nStateCount\x12%\n\x05state\x18\x01 \x01(\x0e\x32\x16.lorafleet.v1.JobState\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\"t\n\x12\x43reateBatchRequest\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.lorafleet.v1.BatchHeaderH\x00\x12)\n\x05items\x18\x02 \x01(\x0b\x32\x18.lorafleet.v1.BatchItemsH\x00\x42\x06\n\x04part\"r\n\x10PlanBatchRequest\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.lorafleet.v1.BatchHeaderH\x00\x12)\n\x05items\x18\x02 \x01(\x0b\x32\x18.lorafleet.v1.BatchItemsH\x00\x42\x06\n\x04part\"\x88\x01\n\x0b\x42\x61tchHeader\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61tch_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12,\n\x08\x64\x65\x66\x61ults\x18\x05 \x01(\x0b\x32\x1a.lorafleet.v1.TrainingSpec\"4\n\nBatchItems\x12&\n\x05items\x18\x01 \x03(\x0b\x32\x17.lorafleet.v1.BatchItem\"E\n\tBatchItem\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12(\n\x04spec\x18\x02 \x01(\x0b\x32\x1a.lorafleet.v1.TrainingSpec\"Y\n\x11PlanBatchResponse\x12(\n\x05packs\x18\x01 \x03(\x0b\x32\x19.lorafleet.v1.PlannedPack\x12\x1a\n\x12memory_limit_bytes\x18\x02 \x01(\x03\"\xab\x01\n\x0bPlannedPack\x12\r\n\x05items\x18\x01 \x03(\x05\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\x12\x12\n\narithmetic\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x01(\t\x12\x11\n\tclosed_by\x18\x05 \x01(\t\x12\x15\n\radapter_bytes\x18\x06 \x01(\x03\x12\x15\n\rpicture_bytes\x18\x07 \x01(\x03\x12\x15\n\rcaption_bytes\x18\x08 \x01(\x03\"\x1f\n\x0fGetBatchRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"K\n\x12ListBatchesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"T\n\x13ListBatchesResponse\x12$\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\x13.lorafleet.v1.Batch\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"]\n\x14ListBatchJobsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\"b\n\x15ListBatchJobsResponse\x12\x30\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x19.lorafleet.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x11WatchBatchRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"\x91\x01\n\x12WatchBatchResponse\x12/\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x19.lorafleet.v1.TrainingJob\x12\"\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x13.lorafleet.v1.Batch\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\x12\x10\n\x08snapshot\x18\x04 \x01(\x08\"0\n\x12\x43\x61ncelBatchRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"0\n\x12RetryFailedRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t2\xf3\x04\n\x0c\x42\x61tchService\x12\x46\n\x0b\x43reateBatch\x12 .lorafleet.v1.CreateBatchRequest\x1a\x13.lorafleet.v1.Batch(\x01\x12N\n\tPlanBatch\x12\x1e.lorafleet.v1.PlanBatchRequest\x1a\x1f.lorafleet.v1.PlanBatchResponse(\x01\x12>\n\x08GetBatch\x12\x1d.lorafleet.v1.GetBatchRequest\x1a\x13.lorafleet.v1.Batch\x12R\n\x0bListBatches\x12 .lorafleet.v1.ListBatchesRequest\x1a!.lorafleet.v1.ListBatchesResponse\x12X\n\rListBatchJobs\x12\".lorafleet.v1.ListBatchJobsRequest\x1a#.lorafleet.v1.ListBatchJobsResponse\x12Q\n\nWatchBatch\x12\x1f.lorafleet.v1.WatchBatchRequest\x1a .lorafleet.v1.WatchBatchResponse0\x01\x12\x44\n\x0b\x43\x61ncelBatch\x12 .lorafleet.v1.CancelBatchRequest\x1a\x13.lorafleet.v1.Batch\x12\x44\n\x0bRetryFailed\x12 .lorafleet.v1.RetryFailedRequest\x1a\x13.lorafleet.v1.Batchb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,26 +50,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCHITEM']._serialized_end=915
   _globals['_PLANBATCHRESPONSE']._serialized_start=917
   _globals['_PLANBATCHRESPONSE']._serialized_end=1006
-  _globals['_PLANNEDPACK']._serialized_start=1008
-  _globals['_PLANNEDPACK']._serialized_end=1133
-  _globals['_GETBATCHREQUEST']._serialized_start=1135
-  _globals['_GETBATCHREQUEST']._serialized_end=1166
-  _globals['_LISTBATCHESREQUEST']._serialized_start=1168
-  _globals['_LISTBATCHESREQUEST']._serialized_end=1243
-  _globals['_LISTBATCHESRESPONSE']._serialized_start=1245
-  _globals['_LISTBATCHESRESPONSE']._serialized_end=1329
-  _globals['_LISTBATCHJOBSREQUEST']._serialized_start=1331
-  _globals['_LISTBATCHJOBSREQUEST']._serialized_end=1424
-  _globals['_LISTBATCHJOBSRESPONSE']._serialized_start=1426
-  _globals['_LISTBATCHJOBSRESPONSE']._serialized_end=1524
-  _globals['_WATCHBATCHREQUEST']._serialized_start=1526
-  _globals['_WATCHBATCHREQUEST']._serialized_end=1581
-  _globals['_WATCHBATCHRESPONSE']._serialized_start=1584
-  _globals['_WATCHBATCHRESPONSE']._serialized_end=1729
-  _globals['_CANCELBATCHREQUEST']._serialized_start=1731
-  _globals['_CANCELBATCHREQUEST']._serialized_end=1779
-  _globals['_RETRYFAILEDREQUEST']._serialized_start=1781
-  _globals['_RETRYFAILEDREQUEST']._serialized_end=1829
-  _globals['_BATCHSERVICE']._serialized_start=1832
-  _globals['_BATCHSERVICE']._serialized_end=2459
+  _globals['_PLANNEDPACK']._serialized_start=1009
+  _globals['_PLANNEDPACK']._serialized_end=1180
+  _globals['_GETBATCHREQUEST']._serialized_start=1182
+  _globals['_GETBATCHREQUEST']._serialized_end=1213
+  _globals['_LISTBATCHESREQUEST']._serialized_start=1215
+  _globals['_LISTBATCHESREQUEST']._serialized_end=1290
+  _globals['_LISTBATCHESRESPONSE']._serialized_start=1292
+  _globals['_LISTBATCHESRESPONSE']._serialized_end=1376
+  _globals['_LISTBATCHJOBSREQUEST']._serialized_start=1378
+  _globals['_LISTBATCHJOBSREQUEST']._serialized_end=1471
+  _globals['_LISTBATCHJOBSRESPONSE']._serialized_start=1473
+  _globals['_LISTBATCHJOBSRESPONSE']._serialized_end=1571
+  _globals['_WATCHBATCHREQUEST']._serialized_start=1573
+  _globals['_WATCHBATCHREQUEST']._serialized_end=1628
+  _globals['_WATCHBATCHRESPONSE']._serialized_start=1631
+  _globals['_WATCHBATCHRESPONSE']._serialized_end=1776
+  _globals['_CANCELBATCHREQUEST']._serialized_start=1778
+  _globals['_CANCELBATCHREQUEST']._serialized_end=1826
+  _globals['_RETRYFAILEDREQUEST']._serialized_start=1828
+  _globals['_RETRYFAILEDREQUEST']._serialized_end=1876
+  _globals['_BATCHSERVICE']._serialized_start=1879
+  _globals['_BATCHSERVICE']._serialized_end=2506
 # @@protoc_insertion_point(module_scope)

@@ -90,20 +90,24 @@ class PlanBatchResponse(_message.Message):
     def __init__(self, packs: _Optional[_Iterable[_Union[PlannedPack, _Mapping]]] = ..., memory_limit_bytes: _Optional[int] = ...) -> None: ...
 
 class PlannedPack(_message.Message):
-    __slots__ = ("items", "memory_bytes", "arithmetic", "key", "closed_by", "adapter_bytes")
+    __slots__ = ("items", "memory_bytes", "arithmetic", "key", "closed_by", "adapter_bytes", "picture_bytes", "caption_bytes")
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     ARITHMETIC_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     CLOSED_BY_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PICTURE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CAPTION_BYTES_FIELD_NUMBER: _ClassVar[int]
     items: _containers.RepeatedScalarFieldContainer[int]
     memory_bytes: int
     arithmetic: str
     key: str
     closed_by: str
     adapter_bytes: int
-    def __init__(self, items: _Optional[_Iterable[int]] = ..., memory_bytes: _Optional[int] = ..., arithmetic: _Optional[str] = ..., key: _Optional[str] = ..., closed_by: _Optional[str] = ..., adapter_bytes: _Optional[int] = ...) -> None: ...
+    picture_bytes: int
+    caption_bytes: int
+    def __init__(self, items: _Optional[_Iterable[int]] = ..., memory_bytes: _Optional[int] = ..., arithmetic: _Optional[str] = ..., key: _Optional[str] = ..., closed_by: _Optional[str] = ..., adapter_bytes: _Optional[int] = ..., picture_bytes: _Optional[int] = ..., caption_bytes: _Optional[int] = ...) -> None: ...
 
 class GetBatchRequest(_message.Message):
     __slots__ = ("name",)

@@ -16,7 +16,7 @@ from lorafleet.catalog.method import Shape, is_target
 GIB = 2**30
 PROCESS_BYTES = int(0.9 * GIB)  # torch, its libraries, Ray's worker
 FP32_BYTES = 4
-ACTIVATION_BYTES = {"fp32": 4, "bf16": 3}  # autocast keeps norms and residuals in fp32
+ACTIVATION_BYTES = {"fp32": 4, "bf16": 3, "fp16": 3}  # autocast keeps norms and residuals in fp32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,8 @@ class Footprint:
     adapter_bytes: int  # weights, gradients and what the optimizer keeps
     activation_bytes: int
     num_rows: int  # pictures of one micro-batch
+    picture_bytes: int = 0  # that the cache keeps of each
+    caption_bytes: int = 0  # 0: not known
 
     @property
     def shared_bytes(self) -> int:
@@ -84,7 +86,15 @@ def footprint(base: BaseShapes, ask: Ask) -> Footprint | None:
         adapter_bytes=adapter_bytes(base, ask),
         activation_bytes=_num_values(base, ask, side) * ACTIVATION_BYTES[precision.computes],
         num_rows=ask.micro_batch_size,
+        picture_bytes=FAMILIES.get(ask.family).latent_channels * side * side * FP32_BYTES,
+        caption_bytes=_caption_bytes(ask),
     )
+
+
+def _caption_bytes(ask: Ask) -> int:
+    """As they are computed: fp32, of large text encoders perhaps half of that."""
+    family, precision = FAMILIES.get(ask.family), PRECISIONS.get(ask.precision)
+    return family.text_values * FP32_BYTES + family.large_text_values * (FP32_BYTES if precision.encodes == "fp32" else 2)
 
 
 def _num_values(base: BaseShapes, ask: Ask, side: int) -> int:

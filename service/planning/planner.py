@@ -169,12 +169,14 @@ def _message(plan: Plan, limits: PackLimits) -> pb.PlanBatchResponse:
 
 
 def _packed(pack: Pack) -> pb.PlannedPack:
-    alone = pack.members[0].alone
+    alone, footprints = pack.members[0].alone, pack.footprints or []
     return pb.PlannedPack(
         items=sorted(int(member.uid) for member in pack.members),
         memory_bytes=pack.memory_bytes,
         arithmetic=pack.arithmetic,
         key=f"{pack.key}; trains alone: {alone}" if alone else str(pack.key),
         closed_by=pack.closed_by.value,
-        adapter_bytes=sum(each.num_adapter_params for each in pack.footprints or []) * FP32_BYTES,
+        adapter_bytes=sum(each.num_adapter_params for each in footprints) * FP32_BYTES,
+        picture_bytes=max((each.picture_bytes for each in footprints), default=0),
+        caption_bytes=max((each.caption_bytes for each in footprints), default=0),
     )

@@ -74,7 +74,14 @@ def file(tmp_path: Path) -> str:
 
 def planned(*sizes: int) -> list[pb.PlannedPack]:
     return [
-        pb.PlannedPack(items=[index], memory_bytes=size, arithmetic=f"base and all of {index}", adapter_bytes=3 * 2**20)
+        pb.PlannedPack(
+            items=[index],
+            memory_bytes=size,
+            arithmetic=f"base and all of {index}",
+            adapter_bytes=3 * 2**20,
+            picture_bytes=2**18,
+            caption_bytes=5 * 2**20,
+        )
         for index, size in enumerate(sizes)
     ]
 
@@ -88,14 +95,15 @@ def test_the_arithmetic_and_what_makes_it_less_are_told_the_most_first(server: F
     result = estimate(server, file)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[:4] == [
+    assert lines[:5] == [
         "memory   8.00 GiB on each worker",
         "         base and all of 0",
         "adapter  3.0 MiB in fp32, half of that in fp16 or bf16",
+        "cache    0.25 MiB of latents for each picture, 5.00 MiB of text for each caption",
         "worker   6.00 GiB: it does not fit",
     ]
-    assert [line.split()[0] for line in lines[6:]] == ["training.precision=nf4", "adapter.rank=8"]
-    assert [line.split()[3] for line in lines[6:]] == ["50", "12"]
+    assert [line.split()[0] for line in lines[7:]] == ["training.precision=nf4", "adapter.rank=8"]
+    assert [line.split()[3] for line in lines[7:]] == ["50", "12"]
 
 
 def test_what_saves_nothing_is_not_offered(server: FakeServer, file: str):

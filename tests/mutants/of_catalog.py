@@ -32,8 +32,8 @@ GUARDS = (
     (
         "catalog: cached latents are of the autoencoder",
         "trainer/prepare/style.py",
-        'self.base.part_digest(f"{self.family.autoencoder.name}/"), pictures)',
-        '"", pictures)',
+        'self.base.part_digest(f"{self.family.autoencoder.name}/"), pictures, *',
+        '"", pictures, *',
         "tests/trainer/prepare/test_sdxl_base.py",
     ),
     (

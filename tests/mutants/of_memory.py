@@ -1,6 +1,7 @@
 """The guards of what keeps memory small without changing what is trained, and of what is said of it beforehand."""
 
 AGAIN = "tests/trainer/families/test_gradient_checkpointing.py::test_recomputed_blocks_change_no_bit_of_a_pack[flux]"
+FP16 = "tests/trainer/families/test_fp16.py"
 GUARDS = (
     (
         "checkpointing: a block that is computed again sees the same adapters",
@@ -50,5 +51,75 @@ GUARDS = (
         "seeds[-1] += [0] * slot_group.rows_each",
         "seeds[0] += [0] * slot_group.rows_each",
         "tests/trainer/pack/test_pack_run.py::test_styles_of_one_kind_have_their_own_dropout_whatever_their_micro_batches",
+    ),
+    (
+        "fp16: a style's gradient is divided by its own loss scale",
+        "trainer/optimizers/stacked.py",
+        "Clipping(divisor * update.loss_scale, norm.isfinite())",
+        "Clipping(divisor, norm.isfinite())",
+        FP16,
+    ),
+    (
+        "fp16: a step that overflowed is skipped, not the style's end",
+        "trainer/pack/member.py",
+        "            self._skip(self._scale)\n            return\n",
+        "            pass\n",
+        FP16,
+    ),
+    (
+        "fp16: a style that overflows for good is given up",
+        "trainer/pack/member.py",
+        "if after.is_hopeless or (self.is_done and after.skipped == self.step):",
+        "if False:",
+        FP16,
+    ),
+    (
+        "fp16: its scale is part of a checkpoint",
+        "trainer/pack/member.py",
+        "(progress.loss_scale or LossScale()) if computes_fp16",
+        "LossScale() if computes_fp16",
+        FP16,
+    ),
+    (
+        "fp16: skipped steps are none of the optimizer's",
+        "trainer/pack/member.py",
+        "self.step - skipped, self.loss_scale)",
+        "self.step, self.loss_scale)",
+        FP16,
+    ),
+    (
+        "fp16: it is refused where gradients are cut",
+        "lorafleet/spec_rules.py",
+        'computes != "fp16" or not zero_stage:',
+        'computes != "fp16" or True:',
+        FP16,
+    ),
+    (
+        "text cache: what large encoders computed in bf16 is kept so",
+        "trainer/prepare/latent_cache.py",
+        "(rows if rows.dtype == torch.bfloat16 else rows.float()).cpu()",
+        "rows.float().cpu()",
+        "tests/trainer/families/test_cached_texts.py",
+    ),
+    (
+        "text cache: the denoiser sees it in fp32",
+        "trainer/prepare/latent_cache.py",
+        "for caption in captions]).float() for name",
+        "for caption in captions]) for name",
+        "tests/trainer/families/test_cached_texts.py",
+    ),
+    (
+        "tiles: large pictures are encoded in them",
+        "trainer/prepare/latent_cache.py",
+        "if not tiling.is_tiled(style.buckets[indices[0]]):",
+        "if True:",
+        "tests/trainer/families/test_tiling.py",
+    ),
+    (
+        "tiles: latents made so have a name of their own",
+        "trainer/prepare/style.py",
+        ", pictures, *tiling.name_of(self.buckets))",
+        ", pictures)",
+        "tests/trainer/families/test_tiling.py",
     ),
 )

@@ -25,8 +25,8 @@ GUARDS = (
     (
         "training: a style's gradient is clipped by its own norm",
         "trainer/optimizers/stacked.py",
-        "kept, self._clipping(row, update.spec.max_grad_norm)",
-        "kept, self._clipping(gradient, update.spec.max_grad_norm)",
+        "kept, self._clipping(row, update)",
+        "kept, self._clipping(gradient, update)",
         "tests/trainer/adapters/test_adapters.py",
     ),
     (

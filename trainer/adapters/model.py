@@ -4,7 +4,6 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from lorafleet.catalog.method import is_target
@@ -12,6 +11,7 @@ from trainer.adapters import recomputation
 from trainer.adapters.bank import ActiveSlots, Bank
 from trainer.adapters.layers import AdaptedConv2d, AdaptedLinear
 from trainer.adapters.layout import Kind, Layer, layout
+from trainer.autocast import autocast
 from trainer.families.protocol import Conditioning, Family, Parts
 from trainer.typed_torch import named_modules
 
@@ -19,10 +19,11 @@ from trainer.typed_torch import named_modules
 class PackModel(nn.Module):
     """Frozen parts with stacked adapters. A module's canonical path begins with the name of its part."""
 
-    def __init__(self, family: Family, parts: Parts, *, trains_text: bool, bf16: bool, recomputes: bool = False) -> None:
-        """`recomputes`: the denoiser's blocks are computed anew in the backward pass."""
+    def __init__(self, family: Family, parts: Parts, *, trains_text: bool, computes: str = "fp32", recomputes: bool = False) -> None:
+        """`computes`: what passes compute in (catalog.precision). `recomputes`: whether the denoiser's blocks are computed anew in the
+        backward pass."""
         super().__init__()
-        self.family, self.parts, self.trains_text, self.bf16 = family, parts, trains_text, bf16
+        self.family, self.parts, self.trains_text, self.computes = family, parts, trains_text, computes
         self.banks = nn.ModuleList()
         self._serving: Sequence[ActiveSlots] = ()
         facts = family.facts
@@ -47,7 +48,7 @@ class PackModel(nn.Module):
     ) -> Tensor:
         """What the denoiser predicts for rows of `active` slots. Where text encoders train the captions are encoded anew."""
         # In here and not around the engine: DeepSpeed turns off an autocast that it finds around itself.
-        with self.serving(active), torch.autocast(noisy.device.type, torch.bfloat16, enabled=self.bf16):
+        with self.serving(active), autocast(noisy.device.type, self.computes):
             if self.trains_text:
                 conditioning = {**conditioning, **self.family.encode_text(self._texts, captions)}
             return self.family.predict(self.parts, noisy, times, conditioning)

@@ -17,12 +17,13 @@ class StyleUpdate(NamedTuple):
     spec: OptimizationSpec
     learning_rate: float
     steps_done: int
+    loss_scale: float = 1.0  # by which its gradient is too large
 
 
 class Clipping(NamedTuple):
     """What clipping found out about a gradient; both are scalars on its device."""
 
-    divisor: Tensor  # by which the gradient is to be divided, at least 1
+    divisor: Tensor  # by which the gradient is to be divided, at least its loss scale
     is_finite: Tensor  # False: the row must not change
 
 

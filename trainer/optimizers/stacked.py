@@ -46,14 +46,15 @@ class StackedOptimizer(torch.optim.Optimizer):
         for slot, update in enumerate(updates):
             row = gradient if is_part else gradient[slot]
             kept = state if is_part else {key: tensor[slot] for key, tensor in state.items()}
-            rows.append(Row(update, parameter if is_part else parameter[slot], row, kept, self._clipping(row, update.spec.max_grad_norm)))
+            rows.append(Row(update, parameter if is_part else parameter[slot], row, kept, self._clipping(row, update)))
         self.rows_by[bank].step(rows, self.shapes_of(parameter, bank))
         return [bool(finite) for finite in numbers(torch.stack([row.clipping.is_finite for row in rows]))] if rows else []
 
-    def _clipping(self, gradient: Tensor, most: float) -> Clipping:
-        """By the inverse of clip_grad_norm_'s factor."""
-        norm = vector_norm(gradient) if self.clips else gradient.new_zeros(())
-        return Clipping(((norm + 1e-6) / most).clamp(min=1.0) if most else torch.ones_like(norm), norm.isfinite())
+    def _clipping(self, gradient: Tensor, update: StyleUpdate) -> Clipping:
+        """By the inverse of clip_grad_norm_'s factor, and by the loss scale: a power of two, which changes no bit."""
+        norm, most = vector_norm(gradient) / update.loss_scale if self.clips else gradient.new_zeros(()), update.spec.max_grad_norm
+        divisor = ((norm + 1e-6) / most).clamp(min=1.0) if most else torch.ones_like(norm)
+        return Clipping(divisor * update.loss_scale, norm.isfinite())
 
     def shapes_of(self, parameter: Tensor, bank: int) -> list[Shape]:
         """Of the tensors of a row; of a part of one, its own."""

@@ -24,7 +24,7 @@ class PackBatch:
     target: Tensor  # shaped as noisy
     weight: Tensor  # (rows,)
     scales: Tensor  # (rows,), as losses take them
-    shares: Tensor  # (rows,): of a row's loss in the loss of its style's step
+    shares: Tensor  # (rows,): of a row's loss in the loss of its style's step, as that is scaled
     conditioning: Conditioning  # by name, each (rows, ...)
     captions: tuple[str, ...]
     styles: tuple[int, ...]  # of each row
@@ -118,6 +118,6 @@ def _stacked(parts: Sequence[Mapping[str, Tensor] | int], device: torch.device) 
 
 
 def _share(member: Member) -> float:
-    """A micro-batch's loss is the mean over its rows, a step's the mean over its micro-batches."""
+    """A micro-batch's loss is the mean over its rows, a step's the mean over its micro-batches, times the style's loss scale."""
     training = member.spec.training
-    return 1 / (training.micro_batch_size * training.gradient_accumulation_steps)
+    return member.loss_scale / (training.micro_batch_size * training.gradient_accumulation_steps)

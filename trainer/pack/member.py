@@ -1,5 +1,6 @@
 """One style in a pack: its data, random draws and progress. Knows neither the engine nor the other styles."""
 
+import logging
 import math
 import time
 from collections import deque
@@ -8,6 +9,7 @@ from dataclasses import replace
 
 import torch
 
+from lorafleet.catalog import PRECISIONS
 from lorafleet.contract.layout import JobLayout
 from lorafleet.errors import RunFailed
 from trainer import checkpoint
@@ -16,6 +18,7 @@ from trainer.checkpoint import Checkpoint, Progress
 from trainer.data.buckets import picture_size
 from trainer.data.sampler import Sampler, share
 from trainer.families.protocol import Conditioning, Family
+from trainer.loss_scale import LossScale
 from trainer.metrics import Metrics
 from trainer.objectives.draws import Draw, Noised, draws, dropout_seed, drops_caption, noised
 from trainer.objectives.protocol import Objective
@@ -27,6 +30,8 @@ from trainer.report import Reporter
 from trainer.storage import Folder
 
 RATE_WINDOW_STEPS = 50
+
+log = logging.getLogger("lorafleet.pack")
 
 
 class Member:
@@ -43,6 +48,8 @@ class Member:
         self.step = progress.step  # optimizer steps done
         self.losses = list(progress.losses)
         self.held_out_losses = list(progress.held_out_losses)
+        computes_fp16 = PRECISIONS.get(self.spec.training.precision).computes == "fp16"
+        self._scale: LossScale | None = (progress.loss_scale or LossScale()) if computes_fp16 else None
         self.metrics: Metrics | None = None
         self.drawn: list[Sequence[Draw]] = []
         self._durations_s: deque[float] = deque(maxlen=RATE_WINDOW_STEPS)
@@ -59,7 +66,12 @@ class Member:
 
     @property
     def progress(self) -> Progress:
-        return Progress(step=self.step, losses=tuple(self.losses), held_out_losses=tuple(self.held_out_losses))
+        return Progress(step=self.step, losses=tuple(self.losses), held_out_losses=tuple(self.held_out_losses), loss_scale=self._scale)
+
+    @property
+    def loss_scale(self) -> float:
+        """Of the current step."""
+        return 1.0 if self._scale is None else self._scale.scale
 
     @property
     def is_done(self) -> bool:
@@ -79,7 +91,8 @@ class Member:
     @property
     def update(self) -> StyleUpdate:
         """The optimizer's parameters for the current step."""
-        return StyleUpdate(self.spec.training, self.learning_rate, self.step)
+        skipped = 0 if self._scale is None else self._scale.skipped
+        return StyleUpdate(self.spec.training, self.learning_rate, self.step - skipped, self.loss_scale)
 
     def draw(self, *, rank: int, world_size: int) -> None:
         """Draws this worker's part of the step that begins, one item of `drawn` for each forward pass."""
@@ -109,16 +122,37 @@ class Member:
         return self.encoded.latents[examples[0].sample].shape
 
     def stepped(self, loss: float, *, gradient_is_finite: bool) -> None:
-        """Records a step. Raises RunFailed for a non-finite loss or gradient."""
+        """Records a step. Raises RunFailed for a non-finite loss or gradient; where losses are scaled only for too many in a row."""
+        if self._scale is not None and not (math.isfinite(loss) and gradient_is_finite):
+            self._skip(self._scale)
+            return
         if not math.isfinite(loss):
             raise self.not_finite(f"the training loss is {loss} at step {self.step + 1}")
         if not gradient_is_finite:
             raise self.not_finite(f"the gradient is not finite at step {self.step + 1}")
         rate = self.learning_rate
+        self._scale = None if self._scale is None else self._scale.stepped()
         self.step += 1
         self.losses.append((self.step, loss))
         self._durations_s.append(time.perf_counter() - self._step_began_s)
         self._tell_step(loss, rate)
+
+    def _skip(self, before: LossScale) -> None:
+        """A step that overflowed is over; its weights are as they were. The next is tried at half the scale."""
+        self._scale = after = before.overflowed()
+        self.step += 1
+        if after.is_hopeless or (self.is_done and after.skipped == self.step):
+            raise RunFailed(
+                f"{self.spec.training.precision} overflowed in each of {after.skipped_in_row} steps up to step {self.step}, though the "
+                f"loss scale fell to {before.scale:g}: activations themselves are beyond its range; use training.precision bf16",
+                reason="FP16_OVERFLOW",
+            )
+        log.warning(
+            "step %d skipped: its gradient overflowed at a loss scale of %g; %d skipped so far", self.step, before.scale, after.skipped
+        )
+        if self.metrics is not None:
+            self.metrics.scalars(self.step, skipped_steps=after.skipped, loss_scale=after.scale)
+        self.tell(step=self.step)
 
     def evaluated(self, step: int, loss: float | None) -> None:
         """Records a held-out loss; None: the style has no held-out pictures."""

@@ -1,13 +1,17 @@
 """Sample pictures of a style: one for each prompt of its spec, drawn by the base's own pipeline with the style's adapter."""
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
+from lorafleet.catalog.part import PartKind
 from lorafleet.spec import ValidationSpec
+from trainer.autocast import autocast
 from trainer.pack.member import Member
 from trainer.pack.state import PackState
 
@@ -47,11 +51,41 @@ class Samples:
             self._pipeline = pack.base.pipeline().to(pack.device)
         with (
             torch.no_grad(),
-            torch.autocast(pack.device.type, torch.bfloat16, enabled=pack.model.bf16),
+            self._in_its_precision(pack),
             pack.model.serving(pack.alone(member)),
         ):
             drawing = pack.base.family.drawing(pack.base.parts, member.spec.validation)
             return draw_samples(self._pipeline, member.spec.validation, member.style.resolution, must_stop, drawing)
+
+    @contextmanager
+    def _in_its_precision(self, pack: PackState) -> Generator[None]:
+        """In fp16 the denoiser alone: text encoders and autoencoders, SDXL's among them, overflow in it."""
+        with ExitStack() as stack:
+            if pack.model.computes == "fp16":
+                for part in (pack.base.family.facts.autoencoder, *pack.base.family.facts.text_encoders):
+                    model: Any = getattr(self._pipeline, part.name, None)
+                    method = "decode" if part.kind is PartKind.AUTOENCODER else "forward"
+                    if model is not None:
+                        stack.enter_context(_as_it_is_held(model, method))
+            stack.enter_context(autocast(pack.device.type, pack.model.computes))
+            yield
+
+
+@contextmanager
+def _as_it_is_held(model: Any, method: str) -> Generator[None]:
+    """Its method computes in what the model is held in, whatever is around it."""
+    compute = getattr(model, method)
+
+    def computed(*inputs: Any, **named: Any) -> Any:
+        with autocast(model.device.type, "fp32"):
+            own = [each.to(model.dtype) if isinstance(each, Tensor) and each.is_floating_point() else each for each in inputs]
+            return compute(*own, **named)
+
+    setattr(model, method, computed)
+    try:
+        yield
+    finally:
+        delattr(model, method)
 
 
 def _first_key(member: Member) -> tuple[object, ...]:

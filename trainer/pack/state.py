@@ -31,9 +31,8 @@ class PackState:
         """Made when it is first asked for: large text encoders are to be gone before its denoiser is loaded."""
         if self._model is None:
             base = self.base
-            self._model = PackModel(
-                base.family, base.parts, trains_text=self._trains_text, bf16=base.computes_bf16, recomputes=self._recomputes
-            )
+            computes = base.precision.computes
+            self._model = PackModel(base.family, base.parts, trains_text=self._trains_text, computes=computes, recomputes=self._recomputes)
         return self._model
 
     def strip(self) -> None:

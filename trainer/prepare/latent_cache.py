@@ -23,6 +23,7 @@ from trainer.data.decode import UnreadablePicture, decode
 from trainer.data.readers import Picture
 from trainer.families.protocol import Conditioning, Family, Parts
 from trainer.group import Group
+from trainer.prepare import tiling
 from trainer.prepare.style import CutCaptions, PreparedStyle
 from trainer.storage import Folder
 
@@ -46,8 +47,8 @@ class Encoded:
     max_tokens: int  # that the text encoders take
 
     def text(self, captions: Sequence[str]) -> Conditioning:
-        """By name, each (rows, ...)."""
-        return {name: torch.stack([self.texts[caption][name] for caption in captions]) for name in self.texts[""]}
+        """By name, each (rows, ...), fp32."""
+        return {name: torch.stack([self.texts[caption][name] for caption in captions]).float() for name in self.texts[""]}
 
     def cut(self, style: PreparedStyle) -> CutCaptions:
         """Which captions the text encoder does not take whole."""
@@ -61,12 +62,16 @@ def encode(style: PreparedStyle, cache: Folder, family: Family, parts: Parts, gr
     pictures = Folder(style.spec.dataset.uri)
 
     def encode_latents(indices: Sequence[int]) -> Columns:
-        return {"rows": family.encode_pictures(parts, _read_fitted(pictures, style, indices))}
+        fitted = _read_fitted(pictures, style, indices)
+        if not tiling.is_tiled(style.buckets[indices[0]]):  # which those of a shard share
+            return {"rows": family.encode_pictures(parts, fitted)}
+        with tiling.in_tiles(parts[family.facts.autoencoder.name]):
+            return {"rows": torch.cat([family.encode_pictures(parts, [each]) for each in fitted])}
 
     def encode_texts(captions: Sequence[str]) -> Columns:
         num_tokens = torch.tensor(family.num_tokens(parts, captions))
         with torch.no_grad():
-            found = {f"{_TEXT}{name}": rows.float().cpu() for name, rows in family.encode_text(parts, captions).items()}
+            found = {f"{_TEXT}{name}": _kept(rows) for name, rows in family.encode_text(parts, captions).items()}
         return {**found, "num_tokens": num_tokens}
 
     captions = sorted({"", *style.captions})
@@ -85,6 +90,11 @@ def encode(style: PreparedStyle, cache: Folder, family: Family, parts: Parts, gr
     if group.rank == 0 and (cut := encoded.cut(style)):
         log.warning("captions cut: %s", cut)
     return encoded
+
+
+def _kept(rows: Tensor) -> Tensor:
+    """What large text encoders computed in bf16 is kept so: in half the bytes, and no number is another once it is fp32 again."""
+    return (rows if rows.dtype == torch.bfloat16 else rows.float()).cpu()
 
 
 def _cached(

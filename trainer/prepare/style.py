@@ -20,7 +20,7 @@ from trainer.data.buckets import Bucket, assign, buckets_for
 from trainer.data.files import Some
 from trainer.data.readers import DataSet
 from trainer.keyed import Key, Purpose
-from trainer.prepare import base_model, spec_on_base
+from trainer.prepare import base_model, spec_on_base, tiling
 from trainer.prepare.base_model import BaseModel
 from trainer.storage import Folder
 from trainer.style_isolation import naming
@@ -90,11 +90,11 @@ class PreparedStyle:
 
     @property
     def latents_digest(self) -> str:
-        """Names the cached latents: the autoencoder, the pictures and the sizes they are brought to."""
+        """Names the cached latents: the autoencoder, the pictures and the sizes they are brought to, and how large ones are encoded."""
         pictures = [
             (picture.sha256, bucket.width, bucket.height) for picture, bucket in zip(self.data_set.pictures, self.buckets, strict=True)
         ]
-        return _digest("latents-3", self.base.part_digest(f"{self.family.autoencoder.name}/"), pictures)
+        return _digest("latents-3", self.base.part_digest(f"{self.family.autoencoder.name}/"), pictures, *tiling.name_of(self.buckets))
 
     @property
     def texts_digest(self) -> str:
@@ -103,7 +103,7 @@ class PreparedStyle:
         """
         parts = [self.base.part_digest(f"{part.name}/") for part in (*self.family.text_encoders, *self.family.tokenizers)]
         skipped = [self.base.facts.num_skipped_layers] if self.base.facts.num_skipped_layers else []
-        large = [PRECISIONS.get(self.spec.training.precision).computes] if any(part.is_large for part in self.family.text_encoders) else []
+        large = [PRECISIONS.get(self.spec.training.precision).encodes] if any(part.is_large for part in self.family.text_encoders) else []
         return _digest("texts-3", parts, self.captions, *skipped, *large)
 
 

@@ -149,8 +149,12 @@ FACTS = Family(
     ),
     # python -m tests.trainer.families.real counts them, with LoRA on every layer.
     values_per_pixel=350,
+    overflows_fp16=True,
     recomputed_values_per_pixel=22,
     text_pixels=PATCH**2 * MAX_TOKENS,
+    latent_channels=16,
+    text_values=MAX_TOKENS,
+    large_text_values=MAX_TOKENS * 3584,
     first_layer="img_in",
     architecture="qwen-image",
     kohya_version="qwen_image",

@@ -36,6 +36,7 @@ FACTS = Family(
     # python -m tests.trainer.families.real counts them, with LoRA on every layer.
     values_per_pixel=380,
     recomputed_values_per_pixel=92,
+    text_values=77 * 1024,
     first_layer="conv_in",
     architecture="stable-diffusion-v2-512",
     kohya_version="sd_v2",

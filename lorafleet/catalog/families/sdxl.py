@@ -76,6 +76,7 @@ FACTS = Family(
     # python -m tests.trainer.families.real counts them, with LoRA on every layer.
     values_per_pixel=710,
     recomputed_values_per_pixel=74,
+    text_values=77 * 2048 + 1280,
     first_layer="conv_in",
     architecture="stable-diffusion-xl-v1-base",
     kohya_version="sdxl_base_v1-0",

@@ -160,9 +160,13 @@ FACTS = Family(
     ),
     # python -m tests.trainer.families.real counts them, with LoRA on every layer.
     values_per_pixel=225,
+    overflows_fp16=True,
     recomputed_values_per_pixel=16,
     text_pixels=PATCH**2 * MAX_TOKENS,
     resolution=RESOLUTION,
+    latent_channels=16,
+    text_values=MAX_TOKENS,
+    large_text_values=MAX_TOKENS * 2560,
     first_layer="all_x_embedder.2-1",
     architecture="z-image",
     kohya_version="zimage",

@@ -106,6 +106,14 @@ def test_recomputed_blocks_leave_a_fraction_of_the_activations(family: str, leas
     assert replace(kept, activation_bytes=0) == replace(recomputed, activation_bytes=0)
 
 
+def test_the_cache_keeps_latents_whole_and_large_texts_as_they_are_computed():
+    """Z-Image's 512 states of 2560, and which of them are there."""
+    base = replace(SD15, latent_side=None)
+    fp32, bf16 = (footprint(base, ask(family="zimage", precision=precision)) for precision in ("fp32", "bf16"))
+    assert fp32.picture_bytes == bf16.picture_bytes == 16 * 128 * 128 * 4
+    assert (fp32.caption_bytes, bf16.caption_bytes) == (512 * 2560 * 4 + 512 * 4, 512 * 2560 * 2 + 512 * 4)
+
+
 def test_the_base_is_counted_once_and_every_style_adds_the_same():
     one = footprint(SD15, ask())
     sizes = [pack_bytes([one] * count) for count in range(1, 5)]

@@ -42,7 +42,7 @@ def net() -> Net:
 
 
 def model_of(unet: nn.Module) -> PackModel:
-    return PackModel(family("sd1"), {"unet": unet}, trains_text=False, bf16=False)
+    return PackModel(family("sd1"), {"unet": unet}, trains_text=False)
 
 
 def adapter(method: str, rank: int) -> spec.AdapterSpec:

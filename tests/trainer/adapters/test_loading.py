@@ -42,7 +42,7 @@ def test_a_file_of_every_method_loads_into_diffusers(method: str, layout: str, t
     fields: dict[str, Any] = {"method": method, "rank": 4, "alpha": 2.0, "target_modules": ["to_q", "to_out.0", "conv1", "proj_in"]}
     asked = spec.parse({"base_model": {"uri": "file:///b", "family": "sd1"}, "dataset": {"uri": "file:///d"}, "adapter": fields})
     sd1 = family("sd1")
-    model = PackModel(sd1, {"unet": sd1.load("unet", BASE_MODEL, Loading(77))}, trains_text=False, bf16=False)
+    model = PackModel(sd1, {"unet": sd1.load("unet", BASE_MODEL, Loading(77))}, trains_text=False)
     bank = model.add_bank(Kind.of(asked.adapter, "adamw"), 1, batch_invariant=False)
     row = initial_row(bank.layout, bank.method, Key(0, "style"), model.layers_of(bank.kind))
     row = row * (1 + 0.2 * torch.randn(row.shape, generator=torch.Generator().manual_seed(0)))

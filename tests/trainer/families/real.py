@@ -125,7 +125,7 @@ def num_kept(name: str, real: Real, target_modules: tuple[str, ...], *, recomput
 
 def _adapted(name: str, real: Real, target_modules: tuple[str, ...]) -> tuple[PackModel, Bank]:
     of = family(name)
-    model = PackModel(of, {of.facts.denoiser.name: real.denoiser()}, trains_text=False, bf16=False)
+    model = PackModel(of, {of.facts.denoiser.name: real.denoiser()}, trains_text=False)
     bank = model.add_bank(Kind("lora", RANK, target_modules, False, 0.0, "adamw"), 1, batch_invariant=False)
     bank.num_styles = 1
     return model, bank

@@ -1,5 +1,7 @@
 """The published denoisers take what the families give them, and the memory facts hold for them: counted without their weights."""
 
+from math import prod
+
 import pytest
 
 from lorafleet.catalog import FAMILIES
@@ -25,6 +27,14 @@ def test_its_activations_are_what_its_facts_say_at_either_size(family: str, reco
     published = MEASURED[family]
     for each in (published, published.half_as_wide):
         assert 1 / 1.2 <= real.of_facts(family, each, real.every_linear(each), recomputes=recomputes) <= 1
+
+
+@pytest.mark.parametrize("family", MEASURED)
+def test_the_cache_keeps_what_its_facts_say(family: str):
+    published, facts = MEASURED[family], FAMILIES.get(family)
+    texts = [shape for name, shape in published.conditioning.items() if name != "time_ids"]  # that follow from a picture's size
+    assert facts.text_values + facts.large_text_values == sum(map(prod, texts))
+    assert facts.latent_channels * published.patch**2 == published.latents[0]
 
 
 def num_params(family: str) -> int:

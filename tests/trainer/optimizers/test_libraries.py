@@ -43,7 +43,7 @@ class Net(nn.Module):
 
 def bank_of(optimizer: str, num_styles: int) -> Bank:
     torch.manual_seed(0)
-    model = PackModel(family("sd1"), {"unet": Net().requires_grad_(False)}, trains_text=False, bf16=False)
+    model = PackModel(family("sd1"), {"unet": Net().requires_grad_(False)}, trains_text=False)
     adapter = AdapterSpec(method="dora", rank=8, target_modules=("large", "small", "conv"))
     bank = model.add_bank(Kind.of(adapter, optimizer), num_styles, batch_invariant=False)
     for number in range(num_styles):

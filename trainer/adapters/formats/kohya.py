@@ -25,7 +25,7 @@ from trainer.adapters.methods import METHODS
 NO_OTHERS: Mapping[str, str] = MappingProxyType({})
 AS_OURS = Layers()
 _LOSSES = {"squared": "l2"}  # kohya's words; of others ours are the same
-_MIXED = {"fp32": "no", "bf16": "bf16"}  # kohya's words for what passes compute in
+_MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # kohya's words for what passes compute in
 
 
 def kohya_file(

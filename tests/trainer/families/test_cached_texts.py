@@ -1,0 +1,60 @@
+"""Texts of large encoders are kept as they were computed, and the denoiser sees the same numbers of them."""
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load
+from torch import nn
+
+from tests.trainer.families.styles import Families
+from trainer.engine import select_accelerator
+from trainer.frozen_base import FrozenBase
+from trainer.prepare import latent_cache
+
+Of = Callable[[str], Families]
+
+
+@pytest.mark.parametrize(("precision", "kept"), [("bf16", torch.bfloat16), ("fp16", torch.bfloat16), ("fp32", torch.float32)])
+def test_a_large_encoders_text_is_kept_in_what_it_was_computed_in(families: Of, precision: str, kept: torch.dtype):
+    packs = families("flux")
+    ready = packs.ready(packs.style(f"kept-{precision}", training={"precision": precision}))
+    base = FrozenBase(ready.base, precision, select_accelerator(ready.spec.cluster))
+    parts = base.for_encoding()
+    encoded = latent_cache.encode(ready, packs.cache, base.family, parts, packs.group)
+    (shard,) = packs.cache.child(ready.texts_digest).read_all(["00000.safetensors"]).values()
+    assert {name: column.dtype for name, column in load(shard).items() if name.startswith("text.")} == {
+        "text.text": kept,
+        "text.pooled": torch.float32,  # CLIP's
+    }
+    captions = sorted({"", *ready.captions})[:8]  # as they were encoded together
+    with torch.no_grad():
+        computed = base.family.encode_text(parts, captions)
+    for name, seen in encoded.text(captions).items():
+        assert seen.dtype == torch.float32
+        assert torch.equal(seen, computed[name].float()), name
+
+
+def test_what_only_encodes_is_gone_before_the_denoiser_is_loaded_and_stays_away_from_a_full_cache(
+    families: Of, monkeypatch: pytest.MonkeyPatch
+):
+    packs, load, loaded = families("flux"), FrozenBase.load_part, dict[str, "weakref.ref[Any]"]()
+    there: list[str] = []  # when the denoiser is loaded
+
+    def noted(base: FrozenBase, name: str) -> Any:
+        if name == "transformer":
+            there.extend(each for each, part in loaded.items() if part() is not None)
+        part = load(base, name)
+        if isinstance(part, nn.Module):
+            loaded[name] = weakref.ref(part)
+        return part
+
+    monkeypatch.setattr(FrozenBase, "load_part", noted)
+    packs.pack(packs.style("empty-cache", dataset={"trigger_phrase": "never said", "resolution": 48}))
+    assert {"vae", "text_encoder", "text_encoder_2", "transformer"} == set(loaded)
+    assert there == ["text_encoder"], "CLIP, which is small"
+    loaded.clear()
+    packs.pack(packs.style("full-cache", dataset={"trigger_phrase": "never said", "resolution": 48}))
+    assert set(loaded) == {"transformer"}
