@@ -1,4 +1,4 @@
-"""What torch gives no whole types for, with types: each name is torch's own function, so no number changes."""
+"""What torch gives no whole types for, with types: each is torch's own, so no number changes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -47,3 +47,9 @@ block_diag: Callable[..., Tensor] = _torch.block_diag
 named_modules: Callable[[nn.Module], Iterator[tuple[str, nn.Module]]] = _torch.nn.Module.named_modules
 fused_adamw_: _FusedAdamW = _torch._fused_adamw_
 checkpoint: Callable[..., Any] = _checkpointing.checkpoint
+
+
+def bias_of(layer: nn.Linear) -> nn.Parameter | None:
+    """None: it has none, where torch's types say that it has."""
+    untyped: Any = layer
+    return untyped.bias

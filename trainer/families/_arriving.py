@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from lorafleet.catalog.precision import is_quantised
 from trainer.families.protocol import Loading, Weights
 from trainer.quantisation import QUANTISATIONS
+from trainer.typed_torch import named_modules
 from trainer.untrusted import Refused
 
 GIVE_BACK_BYTES = 64 * 2**20  # of weights read
@@ -28,7 +29,7 @@ def of_diffusers(kind: Any, folder: Path, how: Loading) -> nn.Module:
     """A model of diffusers' class `kind`; what is not quantised is of the dtype. Raises Refused where its files lack weights."""
     with _numbers_in(how), init_empty_weights():
         model: Any = kind.from_config(kind.load_config(folder, local_files_only=True))
-    awaited = _awaited(model) if how.quantised else {}
+    awaited = _awaited(model) if how.quantised else dict[str, set[str]]()
     wanted = set(dict(model.named_parameters())) | _kept_buffers(model)
     for told, tensor in _giving_back(how.weights or _mapped(folder)):
         name = told if told in wanted else _new_name(model, told)
@@ -79,7 +80,7 @@ def _awaited(model: nn.Module) -> Mapping[str, set[str]]:
     """Of each layer that is to be quantised the names of the tensors that it waits for."""
     return {
         path: {f"{path}.{name}" for name, _ in layer.named_parameters()}
-        for path, layer in model.named_modules()
+        for path, layer in named_modules(model)
         if isinstance(layer, nn.Linear) and is_quantised(path, tuple(layer.weight.shape))
     }
 

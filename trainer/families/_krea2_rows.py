@@ -5,6 +5,7 @@ Adapters could not tell whose token is whose. This computes the same with the sa
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from diffusers.models.transformers.transformer_krea2 import Krea2AttnProcessor, Krea2TextFusion
 from torch import Tensor
@@ -26,7 +27,7 @@ class FusionByRows(Krea2TextFusion):
         layered = encoder_hidden_states.flatten(1, 2)
         for block in self.layerwise_blocks:
             layered = block(layered)
-        text = self.projector(layered.unflatten(1, encoder_hidden_states.shape[1:3]).mT).squeeze(-1)
+        text = self.projector(torch.unflatten(layered, 1, encoder_hidden_states.shape[1:3]).mT).squeeze(-1)
         for block in self.refiner_blocks:
             text = block(text, attention_mask=attention_mask)
         return text
@@ -44,7 +45,7 @@ class AcrossLayers(Krea2AttnProcessor):
         """(rows, tokens * layers, width) -> the same."""
 
         def heads(x: Tensor) -> Tensor:  # (rows * tokens, layers, heads, width of a head)
-            return x.unflatten(2, (-1, attn.head_dim)).unflatten(1, (-1, self.num_layers)).flatten(0, 1)
+            return torch.unflatten(torch.unflatten(x, 2, (-1, attn.head_dim)), 1, (-1, self.num_layers)).flatten(0, 1)
 
         query, key = attn.norm_q(heads(attn.to_q(hidden_states))), attn.norm_k(heads(attn.to_k(hidden_states)))
         shared = attn.num_heads // attn.num_kv_heads  # heads that look at one key

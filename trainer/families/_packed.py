@@ -11,13 +11,13 @@ PATCH = 2
 
 def packed(latents: Tensor) -> Tensor:
     """(rows, channels, height, width) -> (rows, height / 2 * width / 2, channels * 4)."""
-    squares = latents.unflatten(3, (-1, PATCH)).unflatten(2, (-1, PATCH))  # (rows, channels, height / 2, 2, width / 2, 2)
+    squares = torch.unflatten(torch.unflatten(latents, 3, (-1, PATCH)), 2, (-1, PATCH))  # (rows, channels, height / 2, 2, width / 2, 2)
     return squares.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
 def unpacked(tokens: Tensor, height: int, width: int) -> Tensor:
     """The reverse; `height` and `width` in latents."""
-    squares = tokens.unflatten(2, (-1, PATCH, PATCH)).unflatten(1, (height // PATCH, width // PATCH))
+    squares = torch.unflatten(torch.unflatten(tokens, 2, (-1, PATCH, PATCH)), 1, (height // PATCH, width // PATCH))
     return squares.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 
 

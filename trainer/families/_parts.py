@@ -15,6 +15,7 @@ from torch import Tensor
 from lorafleet.catalog.part import Part, PartKind
 from trainer.families import _arriving
 from trainer.families.protocol import Loading, part_of_base
+from trainer.typed_torch import from_array
 from trainer.untrusted import Refused
 
 _SAFE: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
@@ -38,10 +39,16 @@ def sampling_scheduler(base: Path, scheduler: str) -> Any:
         return getattr(diffusers, scheduler).from_pretrained(base / "scheduler", local_files_only=True)
 
 
+def without_progress_bar(pipeline: Any) -> Any:
+    """The same pipeline of diffusers."""
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
 def pixels_of(pictures: Sequence[Image.Image]) -> Tensor:
     """Pictures of one size as an autoencoder takes them, from -1 to 1: (rows, 3, height, width)."""
     arrays = np.stack([np.asarray(picture, dtype=np.float32) for picture in pictures])  # (n, height, width, 3)
-    return torch.from_numpy(arrays).permute(0, 3, 1, 2) / 127.5 - 1
+    return from_array(arrays).permute(0, 3, 1, 2) / 127.5 - 1
 
 
 @torch.no_grad()

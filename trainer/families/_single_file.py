@@ -13,13 +13,14 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from diffusers.loaders import single_file_utils as ldm
+from diffusers.loaders import single_file_utils
 from torch import Tensor
 
 from lorafleet.catalog.original import Rows
 from lorafleet.catalog.part import Part
 from trainer.untrusted import Refused
 
+_ldm: Any = single_file_utils  # its converters have no types
 _EMA = "model_ema."
 _TEXT = "text_model."
 _PROJECTION = "text_projection.weight"
@@ -89,7 +90,7 @@ def _built(kind: str, fields: Mapping[str, Any]) -> Any:
 
 def _unet(source: Source, config: Mapping[str, Any]) -> Tensors:
     named = {name: source.tensor(name) for name in source.names if name.startswith((source.prefix, _EMA))}
-    return ldm.convert_ldm_unet_checkpoint(_averaged(named, source.prefix), config)  # pyright: ignore[reportArgumentType]
+    return _ldm.convert_ldm_unet_checkpoint(_averaged(named, source.prefix), config)
 
 
 def _averaged(checkpoint: Tensors, prefix: str) -> dict[str, Tensor]:
@@ -99,7 +100,7 @@ def _averaged(checkpoint: Tensors, prefix: str) -> dict[str, Tensor]:
 
 
 def _autoencoder(source: Source, config: Mapping[str, Any]) -> Tensors:
-    return ldm.convert_ldm_vae_checkpoint(source.own(), config)
+    return _ldm.convert_ldm_vae_checkpoint(source.own(), config)
 
 
 def _text(source: Source, config: Mapping[str, Any]) -> Tensors:
@@ -112,7 +113,7 @@ def _text(source: Source, config: Mapping[str, Any]) -> Tensors:
             tensors[_PROJECTION] = torch.eye(embedding.shape[-1], dtype=embedding.dtype)
         return tensors
     like = SimpleNamespace(config=SimpleNamespace(hidden_size=config["hidden_size"]))
-    return ldm.convert_open_clip_checkpoint(like, {name: source.tensor(name) for name in source.names}, prefix=source.prefix)
+    return _ldm.convert_open_clip_checkpoint(like, {name: source.tensor(name) for name in source.names}, prefix=source.prefix)
 
 
 def _as_it_is(source: Source, config: Mapping[str, Any]) -> Tensors:

@@ -21,7 +21,8 @@ class ZImageRows(ZImageTransformer2DModel):
         """With `present`: x (rows, channels, height, width), t (rows,), cap_feats (rows, tokens, width), of which `present` says
         (rows, tokens) what is text; it lies at the beginning. Returns what is shaped as x."""
         if present is None:
-            return super().forward(x, t, cap_feats, *args, **more)
+            library: Any = super()  # whose types are not whole
+            return library.forward(x, t, cap_feats, *args, **more)
         return self._rows(x, t, cap_feats, present)
 
     def _rows(self, x: Tensor, t: Tensor, text: Tensor, present: Tensor) -> Tensor:
@@ -51,7 +52,7 @@ class ZImageRows(ZImageTransformer2DModel):
 
     def _picture(self, x: Tensor, text_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Its tokens, filled up to a multiple of SEQ_MULTI_OF, and where they lie: behind the text, then row and column."""
-        squares = x.unflatten(3, (-1, PATCH)).unflatten(2, (-1, PATCH))  # (rows, channels, height / 2, 2, width / 2, 2)
+        squares = torch.unflatten(torch.unflatten(x, 3, (-1, PATCH)), 2, (-1, PATCH))  # (rows, channels, height / 2, 2, width / 2, 2)
         tokens = self.all_x_embedder[KEY](squares.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2))
         rows, num_tokens, _ = tokens.shape
         filling = -num_tokens % SEQ_MULTI_OF
@@ -73,9 +74,10 @@ class ZImageRows(ZImageTransformer2DModel):
 
     def _turned(self, ids: Tensor) -> Tensor:
         """By how much each token is turned: (rows, tokens, half a head)."""
-        return self.rope_embedder(ids.flatten(0, 1)).unflatten(0, ids.shape[:2])
+        return torch.unflatten(self.rope_embedder(ids.flatten(0, 1)), 0, ids.shape[:2])
 
     def _through(self, layer: Any, *inputs: Any) -> Tensor:
         if torch.is_grad_enabled() and self.gradient_checkpointing:
-            return self._gradient_checkpointing_func(layer, *inputs)  # pyright: ignore[reportOptionalCall]
+            checkpointed: Any = self._gradient_checkpointing_func
+            return checkpointed(layer, *inputs)
         return layer(*inputs)

@@ -15,7 +15,7 @@ from lorafleet.catalog.part import PartKind
 from trainer.families._chroma_transformer import MaskedChroma
 from trainer.families._flow import FlowFamily
 from trainer.families._packed import no_places, packed, places, unpacked
-from trainer.families._parts import sampling_scheduler, tokenize
+from trainer.families._parts import sampling_scheduler, tokenize, without_progress_bar
 from trainer.families.protocol import Conditioning, Family, Loading, Parts
 from trainer.objectives.flow import NUM_TIMES
 
@@ -60,9 +60,9 @@ class Chroma(FlowFamily):
         from trainer.families._chroma_pipeline import MaskedChromaPipeline
 
         names = ("vae", "text_encoder", "tokenizer", "transformer")
-        pipeline = MaskedChromaPipeline(**{name: parts[name] for name in names}, scheduler=sampling_scheduler(base, scheduler))
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+        return without_progress_bar(
+            MaskedChromaPipeline(**{name: parts[name] for name in names}, scheduler=sampling_scheduler(base, scheduler))
+        )
 
 
 FAMILY: Family = Chroma()

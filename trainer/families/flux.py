@@ -13,7 +13,7 @@ from torch import Tensor
 from lorafleet.catalog.families import flux
 from trainer.families._flow import FlowFamily
 from trainer.families._packed import no_places, packed, places, unpacked
-from trainer.families._parts import sampling_scheduler, tokenize
+from trainer.families._parts import sampling_scheduler, tokenize, without_progress_bar
 from trainer.families.protocol import Conditioning, Family, Parts
 from trainer.objectives.flow import NUM_TIMES
 
@@ -56,9 +56,7 @@ class Flux(FlowFamily):
         from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 
         names = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "transformer")
-        pipeline = FluxPipeline(**{name: parts[name] for name in names}, scheduler=sampling_scheduler(base, scheduler))
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+        return without_progress_bar(FluxPipeline(**{name: parts[name] for name in names}, scheduler=sampling_scheduler(base, scheduler)))
 
 
 FAMILY: Family = Flux()

@@ -18,7 +18,7 @@ from lorafleet.catalog.families import flux2
 from lorafleet.catalog.part import PartKind
 from trainer.families._chat import Chat
 from trainer.families._flow import FlowFamily
-from trainer.families._parts import pixels_of, sampling_scheduler, tokenize
+from trainer.families._parts import pixels_of, sampling_scheduler, tokenize, without_progress_bar
 from trainer.families.protocol import Conditioning, Family, Loading, Parts
 from trainer.objectives.flow import NUM_TIMES
 from trainer.objectives.times import Shift
@@ -80,13 +80,13 @@ class Flux2(FlowFamily):
 
         index = json.loads((base / "model_index.json").read_text())
         names = ("vae", "text_encoder", "tokenizer", "transformer")
-        pipeline = Flux2KleinPipeline(
-            **{name: parts[name] for name in names},
-            scheduler=sampling_scheduler(base, scheduler),
-            is_distilled=index.get("is_distilled") is True,
+        return without_progress_bar(
+            Flux2KleinPipeline(
+                **{name: parts[name] for name in names},
+                scheduler=sampling_scheduler(base, scheduler),
+                is_distilled=index.get("is_distilled") is True,
+            )
         )
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
 
 
 def shift(shape: tuple[int, ...]) -> float:

@@ -73,9 +73,9 @@ class Krea2(QwenImage):
 
         given: dict[str, Any] = {part.name: parts[part.name] for part in self.facts.parts if part.kind is not PartKind.SCHEDULER}
         is_distilled = _index(base).get("is_distilled") is True
-        pipeline = Krea2Pipeline(**given, scheduler=_parts.sampling_scheduler(base, scheduler), is_distilled=is_distilled)
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+        return _parts.without_progress_bar(
+            Krea2Pipeline(**given, scheduler=_parts.sampling_scheduler(base, scheduler), is_distilled=is_distilled)
+        )
 
     def drawing(self, parts: Parts, spec: ValidationSpec) -> Mapping[str, Any]:
         """Its guidance is counted from 0, which is none: what is added of the way from the empty prompt."""

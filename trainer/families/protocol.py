@@ -4,7 +4,7 @@
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +87,7 @@ class Family(Protocol):
 
 
 @contextmanager
-def part_of_base(part: str) -> Iterator[None]:
+def part_of_base(part: str) -> Generator[None]:
     """Says of what a library raises while it loads a part that the base is at fault: no other attempt would go better."""
     try:
         yield

@@ -79,12 +79,11 @@ class QwenImage(FlowFamily):
             """Away from the empty prompt, once for each: the library's takes one negative prompt for one prompt."""
 
             def __call__(self, prompt: Sequence[str], **how: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-                return super().__call__(list(prompt), negative_prompt=[""] * len(prompt), **how)
+                library: Any = super()  # whose types are not whole
+                return library.__call__(list(prompt), negative_prompt=[""] * len(prompt), **how)
 
         given: dict[str, Any] = {part.name: parts[part.name] for part in self.facts.parts if part.kind is not PartKind.SCHEDULER}
-        pipeline = Guided(**given, scheduler=_parts.sampling_scheduler(base, scheduler))
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+        return _parts.without_progress_bar(Guided(**given, scheduler=_parts.sampling_scheduler(base, scheduler)))
 
     def drawing(self, parts: Parts, spec: ValidationSpec) -> Mapping[str, Any]:
         """Its `guidance_scale` is for bases that were distilled; classifier-free guidance is `true_cfg_scale`."""

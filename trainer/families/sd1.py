@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lorafleet.catalog.families import sd1
 from trainer.data.buckets import PictureSize
-from trainer.families._parts import sampling_scheduler, tokenize
+from trainer.families._parts import sampling_scheduler, tokenize, without_progress_bar
 from trainer.families._unet import UNetFamily
 from trainer.families.protocol import Conditioning, Family, Parts
 
@@ -33,15 +33,15 @@ class StableDiffusion1(UNetFamily):
         from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
         # Not from_pretrained: that imports whatever model_index.json names.
-        pipeline = StableDiffusionPipeline(
-            **{name: parts[name] for name in ("unet", "vae", "text_encoder", "tokenizer")},
-            scheduler=sampling_scheduler(base, scheduler),
-            safety_checker=None,  # pyright: ignore[reportArgumentType]
-            feature_extractor=None,  # pyright: ignore[reportArgumentType]
-            requires_safety_checker=False,
+        return without_progress_bar(
+            StableDiffusionPipeline(
+                **{name: parts[name] for name in ("unet", "vae", "text_encoder", "tokenizer")},
+                scheduler=sampling_scheduler(base, scheduler),
+                safety_checker=None,  # pyright: ignore[reportArgumentType]
+                feature_extractor=None,  # pyright: ignore[reportArgumentType]
+                requires_safety_checker=False,
+            )
         )
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
 
 
 FAMILY: Family = StableDiffusion1()

@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 from lorafleet.catalog.families import sd3
 from lorafleet.spec import ValidationSpec
 from trainer.families._flow import FlowFamily
-from trainer.families._parts import sampling_scheduler, tokenize
+from trainer.families._parts import sampling_scheduler, tokenize, without_progress_bar
 from trainer.families.protocol import Conditioning, Family, Parts
 from trainer.objectives.times import logit_normal
 
@@ -56,9 +56,7 @@ class StableDiffusion3(FlowFamily):
         from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
 
         given: dict[str, Any] = {part.name: parts.get(part.name) for part in self.facts.parts if part.name != "scheduler"}
-        pipeline = StableDiffusion3Pipeline(**given, scheduler=sampling_scheduler(base, scheduler))
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+        return without_progress_bar(StableDiffusion3Pipeline(**given, scheduler=sampling_scheduler(base, scheduler)))
 
 
 def _of_t5(parts: Parts, captions: Sequence[str]) -> Tensor:

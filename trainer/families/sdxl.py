@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lorafleet.catalog.families import sdxl
 from trainer.data.buckets import PictureSize
-from trainer.families._parts import sampling_scheduler, tokenize
+from trainer.families._parts import sampling_scheduler, tokenize, without_progress_bar
 from trainer.families._unet import UNetFamily
 from trainer.families.protocol import Conditioning, Family, Parts
 
@@ -43,14 +43,14 @@ class StableDiffusionXL(UNetFamily):
         from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 
         index = json.loads((base / "model_index.json").read_text())
-        pipeline = StableDiffusionXLPipeline(
-            **{part.name: parts[part.name] for part in self.facts.parts if part.name != "scheduler"},
-            scheduler=sampling_scheduler(base, scheduler),
-            force_zeros_for_empty_prompt=index.get("force_zeros_for_empty_prompt", True) is not False,
-            add_watermarker=False,
+        return without_progress_bar(
+            StableDiffusionXLPipeline(
+                **{part.name: parts[part.name] for part in self.facts.parts if part.name != "scheduler"},
+                scheduler=sampling_scheduler(base, scheduler),
+                force_zeros_for_empty_prompt=index.get("force_zeros_for_empty_prompt", True) is not False,
+                add_watermarker=False,
+            )
         )
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
 
 
 FAMILY: Family = StableDiffusionXL()

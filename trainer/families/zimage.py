@@ -13,7 +13,7 @@ from lorafleet.catalog.families import zimage
 from lorafleet.catalog.part import PartKind
 from trainer.families._chat import Chat
 from trainer.families._flow import FlowFamily
-from trainer.families._parts import first_those_there, sampling_scheduler, tokenize
+from trainer.families._parts import first_those_there, sampling_scheduler, tokenize, without_progress_bar
 from trainer.families._zimage_rows import ZImageRows
 from trainer.families.protocol import Conditioning, Family, Loading, Parts
 from trainer.objectives.flow import NUM_TIMES
@@ -57,9 +57,7 @@ class ZImage(FlowFamily):
         from diffusers.pipelines.z_image.pipeline_z_image import ZImagePipeline
 
         given = {part.name: parts[part.name] for part in self.facts.parts if part.kind is not PartKind.SCHEDULER}
-        pipeline = ZImagePipeline(**given, scheduler=sampling_scheduler(base, scheduler))
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+        return without_progress_bar(ZImagePipeline(**given, scheduler=sampling_scheduler(base, scheduler)))
 
 
 FAMILY: Family = ZImage()

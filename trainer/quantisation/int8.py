@@ -37,7 +37,8 @@ class Int8Linear(nn.Linear):
         device = input.device.type
         x = input.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else input
         out: Tensor = _Product.apply(x, self.quantised, self.scale)  # pyright: ignore[reportAssignmentType]
-        return out if self.bias is None else out + self.bias.to(out.dtype)
+        bias = self._parameters["bias"]
+        return out if bias is None else out + bias.to(out.dtype)
 
 
 class _Product(torch.autograd.Function):
