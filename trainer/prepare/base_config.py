@@ -3,9 +3,11 @@
 Which parts a family has, and what their configs may say, are its facts (`lorafleet.catalog`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from pydantic import JsonValue
 
 from lorafleet import objectives
 from lorafleet.catalog.family import MODEL_INDEX, Family, Label
@@ -37,7 +39,7 @@ class BaseFacts:
     cautions: tuple[str, ...] = ()  # what whoever trains on it should know: sentences
 
 
-def index_problems(index: Config, family: Family) -> Iterator[str]:
+def index_problems(index: Mapping[str, JsonValue], family: Family) -> Iterator[str]:
     """What model_index.json names that is not this family's. Nothing is imported for a name in a file."""
     parts = {part.name: part for part in family.parts}
     for name, value in index.items():
@@ -61,13 +63,9 @@ def index_problems(index: Config, family: Family) -> Iterator[str]:
             yield f"names one of {encoder.name} and {tokenizer.name} without the other; they come together, or neither does"
 
 
-def _is_setting(value: list[object]) -> bool:
+def _is_setting(value: Sequence[object]) -> bool:
     """Such as the layers of a text encoder that a pipeline reads: numbers, where a part is a library and a class."""
     return bool(value) and all(type(each) in (int, float) for each in value)
-
-
-def _is_part_of(value: list[Any], libraries: frozenset[str]) -> bool:
-    return len(value) == 2 and _is_one_of(value[0], libraries)
 
 
 def absent(index: Config, family: Family) -> frozenset[str]:

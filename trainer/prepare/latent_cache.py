@@ -121,7 +121,7 @@ def _fill(folder: Folder, shards: Mapping[str, Sequence[T]], encode: Callable[[S
         folder.put(name, save({column: torch.cat([rows[column] for rows in encoded]).contiguous() for column in encoded[0]}))
 
 
-def _cut(items: Sequence, size: int) -> list[Sequence]:
+def _cut(items: Sequence[T], size: int) -> list[Sequence[T]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 

@@ -3,7 +3,7 @@
 import atexit
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -33,7 +33,7 @@ def scratch() -> Path:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Generator[None]:
     """Holds the lock at `path`, whose folder is made, against other processes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
