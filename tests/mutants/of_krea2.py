@@ -6,14 +6,14 @@ GUARDS = (
         "trainer/families/krea2.py",
         "return by_rows(super().load(part, base, how))",
         "return super().load(part, base, how)",
-        "tests/trainer/families/test_training.py",
+        "tests/trainer/families/test_rows.py",
     ),
     (
         "krea2: what is no text is not attended to",
         "trainer/families/krea2.py",
         'encoder_attention_mask=conditioning["present"] > 0,',
         'encoder_attention_mask=conditioning["present"] >= 0,',
-        "tests/trainer/families/test_training.py",
+        "tests/trainer/families/test_krea2.py",
     ),
     (
         "krea2: what is behind a prompt is placed right behind it",
