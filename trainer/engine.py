@@ -107,15 +107,17 @@ class Engine:
     @contextmanager
     def judged(self, bank: int, slot: int, update: StyleUpdate) -> Generator[None]:
         """Meanwhile a style's weights are those that it is to be judged by, where its optimizer averages what it trains."""
-        averaged, row = self.optimizer.evaluated(bank, slot, update), self.banks[bank].flat.detach()[slot]
+        averaged = self.optimizer.evaluated(bank, slot, update)
+        if averaged is None:
+            yield
+            return
+        row = self.banks[bank].flat.detach()[slot]  # whole: optimizers that average are not sharded, and stage 3 leaves no row here
         trained = row.clone()
-        if averaged is not None:
-            row.copy_(averaged)
+        row.copy_(averaged)
         try:
             yield
         finally:
-            if averaged is not None:
-                row.copy_(trained)
+            row.copy_(trained)
 
     def moments(self, bank: int, slot: int) -> dict[str, Tensor]:
         """The optimizer's state of a style, on the CPU; what it keeps of each number is (size,)."""

@@ -18,8 +18,8 @@ GUARDS = (
     (
         "optimizer: training goes on from what it trained",
         "trainer/engine.py",
-        "                row.copy_(trained)",
-        "                pass",
+        "            row.copy_(trained)",
+        "            pass",
         "tests/trainer/pack/test_optimizers.py",
     ),
     (

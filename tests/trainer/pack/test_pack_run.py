@@ -87,6 +87,11 @@ def test_a_killed_run_resumes_bit_for_bit(packs: Packs, zero_stage: int):
     assert_same_bits(packs.saved(straight), packs.saved(killed))
 
 
+def test_a_style_trains_where_no_worker_holds_its_row(packs: Packs):
+    ended = packs.alone("partitioned", cluster={"zero_stage": 3}, training={"max_steps": 1})
+    assert ended.endings == {job_of("partitioned"): "succeeded"}
+
+
 @proof
 @pytest.mark.timeout(1200)  # three trainings
 @pytest.mark.parametrize("zero_stage", [2, 3])
