@@ -73,7 +73,7 @@ class Layout:
 
     def split(self, rows: Tensor) -> Iterator[tuple[Piece, Tensor]]:
         """Views of (k, size) rows as the pieces' (k, *shape)."""
-        parts = torch.split(rows, [piece.size for piece in self.pieces], dim=1)
+        parts = torch.split_with_sizes(rows, [piece.size for piece in self.pieces], dim=1)
         for piece, part in zip(self.pieces, parts, strict=True):
             yield piece, torch.unflatten(part, 1, piece.shape)
 
