@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
+from safetensors.torch import load_file
 from torch import nn
 
 from examples.demo import BASE_MODEL
@@ -13,6 +15,8 @@ from lorafleet.catalog import FAMILIES
 from lorafleet.spec import BaseModelSpec
 from tests.trainer.families.rows import ROWS, VARIANTS
 from tests.trainer.in_store import uploaded
+from trainer.families import _arriving
+from trainer.families.protocol import Loading
 from trainer.frozen_base import FrozenBase
 from trainer.prepare import base_model, node_cache
 from trainer.storage import Folder
@@ -80,3 +84,15 @@ def test_it_is_the_base_that_a_folder_holds(
     assert streamed.base.digest == of_folder.base.digest
     assert_the_same(streamed, of_folder)
     assert weights_on(disk) == []
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "text_encoder_2"])
+def test_a_text_encoder_takes_the_very_tensors_that_come(part: str, bases_of: Of):
+    """Copies of T5's would be ten gigabytes more."""
+    folder = bases_of("flux")["dev"] / part
+    files = {path: tensor for file in folder.glob("*.safetensors") for path, tensor in load_file(file).items()}
+    given = {name: tensor.to(torch.bfloat16) for name, tensor in files.items()}
+    how = Loading(77, torch.bfloat16, weights=given.items())
+    kind = getattr(transformers, FAMILIES.get("flux").part(part).classes[0])
+    loaded, _ = _arriving.of_transformers(kind, folder, how)
+    assert {each.data_ptr() for each in loaded.parameters()} <= {tensor.data_ptr() for tensor in given.values()}
