@@ -41,6 +41,12 @@ def scale_of(packs: Families, name: str) -> LossScale:
     return found
 
 
+def mean_gradient(packs: Families, name: str) -> float:
+    """Its norm."""
+    moments = packs.saved(name).moments
+    return torch.cat([moments[key].flatten() for key in sorted(moments) if key.startswith("exp_avg.")]).norm().item()
+
+
 def test_its_arithmetic_is_torchs_own(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(loss_scale, "GROWTH_INTERVAL", 3)
     weight = nn.Parameter(torch.zeros(1))
@@ -67,6 +73,7 @@ def test_it_trains_an_fp32_adapter_over_an_fp16_base_nearly_as_in_full_precision
     assert packs.losses("half") == pytest.approx(packs.losses("whole"), rel=0.01)
     assert packs.losses("half") != packs.losses("whole")
     assert scale_of(packs, "half") == LossScale(good_steps=3)
+    assert mean_gradient(packs, "half") == pytest.approx(mean_gradient(packs, "whole"), rel=0.05), "unscaled: Adam hides it"
     assert len(packs.pictures("half", 3)[0]) > 0.5 * len(packs.pictures("whole", 3)[0]), "not a picture of nothing"
 
 
