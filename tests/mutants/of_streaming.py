@@ -51,13 +51,6 @@ GUARDS = (
         "tests/trainer/prepare/test_streaming.py::test_a_warm_worker_reads_what_is_left_from_the_base_of_the_next_pack",
     ),
     (
-        "stream: buffers have the dtype that diffusers' own loading gives them",
-        "trainer/families/_arriving.py",
-        "torch.set_default_dtype(before if how.quantised else how.dtype)",
-        "pass",
-        "tests/trainer/families/test_streaming.py::test_it_is_the_base_that_a_folder_holds[bf16-chroma-constant]",
-    ),
-    (
         "stream: what a model keeps in fp32 is kept so",
         "trainer/families/_arriving.py",
         'return torch.float32 if any(part in kept for part in name.split(".")) else how.dtype',
