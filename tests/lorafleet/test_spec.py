@@ -30,7 +30,7 @@ def violations(fields: Any) -> dict[str, str]:
         (with_fields(training={"learning_rate": -1e-4}), "training.learning_rate", "-0.0001"),
         (with_fields(training={"learning_rate": float("nan")}), "training.learning_rate", "finite"),
         (with_fields(training={"max_steps": 5, "lr_warmup_steps": 9}), "training.lr_warmup_steps", "9 warm-up steps do not fit into 5"),
-        (with_fields(training={"precision": "fp16"}), "training.precision", "'bf16', 'fp32', 'int8' or 'nf4'"),
+        (with_fields(training={"precision": "fp8"}), "training.precision", "'bf16', 'fp16', 'fp32', 'int8' or 'nf4'"),
         (with_fields(cluster={"offload": "cpu"}), "cluster.offload", "zero_stage"),
         (with_fields(training={"precision": "nf4"}, cluster={"zero_stage": 3}), "training.precision", "zero_stage 3"),
         (with_fields(training={"precision": "int8"}, adapter={"method": "dora"}), "adapter.method", "use bf16, or lora"),
@@ -81,7 +81,7 @@ def test_every_violation_comes_at_once_whether_of_one_field_or_of_several() -> N
         {
             "base_model": {"uri": "file:///base", "famly": "sd1"},
             "adapter": {"rank": 0, "target_modules": ["to q", "to_k", ""]},
-            "training": {"max_steps": 5, "lr_warmup_steps": 9, "learning_rate": -1, "precision": "fp16"},
+            "training": {"max_steps": 5, "lr_warmup_steps": 9, "learning_rate": -1, "precision": "fp8"},
             "cluster": {"offload": "cpu"},
             "labels": {"Team": "red", "ok": 1},
         }
