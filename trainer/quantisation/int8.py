@@ -23,10 +23,10 @@ class Int8Linear(nn.Linear):
         nn.Module.__init__(self)  # with no weight
         self.in_features, self.out_features = layer.in_features, layer.out_features
         weight = layer.weight.detach()
-        scale = weight.abs().amax(dim=1).float().clamp_min(1e-12) / 127
-        whole = torch.empty(weight.shape, dtype=torch.int8)
+        scale, whole = torch.empty(len(weight)), torch.empty(weight.shape, dtype=torch.int8)
         for rows in range(0, len(weight), ROWS_AT_ONCE):
             part = slice(rows, rows + ROWS_AT_ONCE)
+            scale[part] = weight[part].abs().amax(dim=1).float().clamp_min(1e-12) / 127
             whole[part] = (weight[part].float() / scale[part, None]).round().to(torch.int8)
         self.register_parameter("weight", None)
         self.register_parameter("bias", layer.bias)

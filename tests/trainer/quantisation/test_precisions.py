@@ -52,6 +52,35 @@ def test_a_quantised_layer_is_nearly_the_layer_and_hands_gradients_on(name: str)
     assert not torch.equal(out, expected), "it is the layer itself"
 
 
+def test_nf4_is_the_librarys_own_in_pieces(monkeypatch: pytest.MonkeyPatch):
+    """To the bit, and never of more numbers at once than are said: of a large layer the library would hold several copies in fp32."""
+    from bitsandbytes.nn.modules import LinearNF4, Params4bit
+
+    from trainer.quantisation import nf4
+
+    given: list[int] = []
+
+    def counted(numbers: torch.Tensor, **how: Any) -> Any:
+        given.append(numbers.numel())
+        return quantize_4bit(numbers, **how)
+
+    torch.manual_seed(1)
+    layer = nn.Linear(1000, 520, dtype=torch.bfloat16).requires_grad_(False)
+    whole: Any = LinearNF4(1000, 520, compute_dtype=torch.bfloat16)
+    whole.weight = Params4bit(layer.weight.detach().clone(), requires_grad=False, quant_type="nf4")  # pyright: ignore[reportCallIssue]
+    whole = whole.to("cpu")
+    quantize_4bit = nf4.quantize_4bit
+    monkeypatch.setattr(nf4, "quantize_4bit", counted)
+    monkeypatch.setattr(nf4, "NUMBERS_AT_ONCE", 2**17)
+    pieces: Any = nf4.nf4(copy.deepcopy(layer))
+    assert given == [2**17] * 3 + [520_000 - 3 * 2**17]
+    assert torch.equal(pieces.weight.data, whole.weight.data)
+    ours, theirs = (each.weight.quant_state.as_dict(packed=True) for each in (pieces, whole))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert torch.equal(pieces.weight.quant_state.absmax, whole.weight.quant_state.absmax)
+
+
 def test_what_stands_alone_is_not_quantised():
     assert is_quantised("down_blocks.0.attentions.0.to_q", (8, 8))
     assert is_quantised("transformer_blocks.17.ff.net.0.proj", (8, 8))
