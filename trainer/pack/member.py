@@ -155,7 +155,13 @@ class Member:
         self.tell(step=self.step)
 
     def evaluated(self, step: int, loss: float | None) -> None:
-        """Records a held-out loss; None: the style has no held-out pictures."""
+        """Records a held-out loss; None: the style has no held-out pictures.
+
+        One that is no number, as half precision may give at a single time, is no measure of the adapter, and no checkpoint holds one.
+        """
+        if loss is not None and not math.isfinite(loss):
+            log.warning("the held-out loss after step %d is %s, and not recorded", step, loss)
+            loss = None
         if loss is not None:
             self.held_out_losses.append((step, loss))
             self.tell(**({"held_out_loss_base": loss} if step == 0 else {}), held_out_loss=loss)
