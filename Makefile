@@ -87,7 +87,7 @@ protos: $(READY) ## Generate lorafleet/v1 from protos/
 	scripts/generate-protos.sh $(BIN)/python .
 
 .PHONY: schema
-schema: $(READY) ## Write docs/spec.schema.json and docs/spec.md from lorafleet/spec.py
+schema: $(READY) ## Write docs/spec.schema.json and docs/spec.md from lorafleet/spec.py and its sections
 	$(BIN)/lorafleet schema > docs/spec.schema.json
 	$(BIN)/python -m tests.lorafleet.test_spec_document
 
