@@ -18,7 +18,7 @@ def packs(tmp_path_factory: pytest.TempPathFactory, group: Group) -> Packs:
     return Packs(tmp_path_factory.mktemp("evaluated"), group)
 
 
-@pytest.mark.parametrize("loss", [math.inf, math.nan])
+@pytest.mark.parametrize("loss", [math.inf, pytest.param(math.nan, marks=pytest.mark.proof)])
 def test_a_held_out_loss_that_is_no_number_is_told_and_keeps_no_run_from_resuming(
     packs: Packs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, loss: float
 ):
