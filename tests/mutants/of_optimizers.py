@@ -22,11 +22,4 @@ GUARDS = (
         "            pass",
         "tests/trainer/pack/test_optimizers.py",
     ),
-    (
-        "optimizer: what is kept stays of its type",
-        "trainer/engine.py",
-        "        return full.detach().cpu().clone()",
-        "        return full.detach().float().cpu().clone()",
-        "tests/trainer/pack/test_optimizers.py",
-    ),
 )
