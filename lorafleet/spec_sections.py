@@ -10,6 +10,8 @@ from lorafleet.spec_words import ModuleName, OutputName, PartName, Text, check_u
 DEFAULT_PROFILE = "default"
 DEFAULT_OUTPUT_PRECISION = "fp16"
 MAX_PROMPT = 2000
+HUBER_DELTA = 0.1
+HUBER_SCHEDULE = "snr"
 
 
 class SpecPart(BaseModel):

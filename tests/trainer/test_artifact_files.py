@@ -18,6 +18,7 @@ from torch import Tensor
 from examples.demo import BASE_MODEL
 from lorafleet.contract.layout import JobLayout
 from lorafleet.contract.run_manifest import Style
+from lorafleet.spec import Spec
 from tests.trainer.packs import Packs
 from tests.trainer.prepare.test_base_model import edit
 from trainer import artifact, artifact_facts
@@ -104,9 +105,29 @@ def test_what_rounding_takes_from_alpha_is_given_back(packs: Packs):
 @pytest.mark.parametrize(("precision", "said"), [("fp32", "no"), ("bf16", "bf16"), ("int8", "bf16"), ("nf4", "bf16")])
 def test_the_kohya_file_says_in_kohyas_words_what_passes_were_computed_in(packs: Packs, precision: str, said: str):
     asked = packs.style("fox", adapter={"target_modules": ["a"]}, training={"precision": precision}).spec.on("sd1")
+    assert of_kohya(asked)["ss_mixed_precision"] == said
+
+
+@pytest.mark.parametrize(
+    ("objective", "said"),
+    [
+        ({}, ("l2", None, None, "False")),
+        ({"loss": "huber"}, ("huber", "0.1", "snr", "False")),
+        ({"loss": "huber", "huber_delta": 0.3, "huber_schedule": "constant"}, ("huber", "0.3", "constant", "False")),
+        ({"weighting": "debiased"}, ("l2", None, None, "True")),
+    ],
+)
+def test_the_kohya_file_says_how_errors_counted_also_where_the_spec_did_not(
+    packs: Packs, objective: dict[str, Any], said: tuple[str | None, ...]
+):
+    found = of_kohya(packs.style("fox", adapter={"target_modules": ["a"]}, objective=objective).spec.on("sd1"))
+    assert tuple(found.get(f"ss_{name}") for name in ("loss_type", "huber_c", "huber_schedule", "debiased_estimation")) == said
+
+
+def of_kohya(asked: Spec) -> dict[str, str]:
+    """The metadata of a small adapter's file."""
     data = kohya_file({"unet.a.lora_A.weight": torch.eye(3), "unet.a.lora_B.weight": torch.eye(3)}, asked, {})
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    assert header["__metadata__"]["ss_mixed_precision"] == said
+    return json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
 
 
 def test_the_kohya_file_tells_what_it_was_trained_on(packs: Packs):

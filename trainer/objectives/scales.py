@@ -7,20 +7,19 @@ import torch
 from torch import Tensor
 
 from lorafleet.spec import ObjectiveSpec
-
-DELTA = 0.1
+from lorafleet.spec_sections import HUBER_DELTA, HUBER_SCHEDULE
 
 Scales = Callable[[Tensor, Tensor], Tensor]  # shares of noise (rows,), snr (rows,) -> (rows,)
 
 
 def scales_of(spec: ObjectiveSpec) -> Scales:
-    delta = DELTA if spec.huber_delta is None else spec.huber_delta
-    match spec.huber_schedule:
+    delta = HUBER_DELTA if spec.huber_delta is None else spec.huber_delta
+    match spec.huber_schedule or HUBER_SCHEDULE:
         case "constant":
             return lambda shares, snr: torch.full_like(shares, delta)
         case "exponential":  # 1 without noise, delta where there is nothing else
             return lambda shares, snr: torch.exp(log(delta) * shares)
-        case "snr" | None:  # 1 without noise, delta where there is nothing else, by the noise over the signal
+        case "snr":  # 1 without noise, delta where there is nothing else, by the noise over the signal
             return lambda shares, snr: (1 - delta) / (1 + snr.rsqrt()).pow(2) + delta
 
 

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from lorafleet import __version__
-from lorafleet.catalog import PRECISIONS
+from lorafleet.catalog import LOSSES, PRECISIONS
 from lorafleet.catalog.family import Family
 from lorafleet.catalog.part import Layers
-from lorafleet.spec import Spec
+from lorafleet.spec import ObjectiveSpec, Spec
+from lorafleet.spec_sections import HUBER_DELTA, HUBER_SCHEDULE
 from trainer.adapters.formats.fused import fused
 from trainer.adapters.formats.safetensors_file import file_bytes, webui_hashes
 from trainer.adapters.formats.tensors import by_module, file_of, stored
@@ -24,7 +25,7 @@ from trainer.adapters.methods import METHODS
 
 NO_OTHERS: Mapping[str, str] = MappingProxyType({})
 AS_OURS = Layers()
-_LOSSES = {"squared": "l2"}  # kohya's words; of others ours are the same
+_LOSS_TYPES = {"squared": "l2"}  # kohya's words; of others ours are the same
 _MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # kohya's words for what passes compute in
 
 
@@ -80,9 +81,8 @@ def _kohya_metadata(spec: Spec, tensors: Mapping[str, Tensor]) -> dict[str, str]
         "ss_multires_noise_discount": objective.pyramid_noise_discount,
         "ss_ip_noise_gamma": objective.input_perturbation,
         "ss_debiased_estimation": objective.weighting == "debiased",
-        "ss_loss_type": _LOSSES.get(objective.loss, objective.loss),
-        "ss_huber_c": objective.huber_delta,
-        "ss_huber_schedule": objective.huber_schedule,
+        "ss_loss_type": _LOSS_TYPES.get(objective.loss, objective.loss),
+        **(_huber(objective) if LOSSES.get(objective.loss).has_scale else {}),
         "ss_training_comment": f"lorafleet {__version__}",
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.implementation": "diffusers",
@@ -90,6 +90,11 @@ def _kohya_metadata(spec: Spec, tensors: Mapping[str, Tensor]) -> dict[str, str]
         "modelspec.hash_sha256": f"0x{_tensor_digest(tensors)}",
     }
     return {key: str(value) for key, value in values.items()}
+
+
+def _huber(objective: ObjectiveSpec) -> dict[str, object]:
+    delta = HUBER_DELTA if objective.huber_delta is None else objective.huber_delta
+    return {"ss_huber_c": delta, "ss_huber_schedule": objective.huber_schedule or HUBER_SCHEDULE}
 
 
 def _tensor_digest(tensors: Mapping[str, Tensor]) -> str:
