@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-from lorafleet.catalog import FAMILIES, Family
+from lorafleet.catalog import FAMILIES, Family, single_files
 from lorafleet.catalog.method import Shape
 from lorafleet.catalog.part import Part
 from lorafleet.catalog.single_file import NoSuchLayout, SingleFile, Told, absent, configs, lacking, told
@@ -26,7 +26,7 @@ class Found:
 
 def found(uri: str, tensors: Mapping[str, Shape], given: Mapping[str, Mapping[str, Shape]]) -> Found:
     """`given`: the tensors of parts that are not the file's own, by part, in diffusers' names; none of a part without weights."""
-    layouts = {family.name: family.single_file for family in FAMILIES.all() if family.single_file is not None}
+    layouts = single_files()
     try:
         seen = told(layouts, tensors)
         parts = _parts(layouts[seen.family], seen, given)

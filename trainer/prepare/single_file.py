@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorafleet.catalog import FAMILIES, Family
+from lorafleet.catalog import FAMILIES, Family, single_files
 from lorafleet.catalog.detection import CLASS
 from lorafleet.catalog.family import MODEL_INDEX as INDEX
 from lorafleet.catalog.part import Config, Part, PartKind
-from lorafleet.catalog.single_file import ENDING, NoSuchLayout, SingleFile, Told, absent, configs, is_clips, lacking, prediction, told
+from lorafleet.catalog.single_file import ENDING, NoSuchLayout, Told, absent, configs, is_clips, lacking, prediction, told
 from lorafleet.contract.confined_files import root_of_part
 from lorafleet.contract.weight_files import MODEL_INDEX
 from lorafleet.errors import RunFailed
@@ -56,9 +56,9 @@ def look(spec: BaseModelSpec, cache: Folder) -> BaseFile:
         raise _refused(spec.uri, "is not there", "BASE_MODEL_INCOMPLETE")
     try:
         tensors = {tensor: stored.shape for tensor, stored in stored_tensors(folder, entry).items()}
-        found = told(_layouts(), tensors)
+        found = told(single_files(), tensors)
         family = FAMILIES.get(found.family)
-        found.rows(_layouts()[family.name])
+        found.rows(single_files()[family.name])
     except (Refused, NoSuchLayout) as why:
         raise _refused(spec.uri, str(why), "BASE_MODEL_UNSUPPORTED") from None
     if spec.family not in (None, family.name):
@@ -107,7 +107,7 @@ def _write(base_file: BaseFile, path: Path, into: Path) -> None:
 
     with safe_open(path, "pt") as file:
         tensors = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  no mapping
-        found = told(_layouts(), tensors)
+        found = told(single_files(), tensors)
         family = FAMILIES.get(found.family)
         gone = absent(family.parts, found, base_file.given)
         known = _configs(family, found, tensors)
@@ -123,7 +123,7 @@ def _write(base_file: BaseFile, path: Path, into: Path) -> None:
 def _configs(family: Family, found: Told, tensors: Mapping[str, Any]) -> dict[str, Config]:
     """By part: of the published bases, and what this file's tensors say."""
     known: dict[str, Config] = dict(configs(family.name))
-    read = _layouts()[family.name].read(found.tensors[family.denoiser.name])
+    read = single_files()[family.name].read(found.tensors[family.denoiser.name])
     for name, config in (*read.items(), *((part.name, prediction(tensors)) for part in family.of_kind(PartKind.SCHEDULER))):
         known[name] = {**known.get(name, {}), **config}
     return known
@@ -139,7 +139,7 @@ def _write_part(part: Part, config: Config, found: Told, file: Any, into: Path) 
     if part.kind is PartKind.TOKENIZER:
         _write_vocabulary(into / part.name)
     elif part.weights_name:
-        layout = _layouts()[found.family]
+        layout = single_files()[found.family]
         rows = found.rows(layout) if part.name == layout.denoiser else None
         source = Source(file=file, prefix=found.prefixes[part.name], names=tuple(file.keys()), rows=rows)
         save_file(converted(part, config, source), into / part.name / f"{part.weights_name}.safetensors", {"format": "pt"})
@@ -154,7 +154,7 @@ def _write_vocabulary(folder: Path) -> None:
 def _lacking(family: Family, found: Told, given: Mapping[str, str]) -> list[str]:
     """What is neither in the file, nor given with it, nor on this node; and what to do."""
     parts = family.without(absent(family.parts, found, given)).parts
-    lacks = list(lacking(parts, _layouts()[family.name], found, given))
+    lacks = list(lacking(parts, single_files()[family.name], found, given))
     if published() is None:
         lacks += [
             _without_vocabulary(part) for part in parts if part.kind is PartKind.TOKENIZER and is_clips(part) and part.name not in given
@@ -165,10 +165,6 @@ def _lacking(family: Family, found: Told, given: Mapping[str, str]) -> list[str]
 def _without_vocabulary(part: Part) -> str:
     where = f"base_model.parts.{part.name}"
     return f"has no {part.name}: name its folder in {where}, or install {PACKAGE} beside the trainer (pip install --no-deps)"
-
-
-def _layouts() -> dict[str, SingleFile]:
-    return {family.name: family.single_file for family in FAMILIES.all() if family.single_file is not None}
 
 
 def _sha256(folder: Folder, name: str, version: str, cache: Folder) -> str:
