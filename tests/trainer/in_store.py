@@ -1,11 +1,24 @@
-"""Folders put into the tests' MinIO, each in a bucket of its own."""
+"""Folders put into the tests' MinIO, each in a bucket of its own; and a node that keeps none of them."""
 
+import tempfile
 import uuid
 from pathlib import Path
 
 import boto3
+import pytest
 
+from trainer.prepare import node_cache
 from trainer.storage import Folder
+
+
+def without_node_cache(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with all places where this node could keep something; it is to keep no weights."""
+    disk.mkdir()
+    monkeypatch.setenv("LORAFLEET_NODE_CACHE", "off")
+    monkeypatch.setenv("HOME", str(disk))
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    node_cache.scratch.cache_clear()
+    return disk
 
 
 def uploaded(folder: Path) -> str:

@@ -131,11 +131,14 @@ def _adapted(name: str, real: Real, target_modules: tuple[str, ...]) -> tuple[Pa
     return model, bank
 
 
+def _fused(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Any:
+    return _FusedAttention.apply(query, key, value)
+
+
 def _predicted(model: PackModel, bank: Bank, real: Real) -> Tensor:
     """Not `model(…)`: there is no autocast for this device."""
     conditioning = {key: torch.empty(1, *shape) for key, shape in real.conditioning.items()}
-    fused: Any = lambda query, key, value, *_, **__: _FusedAttention.apply(query, key, value)  # noqa: E731
-    with patch.object(torch.nn.functional, "scaled_dot_product_attention", fused), model.serving([ActiveSlots(bank, [0])]):
+    with patch.object(torch.nn.functional, "scaled_dot_product_attention", _fused), model.serving([ActiveSlots(bank, [0])]):
         return model.family.predict(model.parts, torch.empty(1, *real.latents), torch.empty(1), conditioning)
 
 

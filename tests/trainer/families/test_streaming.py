@@ -1,6 +1,5 @@
 """A base in a store, read straight into tensors, is the one that is loaded from a folder; and none of its weights come onto the disk."""
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,11 +13,11 @@ from examples.demo import BASE_MODEL
 from lorafleet.catalog import FAMILIES
 from lorafleet.spec import BaseModelSpec
 from tests.trainer.families.rows import ROWS, VARIANTS
-from tests.trainer.in_store import uploaded
+from tests.trainer.in_store import uploaded, without_node_cache
 from trainer.families import _arriving
 from trainer.families.protocol import Loading
 from trainer.frozen_base import FrozenBase
-from trainer.prepare import base_model, node_cache
+from trainer.prepare import base_model
 from trainer.storage import Folder
 
 pytestmark = pytest.mark.timeout(300)
@@ -36,13 +35,7 @@ CASES = [pytest.param(*case, marks=() if case in QUICK else pytest.mark.proof) f
 
 @pytest.fixture(autouse=True)
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """All places where a node could keep something; it has no cache."""
-    monkeypatch.setenv("LORAFLEET_NODE_CACHE", "off")
-    monkeypatch.setenv("HOME", str(tmp_path / "disk"))
-    (tmp_path / "disk").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "disk"))
-    node_cache.scratch.cache_clear()
-    return tmp_path / "disk"
+    return without_node_cache(tmp_path / "disk", monkeypatch)
 
 
 def loaded(uri: str, tmp_path: Path, precision: str) -> FrozenBase:

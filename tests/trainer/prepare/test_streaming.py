@@ -1,7 +1,6 @@
 """Which weights a node reads from the store straight into tensors, and which it keeps: its cache decides, and its copies are fast again."""
 
 import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,12 @@ from examples.demo import BASE_MODEL
 from lorafleet.errors import RunFailed
 from lorafleet.spec import BaseModelSpec
 from tests.trainer.families import flux
-from tests.trainer.in_store import emptied, uploaded
+from tests.trainer.in_store import emptied, uploaded, without_node_cache
 from tests.trainer.packs import Packs
 from trainer.frozen_base import FrozenBase
 from trainer.group import Group
 from trainer.loop import WarmWorker
-from trainer.prepare import base_copy, base_model, node_cache
+from trainer.prepare import base_copy, base_model
 from trainer.prepare.base_model import BaseModel
 from trainer.storage import Folder
 
@@ -28,13 +27,7 @@ pytestmark = pytest.mark.usefixtures("s3")
 
 @pytest.fixture(autouse=True)
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a node keeps what it keeps; here it keeps no weights."""
-    monkeypatch.setenv("LORAFLEET_NODE_CACHE", "off")
-    monkeypatch.setenv("HOME", str(tmp_path / "disk"))
-    (tmp_path / "disk").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "disk"))
-    node_cache.scratch.cache_clear()
-    return tmp_path / "disk"
+    return without_node_cache(tmp_path / "disk", monkeypatch)
 
 
 def inspect(uri: str, tmp_path: Path, **given: str) -> BaseModel:
