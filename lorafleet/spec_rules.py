@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 from lorafleet import objectives
 from lorafleet.catalog import FAMILIES, LOSSES, METHODS, OPTIMIZERS, PRECISIONS
+from lorafleet.spec_sections import LR_END
 from lorafleet.spec_words import is_part_name
 
+RESTARTS, POLYNOMIAL = "cosine_with_restarts", "polynomial"
 Location = tuple[int | str, ...]  # ("training", "max_steps"), as pydantic writes it
 
 
@@ -20,6 +22,25 @@ class Rule(NamedTuple):
 
 def _warmup_fits(warmup: int, max_steps: int) -> str | None:
     return f"{warmup} warm-up steps do not fit into {max_steps} max_steps" if warmup > max_steps else None
+
+
+def _schedule_goes_by_it(value: float | None, scheduler: str, *, whose: str) -> str | None:
+    if value is None or scheduler == whose:
+        return None
+    return f'is nothing that "{scheduler}" goes by; set training.lr_scheduler to "{whose}", or leave it out'
+
+
+def _cycles_fit(cycles: int | None, scheduler: str, warmup: int, max_steps: int) -> str | None:
+    steps = max_steps - warmup
+    if cycles is None or scheduler != RESTARTS or not 0 <= steps < cycles:
+        return None
+    return f"{cycles} cycles do not fit into the {steps} steps after the warm-up"
+
+
+def _rate_falls_to_its_end(end: float | None, scheduler: str, rate: float) -> str | None:
+    if scheduler != POLYNOMIAL or (LR_END if end is None else end) < rate:
+        return None
+    return f"{LR_END if end is None else end:g} is not below training.learning_rate, {rate:g}, which is to fall to it"
 
 
 def _offload_needs_zero(offload: str, zero_stage: int) -> str | None:
@@ -169,6 +190,13 @@ RULES = (
     Rule((("objective", "huber_schedule"), ("objective", "loss")), _loss_has_scale),
     Rule((("adapter", "text_encoder"), ("base_model", "family")), _reads_trained_text),
     Rule((("training", "lr_warmup_steps"), ("training", "max_steps")), _warmup_fits),
+    Rule((("training", "lr_cycles"), ("training", "lr_scheduler")), partial(_schedule_goes_by_it, whose=RESTARTS)),
+    Rule(
+        (("training", "lr_cycles"), ("training", "lr_scheduler"), ("training", "lr_warmup_steps"), ("training", "max_steps")), _cycles_fit
+    ),
+    Rule((("training", "lr_power"), ("training", "lr_scheduler")), partial(_schedule_goes_by_it, whose=POLYNOMIAL)),
+    Rule((("training", "lr_end"), ("training", "lr_scheduler")), partial(_schedule_goes_by_it, whose=POLYNOMIAL)),
+    Rule((("training", "lr_end"), ("training", "lr_scheduler"), ("training", "learning_rate")), _rate_falls_to_its_end),
     Rule((("training", "optimizer"), ("cluster", "zero_stage")), _optimizer_can_be_cut),
     Rule((("training", "optimizer"), ("cluster", "gpus_per_worker")), _optimizer_has_its_device),
     Rule((("training", "adam_beta1"), ("training", "optimizer")), partial(_optimizer_is_adam, usual=0.9)),

@@ -12,6 +12,7 @@ DEFAULT_OUTPUT_PRECISION = "fp16"
 MAX_PROMPT = 2000
 HUBER_DELTA = 0.1
 HUBER_SCHEDULE = "snr"
+LR_END = 1e-7  # of the polynomial schedule, as transformers and diffusers have it
 
 
 class SpecPart(BaseModel):
@@ -124,8 +125,25 @@ class OptimizationSpec(SpecPart):
     micro_batch_size: Annotated[int, Field(ge=1, le=1024, description="Pictures per worker in one forward pass.")] = 1
     gradient_accumulation_steps: Annotated[int, Field(ge=1, le=1024, description="Forward passes per optimizer step.")] = 1
     learning_rate: Annotated[float, Field(gt=0, le=10, description="Peak learning rate.")] = 1e-4
-    lr_scheduler: Annotated[Literal["constant", "linear", "cosine"], Field(description="How the rate falls after the warm-up.")] = "cosine"
+    lr_scheduler: Annotated[
+        Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"],
+        Field(description="How the rate falls after the warm-up: docs/training.md has each one's equation."),
+    ] = "cosine"
     lr_warmup_steps: Annotated[int, Field(ge=0, description="Steps over which the rate rises from 0 to its peak.")] = 0
+    # Left out where they are unset: a trainer that does not know them refuses the spec.
+    lr_cycles: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        default=None,
+        exclude_if=lambda cycles: cycles is None,
+        description="How often cosine_with_restarts falls from the peak to 0; unset: 1.",
+    )
+    lr_power: Annotated[float, Field(gt=0, le=10)] | None = Field(
+        default=None,
+        exclude_if=lambda power: power is None,
+        description="Exponent of polynomial: over 1 the rate falls fast at first; unset: 1.",
+    )
+    lr_end: Annotated[float, Field(ge=0, le=10)] | None = Field(
+        default=None, exclude_if=lambda rate: rate is None, description="The rate that polynomial falls to; unset: 1e-7."
+    )
     optimizer: Annotated[
         OptimizerName,
         Field(

@@ -42,7 +42,7 @@ _training = st.integers(1, 10_000).flatmap(
         optional={
             "micro_batch_size": st.integers(1, 64),
             "learning_rate": _floats(0, 10, above=True),
-            "lr_scheduler": st.sampled_from(["constant", "linear", "cosine"]),
+            "lr_scheduler": st.sampled_from(["constant", "linear", "cosine", "cosine_with_restarts"]),
             "precision": st.sampled_from(["fp32", "bf16"]),
             "seed": st.integers(0, 2**63 - 1),
             "min_snr_gamma": _floats(0.1, 20),

@@ -124,6 +124,20 @@ def test_the_kohya_file_says_how_errors_counted_also_where_the_spec_did_not(
     assert tuple(found.get(f"ss_{name}") for name in ("loss_type", "huber_c", "huber_schedule", "debiased_estimation")) == said
 
 
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({"lr_scheduler": "constant"}, ("constant", None, None)),
+        ({"lr_scheduler": "constant", "lr_warmup_steps": 2}, ("constant_with_warmup", None, None)),
+        ({"lr_scheduler": "cosine_with_restarts", "lr_cycles": 3}, ("cosine_with_restarts", "3", None)),
+        ({"lr_scheduler": "polynomial", "lr_power": 2.0}, ("polynomial", None, "2.0")),
+    ],
+)
+def test_the_kohya_file_has_kohyas_words_for_schedules(packs: Packs, training: dict[str, Any], said: tuple[str | None, ...]):
+    found = of_kohya(packs.style("fox", adapter={"target_modules": ["a"]}, training=training).spec.on("sd1"))
+    assert tuple(found.get(f"ss_lr_scheduler{name}") for name in ("", "_num_cycles", "_power")) == said
+
+
 def of_kohya(asked: Spec) -> dict[str, str]:
     """The metadata of a small adapter's file."""
     data = kohya_file({"unet.a.lora_A.weight": torch.eye(3), "unet.a.lora_B.weight": torch.eye(3)}, asked, {})

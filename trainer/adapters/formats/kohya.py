@@ -15,7 +15,7 @@ from lorafleet import __version__
 from lorafleet.catalog import LOSSES, PRECISIONS
 from lorafleet.catalog.family import Family
 from lorafleet.catalog.part import Layers
-from lorafleet.spec import ObjectiveSpec, Spec
+from lorafleet.spec import ObjectiveSpec, OptimizationSpec, Spec
 from lorafleet.spec_sections import HUBER_DELTA, HUBER_SCHEDULE
 from trainer.adapters.formats.fused import fused
 from trainer.adapters.formats.safetensors_file import file_bytes, webui_hashes
@@ -65,8 +65,7 @@ def _kohya_metadata(spec: Spec, tensors: Mapping[str, Tensor]) -> dict[str, str]
         "ss_network_alpha": alpha(spec.adapter),
         "ss_network_dropout": spec.adapter.dropout,
         "ss_learning_rate": training.learning_rate,
-        "ss_lr_scheduler": training.lr_scheduler,
-        "ss_lr_warmup_steps": training.lr_warmup_steps,
+        **_schedule(training),
         "ss_optimizer": training.optimizer,
         "ss_max_train_steps": training.max_steps,
         "ss_batch_size_per_device": training.micro_batch_size,
@@ -90,6 +89,17 @@ def _kohya_metadata(spec: Spec, tensors: Mapping[str, Tensor]) -> dict[str, str]
         "modelspec.hash_sha256": f"0x{_tensor_digest(tensors)}",
     }
     return {key: str(value) for key, value in values.items()}
+
+
+def _schedule(training: OptimizationSpec) -> dict[str, object]:
+    """kohya's "constant" knows no warm-up: with one it has another name."""
+    is_warmed = training.lr_scheduler == "constant" and training.lr_warmup_steps > 0
+    return {
+        "ss_lr_scheduler": "constant_with_warmup" if is_warmed else training.lr_scheduler,
+        "ss_lr_warmup_steps": training.lr_warmup_steps,
+        **({} if training.lr_cycles is None else {"ss_lr_scheduler_num_cycles": training.lr_cycles}),
+        **({} if training.lr_power is None else {"ss_lr_scheduler_power": training.lr_power}),
+    }
 
 
 def _huber(objective: ObjectiveSpec) -> dict[str, object]:
