@@ -23,18 +23,24 @@ class LazyParts(Mapping[str, Any]):
     """Parts by name, each loaded when it is first asked for, and kept as long as this is."""
 
     def __init__(self, load: Callable[[str], Any], names: Collection[str], kept: Mapping[str, Any] = MappingProxyType({})) -> None:
-        """`kept`: parts that are others' to load and to keep."""
+        """`kept`: where the other parts are, which are others' to load and to keep."""
         self._load, self._names, self._kept = load, names, kept
         self._loaded: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
-        if name in self._kept:
-            return self._kept[name]
         if name not in self._names:
-            raise KeyError(name)
+            return self._kept[name]
         if name not in self._loaded:
             self._loaded[name] = self._load(name)
         return self._loaded[name]
+
+    def has_loaded(self, name: str) -> bool:
+        return name in self._loaded
+
+    def forget(self, names: Collection[str]) -> None:
+        """They are loaded anew when they are asked for again."""
+        for name in names:
+            self._loaded.pop(name, None)
 
     def __contains__(self, name: object) -> bool:
         return name in self._names or name in self._kept  # without loading it
@@ -52,10 +58,11 @@ class FrozenBase:
     def __init__(self, base: BaseModel, precision: str, device: torch.device) -> None:
         self.base, self.precision, self.device = base, PRECISIONS.get(precision), device
         self.family = family(base.family)
-        there = self.family.facts.without(base.absent).parts
-        self._passing = [part.name for part in there if part.kind is PartKind.AUTOENCODER or part.is_large]
-        kept = [part.name for part in there if part.name not in self._passing]
-        self.parts: Mapping[str, Any] = LazyParts(self.load_part, kept)
+        facts = self.family.facts.without(base.absent)
+        self._texts = [part.name for part in facts.text_encoders]
+        large = [part.name for part in facts.text_encoders if part.is_large]
+        self._passing = [facts.autoencoder.name, *large]
+        self.parts = LazyParts(self.load_part, [part.name for part in facts.parts if part.name not in self._passing])
 
     def serves(self, base: BaseModel, precision: str, device: torch.device) -> bool:
         return (self.base.identity, self.precision.name, self.device) == (base.identity, precision, device)
@@ -69,9 +76,16 @@ class FrozenBase:
         """Whether its text encoders are to be gone before the denoiser is loaded."""
         return any(part.is_large for part in self.family.facts.without(self.base.absent).text_encoders)
 
-    def load(self) -> None:
-        """Loads what every pack needs, so that a base that cannot be loaded is found before anything depends on it."""
+    def load(self, *, trains_text: bool = False) -> None:
+        """Loads what a pack needs at every step, so that a base that cannot be loaded is found before anything depends on it.
+
+        `trains_text`: text encoders are among it; else they are in memory only while they encode or draw.
+        """
         facts = self.family.facts
+        if trains_text:
+            _ = [self.parts[name] for name in self._texts if name in self.parts]
+        else:
+            self.parts.forget(self._texts)
         _ = [self.parts[part.name] for part in facts.of_kind(PartKind.SCHEDULER)]
         if not self.encodes_first:
             _ = self.parts[facts.denoiser.name]
@@ -81,8 +95,10 @@ class FrozenBase:
         return base_copy.materialise(self.base)
 
     def for_encoding(self) -> Mapping[str, Any]:
-        """All parts; those that only encoding and drawing need, the autoencoder and large text encoders, go with what is returned."""
-        return LazyParts(self.load_part, self._passing, self.parts)
+        """All parts; those that only encoding and drawing need, the autoencoder and text encoders that do not train, go with what is
+        returned."""
+        texts = [name for name in self._texts if name not in self._passing and not self.parts.has_loaded(name)]
+        return LazyParts(self.load_part, [*self._passing, *texts], self.parts)
 
     def load_part(self, name: str) -> Any:
         facts = self.family.facts.part(name)

@@ -109,21 +109,21 @@ class WarmWorker:
         """None: it cannot be loaded, which was reported of each of its styles."""
         try:
             with style_isolation.only(styles[0].job, f"loading base_model.uri: {styles[0].base.uri}", self.group):
-                return self._loaded(styles[0], device)
+                return self._loaded(styles, device)
         except RunFailed as error:
             self.base = None
             for style in styles:
                 _say_failed(style, styles[0].base.uri, error, reporter)
             return None
 
-    def _loaded(self, style: PreparedStyle, device: Any) -> "FrozenBase":
+    def _loaded(self, styles: Sequence[PreparedStyle], device: Any) -> "FrozenBase":
         from trainer.frozen_base import FrozenBase
 
-        precision = style.spec.training.precision
+        style, precision = styles[0], styles[0].spec.training.precision
         if self.base is None or not self.base.serves(style.base, precision, device):
             self.base = FrozenBase(style.base, precision, device)
         self.base.read_from(style.base)
-        self.base.load()
+        self.base.load(trains_text=any(each.spec.adapter.text_encoder for each in styles))
         return self.base
 
 

@@ -90,6 +90,7 @@ class PackRun:
         members = self._ready_for_a_step()
         if not members:
             return
+        self.samples.forget_pipeline()  # what only drawing needs is in memory from one step to the next at most
         losses = [0.0] * len(members)
         plan = self._passes(members)
         for each in plan:
