@@ -105,7 +105,7 @@ def _inputs(family: Any, parts: Any, data: Path, draw: torch.Generator) -> dict[
 
     number = STYLES * max(ROWS_EACH)
     with Image.open(data / "000.png") as picture, torch.no_grad():
-        shape = family.encode_pictures(parts, [picture.convert("RGB")]).shape[1:]
+        shape = family.encode_pictures(parts, [picture.convert("RGB")]).mode.shape[1:]
         text = family.encode_text(parts, list(_captions(number)))
     sizes = [PictureSize(SIDE + each, SIDE, each, 0, SIDE, SIDE) for each in range(number)]
     noisy, shares = torch.randn(number, *shape, generator=draw), torch.rand(number, generator=draw)

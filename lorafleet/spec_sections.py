@@ -207,6 +207,14 @@ class ObjectiveSpec(SpecPart):
             "and of the picture (Yu et al. 2024). Min-SNR is training.min_snr_gamma."
         ),
     ] = "none"
+    latents: Annotated[
+        Literal["mode", "sampled"],  # left out where it is the default: an older trainer refuses what it does not know
+        Field(
+            exclude_if=lambda latents: latents == "mode",
+            description="mode: a picture's latents are always the same, the likeliest; sampled: drawn from the autoencoder's posterior in "
+            "each step, which takes twice the cache (Rombach et al. 2022).",
+        ),
+    ] = "mode"
     loss: Annotated[
         LossName, Field(description="squared: squared errors; huber: pseudo-Huber, which broken pictures pull less (Khrapov et al. 2024).")
     ] = "squared"

@@ -72,7 +72,7 @@ def encode(vae: object, pictures: Sequence[tuple[str, Image.Image]], seed: int, 
     crops = [_cropped(picture, generator) for _, picture in again]
     shown = [*(picture for _, picture in pictures), *(picture for picture, _ in crops)]
     corners = [*((0, 0) for _ in pictures), *(corner for _, corner in crops)]
-    latents = torch.cat([latents_of(vae, shown[start : start + ROWS]) for start in range(0, len(shown), ROWS)])
+    latents = torch.cat([latents_of(vae, shown[start : start + ROWS]).mode for start in range(0, len(shown), ROWS)])
     time_ids = torch.tensor([(SIDE, SIDE, *corner, SIDE, SIDE) for corner in corners], dtype=torch.float32)
     return Captioned([text for text, _ in [*pictures, *again]], latents, time_ids)
 

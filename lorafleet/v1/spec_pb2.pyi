@@ -145,7 +145,7 @@ class OptimizationSpec(_message.Message):
     def __init__(self, max_steps: _Optional[int] = ..., micro_batch_size: _Optional[int] = ..., gradient_accumulation_steps: _Optional[int] = ..., learning_rate: _Optional[float] = ..., lr_scheduler: _Optional[str] = ..., lr_warmup_steps: _Optional[int] = ..., optimizer: _Optional[str] = ..., adam_beta1: _Optional[float] = ..., adam_beta2: _Optional[float] = ..., adam_epsilon: _Optional[float] = ..., weight_decay: _Optional[float] = ..., max_grad_norm: _Optional[float] = ..., precision: _Optional[str] = ..., seed: _Optional[int] = ..., min_snr_gamma: _Optional[float] = ..., caption_dropout: _Optional[float] = ..., noise_offset: _Optional[float] = ..., gradient_checkpointing: _Optional[bool] = ..., lr_cycles: _Optional[int] = ..., lr_power: _Optional[float] = ..., lr_end: _Optional[float] = ...) -> None: ...
 
 class ObjectiveSpec(_message.Message):
-    __slots__ = ("time_density", "time_mean", "time_deviation", "time_shift", "min_time", "max_time", "weighting", "loss", "huber_delta", "huber_schedule", "pyramid_noise_discount", "input_perturbation")
+    __slots__ = ("time_density", "time_mean", "time_deviation", "time_shift", "min_time", "max_time", "weighting", "loss", "huber_delta", "huber_schedule", "pyramid_noise_discount", "input_perturbation", "latents")
     TIME_DENSITY_FIELD_NUMBER: _ClassVar[int]
     TIME_MEAN_FIELD_NUMBER: _ClassVar[int]
     TIME_DEVIATION_FIELD_NUMBER: _ClassVar[int]
@@ -158,6 +158,7 @@ class ObjectiveSpec(_message.Message):
     HUBER_SCHEDULE_FIELD_NUMBER: _ClassVar[int]
     PYRAMID_NOISE_DISCOUNT_FIELD_NUMBER: _ClassVar[int]
     INPUT_PERTURBATION_FIELD_NUMBER: _ClassVar[int]
+    LATENTS_FIELD_NUMBER: _ClassVar[int]
     time_density: str
     time_mean: float
     time_deviation: float
@@ -170,7 +171,8 @@ class ObjectiveSpec(_message.Message):
     huber_schedule: str
     pyramid_noise_discount: float
     input_perturbation: float
-    def __init__(self, time_density: _Optional[str] = ..., time_mean: _Optional[float] = ..., time_deviation: _Optional[float] = ..., time_shift: _Optional[float] = ..., min_time: _Optional[float] = ..., max_time: _Optional[float] = ..., weighting: _Optional[str] = ..., loss: _Optional[str] = ..., huber_delta: _Optional[float] = ..., huber_schedule: _Optional[str] = ..., pyramid_noise_discount: _Optional[float] = ..., input_perturbation: _Optional[float] = ...) -> None: ...
+    latents: str
+    def __init__(self, time_density: _Optional[str] = ..., time_mean: _Optional[float] = ..., time_deviation: _Optional[float] = ..., time_shift: _Optional[float] = ..., min_time: _Optional[float] = ..., max_time: _Optional[float] = ..., weighting: _Optional[str] = ..., loss: _Optional[str] = ..., huber_delta: _Optional[float] = ..., huber_schedule: _Optional[str] = ..., pyramid_noise_discount: _Optional[float] = ..., input_perturbation: _Optional[float] = ..., latents: _Optional[str] = ...) -> None: ...
 
 class ClusterSpec(_message.Message):
     __slots__ = ("num_workers", "cpus_per_worker", "gpus_per_worker", "memory_gib_per_worker", "zero_stage", "offload", "profile")

@@ -70,6 +70,7 @@ class Ask:
     optimizer: str = "adamw"
     text_encoder: bool = False
     recomputes: bool = False  # the denoiser's blocks in the backward pass
+    samples_latents: bool = False  # whose deviations are kept, too
 
 
 def footprint(base: BaseShapes, ask: Ask) -> Footprint | None:
@@ -86,7 +87,7 @@ def footprint(base: BaseShapes, ask: Ask) -> Footprint | None:
         adapter_bytes=adapter_bytes(base, ask),
         activation_bytes=_num_values(base, ask, side) * ACTIVATION_BYTES[precision.computes],
         num_rows=ask.micro_batch_size,
-        picture_bytes=FAMILIES.get(ask.family).latent_channels * side * side * FP32_BYTES,
+        picture_bytes=FAMILIES.get(ask.family).latent_channels * side * side * FP32_BYTES * (2 if ask.samples_latents else 1),
         caption_bytes=_caption_bytes(ask),
     )
 

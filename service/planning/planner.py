@@ -160,6 +160,7 @@ def _ask(spec: Spec, family: str) -> Ask:
         optimizer=spec.training.optimizer,
         text_encoder=spec.adapter.text_encoder,
         recomputes=spec.training.gradient_checkpointing,
+        samples_latents=spec.objective.latents == "sampled",
     )
 
 

@@ -118,8 +118,8 @@ GUARDS = (
     (
         "tiles: latents made so have a name of their own",
         "trainer/prepare/style.py",
-        ", pictures, *tiling.name_of(self.buckets))",
-        ", pictures)",
+        "how = [*tiling.name_of(self.buckets), ",
+        "how = [",
         "tests/trainer/families/test_tiling.py",
     ),
 )

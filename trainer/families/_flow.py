@@ -6,14 +6,13 @@ from typing import Any
 
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from PIL import Image
-from torch import Tensor
 
 from lorafleet.catalog.family import Family as FamilyFacts
 from lorafleet.spec import Spec, ValidationSpec
 from trainer.data.buckets import PictureSize
 from trainer.families import _parts
 from trainer.families._packed import PATCH
-from trainer.families.protocol import Conditioning, Loading, Parts
+from trainer.families.protocol import Conditioning, Loading, Parts, Posterior
 from trainer.objectives.flow import FlowMatching
 from trainer.objectives.times import Density, Shift, by_tokens, constant, uniform
 
@@ -27,7 +26,7 @@ class FlowFamily:
     def load(self, part: str, base: Path, how: Loading) -> Any:
         return _parts.load(self.facts.part(part), base / part, how, FlowMatchEulerDiscreteScheduler)
 
-    def encode_pictures(self, parts: Parts, pictures: Sequence[Image.Image]) -> Tensor:
+    def encode_pictures(self, parts: Parts, pictures: Sequence[Image.Image]) -> Posterior:
         return _parts.latents_of(parts[self.facts.autoencoder.name], pictures)
 
     def num_tokens(self, parts: Parts, captions: Sequence[str]) -> list[int]:

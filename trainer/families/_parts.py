@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lorafleet.catalog.part import Part, PartKind
 from trainer.families import _arriving
-from trainer.families.protocol import Loading, part_of_base
+from trainer.families.protocol import Loading, Posterior, part_of_base
 from trainer.typed_torch import from_array
 from trainer.untrusted import Refused
 
@@ -52,13 +52,11 @@ def pixels_of(pictures: Sequence[Image.Image]) -> Tensor:
 
 
 @torch.no_grad()
-def latents_of(vae: Any, pictures: Sequence[Image.Image]) -> Tensor:
-    """Of diffusers' AutoencoderKL, moved and scaled as its config says: (rows, channels, height, width), fp32 on the CPU.
-
-    The mode, not a sample: the same picture is then the same latents, and the cache half the size.
-    """
-    mode = vae.encode(pixels_of(pictures).to(vae.device)).latent_dist.mode()
-    return ((mode - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor).float().cpu()
+def latents_of(vae: Any, pictures: Sequence[Image.Image]) -> Posterior:
+    """Of diffusers' AutoencoderKL, moved and scaled as its config says."""
+    found = vae.encode(pixels_of(pictures).to(vae.device)).latent_dist
+    mode = (found.mode() - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+    return Posterior(mode.float().cpu(), (found.std * vae.config.scaling_factor).float().cpu())
 
 
 def tokenize(tokenizer: Any, captions: Sequence[str]) -> Any:

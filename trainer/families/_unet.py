@@ -6,12 +6,11 @@ from typing import Any
 
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from PIL import Image
-from torch import Tensor
 
 from lorafleet.catalog.family import Family as FamilyFacts
 from lorafleet.spec import Spec, ValidationSpec
 from trainer.families import _parts
-from trainer.families.protocol import Loading, Parts
+from trainer.families.protocol import Loading, Parts, Posterior
 from trainer.objectives.diffusion import Diffusion
 
 
@@ -23,7 +22,7 @@ class UNetFamily:
     def load(self, part: str, base: Path, how: Loading) -> Any:
         return _parts.load(self.facts.part(part), base / part, how, DDPMScheduler)
 
-    def encode_pictures(self, parts: Parts, pictures: Sequence[Image.Image]) -> Tensor:
+    def encode_pictures(self, parts: Parts, pictures: Sequence[Image.Image]) -> Posterior:
         return _parts.latents_of(parts[self.facts.autoencoder.name], pictures)
 
     def num_tokens(self, parts: Parts, captions: Sequence[str]) -> list[int]:

@@ -19,7 +19,7 @@ from lorafleet.catalog.part import PartKind
 from trainer.families._chat import Chat
 from trainer.families._flow import FlowFamily
 from trainer.families._parts import pixels_of, sampling_scheduler, tokenize, without_progress_bar
-from trainer.families.protocol import Conditioning, Family, Loading, Parts
+from trainer.families.protocol import Conditioning, Family, Loading, Parts, Posterior
 from trainer.objectives.flow import NUM_TIMES
 from trainer.objectives.times import Shift
 
@@ -39,12 +39,14 @@ class Flux2(FlowFamily):
         return found
 
     @torch.no_grad()
-    def encode_pictures(self, parts: Parts, pictures: Sequence[Image.Image]) -> Tensor:
+    def encode_pictures(self, parts: Parts, pictures: Sequence[Image.Image]) -> Posterior:
         """(rows, 4 * channels, height / 16, width / 16), as `_encode_vae_image` has them: by the autoencoder's statistics."""
         vae = parts["vae"]
-        squares = F.pixel_unshuffle(vae.encode(pixels_of(pictures).to(vae.device)).latent_dist.mode(), flux2.PATCH)
+        found = vae.encode(pixels_of(pictures).to(vae.device)).latent_dist
+        mode, deviation = (F.pixel_unshuffle(each, flux2.PATCH) for each in (found.mode(), found.std))
         mean, variance = (each[:, None, None] for each in (vae.bn.running_mean, vae.bn.running_var))
-        return ((squares - mean) / (variance + vae.config.batch_norm_eps).sqrt()).float().cpu()
+        scale = (variance + vae.config.batch_norm_eps).sqrt()
+        return Posterior(((mode - mean) / scale).float().cpu(), (deviation / scale).float().cpu())
 
     def encode_text(self, parts: Parts, captions: Sequence[str]) -> Conditioning:
         """States of three layers side by side, of padding too: the transformer masks none of it."""

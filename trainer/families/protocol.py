@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from PIL import Image
@@ -31,6 +31,13 @@ Conditioning = Mapping[str, Tensor]
 Weights = Iterable[tuple[str, Tensor]]
 
 
+class Posterior(NamedTuple):
+    """What an autoencoder makes of pictures: independent normals, scaled as the denoiser expects, fp32 on the CPU."""
+
+    mode: Tensor  # (rows, channels, height, width)
+    deviation: Tensor  # shaped as mode
+
+
 @dataclass(frozen=True)
 class Loading:
     """How a part is to be loaded."""
@@ -50,8 +57,8 @@ class Family(Protocol):
         """A part, frozen, on the CPU. It is never held larger than it will be: weights are brought to `how` as they are read."""
         ...
 
-    def encode_pictures(self, parts: Parts, pictures: Sequence[Image.Image]) -> Tensor:
-        """Latents of pictures of one size, scaled as the denoiser expects, fp32 on the CPU: (rows, channels, height, width)."""
+    def encode_pictures(self, parts: Parts, pictures: Sequence[Image.Image]) -> Posterior:
+        """The latents of pictures of one size."""
         ...
 
     def encode_text(self, parts: Parts, captions: Sequence[str]) -> Conditioning:

@@ -18,7 +18,7 @@ from trainer.families import _parts
 from trainer.families._chat import Chat
 from trainer.families._flow import FlowFamily
 from trainer.families._packed import PATCH, packed, unpacked
-from trainer.families.protocol import Conditioning, Family, Parts
+from trainer.families.protocol import Conditioning, Family, Parts, Posterior
 from trainer.objectives.flow import NUM_TIMES
 
 # The pipeline's `prompt_template_encode`; of the states its first tokens are dropped, up to where the prompt begins.
@@ -36,14 +36,13 @@ class QwenImage(FlowFamily):
     facts = qwen_image.FACTS
 
     @torch.no_grad()
-    def encode_pictures(self, parts: Parts, pictures: Sequence[Image.Image]) -> Tensor:
-        """Each is a film of one frame; every channel has a mean and a deviation of its own."""
+    def encode_pictures(self, parts: Parts, pictures: Sequence[Image.Image]) -> Posterior:
+        """Each is a film of one frame; every channel has a mean and a scale of its own."""
         vae = parts["vae"]
-        mode = vae.encode(_parts.pixels_of(pictures).to(vae.device)[:, :, None]).latent_dist.mode()[:, :, 0]
-        mean, deviation = (
-            torch.tensor(each, device=mode.device)[:, None, None] for each in (vae.config.latents_mean, vae.config.latents_std)
-        )
-        return ((mode - mean) / deviation).float().cpu()
+        found = vae.encode(_parts.pixels_of(pictures).to(vae.device)[:, :, None]).latent_dist
+        mode, deviation = (each[:, :, 0] for each in (found.mode(), found.std))
+        mean, scale = (torch.tensor(each, device=mode.device)[:, None, None] for each in (vae.config.latents_mean, vae.config.latents_std))
+        return Posterior(((mode - mean) / scale).float().cpu(), (deviation / scale).float().cpu())
 
     def encode_text(self, parts: Parts, captions: Sequence[str]) -> Conditioning:
         """The last hidden state of the tokens that are there, without those of the template before the prompt."""

@@ -46,6 +46,11 @@ def draws(batch: Sequence[int], step: int) -> list[Draw]:
     return found
 
 
+def sampled(mode: Tensor, deviation: Tensor, examples: Sequence[Draw], key: Key) -> Tensor:
+    """Latents drawn from the autoencoder's posterior anew for each example (Rombach et al. 2022, appendix G); both (rows, ...)."""
+    return mode + deviation * _normals(key, examples)(Purpose.LATENTS, tuple(mode.shape[1:]))
+
+
 def noised(latents: Tensor, examples: Sequence[Draw], key: Key, objective: Objective) -> Noised:
     """Noises the latents, (rows, ...), each by draws of its own."""
     shape = tuple(latents.shape[1:])

@@ -20,7 +20,7 @@ from trainer.data.sampler import Sampler, share
 from trainer.families.protocol import Conditioning, Family
 from trainer.loss_scale import LossScale
 from trainer.metrics import Metrics
-from trainer.objectives.draws import Draw, Noised, draws, dropout_seed, drops_caption, noised
+from trainer.objectives.draws import Draw, Noised, draws, dropout_seed, drops_caption, noised, sampled
 from trainer.objectives.protocol import Objective
 from trainer.optimizers.protocol import StyleUpdate
 from trainer.optimizers.schedule import learning_rate
@@ -102,6 +102,8 @@ class Member:
 
     def noised(self, examples: Sequence[Draw]) -> Noised:
         latents = torch.stack([self.encoded.latents[each.sample] for each in examples])
+        if self.style.samples_latents:
+            latents = sampled(latents, torch.stack([self.encoded.deviations[each.sample] for each in examples]), examples, self.style.key)
         return noised(latents, examples, self.style.key, self.objective)
 
     def captions(self, examples: Sequence[Draw]) -> list[str]:

@@ -21,7 +21,7 @@ from trainer.data import readers
 from trainer.data.buckets import Bucket, cover, visible
 from trainer.data.decode import UnreadablePicture, decode
 from trainer.data.readers import Picture
-from trainer.families.protocol import Conditioning, Family, Parts
+from trainer.families.protocol import Conditioning, Family, Parts, Posterior
 from trainer.group import Group
 from trainer.prepare import tiling
 from trainer.prepare.style import CutCaptions, PreparedStyle
@@ -41,7 +41,8 @@ Columns = Mapping[str, Tensor]  # each (n, ...)
 class Encoded:
     """The encoded data set of one style, in memory."""
 
-    latents: Mapping[int, Tensor]  # picture -> (channels, h, w)
+    latents: Mapping[int, Tensor]  # picture -> the mode of its latents, (channels, h, w)
+    deviations: Mapping[int, Tensor]  # of them, of the same shape, where latents are sampled; else empty
     texts: Mapping[str, Conditioning]  # caption -> its conditioning by name, each (...); also holds the empty caption
     num_tokens: Mapping[str, Tensor]  # caption -> how many it has
     max_tokens: int  # that the text encoders take
@@ -64,9 +65,9 @@ def encode(style: PreparedStyle, cache: Folder, family: Family, parts: Parts, gr
     def encode_latents(indices: Sequence[int]) -> Columns:
         fitted = _read_fitted(pictures, style, indices)
         if not tiling.is_tiled(style.buckets[indices[0]]):  # which those of a shard share
-            return {"rows": family.encode_pictures(parts, fitted)}
+            return _columns(style, [family.encode_pictures(parts, fitted)])
         with tiling.in_tiles(parts[family.facts.autoencoder.name]):
-            return {"rows": torch.cat([family.encode_pictures(parts, [each]) for each in fitted])}
+            return _columns(style, [family.encode_pictures(parts, [each]) for each in fitted])
 
     def encode_texts(captions: Sequence[str]) -> Columns:
         num_tokens = torch.tensor(family.num_tokens(parts, captions))
@@ -83,6 +84,7 @@ def encode(style: PreparedStyle, cache: Folder, family: Family, parts: Parts, gr
     names = [column.removeprefix(_TEXT) for column in texts if column.startswith(_TEXT)]
     encoded = Encoded(
         latents=latents["rows"],
+        deviations=latents.get("deviations", {}),
         texts={caption: {name: texts[f"{_TEXT}{name}"][caption] for name in names} for caption in captions},
         num_tokens=texts["num_tokens"],
         max_tokens=style.base.facts.max_tokens,
@@ -90,6 +92,12 @@ def encode(style: PreparedStyle, cache: Folder, family: Family, parts: Parts, gr
     if group.rank == 0 and (cut := encoded.cut(style)):
         log.warning("captions cut: %s", cut)
     return encoded
+
+
+def _columns(style: PreparedStyle, found: Sequence[Posterior]) -> Columns:
+    """The mode alone where nothing is sampled: half the bytes."""
+    columns = {"rows": torch.cat([each.mode for each in found])}
+    return {**columns, "deviations": torch.cat([each.deviation for each in found])} if style.samples_latents else columns
 
 
 def _kept(rows: Tensor) -> Tensor:

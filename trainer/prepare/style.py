@@ -83,6 +83,10 @@ class PreparedStyle:
         return self.spec.family
 
     @property
+    def samples_latents(self) -> bool:
+        return self.spec.objective.latents == "sampled"
+
+    @property
     def cautions(self) -> tuple[str, ...]:
         """What whoever trains it should know: of its base, and of its spec."""
         of_base = (f"base_model.uri: {self.base.uri}: {caution}" for caution in self.base.facts.cautions)
@@ -90,11 +94,14 @@ class PreparedStyle:
 
     @property
     def latents_digest(self) -> str:
-        """Names the cached latents: the autoencoder, the pictures and the sizes they are brought to, and how large ones are encoded."""
+        """Names the cached latents: the autoencoder, the pictures and the sizes they are brought to, how large ones are encoded, and
+        whether their deviations are kept.
+        """
         pictures = [
             (picture.sha256, bucket.width, bucket.height) for picture, bucket in zip(self.data_set.pictures, self.buckets, strict=True)
         ]
-        return _digest("latents-3", self.base.part_digest(f"{self.family.autoencoder.name}/"), pictures, *tiling.name_of(self.buckets))
+        how = [*tiling.name_of(self.buckets), *(["deviations"] if self.samples_latents else [])]
+        return _digest("latents-3", self.base.part_digest(f"{self.family.autoencoder.name}/"), pictures, *how)
 
     @property
     def texts_digest(self) -> str:

@@ -114,6 +114,12 @@ def test_the_cache_keeps_latents_whole_and_large_texts_as_they_are_computed():
     assert (fp32.caption_bytes, bf16.caption_bytes) == (512 * 2560 * 4 + 512 * 4, 512 * 2560 * 2 + 512 * 4)
 
 
+def test_the_cache_keeps_twice_as_much_of_latents_that_are_sampled():
+    once, twice = (footprint(SD15, ask(samples_latents=sampled)) for sampled in (False, True))
+    assert twice.picture_bytes == 2 * once.picture_bytes
+    assert replace(twice, picture_bytes=once.picture_bytes) == once
+
+
 def test_the_base_is_counted_once_and_every_style_adds_the_same():
     one = footprint(SD15, ask())
     sizes = [pack_bytes([one] * count) for count in range(1, 5)]

@@ -30,7 +30,7 @@ def test_every_layer_sees_rows_first(families: Callable[[str], Families], family
             layer.register_forward_pre_hook(note(name))
     picture = Image.new("RGB", (packs.row.step * 3, packs.row.step * 2))
     with torch.no_grad():
-        noisy = base.family.encode_pictures(parts, [picture]).expand(len(CAPTIONS), -1, -1, -1)
+        noisy = base.family.encode_pictures(parts, [picture]).mode.expand(len(CAPTIONS), -1, -1, -1)
         text = base.family.condition(base.family.encode_text(parts, CAPTIONS), [])
         base.family.predict(parts, noisy, torch.full((len(CAPTIONS),), 500.0), text)
     assert seen

@@ -15,6 +15,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "times": {"time_density": "logit_normal", "time_mean": 0.5, "time_shift": 2.0, "min_time": 0.2, "max_time": 0.8},
     "robust": {"loss": "huber", "huber_schedule": "exponential", "weighting": "debiased", "time_density": "cubic"},
     "noisy": {"pyramid_noise_discount": 0.6, "input_perturbation": 0.1, "weighting": "snr"},
+    "drawn": {"latents": "sampled"},
 }
 
 
@@ -38,7 +39,9 @@ def test_each_objective_trains_in_company_as_alone(packs: Packs):
         assert_same_bits(packs.saved(f"together-{name}"), packs.saved(f"apart-{name}"))
 
 
-@pytest.mark.parametrize("name", [name if name == "noisy" else pytest.param(name, marks=pytest.mark.proof) for name in OBJECTIVES])
+@pytest.mark.parametrize(
+    "name", [name if name in {"noisy", "drawn"} else pytest.param(name, marks=pytest.mark.proof) for name in OBJECTIVES]
+)
 def test_a_killed_style_resumes_bit_for_bit(packs: Packs, name: str):
     packs.train(packs.style(f"whole-{name}", objective=OBJECTIVES[name]))
     killed = packs.style(f"killed-{name}", objective=OBJECTIVES[name])

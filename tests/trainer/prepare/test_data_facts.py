@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.trainer.packs import Packs
 from tests.trainer.pictures import plain, saved
-from trainer.families.protocol import Conditioning, Parts
+from trainer.families.protocol import Conditioning, Parts, Posterior
 from trainer.families.sd1 import StableDiffusion1
 from trainer.group import Group
 from trainer.prepare import data_facts, latent_cache
@@ -41,9 +41,10 @@ class Counting(StableDiffusion1):
         _ = parts["text_encoder"]
         return {"text": torch.tensor([[[len(caption.split())]] * 4 for caption in captions]).float()}
 
-    def encode_pictures(self, parts: Parts, pictures: Sequence[Image.Image]) -> torch.Tensor:
+    def encode_pictures(self, parts: Parts, pictures: Sequence[Image.Image]) -> Posterior:
         _ = parts["vae"]
-        return torch.tensor([[[[float(picture.width)]]] for picture in pictures])
+        mode = torch.tensor([[[[float(picture.width)]]] for picture in pictures])
+        return Posterior(mode, torch.zeros_like(mode))
 
 
 @pytest.fixture

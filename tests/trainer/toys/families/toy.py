@@ -16,7 +16,7 @@ from lorafleet.spec import Spec, ValidationSpec
 from tests.trainer.toys.catalog.families.toy import FACTS
 from tests.trainer.toys.objectives.straight import Straight
 from trainer.data.buckets import PictureSize
-from trainer.families.protocol import Conditioning, Family, Loading, Parts, part_of_base
+from trainer.families.protocol import Conditioning, Family, Loading, Parts, Posterior, part_of_base
 from trainer.losses import LOSSES
 from trainer.objectives.protocol import Objective
 
@@ -78,9 +78,11 @@ class Toy:
         return model.eval().requires_grad_(False)
 
     @torch.no_grad()
-    def encode_pictures(self, parts: Parts, pictures: Sequence[Image.Image]) -> Tensor:
+    def encode_pictures(self, parts: Parts, pictures: Sequence[Image.Image]) -> Posterior:
+        """Its coder is sure of what it makes."""
         pixels = torch.from_numpy(np.stack([np.asarray(picture, dtype=np.float32) for picture in pictures])).permute(0, 3, 1, 2)
-        return parts["coder"].encode(pixels / 127.5 - 1).float().cpu()
+        mode = parts["coder"].encode(pixels / 127.5 - 1).float().cpu()
+        return Posterior(mode, torch.zeros_like(mode))
 
     def encode_text(self, parts: Parts, captions: Sequence[str]) -> Conditioning:
         letters = torch.zeros(len(captions), MAX_LETTERS, dtype=torch.long)
