@@ -100,6 +100,11 @@ class Spec(SpecPart):
         return self.training.micro_batch_size * self.training.gradient_accumulation_steps * self.cluster.num_workers
 
     @property
+    def gives_average(self) -> bool:
+        """Whether what is drawn with, judged and written is the adapter's moving average."""
+        return self.training.ema_decay is not None and self.output.weights != "trained"
+
+    @property
     def why_alone(self) -> str:
         """What keeps it out of packs; empty: nothing."""
         if self.cluster.zero_stage:

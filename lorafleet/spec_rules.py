@@ -43,6 +43,22 @@ def _rate_falls_to_its_end(end: float | None, scheduler: str, rate: float) -> st
     return f"{LR_END if end is None else end:g} is not below training.learning_rate, {rate:g}, which is to fall to it"
 
 
+def _averages_once(decay: float | None, optimizer: str) -> str | None:
+    if decay is None or not OPTIMIZERS.get(optimizer).averages:
+        return None
+    return f'"{optimizer}" averages what it trains by itself: leave it out'
+
+
+def _average_is_whole(decay: float | None, zero_stage: int) -> str | None:
+    if decay is None or not zero_stage:
+        return None
+    return f"is kept of whole adapters, to draw with them and judge them, and cluster.zero_stage {zero_stage} cuts them; use zero_stage 0"
+
+
+def _average_is_kept(weights: str | None, decay: float | None) -> str | None:
+    return '"ema" needs training.ema_decay, which keeps the average' if weights == "ema" and decay is None else None
+
+
 def _offload_needs_zero(offload: str, zero_stage: int) -> str | None:
     return '"cpu" needs cluster.zero_stage 1, 2 or 3' if offload == "cpu" and zero_stage == 0 else None
 
@@ -203,6 +219,9 @@ RULES = (
     Rule((("training", "adam_beta2"), ("training", "optimizer")), partial(_optimizer_is_adam, usual=0.999)),
     Rule((("training", "adam_epsilon"), ("training", "optimizer")), partial(_optimizer_is_adam, usual=1e-8)),
     Rule((("training", "lr_scheduler"), ("training", "optimizer")), _averages_at_full_rate),
+    Rule((("training", "ema_decay"), ("training", "optimizer")), _averages_once),
+    Rule((("training", "ema_decay"), ("cluster", "zero_stage")), _average_is_whole),
+    Rule((("output", "weights"), ("training", "ema_decay")), _average_is_kept),
     Rule((("cluster", "offload"), ("cluster", "zero_stage")), _offload_needs_zero),
     Rule((("dataset", "on_missing_caption"), ("dataset", "trigger_phrase")), _trigger_is_there),
     Rule((("base_model", "clip_skip"), ("base_model", "family")), _clip_skip_has_layers),

@@ -144,6 +144,11 @@ class OptimizationSpec(SpecPart):
     lr_end: Annotated[float, Field(ge=0, le=10)] | None = Field(
         default=None, exclude_if=lambda rate: rate is None, description="The rate that polynomial falls to; unset: 1e-7."
     )
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        exclude_if=lambda decay: decay is None,
+        description="Keeps a moving average of the adapter beside it, of which a step leaves this share, such as 0.999; unset: none.",
+    )
     optimizer: Annotated[
         OptimizerName,
         Field(
@@ -322,3 +327,9 @@ class OutputSpec(SpecPart):
             description="Precision of the numbers in the files; DoRA's magnitudes are always fp32, as are values beyond fp16's range.",
         ),
     ] = DEFAULT_OUTPUT_PRECISION
+    weights: Literal["trained", "ema"] | None = Field(
+        default=None,
+        exclude_if=lambda weights: weights is None,
+        description="The adapter that is drawn with, judged by its held-out loss and written: as it was trained, or its moving average; "
+        "unset: the average where training.ema_decay keeps one.",
+    )

@@ -31,6 +31,7 @@ def facts(style: PreparedStyle, progress: "Progress") -> dict[str, str]:
         **_of_base(style),
         **_of_pictures(style),
         "ss_steps": str(progress.step),
+        **({"lorafleet.ema_decay": str(style.spec.training.ema_decay)} if style.spec.gives_average else {}),
         **({"lorafleet.held_out_loss_base": str(held_out[0])} if 0 in held_out else {}),
         **({"lorafleet.held_out_loss": str(held_out[progress.step])} if progress.step in held_out else {}),
     }

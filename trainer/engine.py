@@ -106,12 +106,12 @@ class Engine:
 
     @contextmanager
     def judged(self, bank: int, slot: int, update: StyleUpdate) -> Generator[None]:
-        """Meanwhile a style's weights are those that it is to be judged by, where its optimizer averages what it trains."""
+        """Meanwhile a style's weights are those that it is to be judged by, where an average of what it trains is."""
         averaged = self.optimizer.evaluated(bank, slot, update)
         if averaged is None:
             yield
             return
-        row = self.banks[bank].flat.detach()[slot]  # whole: optimizers that average are not sharded, and stage 3 leaves no row here
+        row = self.banks[bank].flat.detach()[slot]  # whole: what averages is not sharded, and stage 3 leaves no row here
         trained = row.clone()
         row.copy_(averaged)
         try:
@@ -133,7 +133,7 @@ class Engine:
                 self.optimizer.state_of(flat, bank)[key][slot] = moments[key].to(self.device)
 
     def _state_keys(self, bank: int) -> list[str]:
-        return list(self.optimizer.rows_by[bank].kept([piece.shape for piece in self.banks[bank].layout.pieces]))
+        return list(self.optimizer.kept(self.banks[bank].flat, bank))
 
     def free(self, bank: int, slot: int) -> None:
         """Frees a slot: the style of the last slot moves into it. Only at stage 0, which packs of more than one have."""

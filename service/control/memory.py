@@ -71,6 +71,7 @@ class Ask:
     text_encoder: bool = False
     recomputes: bool = False  # the denoiser's blocks in the backward pass
     samples_latents: bool = False  # whose deviations are kept, too
+    keeps_average: bool = False  # of the adapter
 
 
 def footprint(base: BaseShapes, ask: Ask) -> Footprint | None:
@@ -113,10 +114,10 @@ def _latent_side(base: BaseShapes, ask: Ask) -> int | None:
 
 
 def adapter_bytes(base: BaseShapes, ask: Ask) -> int:
-    """Weights and gradients, both fp32, and what the optimizer keeps for them."""
-    method, optimizer = METHODS.get(ask.method), OPTIMIZERS.get(ask.optimizer)
+    """Weights, gradients and their moving average, all fp32, and what the optimizer keeps for them."""
+    method, optimizer, num_each = METHODS.get(ask.method), OPTIMIZERS.get(ask.optimizer), 3 if ask.keeps_average else 2
     tensors = (shape for weight in targets(base, ask) for shape in method.tensors(ask.rank, weight).values())
-    return sum(2 * FP32_BYTES * prod(shape) + optimizer.state_bytes(shape) for shape in tensors)
+    return sum(num_each * FP32_BYTES * prod(shape) + optimizer.state_bytes(shape) for shape in tensors)
 
 
 def targets(base: BaseShapes, ask: Ask) -> list[Shape]:

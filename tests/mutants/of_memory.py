@@ -83,8 +83,8 @@ GUARDS = (
     (
         "fp16: skipped steps are none of the optimizer's",
         "trainer/pack/member.py",
-        "self.step - skipped, self.loss_scale)",
-        "self.step, self.loss_scale)",
+        "self.step - skipped, self.loss_scale,",
+        "self.step, self.loss_scale,",
         FP16,
     ),
     (

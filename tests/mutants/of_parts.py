@@ -22,4 +22,32 @@ GUARDS = (
         "if scheduler != POLYNOMIAL or rate:",
         "tests/lorafleet/test_schedule_rules.py",
     ),
+    (
+        "average: it begins as the adapter",
+        "trainer/optimizers/moving_average.py",
+        "if steps_done else 0.0",
+        "if steps_done else 0.1",
+        "tests/trainer/optimizers/test_moving_average.py",
+    ),
+    (
+        "average: a step that was skipped leaves it",
+        "trainer/optimizers/moving_average.py",
+        "share * row.clipping.is_finite",
+        "share",
+        "tests/trainer/optimizers/test_moving_average.py",
+    ),
+    (
+        "average: who asks for the adapter as trained gets it",
+        "lorafleet/spec.py",
+        'return self.training.ema_decay is not None and self.output.weights != "trained"',
+        "return self.training.ema_decay is not None",
+        "tests/trainer/pack/test_moving_average.py",
+    ),
+    (
+        "average: what an optimizer averages has no second average",
+        "lorafleet/spec_rules.py",
+        "    if decay is None or not OPTIMIZERS.get(optimizer).averages:",
+        "    if True:",
+        "tests/lorafleet/test_average_rules.py",
+    ),
 )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lorafleet.catalog import METHODS
 from lorafleet.errors import RunFailed
-from lorafleet.spec import AdapterSpec
+from lorafleet.spec import AdapterSpec, Spec
 from trainer.adapters.methods.protocol import AdapterMethod
 from trainer.keyed import Key, Purpose
 
@@ -31,10 +31,15 @@ class Kind:
     text_encoder: bool
     dropout: float
     optimizer: str
+    keeps_average: bool = False
 
     @classmethod
-    def of(cls, adapter: AdapterSpec, optimizer: str) -> "Kind":
-        return cls(adapter.method, adapter.rank, adapter.target_modules, adapter.text_encoder, adapter.dropout, optimizer)
+    def of(cls, adapter: AdapterSpec, optimizer: str, *, keeps_average: bool = False) -> "Kind":
+        return cls(adapter.method, adapter.rank, adapter.target_modules, adapter.text_encoder, adapter.dropout, optimizer, keeps_average)
+
+    @classmethod
+    def of_spec(cls, spec: Spec) -> "Kind":
+        return cls.of(spec.adapter, spec.training.optimizer, keeps_average=spec.training.ema_decay is not None)
 
 
 def alpha(spec: AdapterSpec) -> float:

@@ -18,6 +18,7 @@ class StyleUpdate(NamedTuple):
     learning_rate: float
     steps_done: int
     loss_scale: float = 1.0  # by which its gradient is too large
+    gives_average: bool = False  # it is judged by its moving average, not by what it trains
 
 
 class Clipping(NamedTuple):

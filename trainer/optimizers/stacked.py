@@ -4,6 +4,7 @@ A style's gradient norm is a row's norm, and nothing of one row enters another.
 """
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor
 
 from lorafleet.catalog.method import Shape
 from trainer.adapters.bank import Bank
-from trainer.optimizers import OPTIMIZERS
-from trainer.optimizers.protocol import Averaging, Clipping, Row, RowOptimizer, StyleUpdate
+from trainer.optimizers import OPTIMIZERS, moving_average
+from trainer.optimizers.protocol import Averaging, Clipping, Kept, Row, RowOptimizer, StyleUpdate
 from trainer.typed_torch import numbers, vector_norm
 
 
@@ -27,6 +28,7 @@ class StackedOptimizer(torch.optim.Optimizer):
         """`clips`: whether gradients are clipped and checked here. ZeRO's partitions are not whole rows; there DeepSpeed clips."""
         self.rows_by: list[RowOptimizer] = [OPTIMIZERS.get(bank.kind.optimizer) for bank in banks]
         self.clips = clips
+        self._keeps_average = [bank.kind.keeps_average for bank in banks]
         self._shapes = [[piece.shape for piece in bank.layout.pieces] for bank in banks]
         groups = [{"params": [bank.flat], "bank": number, "updates": (), "finite": []} for number, bank in enumerate(banks)]
         super().__init__(groups, {})
@@ -48,6 +50,9 @@ class StackedOptimizer(torch.optim.Optimizer):
             kept = state if is_part else {key: tensor[slot] for key, tensor in state.items()}
             rows.append(Row(update, parameter if is_part else parameter[slot], row, kept, self._clipping(row, update)))
         self.rows_by[bank].step(rows, self.shapes_of(parameter, bank))
+        if moving_average.KEY in state:
+            for row in rows:
+                moving_average.follow(row)
         return [bool(finite) for finite in numbers(torch.stack([row.clipping.is_finite for row in rows]))] if rows else []
 
     def _clipping(self, gradient: Tensor, update: StyleUpdate) -> Clipping:
@@ -60,10 +65,16 @@ class StackedOptimizer(torch.optim.Optimizer):
         """Of the tensors of a row; of a part of one, its own."""
         return [tuple(parameter.shape)] if parameter.ndim == 1 else self._shapes[bank]
 
+    def kept(self, parameter: Tensor, bank: int) -> dict[str, Kept]:
+        """What is kept of a row of a parameter, or of a part of one: by its optimizer, and its moving average."""
+        shapes = self.shapes_of(parameter, bank)
+        average = {moving_average.KEY: Kept((sum(map(prod, shapes)),))} if self._keeps_average[bank] else {}
+        return {**self.rows_by[bank].kept(shapes), **average}
+
     def state_of(self, parameter: Tensor, bank: int) -> dict[str, Tensor]:
         """What is kept of a parameter, made when it is first needed: (capacity, ...) of a bank's rows, (...) of a part of one."""
         state = self.state[parameter]
-        for key, kept in self.rows_by[bank].kept(self.shapes_of(parameter, bank)).items():
+        for key, kept in self.kept(parameter, bank).items():
             if key not in state:
                 state[key] = parameter.new_zeros(*parameter.shape[:-1], *kept.shape, dtype=kept.dtype)
         return state
@@ -71,8 +82,11 @@ class StackedOptimizer(torch.optim.Optimizer):
     def evaluated(self, bank: int, slot: int, update: StyleUpdate) -> Tensor | None:
         """The weights that a style is to be judged by, (size,); None: those that it trains."""
         optimizer = self.rows_by[bank]
-        if not isinstance(optimizer, Averaging):
+        gives_average = update.gives_average and update.steps_done > 0  # before the first step there is nothing to average
+        if not gives_average and not isinstance(optimizer, Averaging):
             return None
         (parameter,) = (group["params"][0] for group in self.param_groups if group["bank"] == bank)
         state = {key: tensor[slot] for key, tensor in self.state_of(parameter, bank).items()}
+        if gives_average or not isinstance(optimizer, Averaging):
+            return state[moving_average.KEY]
         return optimizer.evaluated(update, parameter.detach()[slot], state, self.shapes_of(parameter, bank))

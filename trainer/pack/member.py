@@ -42,7 +42,7 @@ class Member:
     ) -> None:
         self.style, self.spec, self.encoded, self.objective, self.reporter = style, style.spec, encoded, objective, reporter
         self.layout = JobLayout(style.output_uri)
-        self.kind = Kind.of(style.spec.adapter, style.spec.training.optimizer)
+        self.kind = Kind.of_spec(style.spec)
         self.sampler = Sampler(style.key, style.members, style.spec.global_batch_size)
         progress = saved.progress if saved is not None else Progress(step=0)
         self.step = progress.step  # optimizer steps done
@@ -92,7 +92,7 @@ class Member:
     def update(self) -> StyleUpdate:
         """The optimizer's parameters for the current step."""
         skipped = 0 if self._scale is None else self._scale.skipped
-        return StyleUpdate(self.spec.training, self.learning_rate, self.step - skipped, self.loss_scale)
+        return StyleUpdate(self.spec.training, self.learning_rate, self.step - skipped, self.loss_scale, self.spec.gives_average)
 
     def draw(self, *, rank: int, world_size: int) -> None:
         """Draws this worker's part of the step that begins, one item of `drawn` for each forward pass."""

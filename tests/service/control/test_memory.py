@@ -54,6 +54,10 @@ def test_an_optimizers_state_is_what_its_facts_say(monkeypatch: pytest.MonkeyPat
     assert adapter_bytes(SD15, ask(optimizer="whole")) == 2 * 4 * 8 * (32 + 64) + 4 * (8 + 32) + 4 * (64 + 8)
 
 
+def test_a_moving_average_is_a_number_more_for_each():
+    assert adapter_bytes(SD15, ask(keeps_average=True)) == (ADAMW + 4) * 8 * (32 + 64)
+
+
 def test_rows_and_area_count_linearly():
     one, four = footprint(SD15, ask()), footprint(SD15, ask(micro_batch_size=4))
     assert four.activation_bytes == 4 * one.activation_bytes
