@@ -235,7 +235,7 @@ def _loaded(precision: str, folder: Path) -> dict[str, float]:
         "peak_bytes": max(seen) - seen[0],
         "grown_bytes": seen[-1] - seen[0],
         "held_bytes": sum(each.numel() * each.element_size() for each in held) + _scales(denoiser),
-        "estimate_bytes": PRECISIONS.get(precision).denoiser_bytes(num_params, layers),
+        "estimate_bytes": PRECISIONS.get(precision).held_bytes(num_params, layers),
         "load_s": load_s,
     }
 

@@ -36,7 +36,11 @@ class Variant:
 def variants(spec: Spec) -> list[Variant]:
     """All that the spec can do without being another training, or nearly so; those that its rules refuse are left out."""
     fields = spec.model_dump()
-    return [each for each in (*_micro_batch(spec), *_recomputation(spec), *_precisions(spec), *_rank(spec)) if _is_good(each.of(fields))]
+    return [
+        each
+        for each in (*_micro_batch(spec), *_recomputation(spec), *_precisions(spec), *_text_precisions(spec), *_rank(spec))
+        if _is_good(each.of(fields))
+    ]
 
 
 def _is_good(fields: Mapping[str, Any]) -> bool:
@@ -71,8 +75,15 @@ def _precisions(spec: Spec) -> Iterator[Variant]:
             yield Variant({"training.precision": facts.name}, costs)
 
 
+def _text_precisions(spec: Spec) -> Iterator[Variant]:
+    """Of text encoders as large as the denoiser: what is asked of precisions."""
+    for facts in PRECISIONS.all():
+        if facts.quantised_bytes is not None and _layer_bytes(facts) < _layer_bytes(spec.text_precision):
+            yield Variant({"training.text_precision": facts.name}, "captions are read less exactly")
+
+
 def _layer_bytes(facts: Precision) -> int:
-    return facts.denoiser_bytes(prod(LAYER), {"blocks.0.layer": LAYER})
+    return facts.held_bytes(prod(LAYER), {"blocks.0.layer": LAYER})
 
 
 def _rank(spec: Spec) -> Iterator[Variant]:

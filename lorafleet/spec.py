@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self, cast
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from lorafleet.catalog import FAMILIES, Family
+from lorafleet.catalog import FAMILIES, PRECISIONS, Family, Precision
 from lorafleet.errors import InvalidSpec, Violation
 from lorafleet.spec_rules import RULES, Location
 from lorafleet.spec_sections import (
@@ -103,6 +103,11 @@ class Spec(SpecPart):
     def gives_average(self) -> bool:
         """Whether what is drawn with, judged and written is the adapter's moving average."""
         return self.training.ema_decay is not None and self.output.weights != "trained"
+
+    @property
+    def text_precision(self) -> Precision:
+        """Of text encoders as large as the denoiser."""
+        return PRECISIONS.get(self.training.text_precision or PRECISIONS.get(self.training.precision).encodes)
 
     @property
     def why_alone(self) -> str:

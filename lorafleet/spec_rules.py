@@ -140,6 +140,17 @@ def _fp16_holds_the_family(precision: str, family: str | None) -> str | None:
     return f"activations of {family} are beyond the range of {precision}; use bf16"
 
 
+def _large_text_is_there(text: str | None, family: str | None) -> str | None:
+    if text is None or family is None or any(part.is_large for part in FAMILIES.get(family).text_encoders):
+        return None
+    return f"no text encoder of {family} is as large as its denoiser: leave it out"
+
+
+def _large_text_is_no_fp16(text: str | None) -> str | None:
+    is_fp16 = text is not None and PRECISIONS.get(text).computes == "fp16"
+    return f"T5 and Qwen overflow in {text}; use bf16, int8 or nf4" if is_fp16 else None
+
+
 def _method_needs_weights(method: str, precision: str) -> str | None:
     is_blind = PRECISIONS.get(precision).quantised_bytes is not None and METHODS.get(method).reads_weights
     return f'"{method}" reads the weights themselves, which training.precision {precision} has not; use bf16, or lora' if is_blind else None
@@ -193,6 +204,8 @@ RULES = (
     Rule((("training", "precision"), ("cluster", "zero_stage")), _quantised_is_whole),
     Rule((("training", "precision"), ("cluster", "zero_stage")), _fp16_is_whole),
     Rule((("training", "precision"), ("base_model", "family")), _fp16_holds_the_family),
+    Rule((("training", "text_precision"),), _large_text_is_no_fp16),
+    Rule((("training", "text_precision"), ("base_model", "family")), _large_text_is_there),
     Rule((("adapter", "method"), ("training", "precision")), _method_needs_weights),
     Rule((("training", "gradient_checkpointing"), ("base_model", "family")), _blocks_are_recomputed),
     Rule((("training", "noise_offset"), ("base_model", "family")), _noises_as_diffusion_does),

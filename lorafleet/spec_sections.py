@@ -168,7 +168,13 @@ class OptimizationSpec(SpecPart):
             "style's loss and skips steps that overflow. int8 and nf4 quantise the denoiser's blocks, and compute in bf16."
         ),
     ] = "fp32"
-    # Left out where it is the default: a trainer that does not know it refuses the spec.
+    # Left out where they are the default: a trainer that does not know them refuses the spec.
+    text_precision: PrecisionName | None = Field(
+        default=None,
+        exclude_if=lambda precision: precision is None,
+        description="Precision of text encoders as large as the denoiser (T5, Qwen): bf16, or int8 or nf4, which quantise their blocks; "
+        "unset: bf16, beside a base in fp32 that.",
+    )
     gradient_checkpointing: Annotated[
         bool,
         Field(

@@ -1,14 +1,14 @@
 """A base model's parts in this process: loaded when first asked for, and kept for the next pack on the same base."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
 
-from lorafleet.catalog import PRECISIONS
+from lorafleet.catalog import PRECISIONS, Precision
 from lorafleet.catalog.part import Part, PartKind
 from trainer.autocast import DTYPES
 from trainer.families import family
@@ -94,29 +94,33 @@ class FrozenBase:
     def path(self) -> Path:
         return base_copy.materialise(self.base)
 
-    def for_encoding(self) -> Mapping[str, Any]:
+    def for_encoding(self, text: Precision | None = None) -> Mapping[str, Any]:
         """All parts; those that only encoding and drawing need, the autoencoder and text encoders that do not train, go with what is
-        returned."""
+        returned. `text`: the precision of large text encoders; unset: what is usual beside this base's.
+        """
         texts = [name for name in self._texts if name not in self._passing and not self.parts.has_loaded(name)]
-        return LazyParts(self.load_part, [*self._passing, *texts], self.parts)
+        return LazyParts(partial(self.load_part, text=text), [*self._passing, *texts], self.parts)
 
-    def load_part(self, name: str) -> Any:
+    def load_part(self, name: str, text: Precision | None = None) -> Any:
         facts = self.family.facts.part(name)
-        part = self.family.load(name, self.path, self._loading(facts))
+        part = self.family.load(name, self.path, self._loading(facts, text))
         if facts.kind is PartKind.TEXT_ENCODER:
             part = without_last_layers(part, self.base.facts.num_skipped_layers)
         return part.to(self.device) if facts.weights_name else part
 
-    def _loading(self, part: Part) -> Loading:
+    def _loading(self, part: Part, text: Precision | None) -> Loading:
         """The denoiser at the run's precision, large text encoders in what is enough for them with it, everything else in fp32."""
         tokens = self.base.facts.tokens.get(part.name, self.base.facts.max_tokens)
-        is_denoiser = part.kind is PartKind.DENOISER
-        held = self.precision.computes if is_denoiser else self.precision.encodes if part.is_large else "fp32"
-        is_quantised = is_denoiser and self.precision.quantised_bytes is not None
+        held = PRECISIONS.get("fp32")
+        if part.kind is PartKind.DENOISER:
+            held = self.precision
+        elif part.is_large:
+            held = text or PRECISIONS.get(self.precision.encodes)
+        quantised = held.name if held.quantised_bytes is not None else ""
         files = base_copy.streamed(self.base, part.name)
         weights = WeightStream(files, self.base.files) if files else None
-        return Loading(tokens, DTYPES[held], self.precision.name if is_quantised else "", weights)
+        return Loading(tokens, DTYPES[held.computes], quantised, weights)
 
-    def pipeline(self) -> Any:
+    def pipeline(self, text: Precision | None = None) -> Any:
         """A diffusers pipeline that draws with these parts, and with the adapters that are on them."""
-        return self.family.pipeline(self.for_encoding(), self.path, self.base.facts.scheduler)
+        return self.family.pipeline(self.for_encoding(text), self.path, self.base.facts.scheduler)

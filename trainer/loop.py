@@ -152,7 +152,8 @@ def trainable_together(styles: Sequence[PreparedStyle]) -> list[list[PreparedSty
     for style in styles:
         training, cluster = style.spec.training, style.spec.cluster
         alone = style.job if style.spec.why_alone else ""
-        alike = (style.base.identity, training.precision, training.gradient_checkpointing, cluster.zero_stage, cluster.offload, alone)
+        precisions = (training.precision, training.text_precision)
+        alike = (style.base.identity, *precisions, training.gradient_checkpointing, cluster.zero_stage, cluster.offload, alone)
         packs.setdefault(alike, []).append(style)
     return list(packs.values())
 

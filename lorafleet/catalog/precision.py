@@ -1,4 +1,4 @@
-"""The facts of a precision: how a frozen denoiser is held, and what its passes are computed in."""
+"""The facts of a precision: how a frozen model is held, and what its passes are computed in."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from lorafleet.catalog.method import Shape
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """A precision of the denoiser. Adapters are fp32 at all of them."""
+    """A precision of the denoiser, or of text encoders as large. Adapters are fp32 at all of them."""
 
     name: str
     title: str  # with its paper
@@ -19,15 +19,15 @@ class Precision:
 
     @property
     def encodes(self) -> Literal["fp32", "bf16"]:
-        """What text encoders as large as the denoiser are held and compute in: in fp16 T5 and Qwen overflow."""
+        """What text encoders as large as such a denoiser are held and compute in as a rule: in fp16 T5 and Qwen overflow."""
         return "fp32" if self.computes == "fp32" else "bf16"
 
     @property
     def number_bytes(self) -> int:
         return 4 if self.computes == "fp32" else 2
 
-    def denoiser_bytes(self, num_params: int, layers: Mapping[str, Shape]) -> int:
-        """Of a denoiser with that many numbers, of which these layers' weights are some."""
+    def held_bytes(self, num_params: int, layers: Mapping[str, Shape]) -> int:
+        """Of a model with that many numbers, of which these layers' weights are some."""
         if self.quantised_bytes is None:
             return num_params * self.number_bytes
         quantised = [shape for path, shape in layers.items() if is_quantised(path, shape)]

@@ -66,6 +66,7 @@ class PackKey:
     accumulation_steps: int
     clip_skip: int | None = None
     recomputes: bool = False  # the denoiser's blocks in the backward pass: slower for all
+    text_precision: str = ""  # of large text encoders, where it is given
 
     def __str__(self) -> str:
         warm = self.warm
@@ -75,4 +76,5 @@ class PackKey:
         family = warm.family or "its family is not known yet"
         skip = f", clip skip {self.clip_skip}" if self.clip_skip else ""
         again = ", gradient checkpointing" if self.recomputes else ""
-        return f"{warm.base_uri}{others} ({family}), {warm.precision}, {self.method}, {pixels} in {buckets}{skip}{again}"
+        texts = f" with texts in {self.text_precision}" if self.text_precision else ""
+        return f"{warm.base_uri}{others} ({family}), {warm.precision}{texts}, {self.method}, {pixels} in {buckets}{skip}{again}"

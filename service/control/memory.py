@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, prod
 
-from lorafleet.catalog import FAMILIES, METHODS, OPTIMIZERS, PRECISIONS
+from lorafleet.catalog import FAMILIES, METHODS, OPTIMIZERS, PRECISIONS, Precision
 from lorafleet.catalog.method import Shape, is_target
 
 GIB = 2**30
@@ -67,6 +67,7 @@ class Ask:
     target_modules: tuple[str, ...]
     resolution: int | None  # pixels; unset: the base's own
     micro_batch_size: int
+    text_precision: str = ""  # of text encoders as large as the denoiser; unset: what is usual beside its precision
     optimizer: str = "adamw"
     text_encoder: bool = False
     recomputes: bool = False  # the denoiser's blocks in the backward pass
@@ -81,9 +82,9 @@ def footprint(base: BaseShapes, ask: Ask) -> Footprint | None:
         return None
     precision = PRECISIONS.get(ask.precision)
     return Footprint(
-        base_bytes=precision.denoiser_bytes(base.num_params, base.layers)
+        base_bytes=precision.held_bytes(base.num_params, base.layers)
         + base.num_other_params * FP32_BYTES
-        + base.num_large_params * precision.number_bytes,
+        + _text_precision(ask).held_bytes(base.num_large_params, _large_layers(base, ask)),
         num_adapter_params=METHODS.get(ask.method).num_params(ask.rank, targets(base, ask)),
         adapter_bytes=adapter_bytes(base, ask),
         activation_bytes=_num_values(base, ask, side) * ACTIVATION_BYTES[precision.computes],
@@ -93,10 +94,20 @@ def footprint(base: BaseShapes, ask: Ask) -> Footprint | None:
     )
 
 
+def _text_precision(ask: Ask) -> Precision:
+    return PRECISIONS.get(ask.text_precision or PRECISIONS.get(ask.precision).encodes)
+
+
+def _large_layers(base: BaseShapes, ask: Ask) -> dict[str, Shape]:
+    """Of the text encoders as large as the denoiser."""
+    large = [part.name for part in FAMILIES.get(ask.family).text_encoders if part.is_large]
+    return {f"{part}.{path}": shape for part in large for path, shape in base.text_layers.get(part, {}).items()}
+
+
 def _caption_bytes(ask: Ask) -> int:
     """As they are computed: fp32, of large text encoders perhaps half of that."""
-    family, precision = FAMILIES.get(ask.family), PRECISIONS.get(ask.precision)
-    return family.text_values * FP32_BYTES + family.large_text_values * (FP32_BYTES if precision.encodes == "fp32" else 2)
+    family = FAMILIES.get(ask.family)
+    return family.text_values * FP32_BYTES + family.large_text_values * _text_precision(ask).number_bytes
 
 
 def _num_values(base: BaseShapes, ask: Ask, side: int) -> int:

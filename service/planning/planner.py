@@ -127,6 +127,7 @@ def key_of(spec: Spec, store_credentials: str = "", family: str | None = None) -
         accumulation_steps=spec.training.gradient_accumulation_steps,
         clip_skip=spec.base_model.clip_skip,
         recomputes=spec.training.gradient_checkpointing,
+        text_precision=spec.training.text_precision or "",
     )
 
 
@@ -152,6 +153,7 @@ def _ask(spec: Spec, family: str) -> Ask:
     return Ask(
         family=family,
         precision=spec.training.precision,
+        text_precision=spec.text_precision.name,
         method=spec.adapter.method,
         rank=spec.adapter.rank,
         target_modules=spec.adapter.target_modules or FAMILIES.get(family).denoiser.target_modules,

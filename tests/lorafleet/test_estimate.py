@@ -55,6 +55,12 @@ def test_what_the_rules_refuse_or_what_would_be_more_is_not_offered(fields: dict
     assert offered == [name for name in ("bf16", "int8", "nf4") if name not in left_out]
 
 
+@pytest.mark.parametrize(("given", "offered"), [({}, ["int8", "nf4"]), ({"text_precision": "int8"}, ["nf4"])])
+def test_large_text_encoders_may_be_smaller_where_there_are_any(given: dict[str, str], offered: list[str]):
+    flux = spec(base_model={**FIELDS["base_model"], "family": "flux"}, training=given)
+    assert [title for title in titles(flux) if "text_precision" in title] == [f"training.text_precision={name}" for name in offered]
+
+
 @pytest.mark.parametrize("method", ["lora", "rslora", "dora"])
 @pytest.mark.parametrize("zero_stage", [0, 3])
 def test_every_variant_is_a_good_spec(method: str, zero_stage: int):

@@ -27,8 +27,8 @@ GUARDS = (
     (
         "checkpointing: styles that recompute share no pass with others",
         "service/planning/planner.py",
-        "        recomputes=spec.training.gradient_checkpointing,\n    )\n\n\ndef sharing_of",
-        "    )\n\n\ndef sharing_of",
+        "        recomputes=spec.training.gradient_checkpointing,\n        text_precision",
+        "        text_precision",
         "tests/service/planning/test_planner.py",
     ),
     (

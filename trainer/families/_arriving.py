@@ -57,6 +57,26 @@ def of_transformers(kind: Any, folder: Path, how: Loading) -> tuple[nn.Module, M
     return kind.from_pretrained(None, config=config, state_dict=weights, dtype=how.dtype, output_loading_info=True)
 
 
+class Sealed(nn.Module):
+    """A quantised layer whose weight is not to be looked at: T5 brings its states to the dtype of the weight that they are for."""
+
+    weight: None = None
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+def quantise(model: nn.Module, quantisation: str) -> None:
+    """The repeated layers of a model of transformers, one after the other: it is there whole before the first of them is small."""
+    for path in _awaited(model):
+        model.set_submodule(path, Sealed(QUANTISATIONS.get(quantisation)(_frozen(model.get_submodule(path)))))
+    _give_back()
+
+
 @contextmanager
 def _numbers_in(how: Loading) -> Generator[None]:
     """The dtype of what a model computes as it is made: diffusers' own loading makes it so, but where layers are quantised."""

@@ -96,6 +96,8 @@ def _whole(kind: Any, folder: Path, how: Loading) -> Any:
             model, found = kind.from_pretrained(folder, dtype=how.dtype, **_SAFE)
         if missing := sorted(found["missing_keys"]):
             raise Refused(f"its files lack {len(missing)} of its weights, such as {missing[0]}")
+        if how.quantised:
+            _arriving.quantise(model, how.quantised)
     return model.eval().requires_grad_(False)
 
 

@@ -191,7 +191,7 @@ class PackRun:
 
     def _encode(self, styles: Sequence[PreparedStyle]) -> list[tuple[PreparedStyle, Encoded]]:
         """Those that could be encoded; of the others it was reported. What only encoding needs is gone when this returns."""
-        parts = self.base.for_encoding()  # each is loaded once, and only if anything needs encoding
+        parts = self.base.for_encoding(self.spec.text_precision)  # each is loaded once, and only if anything needs encoding
         encoded: list[tuple[PreparedStyle, Encoded]] = []
         for style in styles:
             if self.reporter is not None:

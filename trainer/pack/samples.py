@@ -48,7 +48,7 @@ class Samples:
 
     def _drawn(self, pack: PackState, member: Member, must_stop: Callable[[], bool]) -> list[bytes]:
         if self._pipeline is None:
-            self._pipeline = pack.base.pipeline().to(pack.device)
+            self._pipeline = pack.base.pipeline(member.spec.text_precision).to(pack.device)
         with (
             torch.no_grad(),
             self._in_its_precision(pack),

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from lorafleet.catalog import PRECISIONS, Family
+from lorafleet.catalog import Family
 from lorafleet.contract.run_manifest import Style
 from lorafleet.errors import InvalidSpec, RunFailed
 from lorafleet.spec import Spec
@@ -110,7 +110,7 @@ class PreparedStyle:
         """
         parts = [self.base.part_digest(f"{part.name}/") for part in (*self.family.text_encoders, *self.family.tokenizers)]
         skipped = [self.base.facts.num_skipped_layers] if self.base.facts.num_skipped_layers else []
-        large = [PRECISIONS.get(self.spec.training.precision).encodes] if any(part.is_large for part in self.family.text_encoders) else []
+        large = [self.spec.text_precision.name] if any(part.is_large for part in self.family.text_encoders) else []
         return _digest("texts-3", parts, self.captions, *skipped, *large)
 
 

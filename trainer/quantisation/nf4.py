@@ -26,6 +26,9 @@ def nf4(layer: nn.Linear) -> nn.Linear:
     small.weight = Params4bit(numbers, requires_grad=False, quant_state=state, quant_type="nf4", bnb_quantized=True)  # pyright: ignore[reportCallIssue]
     if bias is not None:
         small.bias = bias
+    # On some CPUs the library repacks a layer's weight when no gradient is asked for: other numbers than in training, not for every
+    # width, and nothing that its backward pass could read.
+    small.support_avx512bf16_for_cpu = False
     return small.requires_grad_(False)
 
 

@@ -84,6 +84,17 @@ def test_large_text_encoders_count_as_they_are_loaded(precision: str, number_byt
     assert more == number_bytes * 4_700_000_000
 
 
+@pytest.mark.parametrize(("text_precision", "layer_bytes"), [("bf16", 2), ("int8", 1 + 2 / 1024)])
+def test_quantised_text_encoders_count_by_their_layers(text_precision: str, layer_bytes: float):
+    """Of T5 one layer of a block, of 1024 x 1024, and as many numbers that stand alone."""
+    numbers = 1024 * 1024
+    layers = {"text_encoder_2": {"encoder.block.0.layer.0.SelfAttention.q": (1024, 1024), "shared": (1024, 1024)}}
+    base = replace(SD15, latent_side=64, num_large_params=2 * numbers, text_layers=layers)
+    asked = {"family": "flux", "precision": "nf4", "text_precision": text_precision}
+    more = footprint(base, ask(**asked)).base_bytes - footprint(replace(base, num_large_params=0, text_layers={}), ask(**asked)).base_bytes
+    assert more == 2 * numbers + layer_bytes * numbers
+
+
 def test_the_estimate_is_above_what_autograd_keeps():
     """118 million values for one picture at 256 x 256 with adapters on every layer, counted on meta tensors."""
     kept = footprint(SD15, ask(resolution=256)).activation_bytes

@@ -62,6 +62,14 @@ async def test_styles_whose_blocks_are_recomputed_share_no_pass_with_others_and_
     assert recomputed.memory_bytes < kept.memory_bytes, "of two styles than of one"
 
 
+async def test_styles_whose_texts_are_read_otherwise_are_encoded_apart():
+    flux = {"base_model": {"uri": "file:///base", "family": "flux"}}
+    small = wanted(**flux, training={"text_precision": "int8"})
+    made = await planner().plan("acme", [small, wanted(**flux), small])
+    assert [list(pack.items) for pack in made.packs] == [[0, 2], [1]]
+    assert "with texts in int8" in made.packs[0].key
+
+
 async def test_a_base_that_cannot_be_read_is_planned_by_number(tmp_path: Path):
     made = await planner(limits=PackLimits(max_pack_size=2)).plan("acme", [wanted(base_model={"uri": f"file://{tmp_path}"})] * 3)
     assert [len(pack.items) for pack in made.packs] == [2, 1]

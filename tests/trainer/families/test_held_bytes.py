@@ -63,7 +63,7 @@ def test_the_memory_model_counts_what_the_published_shapes_take(family: str):
     layers = {name.removesuffix(".weight"): shape for name, shape in shapes.items() if name.endswith(".weight") and len(shape) == 2}
     for precision in ("bf16", "int8", "nf4"):
         counted = _counted(denoiser, precision)
-        assert PRECISIONS.get(precision).denoiser_bytes(num_params, layers) == pytest.approx(counted, rel=0.01)
+        assert PRECISIONS.get(precision).held_bytes(num_params, layers) == pytest.approx(counted, rel=0.01)
         assert counted / GIB == pytest.approx(TOLD_GIB[family, precision], abs=0.05)
 
 

@@ -25,8 +25,8 @@ def test_small_encoders_are_in_memory_while_they_are_at_work_and_to_stay_only_wh
     load, loaded = FrozenBase.load_part, list[tuple[str, "weakref.ref[Any]"]]()
     step, while_training = Engine.step, list[set[str]]()
 
-    def noted(base: FrozenBase, name: str) -> Any:
-        part = load(base, name)
+    def noted(base: FrozenBase, name: str, *more: Any, **how: Any) -> Any:
+        part = load(base, name, *more, **how)
         if isinstance(part, nn.Module):
             loaded.append((name, weakref.ref(part)))
         return part

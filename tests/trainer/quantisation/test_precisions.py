@@ -81,6 +81,18 @@ def test_nf4_is_the_librarys_own_in_pieces(monkeypatch: pytest.MonkeyPatch):
     assert torch.equal(pieces.weight.quant_state.absmax, whole.weight.quant_state.absmax)
 
 
+@pytest.mark.parametrize("num_inputs", [32, 128], ids=["narrower than a block", "of two blocks"])
+def test_nf4_computes_the_same_whether_or_not_a_gradient_is_asked_for(num_inputs: int):
+    torch.manual_seed(2)
+    layer = QUANTISATIONS.get("nf4")(nn.Linear(num_inputs, 48, dtype=torch.bfloat16).requires_grad_(False)).eval()
+    x = torch.randn(4, num_inputs, dtype=torch.bfloat16)
+    trained = layer(x.clone().requires_grad_(True))
+    with torch.no_grad():
+        judged = layer(x)
+    assert torch.equal(trained, judged)
+    assert torch.equal(layer(x.clone().requires_grad_(True)), trained)
+
+
 def test_what_stands_alone_is_not_quantised():
     assert is_quantised("down_blocks.0.attentions.0.to_q", (8, 8))
     assert is_quantised("transformer_blocks.17.ff.net.0.proj", (8, 8))
@@ -93,7 +105,7 @@ def test_what_stands_alone_is_not_quantised():
 def test_a_denoiser_takes_as_many_bytes_as_the_memory_model_says(name: str):
     unet = _unet(name)
     shapes = {key.removesuffix(".weight"): tuple(shape) for key, shape in _shapes().items() if key.endswith(".weight")}
-    expected = PRECISIONS.get(name).denoiser_bytes(sum(torch.Size(shape).numel() for shape in _shapes().values()), shapes)
+    expected = PRECISIONS.get(name).held_bytes(sum(torch.Size(shape).numel() for shape in _shapes().values()), shapes)
     assert _bytes(unet) == pytest.approx(expected, rel=0.02)
     assert _bytes(unet) < 0.9 * _bytes(_unet("")), "of the demo's base most weights are of convolutions"
 
