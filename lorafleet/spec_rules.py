@@ -108,6 +108,10 @@ def _is_logit_normals(value: float | None, density: str | None) -> str | None:
     return None if value is None or density == "logit_normal" else 'belongs to objective.time_density "logit_normal": set that, too'
 
 
+def _is_of_masks(value: float | bool, masks: str) -> str | None:
+    return "is of masks, and dataset.masks is none: set that, too, or leave it out" if value and masks == "none" else None
+
+
 def _loss_has_scale(value: float | str | None, loss: str) -> str | None:
     if value is None or LOSSES.get(loss).has_scale:
         return None
@@ -215,6 +219,8 @@ RULES = (
     Rule((("objective", "min_time"), ("objective", "max_time")), _times_are_a_range),
     Rule((("objective", "time_mean"), ("objective", "time_density")), _is_logit_normals),
     Rule((("objective", "time_deviation"), ("objective", "time_density")), _is_logit_normals),
+    Rule((("objective", "mask_floor"), ("dataset", "masks")), _is_of_masks),
+    Rule((("objective", "mask_normalized"), ("dataset", "masks")), _is_of_masks),
     Rule((("objective", "huber_delta"), ("objective", "loss")), _loss_has_scale),
     Rule((("objective", "huber_schedule"), ("objective", "loss")), _loss_has_scale),
     Rule((("adapter", "text_encoder"), ("base_model", "family")), _reads_trained_text),

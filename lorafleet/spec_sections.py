@@ -94,6 +94,14 @@ class DatasetSpec(SpecPart):
         Literal["fail", "skip", "trigger"],  # left out where it is the default: an older trainer refuses what it does not know
         Field(exclude_if=lambda choice: choice == "fail", description="Pictures without a caption; trigger: trigger_phrase is theirs."),
     ] = "fail"
+    masks: Annotated[
+        Literal["none", "alpha", "files"],  # left out where it is the default: an older trainer refuses what it does not know
+        Field(
+            exclude_if=lambda masks: masks == "none",
+            description="What of each picture counts: alpha: where it is opaque; files: where its mask is white, NAME.mask.png or "
+            "NAME-masklabel.png beside it, or masks/NAME.png.",
+        ),
+    ] = "none"
 
 
 class AdapterSpec(SpecPart):
@@ -236,6 +244,19 @@ class ObjectiveSpec(SpecPart):
         default=None,
         description="huber_delta always, or falling to it from 1 as noise grows: with time, or with noise over signal; unset: snr.",
     )
+    # Left out where they are the defaults: a trainer that does not know them refuses the spec.
+    mask_floor: Annotated[
+        float,
+        Field(ge=0, lt=1, exclude_if=lambda floor: not floor, description="With dataset.masks: how much what lies outside of them counts."),
+    ] = 0.0
+    mask_normalized: Annotated[
+        bool,
+        Field(
+            exclude_if=lambda chosen: not chosen,
+            description="With dataset.masks: a picture's loss is the mean over what counts of it; false: over all of it, so that small "
+            "masks teach less.",
+        ),
+    ] = False
     pyramid_noise_discount: Annotated[
         float, Field(ge=0, lt=1, description="Noise on coarser and coarser grids, each weaker by this factor (Whitaker 2023); 0: none.")
     ] = 0.0

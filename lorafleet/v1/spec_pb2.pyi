@@ -61,7 +61,7 @@ class BaseModelSpec(_message.Message):
     def __init__(self, uri: _Optional[str] = ..., family: _Optional[str] = ..., clip_skip: _Optional[int] = ..., vae_uri: _Optional[str] = ..., parts: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class DatasetSpec(_message.Message):
-    __slots__ = ("uri", "caption_column", "trigger_phrase", "validation_fraction", "resolution", "aspect_ratio_bucketing", "on_corrupt", "max_corrupt_fraction", "on_missing_caption")
+    __slots__ = ("uri", "caption_column", "trigger_phrase", "validation_fraction", "resolution", "aspect_ratio_bucketing", "on_corrupt", "max_corrupt_fraction", "on_missing_caption", "masks")
     URI_FIELD_NUMBER: _ClassVar[int]
     CAPTION_COLUMN_FIELD_NUMBER: _ClassVar[int]
     TRIGGER_PHRASE_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +71,7 @@ class DatasetSpec(_message.Message):
     ON_CORRUPT_FIELD_NUMBER: _ClassVar[int]
     MAX_CORRUPT_FRACTION_FIELD_NUMBER: _ClassVar[int]
     ON_MISSING_CAPTION_FIELD_NUMBER: _ClassVar[int]
+    MASKS_FIELD_NUMBER: _ClassVar[int]
     uri: str
     caption_column: str
     trigger_phrase: str
@@ -80,7 +81,8 @@ class DatasetSpec(_message.Message):
     on_corrupt: str
     max_corrupt_fraction: float
     on_missing_caption: str
-    def __init__(self, uri: _Optional[str] = ..., caption_column: _Optional[str] = ..., trigger_phrase: _Optional[str] = ..., validation_fraction: _Optional[float] = ..., resolution: _Optional[int] = ..., aspect_ratio_bucketing: _Optional[bool] = ..., on_corrupt: _Optional[str] = ..., max_corrupt_fraction: _Optional[float] = ..., on_missing_caption: _Optional[str] = ...) -> None: ...
+    masks: str
+    def __init__(self, uri: _Optional[str] = ..., caption_column: _Optional[str] = ..., trigger_phrase: _Optional[str] = ..., validation_fraction: _Optional[float] = ..., resolution: _Optional[int] = ..., aspect_ratio_bucketing: _Optional[bool] = ..., on_corrupt: _Optional[str] = ..., max_corrupt_fraction: _Optional[float] = ..., on_missing_caption: _Optional[str] = ..., masks: _Optional[str] = ...) -> None: ...
 
 class AdapterSpec(_message.Message):
     __slots__ = ("method", "rank", "alpha", "dropout", "target_modules", "text_encoder")
@@ -149,7 +151,7 @@ class OptimizationSpec(_message.Message):
     def __init__(self, max_steps: _Optional[int] = ..., micro_batch_size: _Optional[int] = ..., gradient_accumulation_steps: _Optional[int] = ..., learning_rate: _Optional[float] = ..., lr_scheduler: _Optional[str] = ..., lr_warmup_steps: _Optional[int] = ..., optimizer: _Optional[str] = ..., adam_beta1: _Optional[float] = ..., adam_beta2: _Optional[float] = ..., adam_epsilon: _Optional[float] = ..., weight_decay: _Optional[float] = ..., max_grad_norm: _Optional[float] = ..., precision: _Optional[str] = ..., seed: _Optional[int] = ..., min_snr_gamma: _Optional[float] = ..., caption_dropout: _Optional[float] = ..., noise_offset: _Optional[float] = ..., gradient_checkpointing: _Optional[bool] = ..., text_precision: _Optional[str] = ..., lr_cycles: _Optional[int] = ..., lr_power: _Optional[float] = ..., lr_end: _Optional[float] = ..., ema_decay: _Optional[float] = ...) -> None: ...
 
 class ObjectiveSpec(_message.Message):
-    __slots__ = ("time_density", "time_mean", "time_deviation", "time_shift", "min_time", "max_time", "weighting", "loss", "huber_delta", "huber_schedule", "pyramid_noise_discount", "input_perturbation", "latents")
+    __slots__ = ("time_density", "time_mean", "time_deviation", "time_shift", "min_time", "max_time", "weighting", "loss", "huber_delta", "huber_schedule", "pyramid_noise_discount", "input_perturbation", "latents", "mask_floor", "mask_normalized")
     TIME_DENSITY_FIELD_NUMBER: _ClassVar[int]
     TIME_MEAN_FIELD_NUMBER: _ClassVar[int]
     TIME_DEVIATION_FIELD_NUMBER: _ClassVar[int]
@@ -163,6 +165,8 @@ class ObjectiveSpec(_message.Message):
     PYRAMID_NOISE_DISCOUNT_FIELD_NUMBER: _ClassVar[int]
     INPUT_PERTURBATION_FIELD_NUMBER: _ClassVar[int]
     LATENTS_FIELD_NUMBER: _ClassVar[int]
+    MASK_FLOOR_FIELD_NUMBER: _ClassVar[int]
+    MASK_NORMALIZED_FIELD_NUMBER: _ClassVar[int]
     time_density: str
     time_mean: float
     time_deviation: float
@@ -176,7 +180,9 @@ class ObjectiveSpec(_message.Message):
     pyramid_noise_discount: float
     input_perturbation: float
     latents: str
-    def __init__(self, time_density: _Optional[str] = ..., time_mean: _Optional[float] = ..., time_deviation: _Optional[float] = ..., time_shift: _Optional[float] = ..., min_time: _Optional[float] = ..., max_time: _Optional[float] = ..., weighting: _Optional[str] = ..., loss: _Optional[str] = ..., huber_delta: _Optional[float] = ..., huber_schedule: _Optional[str] = ..., pyramid_noise_discount: _Optional[float] = ..., input_perturbation: _Optional[float] = ..., latents: _Optional[str] = ...) -> None: ...
+    mask_floor: float
+    mask_normalized: bool
+    def __init__(self, time_density: _Optional[str] = ..., time_mean: _Optional[float] = ..., time_deviation: _Optional[float] = ..., time_shift: _Optional[float] = ..., min_time: _Optional[float] = ..., max_time: _Optional[float] = ..., weighting: _Optional[str] = ..., loss: _Optional[str] = ..., huber_delta: _Optional[float] = ..., huber_schedule: _Optional[str] = ..., pyramid_noise_discount: _Optional[float] = ..., input_perturbation: _Optional[float] = ..., latents: _Optional[str] = ..., mask_floor: _Optional[float] = ..., mask_normalized: _Optional[bool] = ...) -> None: ...
 
 class ClusterSpec(_message.Message):
     __slots__ = ("num_workers", "cpus_per_worker", "gpus_per_worker", "memory_gib_per_worker", "zero_stage", "offload", "profile")

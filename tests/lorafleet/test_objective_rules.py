@@ -28,6 +28,8 @@ def complaints(**sections: Any) -> dict[str, str]:
         ({"objective": {"pyramid_noise_discount": 0.5}, "training": {"noise_offset": 0.1}}, "pyramid_noise_discount", "choose one"),
         ({"objective": {"time_density": "sigmoid"}}, "time_density", "'uniform', 'logit_normal' or 'cubic'"),
         ({"objective": {"loss": "l3"}}, "loss", "'huber' or 'squared'"),
+        ({"objective": {"mask_floor": 0.1}}, "mask_floor", "is of masks, and dataset.masks is none"),
+        ({"objective": {"mask_normalized": True}}, "mask_normalized", "is of masks, and dataset.masks is none"),
     ],
 )
 def test_a_contradiction_is_told_at_its_field(sections: dict[str, Any], field: str, says: str):

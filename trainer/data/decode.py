@@ -95,11 +95,11 @@ def decode(content: bytes, *, at_least: Size | None = None, fit: Fit | None = No
     return unpack(content, at_least=at_least, fit=fit).picture
 
 
-def unpack(content: bytes, *, at_least: Size | None = None, fit: Fit | None = None) -> Decoded:
-    """As `decode`, with what was learned on the way."""
+def unpack(content: bytes, *, at_least: Size | None = None, fit: Fit | None = None, take: Fit | None = None) -> Decoded:
+    """As `decode`, with what was learned on the way. `take`: what is wanted of the upright picture, in eight bits, but its colours."""
     check_bytes(len(content))
     try:
-        return _unpack(content, at_least, fit)
+        return _unpack(content, at_least, fit, take)
     except UnreadablePicture:
         raise
     except MemoryError:
@@ -116,7 +116,7 @@ def check_bytes(size_bytes: int) -> None:
         raise UnreadablePicture(f"has {size_bytes / 2**20:,.0f} MiB, and at most {MAX_PICTURE_BYTES // 2**20} are read; save it smaller")
 
 
-def _unpack(content: bytes, at_least: Size | None, fit: Fit | None) -> Decoded:
+def _unpack(content: bytes, at_least: Size | None, fit: Fit | None, take: Fit | None) -> Decoded:
     sound = png.Sound.of(content) if content.startswith(png.SIGNATURE) else None
     with Image.open(io.BytesIO(sound.content if sound else content), formats=FORMATS) as opened:
         whole = opened.size
@@ -125,20 +125,25 @@ def _unpack(content: bytes, at_least: Size | None, fit: Fit | None) -> Decoded:
             _draft(opened, at_least)
         with _in_flight.hold(_check_unpacked(opened, content, whole)):
             try:
-                turn, picture, is_broken = _pixels(opened, sound, fit)
+                turn, picture, is_broken = _pixels(opened, sound, fit, take)
             finally:
                 opened.close()  # frees the pixels while they still count; leaving the context only closes the file
     width, height = whole[::-1] if turn in _ON_ITS_SIDE else whole
     return Decoded(picture=picture, width=width, height=height, has_broken_profile=is_broken)
 
 
-def _pixels(opened: Image.Image, sound: png.Sound | None, fit: Fit | None) -> tuple[Image.Transpose | None, Image.Image, bool]:
+def _pixels(
+    opened: Image.Image, sound: png.Sound | None, fit: Fit | None, take: Fit | None
+) -> tuple[Image.Transpose | None, Image.Image, bool]:
     """How it was turned, the picture itself, and whether its colour profile was ignored."""
     opened.load()
     if sound is not None:
         sound.correct(opened)
     turn = _turn(opened)
     upright = colour.eight_bits(opened if turn is None else opened.transpose(turn))
+    if take is not None:
+        taken = take(upright)
+        return turn, fit(taken) if fit else taken, False
     profile = sound.profile if sound else opened.info.get("icc_profile")
     return turn, *colour.to_srgb(fit(upright) if fit else upright, profile)
 

@@ -6,17 +6,18 @@ Knows nothing of models: what comes out is names, captions, sizes and content di
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from PIL import Image
 
 from lorafleet.errors import RunFailed
 from lorafleet.spec import DatasetSpec
-from trainer.data import captions, files
+from trainer.data import captions, files, masks
 from trainer.data.captions import Captions
 from trainer.data.decode import FORMATS, UnreadablePicture, check_bytes, unpack
 from trainer.data.decode import decode as decode
 from trainer.data.files import Files, Some
+from trainer.data.masks import Apart, Mask
 from trainer.storage import Folder
 
 READ_AT_ONCE = 64  # files
@@ -34,6 +35,7 @@ class Picture:
     size_bytes: int
     sha256: str  # of the file's bytes
     has_broken_profile: bool  # its colours were taken for sRGB
+    mask: Mask | None = None  # None: all of it counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,19 +58,25 @@ class DataSet:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over names, contents and captions: the data set wherever it lies."""
-        lines = (f"{picture.path}\0{picture.sha256}\0{picture.caption}\n" for picture in self.pictures)
+        """SHA-256 over names, contents and captions, and masks in files: the data set wherever it lies."""
+        lines = (f"{each.path}\0{each.sha256}\0{each.caption}{_mask_in_digest(each)}\n" for each in self.pictures)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _mask_in_digest(picture: Picture) -> str:
+    return "" if picture.mask is None or picture.mask.path == picture.path else f"\0{picture.mask.sha256}"
 
 
 def read(spec: DatasetSpec) -> DataSet:
     """Lists, captions and checks every picture.
 
-    Raises RunFailed with everything that is wrong: DATASET_EMPTY, METADATA_INVALID, CAPTIONS_MISSING, CORRUPT_PICTURES, or the
-    store's own reasons.
+    Raises RunFailed with everything that is wrong: DATASET_EMPTY, METADATA_INVALID, CAPTIONS_MISSING, CORRUPT_PICTURES, MASKS_MISSING, or
+    the store's own reasons.
     """
     folder = Folder(spec.uri)
     there = files.sort_out(folder.scan())
+    masked = masks.apart(there) if spec.masks == "files" else None
+    there = there if masked is None else masked.files
     found = captions.find(folder, there, spec.caption_column)
     pictures = sorted({*there.pictures, *found.by_picture, *found.null_at} - there.unreadable.keys())
     if not pictures and not there.unreadable and not there.unnamable:
@@ -78,10 +86,16 @@ def read(spec: DatasetSpec) -> DataSet:
     trained = [path for path in pictures if path not in without or spec.on_missing_caption != "skip"]
     usable, unreadable = _inspect_all(folder, {path: found.by_picture.get(path, "") for path in trained}, there.sizes)
     unreadable += _corrupt(there.unreadable)
+    if spec.masks != "none":
+        usable, bad = _mask_all(
+            folder, usable, {picture.path: picture.path for picture in usable} if masked is None else masked.by_picture, there.sizes
+        )
+        unreadable += bad
     problems = [
         *_problems_of_metadata(found, there),
         *_problems_of_captions(spec, pictures, without, found, there),
         *_problems_of_pictures(spec, len(usable), unreadable),
+        *_problems_of_masks(spec, usable, masked),
     ]
     if problems:
         raise RunFailed("\n".join(f"dataset.uri: {message}" for _, message in problems), reason=problems[0][0])
@@ -144,6 +158,16 @@ def _problems_of_pictures(spec: DatasetSpec, num_usable: int, unreadable: Sequen
         yield "CORRUPT_PICTURES", f"{message}; max_corrupt_fraction allows {spec.max_corrupt_fraction:.0%}"
 
 
+def _problems_of_masks(spec: DatasetSpec, usable: Sequence[Picture], masked: Apart | None) -> Iterator[tuple[str, str]]:
+    if masked is not None and masked.problems:
+        yield "MASKS_MISSING", f"more than one mask is there of {masked.problems.told('; ')}; leave one of each"
+    if masked is not None and (without := Some(each.path for each in usable if each.path not in masked.by_picture)):
+        how = f"put it beside the picture, as NAME{masks.ENDINGS[0]}.png or NAME{masks.ENDINGS[1]}.png, or into {masks.FOLDER}/ as NAME.png"
+        yield "MASKS_MISSING", f"{without.count} of {len(usable)} pictures have no mask: {without}; {how}"
+    if spec.masks == "alpha" and usable and not any(each.mask for each in usable):
+        yield "MASKS_MISSING", f'dataset.masks is "alpha", and none of the {len(usable)} pictures is transparent anywhere'
+
+
 def read_in_pieces(folder: Folder, sizes: Mapping[str, int]) -> Iterator[dict[str, bytes]]:
     """These files' contents, no more at once than may lie in memory. `sizes` are in bytes, as they were listed."""
     piece: dict[str, int] = {}
@@ -187,3 +211,36 @@ def inspect(path: str, content: bytes, caption: str) -> Picture | CorruptPicture
         sha256=hashlib.sha256(content).hexdigest(),
         has_broken_profile=found.has_broken_profile,
     )
+
+
+def _mask_all(
+    folder: Folder, pictures: Sequence[Picture], paths: Mapping[str, str], sizes: Mapping[str, int]
+) -> tuple[list[Picture], list[CorruptPicture]]:
+    """The pictures with their masks, which lie at `paths`; those without a path as they are, and those whose mask is of no use."""
+    found = {picture.path: picture for picture in pictures if picture.path not in paths}
+    with_mask = {picture.path: picture for picture in pictures if picture.path in paths}
+    whose: dict[str, list[Picture]] = {}
+    for picture in with_mask.values():
+        whose.setdefault(paths[picture.path], []).append(picture)
+    corrupt: list[CorruptPicture] = []
+    for contents in read_in_pieces(folder, {path: sizes[path] for path in whose}):
+        for path, content in contents.items():
+            for picture in whose[path]:
+                try:
+                    found[picture.path] = _masked(picture, path, content)
+                except UnreadablePicture as error:
+                    corrupt.append(CorruptPicture(path=picture.path, why=f"cannot be masked: {path} {error}"))
+    return [found[picture.path] for picture in pictures if picture.path in found], corrupt
+
+
+def _masked(picture: Picture, path: str, content: bytes) -> Picture:
+    """With its mask; an alpha channel that is opaque everywhere is none. Raises Unreadable."""
+    is_alpha = path == picture.path
+    decoded = masks.of_alpha(content) if is_alpha else masks.of_file(content)
+    if (decoded.width, decoded.height) != (picture.width, picture.height):
+        size, other = f"{decoded.width} x {decoded.height}", f"{picture.width} x {picture.height}"
+        raise UnreadablePicture(f"has {size} pixels, and the picture {other}; a mask is as large as its picture")
+    if is_alpha and decoded.picture.getextrema() == (255, 255):
+        return picture
+    box = masks.box_of(decoded.picture)
+    return replace(picture, mask=Mask(path=path, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), box=box))

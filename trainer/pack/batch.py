@@ -1,12 +1,13 @@
 """The rows of one pass as tensors: noised latents, conditioning, targets and weights of every style, and padding rows."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from trainer.families.protocol import Conditioning, Family
+from trainer.losses.protocol import Loss
 from trainer.objectives.draws import Noised
 from trainer.pack.member import Member
 from trainer.pack.passes import Block, Pass
@@ -25,6 +26,7 @@ class PackBatch:
     weight: Tensor  # (rows,)
     scales: Tensor  # (rows,), as losses take them
     shares: Tensor  # (rows,): of a row's loss in the loss of its style's step, as that is scaled
+    masks: Tensor | None  # (rows, 1, h, w), how much each place counts; None: no style of the pass has any
     conditioning: Conditioning  # by name, each (rows, ...)
     captions: tuple[str, ...]
     styles: tuple[int, ...]  # of each row
@@ -32,14 +34,18 @@ class PackBatch:
 
     def losses(self, predicted: Tensor, members: Sequence[Member]) -> Tensor:
         """The weighted loss of each row, (rows,), fp32, by its own style's objective."""
-        losses = {members[style].objective.loss for style in self.styles if style != PADDING}
+        losses = {_loss_of(members[style]) for style in self.styles if style != PADDING}
         if len(losses) == 1:
-            return losses.pop()(predicted, self.target, self.scales) * self.weight
-        rows = [
-            members[max(style, 0)].objective.loss(*(rows[row : row + 1] for rows in (predicted, self.target, self.scales)))
-            for row, style in enumerate(self.styles)
-        ]
+            loss, is_masked = losses.pop()
+            return loss(predicted, self.target, self.scales, self.masks if is_masked else None) * self.weight
+        rows = [self._row_loss(row, predicted, members[max(style, 0)]) for row, style in enumerate(self.styles)]
         return torch.cat(rows) * self.weight
+
+    def _row_loss(self, row: int, predicted: Tensor, member: Member) -> Tensor:
+        """(1,). A style without masks has its own plain mean, to the bit, also beside one with masks."""
+        (loss, is_masked), only = _loss_of(member), slice(row, row + 1)
+        masks = self.masks[only] if is_masked and self.masks is not None else None
+        return loss(predicted[only], self.target[only], self.scales[only], masks)
 
     def totals(self, row_losses: Tensor) -> Iterator[tuple[int, float]]:
         """The sum over each style's rows."""
@@ -48,11 +54,17 @@ class PackBatch:
                 yield style, loss
 
 
+def _loss_of(member: Member) -> tuple[Loss, bool]:
+    """And whether it takes a mask."""
+    return member.objective.loss, member.is_masked
+
+
 @dataclass(frozen=True)
 class _Rows:
     """Rows of one style."""
 
     noised: Noised
+    mask: Tensor | None
     conditioning: Conditioning
     captions: Sequence[str]
 
@@ -60,7 +72,10 @@ class _Rows:
     def of(cls, block: Block, member: Member, family: Family) -> "_Rows":
         captions = member.captions(block.examples)
         conditioning = member.conditioning(family, [each.sample for each in block.examples], captions)
-        return cls(member.noised(block.examples), conditioning, captions)
+        noised, mask = member.noised(block.examples), member.mask([each.sample for each in block.examples])
+        if mask is not None:
+            noised = replace(noised, weight=noised.weight * member.masking.rows(mask))
+        return cls(noised, mask, conditioning, captions)
 
 
 def assemble(each: Pass, members: Sequence[Member], family: Family, device: torch.device) -> PackBatch:
@@ -96,11 +111,25 @@ def _joined(
     return PackBatch(
         **drawn,
         shares=torch.tensor(each_row, device=device),
+        masks=_masks(rows, drawn["noisy"]),
         conditioning=_stacked([part if isinstance(part, int) else part.conditioning for part in rows], device),
         captions=tuple(caption for part in rows for caption in ([""] * part if isinstance(part, int) else part.captions)),
         styles=tuple(styles),
         dropout_seeds=seeds,
     )
+
+
+def _masks(rows: Sequence[_Rows | int], noisy: Tensor) -> Tensor | None:
+    """All of a row counts where it has no mask."""
+    if all(isinstance(part, int) or part.mask is None for part in rows):
+        return None
+    masks, start = torch.ones(len(noisy), 1, *noisy.shape[-2:]), 0
+    for part in rows:
+        size = part if isinstance(part, int) else len(part.captions)
+        if not isinstance(part, int) and part.mask is not None:
+            masks[start : start + size] = part.mask
+        start += size
+    return masks.to(noisy.device)
 
 
 def _stacked(parts: Sequence[Mapping[str, Tensor] | int], device: torch.device) -> dict[str, Tensor]:

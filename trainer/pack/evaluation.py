@@ -54,7 +54,8 @@ def _errors(pack: PackState, member: Member, batch: Sequence[Pair]) -> Tensor:
     times = torch.tensor([time for _, time in batch])
     noisy = member.objective.noisy(latents, noise, times)
     predicted = _predicted(pack, member, noisy, times, [sample for sample, _ in batch]).float().cpu()
-    return member.objective.loss(predicted, member.objective.target(latents, noise, times), member.objective.scales(times))
+    target, mask = member.objective.target(latents, noise, times), member.mask([sample for sample, _ in batch])
+    return member.objective.loss(predicted, target, member.objective.scales(times), mask)
 
 
 def _predicted(pack: PackState, member: Member, noisy: Tensor, times: Tensor, samples: Sequence[int]) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from lorafleet.catalog import PRECISIONS
 from lorafleet.contract.layout import JobLayout
@@ -21,6 +22,7 @@ from trainer.families.protocol import Conditioning, Family
 from trainer.loss_scale import LossScale
 from trainer.metrics import Metrics
 from trainer.objectives.draws import Draw, Noised, draws, dropout_seed, drops_caption, noised, sampled
+from trainer.objectives.masking import Masking
 from trainer.objectives.protocol import Objective
 from trainer.optimizers.protocol import StyleUpdate
 from trainer.optimizers.schedule import learning_rate
@@ -41,6 +43,7 @@ class Member:
         self, style: PreparedStyle, encoded: Encoded, objective: Objective, saved: Checkpoint | None, reporter: Reporter | None
     ) -> None:
         self.style, self.spec, self.encoded, self.objective, self.reporter = style, style.spec, encoded, objective, reporter
+        self.masking = Masking.of(style.spec.objective)
         self.layout = JobLayout(style.output_uri)
         self.kind = Kind.of_spec(style.spec)
         self.sampler = Sampler(style.key, style.members, style.spec.global_batch_size)
@@ -105,6 +108,18 @@ class Member:
         if self.style.samples_latents:
             latents = sampled(latents, torch.stack([self.encoded.deviations[each.sample] for each in examples]), examples, self.style.key)
         return noised(latents, examples, self.style.key, self.objective)
+
+    @property
+    def is_masked(self) -> bool:
+        return bool(self.encoded.masks)
+
+    def mask(self, samples: Sequence[int]) -> Tensor | None:
+        """How much each place of these pictures counts, (rows, 1, h, w); None: the style has no masks."""
+        if not self.is_masked:
+            return None
+        found = [self.encoded.masks.get(sample) for sample in samples]
+        height, width = self.encoded.latents[samples[0]].shape[-2:]  # which they have in common
+        return self.masking.places(torch.stack([torch.ones(1, height, width) if mask is None else mask for mask in found]))
 
     def captions(self, examples: Sequence[Draw]) -> list[str]:
         share = self.spec.training.caption_dropout

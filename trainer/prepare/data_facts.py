@@ -17,6 +17,7 @@ def for_log(style: PreparedStyle) -> dict[str, object]:
         "held_out": len(style.held_out),
         "skipped": str(_skipped(style)),
         "without_caption": str(data_set.uncaptioned),
+        "masks": _masks(style) if style.spec.dataset.masks != "none" else "",
         "passed_over": {why: f"{some.count}: {some}" for why, some in data_set.passed_over.items()},
         "profiles_ignored": str(_ignored_profiles(style)),
         "cropped_share": {"mean": round(sum(shares.values()) / len(shares), 3), "over_half": str(_over_half(style))},
@@ -42,6 +43,8 @@ def _rows(style: PreparedStyle) -> Iterator[tuple[str, str]]:
         yield "pictures without a caption", f"{data_set.uncaptioned.count}: {data_set.uncaptioned}"
     if data_set.passed_over:
         yield "passed over", "; ".join(f"{some.count} {why}: {some}" for why, some in data_set.passed_over.items())
+    if style.spec.dataset.masks != "none":
+        yield "masks", _masks(style)
     if profiles := _ignored_profiles(style):
         yield "colour profiles that are broken, ignored", f"{profiles.count}: {profiles}"
     yield "cropping", _cropping(style)
@@ -50,6 +53,11 @@ def _rows(style: PreparedStyle) -> Iterator[tuple[str, str]]:
             "captions cut",
             str(style.cut_captions) if style.cut_captions else f"none has more than {style.cut_captions.max_tokens} tokens",
         )
+
+
+def _masks(style: PreparedStyle) -> str:
+    pictures = style.data_set.pictures
+    return f"of {sum(picture.mask is not None for picture in pictures)} of {len(pictures)} pictures ({style.spec.dataset.masks})"
 
 
 def _cropping(style: PreparedStyle) -> str:

@@ -23,7 +23,7 @@ from trainer.data.decode import UnreadablePicture, decode
 from trainer.data.readers import Picture
 from trainer.families.protocol import Conditioning, Family, Parts, Posterior
 from trainer.group import Group
-from trainer.prepare import tiling
+from trainer.prepare import fitted_masks, tiling
 from trainer.prepare.style import CutCaptions, PreparedStyle
 from trainer.storage import Folder
 
@@ -42,6 +42,7 @@ class Encoded:
     """The encoded data set of one style, in memory."""
 
     latents: Mapping[int, Tensor]  # picture -> the mode of its latents, (channels, h, w)
+    masks: Mapping[int, Tensor]  # picture -> what counts of it, from 0 to 1, (1, h, w); those of which all does are missing
     deviations: Mapping[int, Tensor]  # of them, of the same shape, where latents are sampled; else empty
     texts: Mapping[str, Conditioning]  # caption -> its conditioning by name, each (...); also holds the empty caption
     num_tokens: Mapping[str, Tensor]  # caption -> how many it has
@@ -84,6 +85,7 @@ def encode(style: PreparedStyle, cache: Folder, family: Family, parts: Parts, gr
     names = [column.removeprefix(_TEXT) for column in texts if column.startswith(_TEXT)]
     encoded = Encoded(
         latents=latents["rows"],
+        masks=_masks(style, cache, latents["rows"], group),
         deviations=latents.get("deviations", {}),
         texts={caption: {name: texts[f"{_TEXT}{name}"][caption] for name in names} for caption in captions},
         num_tokens=texts["num_tokens"],
@@ -92,6 +94,20 @@ def encode(style: PreparedStyle, cache: Folder, family: Family, parts: Parts, gr
     if group.rank == 0 and (cut := encoded.cut(style)):
         log.warning("captions cut: %s", cut)
     return encoded
+
+
+def _masks(style: PreparedStyle, cache: Folder, latents: Mapping[int, Tensor], group: Group) -> Mapping[int, Tensor]:
+    masked = style.masked
+    sized = fitted_masks.by_size(list(masked), latents)
+    if not sized:
+        return {}
+    size_of = {index: size for size, indices in sized.items() for index in indices}
+
+    def encode_masks(indices: Sequence[int]) -> Columns:
+        return {"rows": fitted_masks.fitted(style, {index: masked[index] for index in indices}, size_of[indices[0]])}
+
+    shards = [shard for indices in sized.values() for shard in _cut(indices, SHARD_SIZE)]
+    return _cached(cache.child(style.masks_digest(size_of)), shards, encode_masks, group)["rows"]
 
 
 def _columns(style: PreparedStyle, found: Sequence[Posterior]) -> Columns:

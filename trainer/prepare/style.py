@@ -16,8 +16,9 @@ from lorafleet.errors import InvalidSpec, RunFailed
 from lorafleet.spec import Spec
 from lorafleet.spec_cautions import cautions
 from trainer.data import readers
-from trainer.data.buckets import Bucket, assign, buckets_for
+from trainer.data.buckets import Bucket, assign, buckets_for, visible
 from trainer.data.files import Some
+from trainer.data.masks import Mask
 from trainer.data.readers import DataSet
 from trainer.keyed import Key, Purpose
 from trainer.prepare import base_model, spec_on_base, tiling
@@ -83,6 +84,11 @@ class PreparedStyle:
         return self.spec.family
 
     @property
+    def masked(self) -> Mapping[int, Mask]:
+        """The masks of the pictures that have one."""
+        return {index: picture.mask for index, picture in enumerate(self.data_set.pictures) if picture.mask is not None}
+
+    @property
     def samples_latents(self) -> bool:
         return self.spec.objective.latents == "sampled"
 
@@ -102,6 +108,11 @@ class PreparedStyle:
         ]
         how = [*tiling.name_of(self.buckets), *(["deviations"] if self.samples_latents else [])]
         return _digest("latents-3", self.base.part_digest(f"{self.family.autoencoder.name}/"), pictures, *how)
+
+    def masks_digest(self, sizes: Mapping[int, tuple[int, int]]) -> str:
+        """Names the cached masks: their files, what of the pictures is left, and the `sizes` that they are brought to, by picture."""
+        masks = [(mask.sha256, self.buckets[index].width, self.buckets[index].height, *sizes[index]) for index, mask in self.masked.items()]
+        return _digest("masks-1", self.spec.dataset.masks, masks)
 
     @property
     def texts_digest(self) -> str:
@@ -133,6 +144,8 @@ def prepare(style: Style, cache: Folder) -> PreparedStyle:
     with naming(f"dataset.uri: {spec.dataset.uri}"):
         data_set = readers.read(spec.dataset)
         _check_can_be_sent(data_set)
+    buckets = tuple(_buckets(data_set, resolution, base, bucketing=spec.dataset.aspect_ratio_bucketing))
+    _check_masks(data_set, buckets)
     key = Key(seed=spec.training.seed, style=data_set.digest)
     return PreparedStyle(
         job=style.job,
@@ -141,7 +154,7 @@ def prepare(style: Style, cache: Folder) -> PreparedStyle:
         base=base,
         data_set=data_set,
         resolution=resolution,
-        buckets=tuple(_buckets(data_set, resolution, base, bucketing=spec.dataset.aspect_ratio_bucketing)),
+        buckets=buckets,
         held_out=split(key, len(data_set.pictures), spec.dataset.validation_fraction),
     )
 
@@ -174,6 +187,23 @@ def _buckets(data_set: DataSet, resolution: int, base: BaseModel, *, bucketing: 
     choices = buckets_for(resolution, step=base.resolution_step) if bucketing else [Bucket(resolution, resolution)]
     choices = [each for each in choices if max(each.width, each.height) <= most]
     return [assign(picture.width, picture.height, choices) for picture in data_set.pictures]
+
+
+def _check_masks(data_set: DataSet, buckets: Sequence[Bucket]) -> None:
+    """What counts of a picture must not all be cut away."""
+    cut = Some(
+        f"{picture.path} ({picture.width} x {picture.height}, to {bucket.width} x {bucket.height})"
+        for picture, bucket in zip(data_set.pictures, buckets, strict=True)
+        if picture.mask is not None and not _meet(picture.mask.box, visible(picture.width, picture.height, bucket))
+    )
+    if cut:
+        message = f"{cut.count} pictures have all that their masks let count cut away where they are cropped: {cut}"
+        raise RunFailed(f"dataset.masks: {message}; crop them by hand, or leave them out", reason="MASKS_MISSING")
+
+
+def _meet(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two boxes, each left, top, right, bottom, have an area in common."""
+    return max(one[0], other[0]) < min(one[2], other[2]) and max(one[1], other[1]) < min(one[3], other[3])
 
 
 def _check_output(style: Style) -> None:

@@ -80,6 +80,7 @@ def _kohya_metadata(spec: Spec, tensors: Mapping[str, Tensor]) -> dict[str, str]
         "ss_multires_noise_discount": objective.pyramid_noise_discount,
         "ss_ip_noise_gamma": objective.input_perturbation,
         "ss_debiased_estimation": objective.weighting == "debiased",
+        **({} if spec.dataset.masks == "none" else {"ss_masked_loss": True}),
         "ss_loss_type": _LOSS_TYPES.get(objective.loss, objective.loss),
         **(_huber(objective) if LOSSES.get(objective.loss).has_scale else {}),
         "ss_training_comment": f"lorafleet {__version__}",
