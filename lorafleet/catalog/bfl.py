@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 
 from lorafleet.catalog.method import Shape
-from lorafleet.catalog.original import Original, table
+from lorafleet.catalog.original import Original, Table
 from lorafleet.catalog.part import Config, Names
 from lorafleet.catalog.single_file import number_of, side
 
@@ -124,7 +124,7 @@ def _blocks_of(double: Names, single: Names) -> dict[str, tuple[str, Names]]:
     }
 
 
-FLUX = Original(modules=table(_OUTSIDE, _blocks_of(_DOUBLE, _SINGLE)), first="img_in", swapped=swapped)
+FLUX = Original(modules=Table(_OUTSIDE, _blocks_of(_DOUBLE, _SINGLE)), first="img_in", swapped=swapped)
 
 _CHROMA_OUTSIDE = {
     **{name: _OUTSIDE[name] for name in ("x_embedder", "context_embedder", "proj_out")},
@@ -134,8 +134,8 @@ _CHROMA_BLOCKS = {
     "distilled_guidance_layer.layers": ("distilled_guidance_layer.layers", _APPROXIMATOR),
     "distilled_guidance_layer.norms": ("distilled_guidance_layer.norms", {"": ""}),
 }
-CHROMA = Original(modules=table(_CHROMA_OUTSIDE, {**_blocks_of(_DOUBLE, _SINGLE), **_CHROMA_BLOCKS}), first="img_in")
-FLUX2 = Original(modules=table(_FLUX2_OUTSIDE, _blocks_of(_FLUX2_DOUBLE, _FLUX2_SINGLE)), first="img_in", swapped=swapped)
+CHROMA = Original(modules=Table(_CHROMA_OUTSIDE, {**_blocks_of(_DOUBLE, _SINGLE), **_CHROMA_BLOCKS}), first="img_in")
+FLUX2 = Original(modules=Table(_FLUX2_OUTSIDE, _blocks_of(_FLUX2_DOUBLE, _FLUX2_SINGLE)), first="img_in", swapped=swapped)
 
 
 def sizes(tensors: Mapping[str, Shape]) -> Config:

@@ -1,6 +1,6 @@
 """The facts of a model family: its pipeline, the parts of a base, and what the files and the memory model must know of them."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -70,6 +70,8 @@ class Family:
     cautions: Callable[[Configs], Iterator[str]] = no_cautions  # of configs and MODEL_INDEX; what whoever trains on it should know
     # The denoiser's modules, all of them, to their names in kohya's files, where these are others.
     kohya_modules: Callable[[Collection[str]], Names] | None = None
+    # Of its denoiser all modules that adapters may sit on, in bases of any size; None: those of `single_file.original`.
+    known_modules: Callable[[], Iterable[str]] | None = None
     diffusers_reads_kohya: bool = True  # whether its pipeline loads kohya's files of it
     # Of the denoiser's modules the ends of the names of those whose outputs have their halves exchanged there.
     kohya_swapped: Callable[[Collection[str]], tuple[str, ...]] = nothing_swapped

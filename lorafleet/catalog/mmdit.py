@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from math import isqrt
 
 from lorafleet.catalog.method import Shape
-from lorafleet.catalog.original import Original, table
+from lorafleet.catalog.original import Original, Table
 from lorafleet.catalog.part import Config, Names
 from lorafleet.catalog.single_file import number_of, side
 
@@ -80,7 +80,7 @@ def _blocks(modules: Collection[str]) -> Iterator[tuple[str, str]]:
 
 
 MMDIT = Original(
-    modules=table(_OUTSIDE, {"transformer_blocks": ("joint_blocks", {**_BLOCK, **_NORMS})}),
+    modules=Table(_OUTSIDE, {"transformer_blocks": ("joint_blocks", {**_BLOCK, **_NORMS})}),
     first="x_embedder.proj",
     alone={"pos_embed": "pos_embed.pos_embed"},
     swapped=swapped,

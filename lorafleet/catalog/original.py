@@ -7,15 +7,15 @@ theirs: a tensor is its module's name and an end, `weight` or `bias`.
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from lorafleet.catalog.method import Shape
 from lorafleet.catalog.part import Names
 from lorafleet.spec_words import is_module_name
 
+MOST_BLOCKS = 64  # of a list; the published ones have 60 at most
 _ENDS = {"scale": "weight"}  # of norms in the code of FLUX
 _NUMBERED = re.compile(r"(.+?)\.(\d+)(?:\.(.+))?")
-
-Modules = Callable[[str], Sequence[str]]  # a module there -> ours, in the order of its outputs; none: it is not known
 
 
 class Misshapen(ValueError):
@@ -35,30 +35,45 @@ def nothing_swapped(modules: Collection[str]) -> tuple[str, ...]:
     return ()
 
 
+@dataclass(frozen=True)
+class Table:
+    """Modules by tables of ours to theirs. `blocks`: our list of blocks -> its name there, and the modules in each block."""
+
+    around: Names
+    blocks: Mapping[str, tuple[str, Names]]
+
+    def __call__(self, name: str) -> Sequence[str]:
+        """Of a module there ours, in the order of its outputs; none: it is not known."""
+        match = _NUMBERED.fullmatch(name)
+        if match is None or match[1] not in self._inside:
+            return self._outside.get(name, ())
+        ours, names = self._inside[match[1]]
+        return [".".join(filter(None, (ours, match[2], module))) for module in names.get(match[3] or "", ())]
+
+    def ours(self) -> Iterator[str]:
+        """All of our modules, where lists are as long as they may be."""
+        yield from self.around
+        for ours, (_, names) in self.blocks.items():
+            yield from (".".join(filter(None, (ours, str(number), module))) for number in range(MOST_BLOCKS) for module in names)
+
+    @cached_property
+    def _outside(self) -> dict[str, list[str]]:
+        return _inverted(self.around)
+
+    @cached_property
+    def _inside(self) -> dict[str, tuple[str, dict[str, list[str]]]]:
+        return {theirs: (ours, _inverted(names)) for ours, (theirs, names) in self.blocks.items()}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Original:
     """A transformer in the code that it was published with."""
 
-    modules: Modules
+    modules: Table
     first: str  # its first layer there, which has as many outputs as its blocks are wide
     alone: Names = field(default_factory=dict[str, str])  # tensors there that are of no module, to ours
     left_out: tuple[str, ...] = ()  # tensors that some files have, and the model does without
     swapped: Callable[[Collection[str]], tuple[str, ...]] = nothing_swapped  # of our modules those whose halves are exchanged there
-
-
-def table(around: Names, blocks: Mapping[str, tuple[str, Names]]) -> Modules:
-    """By tables of our modules to theirs. `blocks`: our list of blocks -> its name there, and the modules in each block."""
-    outside = _inverted(around)
-    inside = {theirs: (ours, _inverted(names)) for ours, (theirs, names) in blocks.items()}
-
-    def modules(name: str) -> Sequence[str]:
-        match = _NUMBERED.fullmatch(name)
-        if match is None or match[1] not in inside:
-            return outside.get(name, ())
-        ours, names = inside[match[1]]
-        return [".".join(filter(None, (ours, match[2], module))) for module in names.get(match[3] or "", ())]
-
-    return modules
 
 
 def rows(original: Original, tensors: Mapping[str, Shape]) -> dict[str, Rows]:

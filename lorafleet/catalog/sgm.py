@@ -6,7 +6,9 @@ residual layer is a block again, and an upsampling is the last thing in the last
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
+
+from lorafleet.catalog.parts import ATTENTION
 
 _OUTSIDE = {
     "conv_in": "input_blocks.0.0",
@@ -19,6 +21,16 @@ _OUTSIDE = {
 _RESIDUAL = {"conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
 _SAMPLERS = {"downsamplers": "op", "upsamplers": "conv"}
 _LAYER = re.compile(r"((?:down_blocks|up_blocks)\.\d+|mid_block)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)")
+
+MOST_LEVELS, MOST_TRANSFORMERS = 4, 10  # of the published UNets
+_INNER = (
+    *("proj_in", "proj_out"),
+    *(
+        f"transformer_blocks.{number}.{name}"
+        for number in range(MOST_TRANSFORMERS)
+        for name in (*(f"{attention}.{to}" for attention in ("attn1", "attn2") for to in ATTENTION), "ff.net.0.proj", "ff.net.2")
+    ),
+)
 
 Layer = tuple[str, str, int]  # (down_blocks.1, attentions, 0)
 
@@ -33,6 +45,21 @@ def sgm_names(modules: Collection[str]) -> dict[str, str]:
     layers = {(match[1], match[2], int(match[3])) for match in found.values()}
     places = {**dict(_down(layers)), **dict(_middle(layers)), **dict(_up(layers))}
     return {module: _named(module, found.get(module), places) for module in modules}
+
+
+def unet_modules(num_layers: int, *, attends: Container[str]) -> Iterator[str]:
+    """All modules that adapters may sit on of a UNet whose levels have so many layers, by diffusers' names. `attends`: its blocks that
+    have attention, such as up_blocks.1."""
+    yield from _OUTSIDE
+    levels = range(MOST_LEVELS)
+    counts = {f"down_blocks.{level}": num_layers for level in levels} | {f"up_blocks.{level}": num_layers + 1 for level in levels}
+    for block, count in {**counts, "mid_block": 2}.items():
+        yield from (f"{block}.resnets.{number}.{name}" for number in range(count) for name in _RESIDUAL)
+        if block in attends or block == "mid_block":
+            attentions = 1 if block == "mid_block" else count
+            yield from (f"{block}.attentions.{number}.{name}" for number in range(attentions) for name in _INNER)
+    yield from (f"down_blocks.{level}.downsamplers.0.conv" for level in levels)
+    yield from (f"up_blocks.{level}.upsamplers.0.conv" for level in levels)
 
 
 def _named(module: str, match: re.Match[str] | None, places: Mapping[Layer, str]) -> str:

@@ -33,6 +33,12 @@ def _read(transformer: Tensors) -> Mapping[str, Config]:
     return {"transformer": {**bfl.sizes(transformer), **approximator}}
 
 
+def _known_modules() -> Iterator[str]:
+    """It has no modulation of its own in a block."""
+    modulations = ("norm.linear", "norm1.linear", "norm1_context.linear")
+    return (module for module in bfl.CHROMA.modules.ours() if not module.endswith(modulations))
+
+
 FACTS = Family(
     name="chroma",
     title="Chroma",
@@ -67,4 +73,5 @@ FACTS = Family(
     sizes=parts.sizes_by_patches(PATCH, RESOLUTION),
     misfits=_misfits,
     kohya_modules=bfl.chroma_names,
+    known_modules=_known_modules,
 )

@@ -11,6 +11,7 @@ from lorafleet import objectives
 from lorafleet.catalog import parts
 from lorafleet.catalog.families import qwen_image
 from lorafleet.catalog.family import MODEL_INDEX, Configs, Family
+from lorafleet.catalog.original import MOST_BLOCKS
 from lorafleet.catalog.part import Config, Names, Problems
 
 PATCH = qwen_image.PATCH
@@ -111,6 +112,13 @@ def _original(module: str) -> str:
     return _AROUND.get(module, module)
 
 
+def _known_modules() -> Iterator[str]:
+    yield from (*_AROUND, "text_fusion.projector")
+    lists = ("transformer_blocks", "text_fusion.layerwise_blocks", "text_fusion.refiner_blocks")
+    inner = (*(f"attn.{name}" for name in (*parts.ATTENTION, "to_gate")), "ff.up", "ff.down", "ff.gate")
+    yield from (f"{blocks}.{number}.{name}" for blocks in lists for number in range(MOST_BLOCKS) for name in inner)
+
+
 FACTS = Family(
     name="krea2",
     title="Krea 2",
@@ -140,4 +148,5 @@ FACTS = Family(
     cautions=_cautions,
     diffusers_reads_kohya=False,
     kohya_modules=original_names,
+    known_modules=_known_modules,
 )

@@ -6,7 +6,7 @@ from typing import Any, cast
 from lorafleet import objectives
 from lorafleet.catalog import parts
 from lorafleet.catalog.family import Configs, Family
-from lorafleet.catalog.original import Original, table
+from lorafleet.catalog.original import Original, Table
 from lorafleet.catalog.part import Config, Part, PartKind, Problems
 from lorafleet.catalog.parts import Sizes
 from lorafleet.catalog.single_file import TRANSFORMER, SingleFile, Tensors, number_of, side
@@ -94,7 +94,7 @@ _AROUND = (
 )
 # It was published with diffusers' names (QwenLM/Qwen-Image; diffusers' SINGLE_FILE_LOADABLE_CLASSES converts nothing of it).
 ORIGINAL = Original(
-    modules=table({name: name for name in _AROUND}, {"transformer_blocks": ("transformer_blocks", {name: name for name in _BLOCK})}),
+    modules=Table({name: name for name in _AROUND}, {"transformer_blocks": ("transformer_blocks", {name: name for name in _BLOCK})}),
     first="img_in",
 )
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 from lorafleet import objectives
 from lorafleet.catalog import parts
 from lorafleet.catalog.family import Configs, Family
-from lorafleet.catalog.original import Original, table
+from lorafleet.catalog.original import Original, Table
 from lorafleet.catalog.part import Config, Names, Problems
 from lorafleet.catalog.parts import Sizes
 from lorafleet.catalog.single_file import TRANSFORMER, VAE, SingleFile, Tensors, number_of, side
@@ -110,7 +110,7 @@ _AROUND = {
     **{name: name for name in ("cap_embedder.0", "cap_embedder.1", "t_embedder.mlp.0", "t_embedder.mlp.2")},
 }
 ORIGINAL = Original(
-    modules=table(_AROUND, {blocks: (blocks, _BLOCK) for blocks in ("layers", "noise_refiner", "context_refiner")}),
+    modules=Table(_AROUND, {blocks: (blocks, _BLOCK) for blocks in ("layers", "noise_refiner", "context_refiner")}),
     first="x_embedder",
     alone={token: token for token in ("x_pad_token", "cap_pad_token")},
     left_out=("norm_final.weight",),
