@@ -43,6 +43,24 @@ def _rate_falls_to_its_end(end: float | None, scheduler: str, rate: float) -> st
     return f"{LR_END if end is None else end:g} is not below training.learning_rate, {rate:g}, which is to fall to it"
 
 
+def _method_has_two_sides(ratio: float | None, method: str) -> str | None:
+    if ratio is None or METHODS.get(method).raised_roles:
+        return None
+    return f'"{method}" has no two sides whose rates could differ: leave it out'
+
+
+def _rates_may_differ(ratio: float | None, optimizer: str) -> str | None:
+    if ratio is None or not OPTIMIZERS.get(optimizer).has_one_rate:
+        return None
+    return f'"{optimizer}" finds one rate for the whole adapter: leave it out'
+
+
+def _rates_are_of_whole_tensors(ratio: float | None, zero_stage: int) -> str | None:
+    if ratio is None or not zero_stage:
+        return None
+    return f"gives tensors rates of their own, and cluster.zero_stage {zero_stage} cuts them; use zero_stage 0"
+
+
 def _averages_once(decay: float | None, optimizer: str) -> str | None:
     if decay is None or not OPTIMIZERS.get(optimizer).averages:
         return None
@@ -238,6 +256,9 @@ RULES = (
     Rule((("training", "adam_beta2"), ("training", "optimizer")), partial(_optimizer_is_adam, usual=0.999)),
     Rule((("training", "adam_epsilon"), ("training", "optimizer")), partial(_optimizer_is_adam, usual=1e-8)),
     Rule((("training", "lr_scheduler"), ("training", "optimizer")), _averages_at_full_rate),
+    Rule((("training", "lora_plus_ratio"), ("adapter", "method")), _method_has_two_sides),
+    Rule((("training", "lora_plus_ratio"), ("training", "optimizer")), _rates_may_differ),
+    Rule((("training", "lora_plus_ratio"), ("cluster", "zero_stage")), _rates_are_of_whole_tensors),
     Rule((("training", "ema_decay"), ("training", "optimizer")), _averages_once),
     Rule((("training", "ema_decay"), ("cluster", "zero_stage")), _average_is_whole),
     Rule((("output", "weights"), ("training", "ema_decay")), _average_is_kept),

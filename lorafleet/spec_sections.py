@@ -152,6 +152,11 @@ class OptimizationSpec(SpecPart):
     lr_end: Annotated[float, Field(ge=0, le=10)] | None = Field(
         default=None, exclude_if=lambda rate: rate is None, description="The rate that polynomial falls to; unset: 1e-7."
     )
+    lora_plus_ratio: Annotated[float, Field(ge=1, le=1000)] | None = Field(
+        default=None,
+        exclude_if=lambda ratio: ratio is None,
+        description="The rate of B over that of A (LoRA+, Hayou et al. 2024, who advise 16); learning_rate is A's. Unset: 1.",
+    )
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None,
         exclude_if=lambda decay: decay is None,

@@ -41,6 +41,7 @@ class Method:
     scaling: Scaling
     names: Mapping[str, str]
     fusing: Fusing = Fusing.NEVER
+    raised_roles: tuple[str, ...] = ()  # those that LoRA+ gives a higher rate (Hayou et al. 2024)
     reads_weights: bool = False  # of the frozen layer, in numbers as they were trained: what quantised ones have not
 
     def num_params(self, rank: int, weights: Iterable[Shape]) -> int:

@@ -22,6 +22,7 @@ class Optimizer:
     needs_gpu: bool = False
     is_adam: bool = True  # goes by a spec's `adam_` fields
     averages: bool = False  # what it trains: it needs a rate that does not fall
+    has_one_rate: bool = False  # for all tensors of an adapter
     usual_rate: float | None = None  # of one whose rate is a factor of what it finds by itself
 
 

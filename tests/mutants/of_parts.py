@@ -50,4 +50,25 @@ GUARDS = (
         "    if True:",
         "tests/lorafleet/test_average_rules.py",
     ),
+    (
+        "rates: a library has a group for each",
+        "trainer/optimizers/_library.py",
+        "        if len(by_group) == 1:",
+        "        if True:",
+        "tests/trainer/optimizers/test_lora_plus.py",
+    ),
+    (
+        "rates: B has its own",
+        "trainer/adapters/layout.py",
+        "int(kind.raises_rates and role in facts.raised_roles)",
+        "0",
+        "tests/trainer/optimizers/test_lora_plus.py",
+    ),
+    (
+        "rates: what finds one rate is refused",
+        "lorafleet/spec_rules.py",
+        "    if ratio is None or not OPTIMIZERS.get(optimizer).has_one_rate:",
+        "    if True:",
+        "tests/lorafleet/test_rate_rules.py",
+    ),
 )

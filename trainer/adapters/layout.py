@@ -32,14 +32,30 @@ class Kind:
     dropout: float
     optimizer: str
     keeps_average: bool = False
+    raises_rates: bool = False  # of the roles of which its method says so (LoRA+)
 
     @classmethod
-    def of(cls, adapter: AdapterSpec, optimizer: str, *, keeps_average: bool = False) -> "Kind":
-        return cls(adapter.method, adapter.rank, adapter.target_modules, adapter.text_encoder, adapter.dropout, optimizer, keeps_average)
+    def of(cls, adapter: AdapterSpec, optimizer: str, *, keeps_average: bool = False, raises_rates: bool = False) -> "Kind":
+        return cls(
+            method=adapter.method,
+            rank=adapter.rank,
+            target_modules=adapter.target_modules,
+            text_encoder=adapter.text_encoder,
+            dropout=adapter.dropout,
+            optimizer=optimizer,
+            keeps_average=keeps_average,
+            raises_rates=raises_rates,
+        )
 
     @classmethod
     def of_spec(cls, spec: Spec) -> "Kind":
-        return cls.of(spec.adapter, spec.training.optimizer, keeps_average=spec.training.ema_decay is not None)
+        training = spec.training
+        return cls.of(
+            spec.adapter,
+            training.optimizer,
+            keeps_average=training.ema_decay is not None,
+            raises_rates=training.lora_plus_ratio is not None,
+        )
 
 
 def alpha(spec: AdapterSpec) -> float:
@@ -60,6 +76,7 @@ class Piece:
     name: str  # of the tensor, canonical
     shape: tuple[int, ...]
     offset: int
+    group: int = 0  # number of its rate among those of the adapter
 
     @property
     def size(self) -> int:
@@ -107,7 +124,8 @@ def layout(kind: Kind, modules: Mapping[str, Layer]) -> Layout:
     offset = 0
     for path, module in modules.items():
         for role, shape in facts.tensors(kind.rank, weight_shape(module)).items():
-            pieces.append(Piece(path, role, f"{path}.{facts.names[role]}", shape, offset))
+            group = int(kind.raises_rates and role in facts.raised_roles)
+            pieces.append(Piece(path, role, f"{path}.{facts.names[role]}", shape, offset, group))
             offset += pieces[-1].size
     return Layout(tuple(pieces))
 

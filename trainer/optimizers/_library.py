@@ -15,7 +15,7 @@ from torch import Tensor
 from lorafleet.catalog import Optimizer as OptimizerFacts
 from lorafleet.catalog.method import Shape
 from lorafleet.spec import OptimizationSpec
-from trainer.optimizers.protocol import Kept, Row, StyleUpdate
+from trainer.optimizers.protocol import Kept, Row, StyleUpdate, Tensors
 from trainer.typed_torch import numbers
 
 NUMBERS = "numbers"  # the key of what it keeps that is no tensor: whether it has begun, its groups' numbers, its tensors'
@@ -39,6 +39,7 @@ class _Number(NamedTuple):
     """One number of a library's state."""
 
     name: str
+    group: int  # of the library's, which are those of tensors of one rate
     piece: int | None  # None: of the group
     like: Any  # a value of its type
 
@@ -46,6 +47,7 @@ class _Number(NamedTuple):
 class _Places(NamedTuple):
     """What a library keeps of tensors of some shapes, and where we do."""
 
+    by_group: Mapping[int, Sequence[int]]
     pieces: tuple[tuple[_Stored, ...], ...]
     numbers: tuple[_Number, ...]
     kept: Mapping[str, Kept]
@@ -65,32 +67,39 @@ class LibraryOptimizer:
         self.facts, self._make, self._options, self._constants, self._keeps_numbers = facts, make, options, constants, keeps_numbers
         self._places = lru_cache(maxsize=64)(self._found)  # asked for in each step
 
-    def kept(self, shapes: Sequence[Shape]) -> Mapping[str, Kept]:
-        return self._places(tuple(shapes)).kept
+    def kept(self, tensors: Tensors) -> Mapping[str, Kept]:
+        return self._places(tensors).kept
 
-    def step(self, rows: Sequence[Row], shapes: Sequence[Shape]) -> None:
-        places = self._places(tuple(shapes))
+    def step(self, rows: Sequence[Row], tensors: Tensors) -> None:
+        places = self._places(tensors)
         for row in rows:
             if not bool(row.clipping.is_finite):
                 continue
-            tensors = list(_pieces(row.weights, shapes))
-            for tensor, gradient in zip(tensors, _pieces(row.clipped, shapes), strict=True):
-                tensor.grad = gradient
-            optimizer = self._resumed(row.update, tensors, row.state, places)
+            pieces = list(_pieces(row.weights, tensors.shapes))
+            for piece, gradient in zip(pieces, _pieces(row.clipped, tensors.shapes), strict=True):
+                piece.grad = gradient
+            optimizer = self._resumed(row.update, pieces, row.state, places)
             optimizer.step()
-            self._keep(optimizer, tensors, row.state, places)
+            self._keep(optimizer, pieces, row.state, places)
 
     def resumed(
-        self, update: StyleUpdate, weights: Tensor, state: Mapping[str, Tensor], shapes: Sequence[Shape]
+        self, update: StyleUpdate, weights: Tensor, state: Mapping[str, Tensor], tensors: Tensors
     ) -> tuple[torch.optim.Optimizer, list[Tensor]]:
         """The library's optimizer as it was after the last step, and its tensors: views of `weights`."""
-        tensors = list(_pieces(weights, shapes))
-        return self._resumed(update, tensors, state, self._places(tuple(shapes))), tensors
+        pieces = list(_pieces(weights, tensors.shapes))
+        return self._resumed(update, pieces, state, self._places(tensors)), pieces
+
+    def _made(self, update: StyleUpdate, tensors: Sequence[Tensor], by_group: Mapping[int, Sequence[int]]) -> torch.optim.Optimizer:
+        options = self._options(update)
+        if len(by_group) == 1:
+            return self._make(tensors, **{**options, "lr": update.rate(*by_group)})
+        parts = [{"params": [tensors[number] for number in its], "lr": update.rate(group)} for group, its in by_group.items()]
+        return self._make(parts, **options)
 
     def _resumed(
         self, update: StyleUpdate, tensors: Sequence[Tensor], state: Mapping[str, Tensor], places: _Places
     ) -> torch.optim.Optimizer:
-        optimizer = self._make(tensors, **self._options(update))
+        optimizer = self._made(update, tensors, places.by_group)
         kept = numbers(state[NUMBERS]) if self._keeps_numbers else []
         if kept and not kept[0]:
             return optimizer  # its first step: what it begins with is its own
@@ -98,7 +107,7 @@ class LibraryOptimizer:
             mine = {each.name: _view(state[each.key], each) for each in stored}
             optimizer.state[tensor].update({**mine, **self._constants(optimizer, mine)})
         for number, value in zip(places.numbers, kept[1:], strict=True):
-            holder = optimizer.param_groups[0] if number.piece is None else optimizer.state[tensors[number.piece]]
+            holder = optimizer.param_groups[number.group] if number.piece is None else optimizer.state[tensors[number.piece]]
             holder[number.name] = _as(number.like, value)
         return optimizer
 
@@ -112,30 +121,33 @@ class LibraryOptimizer:
         if self._keeps_numbers:
             values = [1.0]
             for number in places.numbers:
-                holder = optimizer.param_groups[0] if number.piece is None else optimizer.state[tensors[number.piece]]
+                holder = optimizer.param_groups[number.group] if number.piece is None else optimizer.state[tensors[number.piece]]
                 values.append(float(holder.get(number.name, 0.0)))
             state[NUMBERS].copy_(torch.tensor(values, dtype=torch.float64))
 
-    def _found(self, shapes: tuple[Shape, ...]) -> _Places:
+    def _found(self, row: Tensors) -> _Places:
         """Asks the library itself, by one step on tensors that are thrown away."""
-        tensors = [torch.zeros(shape) for shape in shapes]
+        tensors = [torch.zeros(shape) for shape in row.shapes]
         for tensor in tensors:
             tensor.grad = torch.ones_like(tensor)
-        options = self._options(_PROBE)
-        optimizer = self._make(tensors, **options)
+        optimizer = self._made(_PROBE, tensors, row.by_group)
         optimizer.step()
         sizes: dict[str, int] = {}
         dtypes: dict[str, torch.dtype] = {}
         pieces: list[tuple[_Stored, ...]] = []
+        given = {"params", "lr", *self._options(_PROBE)}
         found = [
-            _Number(name, None, value) for name, value in optimizer.param_groups[0].items() if name not in options and _is_number(value)
+            _Number(name, group, None, value)
+            for group, its in enumerate(optimizer.param_groups)
+            for name, value in its.items()
+            if name not in given and _is_number(value)
         ]
         for piece, tensor in enumerate(tensors):
             state = optimizer.state[tensor]
             constant, stored = self._constants(optimizer, state), list[_Stored]()
             for name, value in state.items():
                 if _is_number(value):
-                    found.append(_Number(name, piece, value))
+                    found.append(_Number(name, 0, piece, value))
                 elif isinstance(value, Tensor) and name not in constant:
                     key = name if value.dtype == torch.float32 else f"{name}_{str(value.dtype).removeprefix('torch.')}"
                     stored.append(_Stored(name, key, sizes.get(key, 0), tuple(value.shape)))
@@ -144,7 +156,7 @@ class LibraryOptimizer:
         kept = {key: Kept((size,), dtypes[key]) for key, size in sizes.items()}
         if self._keeps_numbers:
             kept[NUMBERS] = Kept((1 + len(found),), torch.float64)
-        return _Places(tuple(pieces), tuple(found) if self._keeps_numbers else (), kept)
+        return _Places(row.by_group, tuple(pieces), tuple(found) if self._keeps_numbers else (), kept)
 
 
 def adam_options(update: StyleUpdate) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The seam of an optimizer: how one style's row of numbers is updated. A new optimizer is one file beside adamw.py, and its facts."""
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -11,6 +12,26 @@ from lorafleet.catalog.method import Shape
 from lorafleet.spec import OptimizationSpec
 
 
+class Tensors(NamedTuple):
+    """The tensors of a row, one after another. Where ZeRO cuts rows, which only elementwise optimizers allow, it is a single (size,)."""
+
+    shapes: tuple[Shape, ...]
+    groups: tuple[int, ...]  # of each the number of its rate among an update's
+
+    @property
+    def sizes(self) -> list[int]:
+        return [prod(shape) for shape in self.shapes]
+
+    @property
+    def size(self) -> int:
+        return sum(self.sizes)
+
+    @property
+    def by_group(self) -> dict[int, list[int]]:
+        """Numbers of the tensors of each group, in the order of the groups."""
+        return {group: [number for number, its in enumerate(self.groups) if its == group] for group in sorted({*self.groups})}
+
+
 class StyleUpdate(NamedTuple):
     """What the update of a style needs besides its gradient."""
 
@@ -19,6 +40,10 @@ class StyleUpdate(NamedTuple):
     steps_done: int
     loss_scale: float = 1.0  # by which its gradient is too large
     gives_average: bool = False  # it is judged by its moving average, not by what it trains
+    rates: tuple[float, ...] = ()  # of each group of tensors; empty: all have the learning rate
+
+    def rate(self, group: int) -> float:
+        return self.rates[group] if self.rates else self.learning_rate
 
 
 class Clipping(NamedTuple):
@@ -51,18 +76,15 @@ class Row(NamedTuple):
 
 
 class RowOptimizer(Protocol):
-    """Stateless: what it keeps of a row comes back in as an argument.
-
-    `shapes`: of the row's tensors. Where ZeRO cuts rows, which only those that are elementwise allow, it is a single (size,).
-    """
+    """Stateless: what it keeps of a row comes back in as an argument. One whose facts say that it has one rate goes by no other."""
 
     facts: OptimizerFacts
 
-    def kept(self, shapes: Sequence[Shape]) -> Mapping[str, Kept]:
+    def kept(self, tensors: Tensors) -> Mapping[str, Kept]:
         """What it keeps of a row, by name, as zeros at first. Of each number it is (size,), and elementwise ones keep nothing else."""
         ...
 
-    def step(self, rows: Sequence[Row], shapes: Sequence[Shape]) -> None:
+    def step(self, rows: Sequence[Row], tensors: Tensors) -> None:
         """Updates rows of one bank in place. A row whose gradient is not finite, and its state, stay as they are."""
         ...
 
@@ -71,6 +93,6 @@ class RowOptimizer(Protocol):
 class Averaging(Protocol):
     """What an optimizer has beside, if what it trains is not what it has learned."""
 
-    def evaluated(self, update: StyleUpdate, weights: Tensor, state: Mapping[str, Tensor], shapes: Sequence[Shape]) -> Tensor:
+    def evaluated(self, update: StyleUpdate, weights: Tensor, state: Mapping[str, Tensor], tensors: Tensors) -> Tensor:
         """The weights that are drawn with and exported, (size,)."""
         ...

@@ -5,7 +5,7 @@ Theirs begins with a step of rate 0, which trains nothing: here step i of n has 
 
 import math
 
-from lorafleet.spec import OptimizationSpec
+from lorafleet.spec import OptimizationSpec, Spec
 from lorafleet.spec_sections import LR_END
 
 
@@ -26,6 +26,12 @@ def learning_rate(spec: OptimizationSpec, step: int) -> float:
         case "polynomial":
             end = LR_END if spec.lr_end is None else spec.lr_end
             return (spec.learning_rate - end) * (1 - done) ** (spec.lr_power or 1.0) + end
+
+
+def group_rates(spec: Spec, step: int) -> tuple[float, ...]:
+    """Of each group of an adapter's tensors (adapters.layout); empty: all have the learning rate."""
+    rate, ratio = learning_rate(spec.training, step), spec.training.lora_plus_ratio
+    return () if ratio is None else (rate, rate * ratio)
 
 
 def _half_a_cosine(done: float) -> float:

@@ -4,16 +4,14 @@ A style's gradient norm is a row's norm, and nothing of one row enters another.
 """
 
 from collections.abc import Callable, Sequence
-from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lorafleet.catalog.method import Shape
 from trainer.adapters.bank import Bank
 from trainer.optimizers import OPTIMIZERS, moving_average
-from trainer.optimizers.protocol import Averaging, Clipping, Kept, Row, RowOptimizer, StyleUpdate
+from trainer.optimizers.protocol import Averaging, Clipping, Kept, Row, RowOptimizer, StyleUpdate, Tensors
 from trainer.typed_torch import numbers, vector_norm
 
 
@@ -29,7 +27,7 @@ class StackedOptimizer(torch.optim.Optimizer):
         self.rows_by: list[RowOptimizer] = [OPTIMIZERS.get(bank.kind.optimizer) for bank in banks]
         self.clips = clips
         self._keeps_average = [bank.kind.keeps_average for bank in banks]
-        self._shapes = [[piece.shape for piece in bank.layout.pieces] for bank in banks]
+        self._tensors = [Tensors(tuple(p.shape for p in bank.layout.pieces), tuple(p.group for p in bank.layout.pieces)) for bank in banks]
         groups = [{"params": [bank.flat], "bank": number, "updates": (), "finite": []} for number, bank in enumerate(banks)]
         super().__init__(groups, {})
 
@@ -49,7 +47,7 @@ class StackedOptimizer(torch.optim.Optimizer):
             row = gradient if is_part else gradient[slot]
             kept = state if is_part else {key: tensor[slot] for key, tensor in state.items()}
             rows.append(Row(update, parameter if is_part else parameter[slot], row, kept, self._clipping(row, update)))
-        self.rows_by[bank].step(rows, self.shapes_of(parameter, bank))
+        self.rows_by[bank].step(rows, self.tensors_of(parameter, bank))
         if moving_average.KEY in state:
             for row in rows:
                 moving_average.follow(row)
@@ -61,15 +59,15 @@ class StackedOptimizer(torch.optim.Optimizer):
         divisor = ((norm + 1e-6) / most).clamp(min=1.0) if most else torch.ones_like(norm)
         return Clipping(divisor * update.loss_scale, norm.isfinite())
 
-    def shapes_of(self, parameter: Tensor, bank: int) -> list[Shape]:
-        """Of the tensors of a row; of a part of one, its own."""
-        return [tuple(parameter.shape)] if parameter.ndim == 1 else self._shapes[bank]
+    def tensors_of(self, parameter: Tensor, bank: int) -> Tensors:
+        """Those of a row; of a part of one, itself."""
+        return Tensors((tuple(parameter.shape),), (0,)) if parameter.ndim == 1 else self._tensors[bank]
 
     def kept(self, parameter: Tensor, bank: int) -> dict[str, Kept]:
         """What is kept of a row of a parameter, or of a part of one: by its optimizer, and its moving average."""
-        shapes = self.shapes_of(parameter, bank)
-        average = {moving_average.KEY: Kept((sum(map(prod, shapes)),))} if self._keeps_average[bank] else {}
-        return {**self.rows_by[bank].kept(shapes), **average}
+        tensors = self.tensors_of(parameter, bank)
+        average = {moving_average.KEY: Kept((tensors.size,))} if self._keeps_average[bank] else {}
+        return {**self.rows_by[bank].kept(tensors), **average}
 
     def state_of(self, parameter: Tensor, bank: int) -> dict[str, Tensor]:
         """What is kept of a parameter, made when it is first needed: (capacity, ...) of a bank's rows, (...) of a part of one."""
@@ -89,4 +87,4 @@ class StackedOptimizer(torch.optim.Optimizer):
         state = {key: tensor[slot] for key, tensor in self.state_of(parameter, bank).items()}
         if gives_average or not isinstance(optimizer, Averaging):
             return state[moving_average.KEY]
-        return optimizer.evaluated(update, parameter.detach()[slot], state, self.shapes_of(parameter, bank))
+        return optimizer.evaluated(update, parameter.detach()[slot], state, self.tensors_of(parameter, bank))

@@ -25,7 +25,7 @@ from trainer.objectives.draws import Draw, Noised, draws, dropout_seed, drops_ca
 from trainer.objectives.masking import Masking
 from trainer.objectives.protocol import Objective
 from trainer.optimizers.protocol import StyleUpdate
-from trainer.optimizers.schedule import learning_rate
+from trainer.optimizers.schedule import group_rates, learning_rate
 from trainer.prepare.latent_cache import Encoded
 from trainer.prepare.style import PreparedStyle
 from trainer.report import Reporter
@@ -95,7 +95,8 @@ class Member:
     def update(self) -> StyleUpdate:
         """The optimizer's parameters for the current step."""
         skipped = 0 if self._scale is None else self._scale.skipped
-        return StyleUpdate(self.spec.training, self.learning_rate, self.step - skipped, self.loss_scale, self.spec.gives_average)
+        rates = group_rates(self.spec, self.step)
+        return StyleUpdate(self.spec.training, self.learning_rate, self.step - skipped, self.loss_scale, self.spec.gives_average, rates)
 
     def draw(self, *, rank: int, world_size: int) -> None:
         """Draws this worker's part of the step that begins, one item of `drawn` for each forward pass."""

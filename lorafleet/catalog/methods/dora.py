@@ -13,6 +13,7 @@ FACTS = Method(
     tensors=_tensors,
     scaling=alpha_over_rank,
     reads_weights=True,
+    raised_roles=("B",),
     names={"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitude_vector"},
     fusing=Fusing.WHOLE,  # where a layer has no adapter its magnitudes would have to be read from the base
 )

@@ -7,6 +7,7 @@ FACTS = Method(
     title="LoRA (Hu et al. 2021)",
     tensors=low_rank,
     scaling=alpha_over_rank,
+    raised_roles=("B",),
     names={"A": "lora_A.weight", "B": "lora_B.weight"},
     fusing=Fusing.IN_PART,
 )

@@ -14,6 +14,7 @@ FACTS = Method(
     title="rsLoRA (Kalajdzievski 2023)",
     tensors=low_rank,
     scaling=_scaling,
+    raised_roles=("B",),
     names={"A": "lora_A.weight", "B": "lora_B.weight"},
     fusing=Fusing.IN_PART,
 )

@@ -7,5 +7,6 @@ FACTS = Optimizer(
     title="Prodigy (Mishchenko and Defazio 2024)",
     state_bytes=copies(4),
     is_elementwise=False,
+    has_one_rate=True,  # what it finds out is how far all tensors together are from their optimum
     usual_rate=1.0,
 )

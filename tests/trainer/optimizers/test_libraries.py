@@ -16,7 +16,7 @@ from trainer.adapters.layout import Kind
 from trainer.adapters.model import PackModel
 from trainer.families import family
 from trainer.optimizers import OPTIMIZERS
-from trainer.optimizers.protocol import StyleUpdate
+from trainer.optimizers.protocol import StyleUpdate, Tensors
 from trainer.optimizers.stacked import StackedOptimizer
 
 BY_LIBRARY: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -141,8 +141,8 @@ def test_a_gradient_that_is_no_number_moves_nothing(name: str):
 @pytest.mark.parametrize("name", catalog.OPTIMIZERS.names())
 def test_its_facts_say_what_it_keeps(name: str):
     bank = bank_of(name, 1)
-    shapes = [piece.shape for piece in bank.layout.pieces]
-    kept = {key: each for key, each in OPTIMIZERS.get(name).kept(shapes).items() if key != "numbers"}
+    shapes = tuple(piece.shape for piece in bank.layout.pieces)
+    kept = {key: each for key, each in OPTIMIZERS.get(name).kept(Tensors(shapes, (0,) * len(shapes))).items() if key != "numbers"}
     assert sum(prod(each.shape) * each.dtype.itemsize for each in kept.values()) == sum(
         catalog.OPTIMIZERS.get(name).state_bytes(shape) for shape in shapes
     )

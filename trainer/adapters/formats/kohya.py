@@ -60,7 +60,7 @@ def _kohya_metadata(spec: Spec, tensors: Mapping[str, Tensor]) -> dict[str, str]
     network, arguments = METHODS.get(spec.adapter.method).kohya_network(spec.adapter)
     values: dict[str, object] = {
         "ss_network_module": network,
-        "ss_network_args": json.dumps(arguments),
+        "ss_network_args": json.dumps(arguments | _raised(training)),
         "ss_network_dim": spec.adapter.rank,
         "ss_network_alpha": alpha(spec.adapter),
         "ss_network_dropout": spec.adapter.dropout,
@@ -101,6 +101,10 @@ def _schedule(training: OptimizationSpec) -> dict[str, object]:
         **({} if training.lr_cycles is None else {"ss_lr_scheduler_num_cycles": training.lr_cycles}),
         **({} if training.lr_power is None else {"ss_lr_scheduler_power": training.lr_power}),
     }
+
+
+def _raised(training: OptimizationSpec) -> dict[str, str]:
+    return {} if training.lora_plus_ratio is None else {"loraplus_lr_ratio": str(training.lora_plus_ratio)}
 
 
 def _huber(objective: ObjectiveSpec) -> dict[str, object]:

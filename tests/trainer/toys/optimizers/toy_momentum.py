@@ -1,11 +1,9 @@
 """Gradient descent with momentum, and without weight decay."""
 
 from collections.abc import Mapping, Sequence
-from math import prod
 
-from lorafleet.catalog.method import Shape
 from tests.trainer.toys.catalog.optimizers.toy_momentum import FACTS
-from trainer.optimizers.protocol import Kept, Row, RowOptimizer
+from trainer.optimizers.protocol import Kept, Row, RowOptimizer, Tensors
 
 
 class Momentum:
@@ -13,10 +11,10 @@ class Momentum:
 
     facts = FACTS
 
-    def kept(self, shapes: Sequence[Shape]) -> Mapping[str, Kept]:
-        return {"momentum": Kept((sum(map(prod, shapes)),))}
+    def kept(self, tensors: Tensors) -> Mapping[str, Kept]:
+        return {"momentum": Kept((tensors.size,))}
 
-    def step(self, rows: Sequence[Row], shapes: Sequence[Shape]) -> None:
+    def step(self, rows: Sequence[Row], tensors: Tensors) -> None:
         for row in rows:
             if bool(row.clipping.is_finite):
                 row.state["momentum"].mul_(row.update.spec.adam_beta1).add_(row.clipped)
