@@ -10,12 +10,13 @@ from typing import Annotated, Any, Self, cast
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from lorafleet.catalog import FAMILIES, PRECISIONS, Family, Precision
+from lorafleet.catalog import FAMILIES, METHODS, PRECISIONS, Family, Precision
 from lorafleet.errors import InvalidSpec, Violation
 from lorafleet.spec_rules import RULES, Location
 from lorafleet.spec_sections import (
     DEFAULT_OUTPUT_PRECISION,
     DEFAULT_PROFILE,
+    FORMATS,
     AdapterSpec,
     BaseModelSpec,
     CheckpointingSpec,
@@ -77,6 +78,14 @@ class Spec(SpecPart):
         if self.base_model.family is not None and not self.adapter.target_modules:
             targets = self.family.denoiser.target_modules
             object.__setattr__(self, "adapter", self.adapter.model_copy(update={"target_modules": targets}))  # it is frozen
+        return self
+
+    @model_validator(mode="after")
+    def _writes_what_holds_its_method(self) -> Self:
+        method, family = METHODS.get(self.adapter.method), self.base_model.family
+        if not self.output.formats and (family is not None or not method.loaded_by_diffusers):
+            formats = tuple(each for each in FORMATS if each != "diffusers" or method.diffusers_loads(family))
+            object.__setattr__(self, "output", self.output.model_copy(update={"formats": formats}))
         return self
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """The rules of a spec over several fields: what does not go together, and what to do. Pure."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -178,6 +178,16 @@ def _method_needs_weights(method: str, precision: str) -> str | None:
     return f'"{method}" reads the weights themselves, which training.precision {precision} has not; use bf16, or lora' if is_blind else None
 
 
+def _method_takes_a_factor(factor: int | None, method: str) -> str | None:
+    return f'is nothing that "{method}" goes by: leave it out' if factor is not None and METHODS.get(method).factored is None else None
+
+
+def _formats_hold_the_method(formats: Sequence[str], method: str, family: str | None) -> str | None:
+    if "diffusers" not in formats or METHODS.get(method).diffusers_loads(family):
+        return None
+    return f'diffusers loads no "{method}" of {family or "any family"}; write kohya alone, which ComfyUI reads'
+
+
 def _trigger_is_there(choice: str, trigger_phrase: str) -> str | None:
     return '"trigger" needs dataset.trigger_phrase' if choice == "trigger" and not trigger_phrase.strip() else None
 
@@ -229,6 +239,8 @@ RULES = (
     Rule((("training", "text_precision"),), _large_text_is_no_fp16),
     Rule((("training", "text_precision"), ("base_model", "family")), _large_text_is_there),
     Rule((("adapter", "method"), ("training", "precision")), _method_needs_weights),
+    Rule((("adapter", "factor"), ("adapter", "method")), _method_takes_a_factor),
+    Rule((("output", "formats"), ("adapter", "method"), ("base_model", "family")), _formats_hold_the_method),
     Rule((("training", "gradient_checkpointing"), ("base_model", "family")), _blocks_are_recomputed),
     Rule((("training", "noise_offset"), ("base_model", "family")), _noises_as_diffusion_does),
     Rule((("objective", "pyramid_noise_discount"), ("base_model", "family")), _noises_as_diffusion_does),

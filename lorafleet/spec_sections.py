@@ -10,6 +10,8 @@ from lorafleet.spec_words import ModuleName, OutputName, PartName, Text, check_u
 DEFAULT_PROFILE = "default"
 DEFAULT_OUTPUT_PRECISION = "fp16"
 MAX_PROMPT = 2000
+FormatName = Literal["diffusers", "kohya"]
+FORMATS: tuple[FormatName, ...] = ("diffusers", "kohya")
 HUBER_DELTA = 0.1
 HUBER_SCHEDULE = "snr"
 LR_END = 1e-7  # of the polynomial schedule, as transformers and diffusers have it
@@ -105,7 +107,7 @@ class DatasetSpec(SpecPart):
 
 
 class AdapterSpec(SpecPart):
-    """The adapter to train: LoRA (Hu et al. 2021), rsLoRA (Kalajdzievski 2023) or DoRA (Liu et al. 2024)."""
+    """The adapter to train, by one of the methods of the catalog (docs/training.md)."""
 
     method: Annotated[MethodName, Field(description="Kind of adapter.")] = "lora"
     rank: Annotated[int, Field(ge=1, le=512, description="Rank of the low-rank update.")] = 16
@@ -123,6 +125,13 @@ class AdapterSpec(SpecPart):
             description="Suffixes of module names; each must match a linear or convolution layer of the denoiser. Unset: the family's own.",
         ),
     ] = ()
+    # Left out where it is the default: a trainer that does not know it refuses the spec.
+    factor: Annotated[int, Field(ge=2, le=4096)] | None = Field(
+        default=None,
+        exclude_if=lambda factor: factor is None,
+        description="Of lokr: the smaller of the two that each side of a layer is the product of, or what is nearest below; unset: "
+        "both as near to each other as they can be.",
+    )
     text_encoder: Annotated[bool, Field(description="Also train an adapter on the attention of the text encoders.")] = False
 
 
@@ -344,8 +353,14 @@ class OutputSpec(SpecPart):
 
     uri: str | None = Field(default=None, description="Folder for everything the job writes; unset: the service's own layout.")
     formats: Annotated[
-        tuple[Literal["diffusers", "kohya"], ...], Field(min_length=1, strict=False, description="File formats of the LoRA.")
-    ] = ("diffusers", "kohya")
+        tuple[FormatName, ...],
+        Field(
+            min_length=1,
+            strict=False,
+            exclude_if=lambda formats: not formats,
+            description="File formats of the adapter; unset: both, where both hold its method.",
+        ),
+    ] = ()
     # Left out where they are the defaults: a trainer that does not know them refuses the spec.
     name: OutputName | None = Field(
         default=None,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import JsonValue
 
 from lorafleet import __version__, lora_readers
+from lorafleet.catalog import METHODS
 from lorafleet.contract.layout import MANIFEST, JobLayout, adapter_file, step_folder
 from lorafleet.errors import RunFailed
 from lorafleet.v1.training_service_pb2 import Artifact
@@ -169,7 +170,8 @@ def _usage(style: PreparedStyle) -> list[str]:
     spec, told = style.spec, lora_readers.of(style.spec)
     lines: list[str] = []
     wrong = {each.file_format for each in told if each.program == "diffusers"}
-    wrong |= set() if spec.family.diffusers_reads_kohya else {"kohya"}
+    is_read = spec.family.diffusers_reads_kohya and METHODS.get(spec.adapter.method).loaded_by_diffusers is None
+    wrong |= set() if is_read else {"kohya"}
     right = [name for name in spec.output.formats if name not in wrong]
     if right:
         pipeline, without = spec.family.pipeline, "".join(f", {part}=None" for part in sorted(style.base.absent))

@@ -1,10 +1,11 @@
 """The facts of an adapter method: which tensors it puts on a layer, what scales them, and what they are called in files."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from math import prod
-from typing import Protocol
+from functools import partial
+from math import isqrt, prod
+from typing import Protocol, Self
 
 Shape = tuple[int, ...]
 
@@ -17,10 +18,26 @@ class Tensors(Protocol):
         ...
 
 
+class FactoredTensors(Protocol):
+    """The same of a method that cuts a layer's sides into two: how, a factor says."""
+
+    def __call__(self, rank: int, weight: Shape, *, factor: int) -> dict[str, Shape]: ...
+
+
 class Scaling(Protocol):
     """What an update is multiplied by."""
 
     def __call__(self, alpha: float, rank: int) -> float: ...
+
+
+class Made(Protocol):
+    """How many numbers are made of a layer's tensors, whatever the rows of a pass, and kept for the backward pass."""
+
+    def __call__(self, rank: int, weight: Shape) -> int: ...
+
+
+def nothing_made(rank: int, weight: Shape) -> int:
+    return 0
 
 
 class Fusing(StrEnum):
@@ -43,6 +60,22 @@ class Method:
     fusing: Fusing = Fusing.NEVER
     raised_roles: tuple[str, ...] = ()  # those that LoRA+ gives a higher rate (Hayou et al. 2024)
     reads_weights: bool = False  # of the frozen layer, in numbers as they were trained: what quantised ones have not
+    made: Made = nothing_made
+    activations: float = 1.0  # kept for the backward pass, as a multiple of those with LoRA
+    factored: FactoredTensors | None = None  # the tensors by a factor, where the method takes one
+    loaded_by_diffusers: Collection[str] | None = None  # families whose pipelines load its files; None: all
+
+    def cut_by(self, factor: int | None) -> Self:
+        """The method with the tensors that it has by this factor; None: by its own."""
+        if factor is None or self.factored is None:
+            return self
+        return replace(self, tensors=partial(self.factored, factor=factor))
+
+    def diffusers_loads(self, family: str | None) -> bool:
+        """Whether diffusers loads its files of that family; None: of any."""
+        if self.loaded_by_diffusers is None:
+            return True
+        return bool(self.loaded_by_diffusers) if family is None else family in self.loaded_by_diffusers
 
     def num_params(self, rank: int, weights: Iterable[Shape]) -> int:
         """Of an adapter on layers with these weights."""
@@ -57,6 +90,17 @@ def low_rank(rank: int, weight: Shape) -> dict[str, Shape]:
 
 def alpha_over_rank(alpha: float, rank: int) -> float:
     return alpha / rank
+
+
+def two_factors(size: int, factor: int) -> tuple[int, int]:
+    """`size` as a product of two, the first no larger: `factor` is one of them where it divides `size`, else the first is the nearest
+    below it; -1: as near to each other as they can be. As LyCORIS cuts sides (Yeh et al. 2024)."""
+    if factor > 0 and size % factor == 0:
+        first, second = sorted((factor, size // factor))
+        return first, second
+    most = size if factor < 0 else factor
+    first = max(each for each in range(1, isqrt(size) + 1) if size % each == 0 and each <= max(most, 1))
+    return first, size // first
 
 
 def is_target(module: str, ends: Iterable[str]) -> bool:

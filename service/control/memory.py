@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, prod
 
-from lorafleet.catalog import FAMILIES, METHODS, OPTIMIZERS, PRECISIONS, Precision
+from lorafleet.catalog import FAMILIES, METHODS, OPTIMIZERS, PRECISIONS, Method, Precision
 from lorafleet.catalog.method import Shape, is_target
 
 GIB = 2**30
@@ -70,6 +70,7 @@ class Ask:
     text_precision: str = ""  # of text encoders as large as the denoiser; unset: what is usual beside its precision
     optimizer: str = "adamw"
     text_encoder: bool = False
+    factor: int | None = None  # of methods that take one
     recomputes: bool = False  # the denoiser's blocks in the backward pass
     samples_latents: bool = False  # whose deviations are kept, too
     keeps_average: bool = False  # of the adapter
@@ -85,7 +86,7 @@ def footprint(base: BaseShapes, ask: Ask) -> Footprint | None:
         base_bytes=precision.held_bytes(base.num_params, base.layers)
         + base.num_other_params * FP32_BYTES
         + _text_precision(ask).held_bytes(base.num_large_params, _large_layers(base, ask)),
-        num_adapter_params=METHODS.get(ask.method).num_params(ask.rank, targets(base, ask)),
+        num_adapter_params=_method(ask).num_params(ask.rank, targets(base, ask)),
         adapter_bytes=adapter_bytes(base, ask),
         activation_bytes=_num_values(base, ask, side) * ACTIVATION_BYTES[precision.computes],
         num_rows=ask.micro_batch_size,
@@ -113,7 +114,7 @@ def _caption_bytes(ask: Ask) -> int:
 def _num_values(base: BaseShapes, ask: Ask, side: int) -> int:
     """That are kept for the backward pass."""
     each = FAMILIES.get(ask.family).num_values(side * side, recomputes=ask.recomputes)
-    return each * base.width * ask.micro_batch_size
+    return ceil(each * base.width * ask.micro_batch_size * _method(ask).activations)
 
 
 def _latent_side(base: BaseShapes, ask: Ask) -> int | None:
@@ -125,18 +126,38 @@ def _latent_side(base: BaseShapes, ask: Ask) -> int | None:
 
 
 def adapter_bytes(base: BaseShapes, ask: Ask) -> int:
-    """Weights, gradients and their moving average, all fp32, and what the optimizer keeps for them."""
-    method, optimizer, num_each = METHODS.get(ask.method), OPTIMIZERS.get(ask.optimizer), 3 if ask.keeps_average else 2
+    """Weights, gradients and their moving average, all fp32, what the optimizer keeps for them, and the method for a backward pass."""
+    method, optimizer, num_each = _method(ask), OPTIMIZERS.get(ask.optimizer), 3 if ask.keeps_average else 2
     tensors = (shape for weight in targets(base, ask) for shape in method.tensors(ask.rank, weight).values())
-    return sum(num_each * FP32_BYTES * prod(shape) + optimizer.state_bytes(shape) for shape in tensors)
+    held = sum(num_each * FP32_BYTES * prod(shape) + optimizer.state_bytes(shape) for shape in tensors)
+    return held + FP32_BYTES * _num_made(base, ask)
+
+
+def _method(ask: Ask) -> Method:
+    return METHODS.get(ask.method).cut_by(ask.factor)
+
+
+def _num_made(base: BaseShapes, ask: Ask) -> int:
+    """Numbers that the method makes of its own tensors for a pass; where blocks are recomputed, those of one block."""
+    by_block: dict[str, int] = {}
+    for name, shape in _targets(base, ask).items():
+        block = ".".join(name.split(".")[:3]) if ask.recomputes else ""
+        by_block[block] = by_block.get(block, 0) + _method(ask).made(ask.rank, shape)
+    return max(by_block.values(), default=0)
 
 
 def targets(base: BaseShapes, ask: Ask) -> list[Shape]:
     """The weights of the layers that the adapter sits on, of all parts."""
+    return list(_targets(base, ask).values())
+
+
+def _targets(base: BaseShapes, ask: Ask) -> dict[str, Shape]:
+    """By part and module."""
     family = FAMILIES.get(ask.family)
     layers = {family.denoiser.name: base.layers, **base.text_layers}
     ends = family.targets(ask.target_modules, text_encoders=ask.text_encoder)
-    return [shape for part, names in ends.items() for name, shape in layers.get(part, {}).items() if is_target(name, names)]
+    found = ((part, name, shape) for part in ends for name, shape in layers.get(part, {}).items())
+    return {f"{part}.{name}": shape for part, name, shape in found if is_target(name, ends[part])}
 
 
 def pack_bytes(members: Sequence[Footprint]) -> int:

@@ -161,6 +161,7 @@ def _ask(spec: Spec, family: str) -> Ask:
         micro_batch_size=spec.training.micro_batch_size,
         optimizer=spec.training.optimizer,
         text_encoder=spec.adapter.text_encoder,
+        factor=spec.adapter.factor,
         recomputes=spec.training.gradient_checkpointing,
         samples_latents=spec.objective.latents == "sampled",
         keeps_average=spec.training.ema_decay is not None,

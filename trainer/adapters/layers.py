@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from math import gcd
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from trainer.adapters.bank import ActiveSlots
 from trainer.adapters.dropout import keyed_dropout
 from trainer.adapters.methods.protocol import Slots
+
+LINE = 16  # fp32 numbers of a cache line
 
 # Who is at work in the forward pass that goes on: PackModel.forward says so to all of its layers at once.
 Serving = Callable[[], Sequence[ActiveSlots]]
@@ -79,6 +82,9 @@ class Adapted(nn.Module, ABC):
     def add_low_rank(self, x: Tensor, a: Tensor, b: Tensor, scaling: Tensor, out: Tensor) -> Tensor: ...
 
     @abstractmethod
+    def add_kronecker(self, x: Tensor, first: Tensor, second: Sequence[Tensor], scaling: Tensor, out: Tensor) -> Tensor: ...
+
+    @abstractmethod
     def times(self, out: Tensor, factor: Tensor) -> Tensor: ...
 
     def times_inputs(self, x: Tensor, factor: Tensor) -> Tensor:
@@ -99,6 +105,16 @@ class AdaptedLinear(Adapted):
         h = torch.bmm(x.reshape(slots, -1, x.shape[-1]), a.mT) * scaling[:, None, None]
         return torch.baddbmm(out.reshape(slots, -1, out.shape[-1]), h, b.mT).view_as(out)
 
+    def add_kronecker(self, x: Tensor, first: Tensor, second: Sequence[Tensor], scaling: Tensor, out: Tensor) -> Tensor:
+        slots, _, i1 = first.shape
+        h = x.reshape(slots, -1, x.shape[-1] // i1)  # (slots, pixels * i1, i2)
+        for each in second:
+            h = _product(h, each)
+        o2 = h.shape[-1]
+        h = torch.unflatten(h, 1, (-1, i1)).mT.reshape(slots, -1, i1)  # (slots, pixels * o2, i1)
+        h = _product(h, first * scaling[:, None, None])
+        return out + torch.unflatten(h, 1, (-1, o2)).mT.reshape(out.shape)  # (slots, pixels, o1, o2)
+
     def times(self, out: Tensor, factor: Tensor) -> Tensor:
         return (out.reshape(len(factor), -1, out.shape[-1]) * factor[:, None]).view_as(out)
 
@@ -115,15 +131,26 @@ class AdaptedConv2d(Adapted):
     base: nn.Conv2d
 
     def add_low_rank(self, x: Tensor, a: Tensor, b: Tensor, scaling: Tensor, out: Tensor) -> Tensor:
-        b = b.flatten(2)
-        slots, rank = a.shape[:2]
-        each = len(x) // slots
+        h = self._convolved(x, a) * scaling[:, None, None, None]
+        return torch.baddbmm(out.flatten(2), _for_rows(b.flatten(2), h.shape[1]), h.flatten(0, 1)).view_as(out)
+
+    def add_kronecker(self, x: Tensor, first: Tensor, second: Sequence[Tensor], scaling: Tensor, out: Tensor) -> Tensor:
+        slots, _, i1 = first.shape
+        h = self._convolved(torch.unflatten(x, 1, (i1, -1)).flatten(0, 1), second[0])  # (slots, each * i1, o2 or rank, pixels)
+        num_rows = h.shape[1]
+        h = h.flatten(0, 1)
+        for each in second[1:]:
+            h = torch.bmm(_for_rows(each, num_rows), h)
+        first = _for_rows(first * scaling[:, None, None], len(x) // slots)
+        return out + torch.bmm(first, h.reshape(len(x), i1, -1)).view_as(out)
+
+    def _convolved(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Each slot's rows by its own convolution like the base's, (slots, rows each, channels, pixels)."""
+        slots, channels = weight.shape[:2]
         # One grouped convolution: the slots' channels side by side, a group for each.
-        side_by_side = torch.unflatten(x, 0, (slots, each)).transpose(0, 1).flatten(1, 2)
-        h = F.conv2d(side_by_side, a.flatten(0, 1), None, self.base.stride, self.base.padding, self.base.dilation, slots)
-        h = torch.unflatten(h.flatten(2), 1, (slots, rank)).transpose(0, 1) * scaling[:, None, None, None]  # (slots, each, rank, pixels)
-        b = b[:, None].expand(-1, each, -1, -1).flatten(0, 1)
-        return torch.baddbmm(out.flatten(2), b, h.flatten(0, 1)).view_as(out)
+        side_by_side = torch.unflatten(x, 0, (slots, len(x) // slots)).transpose(0, 1).flatten(1, 2)
+        h = F.conv2d(side_by_side, weight.flatten(0, 1), None, self.base.stride, self.base.padding, self.base.dilation, slots)
+        return torch.unflatten(h.flatten(2), 1, (slots, channels)).transpose(0, 1)
 
     def times(self, out: Tensor, factor: Tensor) -> Tensor:
         return (torch.unflatten(out, 0, (len(factor), -1)) * factor[:, None, :, None, None]).flatten(0, 1)
@@ -134,3 +161,21 @@ class AdaptedConv2d(Adapted):
     def frozen(self, x: Tensor) -> Tensor:
         base = self.base
         return F.conv2d(x, base.weight, None, base.stride, base.padding, base.dilation, base.groups)
+
+
+def _for_rows(matrices: Tensor, rows_each: int) -> Tensor:
+    """Each slot's matrix once for each of its rows, (rows, ...)."""
+    return matrices[:, None].expand(-1, rows_each, -1, -1).flatten(0, 1)
+
+
+def _product(x: Tensor, weight: Tensor) -> Tensor:
+    """x (slots, rows, in) by each slot's small matrix (slots, out, in).
+
+    With rows of zeros where a matrix would not fill whole cache lines: MKL adds up what it writes across their borders in another
+    order, so that gradients would depend on a slot's place in the batch.
+    """
+    num_outputs, num_inputs = weight.shape[1:]
+    missing = -num_outputs % (LINE // gcd(LINE, num_inputs))
+    if not missing:
+        return torch.bmm(x, weight.mT)
+    return torch.bmm(x, F.pad(weight, (0, 0, 0, missing)).mT)[..., :num_outputs]

@@ -32,6 +32,7 @@ class Kind:
     dropout: float
     optimizer: str
     keeps_average: bool = False
+    factor: int | None = None
     raises_rates: bool = False  # of the roles of which its method says so (LoRA+)
 
     @classmethod
@@ -44,6 +45,7 @@ class Kind:
             dropout=adapter.dropout,
             optimizer=optimizer,
             keeps_average=keeps_average,
+            factor=adapter.factor,
             raises_rates=raises_rates,
         )
 
@@ -119,7 +121,7 @@ class Layout:
 
 def layout(kind: Kind, modules: Mapping[str, Layer]) -> Layout:
     """The layout of an adapter on these modules, by canonical path."""
-    facts = METHODS.get(kind.method)
+    facts = METHODS.get(kind.method).cut_by(kind.factor)
     pieces: list[Piece] = []
     offset = 0
     for path, module in modules.items():

@@ -30,7 +30,17 @@ def check_files(base: BaseModel, spec: Spec) -> list[Violation]:
             do = "train all of them, or" if fusing is Fusing.WHOLE else f"{method} cannot be one adapter of theirs:"
             message = f"{told}; with {method} {do} leave kohya out of output.formats"
             return [Violation(field="adapter.target_modules", message=message)]
-    return []
+    return _check_swapped(base, spec) if fusing is Fusing.NEVER else []
+
+
+def _check_swapped(base: BaseModel, spec: Spec) -> list[Violation]:
+    """Layers whose outputs lie in another order in kohya's files, for a method whose tensors cannot follow them."""
+    swapped = spec.family.kohya_swapped(base.kohya_layers.num_outputs)
+    trained = [module for module in base.denoiser_modules if is_target(module, swapped) and is_target(module, spec.adapter.target_modules)]
+    if not trained:
+        return []
+    told = f"kohya's files of {base.family} have the outputs of {trained[0]} in another order, which {spec.adapter.method} cannot have"
+    return [Violation(field="adapter.target_modules", message=f"{told}; leave it out, or kohya out of output.formats")]
 
 
 def check_target_modules(base: BaseModel, target_modules: Sequence[str]) -> list[Violation]:

@@ -149,3 +149,21 @@ def test_people_can_add_it_up():
     assert told.endswith(f"= {pack_bytes(pack) / GIB:.1f} GiB")
     assert "activations of 3 pictures" in told
     assert "process 0.90 GiB" in told
+
+
+def test_loha_makes_an_update_of_rank_squared_of_its_tensors_for_each_pass():
+    made = 8**2 * (32 + 64)
+    assert adapter_bytes(SD15, ask(method="loha")) == ADAMW * 2 * 8 * (32 + 64) + 4 * made
+    both = ask(method="loha", target_modules=("to_q", "to_out.0"))
+    apart = replace(SD15, layers={"up.0.attn1.to_q": (64, 32), "up.1.attn1.to_out.0": (32, 64)})
+    kept, recomputed = (adapter_bytes(apart, replace(both, recomputes=recomputes)) for recomputes in (False, True))
+    assert kept - recomputed == 4 * made, "of one block alone"
+
+
+def test_lokr_is_as_small_as_its_factor_says_and_keeps_more_activations():
+    assert of_adapter(method="lokr", rank=1) == 8 * 4 + 8 + 8  # 64 is 8 by 8, 32 is 4 by 8
+    assert of_adapter(method="lokr", rank=1, factor=2) == 2 * 2 + 32 + 16
+    lora, lokr = (footprint(SD15, ask(method=method)) for method in ("lora", "lokr"))
+    assert lora is not None
+    assert lokr is not None
+    assert lokr.activation_bytes > 1.3 * lora.activation_bytes

@@ -62,7 +62,7 @@ def filled_bank(model: PackModel, specs: list[spec.AdapterSpec]) -> tuple[Bank, 
     return bank, rows
 
 
-def pefts(method: str, rank: int, named: dict[str, Tensor]) -> nn.Module:
+def pefts(method: str, rank: int, named: dict[str, Tensor], model: nn.Module | None = None) -> nn.Module:
     """PEFT's model with the same adapter."""
     config = LoraConfig(
         r=rank,
@@ -71,7 +71,7 @@ def pefts(method: str, rank: int, named: dict[str, Tensor]) -> nn.Module:
         use_rslora=method == "rslora",
         use_dora=method == "dora",
     )
-    model = inject_adapter_in_model(config, net()).double()
+    model = inject_adapter_in_model(config, net() if model is None else model).double()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:

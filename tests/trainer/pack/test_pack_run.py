@@ -341,18 +341,3 @@ def test_warm_parts_serve_the_next_pack_as_if_new(packs: Packs):
     run.train()
     packs.train(packs.style("warm"), base=run.base)
     assert_same_bits(packs.saved("cold"), packs.saved("warm"))
-
-
-@proof
-@pytest.mark.parametrize("method", ["rslora", "dora"])
-def test_every_method_trains_in_a_pack_as_alone(packs: Packs, method: str):
-    adapter = {"method": method, "rank": 4, "alpha": 2.0, "target_modules": ["to_q", "conv1", "proj_in"]}
-    styles = {
-        how: [packs.style(f"{method}-{how}-{seed}", adapter=adapter, training={"seed": seed}) for seed in (1, 2)]
-        for how in ("pack", "alone")
-    }
-    packs.train(*styles["pack"])
-    for style in styles["alone"]:
-        packs.train(style)
-    for seed in (1, 2):
-        assert packs.losses(f"{method}-pack-{seed}") == pytest.approx(packs.losses(f"{method}-alone-{seed}"), rel=1e-5)

@@ -19,6 +19,8 @@ def diffusers_file(weights: Mapping[str, Tensor], spec: Spec, precision: str = "
         for module, roles in by_module(weights, spec.adapter).items()
         for end, tensor in method.for_diffusers(roles, file).items()
     }
+    if method.peft_config() is None:
+        return file_bytes(stored(tensors, precision), {"format": "pt"})
     metadata: dict[str, object] = {}
     targets = spec.family.targets(spec.adapter.target_modules, text_encoders=spec.adapter.text_encoder)
     for part, modules in targets.items():
@@ -40,5 +42,5 @@ def _peft_config(spec: AdapterSpec, target_modules: list[str]) -> dict[str, obje
         "use_dora": False,
         "rank_pattern": {},
         "alpha_pattern": {},
-        **METHODS.get(spec.method).peft_config(),
+        **(METHODS.get(spec.method).peft_config() or {}),
     }

@@ -3,7 +3,7 @@
 Such a model computes q, k and v of an attention by one matrix, whose outputs are theirs one after another.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import torch
 
@@ -24,7 +24,11 @@ def fused(adapter: Mapping[str, Weights], spec: AdapterSpec, family: Family, lay
     """
     method, denoiser = METHODS.get(spec.method), family.denoiser.name
     swapped = family.kohya_swapped(layers.num_outputs)
-    found: dict[str, Layer] = {path: (_with_its_outputs(path, tensors, spec, swapped), spec.rank) for path, tensors in adapter.items()}
+    found: dict[str, Layer] = {path: (tensors, spec.rank) for path, tensors in adapter.items()}
+    for module, num_outputs in layers.num_outputs.items():
+        path = f"{denoiser}.{module}"
+        if path in found and is_target(module, swapped):  # the halves of its outputs lie in the other order there
+            found[path] = method.with_outputs(adapter[path], torch.arange(num_outputs).roll(num_outputs // 2)), spec.rank
     for modules in layers.fused().values():
         paths = {f"{denoiser}.{module}": layers.num_outputs[module] for module in modules}
         there = [path for path in paths if path in found]
@@ -32,11 +36,3 @@ def fused(adapter: Mapping[str, Weights], spec: AdapterSpec, family: Family, lay
             beside = [found.pop(path)[0] if path in found else num_outputs for path, num_outputs in paths.items()]
             found[there[0]] = method.side_by_side(beside), spec.rank * len(there)
     return found
-
-
-def _with_its_outputs(path: str, tensors: Weights, spec: AdapterSpec, swapped: Collection[str]) -> Weights:
-    """With the halves of its outputs in the order of the file's model."""
-    if not is_target(path, swapped):
-        return tensors
-    num_outputs = len(tensors["B"])
-    return METHODS.get(spec.method).with_outputs(tensors, torch.arange(num_outputs).roll(num_outputs // 2))

@@ -23,10 +23,7 @@ class LoRA:
 
     def initial(self, role: str, shape: Sequence[int], weight: Tensor, generator: np.random.Generator) -> Tensor | None:
         """A as Kaiming-uniform with a = sqrt(5), which is PEFT's own rule; B zero, so that step 0 is the base."""
-        if role != "A":
-            return None
-        bound = 1 / math.sqrt(math.prod(shape[1:]))
-        return from_array(generator.uniform(-bound, bound, math.prod(shape)))
+        return kaiming(shape, generator) if role == "A" else None
 
     def inputs(self, layer: Layer, x: Tensor, slots: Slots) -> Tensor:
         return x
@@ -62,6 +59,12 @@ class LoRA:
 
     def kohya_network(self, spec: AdapterSpec) -> tuple[str, dict[str, str]]:
         return "networks.lora", {}
+
+
+def kaiming(shape: Sequence[int], generator: np.random.Generator) -> Tensor:
+    """Kaiming-uniform with a = sqrt(5), (prod(shape),)."""
+    bound = 1 / math.sqrt(math.prod(shape[1:]))
+    return from_array(generator.uniform(-bound, bound, math.prod(shape)))
 
 
 METHOD: AdapterMethod = LoRA()

@@ -34,6 +34,11 @@ class Layer(Protocol):
         """`out` + scaling * B A x, with A (k, rank, in, ...), B (k, out, rank, ...) and scaling (k,)."""
         ...
 
+    def add_kronecker(self, x: Tensor, first: Tensor, second: Sequence[Tensor], scaling: Tensor, out: Tensor) -> Tensor:
+        """`out` + scaling * kron(W1, W2) x, with W1 (k, o1, i1) and W2 (k, o2, i2, ...), or the two that it is the product of, the one
+        that sees x first: (k, rank, i2, ...) and (k, o2, rank)."""
+        ...
+
     def times(self, out: Tensor, factor: Tensor) -> Tensor:
         """`out` times each slot's factor for each output, (k, out)."""
         ...
@@ -106,8 +111,8 @@ class AdapterMethod(Protocol):
         """The tensors of a layer that has the same outputs in this order: (out,), of their numbers."""
         ...
 
-    def peft_config(self) -> dict[str, Any]:
-        """What differs from LoRA in diffusers' `lora_adapter_metadata`."""
+    def peft_config(self) -> dict[str, Any] | None:
+        """What differs from LoRA in diffusers' `lora_adapter_metadata`; None: it is left out, since diffusers tells all by the tensors."""
         ...
 
     def kohya_network(self, spec: AdapterSpec) -> tuple[str, dict[str, str]]:

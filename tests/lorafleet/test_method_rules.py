@@ -1,0 +1,56 @@
+"""What of an adapter's method contradicts its options, its family or its files is refused at its own field; what is left open fits it."""
+
+from typing import Any
+
+import pytest
+
+from lorafleet.spec import parse
+from tests.lorafleet.specs import with_fields
+from tests.lorafleet.test_objective_rules import complaints
+
+FLUX2 = {"uri": "file:///base", "family": "flux2"}
+SD1 = {"uri": "file:///base", "family": "sd1"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "field", "says"),
+    [
+        ({"adapter": {"factor": 8}}, "adapter.factor", 'nothing that "lora" goes by'),
+        ({"adapter": {"method": "loha", "factor": 8}}, "adapter.factor", 'nothing that "loha" goes by'),
+        ({"adapter": {"method": "lokr", "factor": 1}}, "adapter.factor", "2"),
+        ({"adapter": {"method": "loha"}, "output": {"formats": ["diffusers"]}}, "output.formats", 'no "loha" of any family; write kohya'),
+        (
+            {"base_model": SD1, "adapter": {"method": "lokr"}, "output": {"formats": ["kohya", "diffusers"]}},
+            "output.formats",
+            'diffusers loads no "lokr" of sd1',
+        ),
+    ],
+)
+def test_a_contradiction_is_told_at_its_field(sections: dict[str, Any], field: str, says: str):
+    found = complaints(**sections)
+    assert list(found) == [field]
+    assert says in found[field]
+
+
+@pytest.mark.parametrize(
+    ("base", "method", "formats"),
+    [
+        (None, "lora", ("diffusers", "kohya")),
+        (None, "loha", ("kohya",)),
+        (None, "lokr", ()),
+        (SD1, "lokr", ("kohya",)),
+        (FLUX2, "lokr", ("diffusers", "kohya")),
+    ],
+)
+def test_formats_that_are_left_open_are_those_that_hold_the_method(base: dict[str, Any] | None, method: str, formats: tuple[str, ...]):
+    found = parse(with_fields(**({"base_model": base} if base else {}), adapter={"method": method}))
+    assert found.output.formats == formats
+    assert parse(found.model_dump()) == found
+    if base is None and not formats:
+        assert "formats" not in found.model_dump()["output"], "its family decides"
+        assert found.on("sd1").output.formats == ("kohya",)
+
+
+def test_a_factor_that_is_not_asked_for_is_left_out_of_what_is_stored():
+    assert "factor" not in parse(with_fields(adapter={"method": "lokr"})).model_dump()["adapter"]
+    assert parse(with_fields(adapter={"method": "lokr", "factor": 8})).model_dump()["adapter"]["factor"] == 8
