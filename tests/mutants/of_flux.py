@@ -20,8 +20,8 @@ GUARDS = (
     (
         "flux: the last modulation's halves are exchanged in files",
         "trainer/adapters/formats/fused.py",
-        "if not is_target(path, swapped):",
-        "if True:",
+        "if path in found and is_target(module, swapped):",
+        "if False:",
         FILES,
     ),
     (

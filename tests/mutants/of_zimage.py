@@ -25,7 +25,7 @@ GUARDS = (
     (
         "the card recommends no file that its program does not read",
         "trainer/artifact.py",
-        'wrong |= set() if spec.family.diffusers_reads_kohya else {"kohya"}',
+        'wrong |= set() if is_read else {"kohya"}',
         "",
         "tests/trainer/families/test_sd3.py",
     ),
