@@ -43,10 +43,19 @@ class _FusedAdamW(Protocol):
 from_array: Callable[[NDArray[np.generic]], Tensor] = _torch.from_numpy  # shares the array's memory
 numbers: Callable[[Tensor], list[float]] = _torch.Tensor.tolist  # of a tensor of one dimension
 vector_norm: _VectorNorm = _torch.linalg.vector_norm
+qr: Callable[[Tensor], tuple[Tensor, Tensor]] = _torch.linalg.qr
+inverse: Callable[[Tensor], Tensor] = _torch.linalg.inv
+kron: Callable[[Tensor, Tensor], Tensor] = _torch.kron
+unflatten: Callable[[Tensor, int, Sequence[int]], Tensor] = _torch.unflatten
 block_diag: Callable[..., Tensor] = _torch.block_diag
 named_modules: Callable[[nn.Module], Iterator[tuple[str, nn.Module]]] = _torch.nn.Module.named_modules
 fused_adamw_: _FusedAdamW = _torch._fused_adamw_
 checkpoint: Callable[..., Any] = _checkpointing.checkpoint
+
+
+def svd(whole: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U, singular values and V^T, no larger than need be."""
+    return _torch.linalg.svd(whole, full_matrices=False)
 
 
 def bias_of(layer: nn.Linear) -> nn.Parameter | None:

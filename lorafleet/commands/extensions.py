@@ -13,6 +13,7 @@ import typer
 from lorafleet.commands import ExitCode, complain
 
 GROUP = "lorafleet.commands"
+PANELS = {"trainer": "Adapter files"}  # headings of the list of commands, by the package that brings them
 
 
 def names() -> list[str]:
@@ -22,7 +23,7 @@ def names() -> list[str]:
 def find(name: str, *, panel: str) -> Any:
     """The command of that name; None when no package provides it."""
     for entry in entry_points(group=GROUP, name=name):
-        return _command(name, _loaded(entry), panel)
+        return _command(name, _loaded(entry), PANELS.get(entry.module.partition(".")[0], panel))
     return None
 
 
