@@ -45,7 +45,7 @@ class Recipe:
 
 
 RECIPES = {
-    "sdxl": Recipe(steps=450, until=150, batch=16, things_only=False, cropped_share=0.25),
+    "sdxl": Recipe(steps=1000, until=400, batch=16, things_only=False, cropped_share=0.1),
     "flow": Recipe(steps=2400, until=1200, batch=16, things_only=True, cropped_share=0.0),
 }
 

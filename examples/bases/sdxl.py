@@ -45,7 +45,7 @@ class Sdxl:
             add_watermarker=False,
         )
         self.trained = (
-            Trained("unet", self.pipeline.unet, 1e-4),
+            Trained("unet", self.pipeline.unet, 4e-5),
             Trained("text_encoder", first, 3e-5),
             Trained("text_encoder_2", second, 5e-4),
         )
