@@ -182,6 +182,15 @@ def _method_takes_a_factor(factor: int | None, method: str) -> str | None:
     return f'is nothing that "{method}" goes by: leave it out' if factor is not None and METHODS.get(method).factored is None else None
 
 
+def _method_has_alpha(alpha: float | None, method: str) -> str | None:
+    return f'is nothing that "{method}" goes by: leave it out' if alpha is not None and not METHODS.get(method).has_alpha else None
+
+
+def _method_has_the_rank(rank: int, method: str) -> str | None:
+    least = METHODS.get(method).least_rank
+    return f'{rank} is too small for "{method}", of which it is at least {least}' if rank < least else None
+
+
 def _formats_hold_the_method(formats: Sequence[str], method: str, family: str | None) -> str | None:
     if "diffusers" not in formats or METHODS.get(method).diffusers_loads(family):
         return None
@@ -239,6 +248,8 @@ RULES = (
     Rule((("training", "text_precision"),), _large_text_is_no_fp16),
     Rule((("training", "text_precision"), ("base_model", "family")), _large_text_is_there),
     Rule((("adapter", "method"), ("training", "precision")), _method_needs_weights),
+    Rule((("adapter", "rank"), ("adapter", "method")), _method_has_the_rank),
+    Rule((("adapter", "alpha"), ("adapter", "method")), _method_has_alpha),
     Rule((("adapter", "factor"), ("adapter", "method")), _method_takes_a_factor),
     Rule((("output", "formats"), ("adapter", "method"), ("base_model", "family")), _formats_hold_the_method),
     Rule((("training", "gradient_checkpointing"), ("base_model", "family")), _blocks_are_recomputed),

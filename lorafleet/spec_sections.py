@@ -110,7 +110,15 @@ class AdapterSpec(SpecPart):
     """The adapter to train, by one of the methods of the catalog (docs/training.md)."""
 
     method: Annotated[MethodName, Field(description="Kind of adapter.")] = "lora"
-    rank: Annotated[int, Field(ge=1, le=512, description="Rank of the low-rank update.")] = 16
+    rank: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=512,
+            description="Rank of the low-rank update; of oft the size of the blocks of outputs that are turned, or the nearest "
+            "below that a layer's outputs divide into.",
+        ),
+    ] = 16
     alpha: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="The update is scaled by alpha / rank (rslora: by alpha / sqrt(rank)); unset: rank."
     )

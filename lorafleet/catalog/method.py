@@ -57,6 +57,8 @@ class Method:
     tensors: Tensors
     scaling: Scaling
     names: Mapping[str, str]
+    least_rank: int = 1
+    has_alpha: bool = True  # whether its scaling goes by one
     fusing: Fusing = Fusing.NEVER
     raised_roles: tuple[str, ...] = ()  # those that LoRA+ gives a higher rate (Hayou et al. 2024)
     reads_weights: bool = False  # of the frozen layer, in numbers as they were trained: what quantised ones have not

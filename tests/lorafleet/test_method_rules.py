@@ -18,6 +18,9 @@ SD1 = {"uri": "file:///base", "family": "sd1"}
         ({"adapter": {"factor": 8}}, "adapter.factor", 'nothing that "lora" goes by'),
         ({"adapter": {"method": "loha", "factor": 8}}, "adapter.factor", 'nothing that "loha" goes by'),
         ({"adapter": {"method": "lokr", "factor": 1}}, "adapter.factor", "2"),
+        ({"adapter": {"method": "oft", "alpha": 1.0}}, "adapter.alpha", 'nothing that "oft" goes by'),
+        ({"adapter": {"method": "oft", "rank": 1}}, "adapter.rank", '1 is too small for "oft", of which it is at least 2'),
+        ({"adapter": {"method": "oft"}, "output": {"formats": ["diffusers"]}}, "output.formats", 'no "oft" of any family; write kohya'),
         ({"adapter": {"method": "loha"}, "output": {"formats": ["diffusers"]}}, "output.formats", 'no "loha" of any family; write kohya'),
         (
             {"base_model": SD1, "adapter": {"method": "lokr"}, "output": {"formats": ["kohya", "diffusers"]}},

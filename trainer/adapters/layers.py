@@ -85,6 +85,9 @@ class Adapted(nn.Module, ABC):
     def add_kronecker(self, x: Tensor, first: Tensor, second: Sequence[Tensor], scaling: Tensor, out: Tensor) -> Tensor: ...
 
     @abstractmethod
+    def turned(self, out: Tensor, turns: Tensor) -> Tensor: ...
+
+    @abstractmethod
     def times(self, out: Tensor, factor: Tensor) -> Tensor: ...
 
     def times_inputs(self, x: Tensor, factor: Tensor) -> Tensor:
@@ -114,6 +117,12 @@ class AdaptedLinear(Adapted):
         h = torch.unflatten(h, 1, (-1, i1)).mT.reshape(slots, -1, i1)  # (slots, pixels * o2, i1)
         h = _product(h, first * scaling[:, None, None])
         return out + torch.unflatten(h, 1, (-1, o2)).mT.reshape(out.shape)  # (slots, pixels, o1, o2)
+
+    def turned(self, out: Tensor, turns: Tensor) -> Tensor:
+        slots, num_blocks, size, _ = turns.shape
+        blocks = out.reshape(slots, -1, num_blocks, size).transpose(1, 2).flatten(0, 1)  # (slots * blocks, pixels, size)
+        turned = torch.bmm(blocks, turns.flatten(0, 1))
+        return torch.unflatten(turned, 0, (slots, num_blocks)).transpose(1, 2).reshape(out.shape)
 
     def times(self, out: Tensor, factor: Tensor) -> Tensor:
         return (out.reshape(len(factor), -1, out.shape[-1]) * factor[:, None]).view_as(out)
@@ -151,6 +160,10 @@ class AdaptedConv2d(Adapted):
         side_by_side = torch.unflatten(x, 0, (slots, len(x) // slots)).transpose(0, 1).flatten(1, 2)
         h = F.conv2d(side_by_side, weight.flatten(0, 1), None, self.base.stride, self.base.padding, self.base.dilation, slots)
         return torch.unflatten(h.flatten(2), 1, (slots, channels)).transpose(0, 1)
+
+    def turned(self, out: Tensor, turns: Tensor) -> Tensor:
+        each = turns.mT[:, None].expand(-1, len(out) // len(turns), -1, -1, -1).flatten(0, 2)  # (rows * blocks, size, size)
+        return torch.bmm(each, out.reshape(len(each), turns.shape[-1], -1)).view_as(out)
 
     def times(self, out: Tensor, factor: Tensor) -> Tensor:
         return (torch.unflatten(out, 0, (len(factor), -1)) * factor[:, None, :, None, None]).flatten(0, 1)

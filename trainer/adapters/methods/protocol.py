@@ -39,6 +39,10 @@ class Layer(Protocol):
         that sees x first: (k, rank, i2, ...) and (k, o2, rank)."""
         ...
 
+    def turned(self, out: Tensor, turns: Tensor) -> Tensor:
+        """Each block of `out`'s channels, as a row, times its slot's matrix for it, (k, blocks, size, size)."""
+        ...
+
     def times(self, out: Tensor, factor: Tensor) -> Tensor:
         """`out` times each slot's factor for each output, (k, out)."""
         ...
