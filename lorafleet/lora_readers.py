@@ -29,6 +29,13 @@ DORA = (
         verdict="nearly",
         why="take the norm over outputs, but of the weights before training: some per cent of the update off",
     ),
+    Reader(
+        program="newer ComfyUI",
+        file_format="comfyui",
+        verdict="nearly",
+        why="take the norm over outputs, but of the weights before training: some per cent of the update off",
+    ),
+    Reader(program="older ComfyUI", file_format="comfyui", verdict="WRONG", why="take the norm over inputs"),
     Reader(program="older ComfyUI, AUTOMATIC1111, Forge", file_format="kohya", verdict="WRONG", why="take the norm over inputs"),
     Reader(program="diffusers", file_format="kohya", verdict="WRONG", why="drops the magnitudes, with only a warning"),
 )
@@ -42,6 +49,6 @@ def of(spec: Spec) -> tuple[Reader, ...]:
 def hints(spec: Spec) -> list[str]:
     """What whoever writes this spec should know of its files, a sentence each."""
     found = [f"{each.program}: {each.verdict}, {each.file_format}'s file: it {each.why}" for each in of(spec)]
-    if found and "diffusers" not in spec.output.formats:
+    if found and not {"diffusers", "peft"}.intersection(spec.output.formats):
         found.append("output.formats: add diffusers: of DoRA, kohya's layout alone is read rightly by hardly any program")
     return found

@@ -5,7 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 from lorafleet import objectives
-from lorafleet.catalog import FAMILIES, LOSSES, METHODS, OPTIMIZERS, PRECISIONS
+from lorafleet.catalog import FAMILIES, LOSSES, METHODS, OPTIMIZERS, PRECISIONS, file_names
 from lorafleet.spec_sections import LR_END
 from lorafleet.spec_words import is_part_name
 
@@ -192,6 +192,10 @@ def _method_has_the_rank(rank: int, method: str) -> str | None:
 
 
 def _formats_hold_the_method(formats: Sequence[str], method: str, family: str | None) -> str | None:
+    if "peft" in formats and "lora_A.weight" not in METHODS.get(method).names.values():
+        return f'PEFT has no "{method}" as it is trained here; write kohya or comfyui'
+    if family is not None and {"peft", "comfyui"}.intersection(formats) and file_names.of(family) is None:
+        return f"what the modules of {family} are called in PEFT's and ComfyUI's files is not known; write diffusers or kohya"
     if "diffusers" not in formats or METHODS.get(method).diffusers_loads(family):
         return None
     return f'diffusers loads no "{method}" of {family or "any family"}; write kohya alone, which ComfyUI reads'

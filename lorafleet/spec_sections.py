@@ -10,8 +10,8 @@ from lorafleet.spec_words import ModuleName, OutputName, PartName, Text, check_u
 DEFAULT_PROFILE = "default"
 DEFAULT_OUTPUT_PRECISION = "fp16"
 MAX_PROMPT = 2000
-FormatName = Literal["diffusers", "kohya"]
-FORMATS: tuple[FormatName, ...] = ("diffusers", "kohya")
+FormatName = Literal["diffusers", "kohya", "peft", "comfyui"]
+FORMATS: tuple[FormatName, ...] = ("diffusers", "kohya")  # that are written where none are named
 HUBER_DELTA = 0.1
 HUBER_SCHEDULE = "snr"
 LR_END = 1e-7  # of the polynomial schedule, as transformers and diffusers have it
@@ -366,7 +366,7 @@ class OutputSpec(SpecPart):
             min_length=1,
             strict=False,
             exclude_if=lambda formats: not formats,
-            description="File formats of the adapter; unset: both, where both hold its method.",
+            description="File formats of the adapter; unset: diffusers and kohya, where they hold its method.",
         ),
     ] = ()
     # Left out where they are the defaults: a trainer that does not know them refuses the spec.

@@ -89,24 +89,34 @@ def _as_reported(uri: str, manifest: bytes, sizes: Sequence[int]) -> Artifact:
 
 
 def _files(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Progress", samples: int | None) -> dict[str, bytes]:
-    from trainer.adapters.formats.diffusers import diffusers_file
-    from trainer.adapters.formats.kohya import kohya_file
     from trainer.adapters.formats.tensors import usable_precision
 
     output = style.spec.output
     precision = usable_precision(weights, style.spec.adapter, output.precision)
     if precision != output.precision:
         log.warning("[%s] the files are %s: %s cannot hold the adapter's numbers", style.job, precision, output.precision)
-    files: dict[str, bytes] = {}
-    if "diffusers" in output.formats:
-        files[adapter_file("diffusers", output.name)] = diffusers_file(weights, style.spec, precision)
-    if "kohya" in output.formats:
-        files[adapter_file("kohya", output.name)] = kohya_file(
-            weights, style.spec, facts(style, progress), precision, layers=style.base.kohya_layers
-        )
+    files = _adapter_files(style, weights, progress, precision)
     pictures = _sample_pictures(style, samples)
     files |= pictures
     files[MODEL_CARD] = model_card(style, progress, sorted(pictures), precision).encode(errors="replace")
+    return files
+
+
+def _adapter_files(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Progress", precision: str) -> dict[str, bytes]:
+    from trainer.adapters.formats.diffusers import diffusers_file
+    from trainer.adapters.formats.kohya import kohya_file
+    from trainer.adapters.formats.others import comfyui_file, peft_files
+
+    spec, asked, files = style.spec, style.spec.output.formats, dict[str, bytes]()
+    names = {each: adapter_file(each, spec.output.name) for each in asked}
+    if {"diffusers", "peft"}.intersection(asked):
+        diffusers = diffusers_file(weights, spec, precision)
+        files |= {names["diffusers"]: diffusers} if "diffusers" in asked else {}
+        files |= {f"{names['peft']}/{name}": data for name, data in peft_files(diffusers, spec).items()} if "peft" in asked else {}
+    if {"kohya", "comfyui"}.intersection(asked):
+        kohya = kohya_file(weights, spec, facts(style, progress), precision, layers=style.base.kohya_layers)
+        files |= {names["kohya"]: kohya} if "kohya" in asked else {}
+        files |= {names["comfyui"]: comfyui_file(kohya, spec)} if "comfyui" in asked else {}
     return files
 
 
@@ -172,7 +182,7 @@ def _usage(style: PreparedStyle) -> list[str]:
     wrong = {each.file_format for each in told if each.program == "diffusers"}
     is_read = spec.family.diffusers_reads_kohya and METHODS.get(spec.adapter.method).loaded_by_diffusers is None
     wrong |= set() if is_read else {"kohya"}
-    right = [name for name in spec.output.formats if name not in wrong]
+    right = [name for name in spec.output.formats if name in ("diffusers", "kohya") and name not in wrong]
     if right:
         pipeline, without = spec.family.pipeline, "".join(f", {part}=None" for part in sorted(style.base.absent))
         name = adapter_file("diffusers" if "diffusers" in right else "kohya", spec.output.name)

@@ -45,14 +45,20 @@ class JobLayout:
 
 
 def adapter_file(file_format: str, name: str | None) -> str:
-    """The file of a format, named after the LoRA; None: a name that is the same for all.
+    """The file of a format, named after the LoRA; None: a name that is the same for all. Of PEFT's a folder.
 
     kohya's is what people put into their tools' folders, so it has the plain name. load_lora_weights of diffusers finds the other
     by its ending.
     """
-    if file_format == "kohya":
-        return f"{name}.safetensors" if name else "lora-kohya.safetensors"
-    return f"{name}-{DIFFUSERS_ENDING}" if name else DIFFUSERS_ENDING
+    match file_format:
+        case "kohya":
+            return f"{name}.safetensors" if name else "lora-kohya.safetensors"
+        case "comfyui":
+            return f"{name or 'lora'}-comfyui.safetensors"
+        case "peft":
+            return f"{name or 'lora'}-peft"
+        case _:
+            return f"{name}-{DIFFUSERS_ENDING}" if name else DIFFUSERS_ENDING
 
 
 def step_folder(step: int) -> str:

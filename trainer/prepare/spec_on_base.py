@@ -19,28 +19,30 @@ def check_adapter(base: BaseModel, adapter: AdapterSpec) -> list[Violation]:
 
 
 def check_files(base: BaseModel, spec: Spec) -> list[Violation]:
-    """Whether the adapter can be written in the formats that are asked for: kohya's may have several of its layers as one."""
+    """Whether the adapter can be written in the formats that are asked for: kohya's and ComfyUI's may have several of its layers as one."""
     method, fusing = spec.adapter.method, METHODS.get(spec.adapter.method).fusing
-    if "kohya" not in spec.output.formats or fusing is Fusing.IN_PART:
+    formats = [name for name in ("kohya", "comfyui") if name in spec.output.formats]
+    if not formats or fusing is Fusing.IN_PART:
         return []
+    leave = f"leave {' and '.join(formats)} out of output.formats"
     for modules in base.kohya_layers.fused().values():
         trained = [module for module in modules if is_target(module, spec.adapter.target_modules)]
         if trained and (fusing is Fusing.NEVER or len(trained) < len(modules)):
             told = f"kohya's files of {base.family} have {', '.join(modules)} as one layer"
             do = "train all of them, or" if fusing is Fusing.WHOLE else f"{method} cannot be one adapter of theirs:"
-            message = f"{told}; with {method} {do} leave kohya out of output.formats"
+            message = f"{told}; with {method} {do} {leave}"
             return [Violation(field="adapter.target_modules", message=message)]
-    return _check_swapped(base, spec) if fusing is Fusing.NEVER else []
+    return _check_swapped(base, spec, leave) if fusing is Fusing.NEVER else []
 
 
-def _check_swapped(base: BaseModel, spec: Spec) -> list[Violation]:
+def _check_swapped(base: BaseModel, spec: Spec, leave: str) -> list[Violation]:
     """Layers whose outputs lie in another order in kohya's files, for a method whose tensors cannot follow them."""
     swapped = spec.family.kohya_swapped(base.kohya_layers.num_outputs)
     trained = [module for module in base.denoiser_modules if is_target(module, swapped) and is_target(module, spec.adapter.target_modules)]
     if not trained:
         return []
     told = f"kohya's files of {base.family} have the outputs of {trained[0]} in another order, which {spec.adapter.method} cannot have"
-    return [Violation(field="adapter.target_modules", message=f"{told}; leave it out, or kohya out of output.formats")]
+    return [Violation(field="adapter.target_modules", message=f"{told}; leave it out, or {leave}")]
 
 
 def check_target_modules(base: BaseModel, target_modules: Sequence[str]) -> list[Violation]:
