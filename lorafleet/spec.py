@@ -105,7 +105,7 @@ class Spec(SpecPart):
 
     @property
     def global_batch_size(self) -> int:
-        """Pictures per optimizer step over all workers."""
+        """Pictures of the data set per optimizer step over all workers."""
         return self.training.micro_batch_size * self.training.gradient_accumulation_steps * self.cluster.num_workers
 
     @property
@@ -117,6 +117,11 @@ class Spec(SpecPart):
     def text_precision(self) -> Precision:
         """Of text encoders as large as the denoiser."""
         return PRECISIONS.get(self.training.text_precision or PRECISIONS.get(self.training.precision).encodes)
+
+    @property
+    def pictures_per_step(self) -> int:
+        """With those of the regularisation set, of which there are as many."""
+        return self.global_batch_size * (2 if self.dataset.regularization is not None else 1)
 
     @property
     def why_alone(self) -> str:

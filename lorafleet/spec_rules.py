@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lorafleet import objectives
 from lorafleet.catalog import FAMILIES, LOSSES, METHODS, OPTIMIZERS, PRECISIONS, file_names
@@ -124,6 +124,22 @@ def _times_are_a_range(least: float, most: float) -> str | None:
 
 def _is_logit_normals(value: float | None, density: str | None) -> str | None:
     return None if value is None or density == "logit_normal" else 'belongs to objective.time_density "logit_normal": set that, too'
+
+
+def _resolutions_are_given_once(resolutions: Sequence[int], resolution: int | None) -> str | None:
+    if not resolutions:
+        return None
+    if resolution is not None:
+        return f"stands beside dataset.resolution, {resolution}: leave that out, or put it among these"
+    twice = sorted({each for each in resolutions if list(resolutions).count(each) > 1})
+    return f"has {twice[0]} twice" if twice else None
+
+
+def _prior_is_another_set(regularization: Mapping[str, Any] | None, uri: str) -> str | None:
+    given = (regularization or {}).get("uri")
+    if not isinstance(given, str) or given.rstrip("/") != uri.rstrip("/"):
+        return None
+    return "is the data set itself; it is to hold other pictures of the same kind of thing"
 
 
 def _is_of_masks(value: float | bool, masks: str) -> str | None:
@@ -264,6 +280,8 @@ RULES = (
     Rule((("objective", "min_time"), ("objective", "max_time")), _times_are_a_range),
     Rule((("objective", "time_mean"), ("objective", "time_density")), _is_logit_normals),
     Rule((("objective", "time_deviation"), ("objective", "time_density")), _is_logit_normals),
+    Rule((("dataset", "resolutions"), ("dataset", "resolution")), _resolutions_are_given_once),
+    Rule((("dataset", "regularization"), ("dataset", "uri")), _prior_is_another_set),
     Rule((("objective", "mask_floor"), ("dataset", "masks")), _is_of_masks),
     Rule((("objective", "mask_normalized"), ("dataset", "masks")), _is_of_masks),
     Rule((("objective", "huber_delta"), ("objective", "loss")), _loss_has_scale),

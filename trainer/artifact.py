@@ -17,6 +17,7 @@ from lorafleet import __version__, lora_readers
 from lorafleet.catalog import METHODS
 from lorafleet.contract.layout import MANIFEST, JobLayout, adapter_file, step_folder
 from lorafleet.errors import RunFailed
+from lorafleet.spec import Spec
 from lorafleet.v1.training_service_pb2 import Artifact
 from trainer import untrusted
 from trainer.artifact_facts import facts, output_name
@@ -148,7 +149,7 @@ def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str], 
         "| fact | value |",
         "|---|---|",
         f"| trigger phrase | {spec.dataset.trigger_phrase or '(none)'} |",
-        f"| steps | {progress.step} of {spec.global_batch_size} pictures |",
+        f"| steps | {progress.step} of {spec.global_batch_size} pictures{_and_as_many(spec)} |",
         f"| base | {spec.family.title} |",
         f"| adapter | {spec.adapter.method}, rank {spec.adapter.rank}, text encoder: {spec.adapter.text_encoder} |",
         *([f"| weights | moving average, decay {spec.training.ema_decay:g} |"] if spec.gives_average else []),
@@ -173,6 +174,11 @@ def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str], 
         "",
     ]
     return "\n".join(lines)
+
+
+def _and_as_many(spec: Spec) -> str:
+    more = spec.pictures_per_step - spec.global_batch_size
+    return f" and {more} of the regularisation set" if more else ""
 
 
 def _usage(style: PreparedStyle) -> list[str]:

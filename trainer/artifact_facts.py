@@ -72,12 +72,21 @@ def _of_pictures(style: PreparedStyle) -> dict[str, str]:
     return {
         "ss_dataset_hash": style.data_set.digest,
         "ss_num_train_images": str(len(trained)),
+        **_of_prior(style),
         "ss_dataset_dirs": _json({folder: {"n_repeats": 1, "img_count": len(trained)}}),
         "ss_tag_frequency": _json({folder: tags(trained, style.spec.dataset.trigger_phrase)}),
         "ss_resolution": f"({side}, {side})",
         "ss_enable_bucket": str(style.spec.dataset.aspect_ratio_bucketing),
         "modelspec.resolution": f"{side}x{side}",
     }
+
+
+def _of_prior(style: PreparedStyle) -> dict[str, str]:
+    """In kohya's words; a style without a regularisation set has none."""
+    asked = style.spec.dataset.regularization
+    if asked is None or style.prior is None:
+        return {}
+    return {"ss_num_reg_images": str(len(style.prior.pictures)), "ss_prior_loss_weight": str(asked.weight)}
 
 
 def tags(captions: list[str], trigger: str) -> dict[str, int]:

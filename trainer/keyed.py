@@ -26,6 +26,7 @@ class Purpose(IntEnum):
     INPUT_PERTURBATION = 11
     PYRAMID_NOISE = 12
     LATENTS = 13
+    PRIOR_ORDER = 14
 
 
 @dataclass(frozen=True)

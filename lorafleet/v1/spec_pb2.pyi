@@ -61,7 +61,7 @@ class BaseModelSpec(_message.Message):
     def __init__(self, uri: _Optional[str] = ..., family: _Optional[str] = ..., clip_skip: _Optional[int] = ..., vae_uri: _Optional[str] = ..., parts: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class DatasetSpec(_message.Message):
-    __slots__ = ("uri", "caption_column", "trigger_phrase", "validation_fraction", "resolution", "aspect_ratio_bucketing", "on_corrupt", "max_corrupt_fraction", "on_missing_caption", "masks")
+    __slots__ = ("uri", "caption_column", "trigger_phrase", "validation_fraction", "resolution", "aspect_ratio_bucketing", "on_corrupt", "max_corrupt_fraction", "on_missing_caption", "masks", "resolutions", "regularization")
     URI_FIELD_NUMBER: _ClassVar[int]
     CAPTION_COLUMN_FIELD_NUMBER: _ClassVar[int]
     TRIGGER_PHRASE_FIELD_NUMBER: _ClassVar[int]
@@ -72,6 +72,8 @@ class DatasetSpec(_message.Message):
     MAX_CORRUPT_FRACTION_FIELD_NUMBER: _ClassVar[int]
     ON_MISSING_CAPTION_FIELD_NUMBER: _ClassVar[int]
     MASKS_FIELD_NUMBER: _ClassVar[int]
+    RESOLUTIONS_FIELD_NUMBER: _ClassVar[int]
+    REGULARIZATION_FIELD_NUMBER: _ClassVar[int]
     uri: str
     caption_column: str
     trigger_phrase: str
@@ -82,7 +84,21 @@ class DatasetSpec(_message.Message):
     max_corrupt_fraction: float
     on_missing_caption: str
     masks: str
-    def __init__(self, uri: _Optional[str] = ..., caption_column: _Optional[str] = ..., trigger_phrase: _Optional[str] = ..., validation_fraction: _Optional[float] = ..., resolution: _Optional[int] = ..., aspect_ratio_bucketing: _Optional[bool] = ..., on_corrupt: _Optional[str] = ..., max_corrupt_fraction: _Optional[float] = ..., on_missing_caption: _Optional[str] = ..., masks: _Optional[str] = ...) -> None: ...
+    resolutions: _containers.RepeatedScalarFieldContainer[int]
+    regularization: RegularizationSpec
+    def __init__(self, uri: _Optional[str] = ..., caption_column: _Optional[str] = ..., trigger_phrase: _Optional[str] = ..., validation_fraction: _Optional[float] = ..., resolution: _Optional[int] = ..., aspect_ratio_bucketing: _Optional[bool] = ..., on_corrupt: _Optional[str] = ..., max_corrupt_fraction: _Optional[float] = ..., on_missing_caption: _Optional[str] = ..., masks: _Optional[str] = ..., resolutions: _Optional[_Iterable[int]] = ..., regularization: _Optional[_Union[RegularizationSpec, _Mapping]] = ...) -> None: ...
+
+class RegularizationSpec(_message.Message):
+    __slots__ = ("uri", "weight", "caption_column", "caption")
+    URI_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    CAPTION_COLUMN_FIELD_NUMBER: _ClassVar[int]
+    CAPTION_FIELD_NUMBER: _ClassVar[int]
+    uri: str
+    weight: float
+    caption_column: str
+    caption: str
+    def __init__(self, uri: _Optional[str] = ..., weight: _Optional[float] = ..., caption_column: _Optional[str] = ..., caption: _Optional[str] = ...) -> None: ...
 
 class AdapterSpec(_message.Message):
     __slots__ = ("method", "rank", "alpha", "dropout", "target_modules", "text_encoder", "factor")

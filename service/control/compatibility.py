@@ -66,11 +66,12 @@ class PackKey:
     accumulation_steps: int
     clip_skip: int | None = None
     recomputes: bool = False  # the denoiser's blocks in the backward pass: slower for all
+    smaller_resolutions: tuple[int, ...] = ()  # that each picture is trained at besides
     text_precision: str = ""  # of large text encoders, where it is given
 
     def __str__(self) -> str:
         warm = self.warm
-        pixels = f"{self.resolution} px" if self.resolution else "the base's resolution"
+        pixels = f"{', '.join(map(str, (*self.smaller_resolutions, self.resolution)))} px" if self.resolution else "the base's resolution"
         buckets = "buckets" if self.bucketing else "square"
         others = "".join(f" with {part} of {uri}" for part, uri in warm.base_parts)
         family = warm.family or "its family is not known yet"

@@ -65,7 +65,7 @@ class Ask:
     method: str
     rank: int
     target_modules: tuple[str, ...]
-    resolution: int | None  # pixels; unset: the base's own
+    resolution: int | None  # pixels, the largest; unset: the base's own
     micro_batch_size: int
     text_precision: str = ""  # of text encoders as large as the denoiser; unset: what is usual beside its precision
     optimizer: str = "adamw"
@@ -73,6 +73,7 @@ class Ask:
     factor: int | None = None  # of methods that take one
     recomputes: bool = False  # the denoiser's blocks in the backward pass
     samples_latents: bool = False  # whose deviations are kept, too
+    smaller_resolutions: tuple[int, ...] = ()  # that pictures are kept at besides
     keeps_average: bool = False  # of the adapter
 
 
@@ -90,7 +91,7 @@ def footprint(base: BaseShapes, ask: Ask) -> Footprint | None:
         adapter_bytes=adapter_bytes(base, ask),
         activation_bytes=_num_values(base, ask, side) * ACTIVATION_BYTES[precision.computes],
         num_rows=ask.micro_batch_size,
-        picture_bytes=FAMILIES.get(ask.family).latent_channels * side * side * FP32_BYTES * (2 if ask.samples_latents else 1),
+        picture_bytes=_picture_bytes(base, ask, side),
         caption_bytes=_caption_bytes(ask),
     )
 
@@ -103,6 +104,11 @@ def _large_layers(base: BaseShapes, ask: Ask) -> dict[str, Shape]:
     """Of the text encoders as large as the denoiser."""
     large = [part.name for part in FAMILIES.get(ask.family).text_encoders if part.is_large]
     return {f"{part}.{path}": shape for part in large for path, shape in base.text_layers.get(part, {}).items()}
+
+
+def _picture_bytes(base: BaseShapes, ask: Ask, side: int) -> int:
+    sides = [side, *(ceil(resolution / base.pixels_per_latent) for resolution in ask.smaller_resolutions)]
+    return FAMILIES.get(ask.family).latent_channels * sum(each * each for each in sides) * FP32_BYTES * (2 if ask.samples_latents else 1)
 
 
 def _caption_bytes(ask: Ask) -> int:

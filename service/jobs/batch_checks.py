@@ -15,7 +15,7 @@ async def check_store(store: Store, places: Sequence[ItemJob], tenant: str, arti
     """Every violation that the store shows, each where it is to be mended. Raises Unavailable when a store does not answer."""
     bases = await _asked(store, spec_checks.base_model, [place.item.spec.base_model.uri for place in places])
     parts = await _asked(store, spec_checks.part, [uri for place in places for _, uri in place.item.spec.base_model.part_fields])
-    datasets = await _asked(store, spec_checks.dataset, [place.item.spec.dataset.uri for place in places])
+    datasets = await _asked(store, spec_checks.dataset, [uri for place in places for _, uri in place.item.spec.dataset.uris])
     outputs = await _asked(store, spec_checks.no_artifact, [place.output_uri for place in places])
     parents = {
         place.output_uri: spec_checks.probed_folder(place.item.spec.output.uri, place.output_uri, tenant, artifacts_uri) for place in places
@@ -27,7 +27,8 @@ async def check_store(store: Store, places: Sequence[ItemJob], tenant: str, arti
         _note(found, blame("base_model", "uri"), bases.get(spec.base_model.uri))
         for field, uri in spec.base_model.part_fields:
             _note(found, blame("base_model", field), parts.get(uri))
-        _note(found, blame("dataset", "uri"), datasets.get(spec.dataset.uri))
+        for field, uri in spec.dataset.uris:
+            _note(found, blame("dataset", field.partition(".")[0]), datasets.get(uri))
         _note(found, place.output_field, outputs.get(place.output_uri))
         _note(found, blame("output", "uri"), refusals.get(parents[place.output_uri]))
     return list(found)

@@ -235,7 +235,7 @@ def _uses(places: Sequence[ItemJob]) -> Iterator[Use]:
         spec, blame = place.item.spec, place.item.blame
         yield Use(blame("base_model", "uri"), spec.base_model.uri)
         yield from (Use(_blamed(blame, field), uri) for field, uri in spec.base_model.part_fields)
-        yield Use(blame("dataset", "uri"), spec.dataset.uri)
+        yield from (Use(blame("dataset", field.partition(".")[0]), uri) for field, uri in spec.dataset.uris)
         if spec.output.uri is not None:
             yield Use(blame("output", "uri"), spec.output.uri, write=True)
 

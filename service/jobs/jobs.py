@@ -99,7 +99,7 @@ class Jobs:
         shared = Shared(
             self._store.of(allowance.store_credentials),
             new.spec.base_model.uri,
-            new.spec.dataset.uri,
+            tuple(new.spec.dataset.uris),
             probed_folder(new.spec.output.uri, row.output_uri, new.tenant, self._artifacts_uri),
             tuple(new.spec.base_model.part_fields),
         )
@@ -141,7 +141,8 @@ async def message(tx: Transaction, row: JobRow) -> pb.TrainingJob:
 
 def _uses(spec: Spec) -> list[Use]:
     parts = [Use(f"base_model.{field}", uri) for field, uri in spec.base_model.part_fields]
-    uses = [Use("base_model.uri", spec.base_model.uri), *parts, Use("dataset.uri", spec.dataset.uri)]
+    data = [Use(f"dataset.{field}", uri) for field, uri in spec.dataset.uris]
+    uses = [Use("base_model.uri", spec.base_model.uri), *parts, *data]
     return uses if spec.output.uri is None else [*uses, Use("output.uri", spec.output.uri, write=True)]
 
 

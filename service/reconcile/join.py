@@ -113,7 +113,8 @@ def _join(tx: Transaction, tools: Tools, join: Join, found: Mapping[str, JobRow]
 def _inputs(spec: Mapping[str, Any]) -> list[str]:
     base = spec["base_model"]
     vae = [base["vae_uri"]] if base.get("vae_uri") else []
-    return [base["uri"], *vae, *base.get("parts", {}).values(), spec["dataset"]["uri"]]
+    prior = [spec["dataset"]["regularization"]["uri"]] if spec["dataset"].get("regularization") else []
+    return [base["uri"], *vae, *base.get("parts", {}).values(), spec["dataset"]["uri"], *prior]
 
 
 async def _written(tools: Tools, row: JobRow) -> bool:

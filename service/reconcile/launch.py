@@ -155,7 +155,7 @@ async def _manifest(tools: Tools, store: Store, run: RunRow, pack: list[PackMemb
 def uris_of(style: Style) -> tuple[str, ...]:
     """All that a style reads and writes."""
     base = style.spec.base_model
-    return base.uri, *base.part_uris.values(), style.spec.dataset.uri, style.output_uri
+    return base.uri, *base.part_uris.values(), *(uri for _, uri in style.spec.dataset.uris), style.output_uri
 
 
 async def _put_manifest(store: Store, locations: RunLocations, manifest: RunManifest) -> None:

@@ -21,7 +21,7 @@ class Shared:
 
     store: Store
     base_model_uri: str
-    dataset_uri: str
+    datasets: tuple[tuple[str, str], ...]  # (field, URI) of folders of pictures
     probed_uri: str  # the folder in which a probe tells whether the output can be written
     parts: tuple[tuple[str, str], ...] = ()  # (field, URI) of parts of the base that lie elsewhere
 
@@ -51,7 +51,7 @@ async def _ask_once(calls: Sequence[Shared]) -> list[tuple[Violation | None, ...
     found = await asyncio.gather(
         _checked("base_model.uri", base_model, shared.store, shared.base_model_uri),
         *(_checked(f"base_model.{field}", part, shared.store, uri) for field, uri in shared.parts),
-        _checked("dataset.uri", dataset, shared.store, shared.dataset_uri),
+        *(_checked(f"dataset.{field}", dataset, shared.store, uri) for field, uri in shared.datasets),
         _checked("output.uri", writable, shared.store, shared.probed_uri),
     )
     return [tuple(found)] * len(calls)

@@ -65,7 +65,15 @@ _objective = st.fixed_dictionaries(
 GOOD_FIELDS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {
         "base_model": st.fixed_dictionaries({"uri": _uris}),
-        "dataset": st.fixed_dictionaries({"uri": _uris}, optional={"trigger_phrase": _texts, "resolution": st.integers(32, 1024)}),
+        "dataset": st.fixed_dictionaries(
+            {"uri": _uris},
+            optional={
+                "trigger_phrase": _texts,
+                "resolution": st.integers(32, 1024),
+                "masks": st.sampled_from(["none", "alpha", "files"]),
+                "regularization": st.fixed_dictionaries({"uri": st.just("s3://others/dogs"), "weight": st.floats(0.1, 2)}),
+            },
+        ),
     },
     optional={
         "adapter": _adapter,

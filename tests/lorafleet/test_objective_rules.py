@@ -52,3 +52,29 @@ def test_an_objective_of_nothing_but_defaults_is_left_out_of_what_is_stored():
 @pytest.mark.parametrize("family", ["flux", "sd3", "zimage"])
 def test_min_snr_is_for_flows_too(family: str):
     assert parse(with_fields(base_model={"uri": "file:///base", "family": family}, training={"min_snr_gamma": 5.0}))
+
+
+SET = {"uri": "s3://pictures/fox", "regularization": {"uri": "s3://pictures/dogs", "weight": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "field", "says"),
+    [
+        ({"regularization": {"uri": "s3://pictures/dogs"}}, "dataset.regularization.weight", "is required"),
+        ({"regularization": {"uri": "s3://pictures/dogs", "weight": 0.0}}, "dataset.regularization.weight", "greater than 0"),
+        ({"regularization": {"uri": "s3://pictures/fox/", "weight": 1.0}}, "dataset.regularization", "is the data set itself"),
+        ({"regularization": {"uri": "dogs", "weight": 1.0}}, "dataset.regularization.uri", "is not a store URI"),
+        ({"resolutions": [512, 768], "resolution": 512}, "dataset.resolutions", "stands beside dataset.resolution, 512"),
+        ({"resolutions": [512, 768, 512]}, "dataset.resolutions", "has 512 twice"),
+    ],
+)
+def test_a_contradiction_of_a_data_set_is_told_at_its_field(dataset: dict[str, Any], field: str, says: str):
+    found = complaints(dataset={"uri": "s3://pictures/fox", **dataset})
+    assert list(found) == [field]
+    assert says in found[field]
+
+
+def test_pictures_of_both_sets_count_in_a_step():
+    spec = parse(with_fields(dataset=SET, training={"micro_batch_size": 2, "gradient_accumulation_steps": 3}))
+    assert (spec.global_batch_size, spec.pictures_per_step) == (6, 12)
+    assert spec.dataset.uris == [("uri", "s3://pictures/fox"), ("regularization.uri", "s3://pictures/dogs")]

@@ -27,17 +27,23 @@ def _section(name: str, part: Mapping[str, Any], schema: Mapping[str, Any]) -> s
     if "$ref" not in part:  # a field of the spec itself
         return f"## {name}\n\n{part['description']} {_type(part).capitalize()}.\n\n"
     section = schema["$defs"][part["$ref"].rpartition("/")[2]]
-    needed = section.get("required", ())
-    rows = [
-        f"| `{name}.{field}` | {_type(fields)} | {'needed' if field in needed else _default(fields)} | {fields.get('description', '')} |"
-        for field, fields in section["properties"].items()
-    ]
+    rows = list(_rows(name, section, schema))
     return "\n".join([f"## {name}", "", section["description"], "", "| field | type | default | |", "|---|---|---|---|", *rows, "", ""])
+
+
+def _rows(name: str, section: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
+    """Of the fields of a part, and of the parts within it."""
+    needed = section.get("required", ())
+    for field, fields in section["properties"].items():
+        default = "needed" if field in needed else _default(fields)
+        yield f"| `{name}.{field}` | {_type(fields)} | {default} | {fields.get('description', '')} |"
+        if (within := next((each["$ref"] for each in fields.get("anyOf", ()) if "$ref" in each), None)) is not None:
+            yield from _rows(f"{name}.{field}", schema["$defs"][within.rpartition("/")[2]], schema)
 
 
 def _type(field: Mapping[str, Any]) -> str:
     field = next((each for each in field.get("anyOf", ()) if each.get("type") != "null"), field)
-    kind = field.get("type", "string")
+    kind = "map" if "$ref" in field else field.get("type", "string")
     if "const" in field or "enum" in field:
         return ", ".join(f"`{value}`" for value in field.get("enum", [field.get("const")]))
     if kind == "array":

@@ -1,6 +1,6 @@
 """The spec on the wire and on disk is the same spec."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -56,6 +56,7 @@ def is_part(field: Any) -> bool:
 
 def model_fields(model: type[BaseModel]) -> dict[str, Any]:
     def inner(annotation: Any) -> Any:
-        return model_fields(annotation) if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+        models = [each for each in (annotation, *get_args(annotation)) if isinstance(each, type) and issubclass(each, BaseModel)]
+        return model_fields(models[0]) if models else None
 
     return {name: inner(field.annotation) for name, field in model.model_fields.items()}

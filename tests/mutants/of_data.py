@@ -43,4 +43,25 @@ GUARDS = (
         "masks = self.masks[only] if self.masks is not None else None",
         "tests/trainer/pack/test_masks.py",
     ),
+    (
+        "data: pictures of the regularisation set count their weight",
+        "trainer/pack/member.py",
+        "prior.weight if self.style.crops[each.sample].is_prior else 1.0",
+        "1.0",
+        "tests/trainer/pack/test_prior.py",
+    ),
+    (
+        "data: no picture is enlarged for a larger resolution",
+        "trainer/prepare/crops.py",
+        "if number == 0 or (picture.width",
+        "if True or (picture.width",
+        "tests/trainer/prepare/test_crops.py",
+    ),
+    (
+        "data: a regularisation set needs its grant",
+        "service/jobs/jobs.py",
+        'data = [Use(f"dataset.{field}", uri) for field, uri in spec.dataset.uris]',
+        'data = [Use("dataset.uri", spec.dataset.uri)]',
+        "tests/service/jobs/test_creation.py",
+    ),
 )

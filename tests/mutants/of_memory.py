@@ -111,14 +111,14 @@ GUARDS = (
     (
         "tiles: large pictures are encoded in them",
         "trainer/prepare/latent_cache.py",
-        "if not tiling.is_tiled(style.buckets[indices[0]]):",
+        "if not tiling.is_tiled(style.crops[indices[0]].bucket):",
         "if True:",
         "tests/trainer/families/test_tiling.py",
     ),
     (
         "tiles: latents made so have a name of their own",
         "trainer/prepare/style.py",
-        "how = [*tiling.name_of(self.buckets), ",
+        "how = [*tiling.name_of(crop.bucket for crop in crops), ",
         "how = [",
         "tests/trainer/families/test_tiling.py",
     ),

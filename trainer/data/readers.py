@@ -21,6 +21,7 @@ from trainer.data.masks import Apart, Mask
 from trainer.storage import Folder
 
 READ_AT_ONCE = 64  # files
+_SAID_OF_ALL = {"dataset.regularization": "caption"}  # what says something of pictures without a caption
 READ_AT_ONCE_BYTES = 128 * 2**20
 
 
@@ -67,8 +68,8 @@ def _mask_in_digest(picture: Picture) -> str:
     return "" if picture.mask is None or picture.mask.path == picture.path else f"\0{picture.mask.sha256}"
 
 
-def read(spec: DatasetSpec) -> DataSet:
-    """Lists, captions and checks every picture.
+def read(spec: DatasetSpec, field: str = "dataset") -> DataSet:
+    """Lists, captions and checks every picture. `field`: of the spec, that asks for them.
 
     Raises RunFailed with everything that is wrong: DATASET_EMPTY, METADATA_INVALID, CAPTIONS_MISSING, CORRUPT_PICTURES, MASKS_MISSING, or
     the store's own reasons.
@@ -80,7 +81,7 @@ def read(spec: DatasetSpec) -> DataSet:
     found = captions.find(folder, there, spec.caption_column)
     pictures = sorted({*there.pictures, *found.by_picture, *found.null_at} - there.unreadable.keys())
     if not pictures and not there.unreadable and not there.unnamable:
-        raise _empty(spec, there)
+        raise _empty(spec, there, field)
     trigger = spec.trigger_phrase.strip()
     without = {path for path in pictures if not (found.by_picture[path] or trigger if path in found.by_picture else path in found.spoiled)}
     trained = [path for path in pictures if path not in without or spec.on_missing_caption != "skip"]
@@ -93,12 +94,12 @@ def read(spec: DatasetSpec) -> DataSet:
         unreadable += bad
     problems = [
         *_problems_of_metadata(found, there),
-        *_problems_of_captions(spec, pictures, without, found, there),
+        *_problems_of_captions(spec, field, pictures, without, found, there),
         *_problems_of_pictures(spec, len(usable), unreadable),
         *_problems_of_masks(spec, usable, masked),
     ]
     if problems:
-        raise RunFailed("\n".join(f"dataset.uri: {message}" for _, message in problems), reason=problems[0][0])
+        raise RunFailed("\n".join(f"{field}.uri: {message}" for _, message in problems), reason=problems[0][0])
     return DataSet(
         uri=spec.uri,
         pictures=tuple(usable),
@@ -112,9 +113,9 @@ def _corrupt(pictures: Mapping[str, str]) -> list[CorruptPicture]:
     return [CorruptPicture(path=path, why=why) for path, why in pictures.items()]
 
 
-def _empty(spec: DatasetSpec, there: Files) -> RunFailed:
+def _empty(spec: DatasetSpec, there: Files, field: str) -> RunFailed:
     return RunFailed(
-        f"dataset.uri: {spec.uri} holds no pictures ({', '.join(FORMATS)}) among its {len(there.sizes)} files{there.told_passed_over()}",
+        f"{field}.uri: {spec.uri} holds no pictures ({', '.join(FORMATS)}) among its {len(there.sizes)} files{there.told_passed_over()}",
         reason="DATASET_EMPTY",
     )
 
@@ -131,17 +132,17 @@ def _problems_of_metadata(found: Captions, there: Files) -> Iterator[tuple[str, 
 
 
 def _problems_of_captions(
-    spec: DatasetSpec, pictures: Sequence[str], without: Set[str], found: Captions, there: Files
+    spec: DatasetSpec, field: str, pictures: Sequence[str], without: Set[str], found: Captions, there: Files
 ) -> Iterator[tuple[str, str]]:
     has_none = len(without) == len(pictures) and bool(pictures)
     if spec.on_missing_caption == "trigger" or (has_none and spec.trigger_phrase.strip()):
         return
     if has_none and not found.problems:  # which may well be why
+        said = f"{field}.{_SAID_OF_ALL.get(field, 'trigger_phrase')}"
         how = f"put them into metadata.jsonl or metadata.csv (file_name, {spec.caption_column}) or a .txt file beside each picture"
         yield (
             "CAPTIONS_MISSING",
-            f"none of the {len(pictures)} pictures in {spec.uri} has a caption; {how}, or set dataset.trigger_phrase"
-            f"{there.told_passed_over()}",
+            f"none of the {len(pictures)} pictures in {spec.uri} has a caption; {how}, or set {said}{there.told_passed_over()}",
         )
     elif without and not has_none and spec.on_missing_caption == "fail":
         named = Some(f"{path} ({found.null_at[path]})" if path in found.null_at else path for path in sorted(without))

@@ -25,17 +25,25 @@ class Sampler:
     key: Key
     members: Mapping[Bucket, Sequence[int]]  # sample indices of the training pictures
     batch_size: int  # pictures per optimizer step over all workers
+    purpose: Purpose = Purpose.ORDER  # of the draws of its orders
     _history: list[tuple[Bucket, int]] = field(default_factory=list)  # of each step: its bucket, and how often that came before
     _visits: Counter[Bucket] = field(default_factory=Counter)
     _orders: dict[tuple[Bucket, int], list[int]] = field(default_factory=dict)
 
     def batch(self, step: int) -> list[int]:
         """Sample indices of step `step` (from 0), in order."""
+        return self.visit(*self.bucket(step))
+
+    def bucket(self, step: int) -> tuple[Bucket, int]:
+        """That the step's batch is of, and how often it came before."""
         while len(self._history) <= step:
             bucket = self._draw_bucket(len(self._history))
             self._history.append((bucket, self._visits[bucket]))
             self._visits[bucket] += 1
-        bucket, visits = self._history[step]
+        return self._history[step]
+
+    def visit(self, bucket: Bucket, visits: int) -> list[int]:
+        """The samples of a bucket that comes after so many visits."""
         start = visits * self.batch_size
         return [self._at(bucket, position) for position in range(start, start + self.batch_size)]
 
@@ -59,7 +67,7 @@ class Sampler:
         if (bucket, epoch) not in self._orders:
             for old in [old for old in self._orders if old[0] == bucket and old[1] < epoch - 1]:
                 del self._orders[old]
-            generator = self.key.generator(Purpose.ORDER, bucket.width, bucket.height, epoch)
+            generator = self.key.generator(self.purpose, bucket.width, bucket.height, epoch)
             self._orders[bucket, epoch] = [self.members[bucket][i] for i in generator.permutation(len(self.members[bucket]))]
         return self._orders[bucket, epoch]
 

@@ -22,7 +22,7 @@ def held_out_loss(pack: PackState, member: Member) -> float | None:
 
     The workers share the batches. Under ZeRO 3, whose forward is collective, each runs equally many.
     """
-    if not member.style.held_out:
+    if not member.style.held_out_crops:
         return None
     batches, group = _batches(member), pack.group
     total = torch.zeros(2, dtype=torch.float64)
@@ -41,7 +41,7 @@ def _batches(member: Member) -> list[list[Pair]]:
     """Each of latents of one shape."""
     times = member.objective.held_out_times(NUM_TIMES)
     by_shape: dict[torch.Size, list[Pair]] = {}
-    for sample in member.style.held_out:
+    for sample in member.style.held_out_crops:
         by_shape.setdefault(member.encoded.latents[sample].shape, []).extend((sample, time) for time in times)
     return [alike[start : start + BATCH] for alike in by_shape.values() for start in range(0, len(alike), BATCH)]
 

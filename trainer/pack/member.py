@@ -19,6 +19,7 @@ from trainer.checkpoint import Checkpoint, Progress
 from trainer.data.buckets import picture_size
 from trainer.data.sampler import Sampler, share
 from trainer.families.protocol import Conditioning, Family
+from trainer.keyed import Purpose
 from trainer.loss_scale import LossScale
 from trainer.metrics import Metrics
 from trainer.objectives.draws import Draw, Noised, draws, dropout_seed, drops_caption, noised, sampled
@@ -47,6 +48,7 @@ class Member:
         self.layout = JobLayout(style.output_uri)
         self.kind = Kind.of_spec(style.spec)
         self.sampler = Sampler(style.key, style.members, style.spec.global_batch_size)
+        self.prior_sampler = Sampler(style.key, style.prior_members, style.spec.global_batch_size, Purpose.PRIOR_ORDER)
         progress = saved.progress if saved is not None else Progress(step=0)
         self.step = progress.step  # optimizer steps done
         self.losses = list(progress.losses)
@@ -101,14 +103,28 @@ class Member:
     def draw(self, *, rank: int, world_size: int) -> None:
         """Draws this worker's part of the step that begins, one item of `drawn` for each forward pass."""
         self._step_began_s = time.perf_counter()
-        examples = draws(self.sampler.batch(self.step), self.step)
-        self.drawn = share(examples, rank=rank, world_size=world_size, micro_batch_size=self.spec.training.micro_batch_size)
+        place = self.sampler.bucket(self.step)
+        samplers = (self.sampler, self.prior_sampler) if self.style.prior is not None else (self.sampler,)
+        pieces = [
+            share(
+                draws(sampler.visit(*place), self.step),
+                rank=rank,
+                world_size=world_size,
+                micro_batch_size=self.spec.training.micro_batch_size,
+            )
+            for sampler in samplers
+        ]
+        self.drawn = [[draw for piece in alike for draw in piece] for alike in zip(*pieces, strict=True)]
 
     def noised(self, examples: Sequence[Draw]) -> Noised:
         latents = torch.stack([self.encoded.latents[each.sample] for each in examples])
         if self.style.samples_latents:
             latents = sampled(latents, torch.stack([self.encoded.deviations[each.sample] for each in examples]), examples, self.style.key)
-        return noised(latents, examples, self.style.key, self.objective)
+        drawn = noised(latents, examples, self.style.key, self.objective)
+        if (prior := self.spec.dataset.regularization) is None:
+            return drawn
+        weights = [prior.weight if self.style.crops[each.sample].is_prior else 1.0 for each in examples]
+        return replace(drawn, weight=drawn.weight * torch.tensor(weights))
 
     @property
     def is_masked(self) -> bool:
@@ -128,10 +144,9 @@ class Member:
 
     def conditioning(self, family: Family, samples: Sequence[int], captions: Sequence[str]) -> Conditioning:
         """Of pictures with these captions, from the cache."""
-        pictures = [(self.style.data_set.pictures[sample], self.style.buckets[sample]) for sample in samples]
-        return family.condition(
-            self.encoded.text(captions), [picture_size(picture.width, picture.height, bucket) for picture, bucket in pictures]
-        )
+        crops = [self.style.crops[sample] for sample in samples]
+        sizes = [picture_size(crop.picture.width, crop.picture.height, crop.bucket) for crop in crops]
+        return family.condition(self.encoded.text(captions), sizes)
 
     def dropout_seeds(self, examples: Sequence[Draw]) -> list[int]:
         return [dropout_seed(self.style.key, each) for each in examples] if self.spec.adapter.dropout else []
@@ -219,8 +234,8 @@ class Member:
             self.reporter.progress(self.job, **changes)
 
     def _tell_step(self, loss: float, rate: float) -> None:
-        pictures_per_second = self.spec.global_batch_size * len(self._durations_s) / sum(self._durations_s)
+        pictures_per_second = self.spec.pictures_per_step * len(self._durations_s) / sum(self._durations_s)
         if self.metrics is not None:
             self.metrics.scalars(self.step, loss=loss, learning_rate=rate, pictures_per_second=pictures_per_second)
-        remaining = (self.spec.training.max_steps - self.step) * self.spec.global_batch_size / pictures_per_second
+        remaining = (self.spec.training.max_steps - self.step) * self.spec.pictures_per_step / pictures_per_second
         self.tell(step=self.step, loss=loss, learning_rate=rate, pictures_per_second=pictures_per_second, remaining_s=remaining)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from trainer.data.buckets import share_cut
 from trainer.data.files import Some
+from trainer.data.readers import DataSet
 from trainer.prepare.style import PreparedStyle
 
 
@@ -21,7 +22,8 @@ def for_log(style: PreparedStyle) -> dict[str, object]:
         "passed_over": {why: f"{some.count}: {some}" for why, some in data_set.passed_over.items()},
         "profiles_ignored": str(_ignored_profiles(style)),
         "cropped_share": {"mean": round(sum(shares.values()) / len(shares), 3), "over_half": str(_over_half(style))},
-        "resolution": style.resolution,
+        "resolution": style.resolution if len(style.resolutions) == 1 else list(style.resolutions),
+        "regularization": "" if style.prior is None else _regularization(style, style.prior),
         "buckets": len(style.members),
         "base_digest": style.base.digest,
         "dataset_digest": data_set.digest,
@@ -43,6 +45,10 @@ def _rows(style: PreparedStyle) -> Iterator[tuple[str, str]]:
         yield "pictures without a caption", f"{data_set.uncaptioned.count}: {data_set.uncaptioned}"
     if data_set.passed_over:
         yield "passed over", "; ".join(f"{some.count} {why}: {some}" for why, some in data_set.passed_over.items())
+    if style.prior is not None:
+        yield "regularisation set", _regularization(style, style.prior)
+    if len(style.resolutions) > 1:
+        yield "resolutions", _resolutions(style)
     if style.spec.dataset.masks != "none":
         yield "masks", _masks(style)
     if profiles := _ignored_profiles(style):
@@ -60,6 +66,18 @@ def _masks(style: PreparedStyle) -> str:
     return f"of {sum(picture.mask is not None for picture in pictures)} of {len(pictures)} pictures ({style.spec.dataset.masks})"
 
 
+def _regularization(style: PreparedStyle, prior: DataSet) -> str:
+    asked = style.spec.dataset.regularization
+    told = f"{len(prior.pictures)} pictures, as many in each pass as of the data set, weight {asked.weight if asked else 0:g}"
+    return told + (f"; {len(prior.corrupt)} skipped: {_named(prior)}" if prior.corrupt else "")
+
+
+def _resolutions(style: PreparedStyle) -> str:
+    """A picture counts at each that it is trained at."""
+    num_crops = sum(not crop.is_prior for crop in style.crops)
+    return f"{', '.join(map(str, style.resolutions))}: {len(style.data_set.pictures)} pictures at {num_crops} sizes"
+
+
 def _cropping(style: PreparedStyle) -> str:
     shares = _shares(style)
     path, most = max(shares.items(), key=lambda item: item[1])
@@ -69,9 +87,12 @@ def _cropping(style: PreparedStyle) -> str:
 
 
 def _shares(style: PreparedStyle) -> dict[str, float]:
-    """Of each picture the share of its area that its bucket cuts away."""
-    pictures = style.data_set.pictures
-    return {each.path: share_cut(each.width, each.height, bucket) for each, bucket in zip(pictures, style.buckets, strict=True)}
+    """Of each picture the largest share of its area that a bucket cuts away."""
+    shares: dict[str, float] = {}
+    for crop in (crop for crop in style.crops if not crop.is_prior):
+        share = share_cut(crop.picture.width, crop.picture.height, crop.bucket)
+        shares[crop.picture.path] = max(share, shares.get(crop.picture.path, 0.0))
+    return shares
 
 
 def _over_half(style: PreparedStyle) -> Some:
@@ -79,7 +100,11 @@ def _over_half(style: PreparedStyle) -> Some:
 
 
 def _skipped(style: PreparedStyle) -> Some:
-    return Some(f"{each.path} {each.why}" for each in style.data_set.corrupt)
+    return _named(style.data_set)
+
+
+def _named(data_set: DataSet) -> Some:
+    return Some(f"{each.path} {each.why}" for each in data_set.corrupt)
 
 
 def _ignored_profiles(style: PreparedStyle) -> Some:

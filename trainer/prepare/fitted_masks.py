@@ -24,7 +24,7 @@ def fitted(style: PreparedStyle, masked: Mapping[int, Mask], size: Size) -> Tens
     pieces = readers.read_in_pieces(Folder(style.spec.dataset.uri), {mask.path: mask.size_bytes for mask in masked.values()})
     contents = {path: content for piece in pieces for path, content in piece.items()}
     is_alpha = style.spec.dataset.masks == "alpha"
-    return torch.stack([_fitted(contents[mask.path], mask, style.buckets[index], size, is_alpha) for index, mask in masked.items()])
+    return torch.stack([_fitted(contents[mask.path], mask, style.crops[index].bucket, size, is_alpha) for index, mask in masked.items()])
 
 
 def _fitted(content: bytes, mask: Mask, bucket: Bucket, size: Size, is_alpha: bool) -> Tensor:

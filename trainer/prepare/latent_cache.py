@@ -20,10 +20,10 @@ from lorafleet.errors import RunFailed
 from trainer.data import readers
 from trainer.data.buckets import Bucket, cover, visible
 from trainer.data.decode import UnreadablePicture, decode
-from trainer.data.readers import Picture
 from trainer.families.protocol import Conditioning, Family, Parts, Posterior
 from trainer.group import Group
 from trainer.prepare import fitted_masks, tiling
+from trainer.prepare.crops import Crop
 from trainer.prepare.style import CutCaptions, PreparedStyle
 from trainer.storage import Folder
 
@@ -55,17 +55,17 @@ class Encoded:
     def cut(self, style: PreparedStyle) -> CutCaptions:
         """Which captions the text encoder does not take whole."""
         kept = self.max_tokens
-        lengths = {picture.path: int(self.num_tokens[said]) for picture, said in zip(style.data_set.pictures, style.captions, strict=True)}
+        of_crops = zip(style.crops, style.captions, strict=True)
+        lengths = {crop.picture.path: int(self.num_tokens[said]) for crop, said in of_crops if not crop.is_prior}
         return CutCaptions(max_tokens=kept, num_tokens={path: length for path, length in lengths.items() if length > kept})
 
 
 def encode(style: PreparedStyle, cache: Folder, family: Family, parts: Parts, group: Group) -> Encoded:
     """Reads the style's cache entries, filling what is missing; the workers share the work. With a full cache no part is loaded."""
-    pictures = Folder(style.spec.dataset.uri)
 
     def encode_latents(indices: Sequence[int]) -> Columns:
-        fitted = _read_fitted(pictures, style, indices)
-        if not tiling.is_tiled(style.buckets[indices[0]]):  # which those of a shard share
+        fitted = _read_fitted([style.crops[index] for index in indices], style)
+        if not tiling.is_tiled(style.crops[indices[0]].bucket):  # which those of a shard share
             return _columns(style, [family.encode_pictures(parts, fitted)])
         with tiling.in_tiles(parts[family.facts.autoencoder.name]):
             return _columns(style, [family.encode_pictures(parts, [each]) for each in fitted])
@@ -76,11 +76,11 @@ def encode(style: PreparedStyle, cache: Folder, family: Family, parts: Parts, gr
             found = {f"{_TEXT}{name}": _kept(rows) for name, rows in family.encode_text(parts, captions).items()}
         return {**found, "num_tokens": num_tokens}
 
-    captions = sorted({"", *style.captions})
-    by_bucket = [[i for i, bucket in enumerate(style.buckets) if bucket == each] for each in sorted(set(style.buckets))]
-    latents = _cached(
-        cache.child(style.latents_digest), [shard for each in by_bucket for shard in _cut(each, SHARD_SIZE)], encode_latents, group
-    )
+    captions = sorted({"", *style.said})
+    latents = _cached(cache.child(style.latents_digest), _shards(style, is_prior=False), encode_latents, group)
+    if style.prior is not None:
+        for column, rows in _cached(cache.child(style.prior_latents_digest), _shards(style, is_prior=True), encode_latents, group).items():
+            latents[column].update(rows)
     texts = _cached(cache.child(style.texts_digest), _cut(captions, SHARD_SIZE), encode_texts, group)
     names = [column.removeprefix(_TEXT) for column in texts if column.startswith(_TEXT)]
     encoded = Encoded(
@@ -149,20 +149,29 @@ def _cut(items: Sequence[T], size: int) -> list[Sequence[T]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def _read_fitted(folder: Folder, style: PreparedStyle, indices: Sequence[int]) -> list[Image.Image]:
-    """These pictures, each at the size of its bucket."""
-    pictures = {style.data_set.pictures[index].path: (style.data_set.pictures[index], style.buckets[index]) for index in indices}
-    sizes = {path: picture.size_bytes for path, (picture, _) in pictures.items()}
-    contents = readers.read_in_pieces(folder, sizes)
-    return [_decode_fitted(content, *pictures[path]) for piece in contents for path, content in piece.items()]
+def _shards(style: PreparedStyle, *, is_prior: bool) -> list[Sequence[int]]:
+    """Crops of one set, those of a bucket together."""
+    found = [(index, crop.bucket) for index, crop in enumerate(style.crops) if crop.is_prior is is_prior]
+    by_bucket = [[index for index, bucket in found if bucket == each] for each in sorted({bucket for _, bucket in found})]
+    return [shard for each in by_bucket for shard in _cut(each, SHARD_SIZE)]
 
 
-def _decode_fitted(content: bytes, picture: Picture, bucket: Bucket) -> Image.Image:
+def _read_fitted(crops: Sequence[Crop], style: PreparedStyle) -> list[Image.Image]:
+    """These pictures of one set, each at the size of its bucket, of which they have one."""
+    data_set = style.prior if crops[0].is_prior and style.prior is not None else style.data_set
+    by_path = {crop.picture.path: crop for crop in crops}
+    contents = readers.read_in_pieces(Folder(data_set.uri), {path: crop.picture.size_bytes for path, crop in by_path.items()})
+    return [_decode_fitted(content, by_path[path]) for piece in contents for path, content in piece.items()]
+
+
+def _decode_fitted(content: bytes, crop: Crop) -> Image.Image:
+    picture, bucket = crop.picture, crop.bucket
     scaled, _ = cover(picture.width, picture.height, bucket)
     try:
         return decode(content, at_least=scaled, fit=partial(_fit, bucket=bucket))
     except UnreadablePicture as error:  # it could be read when the style was prepared
-        raise RunFailed(f"dataset.uri: {picture.path} {error}; it has changed since the job started", reason="CORRUPT_PICTURES") from None
+        field = "dataset.regularization.uri" if crop.is_prior else "dataset.uri"
+        raise RunFailed(f"{field}: {picture.path} {error}; it has changed since the job started", reason="CORRUPT_PICTURES") from None
 
 
 def _fit(picture: Image.Image, bucket: Bucket) -> Image.Image:

@@ -82,7 +82,7 @@ def _check_text_encoders(base: BaseModel) -> list[Violation]:
     ]
 
 
-def check_resolution(base: BaseModel, resolution: int | None) -> list[Violation]:
+def check_resolution(base: BaseModel, resolution: int | None, field: str = "dataset.resolution") -> list[Violation]:
     """The denoiser halves the latents several times: sides must divide."""
     if resolution is None:
         config = FAMILIES.get(base.family).denoiser.config
@@ -96,7 +96,7 @@ def check_resolution(base: BaseModel, resolution: int | None) -> list[Violation]
         message = f"{resolution} is not a multiple of {base.resolution_step}, which this base needs; nearest: {nearest}"
     else:
         return []
-    return [Violation(field="dataset.resolution", message=message)]
+    return [Violation(field=field, message=message)]
 
 
 def _some_module(names: Sequence[str]) -> str:

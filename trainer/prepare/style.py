@@ -6,23 +6,25 @@ Everything that bad input can break is broken here, in the driver, before GPUs a
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from lorafleet.catalog import Family
 from lorafleet.contract.run_manifest import Style
 from lorafleet.errors import InvalidSpec, RunFailed
-from lorafleet.spec import Spec
+from lorafleet.spec import DatasetSpec, Spec
 from lorafleet.spec_cautions import cautions
 from trainer.data import readers
-from trainer.data.buckets import Bucket, assign, buckets_for, visible
+from trainer.data.buckets import Bucket, buckets_for, visible
 from trainer.data.files import Some
 from trainer.data.masks import Mask
-from trainer.data.readers import DataSet
+from trainer.data.readers import DataSet, Picture
 from trainer.keyed import Key, Purpose
 from trainer.prepare import base_model, spec_on_base, tiling
 from trainer.prepare.base_model import BaseModel
+from trainer.prepare.crops import Crop, crops_of, prior_crops
 from trainer.storage import Folder
 from trainer.style_isolation import naming
 
@@ -53,9 +55,10 @@ class PreparedStyle:
     output_uri: str
     base: BaseModel
     data_set: DataSet
-    resolution: int  # pixels
-    buckets: tuple[Bucket, ...]  # of each picture
+    resolutions: tuple[int, ...]  # pixels, from the smallest on
+    crops: tuple[Crop, ...]  # what is trained on and held out; of one resolution, those of the data set's pictures in their order
     held_out: tuple[int, ...]  # indices of pictures, never trained on
+    prior: DataSet | None = None  # of pictures that keep what the base knows
     cut_captions: CutCaptions | None = None  # known once they are encoded
 
     @cached_property
@@ -65,19 +68,50 @@ class PreparedStyle:
 
     @cached_property
     def captions(self) -> tuple[str, ...]:
-        """The caption of each picture with the trigger phrase before it."""
-        trigger = self.spec.dataset.trigger_phrase.strip()
-        return tuple(f"{trigger} {picture.caption}".strip() for picture in self.data_set.pictures)
+        """The caption of each crop: of the data set with the trigger phrase before it, of the regularisation set without."""
+        return tuple(self._caption(crop.picture, is_prior=crop.is_prior) for crop in self.crops)
+
+    def _caption(self, picture: Picture, *, is_prior: bool) -> str:
+        dataset = self.spec.dataset
+        if not is_prior:
+            return f"{dataset.trigger_phrase.strip()} {picture.caption}".strip()
+        return picture.caption or (dataset.regularization.caption.strip() if dataset.regularization else "")
+
+    @property
+    def said(self) -> list[str]:
+        """The captions of all pictures, in their order."""
+        prior = () if self.prior is None else self.prior.pictures
+        return [
+            *(self._caption(each, is_prior=False) for each in self.data_set.pictures),
+            *(self._caption(each, is_prior=True) for each in prior),
+        ]
+
+    @cached_property
+    def held_out_crops(self) -> tuple[int, ...]:
+        held_out = {self.data_set.pictures[index].path for index in self.held_out}
+        return tuple(index for index, crop in enumerate(self.crops) if not crop.is_prior and crop.picture.path in held_out)
 
     @cached_property
     def members(self) -> Mapping[Bucket, Sequence[int]]:
-        """Training pictures of each bucket."""
-        held_out = set(self.held_out)
+        """The crops of each bucket that are trained on."""
+        held_out = set(self.held_out_crops)
+        return self._by_bucket(index for index, crop in enumerate(self.crops) if not crop.is_prior and index not in held_out)
+
+    @cached_property
+    def prior_members(self) -> Mapping[Bucket, Sequence[int]]:
+        """Those of the regularisation set; of the same buckets, or of none."""
+        return self._by_bucket(index for index, crop in enumerate(self.crops) if crop.is_prior)
+
+    def _by_bucket(self, indices: Iterable[int]) -> Mapping[Bucket, Sequence[int]]:
         members: dict[Bucket, list[int]] = {}
-        for index, bucket in enumerate(self.buckets):
-            if index not in held_out:
-                members.setdefault(bucket, []).append(index)
+        for index in indices:
+            members.setdefault(self.crops[index].bucket, []).append(index)
         return members
+
+    @property
+    def resolution(self) -> int:
+        """The largest: sample pictures are drawn at it."""
+        return max(self.resolutions)
 
     @property
     def family(self) -> Family:
@@ -85,8 +119,8 @@ class PreparedStyle:
 
     @property
     def masked(self) -> Mapping[int, Mask]:
-        """The masks of the pictures that have one."""
-        return {index: picture.mask for index, picture in enumerate(self.data_set.pictures) if picture.mask is not None}
+        """The masks of the crops whose picture has one."""
+        return {index: crop.picture.mask for index, crop in enumerate(self.crops) if crop.picture.mask is not None}
 
     @property
     def samples_latents(self) -> bool:
@@ -103,15 +137,22 @@ class PreparedStyle:
         """Names the cached latents: the autoencoder, the pictures and the sizes they are brought to, how large ones are encoded, and
         whether their deviations are kept.
         """
-        pictures = [
-            (picture.sha256, bucket.width, bucket.height) for picture, bucket in zip(self.data_set.pictures, self.buckets, strict=True)
-        ]
-        how = [*tiling.name_of(self.buckets), *(["deviations"] if self.samples_latents else [])]
+        return self._latents_digest([crop for crop in self.crops if not crop.is_prior])
+
+    @property
+    def prior_latents_digest(self) -> str:
+        """The same of the regularisation set, whose latents styles may share."""
+        return self._latents_digest([crop for crop in self.crops if crop.is_prior])
+
+    def _latents_digest(self, crops: Sequence[Crop]) -> str:
+        pictures = [(crop.picture.sha256, crop.bucket.width, crop.bucket.height) for crop in crops]
+        how = [*tiling.name_of(crop.bucket for crop in crops), *(["deviations"] if self.samples_latents else [])]
         return _digest("latents-3", self.base.part_digest(f"{self.family.autoencoder.name}/"), pictures, *how)
 
     def masks_digest(self, sizes: Mapping[int, tuple[int, int]]) -> str:
         """Names the cached masks: their files, what of the pictures is left, and the `sizes` that they are brought to, by picture."""
-        masks = [(mask.sha256, self.buckets[index].width, self.buckets[index].height, *sizes[index]) for index, mask in self.masked.items()]
+        buckets = [crop.bucket for crop in self.crops]
+        masks = [(mask.sha256, buckets[index].width, buckets[index].height, *sizes[index]) for index, mask in self.masked.items()]
         return _digest("masks-1", self.spec.dataset.masks, masks)
 
     @property
@@ -122,7 +163,7 @@ class PreparedStyle:
         parts = [self.base.part_digest(f"{part.name}/") for part in (*self.family.text_encoders, *self.family.tokenizers)]
         skipped = [self.base.facts.num_skipped_layers] if self.base.facts.num_skipped_layers else []
         large = [self.spec.text_precision.name] if any(part.is_large for part in self.family.text_encoders) else []
-        return _digest("texts-3", parts, self.captions, *skipped, *large)
+        return _digest("texts-3", parts, self.said, *skipped, *large)
 
 
 def prepare(style: Style, cache: Folder) -> PreparedStyle:
@@ -133,29 +174,37 @@ def prepare(style: Style, cache: Folder) -> PreparedStyle:
     with naming(f"base_model.uri: {spec.base_model.uri}"):
         base = base_model.inspect(spec.base_model, cache)
     spec = _on(base, spec)
-    resolution = spec.dataset.resolution or base.resolution
+    resolutions = sorted(spec.dataset.resolutions) or [spec.dataset.resolution or base.resolution]
+    field = "dataset.resolutions" if spec.dataset.resolutions else "dataset.resolution"
     violations = [
         *spec_on_base.check_adapter(base, spec.adapter),
         *spec_on_base.check_files(base, spec),
-        *spec_on_base.check_resolution(base, resolution),
+        *(violation for resolution in resolutions for violation in spec_on_base.check_resolution(base, resolution, field)),
     ]
-    if violations or resolution is None:
+    if violations:
         raise RunFailed("\n".join(str(violation) for violation in violations), reason="INVALID_SPEC")
     with naming(f"dataset.uri: {spec.dataset.uri}"):
         data_set = readers.read(spec.dataset)
         _check_can_be_sent(data_set)
-    buckets = tuple(_buckets(data_set, resolution, base, bucketing=spec.dataset.aspect_ratio_bucketing))
-    _check_masks(data_set, buckets)
+    prior = _prior(spec)
     key = Key(seed=spec.training.seed, style=data_set.digest)
+    held_out = split(key, len(data_set.pictures), spec.dataset.validation_fraction)
+    known = [resolution for resolution in resolutions if resolution is not None]
+    crops = crops_of(data_set.pictures, [_choices(each, base, bucketing=spec.dataset.aspect_ratio_bucketing) for each in known])
+    _check_masks(crops)
+    if prior is not None:
+        validated = {data_set.pictures[index].path for index in held_out}
+        crops += prior_crops(prior.pictures, [crop for crop in crops if crop.picture.path not in validated])
     return PreparedStyle(
         job=style.job,
         spec=spec,
         output_uri=style.output_uri,
         base=base,
         data_set=data_set,
-        resolution=resolution,
-        buckets=buckets,
-        held_out=split(key, len(data_set.pictures), spec.dataset.validation_fraction),
+        resolutions=tuple(known),
+        crops=tuple(crops),
+        held_out=held_out,
+        prior=prior,
     )
 
 
@@ -182,18 +231,36 @@ def _check_can_be_sent(data_set: DataSet) -> None:
             f"{picture.path}{picture.caption}".encode()
 
 
-def _buckets(data_set: DataSet, resolution: int, base: BaseModel, *, bucketing: bool) -> list[Bucket]:
+def _prior(spec: Spec) -> DataSet | None:
+    """The regularisation set, read as the data set is but for its captions."""
+    if (asked := spec.dataset.regularization) is None:
+        return None
+    as_read: dict[str, Any] = {"trigger_phrase": asked.caption, "on_missing_caption": "trigger"} if asked.caption.strip() else {}
+    of_dataset = spec.dataset
+    given = DatasetSpec(
+        uri=asked.uri,
+        caption_column=asked.caption_column,
+        on_corrupt=of_dataset.on_corrupt,
+        max_corrupt_fraction=of_dataset.max_corrupt_fraction,
+        **as_read,
+    )
+    with naming(f"dataset.regularization.uri: {asked.uri}"):
+        found = readers.read(given, field="dataset.regularization")
+        _check_can_be_sent(found)
+    return found
+
+
+def _choices(resolution: int, base: BaseModel, *, bucketing: bool) -> list[Bucket]:
     most = base.facts.max_side or math.inf
     choices = buckets_for(resolution, step=base.resolution_step) if bucketing else [Bucket(resolution, resolution)]
-    choices = [each for each in choices if max(each.width, each.height) <= most]
-    return [assign(picture.width, picture.height, choices) for picture in data_set.pictures]
+    return [each for each in choices if max(each.width, each.height) <= most]
 
 
-def _check_masks(data_set: DataSet, buckets: Sequence[Bucket]) -> None:
+def _check_masks(crops: Sequence[Crop]) -> None:
     """What counts of a picture must not all be cut away."""
     cut = Some(
         f"{picture.path} ({picture.width} x {picture.height}, to {bucket.width} x {bucket.height})"
-        for picture, bucket in zip(data_set.pictures, buckets, strict=True)
+        for picture, bucket in ((crop.picture, crop.bucket) for crop in crops)
         if picture.mask is not None and not _meet(picture.mask.box, visible(picture.width, picture.height, bucket))
     )
     if cut:

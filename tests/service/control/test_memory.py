@@ -135,6 +135,11 @@ def test_the_cache_keeps_twice_as_much_of_latents_that_are_sampled():
     assert replace(twice, picture_bytes=once.picture_bytes) == once
 
 
+def test_the_cache_keeps_a_picture_at_every_resolution():
+    of = {asked: footprint(SD15, ask(resolution=asked)).picture_bytes for asked in (512, 768)}
+    assert footprint(SD15, ask(resolution=768, smaller_resolutions=(512,))).picture_bytes == of[512] + of[768]
+
+
 def test_the_base_is_counted_once_and_every_style_adds_the_same():
     one = footprint(SD15, ask())
     sizes = [pack_bytes([one] * count) for count in range(1, 5)]

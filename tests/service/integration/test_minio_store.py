@@ -60,7 +60,7 @@ async def test_an_absent_server_may_be_tried_again(store: Store, monkeypatch: py
 
 
 async def test_every_problem_of_a_spec_is_named_with_its_field(store: Store):
-    shared = Shared(store, "s3://no-such-bucket/base", f"s3://{BUCKET}/nothing", "s3://not-there-either")
+    shared = Shared(store, "s3://no-such-bucket/base", (("uri", f"s3://{BUCKET}/nothing"),), "s3://not-there-either")
     with pytest.raises(InvalidSpec) as invalid:
         await StoreChecks().check(shared, "s3://not-there-either/out")
     told = {violation.field: violation.message for violation in invalid.value.violations}
@@ -73,7 +73,9 @@ async def test_every_problem_of_a_spec_is_named_with_its_field(store: Store):
 async def test_a_good_spec_passes_and_leaves_nothing(store: Store):
     await store.put(f"s3://{BUCKET}/base/model_index.json", b"{}")
     await store.put(f"s3://{BUCKET}/pictures/a.png", b"png")
-    await StoreChecks().check(Shared(store, f"s3://{BUCKET}/base", f"s3://{BUCKET}/pictures", f"s3://{BUCKET}/out"), f"s3://{BUCKET}/out")
+    await StoreChecks().check(
+        Shared(store, f"s3://{BUCKET}/base", (("uri", f"s3://{BUCKET}/pictures"),), f"s3://{BUCKET}/out"), f"s3://{BUCKET}/out"
+    )
     assert await store.is_empty(f"s3://{BUCKET}/out")
 
 

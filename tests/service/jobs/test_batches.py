@@ -154,3 +154,14 @@ async def test_a_part_of_the_base_that_is_not_there_is_told_where_it_is_named(wo
     with pytest.raises(InvalidSpec) as caught:
         await batches.create(asked)
     assert [each.field for each in caught.value.violations] == [f"defaults.base_model.{field}"]
+
+
+async def test_a_regularisation_set_that_is_not_there_is_told_where_it_is_named(world: World, batches: Batches):
+    asked = new(world, 3)
+    asked.defaults["dataset"] = {
+        **asked.defaults.get("dataset", {}),
+        "regularization": {"uri": f"file://{world.folder}/dogs", "weight": 1.0},
+    }
+    with pytest.raises(InvalidSpec) as caught:
+        await batches.create(asked)
+    assert [each.field for each in caught.value.violations] == ["defaults.dataset.regularization"]

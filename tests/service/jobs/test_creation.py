@@ -120,6 +120,19 @@ async def test_creates_whose_commit_was_cut_off_are_not_done_again(world: World,
     assert groups == [3]
 
 
+async def test_a_regularisation_set_needs_a_grant_and_something_in_its_folder(world: World):
+    await make_tenant(world.tools.db, "acme")
+    await make_grant(world.tools.db, "acme", f"file://{world.folder}")
+
+    async def submit(uri: str) -> None:
+        await world.submit("a", dataset={"uri": f"file://{world.folder}/data", "regularization": {"uri": uri, "weight": 1.0}})
+
+    with pytest.raises(InvalidSpec, match=r"dataset\.regularization\.uri: .* is not granted"):
+        await submit("file:///elsewhere/dogs")
+    with pytest.raises(InvalidSpec, match=r"dataset\.regularization\.uri: nothing lies under"):
+        await submit(f"file://{world.folder}/dogs")
+
+
 @pytest.mark.parametrize("field", ["vae_uri", "parts.vae"])
 async def test_a_part_of_the_base_needs_a_grant_and_something_in_its_folder(world: World, field: str):
     await make_tenant(world.tools.db, "acme")

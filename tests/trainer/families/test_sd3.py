@@ -93,7 +93,7 @@ def test_a_resolution_beyond_its_places_is_refused_with_the_most(packs: Families
 
 def test_no_bucket_is_longer_than_its_places(packs: Families):
     style = packs.style("longest", dataset={"resolution": MAX_SIDE - 8, "aspect_ratio_bucketing": True})
-    buckets = packs.ready(style).buckets
+    buckets = [crop.bucket for crop in packs.ready(style).crops]
     assert max(max(bucket.width, bucket.height) for bucket in buckets) == MAX_SIDE
 
 

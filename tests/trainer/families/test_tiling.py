@@ -69,8 +69,8 @@ def test_a_size_alone_decides_and_is_part_of_the_name(families: Of):
     """What is not large has the name that it always had."""
     packs = families("flux")
     small = packs.ready(packs.style("small"))
-    large, other = (replace(small, buckets=(Bucket(side, side), *small.buckets[1:])) for side in (1600, 1536))
-    assert [tiling.name_of(each.buckets) for each in (small, other, large)] == [[], [], ["tiles-1"]]
+    large, other = (replace(small, crops=(replace(small.crops[0], bucket=Bucket(side, side)), *small.crops[1:])) for side in (1600, 1536))
+    assert [tiling.name_of(crop.bucket for crop in each.crops) for each in (small, other, large)] == [[], [], ["tiles-1"]]
     assert len({each.latents_digest for each in (small, other, large)}) == 3
     assert tiling.is_tiled(Bucket(1024, 2560))
     assert not tiling.is_tiled(Bucket(1024, 2048))

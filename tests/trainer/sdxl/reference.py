@@ -160,7 +160,7 @@ class Reference:
 
     def time_ids(self, sample: int) -> Tensor:
         """Original height and width, the top and left that the crop begins at, and the bucket's height and width."""
-        picture, bucket = self.style.data_set.pictures[sample], self.style.buckets[sample]
+        picture, bucket = self.style.crops[sample].picture, self.style.crops[sample].bucket
         (across, down), _ = cover(picture.width, picture.height, bucket)
         top, left = (down - bucket.height) // 2, (across - bucket.width) // 2
         return torch.tensor([picture.height, picture.width, top, left, bucket.height, bucket.width])
@@ -175,7 +175,7 @@ class Reference:
 
     def _fitted(self, sample: int) -> np.ndarray:
         """The middle of the picture at the size of its bucket, (height, width, 3)."""
-        found, bucket = self.style.data_set.pictures[sample], self.style.buckets[sample]
+        found, bucket = self.style.crops[sample].picture, self.style.crops[sample].bucket
         (across, down), (left, top, right, bottom) = cover(found.width, found.height, bucket)
         x, y = found.width / across, found.height / down
         with Image.open(Path(self.style.data_set.uri.removeprefix("file://")) / found.path) as picture:
