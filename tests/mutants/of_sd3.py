@@ -32,8 +32,8 @@ GUARDS = (
     (
         "no bucket is longer than a base's longest side",
         "trainer/prepare/style.py",
-        "choices = [each for each in choices if max(each.width, each.height) <= most]",
-        "pass",
+        "return [each for each in choices if max(each.width, each.height) <= most]",
+        "return choices",
         "tests/trainer/families/test_sd3.py",
     ),
 )
