@@ -12,6 +12,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from lorafleet.catalog import FAMILIES, METHODS, PRECISIONS, Family, Precision
 from lorafleet.errors import InvalidSpec, Violation
+from lorafleet.spec_dataset import DatasetSpec
+from lorafleet.spec_part import SpecPart
 from lorafleet.spec_rules import RULES, Location
 from lorafleet.spec_sections import (
     DEFAULT_OUTPUT_PRECISION,
@@ -21,12 +23,10 @@ from lorafleet.spec_sections import (
     BaseModelSpec,
     CheckpointingSpec,
     ClusterSpec,
-    DatasetSpec,
     ObjectiveSpec,
     OptimizationSpec,
     OutputSpec,
     SchedulingSpec,
-    SpecPart,
     ValidationSpec,
 )
 from lorafleet.spec_violations import is_consequence, path_of, violation
