@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from lorafleet.catalog import OPTIMIZERS
+from lorafleet.catalog import METHODS, OPTIMIZERS
 from lorafleet.spec import Spec
 
 _SMALL = 0.01  # of a factor that is 1 as a rule
@@ -10,6 +10,11 @@ _SMALL = 0.01  # of a factor that is 1 as a rule
 
 def cautions(spec: Spec) -> Iterator[str]:
     """Each begins with its field."""
+    if METHODS.get(spec.adapter.method).ranks_by_noise:
+        yield (
+            f"adapter.method: a file of {spec.adapter.method} is a LoRA of its whole rank, which readers apply at every time; pictures "
+            "drawn here go by its ranks at each, so elsewhere the style is stronger where there is much noise, in a picture's composition"
+        )
     optimizer, rate = OPTIMIZERS.get(spec.training.optimizer), spec.training.learning_rate
     if optimizer.usual_rate is not None and rate < _SMALL * optimizer.usual_rate:
         yield (

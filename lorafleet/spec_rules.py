@@ -207,6 +207,20 @@ def _method_has_the_rank(rank: int, method: str) -> str | None:
     return f'{rank} is too small for "{method}", of which it is at least {least}' if rank < least else None
 
 
+def _least_rank_is_one(min_rank: int | None, rank: int, method: str) -> str | None:
+    if min_rank is None:
+        return None
+    if not METHODS.get(method).ranks_by_noise:
+        return f'is nothing that "{method}" goes by: leave it out'
+    return f"{min_rank} is more than adapter.rank, {rank}" if min_rank > rank else None
+
+
+def _text_has_no_noise(text_encoder: bool, method: str) -> str | None:
+    if not text_encoder or not METHODS.get(method).ranks_by_noise:
+        return None
+    return f'"{method}" goes by the noise in a picture, of which a text encoder hears nothing: leave it out'
+
+
 def _formats_hold_the_method(formats: Sequence[str], method: str, family: str | None) -> str | None:
     if "peft" in formats and "lora_A.weight" not in METHODS.get(method).names.values():
         return f'PEFT has no "{method}" as it is trained here; write kohya or comfyui'
@@ -271,6 +285,8 @@ RULES = (
     Rule((("adapter", "rank"), ("adapter", "method")), _method_has_the_rank),
     Rule((("adapter", "alpha"), ("adapter", "method")), _method_has_alpha),
     Rule((("adapter", "factor"), ("adapter", "method")), _method_takes_a_factor),
+    Rule((("adapter", "min_rank"), ("adapter", "rank"), ("adapter", "method")), _least_rank_is_one),
+    Rule((("adapter", "text_encoder"), ("adapter", "method")), _text_has_no_noise),
     Rule((("output", "formats"), ("adapter", "method"), ("base_model", "family")), _formats_hold_the_method),
     Rule((("training", "gradient_checkpointing"), ("base_model", "family")), _blocks_are_recomputed),
     Rule((("training", "noise_offset"), ("base_model", "family")), _noises_as_diffusion_does),

@@ -95,6 +95,11 @@ class AdapterSpec(SpecPart):
         description="Of lokr: the smaller of the two that each side of a layer is the product of, or what is nearest below; unset: "
         "both as near to each other as they can be.",
     )
+    min_rank: Annotated[int, Field(ge=1, le=512)] | None = Field(
+        default=None,
+        exclude_if=lambda rank: rank is None,
+        description="Of tlora: the rank of what is nothing but noise; with less noise it grows to rank. Unset: 1.",
+    )
     text_encoder: Annotated[bool, Field(description="Also train an adapter on the attention of the text encoders.")] = False
 
 

@@ -57,6 +57,7 @@ class Family:
     recomputed_values_per_pixel: int | None = None  # the same where blocks are recomputed; None: its denoiser has none that are
     text_pixels: int = 0  # so many latent pixels take as much as a row's text does: tokens, as many as a patch has pixels for each
     recomputed_text_pixels: int | None = None  # the same where blocks are recomputed; None: as many
+    told_noise: tuple[float, float] = (0.0, 1000.0)  # what its denoiser is told as the time of no noise, and of nothing but noise
     is_it: Callable[[Configs], bool] = alone_has_its_pipeline  # whether a base of its pipeline is of this family
     single_file: SingleFile | None = None  # how its bases lie in one file, where that is taken
     has_clip_skip: bool = False  # whether people choose the layer of its text encoder that it goes by

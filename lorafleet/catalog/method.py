@@ -58,6 +58,7 @@ class Method:
     scaling: Scaling
     names: Mapping[str, str]
     least_rank: int = 1
+    ranks_by_noise: bool = False  # whether a row's rank goes by the noise in it: what a denoiser is told, and a text encoder is not
     has_alpha: bool = True  # whether its scaling goes by one
     fusing: Fusing = Fusing.NEVER
     raised_roles: tuple[str, ...] = ()  # those that LoRA+ gives a higher rate (Hayou et al. 2024)

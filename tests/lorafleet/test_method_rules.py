@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from lorafleet.spec import parse
+from lorafleet.spec_cautions import cautions
 from tests.lorafleet.specs import with_fields
 from tests.lorafleet.test_objective_rules import complaints
 
@@ -18,6 +19,9 @@ SD1 = {"uri": "file:///base", "family": "sd1"}
         ({"adapter": {"factor": 8}}, "adapter.factor", 'nothing that "lora" goes by'),
         ({"adapter": {"method": "loha", "factor": 8}}, "adapter.factor", 'nothing that "loha" goes by'),
         ({"adapter": {"method": "lokr", "factor": 1}}, "adapter.factor", "2"),
+        ({"adapter": {"min_rank": 2}}, "adapter.min_rank", 'nothing that "lora" goes by'),
+        ({"adapter": {"method": "tlora", "rank": 4, "min_rank": 5}}, "adapter.min_rank", "5 is more than adapter.rank, 4"),
+        ({"adapter": {"method": "tlora", "text_encoder": True}}, "adapter.text_encoder", "a text encoder hears nothing"),
         ({"adapter": {"method": "oft", "alpha": 1.0}}, "adapter.alpha", 'nothing that "oft" goes by'),
         ({"adapter": {"method": "oft", "rank": 1}}, "adapter.rank", '1 is too small for "oft", of which it is at least 2'),
         ({"adapter": {"method": "oft"}, "output": {"formats": ["diffusers"]}}, "output.formats", 'no "oft" of any family; write kohya'),
@@ -57,3 +61,9 @@ def test_formats_that_are_left_open_are_those_that_hold_the_method(base: dict[st
 def test_a_factor_that_is_not_asked_for_is_left_out_of_what_is_stored():
     assert "factor" not in parse(with_fields(adapter={"method": "lokr"})).model_dump()["adapter"]
     assert parse(with_fields(adapter={"method": "lokr", "factor": 8})).model_dump()["adapter"]["factor"] == 8
+
+
+def test_it_is_told_that_readers_of_a_tlora_know_no_noise():
+    assert not list(cautions(parse(with_fields())))
+    (told,) = cautions(parse(with_fields(adapter={"method": "tlora"})))
+    assert told.startswith("adapter.method: a file of tlora is a LoRA of its whole rank, which readers apply at every time")

@@ -78,6 +78,7 @@ class ActiveSlots:
     seeds: Sequence[int] = ()  # of dropout, one for each row; empty: no dropout
     weights: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # module -> role -> (slots, *shape)
     scaling: Tensor = field(default_factory=lambda: torch.empty(0))
+    noise: Tensor | None = None  # share of noise in each of its rows, once its denoiser is told
 
     @property
     def method(self) -> AdapterMethod:
@@ -93,3 +94,9 @@ class ActiveSlots:
     def rows(self, batch: int) -> slice:
         """The rows of these slots in a batch of that many rows."""
         return slice(self.start, self.start + len(self.slots) * (self.rows_each or batch))
+
+    def see_noise(self, shares: Tensor) -> None:
+        """`shares`: of all rows of the batch, or one for all."""
+        if self.rows_each is None and bool((shares == shares[0]).all()):
+            shares = shares[:1]  # as where a picture is drawn
+        self.noise = shares if len(shares) == 1 else shares[self.rows(len(shares))]

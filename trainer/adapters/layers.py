@@ -75,11 +75,12 @@ class Adapted(nn.Module, ABC):
     def _outputs(self, active: ActiveSlots, x: Tensor, out: Tensor) -> Tensor:
         if active.seeds:
             x = keyed_dropout(x, active.seeds, rate=active.bank.kind.dropout, layer=self.number)
-        slots = Slots(active.weights[self.module], active.scaling, is_dropped=bool(active.seeds))
+        weights, least_rank = active.weights[self.module], active.bank.kind.min_rank
+        slots = Slots(weights, active.scaling, bool(active.seeds), active.noise, least_rank)
         return active.method.outputs(self, x, out, slots)
 
     @abstractmethod
-    def add_low_rank(self, x: Tensor, a: Tensor, b: Tensor, scaling: Tensor, out: Tensor) -> Tensor: ...
+    def add_low_rank(self, x: Tensor, a: Tensor, b: Tensor, scaling: Tensor, out: Tensor, kept: Tensor | None = None) -> Tensor: ...
 
     @abstractmethod
     def add_kronecker(self, x: Tensor, first: Tensor, second: Sequence[Tensor], scaling: Tensor, out: Tensor) -> Tensor: ...
@@ -103,9 +104,11 @@ class Adapted(nn.Module, ABC):
 class AdaptedLinear(Adapted):
     """x (rows, …, in) -> (rows, …, out)."""
 
-    def add_low_rank(self, x: Tensor, a: Tensor, b: Tensor, scaling: Tensor, out: Tensor) -> Tensor:
+    def add_low_rank(self, x: Tensor, a: Tensor, b: Tensor, scaling: Tensor, out: Tensor, kept: Tensor | None = None) -> Tensor:
         slots = len(a)
         h = torch.bmm(x.reshape(slots, -1, x.shape[-1]), a.mT) * scaling[:, None, None]
+        if kept is not None:
+            h = (h.view(len(x), -1, h.shape[-1]) * kept[:, None]).view_as(h)
         return torch.baddbmm(out.reshape(slots, -1, out.shape[-1]), h, b.mT).view_as(out)
 
     def add_kronecker(self, x: Tensor, first: Tensor, second: Sequence[Tensor], scaling: Tensor, out: Tensor) -> Tensor:
@@ -139,8 +142,10 @@ class AdaptedConv2d(Adapted):
 
     base: nn.Conv2d
 
-    def add_low_rank(self, x: Tensor, a: Tensor, b: Tensor, scaling: Tensor, out: Tensor) -> Tensor:
+    def add_low_rank(self, x: Tensor, a: Tensor, b: Tensor, scaling: Tensor, out: Tensor, kept: Tensor | None = None) -> Tensor:
         h = self._convolved(x, a) * scaling[:, None, None, None]
+        if kept is not None:
+            h = (h.flatten(0, 1) * kept[:, :, None]).view_as(h)
         return torch.baddbmm(out.flatten(2), _for_rows(b.flatten(2), h.shape[1]), h.flatten(0, 1)).view_as(out)
 
     def add_kronecker(self, x: Tensor, first: Tensor, second: Sequence[Tensor], scaling: Tensor, out: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ class Kind:
     optimizer: str
     keeps_average: bool = False
     factor: int | None = None
+    min_rank: int = 1  # of methods whose ranks go by noise
     raises_rates: bool = False  # of the roles of which its method says so (LoRA+)
 
     @classmethod
@@ -46,6 +47,7 @@ class Kind:
             optimizer=optimizer,
             keeps_average=keeps_average,
             factor=adapter.factor,
+            min_rank=adapter.min_rank or 1,
             raises_rates=raises_rates,
         )
 

@@ -3,7 +3,9 @@
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lorafleet.catalog.method import is_target
@@ -58,8 +60,29 @@ class PackModel(nn.Module):
         """Within it the parts compute with the adapters of these slots; also for a part alone, as a pipeline calls it."""
         for each in active:
             each.load_weights()
-        with self._computing_with(active):
+        with self._computing_with(active), self._hearing_of_noise(active):
             yield
+
+    @contextmanager
+    def _hearing_of_noise(self, active: Sequence[ActiveSlots]) -> Generator[None]:
+        """Slots whose ranks go by noise hear of it when the denoiser does, from whoever calls it: a pass, or a pipeline step by step."""
+        by_noise = [each for each in active if each.method.facts.ranks_by_noise]
+        if not by_noise:
+            yield
+            return
+        none, whole = self.family.facts.told_noise
+
+        def hear(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+            told = next((named[name] for name in ("timestep", "t") if name in named), given[1] if len(given) > 1 else None)
+            shares = (torch.as_tensor(told, dtype=torch.float32).reshape(-1) - none) / (whole - none)
+            for each in by_noise:
+                each.see_noise(shares.clamp(0.0, 1.0).to(each.scaling.device))
+
+        handle = self._denoiser.register_forward_pre_hook(hear, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
 
     @contextmanager
     def _computing_with(self, active: Sequence[ActiveSlots]) -> Generator[None]:

@@ -44,6 +44,7 @@ FACTS = Family(
     title="Chroma",
     pipeline="ChromaPipeline",
     objective=objectives.FLOW,
+    told_noise=(0.0, 1.0),
     parts=(
         parts.autoencoder_kl(is_shifted=True),
         parts.large_text_encoder("text_encoder", "T5EncoderModel", most_tokens=MOST_TOKENS, kohya_prefix="lora_te3"),

@@ -81,6 +81,7 @@ FACTS = Family(
     title="FLUX.1",
     pipeline="FluxPipeline",
     objective=objectives.FLOW,
+    told_noise=(0.0, 1.0),
     parts=(
         parts.autoencoder_kl(is_shifted=True),
         parts.clip_text_encoder("text_encoder", "lora_te1"),

@@ -86,6 +86,7 @@ FACTS = Family(
     title="FLUX.2 klein",
     pipeline="Flux2KleinPipeline",
     objective=objectives.FLOW,
+    told_noise=(0.0, 1.0),
     parts=(
         parts.autoencoder_kl_flux2(),
         parts.large_text_encoder("text_encoder", "Qwen3ForCausalLM", most_tokens=MOST_TOKENS),

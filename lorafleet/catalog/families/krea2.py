@@ -143,6 +143,7 @@ FACTS = Family(
     architecture="Krea-2",
     kohya_version="krea2",
     objective=objectives.FLOW,
+    told_noise=(0.0, 1.0),
     sizes=qwen_image.FACTS.sizes,
     misfits=_misfits,
     cautions=_cautions,

@@ -159,6 +159,7 @@ FACTS = Family(
     architecture="qwen-image",
     kohya_version="qwen_image",
     objective=objectives.FLOW,
+    told_noise=(0.0, 1.0),
     sizes=_sizes,
     misfits=_misfits,
 )

@@ -171,6 +171,7 @@ FACTS = Family(
     architecture="z-image",
     kohya_version="zimage",
     objective=objectives.FLOW,
+    told_noise=(1.0, 0.0),  # it is told how much is done
     sizes=_sizes,
     misfits=_misfits,
     cautions=_cautions,

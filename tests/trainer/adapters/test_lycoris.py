@@ -31,7 +31,7 @@ class Net(nn.Module):
         self.linear = nn.Linear(third, fourth)
         self.out = nn.Linear(fourth, last, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, timestep: Tensor | None = None) -> Tensor:
         h = self.pointwise(self.conv(x).relu()).flatten(2).mT  # (rows, tokens, 8)
         return self.out(self.linear(h).relu())
 

@@ -30,8 +30,9 @@ class Layer(Protocol):
     @property
     def bias(self) -> Tensor | None: ...
 
-    def add_low_rank(self, x: Tensor, a: Tensor, b: Tensor, scaling: Tensor, out: Tensor) -> Tensor:
-        """`out` + scaling * B A x, with A (k, rank, in, ...), B (k, out, rank, ...) and scaling (k,)."""
+    def add_low_rank(self, x: Tensor, a: Tensor, b: Tensor, scaling: Tensor, out: Tensor, kept: Tensor | None = None) -> Tensor:
+        """`out` + scaling * B A x, with A (k, rank, in, ...), B (k, out, rank, ...) and scaling (k,); `kept`, (rows or 1, rank): what is
+        multiplied with A x."""
         ...
 
     def add_kronecker(self, x: Tensor, first: Tensor, second: Sequence[Tensor], scaling: Tensor, out: Tensor) -> Tensor:
@@ -66,6 +67,8 @@ class Slots(NamedTuple):
     weights: Weights  # each (k, *shape)
     scaling: Tensor  # (k,)
     is_dropped: bool  # whether dropout has changed x since the frozen layer saw it
+    noise: Tensor | None = None  # share of noise in each row, (rows or 1,), from 0 to 1; None: the method does not go by it
+    least_rank: int = 1  # of a row that is nothing but noise
 
 
 class File(NamedTuple):

@@ -1,0 +1,14 @@
+"""T-LoRA (Soboleva et al. 2025): LoRA of which a row has the less rank, the more noise is in it."""
+
+from lorafleet.catalog.method import Fusing, Method, alpha_over_rank, low_rank
+
+FACTS = Method(
+    name="tlora",
+    title="T-LoRA (Soboleva et al. 2025)",
+    tensors=low_rank,
+    scaling=alpha_over_rank,
+    names={"A": "lora_A.weight", "B": "lora_B.weight"},
+    raised_roles=("B",),
+    fusing=Fusing.IN_PART,
+    ranks_by_noise=True,
+)
