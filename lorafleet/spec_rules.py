@@ -215,6 +215,13 @@ def _least_rank_is_one(min_rank: int | None, rank: int, method: str) -> str | No
     return f"{min_rank} is more than adapter.rank, {rank}" if min_rank > rank else None
 
 
+def _method_begins_so(initialization: str, method: str, rank: int) -> str | None:
+    known = METHODS.get(method).initializations
+    if initialization not in known:
+        return f'is none of "{method}", which begins with {" or ".join(known)}'
+    return f'"orthogonal" halves the rank, and adapter.rank, {rank}, is odd' if initialization == "orthogonal" and rank % 2 else None
+
+
 def _text_has_no_noise(text_encoder: bool, method: str) -> str | None:
     if not text_encoder or not METHODS.get(method).ranks_by_noise:
         return None
@@ -287,6 +294,7 @@ RULES = (
     Rule((("adapter", "factor"), ("adapter", "method")), _method_takes_a_factor),
     Rule((("adapter", "min_rank"), ("adapter", "rank"), ("adapter", "method")), _least_rank_is_one),
     Rule((("adapter", "text_encoder"), ("adapter", "method")), _text_has_no_noise),
+    Rule((("adapter", "initialization"), ("adapter", "method"), ("adapter", "rank")), _method_begins_so),
     Rule((("output", "formats"), ("adapter", "method"), ("base_model", "family")), _formats_hold_the_method),
     Rule((("training", "gradient_checkpointing"), ("base_model", "family")), _blocks_are_recomputed),
     Rule((("training", "noise_offset"), ("base_model", "family")), _noises_as_diffusion_does),

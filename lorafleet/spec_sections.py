@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from lorafleet.catalog.method import INITIALIZATION
 from lorafleet.spec_names import FamilyName, LossName, MethodName, OptimizerName, PrecisionName
 from lorafleet.spec_part import SpecPart
 from lorafleet.spec_words import ModuleName, OutputName, PartName, Text, check_uri
@@ -95,6 +96,14 @@ class AdapterSpec(SpecPart):
         description="Of lokr: the smaller of the two that each side of a layer is the product of, or what is nearest below; unset: "
         "both as near to each other as they can be.",
     )
+    initialization: Annotated[
+        Literal["kaiming", "gaussian", "orthogonal"],
+        Field(
+            exclude_if=lambda chosen: chosen == INITIALIZATION,
+            description="What A and B of lora, rslora, dora and tlora begin with, by PEFT's names: B zero and A Kaiming-uniform or normal, "
+            "or both orthogonal to each other (of an even rank).",
+        ),
+    ] = INITIALIZATION
     min_rank: Annotated[int, Field(ge=1, le=512)] | None = Field(
         default=None,
         exclude_if=lambda rank: rank is None,

@@ -9,6 +9,9 @@ from typing import Protocol, Self
 
 Shape = tuple[int, ...]
 
+INITIALIZATION = "kaiming"  # that a spec has where it names none
+LOW_RANK = (INITIALIZATION, "gaussian", "orthogonal")  # those of updates of A and B
+
 
 class Tensors(Protocol):
     """The tensors that a layer gets, by role."""
@@ -57,6 +60,7 @@ class Method:
     tensors: Tensors
     scaling: Scaling
     names: Mapping[str, str]
+    initializations: tuple[str, ...] = (INITIALIZATION,)  # that it can begin with; the first is its own
     least_rank: int = 1
     ranks_by_noise: bool = False  # whether a row's rank goes by the noise in it: what a denoiser is told, and a text encoder is not
     has_alpha: bool = True  # whether its scaling goes by one

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from lorafleet.catalog import METHODS
+from lorafleet.catalog.method import INITIALIZATION
 from lorafleet.errors import RunFailed
 from lorafleet.spec import AdapterSpec, Spec
+from trainer.adapters.inits import INITIALIZATIONS
 from trainer.adapters.methods.protocol import AdapterMethod
 from trainer.keyed import Key, Purpose
 
@@ -97,6 +99,13 @@ class Layout:
     def size(self) -> int:
         return sum(piece.size for piece in self.pieces)
 
+    @property
+    def by_module(self) -> dict[str, list[Piece]]:
+        found: dict[str, list[Piece]] = {}
+        for piece in self.pieces:
+            found.setdefault(piece.module, []).append(piece)
+        return found
+
     def split(self, rows: Tensor) -> Iterator[tuple[Piece, Tensor]]:
         """Views of (k, size) rows as the pieces' (k, *shape)."""
         parts = torch.split_with_sizes(rows, [piece.size for piece in self.pieces], dim=1)
@@ -139,12 +148,19 @@ def weight_shape(module: Layer) -> tuple[int, ...]:
     return (module.out_features, module.in_features) if isinstance(module, nn.Linear) else tuple(module.weight.shape)
 
 
-def initial_row(where: Layout, method: AdapterMethod, key: Key, modules: Mapping[str, Layer]) -> Tensor:
-    """The (size,) row that training begins with: what the method says, with draws keyed by the tensor's name."""
+def initial_row(
+    where: Layout, method: AdapterMethod, key: Key, modules: Mapping[str, Layer], initialization: str = INITIALIZATION
+) -> Tensor:
+    """The (size,) row that training begins with: what the method says, or the initialization; draws are keyed by names."""
     row = torch.zeros(where.size)
-    for piece in where.pieces:
-        generator = key.generator(Purpose.INIT, piece.name)
-        values = method.initial(piece.role, piece.shape, modules[piece.module].weight, generator)
-        if values is not None:
-            row[piece.offset : piece.offset + piece.size].copy_(values.flatten())
+    for module, pieces in where.by_module.items():
+        begin, draws = INITIALIZATIONS[initialization], key.generator(Purpose.INIT, module)
+        given = begin({piece.role: piece.shape for piece in pieces}, draws)
+        for piece in pieces:
+            generator = key.generator(Purpose.INIT, piece.name)
+            values = given.get(piece.role)
+            if values is None:
+                values = method.initial(piece.role, piece.shape, modules[module].weight, generator)
+            if values is not None:
+                row[piece.offset : piece.offset + piece.size].copy_(values.flatten())
     return row

@@ -18,7 +18,8 @@ def first_row(model: PackModel, member: Member, saved: Checkpoint | None) -> Row
     layers = model.layers_of(member.kind)
     where = layout(member.kind, layers)
     if saved is None:
-        return initial_row(where, METHODS.get(member.kind.method), member.style.key, layers), {}
+        method, adapter = METHODS.get(member.kind.method), member.spec.adapter
+        return initial_row(where, method, member.style.key, layers, adapter.initialization), {}
     return where.row(saved.weights), _state(where, saved)
 
 

@@ -2,7 +2,7 @@
 
 from math import sqrt
 
-from lorafleet.catalog.method import Fusing, Method, low_rank
+from lorafleet.catalog.method import LOW_RANK, Fusing, Method, low_rank
 
 
 def _scaling(alpha: float, rank: int) -> float:
@@ -16,5 +16,6 @@ FACTS = Method(
     scaling=_scaling,
     raised_roles=("B",),
     names={"A": "lora_A.weight", "B": "lora_B.weight"},
+    initializations=LOW_RANK,
     fusing=Fusing.IN_PART,
 )

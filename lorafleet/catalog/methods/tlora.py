@@ -1,6 +1,6 @@
 """T-LoRA (Soboleva et al. 2025): LoRA of which a row has the less rank, the more noise is in it."""
 
-from lorafleet.catalog.method import Fusing, Method, alpha_over_rank, low_rank
+from lorafleet.catalog.method import LOW_RANK, Fusing, Method, alpha_over_rank, low_rank
 
 FACTS = Method(
     name="tlora",
@@ -9,6 +9,7 @@ FACTS = Method(
     scaling=alpha_over_rank,
     names={"A": "lora_A.weight", "B": "lora_B.weight"},
     raised_roles=("B",),
+    initializations=LOW_RANK[:2],  # of some of its ranks alone B A is not zero by the others
     fusing=Fusing.IN_PART,
     ranks_by_noise=True,
 )
