@@ -139,6 +139,10 @@ bench-families: $(READY) ## Compare each family's losses with those of diffusers
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[service,trainer,bench]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.families "$(PEER)" $(if $(PARTS),--parts $(PARTS))
 
+.PHONY: bench-launches
+bench-launches: $(READY) ## Count operations, host reads and copies of a training step beside a PEFT loop (PARTS=sd15,sdxl,flux)
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.launches $(if $(PARTS),--shapes $(PARTS))
+
 .PHONY: bench-loading
 bench-loading: $(READY) minio ## Measure the memory that a base of 3 B parameters takes while it is loaded, at each precision
 	$(BIN)/python -m bench.loading
