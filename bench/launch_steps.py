@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,6 +39,7 @@ from trainer.group import Group
 from trainer.objectives.flow import NUM_TIMES
 from trainer.pack.run import PackRun
 from trainer.prepare import latent_cache
+from trainer.prepare.crops import Crop
 from trainer.prepare.latent_cache import Encoded
 from trainer.prepare.style import PreparedStyle
 from trainer.storage import Folder
@@ -120,7 +121,7 @@ def ours(base: Base, group: Group, num_styles: int, optimizer: str = "adamw") ->
     with tempfile.TemporaryDirectory(prefix="lorafleet-launches-") as name:
         styles = [_style(base, Path(name), number, optimizer) for number in range(num_styles)]
         frozen: Any = SimpleNamespace(
-            family=base.family, device=DEVICE, precision=PRECISIONS.get("fp32"), parts=base.parts, for_encoding=lambda: base.parts
+            family=base.family, device=DEVICE, precision=PRECISIONS.get("fp32"), parts=base.parts, for_encoding=lambda *_: base.parts
         )
         with patch.object(latent_cache, "encode", lambda *_: _encoded(base.real)):
             run = PackRun(styles, frozen, Folder(f"file://{name}/cache"), group, None, batch_invariant=num_styles > 1)
@@ -193,8 +194,8 @@ def _style(base: Base, folder: Path, number: int, optimizer: str) -> PreparedSty
         output_uri=f"file://{folder}/{number}",
         base=there,
         data_set=DataSet(uri="file:///pictures", pictures=tuple(pictures), corrupt=()),
-        resolution=bucket.width,
-        buckets=(bucket,) * len(_PICTURES),
+        resolutions=(bucket.width,),
+        crops=tuple(Crop(picture=picture, bucket=bucket) for picture in pictures),
         held_out=(),
     )
 
@@ -202,4 +203,5 @@ def _style(base: Base, folder: Path, number: int, optimizer: str) -> PreparedSty
 def _encoded(real: Real) -> Encoded:
     latents = dict.fromkeys(range(len(_PICTURES)), torch.zeros(real.latents))
     texts = {name: torch.zeros(shape) for name, shape in real.conditioning.items() if name != "time_ids"}  # these follow from sizes
-    return Encoded(latents, dict.fromkeys(("", *_PICTURES), texts), {}, max_tokens=0)
+    known: dict[str, Any] = {field.name: {} for field in fields(Encoded)}
+    return Encoded(**{**known, "latents": latents, "texts": dict.fromkeys(("", *_PICTURES), texts), "max_tokens": 0})

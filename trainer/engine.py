@@ -90,10 +90,11 @@ class Engine:
         self.deepspeed.set_gradient_accumulation_boundary(last)
         self.deepspeed.backward(loss)
 
-    def step(self, updates: Sequence[Sequence[StyleUpdate]]) -> list[list[bool]]:
+    def step(self, updates: Sequence[Sequence[StyleUpdate]]) -> list[Tensor]:
         """Updates all adapters after the last backward pass; `updates` are of each bank's styles, in the order of their slots.
 
-        Returns whether each style's gradient was finite. Under ZeRO 1 to 3 only its weights tell, later.
+        Returns whether each style's gradient was finite, (styles,) of each bank, on the device. Under ZeRO 1 to 3 only its weights tell,
+        later.
         """
         for group in self.optimizer.param_groups:
             group["updates"] = updates[group["bank"]]

@@ -47,6 +47,7 @@ qr: Callable[[Tensor], tuple[Tensor, Tensor]] = _torch.linalg.qr
 inverse: Callable[[Tensor], Tensor] = _torch.linalg.inv
 kron: Callable[[Tensor, Tensor], Tensor] = _torch.kron
 unflatten: Callable[[Tensor, int, Sequence[int]], Tensor] = _torch.unflatten
+foreach_norm: Callable[[Sequence[Tensor]], list[Tensor]] = _torch._foreach_norm  # of each, over all its numbers
 block_diag: Callable[..., Tensor] = _torch.block_diag
 named_modules: Callable[[nn.Module], Iterator[tuple[str, nn.Module]]] = _torch.nn.Module.named_modules
 fused_adamw_: _FusedAdamW = _torch._fused_adamw_

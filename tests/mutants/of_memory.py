@@ -55,8 +55,8 @@ GUARDS = (
     (
         "fp16: a style's gradient is divided by its own loss scale",
         "trainer/optimizers/stacked.py",
-        "Clipping(divisor * update.loss_scale, norm.isfinite())",
-        "Clipping(divisor, norm.isfinite())",
+        ".clamp(min=1.0) * scales, finite,",
+        ".clamp(min=1.0), finite,",
         FP16,
     ),
     (

@@ -25,22 +25,22 @@ GUARDS = (
     (
         "training: a style's gradient is clipped by its own norm",
         "trainer/optimizers/stacked.py",
-        "kept, self._clipping(row, update)",
-        "kept, self._clipping(gradient, update)",
+        "torch.stack(foreach_norm(gradients))",
+        "torch.stack(foreach_norm(gradients[:1] * len(gradients)))",
         "tests/trainer/adapters/test_adapters.py",
     ),
     (
         "training: a gradient that is no number moves nothing",
         "trainer/optimizers/adamw.py",
-        "found_inf=(~clipping.is_finite).float().reshape(1),",
+        "found_inf=clipping.found_inf.reshape(1),",
         "found_inf=torch.zeros(1),",
         "tests/trainer/adapters/test_adapters.py",
     ),
     (
         "training: a style's rows see its own adapter",
         "trainer/adapters/layers.py",
-        "return self._outputs(each, (seen if each.method.changes_inputs else x)[rows], part)",
-        "return self._outputs(active[0], (seen if each.method.changes_inputs else x)[rows], part)",
+        "return self._outputs(each, its if part is out else its[rows], part)",
+        "return self._outputs(active[0], its if part is out else its[rows], part)",
         "tests/trainer/adapters/test_adapters.py",
     ),
     (

@@ -36,6 +36,7 @@ class Recorder:
         self.endings: dict[str, str | RunFailed] = {}
         self.steps: dict[str, int] = {}
         self.resumed_from: dict[str, int] = {}
+        self.failed_after: dict[str, int] = {}  # steps
         self.stop_at: dict[str, int] = {}  # job -> step at which it is told to stop
         self.joins_at: dict[int, Style] = {}  # step of anybody at which a style joins
         self.on_step: Callable[[str, int], None] = lambda _job, _step: None
@@ -55,6 +56,7 @@ class Recorder:
         self._ended(job, "stopped")
 
     def failed(self, job: str, error: RunFailed, step: int = 0) -> None:
+        self.failed_after[job] = step
         self._ended(job, error)
 
     def must_stop(self, job: str) -> bool:

@@ -54,17 +54,18 @@ class Bank(nn.Module):
         """Rows of `flat` used in a step: those of the styles, and an idle one of zeros if a batch of 2 is needed."""
         return max(self.num_styles, self.min_slots)
 
-    def forward(self, slots: Sequence[int]) -> tuple[Tensor, ...]:
-        """The pieces of these slots' adapters, each (len(slots), *shape)."""
+    def forward(self, slots: Sequence[int], index: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The pieces of these slots' adapters, each (len(slots), *shape). `index`: the slots once more, where they are on the device."""
         # The parameter is only touched in here: ZeRO-3 gathers it for the time of this call.
-        return tuple(part for _, part in self.layout.split(self._rows(slots)))
+        return tuple(part for _, part in self.layout.split(self.rows(self.flat, slots, index)))
 
-    def _rows(self, slots: Sequence[int]) -> Tensor:
+    def rows(self, whole: Tensor, slots: Sequence[int], index: Tensor | None = None) -> Tensor:
+        """Of what is kept by slots, (capacity, ...)."""
         first, count = slots[0], len(slots)
         if list(slots) != list(range(first, first + count)):
-            return self.flat[list(slots)]  # a copy; the others are views
+            return whole[list(slots) if index is None else index]  # a copy; the others are views
         # The gradient of a part is copied once more to make it whole.
-        return self.flat if count == self.capacity else self.flat[first : first + count]
+        return whole if count == self.capacity else whole[first : first + count]
 
 
 @dataclass
@@ -76,6 +77,7 @@ class ActiveSlots:
     start: int = 0
     rows_each: int | None = None  # None: one slot has the whole batch, whatever its size
     seeds: Sequence[int] = ()  # of dropout, one for each row; empty: no dropout
+    index: Tensor | None = None  # the slots, where they are on the device
     weights: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # module -> role -> (slots, *shape)
     scaling: Tensor = field(default_factory=lambda: torch.empty(0))
     noise: Tensor | None = None  # share of noise in each of its rows, once its denoiser is told
@@ -87,9 +89,9 @@ class ActiveSlots:
     def load_weights(self) -> None:
         """Fetches the weights from the bank for one forward pass."""
         self.weights = {}
-        for piece, part in zip(self.bank.layout.pieces, self.bank(self.slots), strict=True):
+        for piece, part in zip(self.bank.layout.pieces, self.bank(self.slots, self.index), strict=True):
             self.weights.setdefault(piece.module, {})[piece.role] = part
-        self.scaling = self.bank.scaling[list(self.slots)]
+        self.scaling = self.bank.rows(self.bank.scaling, self.slots, self.index)
 
     def rows(self, batch: int) -> slice:
         """The rows of these slots in a batch of that many rows."""

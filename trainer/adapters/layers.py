@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainer.adapters import low_rank
 from trainer.adapters.bank import ActiveSlots
 from trainer.adapters.dropout import keyed_dropout
 from trainer.adapters.methods.protocol import Slots
@@ -51,21 +52,24 @@ class Adapted(nn.Module, ABC):
 
         def outputs(each: ActiveSlots, part: Tensor, rows: slice) -> Tensor:
             # Not all of `seen`: gradients would then add up in another order than in company that changes no inputs.
-            return self._outputs(each, (seen if each.method.changes_inputs else x)[rows], part)
+            its = seen if each.method.changes_inputs else x
+            return self._outputs(each, its if part is out else its[rows], part)
 
         return self._per_slots(active, out, outputs)
 
     def _per_slots(self, active: Sequence[ActiveSlots], whole: Tensor, change: Callable[[ActiveSlots, Tensor, slice], Tensor]) -> Tensor:
         """`whole` with the rows of these slots changed."""
         pieces: list[Tensor] = []
-        done = 0
+        done, end = 0, len(whole)
         for each in active:
-            rows = each.rows(len(whole))
+            rows = each.rows(end)
+            if rows == slice(0, end):
+                return change(each, whole, rows)  # a slice of all would be an operation like any other
             if rows.start > done:
                 pieces.append(whole[done : rows.start])
             pieces.append(change(each, whole[rows], rows))
             done = rows.stop
-        if done < len(whole):
+        if done < end:
             pieces.append(whole[done:])
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
@@ -106,10 +110,12 @@ class AdaptedLinear(Adapted):
 
     def add_low_rank(self, x: Tensor, a: Tensor, b: Tensor, scaling: Tensor, out: Tensor, kept: Tensor | None = None) -> Tensor:
         slots = len(a)
-        h = torch.bmm(x.reshape(slots, -1, x.shape[-1]), a.mT) * scaling[:, None, None]
-        if kept is not None:
-            h = (h.view(len(x), -1, h.shape[-1]) * kept[:, None]).view_as(h)
-        return torch.baddbmm(out.reshape(slots, -1, out.shape[-1]), h, b.mT).view_as(out)
+        rows, whole = x.reshape(slots, -1, x.shape[-1]), out.reshape(slots, -1, out.shape[-1])
+        if kept is None:
+            return low_rank.add_low_rank(rows, a, b, scaling, whole).view_as(out)
+        h = torch.bmm(rows, a.mT) * scaling[:, None, None]
+        h = (h.view(len(x), -1, h.shape[-1]) * kept[:, None]).view_as(h)
+        return torch.baddbmm(whole, h, b.mT).view_as(out)
 
     def add_kronecker(self, x: Tensor, first: Tensor, second: Sequence[Tensor], scaling: Tensor, out: Tensor) -> Tensor:
         slots, _, i1 = first.shape

@@ -88,6 +88,8 @@ class Diffusion:
                 return self.weighting.of_noise(snr)
 
     def scales(self, times: Tensor) -> Tensor:
+        if self.scale is unscaled:
+            return torch.ones(len(times))
         return self.scale(times / self.num_times, self._snr(times))
 
     def _step(self, share: float) -> int:

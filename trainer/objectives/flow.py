@@ -65,6 +65,8 @@ class FlowMatching:
         return self.weighting.of_latents(_snr(sigmas)) * sigmas.pow(2)
 
     def scales(self, times: Tensor) -> Tensor:
+        if self.scale is unscaled:
+            return torch.ones(len(times))
         sigmas = times / NUM_TIMES
         return self.scale(sigmas, _snr(sigmas))
 

@@ -24,7 +24,6 @@ class AdamW:
     def step(self, rows: Sequence[Row], tensors: Tensors) -> None:
         for row in rows:
             update, clipping = row.update, row.clipping
-            done = torch.tensor(update.steps_done + 1.0, device=row.weights.device)
             for rate, (weights, gradients, means, squares) in _by_rate(row, tensors):
                 fused_adamw_(
                     weights,
@@ -32,7 +31,7 @@ class AdamW:
                     means,
                     squares,
                     [],
-                    [done] * len(weights),
+                    [row.number] * len(weights),
                     lr=rate,
                     beta1=update.spec.adam_beta1,
                     beta2=update.spec.adam_beta2,
@@ -41,7 +40,7 @@ class AdamW:
                     amsgrad=False,
                     maximize=False,
                     grad_scale=clipping.divisor.reshape(1),  # the kernel divides the gradient by it
-                    found_inf=(~clipping.is_finite).float().reshape(1),
+                    found_inf=clipping.found_inf.reshape(1),
                 )
 
 

@@ -47,10 +47,11 @@ class StyleUpdate(NamedTuple):
 
 
 class Clipping(NamedTuple):
-    """What clipping found out about a gradient; both are scalars on its device."""
+    """What clipping found out about a gradient; all are scalars on its device."""
 
     divisor: Tensor  # by which the gradient is to be divided, at least its loss scale
     is_finite: Tensor  # False: the row must not change
+    found_inf: Tensor  # the same as fused kernels take it: 1.0 where it must not
 
 
 class Kept(NamedTuple):
@@ -68,6 +69,7 @@ class Row(NamedTuple):
     gradient: Tensor  # (size,)
     state: Mapping[str, Tensor]  # by the names, and of the shapes, that `kept` says
     clipping: Clipping
+    number: Tensor  # of the step that this is for the row, from 1: a scalar on its device
 
     @property
     def clipped(self) -> Tensor:

@@ -3,6 +3,7 @@
 A style's gradient norm is a row's norm, and nothing of one row enters another.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch import Tensor
 from trainer.adapters.bank import Bank
 from trainer.optimizers import OPTIMIZERS, moving_average
 from trainer.optimizers.protocol import Averaging, Clipping, Kept, Row, RowOptimizer, StyleUpdate, Tensors
-from trainer.typed_torch import numbers, vector_norm
+from trainer.staging import to_device
+from trainer.typed_torch import foreach_norm
 
 
 class StackedOptimizer(torch.optim.Optimizer):
@@ -38,26 +40,32 @@ class StackedOptimizer(torch.optim.Optimizer):
             if parameter.grad is not None:
                 group["finite"] = self._step(group["bank"], parameter, parameter.grad, group["updates"])
 
-    def _step(self, bank: int, parameter: Tensor, gradient: Tensor, updates: Sequence[StyleUpdate]) -> list[bool]:
-        """Whether each style's gradient was finite."""
-        is_part = parameter.ndim == 1
+    def _step(self, bank: int, parameter: Tensor, gradient: Tensor, updates: Sequence[StyleUpdate]) -> Tensor:
+        """Whether each style's gradient was finite, (styles,)."""
         state = self.state_of(parameter, bank)
-        rows: list[Row] = []
-        for slot, update in enumerate(updates):
-            row = gradient if is_part else gradient[slot]
-            kept = state if is_part else {key: tensor[slot] for key, tensor in state.items()}
-            rows.append(Row(update, parameter if is_part else parameter[slot], row, kept, self._clipping(row, update)))
+        weights, gradients, *kept = (_rows(each, parameter)[: len(updates)] for each in (parameter.detach(), gradient, *state.values()))
+        if not gradients:
+            return torch.ones(0, dtype=torch.bool)
+        numbers, divisors, finite, found_inf = self._judged(gradients, updates)
+        clippings = map(Clipping, divisors.unbind(), finite.unbind(), found_inf.unbind())
+        states = [{key: rows[slot] for key, rows in zip(state, kept, strict=True)} for slot in range(len(updates))]
+        rows = list(map(Row, updates, weights, gradients, states, clippings, numbers.unbind()))
         self.rows_by[bank].step(rows, self.tensors_of(parameter, bank))
         if moving_average.KEY in state:
             for row in rows:
                 moving_average.follow(row)
-        return [bool(finite) for finite in numbers(torch.stack([row.clipping.is_finite for row in rows]))] if rows else []
+        return finite
 
-    def _clipping(self, gradient: Tensor, update: StyleUpdate) -> Clipping:
-        """By the inverse of clip_grad_norm_'s factor, and by the loss scale: a power of two, which changes no bit."""
-        norm, most = vector_norm(gradient) / update.loss_scale if self.clips else gradient.new_zeros(()), update.spec.max_grad_norm
-        divisor = ((norm + 1e-6) / most).clamp(min=1.0) if most else torch.ones_like(norm)
-        return Clipping(divisor * update.loss_scale, norm.isfinite())
+    def _judged(self, gradients: Sequence[Tensor], updates: Sequence[StyleUpdate]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of each row, (rows,): the number of its step, what its gradient is to be divided by, and whether that is finite, or is not.
+
+        It is divided by the inverse of clip_grad_norm_'s factor, and by the loss scale: a power of two, which changes no bit.
+        """
+        told = [(update.steps_done + 1.0, update.loss_scale, update.spec.max_grad_norm or math.inf) for update in updates]
+        numbers, scales, most = to_device(torch.tensor(told), gradients[0].device).unbind(1)
+        norms = torch.stack(foreach_norm(gradients)) / scales if self.clips else torch.zeros_like(scales)
+        finite = norms.isfinite()
+        return numbers, ((norms + 1e-6) / most).clamp(min=1.0) * scales, finite, finite.logical_not().float()
 
     def tensors_of(self, parameter: Tensor, bank: int) -> Tensors:
         """Those of a row; of a part of one, itself."""
@@ -88,3 +96,8 @@ class StackedOptimizer(torch.optim.Optimizer):
         if gives_average or not isinstance(optimizer, Averaging):
             return state[moving_average.KEY]
         return optimizer.evaluated(update, parameter.detach()[slot], state, self.tensors_of(parameter, bank))
+
+
+def _rows(whole: Tensor, parameter: Tensor) -> Sequence[Tensor]:
+    """Of what is kept of a bank's parameter; of a part of one it is a row itself."""
+    return (whole,) if parameter.ndim == 1 else whole.unbind()

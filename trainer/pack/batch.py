@@ -1,6 +1,6 @@
 """The rows of one pass as tensors: noised latents, conditioning, targets and weights of every style, and padding rows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,9 +11,10 @@ from trainer.losses.protocol import Loss
 from trainer.objectives.draws import Noised
 from trainer.pack.member import Member
 from trainer.pack.passes import Block, Pass
-from trainer.typed_torch import numbers
+from trainer.staging import together
 
 PADDING = -1
+_CONDITIONING, _SLOTS = "conditioning.", "slots."  # of names among all that is brought to the device
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class PackBatch:
     conditioning: Conditioning  # by name, each (rows, ...)
     captions: tuple[str, ...]
     styles: tuple[int, ...]  # of each row
-    dropout_seeds: tuple[list[int], ...]  # of the rows of each of the pass's slot groups; empty without dropout
+    slots: tuple[Tensor, ...]  # of each of the pass's slot groups, (slots,)
+    dropout_seeds: tuple[list[int], ...]  # of the rows of each; empty without dropout
 
     def losses(self, predicted: Tensor, members: Sequence[Member]) -> Tensor:
         """The weighted loss of each row, (rows,), fp32, by its own style's objective."""
@@ -46,12 +48,6 @@ class PackBatch:
         (loss, is_masked), only = _loss_of(member), slice(row, row + 1)
         masks = self.masks[only] if is_masked and self.masks is not None else None
         return loss(predicted[only], self.target[only], self.scales[only], masks)
-
-    def totals(self, row_losses: Tensor) -> Iterator[tuple[int, float]]:
-        """The sum over each style's rows."""
-        for style, loss in zip(self.styles, numbers(row_losses.detach().double().cpu()), strict=True):
-            if style != PADDING:
-                yield style, loss
 
 
 def _loss_of(member: Member) -> tuple[Loss, bool]:
@@ -96,27 +92,50 @@ def assemble(each: Pass, members: Sequence[Member], family: Family, device: torc
     if each.num_padding:
         rows.append(each.num_padding)
         styles += [PADDING] * each.num_padding
-    return _joined(rows, styles, members, tuple(seeds), device)
+    shares = torch.tensor([0.0 if style == PADDING else _share(members[style]) for style in styles])
+    slots = [torch.tensor(slot_group.slots) for slot_group in each.slot_groups]
+    return _there(_tensors(rows, shares, slots), rows, tuple(styles), tuple(seeds), device)
 
 
-def _joined(
+def _tensors(rows: Sequence[_Rows | int], shares: Tensor, slots: Sequence[Tensor]) -> dict[str, Tensor]:
+    """All that the device needs of a pass, by name."""
+    drawn = _stacked([part if isinstance(part, int) else vars(part.noised) for part in rows])
+    conditioning = _stacked([part if isinstance(part, int) else part.conditioning for part in rows])
+    masks = _masks(rows, drawn["noisy"])
+    return {
+        **drawn,
+        "shares": shares,
+        **({} if masks is None else {"masks": masks}),
+        **{f"{_CONDITIONING}{name}": tensor for name, tensor in conditioning.items()},
+        **{f"{_SLOTS}{number}": tensor for number, tensor in enumerate(slots)},
+    }
+
+
+def _there(
+    tensors: Mapping[str, Tensor],
     rows: Sequence[_Rows | int],
-    styles: Sequence[int],
-    members: Sequence[Member],
+    styles: tuple[int, ...],
     seeds: tuple[list[int], ...],
     device: torch.device,
 ) -> PackBatch:
-    drawn = _stacked([part if isinstance(part, int) else vars(part.noised) for part in rows], device)
-    each_row = [0.0 if style == PADDING else _share(members[style]) for style in styles]
+    there = together(tensors, device)
+    slots = [there.pop(f"{_SLOTS}{number}") for number in range(len(seeds))]
+    conditioning = {name: there.pop(f"{_CONDITIONING}{name}") for name in _names(tensors, _CONDITIONING)}
+    captions = [caption for part in rows for caption in ([""] * part if isinstance(part, int) else part.captions)]
+    masks = there.pop("masks", None)
     return PackBatch(
-        **drawn,
-        shares=torch.tensor(each_row, device=device),
-        masks=_masks(rows, drawn["noisy"]),
-        conditioning=_stacked([part if isinstance(part, int) else part.conditioning for part in rows], device),
-        captions=tuple(caption for part in rows for caption in ([""] * part if isinstance(part, int) else part.captions)),
-        styles=tuple(styles),
+        **there,
+        masks=masks,
+        conditioning=conditioning,
+        captions=tuple(captions),
+        styles=styles,
+        slots=tuple(slots),
         dropout_seeds=seeds,
     )
+
+
+def _names(tensors: Mapping[str, Tensor], start: str) -> list[str]:
+    return [name.removeprefix(start) for name in tensors if name.startswith(start)]
 
 
 def _masks(rows: Sequence[_Rows | int], noisy: Tensor) -> Tensor | None:
@@ -129,21 +148,25 @@ def _masks(rows: Sequence[_Rows | int], noisy: Tensor) -> Tensor | None:
         if not isinstance(part, int) and part.mask is not None:
             masks[start : start + size] = part.mask
         start += size
-    return masks.to(noisy.device)
+    return masks
 
 
-def _stacked(parts: Sequence[Mapping[str, Tensor] | int], device: torch.device) -> dict[str, Tensor]:
+def _stacked(parts: Sequence[Mapping[str, Tensor] | int]) -> dict[str, Tensor]:
     """Tensors of the same name one after the other; an int stands for a row that is there, that many times.
 
     Not for zeros: of a caption whose mask hides every token a family may make what is no number, which no share of 0 takes away.
     """
     real = next(part for part in parts if not isinstance(part, int))
 
-    def stacked(name: str, like: Tensor) -> Tensor:
-        filling = like[:1].nan_to_num(posinf=0.0, neginf=0.0)  # what is no number in one style's row must not enter another's slot
-        return torch.cat([filling.expand(part, *like.shape[1:]) if isinstance(part, int) else part[name] for part in parts])
+    def filling(like: Tensor, count: int) -> Tensor:
+        row = like[:1].nan_to_num(posinf=0.0, neginf=0.0)  # what is no number in one style's row must not enter another's slot
+        return row.expand(count, *like.shape[1:])
 
-    return {name: stacked(name, like).to(device) for name, like in real.items()}
+    def stacked(name: str, like: Tensor) -> Tensor:
+        whole = [filling(like, part) if isinstance(part, int) else part[name] for part in parts]
+        return torch.cat(whole) if len(whole) > 1 else whole[0]
+
+    return {name: stacked(name, like) for name, like in real.items()}
 
 
 def _share(member: Member) -> float:

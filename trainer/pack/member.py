@@ -2,7 +2,6 @@
 
 import logging
 import math
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -58,7 +57,6 @@ class Member:
         self.metrics: Metrics | None = None
         self.drawn: list[Sequence[Draw]] = []
         self._durations_s: deque[float] = deque(maxlen=RATE_WINDOW_STEPS)
-        self._step_began_s = 0.0
 
     @property
     def job(self) -> str:
@@ -102,7 +100,6 @@ class Member:
 
     def draw(self, *, rank: int, world_size: int) -> None:
         """Draws this worker's part of the step that begins, one item of `drawn` for each forward pass."""
-        self._step_began_s = time.perf_counter()
         place = self.sampler.bucket(self.step)
         samplers = (self.sampler, self.prior_sampler) if self.style.prior is not None else (self.sampler,)
         pieces = [
@@ -154,26 +151,32 @@ class Member:
     def latent_shape(self, examples: Sequence[Draw]) -> torch.Size:
         return self.encoded.latents[examples[0].sample].shape
 
-    def stepped(self, loss: float, *, gradient_is_finite: bool) -> None:
-        """Records a step. Raises RunFailed for a non-finite loss or gradient; where losses are scaled only for too many in a row."""
+    @property
+    def waits_for_its_loss(self) -> bool:
+        """Whether the next step depends on how this one went: its loss scale does."""
+        return self._scale is not None
+
+    def launched(self) -> None:
+        """A step is under way: what comes next belongs to the one after."""
+        self.step += 1
+
+    def stepped(self, number: int, loss: float, *, gradient_is_finite: bool, duration_s: float) -> None:
+        """Records step `number`. Raises RunFailed for a non-finite loss or gradient; where losses are scaled only for too many in a row."""
         if self._scale is not None and not (math.isfinite(loss) and gradient_is_finite):
             self._skip(self._scale)
             return
-        if not math.isfinite(loss):
-            raise self.not_finite(f"the training loss is {loss} at step {self.step + 1}")
-        if not gradient_is_finite:
-            raise self.not_finite(f"the gradient is not finite at step {self.step + 1}")
-        rate = self.learning_rate
+        if not (math.isfinite(loss) and gradient_is_finite):
+            self.step = number - 1  # later ones that were launched meanwhile count for nothing
+            what = "the gradient is not finite" if math.isfinite(loss) else f"the training loss is {loss}"
+            raise self.not_finite(f"{what} at step {number}")
         self._scale = None if self._scale is None else self._scale.stepped()
-        self.step += 1
-        self.losses.append((self.step, loss))
-        self._durations_s.append(time.perf_counter() - self._step_began_s)
-        self._tell_step(loss, rate)
+        self.losses.append((number, loss))
+        self._durations_s.append(duration_s)
+        self._tell_step(number, loss)
 
     def _skip(self, before: LossScale) -> None:
         """A step that overflowed is over; its weights are as they were. The next is tried at half the scale."""
         self._scale = after = before.overflowed()
-        self.step += 1
         if after.is_hopeless or (self.is_done and after.skipped == self.step):
             raise RunFailed(
                 f"{self.spec.training.precision} overflowed in each of {after.skipped_in_row} steps up to step {self.step}, though the "
@@ -233,9 +236,10 @@ class Member:
         if self.reporter is not None:
             self.reporter.progress(self.job, **changes)
 
-    def _tell_step(self, loss: float, rate: float) -> None:
+    def _tell_step(self, number: int, loss: float) -> None:
+        rate = learning_rate(self.spec.training, number - 1)
         pictures_per_second = self.spec.pictures_per_step * len(self._durations_s) / sum(self._durations_s)
         if self.metrics is not None:
-            self.metrics.scalars(self.step, loss=loss, learning_rate=rate, pictures_per_second=pictures_per_second)
-        remaining = (self.spec.training.max_steps - self.step) * self.spec.pictures_per_step / pictures_per_second
-        self.tell(step=self.step, loss=loss, learning_rate=rate, pictures_per_second=pictures_per_second, remaining_s=remaining)
+            self.metrics.scalars(number, loss=loss, learning_rate=rate, pictures_per_second=pictures_per_second)
+        remaining = (self.spec.training.max_steps - number) * self.spec.pictures_per_step / pictures_per_second
+        self.tell(step=number, loss=loss, learning_rate=rate, pictures_per_second=pictures_per_second, remaining_s=remaining)

@@ -5,6 +5,7 @@ ends that style only. From `train` to the network: `_train_step`, `Engine`, `Pac
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -26,13 +27,13 @@ from trainer.pack.member import Member
 from trainer.pack.passes import PaddingRules, Pass, Work, padding_rules, passes
 from trainer.pack.samples import Samples
 from trainer.pack.state import PackState
+from trainer.pack.unread import Launched, Part, RowLosses, Stepped, Unread
 from trainer.prepare import latent_cache
 from trainer.prepare.latent_cache import Encoded
 from trainer.prepare.pack import prepare_pack
 from trainer.prepare.style import PreparedStyle
 from trainer.report import Reporter
 from trainer.storage import Folder
-from trainer.typed_torch import numbers
 
 log = logging.getLogger("lorafleet.pack")
 
@@ -56,6 +57,7 @@ class PackRun:
         self.spec = styles[0].spec  # only fields that all styles of a pack share are read from it
         self.must_leave = False  # a pod of the run is about to be killed: nothing more is begun here
         self.samples = Samples()
+        self.unread = Unread(base.device)
         self._rows: dict[str, Row] = {}  # that the jobs' adapters begin with, until there is an engine
         trains_text, recomputes = self.spec.adapter.text_encoder, self.spec.training.gradient_checkpointing
         self.pack = PackState(base, group, reporter, trains_text=trains_text, recomputes=recomputes)
@@ -87,22 +89,24 @@ class PackRun:
     # A step
 
     def _train_step(self) -> None:
+        began_s = time.perf_counter()
         members = self._ready_for_a_step()
         if not members:
             return
         self.samples.forget_pipeline()  # what only drawing needs is in memory from one step to the next at most
-        losses = [0.0] * len(members)
-        plan = self._passes(members)
+        losses, plan = list[RowLosses](), self._passes(members)
         for each in plan:
             batch = assemble(each, members, self.base.family, self.base.device)
             predicted = self.engine(self._active(each, batch), batch.noisy, batch.times, batch.conditioning, batch.captions)
             row_losses = batch.losses(predicted, members)
             self.engine.backward((row_losses * batch.shares).sum(), last=each is plan[-1])
-            for style, total in batch.totals(row_losses):
-                losses[style] += total
-        totals = numbers(self.group.sum(torch.tensor(losses, dtype=torch.float64)))
+            losses.append(RowLosses(batch.styles, row_losses.detach()))
         finite = self.engine.step([[member.update for member in same_kind] for same_kind in self.pack.by_kind.values()])
-        self._record_step(members, totals, finite)
+        self.unread.add(Launched(parts=self._parts(members), passes=losses, finite=finite, began_s=began_s))
+        for member in members:
+            member.launched()
+        if self.unread.is_full or any(member.waits_for_its_loss or self._is_anything_due(member) for member in members):
+            self._read()  # whoever went wrong leaves: what is due is of those that are well
         for member in self.members:
             if self._is_anything_due(member):
                 self._only_its_own(member, "doing what is due after a step", self._do_what_is_due)
@@ -124,20 +128,22 @@ class PackRun:
         """Which slots have which rows of the pass."""
         start = 0
         active: list[ActiveSlots] = []
-        for slot_group, seeds in zip(each.slot_groups, batch.dropout_seeds, strict=True):
+        for slot_group, seeds, index in zip(each.slot_groups, batch.dropout_seeds, batch.slots, strict=True):
             bank = self.engine.banks[slot_group.bank]
-            active.append(ActiveSlots(bank, slot_group.slots, start, slot_group.rows_each, seeds))
+            active.append(ActiveSlots(bank, slot_group.slots, start, slot_group.rows_each, seeds, index))
             start += slot_group.num_rows
         return active
 
-    def _record_step(self, members: Sequence[Member], totals: Sequence[float], finite: Sequence[Sequence[bool]]) -> None:
-        """`totals`: of each member's loss; `finite`: by bank and slot, whether the gradient was."""
-        stepped: list[Callable[[], None]] = []
-        for member, total in zip(members, totals, strict=True):
-            bank, slot = self.pack.place(member)
-            loss = total / member.spec.global_batch_size
-            stepped.append(partial(member.stepped, loss, gradient_is_finite=finite[bank][slot]))
-        self._each_its_own(members, "recording a step", stepped)
+    def _parts(self, members: Sequence[Member]) -> list[Part]:
+        places = [self.pack.place(member) for member in members]
+        return [
+            Part(member=member, number=member.step + 1, bank=bank, slot=slot) for member, (bank, slot) in zip(members, places, strict=True)
+        ]
+
+    def _read(self) -> None:
+        """Hears how the steps went that were launched since the last time; whoever went wrong in one leaves."""
+        if steps := self.unread.read(self.group):
+            self._each_its_own(list(steps), "recording a step", [partial(_record, member, its) for member, its in steps.items()])
 
     def _is_anything_due(self, member: Member) -> bool:
         """The same on every worker, at no cost."""
@@ -257,6 +263,7 @@ class PackRun:
     def _take_in_joiners(self) -> None:
         joining = self.group.agree(self._prepared_joiners())
         if joining:
+            self._read()
             known = {member.job for member in self.members}
             self._take_in(joining)
             for member in self.members:
@@ -299,6 +306,10 @@ class PackRun:
         return self.engine.zero_stage > 0 and self.group.world_size > 1
 
     def _lose(self, member: Member, error: RunFailed) -> None:
+        was_here = member in self.members
+        self._read()  # what was launched before comes first
+        if was_here and member not in self.members:
+            return
         self._leave(member)
         self._say_failed(member.job, error, member.step)
 
@@ -306,10 +317,12 @@ class PackRun:
 
     def _stop_requested(self) -> None:
         jobs = [member.job for member in self.members if self.reporter is not None and self.reporter.must_stop(member.job)]
-        stopping = self.group.agree(jobs)
+        stopping, must_read = self.group.agree((jobs, self.unread.is_old))
         if eviction.is_heard() and self.group.any(eviction.is_told()):
             log.warning("a pod of this run must go: every style saves its work and stops")
             self.must_leave, stopping = True, [member.job for member in self.members]
+        if stopping or must_read:
+            self._read()
         for member in [member for member in self.members if member.job in stopping]:
             self._only_its_own(member, "stopping", self._stop)
 
@@ -337,3 +350,9 @@ class PackRun:
             log.error("%s", error)
         if self.reporter is not None:
             self.reporter.failed(job, error, step)
+
+
+def _record(member: Member, steps: Sequence[Stepped]) -> None:
+    for step in steps:
+        loss = step.loss / member.spec.global_batch_size
+        member.stepped(step.number, loss, gradient_is_finite=step.gradient_is_finite, duration_s=step.duration_s)
