@@ -70,6 +70,12 @@ def of(family: str, num_layers: int = LAYERS, attends: frozenset[str] = frozense
     return of_modules(facts, frozenset(known)) if (known := list(_known(facts))) else None
 
 
+@cache
+def plain_unet(family: str, num_layers: int) -> DenoiserNames:
+    """Of a UNet that has no attention but in its middle."""
+    return of_modules(FAMILIES.get(family), frozenset(unet_modules(num_layers, attends=())))
+
+
 def of_modules(family: Family, modules: Collection[str]) -> DenoiserNames:
     """Of a base's own modules, all of them."""
     kohya = _whole(family.kohya_modules(modules) if family.kohya_modules else NO_NAMES, modules)

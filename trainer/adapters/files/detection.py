@@ -134,20 +134,20 @@ def _ours(format: str, each: Found, family: Family, num_layers: int) -> tuple[st
     if names is None:
         return ()
     if format == "kohya":
-        inner = names.from_kohya.get(each.module, ())
+        inner = names.from_kohya.get(each.module, ()) or _without_attention(family, num_layers, each.module, is_kohya=True)
     elif format == "comfyui":
-        inner = names.from_original.get(each.module, ()) or _without_attention(family, num_layers, each.module)
+        inner = names.from_original.get(each.module, ()) or _without_attention(family, num_layers, each.module, is_kohya=False)
     else:
         inner = (each.module,) if each.module in names.modules else ()
     return tuple(f"{part.name}.{path}" for path in inner)
 
 
-def _without_attention(family: Family, num_layers: int, module: str) -> tuple[str, ...]:
-    """Of what comes last in a block of a UNet that may have attention."""
+def _without_attention(family: Family, num_layers: int, module: str, *, is_kohya: bool) -> tuple[str, ...]:
+    """Of what comes last in a block of a UNet that has no attention, and is numbered so."""
     if family.denoiser.name != file_names.UNET:
         return ()
-    names = file_names.of(family.name, num_layers)
-    return names.from_original.get(module, ()) if names is not None else ()
+    names = file_names.plain_unet(family.name, num_layers)
+    return (names.from_kohya if is_kohya else names.from_original).get(module, ())
 
 
 def _part(format: str, each: Found, family: Family) -> Part | None:

@@ -17,6 +17,7 @@ from tests.trainer.families.rows import ROWS
 from tests.trainer.sdxl.kohya_names import kohya_name
 from trainer.adapters.files.reading import read_path
 from trainer.adapters.files.sources import Unreadable
+from trainer.adapters.formats.diffusers import diffusers_file
 
 PATH = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 FLAT = f"lora_unet_{PATH.replace('.', '_')}"
@@ -218,3 +219,20 @@ def test_a_family_whose_modules_are_not_known_stands_in_nobodys_way(monkeypatch:
     monkeypatch.setenv("LORAFLEET_EXTENSIONS", "tests.trainer.toys")
     assert "toy" in FAMILIES.names()
     assert made.read(save(flat())).families == ("sd1", "sd2", "sdxl")
+
+
+@pytest.mark.parametrize("place", [1, 2], ids=["without attention", "after it"])
+def test_a_unet_is_read_whichever_of_its_blocks_have_attention(tmp_path: Path, place: int):
+    """What enlarges is the last thing in its block. Levels of one residual layer, as the demo's base of SDXL's kind has them."""
+    kernels = {"lora_down.weight": torch.ones(2, 8, 3, 3), "lora_up.weight": torch.ones(8, 2, 1, 1)}
+    names = [f"lora_unet_output_blocks_{rest}" for rest in (f"1_{place}_conv", "0_0_in_layers_2", "4_0_in_layers_2")]
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(save({name: tensor for each in names for name, tensor in flat(each, **kernels).items()}))
+    modules = {module.paths[0] for module in read_path(path, "sdxl").modules}
+    assert modules == {"unet.up_blocks.0.upsamplers.0.conv", "unet.up_blocks.0.resnets.0.conv1", "unet.up_blocks.2.resnets.0.conv1"}
+
+
+def test_our_own_file_of_diffusers_says_of_which_family_it_is(tmp_path: Path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(diffusers_file(made.weights("sdxl"), made.asked("sdxl")))
+    assert read_path(path).families == ("sdxl",)
