@@ -1,9 +1,5 @@
 """`lorafleet convert`: an adapter file in another format. Works offline; leaves a whole file, or none."""
 
-import os
-import shutil
-import tempfile
-from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -15,8 +11,6 @@ from lorafleet.errors import InvalidInput
 from lorafleet.terminal import say
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from trainer.adapters.files.contents import AdapterFile
 
 
@@ -58,8 +52,9 @@ def convert(
     from trainer.adapters.files.reading import read_path
     from trainer.adapters.files.writing import write
     from trainer.commands.options import checked_family
+    from trainer.commands.whole_files import check_target, put
 
-    _check_target(target, to, force=force)
+    check_target(target, is_folder=to is To.PEFT, force=force)
     adapter = read_path(source, checked_family(family))
     if as_lora is not None:
         adapter = _nearest(adapter, as_lora, base)
@@ -70,36 +65,22 @@ def convert(
         raise InvalidInput(
             f"{source} {why}{hint if 'hold LoRA' in str(why) or 'one layer' in str(why) or 'DoRA' in str(why) else ''}"
         ) from None
-    _put(target, written.files, force=force)
+    put(target, written.files, force=force)
     for note in written.notes:
         say(f"note: {note}", err=True, colour="yellow")
     say(f"{target}: {to}, {adapter.family}, {len(adapter.modules)} modules, {', '.join(adapter.methods)}")
 
 
 def _nearest(adapter: "AdapterFile", rank: int, base: Path | None) -> "AdapterFile":
+    from trainer.adapters.files.base_weights import weights_of
     from trainer.adapters.files.updates import NEED_WEIGHTS, as_lora
 
     needed = [module.paths[0] for module in adapter.modules if module.method in NEED_WEIGHTS]
-    weights = _weights(base, {path.partition(".")[0]: None for path in needed}, set(needed)) if base is not None and needed else None
+    weights = weights_of(base, needed) if base is not None and needed else None
     found = as_lora(adapter, rank, weights)
     error, (worst, where) = found.error, found.worst
     say(f"as LoRA of rank {rank}: {100 * error:.3g} % of the update is left out, at most {100 * worst:.3g} % ({where})", err=True)
     return replace(found.adapter, metadata={**adapter.metadata, "lorafleet.as_lora_error": f"{error:.6g}"})
-
-
-def _weights(base: Path, parts: Mapping[str, None], modules: set[str]) -> "dict[str, Tensor]":
-    """Of these modules, from the folders of a base's parts."""
-    from safetensors import safe_open
-
-    found: dict[str, Tensor] = {}
-    for part in parts:
-        for path in sorted((base / part).glob("*.safetensors")):
-            with safe_open(path, "pt") as file:
-                names = {f"{part}.{name.removesuffix('.weight')}": name for name in file.keys() if name.endswith(".weight")}  # noqa: SIM118
-                found |= {module: file.get_tensor(name) for module, name in names.items() if module in modules}
-    if missing := sorted(modules - found.keys()):
-        raise InvalidInput(f"--base: {base} has no weights of {missing[0]}; name a folder in diffusers' layout")
-    return found
 
 
 def _one_family(adapter: "AdapterFile", to: To) -> str:
@@ -114,33 +95,3 @@ def _one_family(adapter: "AdapterFile", to: To) -> str:
         if not same:
             raise InvalidInput(f"the file may be of {' or '.join(adapter.families)}, which have other names there: say which with --family")
     return first
-
-
-def _check_target(target: Path, to: To, *, force: bool) -> None:
-    if not target.parent.is_dir():
-        raise InvalidInput(f"{target}: there is no folder {target.parent}")
-    if target.exists() and not force:
-        raise InvalidInput(f"{target} is there already; --force replaces it")
-    if target.exists() and target.is_dir() != (to is To.PEFT):
-        raise InvalidInput(
-            f"{target} is {'a folder' if target.is_dir() else 'a file'}; {to} is {'a folder' if to is To.PEFT else 'one file'}"
-        )
-    if to is not To.PEFT and target.suffix != ".safetensors":
-        raise InvalidInput(f"{target}: name a file that ends in .safetensors: programs tell by it what it is")
-
-
-def _put(target: Path, files: Mapping[str, bytes], *, force: bool) -> None:
-    """Written beside it and then renamed, so that nobody ever finds half of it."""
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as room:
-        made = Path(room) / "made"
-        for name, data in files.items():
-            path = made / name if name else made
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        if target.is_dir() and force:
-            target.replace(Path(room) / "before")
-        made.replace(target)
-        shutil.rmtree(Path(room) / "before", ignore_errors=True)

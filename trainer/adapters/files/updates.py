@@ -75,11 +75,11 @@ def as_lora(adapter: AdapterFile, rank: int, weights: Weights | None = None) -> 
 
 def _nearest(module: Module, rank: int, weight: Tensor | None, family: str) -> tuple[Module, float, float]:
     """(the module as LoRA, the size of what is left out, the size of all)."""
-    left, values, right = _factors(module, weight)
+    left, values, right = factors(module, weight)
     kept = values[:rank]
     root = kept.sqrt()
     tensor = next(iter(module.tensors.values()))
-    shape = _inputs(module, right.shape[0], family) if weight is None else tuple(weight.shape[1:])
+    shape = shape_of_inputs(module, right.shape[0], family) if weight is None else tuple(weight.shape[1:])
     a = (right[:, : len(kept)] * root).T.reshape(len(kept), *shape).to(tensor.dtype)
     b = (left[:, : len(kept)] * root).reshape(-1, len(kept), *[1] * (len(shape) - 1)).to(tensor.dtype)
     found = Module(paths=module.paths, method="lora", tensors={"A": a, "B": b}, rank=len(kept), alpha=float(len(kept)))
@@ -87,7 +87,7 @@ def _nearest(module: Module, rank: int, weight: Tensor | None, family: str) -> t
     return found, float(vector_norm(values[rank:], dim=0)) if len(values) > rank else 0.0, whole
 
 
-def _factors(module: Module, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def factors(module: Module, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """U, singular values and V; of a low-rank update from its factors, which is exact and fast."""
     if module.method == "lora" and "mid" not in module.tensors:
         a, b = module.tensors["A"].double().flatten(1), module.tensors["B"].double().flatten(1)
@@ -101,7 +101,7 @@ def _factors(module: Module, weight: Tensor | None) -> tuple[Tensor, Tensor, Ten
     return left.double(), values.double(), right.T.double()
 
 
-def _inputs(module: Module, num_columns: int, family: str) -> tuple[int, ...]:
+def shape_of_inputs(module: Module, num_columns: int, family: str) -> tuple[int, ...]:
     """The shape of a layer's inputs, with its kernel where it is a convolution."""
     if "A" in module.tensors:
         mid = module.tensors.get("mid")
