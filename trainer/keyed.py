@@ -27,6 +27,7 @@ class Purpose(IntEnum):
     PYRAMID_NOISE = 12
     LATENTS = 13
     PRIOR_ORDER = 14
+    PRUNING = 30
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What torch gives no whole types for, with types: each is torch's own, so no number changes."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -52,6 +53,8 @@ block_diag: Callable[..., Tensor] = _torch.block_diag
 named_modules: Callable[[nn.Module], Iterator[tuple[str, nn.Module]]] = _torch.nn.Module.named_modules
 fused_adamw_: _FusedAdamW = _torch._fused_adamw_
 checkpoint: Callable[..., Any] = _checkpointing.checkpoint
+manual_seed: Callable[[int], object] = _torch.manual_seed
+fork_rng: Callable[..., AbstractContextManager[None]] = _torch.random.fork_rng
 
 
 def svd(whole: Tensor) -> tuple[Tensor, Tensor, Tensor]:
