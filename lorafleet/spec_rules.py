@@ -268,6 +268,17 @@ def _base_is_not_pickled(uri: str) -> str | None:
     return "is a pickled file, and nothing is unpickled; save it as .safetensors" if uri.endswith((".ckpt", ".pt", ".pth")) else None
 
 
+def _start_is_not_pickled(start: Mapping[str, Any] | None) -> str | None:
+    is_pickled = str((start or {}).get("uri", "")).endswith((".ckpt", ".pt", ".pth", ".bin"))
+    return "its uri is a pickled file, and nothing is unpickled; save it as .safetensors" if is_pickled else None
+
+
+def _start_can_be_resized(start: Mapping[str, Any] | None, method: str) -> str | None:
+    if not (start or {}).get("resize") or set(METHODS.get(method).names) == {"A", "B"}:
+        return None
+    return f'resize makes the nearest LoRA, which "{method}" is not: leave it out'
+
+
 def _parts_are_the_familys(parts: Mapping[str, str], family: str | None) -> str | None:
     known = {part.name for each in ([FAMILIES.get(family)] if family else FAMILIES.all()) for part in each.parts}
     if not (strange := sorted(filter(is_part_name, parts.keys() - known))):
@@ -282,6 +293,8 @@ def _vae_is_given_once(vae_uri: str | None, parts: Mapping[str, str]) -> str | N
 RULES = (
     Rule((("base_model", "uri"),), _base_is_not_pickled),
     Rule((("base_model", "parts"), ("base_model", "family")), _parts_are_the_familys),
+    Rule((("adapter", "start"),), _start_is_not_pickled),
+    Rule((("adapter", "start"), ("adapter", "method")), _start_can_be_resized),
     Rule((("base_model", "vae_uri"), ("base_model", "parts")), _vae_is_given_once),
     Rule((("training", "precision"), ("cluster", "zero_stage")), _quantised_is_whole),
     Rule((("training", "precision"), ("cluster", "zero_stage")), _fp16_is_whole),

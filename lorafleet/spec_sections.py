@@ -62,6 +62,24 @@ class BaseModelSpec(SpecPart):
         return [*vae, *((f"parts.{name}", uri) for name, uri in sorted(self.parts.items()))]
 
 
+class StartSpec(SpecPart):
+    """An adapter to go on from: of kohya, diffusers, PEFT, ComfyUI or LyCORIS, or of another job."""
+
+    uri: Annotated[
+        str,
+        Field(
+            description="Its .safetensors file, PEFT's folder, or a job's artifact; s3:// or file://. Family, method and modules must fit."
+        ),
+    ]
+    resize: Annotated[
+        bool,
+        Field(
+            description="Take another method, rank or scale as well: the nearest LoRA of adapter.rank, by singular values, with its error "
+            "in the log. Without it these must be the spec's."
+        ),
+    ] = False
+
+
 class AdapterSpec(SpecPart):
     """The adapter to train, by one of the methods of the catalog (docs/training.md)."""
 
@@ -110,6 +128,12 @@ class AdapterSpec(SpecPart):
         description="Of tlora: the rank of what is nothing but noise; with less noise it grows to rank. Unset: 1.",
     )
     text_encoder: Annotated[bool, Field(description="Also train an adapter on the attention of the text encoders.")] = False
+    # Left out where it is the default: a trainer that does not know it refuses the spec.
+    start: StartSpec | None = Field(
+        default=None,
+        exclude_if=lambda start: start is None,
+        description="An adapter to go on from. A job that is resumed goes on from its own checkpoint.",
+    )
 
 
 class OptimizationSpec(SpecPart):

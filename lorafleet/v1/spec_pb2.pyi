@@ -101,7 +101,7 @@ class RegularizationSpec(_message.Message):
     def __init__(self, uri: _Optional[str] = ..., weight: _Optional[float] = ..., caption_column: _Optional[str] = ..., caption: _Optional[str] = ...) -> None: ...
 
 class AdapterSpec(_message.Message):
-    __slots__ = ("method", "rank", "alpha", "dropout", "target_modules", "text_encoder", "factor", "min_rank", "initialization")
+    __slots__ = ("method", "rank", "alpha", "dropout", "target_modules", "text_encoder", "factor", "min_rank", "initialization", "start")
     METHOD_FIELD_NUMBER: _ClassVar[int]
     RANK_FIELD_NUMBER: _ClassVar[int]
     ALPHA_FIELD_NUMBER: _ClassVar[int]
@@ -111,6 +111,7 @@ class AdapterSpec(_message.Message):
     FACTOR_FIELD_NUMBER: _ClassVar[int]
     MIN_RANK_FIELD_NUMBER: _ClassVar[int]
     INITIALIZATION_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
     method: str
     rank: int
     alpha: float
@@ -120,7 +121,16 @@ class AdapterSpec(_message.Message):
     factor: int
     min_rank: int
     initialization: str
-    def __init__(self, method: _Optional[str] = ..., rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ..., text_encoder: _Optional[bool] = ..., factor: _Optional[int] = ..., min_rank: _Optional[int] = ..., initialization: _Optional[str] = ...) -> None: ...
+    start: StartSpec
+    def __init__(self, method: _Optional[str] = ..., rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ..., text_encoder: _Optional[bool] = ..., factor: _Optional[int] = ..., min_rank: _Optional[int] = ..., initialization: _Optional[str] = ..., start: _Optional[_Union[StartSpec, _Mapping]] = ...) -> None: ...
+
+class StartSpec(_message.Message):
+    __slots__ = ("uri", "resize")
+    URI_FIELD_NUMBER: _ClassVar[int]
+    RESIZE_FIELD_NUMBER: _ClassVar[int]
+    uri: str
+    resize: bool
+    def __init__(self, uri: _Optional[str] = ..., resize: _Optional[bool] = ...) -> None: ...
 
 class OptimizationSpec(_message.Message):
     __slots__ = ("max_steps", "micro_batch_size", "gradient_accumulation_steps", "learning_rate", "lr_scheduler", "lr_warmup_steps", "optimizer", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "precision", "seed", "min_snr_gamma", "caption_dropout", "noise_offset", "gradient_checkpointing", "text_precision", "lr_cycles", "lr_power", "lr_end", "ema_decay", "lora_plus_ratio")

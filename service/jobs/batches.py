@@ -236,6 +236,8 @@ def _uses(places: Sequence[ItemJob]) -> Iterator[Use]:
         yield Use(blame("base_model", "uri"), spec.base_model.uri)
         yield from (Use(_blamed(blame, field), uri) for field, uri in spec.base_model.part_fields)
         yield from (Use(blame("dataset", field.partition(".")[0]), uri) for field, uri in spec.dataset.uris)
+        if spec.adapter.start is not None:
+            yield Use(blame("adapter", "start"), spec.adapter.start.uri)
         if spec.output.uri is not None:
             yield Use(blame("output", "uri"), spec.output.uri, write=True)
 

@@ -142,7 +142,8 @@ async def message(tx: Transaction, row: JobRow) -> pb.TrainingJob:
 def _uses(spec: Spec) -> list[Use]:
     parts = [Use(f"base_model.{field}", uri) for field, uri in spec.base_model.part_fields]
     data = [Use(f"dataset.{field}", uri) for field, uri in spec.dataset.uris]
-    uses = [Use("base_model.uri", spec.base_model.uri), *parts, *data]
+    start = [] if spec.adapter.start is None else [Use("adapter.start.uri", spec.adapter.start.uri)]
+    uses = [Use("base_model.uri", spec.base_model.uri), *parts, *data, *start]
     return uses if spec.output.uri is None else [*uses, Use("output.uri", spec.output.uri, write=True)]
 
 

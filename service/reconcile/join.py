@@ -114,7 +114,8 @@ def _inputs(spec: Mapping[str, Any]) -> list[str]:
     base = spec["base_model"]
     vae = [base["vae_uri"]] if base.get("vae_uri") else []
     prior = [spec["dataset"]["regularization"]["uri"]] if spec["dataset"].get("regularization") else []
-    return [base["uri"], *vae, *base.get("parts", {}).values(), spec["dataset"]["uri"], *prior]
+    start = [spec["adapter"]["start"]["uri"]] if spec.get("adapter", {}).get("start") else []
+    return [base["uri"], *vae, *base.get("parts", {}).values(), spec["dataset"]["uri"], *prior, *start]
 
 
 async def _written(tools: Tools, row: JobRow) -> bool:

@@ -155,7 +155,8 @@ async def _manifest(tools: Tools, store: Store, run: RunRow, pack: list[PackMemb
 def uris_of(style: Style) -> tuple[str, ...]:
     """All that a style reads and writes."""
     base = style.spec.base_model
-    return base.uri, *base.part_uris.values(), *(uri for _, uri in style.spec.dataset.uris), style.output_uri
+    start = () if style.spec.adapter.start is None else (style.spec.adapter.start.uri,)
+    return base.uri, *base.part_uris.values(), *(uri for _, uri in style.spec.dataset.uris), *start, style.output_uri
 
 
 async def _put_manifest(store: Store, locations: RunLocations, manifest: RunManifest) -> None:

@@ -22,7 +22,7 @@ from trainer.frozen_base import FrozenBase
 from trainer.group import Group
 from trainer.pack import evaluation, saving
 from trainer.pack.batch import PackBatch, assemble
-from trainer.pack.initial_state import Row, first_row
+from trainer.pack.initial_state import Row, first_row, started
 from trainer.pack.member import Member
 from trainer.pack.passes import PaddingRules, Pass, Work, padding_rules, passes
 from trainer.pack.samples import Samples
@@ -224,7 +224,8 @@ class PackRun:
             saved = self.group.on_first(partial(checkpoint.newest, checkpoints, job=style.job))
         objective = self.base.family.objective(self.base.parts, style.spec)
         member = Member(style, encoded, objective, saved, self.reporter)
-        self._rows[style.job] = first_row(self.model, member, saved)
+        given = None if saved is not None else self.group.on_first(partial(started, self.model, member))
+        self._rows[style.job] = first_row(self.model, member, saved, given)
         if saved is not None and self.reporter is not None:
             self.reporter.resumed(style.job, member.step)
         if self.group.rank == 0:

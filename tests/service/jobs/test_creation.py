@@ -133,6 +133,14 @@ async def test_a_regularisation_set_needs_a_grant_and_something_in_its_folder(wo
         await submit(f"file://{world.folder}/dogs")
 
 
+async def test_an_adapter_to_go_on_from_needs_a_grant(world: World):
+    await make_tenant(world.tools.db, "acme")
+    await make_grant(world.tools.db, "acme", f"file://{world.folder}")
+    with pytest.raises(InvalidSpec, match=r"adapter\.start\.uri: .* is not granted"):
+        await world.submit("a", adapter={"start": {"uri": "file:///elsewhere/lora.safetensors"}})
+    await world.submit("a", adapter={"start": {"uri": f"file://{world.folder}/lora.safetensors"}})
+
+
 @pytest.mark.parametrize("field", ["vae_uri", "parts.vae"])
 async def test_a_part_of_the_base_needs_a_grant_and_something_in_its_folder(world: World, field: str):
     await make_tenant(world.tools.db, "acme")

@@ -1,0 +1,46 @@
+"""The guards of adapter files: what is read, what is written, and what a job may go on from."""
+
+GUARDS = (
+    (
+        "adapter files: numbers that are none are refused",
+        "trainer/adapters/files/sources.py",
+        "if not bool(values.isfinite().all())",
+        "if False",
+        "tests/trainer/adapters/files/test_reading.py",
+    ),
+    (
+        "adapter files: names of two formats are refused",
+        "trainer/adapters/files/reading.py",
+        "if len(formats) > 1:",
+        "if len(formats) > 2:",
+        "tests/trainer/adapters/files/test_reading.py",
+    ),
+    (
+        "adapter files: only a power of two goes into the weights unasked",
+        "trainer/adapters/files/writing.py",
+        "_is_power_of_two(module.scaling) and ",
+        "",
+        "tests/trainer/adapters/files/test_writing.py",
+    ),
+    (
+        "start: an adapter that is gone on from needs a grant",
+        "service/jobs/jobs.py",
+        "*parts, *data, *start]",
+        "*parts, *data]",
+        "tests/service/jobs/test_creation.py",
+    ),
+    (
+        "start: another rank is refused",
+        "trainer/adapters/start.py",
+        "if module.rank != adapter.rank and",
+        "if False and",
+        "tests/trainer/pack/test_start.py",
+    ),
+    (
+        "start: a checkpoint wins",
+        "trainer/pack/run.py",
+        "given = None if saved is not None else ",
+        "given = ",
+        "tests/trainer/pack/test_start.py",
+    ),
+)
