@@ -37,15 +37,13 @@ def masked(packs: Packs) -> dict[str, Any]:
 
 def test_masked_and_whole_styles_train_in_company_as_alone(packs: Packs, masked: dict[str, Any]):
     parts: dict[str, Any] = {
-        "plain": {},
-        "masked": {"dataset": masked, "objective": {"mask_floor": 0.1}},
-        "normalised": {"dataset": masked, "objective": {"mask_normalized": True}},
+        "plain": {"dataset": {**masked, "masks": "none", "on_missing_caption": "skip"}, "training": {"max_steps": 2}},  # masks have none
+        "masked": {"dataset": masked, "objective": {"mask_floor": 0.1}, "training": {"max_steps": 2}},
     }
     packs.train(*(packs.style(f"together-{name}", **each) for name, each in parts.items()))
     for name, each in parts.items():
         packs.train(packs.style(f"apart-{name}", **each), batch_invariant=True)
         assert_same_bits(packs.saved(f"together-{name}"), packs.saved(f"apart-{name}"))
-    assert packs.losses("apart-masked") != packs.losses("apart-normalised")
 
 
 def test_a_killed_style_resumes_bit_for_bit_and_says_that_it_was_masked(packs: Packs, masked: dict[str, Any]):
