@@ -1,6 +1,6 @@
 """Masks: what of a picture counts, white or opaque, and what does not. Which file is whose, and what is wrong with one. Reads no files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -61,6 +61,12 @@ def apart(there: Files) -> Apart:
 def is_mask(path: str) -> bool:
     """Whether a file is one by its name."""
     return kinds.is_picture(path) and _owner(path) is not None
+
+
+def named_as_masks(pictures: Sequence[str]) -> list[str]:
+    """Pictures that look like the masks of others, by their names."""
+    stems = {_stem(path) for path in pictures}
+    return [path for path in pictures if _owner(path) in stems]
 
 
 def _owner(path: str) -> str | None:

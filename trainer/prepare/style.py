@@ -6,7 +6,7 @@ Everything that bad input can break is broken here, in the driver, before GPUs a
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,7 @@ from lorafleet.spec_cautions import cautions
 from trainer.data import readers
 from trainer.data.buckets import Bucket, buckets_for, visible
 from trainer.data.files import Some
-from trainer.data.masks import Mask
+from trainer.data.masks import Mask, named_as_masks
 from trainer.data.readers import DataSet, Picture
 from trainer.keyed import Key, Purpose
 from trainer.prepare import base_model, spec_on_base, tiling
@@ -130,7 +130,12 @@ class PreparedStyle:
     def cautions(self) -> tuple[str, ...]:
         """What whoever trains it should know: of its base, and of its spec."""
         of_base = (f"base_model.uri: {self.base.uri}: {caution}" for caution in self.base.facts.cautions)
-        return (*of_base, *cautions(self.spec))
+        return (*of_base, *cautions(self.spec), *self._cautions_of_data())
+
+    def _cautions_of_data(self) -> Iterator[str]:
+        taken = Some(named_as_masks([picture.path for picture in self.data_set.pictures]))
+        if taken and self.spec.dataset.masks == "none":
+            yield f'dataset.masks: {taken.count} pictures are called as masks are, and trained on: {taken}; set "files", or move them away'
 
     @property
     def latents_digest(self) -> str:

@@ -113,6 +113,13 @@ def test_what_is_cut_is_known_from_the_cache_too_with_nothing_loaded(prepared: P
     assert again.cut(prepared).num_tokens == {"b.png": 5}
 
 
+def test_masks_that_are_trained_on_as_pictures_are_told(prepared: PreparedStyle):
+    assert prepared.cautions == ()
+    mask = replace(prepared.data_set.pictures[0], path="a.mask.png")
+    [told] = replace(prepared, data_set=replace(prepared.data_set, pictures=(*prepared.data_set.pictures, mask))).cautions
+    assert told.startswith("dataset.masks: 1 pictures are called as masks are, and trained on: a.mask.png")
+
+
 def test_a_picture_that_changed_since_it_was_looked_at_fails_its_style_by_name(prepared: PreparedStyle, tmp_path: Path):
     (tmp_path / "data/a.png").write_bytes(b"no longer a picture")
     with pytest.raises(Exception, match=r"a.png is no picture .* it has changed since the job started"):
