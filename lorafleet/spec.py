@@ -76,7 +76,7 @@ class Spec(SpecPart):
     @model_validator(mode="after")
     def _targets_what_its_family_does(self) -> Self:
         if self.base_model.family is not None and not self.adapter.target_modules:
-            targets = self.family.denoiser.target_modules
+            targets = self.family.preset(self.adapter.targets)
             object.__setattr__(self, "adapter", self.adapter.model_copy(update={"target_modules": targets}))  # it is frozen
         return self
 

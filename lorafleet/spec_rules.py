@@ -222,6 +222,19 @@ def _method_begins_so(initialization: str, method: str, rank: int) -> str | None
     return f'"orthogonal" halves the rank, and adapter.rank, {rank}, is odd' if initialization == "orthogonal" and rank % 2 else None
 
 
+def _family_has_the_preset(targets: str | None, family: str | None) -> str | None:
+    if targets is None or family is None or (why := FAMILIES.get(family).no_preset(targets)) is None:
+        return None
+    return f'"{targets}": {why}'
+
+
+def _targets_are_named_once(targets: str | None, target_modules: Sequence[str], family: str | None) -> str | None:
+    """A spec that was filled in names both, alike."""
+    if targets is None or not target_modules or (family is not None and tuple(target_modules) == FAMILIES.get(family).preset(targets)):
+        return None
+    return f'"{targets}" and adapter.target_modules both say which layers: choose one'
+
+
 def _text_has_no_noise(text_encoder: bool, method: str) -> str | None:
     if not text_encoder or not METHODS.get(method).ranks_by_noise:
         return None
@@ -306,6 +319,8 @@ RULES = (
     Rule((("adapter", "alpha"), ("adapter", "method")), _method_has_alpha),
     Rule((("adapter", "factor"), ("adapter", "method")), _method_takes_a_factor),
     Rule((("adapter", "min_rank"), ("adapter", "rank"), ("adapter", "method")), _least_rank_is_one),
+    Rule((("adapter", "targets"), ("base_model", "family")), _family_has_the_preset),
+    Rule((("adapter", "targets"), ("adapter", "target_modules"), ("base_model", "family")), _targets_are_named_once),
     Rule((("adapter", "text_encoder"), ("adapter", "method")), _text_has_no_noise),
     Rule((("adapter", "initialization"), ("adapter", "method"), ("adapter", "rank")), _method_begins_so),
     Rule((("output", "formats"), ("adapter", "method"), ("base_model", "family")), _formats_hold_the_method),

@@ -104,10 +104,17 @@ class AdapterSpec(SpecPart):
             max_length=64,
             strict=False,
             exclude_if=lambda targets: not targets,
-            description="Suffixes of module names; each must match a linear or convolution layer of the denoiser. Unset: the family's own.",
+            description="Suffixes of module names, where * is any one step of a path; each must match a linear or convolution layer of the "
+            "denoiser. Unset: the family's own, or those of targets.",
         ),
     ] = ()
-    # Left out where it is the default: a trainer that does not know it refuses the spec.
+    # Left out where they are the defaults: a trainer that does not know them refuses the spec.
+    targets: Literal["attention", "attention-mlp", "all-linear", "style", "content"] | None = Field(
+        default=None,
+        exclude_if=lambda targets: targets is None,
+        description="The family's own names of target_modules, in their place: attention, with the feed-forward layers too, all linear "
+        "layers of its blocks, or the blocks that are known to hold a picture's style or content (sdxl).",
+    )
     factor: Annotated[int, Field(ge=2, le=4096)] | None = Field(
         default=None,
         exclude_if=lambda factor: factor is None,

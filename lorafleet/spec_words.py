@@ -45,7 +45,7 @@ def _check_output_name(name: str) -> str:
 
 
 def _check_module(name: str) -> str:
-    if not is_module_name(name):
+    if not is_module_name(".".join("any" if step == "*" else step for step in name.split("."))):
         raise PydanticCustomError("module", "{name} is not a module name", {"name": repr(name)})
     return name
 

@@ -7,6 +7,7 @@ from typing import Self
 from lorafleet import objectives
 from lorafleet.catalog.part import Config, Names, Part, PartKind
 from lorafleet.catalog.parts import MAX_TOKENS, Sizes, max_tokens, sizes_by_levels
+from lorafleet.catalog.presets import Presets
 from lorafleet.catalog.single_file import SingleFile
 
 Configs = Mapping[str, Config]  # by part; a part whose config could not be read is not in it
@@ -57,6 +58,7 @@ class Family:
     recomputed_values_per_pixel: int | None = None  # the same where blocks are recomputed; None: its denoiser has none that are
     text_pixels: int = 0  # so many latent pixels take as much as a row's text does: tokens, as many as a patch has pixels for each
     recomputed_text_pixels: int | None = None  # the same where blocks are recomputed; None: as many
+    presets: Presets = field(default_factory=dict[str, tuple[str, ...]])  # of target modules
     told_noise: tuple[float, float] = (0.0, 1000.0)  # what its denoiser is told as the time of no noise, and of nothing but noise
     is_it: Callable[[Configs], bool] = alone_has_its_pipeline  # whether a base of its pipeline is of this family
     single_file: SingleFile | None = None  # how its bases lie in one file, where that is taken
@@ -143,6 +145,16 @@ class Family:
     def no_clip_skip(self) -> str | None:
         """Why a clip skip is none, as the end of a sentence whose subject it is; None: it has one."""
         return None if self.has_clip_skip else f"is not known to {self.name}, which goes by the layer that it was trained on; leave it out"
+
+    def preset(self, name: str | None) -> tuple[str, ...]:
+        """The target modules of a preset; None, or one that it has not: the usual ones."""
+        return self.presets.get(name or "", self.denoiser.target_modules)
+
+    def no_preset(self, name: str) -> str | None:
+        """Why a preset is none of its own, as the end of a sentence; None: it has it."""
+        if name in self.presets:
+            return None
+        return f"no blocks of {self.name} are published that hold it; there is {', '.join(self.presets) or 'none'}"
 
     def targets(self, target_modules: tuple[str, ...], *, text_encoders: bool) -> dict[str, tuple[str, ...]]:
         """By part the ends of the names of the layers that adapters sit on."""

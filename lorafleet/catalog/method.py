@@ -111,5 +111,11 @@ def two_factors(size: int, factor: int) -> tuple[int, int]:
 
 
 def is_target(module: str, ends: Iterable[str]) -> bool:
-    """Whether one of these is the module's path or the end of it, as PEFT matches them."""
-    return any(module == end or module.endswith(f".{end}") for end in ends)
+    """Whether one of these is the module's path or the end of it, as PEFT matches them; * in it is any one step of a path."""
+    return any(module == end or module.endswith(f".{end}") or ("*" in end and _ends_so(module, end)) for end in ends)
+
+
+def _ends_so(module: str, end: str) -> bool:
+    steps, wanted = module.split("."), end.split(".")
+    last = steps[-len(wanted) :]
+    return len(last) == len(wanted) and all(want in ("*", step) for want, step in zip(wanted, last, strict=True))

@@ -101,7 +101,7 @@ class RegularizationSpec(_message.Message):
     def __init__(self, uri: _Optional[str] = ..., weight: _Optional[float] = ..., caption_column: _Optional[str] = ..., caption: _Optional[str] = ...) -> None: ...
 
 class AdapterSpec(_message.Message):
-    __slots__ = ("method", "rank", "alpha", "dropout", "target_modules", "text_encoder", "factor", "min_rank", "initialization", "start")
+    __slots__ = ("method", "rank", "alpha", "dropout", "target_modules", "text_encoder", "factor", "min_rank", "initialization", "targets", "start")
     METHOD_FIELD_NUMBER: _ClassVar[int]
     RANK_FIELD_NUMBER: _ClassVar[int]
     ALPHA_FIELD_NUMBER: _ClassVar[int]
@@ -111,6 +111,7 @@ class AdapterSpec(_message.Message):
     FACTOR_FIELD_NUMBER: _ClassVar[int]
     MIN_RANK_FIELD_NUMBER: _ClassVar[int]
     INITIALIZATION_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     method: str
     rank: int
@@ -121,8 +122,9 @@ class AdapterSpec(_message.Message):
     factor: int
     min_rank: int
     initialization: str
+    targets: str
     start: StartSpec
-    def __init__(self, method: _Optional[str] = ..., rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ..., text_encoder: _Optional[bool] = ..., factor: _Optional[int] = ..., min_rank: _Optional[int] = ..., initialization: _Optional[str] = ..., start: _Optional[_Union[StartSpec, _Mapping]] = ...) -> None: ...
+    def __init__(self, method: _Optional[str] = ..., rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ..., text_encoder: _Optional[bool] = ..., factor: _Optional[int] = ..., min_rank: _Optional[int] = ..., initialization: _Optional[str] = ..., targets: _Optional[str] = ..., start: _Optional[_Union[StartSpec, _Mapping]] = ...) -> None: ...
 
 class StartSpec(_message.Message):
     __slots__ = ("uri", "resize")

@@ -157,7 +157,7 @@ def _ask(spec: Spec, family: str) -> Ask:
         text_precision=spec.text_precision.name,
         method=spec.adapter.method,
         rank=spec.adapter.rank,
-        target_modules=spec.adapter.target_modules or FAMILIES.get(family).denoiser.target_modules,
+        target_modules=spec.adapter.target_modules or FAMILIES.get(family).preset(spec.adapter.targets),
         resolution=max(spec.dataset.resolutions, default=spec.dataset.resolution),
         smaller_resolutions=tuple(sorted(spec.dataset.resolutions)[:-1]),
         micro_batch_size=spec.training.micro_batch_size * (2 if spec.dataset.regularization is not None else 1),

@@ -4,7 +4,7 @@ small network."""
 from collections.abc import Iterator, Mapping
 
 from lorafleet import objectives
-from lorafleet.catalog import bfl, parts
+from lorafleet.catalog import bfl, parts, presets
 from lorafleet.catalog.families.flux import PATCH, RESOLUTION, TARGETS, unpacked_problems
 from lorafleet.catalog.family import Configs, Family
 from lorafleet.catalog.part import Config
@@ -60,6 +60,10 @@ FACTS = Family(
         read=_read,
         refusal=bfl.editing,
         lacks_scheduler="how its times are shifted, which published Chromas differ in",
+    ),
+    presets=presets.presets(
+        (*parts.ATTENTION, *presets.ADDED_ATTENTION),
+        (*presets.BOTH_FEED_FORWARDS, "proj_mlp", "single_transformer_blocks.*.proj_out"),
     ),
     # python -m tests.trainer.families.real counts them, with LoRA on every layer.
     values_per_pixel=305,

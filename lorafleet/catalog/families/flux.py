@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from lorafleet import objectives
-from lorafleet.catalog import bfl, parts
+from lorafleet.catalog import bfl, parts, presets
 from lorafleet.catalog.family import Configs, Family, Label
 from lorafleet.catalog.part import Config
 from lorafleet.catalog.single_file import CLIP_L, T5, TRANSFORMER, VAE, SingleFile, Tensors, side
@@ -98,6 +98,11 @@ FACTS = Family(
         original=bfl.FLUX,
         read=_read,
         refusal=bfl.editing,
+    ),
+    presets=presets.presets(
+        (*parts.ATTENTION, *presets.ADDED_ATTENTION),
+        (*presets.BOTH_FEED_FORWARDS, "proj_mlp", "single_transformer_blocks.*.proj_out"),
+        ("norm.linear", "norm1.linear", "norm1_context.linear"),
     ),
     # python -m tests.trainer.families.real counts them, with LoRA on every layer.
     values_per_pixel=300,

@@ -6,7 +6,7 @@ FLUX.2 dev has another pipeline, with Mistral 3 as its text encoder: it is not t
 from collections.abc import Iterator, Mapping
 
 from lorafleet import objectives
-from lorafleet.catalog import bfl, parts
+from lorafleet.catalog import bfl, parts, presets
 from lorafleet.catalog.families.flux import unpacked_problems
 from lorafleet.catalog.family import MODEL_INDEX, Configs, Family, Label
 from lorafleet.catalog.part import Config
@@ -101,6 +101,11 @@ FACTS = Family(
         original=bfl.FLUX2,
         read=_read,
         refusal=_refusal,
+    ),
+    # A block of one stream has one layer for q, k, v and its MLP, and one for what both give.
+    presets=presets.presets(
+        (*parts.ATTENTION, *presets.ADDED_ATTENTION, "to_qkv_mlp_proj", "single_transformer_blocks.*.attn.to_out"),
+        ("ff.linear_in", "ff.linear_out", "ff_context.linear_in", "ff_context.linear_out"),
     ),
     # python -m tests.trainer.families.real counts them, with LoRA on every layer, of klein 9B.
     values_per_pixel=200,

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from typing import Any, cast
 
 from lorafleet import objectives
-from lorafleet.catalog import parts
+from lorafleet.catalog import parts, presets
 from lorafleet.catalog.families import qwen_image
 from lorafleet.catalog.family import MODEL_INDEX, Configs, Family
 from lorafleet.catalog.original import MOST_BLOCKS
@@ -130,6 +130,7 @@ FACTS = Family(
         parts.tokenizer("tokenizer", "Qwen2Tokenizer", "Qwen2TokenizerFast"),
         parts.transformer("Krea2Transformer2DModel", TARGETS, problems=_problems, defaults=DEFAULTS),
     ),
+    presets=presets.presets((*parts.ATTENTION, "to_gate"), ("ff.gate", "ff.up", "ff.down")),
     # python -m tests.trainer.families.real counts them, with LoRA on every layer. Twelve states of each word come to one, in blocks of
     # their own that are not recomputed.
     values_per_pixel=192,

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from lorafleet import objectives
-from lorafleet.catalog import parts
+from lorafleet.catalog import parts, presets
 from lorafleet.catalog.family import Configs, Family
 from lorafleet.catalog.original import Original, Table
 from lorafleet.catalog.part import Config, Part, PartKind, Problems
@@ -146,6 +146,11 @@ FACTS = Family(
         original=ORIGINAL,
         read=_read,
         refusal=_refusal,
+    ),
+    presets=presets.presets(
+        (*parts.ATTENTION, *presets.ADDED_ATTENTION),
+        ("img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2"),
+        ("img_mod.1", "txt_mod.1"),
     ),
     # python -m tests.trainer.families.real counts them, with LoRA on every layer.
     values_per_pixel=350,

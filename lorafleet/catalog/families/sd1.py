@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from lorafleet.catalog import presets
 from lorafleet.catalog.families import _one_encoder as shared
 from lorafleet.catalog.family import Configs, Family, Label
 from lorafleet.catalog.single_file import UNET, UNET_MARKS, VAE, SingleFile, takes_sizes, text_width
@@ -25,6 +26,7 @@ FACTS = Family(
     pipeline=shared.PIPELINE,
     is_it=_is_it,
     parts=shared.one_encoder_parts(),
+    presets=presets.unet(has_linear_projections=False),
     has_clip_skip=True,
     single_file=SingleFile(
         denoiser="unet",

@@ -6,6 +6,7 @@ is that layer's: diffusers' pipeline takes it, and so does the trainer. Nothing 
 
 from collections.abc import Iterator
 
+from lorafleet.catalog import presets
 from lorafleet.catalog.families import _one_encoder as shared
 from lorafleet.catalog.family import Configs, Family, Label
 from lorafleet.catalog.single_file import UNET, UNET_MARKS, VAE, SingleFile, takes_sizes, text_width
@@ -26,6 +27,7 @@ FACTS = Family(
     pipeline=shared.PIPELINE,
     is_it=shared.is_sd2,
     parts=shared.one_encoder_parts(),
+    presets=presets.unet(has_linear_projections=True),
     single_file=SingleFile(
         denoiser="unet",
         parts={"unet": UNET, "vae": VAE[:1], "text_encoder": ("cond_stage_model.model.",)},

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from lorafleet import objectives
-from lorafleet.catalog import mmdit, parts
+from lorafleet.catalog import mmdit, parts, presets
 from lorafleet.catalog.family import Configs, Family, Label
 from lorafleet.catalog.part import Config, Problems
 from lorafleet.catalog.parts import Sizes
@@ -100,6 +100,9 @@ FACTS = Family(
         marks=("joint_blocks.0.x_block.attn.qkv.weight", "x_embedder.proj.weight", "pos_embed"),
         original=mmdit.MMDIT,
         read=lambda transformer: {"transformer": mmdit.sizes(transformer)},
+    ),
+    presets=presets.presets(
+        (*parts.ATTENTION, *presets.ADDED_ATTENTION), presets.BOTH_FEED_FORWARDS, ("norm1.linear", "norm1_context.linear")
     ),
     # python -m tests.trainer.families.real counts them, with LoRA on every layer, of 3.5 large; 3 and 3.5 medium take less.
     values_per_pixel=230,

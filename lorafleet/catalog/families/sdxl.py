@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from lorafleet import objectives
-from lorafleet.catalog import parts
+from lorafleet.catalog import parts, presets
 from lorafleet.catalog.family import Configs, Family, Label
 from lorafleet.catalog.part import Config
 from lorafleet.catalog.sgm import sgm_names
@@ -72,6 +72,12 @@ FACTS = Family(
         },
         marks=(*UNET_MARKS, "label_emb.0.0.weight"),
         is_it=takes_sizes,
+    ),
+    presets=presets.unet(
+        has_linear_projections=True,
+        # Style: Wang et al. 2024 (InstantStyle) and Frenkel et al. 2024 (B-LoRA) found the same block; content: the latter's.
+        style=presets.attention_of("up_blocks.0.attentions.1"),
+        content=presets.attention_of("up_blocks.0.attentions.0"),
     ),
     # python -m tests.trainer.families.real counts them, with LoRA on every layer.
     values_per_pixel=710,

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, cast
 
 from lorafleet import objectives
-from lorafleet.catalog import parts
+from lorafleet.catalog import parts, presets
 from lorafleet.catalog.family import Configs, Family
 from lorafleet.catalog.original import Original, Table
 from lorafleet.catalog.part import Config, Names, Problems
@@ -158,6 +158,7 @@ FACTS = Family(
         refusal=_refusal,
         lacks_scheduler="how its times are shifted, in which Z-Image and Turbo differ with the same tensors",
     ),
+    presets=presets.presets(parts.ATTENTION, ("feed_forward.w1", "feed_forward.w2", "feed_forward.w3"), ("adaLN_modulation.0",)),
     # python -m tests.trainer.families.real counts them, with LoRA on every layer.
     values_per_pixel=225,
     overflows_fp16=True,

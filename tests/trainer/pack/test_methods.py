@@ -63,3 +63,18 @@ def test_two_of_one_method_train_in_a_pack_as_alone(packs: Packs, name: str):
         packs.train(each)
     for place in "ab":
         assert packs.losses(f"pack-{place}-{name}") == pytest.approx(packs.losses(f"alone-{place}-{name}"), rel=1e-5)
+
+
+def test_presets_and_convolutions_train_together(packs: Packs):
+    """Every linear layer of the blocks, beside a style on convolutions of 3 x 3 and of 1 x 1."""
+    short: dict[str, Any] = {"training": {"max_steps": 1}, "dataset": {"validation_fraction": 0.0}}
+    wide = packs.style("wide", adapter={"target_modules": list(catalog.FAMILIES.get("sd1").presets["all-linear"])}, **short)
+    convolved = packs.style(
+        "convolved", adapter={"target_modules": ["conv1", "conv2", "conv_shortcut", "resnets.*.time_emb_proj"]}, **short
+    )
+    assert set(packs.train(wide, convolved).endings.values()) == {"succeeded"}
+    ends = {name.rpartition(".lora_")[0].rpartition(".")[2] for name in packs.adapter("wide")}
+    assert ends >= {"to_q", "to_k", "to_v", "0", "proj", "2", "time_emb_proj"}
+    shapes = {tuple(tensor.shape[2:]) for name, tensor in packs.adapter("convolved").items() if "lora_A" in name}
+    assert shapes == {(3, 3), (1, 1), ()}
+    assert all(tensor.any() for name, tensor in packs.adapter("convolved").items() if "lora_B" in name), "each has learnt"

@@ -1,7 +1,7 @@
 """The adapter as diffusers' save_lora_weights writes it, with lora_adapter_metadata. From named fp32 tensors, without the model."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -26,9 +26,17 @@ def diffusers_file(weights: Mapping[str, Tensor], spec: Spec, precision: str = "
     targets = spec.family.targets(spec.adapter.target_modules, text_encoders=spec.adapter.text_encoder)
     for part, modules in targets.items():
         if any(name.startswith(f"{part}.") for name in weights):
-            metadata |= {f"{part}.{key}": value for key, value in _peft_config(spec.adapter, list(modules)).items()}
+            metadata |= {f"{part}.{key}": value for key, value in _peft_config(spec.adapter, _as_pefts(modules, part, weights)).items()}
     described = {"format": "pt", FAMILY_KEY: spec.family.name, "lora_adapter_metadata": json.dumps(metadata, indent=2, sort_keys=True)}
     return file_bytes(stored(tensors, precision), described)
+
+
+def _as_pefts(modules: Sequence[str], part: str, weights: Mapping[str, Tensor]) -> list[str]:
+    """PEFT knows ends of names, and no * in them: then all that were trained are named whole."""
+    if not any("*" in name for name in modules):
+        return list(modules)
+    trained = (name.removeprefix(f"{part}.").rpartition(".lora_")[0] for name in weights if name.startswith(f"{part}."))
+    return list(dict.fromkeys(trained))
 
 
 def _peft_config(spec: AdapterSpec, target_modules: list[str]) -> dict[str, object]:
