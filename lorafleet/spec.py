@@ -5,11 +5,13 @@ store or the model (does the bucket exist, does a target module match) are check
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from typing import Annotated, Any, Self, cast
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from lorafleet import spec_override_rules
 from lorafleet.catalog import FAMILIES, METHODS, PRECISIONS, Family, Precision
 from lorafleet.errors import InvalidSpec, Violation
 from lorafleet.spec_dataset import DatasetSpec
@@ -147,6 +149,8 @@ def _broken_rules(fields: Mapping[str, Any], broken: Collection[Location]) -> It
             continue
         if complaint := rule.complaint(*(_value_at(fields, *field) for field in rule.fields)):
             yield rule.fields[0], complaint
+    if not any(location[:2] == ("adapter", "overrides") for location in broken):
+        yield from spec_override_rules.broken(partial(_value_at, fields), broken)
 
 
 def _value_at(fields: Mapping[str, Any], section: str, name: str) -> Any:

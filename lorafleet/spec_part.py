@@ -1,8 +1,12 @@
-"""What every section of a training spec is: fields, and no others."""
+"""What every section of a training spec is: strict, frozen, and without fields that nobody knows."""
+
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from lorafleet.spec_words import check_uri
+
+ScheduleName = Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 
 
 class SpecPart(BaseModel):

@@ -31,10 +31,14 @@ def fields(message: Message) -> dict[str, Any]:
         if isinstance(value, Message):
             plain[descriptor.name] = fields(value)
         elif descriptor.is_repeated:
-            plain[descriptor.name] = dict(value) if _is_map(descriptor) else list(value)
+            plain[descriptor.name] = dict(value) if _is_map(descriptor) else [_plain(each) for each in value]
         else:
             plain[descriptor.name] = value
     return plain
+
+
+def _plain(value: Any) -> Any:
+    return fields(value) if isinstance(value, Message) else value
 
 
 def _is_map(descriptor: Any) -> bool:

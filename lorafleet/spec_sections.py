@@ -4,9 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from lorafleet import spec_overrides as overrides
 from lorafleet.catalog.method import INITIALIZATION
 from lorafleet.spec_names import FamilyName, LossName, MethodName, OptimizerName, PrecisionName
-from lorafleet.spec_part import SpecPart
+from lorafleet.spec_overrides import MAX_OVERRIDES, OverrideSpec
+from lorafleet.spec_part import ScheduleName, SpecPart
 from lorafleet.spec_words import ModuleName, OutputName, PartName, Text, check_uri
 
 DEFAULT_PROFILE = "default"
@@ -141,6 +143,26 @@ class AdapterSpec(SpecPart):
         exclude_if=lambda start: start is None,
         description="An adapter to go on from. A job that is resumed goes on from its own checkpoint.",
     )
+    # Left out where there are none: a trainer that does not know them refuses the spec.
+    overrides: Annotated[
+        tuple[OverrideSpec, ...],
+        Field(
+            max_length=MAX_OVERRIDES,
+            strict=False,
+            exclude_if=lambda overrides: not overrides,
+            description="What some layers have of their own: rank, alpha, dropout, learning rate and schedule, by part or by pattern.",
+        ),
+    ] = ()
+
+    def at(self, path: str) -> "AdapterSpec":
+        """The adapter as it is on one layer, by its canonical path (`unet.mid_block.…`), or on a part."""
+        own = overrides.values_at(self.overrides, path, ("rank", "alpha", "dropout"))
+        return self.model_copy(update=own) if own else self
+
+    @property
+    def drops(self) -> bool:
+        """Whether any layer has dropout."""
+        return self.dropout > 0 or any(each.dropout for each in self.overrides)
 
 
 class OptimizationSpec(SpecPart):
@@ -151,7 +173,7 @@ class OptimizationSpec(SpecPart):
     gradient_accumulation_steps: Annotated[int, Field(ge=1, le=1024, description="Forward passes per optimizer step.")] = 1
     learning_rate: Annotated[float, Field(gt=0, le=10, description="Peak learning rate.")] = 1e-4
     lr_scheduler: Annotated[
-        Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"],
+        ScheduleName,
         Field(description="How the rate falls after the warm-up: docs/training.md has each one's equation."),
     ] = "cosine"
     lr_warmup_steps: Annotated[int, Field(ge=0, description="Steps over which the rate rises from 0 to its peak.")] = 0

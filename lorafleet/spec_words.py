@@ -11,6 +11,7 @@ MAX_URI = 2000  # bytes: a key of S3 has 1024, an entry of a PostgreSQL index 27
 MAX_MODULE_NAME = 200
 _LABEL_KEY = re.compile(r"[a-z]([a-z0-9_.-]{0,61}[a-z0-9])?")
 _MODULE_NAME = re.compile(r"\w[\w-]*(\.\w[\w-]*)*", re.ASCII)  # Z-Image has a layer "2-1"
+_PATTERN = re.compile(r"[\w*][\w*-]*(\.[\w*][\w*-]*)*", re.ASCII)
 _PART_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _OUTPUT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))})  # Windows'
@@ -64,6 +65,13 @@ def _check_part(name: str) -> str:
     return name
 
 
+def _check_pattern(pattern: str) -> str:
+    if len(pattern) > MAX_MODULE_NAME or not _PATTERN.fullmatch(pattern):
+        message = "{pattern} is no pattern of a path: names of modules with dots between them, and * for anything"
+        raise PydanticCustomError("pattern", message, {"pattern": repr(pattern[:80])})
+    return pattern
+
+
 def _check_label(key: str) -> str:
     if not _LABEL_KEY.fullmatch(key):
         raise PydanticCustomError("label", "a key is 1 to 63 of a-z, 0-9, '_', '.', '-', and starts with a letter")
@@ -81,4 +89,5 @@ Text = Annotated[str, AfterValidator(_check_text)]
 OutputName = Annotated[str, AfterValidator(_check_output_name)]
 ModuleName = Annotated[str, AfterValidator(_check_module)]
 PartName = Annotated[str, AfterValidator(_check_part)]
+Pattern = Annotated[str, AfterValidator(_check_pattern)]
 LabelKey = Annotated[str, AfterValidator(_check_label)]

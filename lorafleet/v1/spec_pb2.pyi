@@ -101,7 +101,7 @@ class RegularizationSpec(_message.Message):
     def __init__(self, uri: _Optional[str] = ..., weight: _Optional[float] = ..., caption_column: _Optional[str] = ..., caption: _Optional[str] = ...) -> None: ...
 
 class AdapterSpec(_message.Message):
-    __slots__ = ("method", "rank", "alpha", "dropout", "target_modules", "text_encoder", "factor", "min_rank", "initialization", "targets", "start")
+    __slots__ = ("method", "rank", "alpha", "dropout", "target_modules", "text_encoder", "factor", "min_rank", "initialization", "targets", "start", "overrides")
     METHOD_FIELD_NUMBER: _ClassVar[int]
     RANK_FIELD_NUMBER: _ClassVar[int]
     ALPHA_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +113,7 @@ class AdapterSpec(_message.Message):
     INITIALIZATION_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDES_FIELD_NUMBER: _ClassVar[int]
     method: str
     rank: int
     alpha: float
@@ -124,7 +125,8 @@ class AdapterSpec(_message.Message):
     initialization: str
     targets: str
     start: StartSpec
-    def __init__(self, method: _Optional[str] = ..., rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ..., text_encoder: _Optional[bool] = ..., factor: _Optional[int] = ..., min_rank: _Optional[int] = ..., initialization: _Optional[str] = ..., targets: _Optional[str] = ..., start: _Optional[_Union[StartSpec, _Mapping]] = ...) -> None: ...
+    overrides: _containers.RepeatedCompositeFieldContainer[OverrideSpec]
+    def __init__(self, method: _Optional[str] = ..., rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ..., text_encoder: _Optional[bool] = ..., factor: _Optional[int] = ..., min_rank: _Optional[int] = ..., initialization: _Optional[str] = ..., targets: _Optional[str] = ..., start: _Optional[_Union[StartSpec, _Mapping]] = ..., overrides: _Optional[_Iterable[_Union[OverrideSpec, _Mapping]]] = ...) -> None: ...
 
 class StartSpec(_message.Message):
     __slots__ = ("uri", "resize")
@@ -133,6 +135,32 @@ class StartSpec(_message.Message):
     uri: str
     resize: bool
     def __init__(self, uri: _Optional[str] = ..., resize: _Optional[bool] = ...) -> None: ...
+
+class OverrideSpec(_message.Message):
+    __slots__ = ("part", "pattern", "rank", "alpha", "dropout", "learning_rate", "lr_scheduler", "lr_warmup_steps", "lr_cycles", "lr_power", "lr_end")
+    PART_FIELD_NUMBER: _ClassVar[int]
+    PATTERN_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    ALPHA_FIELD_NUMBER: _ClassVar[int]
+    DROPOUT_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    LR_SCHEDULER_FIELD_NUMBER: _ClassVar[int]
+    LR_WARMUP_STEPS_FIELD_NUMBER: _ClassVar[int]
+    LR_CYCLES_FIELD_NUMBER: _ClassVar[int]
+    LR_POWER_FIELD_NUMBER: _ClassVar[int]
+    LR_END_FIELD_NUMBER: _ClassVar[int]
+    part: str
+    pattern: str
+    rank: int
+    alpha: float
+    dropout: float
+    learning_rate: float
+    lr_scheduler: str
+    lr_warmup_steps: int
+    lr_cycles: int
+    lr_power: float
+    lr_end: float
+    def __init__(self, part: _Optional[str] = ..., pattern: _Optional[str] = ..., rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., learning_rate: _Optional[float] = ..., lr_scheduler: _Optional[str] = ..., lr_warmup_steps: _Optional[int] = ..., lr_cycles: _Optional[int] = ..., lr_power: _Optional[float] = ..., lr_end: _Optional[float] = ...) -> None: ...
 
 class OptimizationSpec(_message.Message):
     __slots__ = ("max_steps", "micro_batch_size", "gradient_accumulation_steps", "learning_rate", "lr_scheduler", "lr_warmup_steps", "optimizer", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "precision", "seed", "min_snr_gamma", "caption_dropout", "noise_offset", "gradient_checkpointing", "text_precision", "lr_cycles", "lr_power", "lr_end", "ema_decay", "lora_plus_ratio")

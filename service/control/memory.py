@@ -6,12 +6,13 @@ without the attention matrices, which the fused kernels do not keep. Of blocks t
 the inputs, and all that one of them computes, the largest.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, prod
 
 from lorafleet.catalog import FAMILIES, METHODS, OPTIMIZERS, PRECISIONS, Method, Precision
 from lorafleet.catalog.method import Shape, is_target
+from lorafleet.spec_overrides import OverrideSpec, values_at
 
 GIB = 2**30
 PROCESS_BYTES = int(0.9 * GIB)  # torch, its libraries, Ray's worker
@@ -75,6 +76,7 @@ class Ask:
     samples_latents: bool = False  # whose deviations are kept, too
     smaller_resolutions: tuple[int, ...] = ()  # that pictures are kept at besides
     keeps_average: bool = False  # of the adapter
+    overrides: tuple[OverrideSpec, ...] = ()  # whose ranks are layers' own
 
 
 def footprint(base: BaseShapes, ask: Ask) -> Footprint | None:
@@ -87,7 +89,7 @@ def footprint(base: BaseShapes, ask: Ask) -> Footprint | None:
         base_bytes=precision.held_bytes(base.num_params, base.layers)
         + base.num_other_params * FP32_BYTES
         + _text_precision(ask).held_bytes(base.num_large_params, _large_layers(base, ask)),
-        num_adapter_params=_method(ask).num_params(ask.rank, targets(base, ask)),
+        num_adapter_params=sum(map(prod, _tensors(base, ask))),
         adapter_bytes=adapter_bytes(base, ask),
         activation_bytes=_num_values(base, ask, side) * ACTIVATION_BYTES[precision.computes],
         num_rows=ask.micro_batch_size,
@@ -133,9 +135,8 @@ def _latent_side(base: BaseShapes, ask: Ask) -> int | None:
 
 def adapter_bytes(base: BaseShapes, ask: Ask) -> int:
     """Weights, gradients and their moving average, all fp32, what the optimizer keeps for them, and the method for a backward pass."""
-    method, optimizer, num_each = _method(ask), OPTIMIZERS.get(ask.optimizer), 3 if ask.keeps_average else 2
-    tensors = (shape for weight in targets(base, ask) for shape in method.tensors(ask.rank, weight).values())
-    held = sum(num_each * FP32_BYTES * prod(shape) + optimizer.state_bytes(shape) for shape in tensors)
+    optimizer, num_each = OPTIMIZERS.get(ask.optimizer), 3 if ask.keeps_average else 2
+    held = sum(num_each * FP32_BYTES * prod(shape) + optimizer.state_bytes(shape) for shape in _tensors(base, ask))
     return held + FP32_BYTES * _num_made(base, ask)
 
 
@@ -148,17 +149,22 @@ def _num_made(base: BaseShapes, ask: Ask) -> int:
     by_block: dict[str, int] = {}
     for name, shape in _targets(base, ask).items():
         block = ".".join(name.split(".")[:3]) if ask.recomputes else ""
-        by_block[block] = by_block.get(block, 0) + _method(ask).made(ask.rank, shape)
+        by_block[block] = by_block.get(block, 0) + _method(ask).made(_rank(ask, name), shape)
     return max(by_block.values(), default=0)
 
 
-def targets(base: BaseShapes, ask: Ask) -> list[Shape]:
-    """The weights of the layers that the adapter sits on, of all parts."""
-    return list(_targets(base, ask).values())
+def _tensors(base: BaseShapes, ask: Ask) -> Iterator[Shape]:
+    """Those of the adapter."""
+    for path, weight in _targets(base, ask).items():
+        yield from _method(ask).tensors(_rank(ask, path), weight).values()
+
+
+def _rank(ask: Ask, path: str) -> int:
+    return values_at(ask.overrides, path, ["rank"]).get("rank", ask.rank)
 
 
 def _targets(base: BaseShapes, ask: Ask) -> dict[str, Shape]:
-    """By part and module."""
+    """The weights of the layers that the adapter sits on, by part and module."""
     family = FAMILIES.get(ask.family)
     layers = {family.denoiser.name: base.layers, **base.text_layers}
     ends = family.targets(ask.target_modules, text_encoders=ask.text_encoder)

@@ -167,6 +167,7 @@ def _ask(spec: Spec, family: str) -> Ask:
         recomputes=spec.training.gradient_checkpointing,
         samples_latents=spec.objective.latents == "sampled",
         keeps_average=spec.training.ema_decay is not None,
+        overrides=tuple(each for each in spec.adapter.overrides if each.rank is not None),
     )
 
 

@@ -26,6 +26,14 @@ def _floats(low: float, high: float, *, above: bool = False, below: bool = False
     return st.floats(low, high, exclude_min=above, exclude_max=below)
 
 
+_overrides = st.lists(
+    st.fixed_dictionaries(
+        {"pattern": st.sampled_from(["attn1", "mid_block.*attn2", "*ff", "unet"]), "rank": st.integers(1, 64)},
+        optional={"alpha": _floats(0.1, 64), "dropout": _floats(0, 0.9)},
+    ),
+    max_size=3,
+    unique_by=lambda each: each["pattern"],
+)
 _adapter = st.fixed_dictionaries(
     {},
     optional={
@@ -34,6 +42,7 @@ _adapter = st.fixed_dictionaries(
         "alpha": _floats(0.1, 512),
         "target_modules": _modules,
         "text_encoder": st.booleans(),
+        "overrides": _overrides,
     },
 )
 _training = st.integers(1, 10_000).flatmap(

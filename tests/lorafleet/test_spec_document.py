@@ -37,8 +37,10 @@ def _rows(name: str, section: Mapping[str, Any], schema: Mapping[str, Any]) -> I
     for field, fields in section["properties"].items():
         default = "needed" if field in needed else _default(fields)
         yield f"| `{name}.{field}` | {_type(fields)} | {default} | {fields.get('description', '')} |"
-        if (within := next((each["$ref"] for each in fields.get("anyOf", ()) if "$ref" in each), None)) is not None:
-            yield from _rows(f"{name}.{field}", schema["$defs"][within.rpartition("/")[2]], schema)
+        if (
+            within := next((each["$ref"] for each in (*fields.get("anyOf", ()), fields.get("items", {})) if "$ref" in each), None)
+        ) is not None:
+            yield from _rows(f"{name}.{field}{'[]' if 'items' in fields else ''}", schema["$defs"][within.rpartition("/")[2]], schema)
 
 
 def _type(field: Mapping[str, Any]) -> str:
@@ -46,6 +48,8 @@ def _type(field: Mapping[str, Any]) -> str:
     kind = "map" if "$ref" in field else field.get("type", "string")
     if "const" in field or "enum" in field:
         return ", ".join(f"`{value}`" for value in field.get("enum", [field.get("const")]))
+    if kind == "array" and "$ref" in field["items"]:
+        return "list"
     if kind == "array":
         return f"list of {_type(field['items'])}"
     if kind == "object":

@@ -13,8 +13,8 @@ GUARDS = (
     (
         "flux: a fused layer keeps the scale of its modules' adapters",
         "trainer/adapters/formats/fused.py",
-        "method.side_by_side(beside), spec.rank * len(there)",
-        "method.side_by_side(beside), spec.rank",
+        "sum(layer.rank for layer in layers_there)",
+        "layers_there[0].rank",
         FILES,
     ),
     (
@@ -27,7 +27,7 @@ GUARDS = (
     (
         "flux: a method that cannot be fused is told before the first step",
         "trainer/prepare/spec_on_base.py",
-        "if trained and (fusing is Fusing.NEVER or len(trained) < len(modules)):",
+        "if method.fusing is Fusing.NEVER or (method.fusing is Fusing.WHOLE and len(trained) < len(modules)):",
         "if False:",
         FLUX,
     ),

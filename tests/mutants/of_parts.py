@@ -60,8 +60,8 @@ GUARDS = (
     (
         "rates: B has its own",
         "trainer/adapters/layout.py",
-        "int(kind.raises_rates and role in facts.raised_roles)",
-        "0",
+        "is_raised=role in facts.raised_roles",
+        "is_raised=False",
         "tests/trainer/optimizers/test_lora_plus.py",
     ),
     (
@@ -70,5 +70,40 @@ GUARDS = (
         "    if ratio is None or not OPTIMIZERS.get(optimizer).has_one_rate:",
         "    if True:",
         "tests/lorafleet/test_rate_rules.py",
+    ),
+    (
+        "overrides: a layer's updates have its own scaling",
+        "trainer/adapters/bank.py",
+        "return self.scalings[self.bank.column[module]]",
+        "return self.scalings[0]",
+        "tests/trainer/adapters/test_overrides.py",
+    ),
+    (
+        "overrides: a layer that two patterns claim is told",
+        "trainer/prepare/spec_on_base.py",
+        "        elif number in rivals:",
+        "        elif False:",
+        "tests/trainer/prepare/test_base_model.py",
+    ),
+    (
+        "overrides: layers that are one in a file keep their scalings",
+        "trainer/adapters/formats/fused.py",
+        "    if layer.scaling == to:",
+        "    if True:",
+        "tests/trainer/adapters/test_overrides.py",
+    ),
+    (
+        "overrides: dropout is the layer's own",
+        "trainer/adapters/bank.py",
+        "return self.bank.dropout[module] if self.seeds else 0.0",
+        "return self.bank.kind.dropout if self.seeds else 0.0",
+        "tests/trainer/adapters/test_overrides.py",
+    ),
+    (
+        "overrides: an estimate counts a layer by its own rank",
+        "service/control/memory.py",
+        'return values_at(ask.overrides, path, ["rank"]).get("rank", ask.rank)',
+        "return ask.rank",
+        "tests/service/control/test_memory.py",
     ),
 )

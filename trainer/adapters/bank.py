@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from trainer.adapters.layout import Kind, Layout
+from lorafleet.spec import AdapterSpec
+from lorafleet.spec_overrides import claiming
+from trainer.adapters.layout import Kind, Layout, scaling
 from trainer.adapters.methods import METHODS
 from trainer.adapters.methods.protocol import AdapterMethod
 
@@ -35,14 +37,27 @@ class Bank(nn.Module):
         self.capacity = max(capacity, self.min_slots)
         self.flat = nn.Parameter(torch.zeros(self.capacity, where.size))
         self.scaling: Tensor
-        self.register_buffer("scaling", torch.zeros(self.capacity), persistent=False)
+        # Layers of the same overrides have the same scaling, in a column of their own.
+        chains = [tuple(claiming(kind.overrides, module)) for module in where.modules]
+        self._chains = list(dict.fromkeys(chains)) or [()]
+        self.column = {module: self._chains.index(chain) for module, chain in zip(where.modules, chains, strict=True)}
+        self.dropout = {module: kind.dropout_at(module) for module in where.modules}
+        self.register_buffer("scaling", torch.zeros(self.capacity, len(self._chains)), persistent=False)
 
     @property
     def is_full(self) -> bool:
         return self.num_styles == self.capacity
 
-    def add_style(self, row: Tensor, scaling: float) -> int:
-        """Puts a style's weights, (size,), into the next free slot and returns the slot. ZeRO 1 to 3: before the engine is built."""
+    def scaling_of(self, adapter: AdapterSpec) -> Tensor:
+        """What a style's updates are multiplied by, for each column of layers."""
+        first = {column: module for module, column in reversed(self.column.items())}
+        return torch.tensor([scaling(adapter.at(first[column])) if column in first else 1.0 for column in range(len(self._chains))])
+
+    def add_style(self, row: Tensor, scaling: float | Tensor) -> int:
+        """Puts a style's weights, (size,), into the next free slot and returns the slot. ZeRO 1 to 3: before the engine is built.
+
+        `scaling`: one for all layers, or those of `scaling_of`.
+        """
         slot, self.num_styles = self.num_styles, self.num_styles + 1
         with torch.no_grad():
             self.flat[slot] = row
@@ -79,7 +94,7 @@ class ActiveSlots:
     seeds: Sequence[int] = ()  # of dropout, one for each row; empty: no dropout
     index: Tensor | None = None  # the slots, where they are on the device
     weights: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # module -> role -> (slots, *shape)
-    scaling: Tensor = field(default_factory=lambda: torch.empty(0))
+    scalings: Sequence[Tensor] = ()  # of each column of layers, (slots,)
     noise: Tensor | None = None  # share of noise in each of its rows, once its denoiser is told
 
     @property
@@ -91,7 +106,15 @@ class ActiveSlots:
         self.weights = {}
         for piece, part in zip(self.bank.layout.pieces, self.bank(self.slots, self.index), strict=True):
             self.weights.setdefault(piece.module, {})[piece.role] = part
-        self.scaling = self.bank.rows(self.bank.scaling, self.slots, self.index)
+        self.scalings = torch.unbind(self.bank.rows(self.bank.scaling, self.slots, self.index), dim=1)
+
+    def scaling(self, module: str) -> Tensor:
+        """What the updates of a layer are multiplied by, (slots,)."""
+        return self.scalings[self.bank.column[module]]
+
+    def dropout(self, module: str) -> float:
+        """The dropout of a layer's inputs; 0: none."""
+        return self.bank.dropout[module] if self.seeds else 0.0
 
     def rows(self, batch: int) -> slice:
         """The rows of these slots in a batch of that many rows."""

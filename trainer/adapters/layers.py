@@ -74,13 +74,13 @@ class Adapted(nn.Module, ABC):
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def _inputs(self, active: ActiveSlots, x: Tensor, _: slice) -> Tensor:
-        return active.method.inputs(self, x, Slots(active.weights[self.module], active.scaling, is_dropped=False))
+        return active.method.inputs(self, x, Slots(active.weights[self.module], active.scaling(self.module), is_dropped=False))
 
     def _outputs(self, active: ActiveSlots, x: Tensor, out: Tensor) -> Tensor:
-        if active.seeds:
-            x = keyed_dropout(x, active.seeds, rate=active.bank.kind.dropout, layer=self.number)
+        if rate := active.dropout(self.module):
+            x = keyed_dropout(x, active.seeds, rate=rate, layer=self.number)
         weights, least_rank = active.weights[self.module], active.bank.kind.min_rank
-        slots = Slots(weights, active.scaling, bool(active.seeds), active.noise, least_rank)
+        slots = Slots(weights, active.scaling(self.module), rate > 0, active.noise, least_rank)
         return active.method.outputs(self, x, out, slots)
 
     @abstractmethod

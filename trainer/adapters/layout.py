@@ -12,10 +12,12 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from lorafleet import spec_overrides as overrides
 from lorafleet.catalog import METHODS
 from lorafleet.catalog.method import INITIALIZATION
 from lorafleet.errors import RunFailed
 from lorafleet.spec import AdapterSpec, Spec
+from lorafleet.spec_overrides import OverrideSpec
 from trainer.adapters.inits import INITIALIZATIONS
 from trainer.adapters.methods.protocol import AdapterMethod
 from trainer.keyed import Key, Purpose
@@ -37,6 +39,18 @@ class Kind:
     factor: int | None = None
     min_rank: int = 1  # of methods whose ranks go by noise
     raises_rates: bool = False  # of the roles of which its method says so (LoRA+)
+    overrides: tuple[OverrideSpec, ...] = ()  # without what a row may have of its own
+
+    def rank_at(self, path: str) -> int:
+        return overrides.values_at(self.overrides, path, ["rank"]).get("rank", self.rank)
+
+    def dropout_at(self, path: str) -> float:
+        return overrides.values_at(self.overrides, path, ["dropout"]).get("dropout", self.dropout)
+
+    def group_of(self, path: str, *, is_raised: bool) -> int:
+        """Number of a tensor's rate among those of the adapter, in the order of `optimizers.schedule.Rates`."""
+        chain = overrides.rate_chains(self.overrides).index(overrides.rate_chain(self.overrides, path))
+        return 2 * chain + is_raised if self.raises_rates else chain
 
     @classmethod
     def of(cls, adapter: AdapterSpec, optimizer: str, *, keeps_average: bool = False, raises_rates: bool = False) -> "Kind":
@@ -51,6 +65,7 @@ class Kind:
             factor=adapter.factor,
             min_rank=adapter.min_rank or 1,
             raises_rates=raises_rates,
+            overrides=tuple(map(_without_what_rows_have, adapter.overrides)),
         )
 
     @classmethod
@@ -62,6 +77,12 @@ class Kind:
             keeps_average=training.ema_decay is not None,
             raises_rates=training.lora_plus_ratio is not None,
         )
+
+
+def _without_what_rows_have(override: OverrideSpec) -> OverrideSpec:
+    """Alphas and rates may differ from row to row; that tensors have a rate of their own may not."""
+    rates = {**dict.fromkeys(overrides.RATE_FIELDS), "learning_rate": 1.0 if override.has_rate else None}
+    return override.model_copy(update={"alpha": None, **rates})
 
 
 def alpha(spec: AdapterSpec) -> float:
@@ -106,6 +127,10 @@ class Layout:
             found.setdefault(piece.module, []).append(piece)
         return found
 
+    @cached_property
+    def modules(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(piece.module for piece in self.pieces))
+
     def split(self, rows: Tensor) -> Iterator[tuple[Piece, Tensor]]:
         """Views of (k, size) rows as the pieces' (k, *shape)."""
         parts = torch.split_with_sizes(rows, [piece.size for piece in self.pieces], dim=1)
@@ -136,8 +161,8 @@ def layout(kind: Kind, modules: Mapping[str, Layer]) -> Layout:
     pieces: list[Piece] = []
     offset = 0
     for path, module in modules.items():
-        for role, shape in facts.tensors(kind.rank, weight_shape(module)).items():
-            group = int(kind.raises_rates and role in facts.raised_roles)
+        for role, shape in facts.tensors(kind.rank_at(path), weight_shape(module)).items():
+            group = kind.group_of(path, is_raised=role in facts.raised_roles)
             pieces.append(Piece(path, role, f"{path}.{facts.names[role]}", shape, offset, group))
             offset += pieces[-1].size
     return Layout(tuple(pieces))

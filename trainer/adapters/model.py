@@ -76,7 +76,7 @@ class PackModel(nn.Module):
             told = next((named[name] for name in ("timestep", "t") if name in named), given[1] if len(given) > 1 else None)
             shares = (torch.as_tensor(told, dtype=torch.float32).reshape(-1) - none) / (whole - none)
             for each in by_noise:
-                each.see_noise(shares.clamp(0.0, 1.0).to(each.scaling.device))
+                each.see_noise(shares.clamp(0.0, 1.0).to(each.bank.scaling.device))
 
         handle = self._denoiser.register_forward_pre_hook(hear, with_kwargs=True)
         try:

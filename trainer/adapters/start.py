@@ -84,7 +84,7 @@ def _fitted(file: AdapterFile, adapter: AdapterSpec, where: Layout) -> dict[str,
         pieces.setdefault(piece.module, []).append(piece)
     found: dict[str, Tensor] = {}
     for module in file.modules:
-        _check(module, adapter, pieces)
+        _check(module, adapter.at(module.paths[0]), pieces)
         for piece in pieces[module.paths[0]]:
             found[piece.name] = _shaped(module, piece)
     log.info("%d of %d modules go on from the adapter given, the others begin anew", len(file.modules), len(pieces))
@@ -134,7 +134,7 @@ def _resized(file: AdapterFile, adapter: AdapterSpec, layers: Mapping[str, Layer
             100 * nearest.worst[0],
             nearest.worst[1],
         )
-    fitted = tuple(_padded(module, adapter) for module in modules.values())
+    fitted = tuple(_padded(module, adapter.at(module.paths[0])) for module in modules.values())
     return AdapterFile(format=file.format, families=file.families, modules=fitted, metadata=file.metadata)
 
 

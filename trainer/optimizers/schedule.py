@@ -4,8 +4,10 @@ Theirs begins with a step of rate 0, which trains nothing: here step i of n has 
 """
 
 import math
+from dataclasses import dataclass
 
 from lorafleet.spec import OptimizationSpec, Spec
+from lorafleet.spec_overrides import rate_chains, rate_fields
 from lorafleet.spec_sections import LR_END
 
 
@@ -28,10 +30,25 @@ def learning_rate(spec: OptimizationSpec, step: int) -> float:
             return (spec.learning_rate - end) * (1 - done) ** (spec.lr_power or 1.0) + end
 
 
-def group_rates(spec: Spec, step: int) -> tuple[float, ...]:
-    """Of each group of an adapter's tensors (adapters.layout); empty: all have the learning rate."""
-    rate, ratio = learning_rate(spec.training, step), spec.training.lora_plus_ratio
-    return () if ratio is None else (rate, rate * ratio)
+@dataclass(frozen=True)
+class Rates:
+    """Those of the groups of an adapter's tensors: layers with overrides, then of each the sides of its layers."""
+
+    schedules: tuple[OptimizationSpec, ...]
+    ratio: float | None  # of LoRA+
+
+    @classmethod
+    def of(cls, spec: Spec) -> "Rates":
+        overrides, training = spec.adapter.overrides, spec.training
+        chains = rate_chains(overrides)
+        return cls(tuple(training.model_copy(update=rate_fields(overrides, chain)) for chain in chains), training.lora_plus_ratio)
+
+    def at(self, step: int) -> tuple[float, ...]:
+        """By `adapters.layout.Kind.group_of`; empty: all have the learning rate."""
+        if len(self.schedules) == 1 and self.ratio is None:
+            return ()
+        rates = [learning_rate(schedule, step) for schedule in self.schedules]
+        return tuple(rates) if self.ratio is None else tuple(rate * side for rate in rates for side in (1, self.ratio))
 
 
 def _half_a_cosine(done: float) -> float:

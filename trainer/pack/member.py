@@ -25,7 +25,7 @@ from trainer.objectives.draws import Draw, Noised, draws, dropout_seed, drops_ca
 from trainer.objectives.masking import Masking
 from trainer.objectives.protocol import Objective
 from trainer.optimizers.protocol import StyleUpdate
-from trainer.optimizers.schedule import group_rates, learning_rate
+from trainer.optimizers.schedule import Rates, learning_rate
 from trainer.prepare.latent_cache import Encoded
 from trainer.prepare.style import PreparedStyle
 from trainer.report import Reporter
@@ -46,6 +46,7 @@ class Member:
         self.masking = Masking.of(style.spec.objective)
         self.layout = JobLayout(style.output_uri)
         self.kind = Kind.of_spec(style.spec)
+        self._rates = Rates.of(style.spec)
         self.sampler = Sampler(style.key, style.members, style.spec.global_batch_size)
         self.prior_sampler = Sampler(style.key, style.prior_members, style.spec.global_batch_size, Purpose.PRIOR_ORDER)
         progress = saved.progress if saved is not None else Progress(step=0)
@@ -95,7 +96,7 @@ class Member:
     def update(self) -> StyleUpdate:
         """The optimizer's parameters for the current step."""
         skipped = 0 if self._scale is None else self._scale.skipped
-        rates = group_rates(self.spec, self.step)
+        rates = self._rates.at(self.step)
         return StyleUpdate(self.spec.training, self.learning_rate, self.step - skipped, self.loss_scale, self.spec.gives_average, rates)
 
     def draw(self, *, rank: int, world_size: int) -> None:
@@ -146,7 +147,7 @@ class Member:
         return family.condition(self.encoded.text(captions), sizes)
 
     def dropout_seeds(self, examples: Sequence[Draw]) -> list[int]:
-        return [dropout_seed(self.style.key, each) for each in examples] if self.spec.adapter.dropout else []
+        return [dropout_seed(self.style.key, each) for each in examples] if self.spec.adapter.drops else []
 
     def latent_shape(self, examples: Sequence[Draw]) -> torch.Size:
         return self.encoded.latents[examples[0].sample].shape

@@ -15,7 +15,6 @@ from lorafleet.contract.layout import JobLayout
 from lorafleet.errors import RunFailed
 from trainer import checkpoint, eviction, run_log, style_isolation
 from trainer.adapters.bank import ActiveSlots
-from trainer.adapters.layout import scaling
 from trainer.adapters.model import PackModel
 from trainer.engine import Engine
 from trainer.frozen_base import FrozenBase
@@ -243,7 +242,7 @@ class PackRun:
         ]
         for bank, members in zip(banks, self.pack.by_kind.values(), strict=True):
             for member in members:
-                bank.add_style(self._rows[member.job][0], scaling(member.spec.adapter))
+                bank.add_style(self._rows[member.job][0], bank.scaling_of(member.spec.adapter))
         self.model.train()
         self.pack.engine = Engine(self.model, self.spec, self.group, self.base.device)
         for number, members in enumerate(self.pack.by_kind.values()):

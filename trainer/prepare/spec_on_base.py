@@ -1,12 +1,13 @@
 """Whether what a spec asks for can be trained on its base: layers for its adapter, sides for its pictures. Pure."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from lorafleet.catalog import FAMILIES, METHODS
 from lorafleet.catalog.method import Fusing, is_target
 from lorafleet.errors import Violation
 from lorafleet.spec import AdapterSpec, Spec
+from lorafleet.spec_overrides import claiming
 from lorafleet.spec_words import is_module_name
 from trainer.prepare.base_model import BaseModel
 
@@ -15,24 +16,65 @@ MAX_RESOLUTION = 4096  # as in dataset.resolution
 
 def check_adapter(base: BaseModel, adapter: AdapterSpec) -> list[Violation]:
     """Whether the layers that the adapter is to sit on are there."""
-    return check_target_modules(base, adapter.target_modules) + (_check_text_encoders(base) if adapter.text_encoder else [])
+    found = check_target_modules(base, adapter.target_modules) + (_check_text_encoders(base) if adapter.text_encoder else [])
+    return found or list(_check_overrides(base, adapter))  # an override of layers that are not there has nothing to add
+
+
+def _check_overrides(base: BaseModel, adapter: AdapterSpec) -> Iterator[Violation]:
+    """Each is of some layer that is adapted, and no layer has two patterns'."""
+    claimed: set[int] = set()
+    rivals: dict[int, tuple[int, str]] = {}  # of a pattern the first that claims a layer of its, and which
+    for path in _adapted(base, adapter):
+        numbers = claiming(adapter.overrides, path)
+        patterns = [number for number in numbers if adapter.overrides[number].pattern is not None]
+        claimed.update(numbers)
+        for other in patterns[1:]:
+            rivals.setdefault(other, (patterns[0], path))
+    for number, each in enumerate(adapter.overrides):
+        name = "part" if each.part is not None else "pattern"
+        field = f"adapter.overrides[{number}].{name}"
+        if number not in claimed:
+            yield Violation(field=field, message=f'"{getattr(each, name)}" matches no layer of this {base.family} base that has an adapter')
+        elif number in rivals:
+            first, path = rivals[number]
+            where = path if is_module_name(path) else "a layer"
+            message = f'"{each.pattern}" matches {where}, as adapter.overrides[{first}] "{adapter.overrides[first].pattern}" does'
+            yield Violation(field=field, message=f"{message}; write more of the path")
+
+
+def _adapted(base: BaseModel, adapter: AdapterSpec) -> Iterator[str]:
+    """The layers that have an adapter, by canonical path."""
+    targets = FAMILIES.get(base.family).targets(adapter.target_modules, text_encoders=adapter.text_encoder)
+    return (f"{part}.{module}" for part, ends in targets.items() for module in base.trainable.get(part, ()) if is_target(module, ends))
 
 
 def check_files(base: BaseModel, spec: Spec) -> list[Violation]:
     """Whether the adapter can be written in the formats that are asked for: kohya's and ComfyUI's may have several of its layers as one."""
-    method, fusing = spec.adapter.method, METHODS.get(spec.adapter.method).fusing
+    fusing = METHODS.get(spec.adapter.method).fusing
     formats = [name for name in ("kohya", "comfyui") if name in spec.output.formats]
-    if not formats or fusing is Fusing.IN_PART:
+    if not formats:
         return []
     leave = f"leave {' and '.join(formats)} out of output.formats"
     for modules in base.kohya_layers.fused().values():
         trained = [module for module in modules if is_target(module, spec.adapter.target_modules)]
-        if trained and (fusing is Fusing.NEVER or len(trained) < len(modules)):
-            told = f"kohya's files of {base.family} have {', '.join(modules)} as one layer"
-            do = "train all of them, or" if fusing is Fusing.WHOLE else f"{method} cannot be one adapter of theirs:"
-            message = f"{told}; with {method} {do} {leave}"
-            return [Violation(field="adapter.target_modules", message=message)]
+        if trained and (found := _why_not_one(base, spec.adapter, modules, trained, leave)):
+            return [found]
     return _check_swapped(base, spec, leave) if fusing is Fusing.NEVER else []
+
+
+def _why_not_one(base: BaseModel, adapter: AdapterSpec, modules: Sequence[str], trained: Sequence[str], leave: str) -> Violation | None:
+    """Why the adapters of these layers cannot be one adapter of all of them."""
+    method = METHODS.get(adapter.method)
+    told = f"kohya's files of {base.family} have {', '.join(modules)} as one layer"
+    if method.fusing is Fusing.NEVER or (method.fusing is Fusing.WHOLE and len(trained) < len(modules)):
+        do = "train all of them, or" if method.fusing is Fusing.WHOLE else f"{adapter.method} cannot be one adapter of theirs:"
+        return Violation(field="adapter.target_modules", message=f"{told}; with {adapter.method} {do} {leave}")
+    denoiser = FAMILIES.get(base.family).denoiser.name
+    own = [adapter.at(f"{denoiser}.{module}") for module in trained]
+    if "B" not in method.names and len({method.scaling(each.alpha or each.rank, each.rank) for each in own}) > 1:
+        message = f"{told}; with {adapter.method} give them the same alpha and rank, or {leave}"
+        return Violation(field="adapter.overrides", message=message)
+    return None
 
 
 def _check_swapped(base: BaseModel, spec: Spec, leave: str) -> list[Violation]:

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 
 from lorafleet.catalog.registry import EXTENSIONS_ENV
+from lorafleet.spec_overrides import OverrideSpec
 from service.control.memory import GIB, Ask, BaseShapes, adapter_bytes, arithmetic, footprint, pack_bytes
 
 LAYERS = {"down.0.attn1.to_q": (64, 32), "down.0.attn1.to_out.0": (32, 64), "mid.conv1": (16, 8, 3, 3), "time.linear": (4, 4)}
@@ -52,6 +53,12 @@ def test_adapters_on_text_encoders_count_where_they_are_trained():
 def test_an_optimizers_state_is_what_its_facts_say(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(EXTENSIONS_ENV, "tests.lorafleet.extension")
     assert adapter_bytes(SD15, ask(optimizer="whole")) == 2 * 4 * 8 * (32 + 64) + 4 * (8 + 32) + 4 * (64 + 8)
+
+
+def test_layers_with_a_rank_of_their_own_count_by_it():
+    own = (OverrideSpec(pattern="to_q", rank=3),)
+    assert of_adapter(target_modules=("to_out.0", "to_q"), overrides=own) == (8 + 3) * (32 + 64)
+    assert footprint(SD15, ask(target_modules=("to_out.0", "to_q"), overrides=own)).num_adapter_params == (8 + 3) * (32 + 64)
 
 
 def test_a_moving_average_is_a_number_more_for_each():

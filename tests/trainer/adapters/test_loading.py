@@ -1,6 +1,7 @@
 """The files of every method in diffusers' own loader compute what the trainer's stacked adapter computes."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from lorafleet import spec
 from trainer.adapters.bank import ActiveSlots
 from trainer.adapters.formats.diffusers import diffusers_file
 from trainer.adapters.formats.kohya import kohya_file
-from trainer.adapters.layout import Kind, initial_row, scaling
+from trainer.adapters.layout import Kind, initial_row
 from trainer.adapters.model import PackModel
 from trainer.families import family
 from trainer.families.protocol import Loading
 from trainer.keyed import Key
+
+OVERRIDES = ({"pattern": "down_blocks.*attn2", "rank": 2, "alpha": 6.0}, {"pattern": "mid_block", "rank": 7})
 
 
 def test_diffusers_drops_the_magnitudes_of_a_kohya_file(tmp_path: Path):
@@ -35,11 +38,20 @@ def test_diffusers_drops_the_magnitudes_of_a_kohya_file(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("method", "layout"),
-    [("lora", "diffusers"), ("lora", "kohya"), ("rslora", "diffusers"), ("rslora", "kohya"), ("dora", "diffusers")],
+    ("method", "layout", "overrides"),
+    [
+        ("lora", "diffusers", ()),
+        ("lora", "kohya", ()),
+        ("rslora", "diffusers", ()),
+        ("rslora", "kohya", ()),
+        ("dora", "diffusers", ()),
+        ("lora", "diffusers", OVERRIDES),
+        ("lora", "kohya", OVERRIDES),
+    ],
 )  # diffusers drops dora_scale of kohya's layout, with a warning: that pair it cannot load
-def test_a_file_of_every_method_loads_into_diffusers(method: str, layout: str, tmp_path: Path):
+def test_a_file_of_every_method_loads_into_diffusers(method: str, layout: str, overrides: Sequence[dict[str, Any]], tmp_path: Path):
     fields: dict[str, Any] = {"method": method, "rank": 4, "alpha": 2.0, "target_modules": ["to_q", "to_out.0", "conv1", "proj_in"]}
+    fields["overrides"] = list(overrides)
     asked = spec.parse({"base_model": {"uri": "file:///b", "family": "sd1"}, "dataset": {"uri": "file:///d"}, "adapter": fields})
     sd1 = family("sd1")
     model = PackModel(sd1, {"unet": sd1.load("unet", BASE_MODEL, Loading(77))}, trains_text=False)
@@ -51,7 +63,7 @@ def test_a_file_of_every_method_loads_into_diffusers(method: str, layout: str, t
             row[piece.offset : piece.offset + piece.size] = 0.05 * torch.randn(
                 piece.size, generator=torch.Generator().manual_seed(piece.offset)
             )
-    bank.add_style(row, scaling(asked.adapter))
+    bank.add_style(row, bank.scaling_of(asked.adapter))
     weights = bank.layout.named(row)
     data = diffusers_file(weights, asked) if layout == "diffusers" else kohya_file(weights, asked, {})
     (tmp_path / "lora.safetensors").write_bytes(io.BytesIO(data).read())

@@ -12,6 +12,11 @@ pytestmark = pytest.mark.timeout(300)
 proof = pytest.mark.proof
 
 RAISED: dict[str, Any] = {"training": {"lora_plus_ratio": 16.0, "learning_rate": 1e-4}}
+OWN: list[dict[str, Any]] = [
+    {"part": "unet", "learning_rate": 2e-4, "lr_scheduler": "constant"},
+    {"pattern": "mid_block", "rank": 3, "alpha": 1.0, "dropout": 0.2},
+    {"pattern": "up_blocks.*attn2", "learning_rate": 1e-3, "dropout": 0.1},
+]
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +26,7 @@ def packs(tmp_path_factory: pytest.TempPathFactory, group: Group) -> Packs:
 
 def raised(optimizer: str) -> dict[str, Any]:
     schedule = "constant" if optimizer == "adamw_schedule_free" else "cosine_with_restarts"
-    return {"training": {**RAISED["training"], "optimizer": optimizer, "lr_scheduler": schedule}}
+    return {"training": {**RAISED["training"], "optimizer": optimizer, "lr_scheduler": schedule}, "adapter": {"overrides": OWN}}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from examples.demo import BASE_MODEL
 from lorafleet import objectives
 from lorafleet.errors import RunFailed
-from lorafleet.spec import BaseModelSpec
+from lorafleet.spec import AdapterSpec, BaseModelSpec
+from lorafleet.spec_overrides import OverrideSpec
 from trainer.prepare import base_model, spec_on_base
 from trainer.prepare.base_model import BaseModel
 from trainer.storage import Folder
@@ -92,6 +93,19 @@ def test_target_modules_are_those_of_the_model(tmp_path: Path):
     violations = spec_on_base.check_target_modules(found, ["to_q", "to_kk", "ff.net.0.proj", "norm1", "upsamplers.0.conv"])
     assert [each.field for each in violations] == ["adapter.target_modules[1]", "adapter.target_modules[3]"]
     assert "close: to_k" in violations[0].message
+
+
+def test_overrides_are_of_layers_and_no_two_of_one(tmp_path: Path):
+    asked = [{"pattern": pattern, "rank": 2} for pattern in ("mid_block", "attn3", "mid_block.*to_q", "up_blocks.1", "to_k")]
+    adapter = AdapterSpec(target_modules=("to_q",), overrides=tuple(map(OverrideSpec.model_validate, asked)))
+    found = {each.field: each.message for each in spec_on_base.check_adapter(inspect(BASE_MODEL, tmp_path), adapter)}
+    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    rival = f'"mid_block.*to_q" matches {layer}, as adapter.overrides[0] "mid_block" does; write more of the path'
+    assert found == {
+        "adapter.overrides[1].pattern": '"attn3" matches no layer of this sd1 base that has an adapter',
+        "adapter.overrides[2].pattern": rival,
+        "adapter.overrides[4].pattern": '"to_k" matches no layer of this sd1 base that has an adapter',
+    }
 
 
 def test_a_resolution_must_divide(tmp_path: Path):

@@ -14,19 +14,21 @@ from trainer.adapters.methods import METHODS
 
 def diffusers_file(weights: Mapping[str, Tensor], spec: Spec, precision: str = "fp32") -> bytes:
     """`weights`: by canonical name."""
-    method, file = METHODS.get(spec.adapter.method), file_of(spec.adapter, precision)
+    method, adapter = METHODS.get(spec.adapter.method), by_module(weights, spec.adapter)
     tensors = {
         f"{module}.{end}": tensor
-        for module, roles in by_module(weights, spec.adapter).items()
-        for end, tensor in method.for_diffusers(roles, file).items()
+        for module, roles in adapter.items()
+        for end, tensor in method.for_diffusers(roles, file_of(spec.adapter.at(module), precision)).items()
     }
     if method.peft_config() is None:
         return file_bytes(stored(tensors, precision), {"format": "pt"})
     metadata: dict[str, object] = {}
     targets = spec.family.targets(spec.adapter.target_modules, text_encoders=spec.adapter.text_encoder)
     for part, modules in targets.items():
-        if any(name.startswith(f"{part}.") for name in weights):
-            metadata |= {f"{part}.{key}": value for key, value in _peft_config(spec.adapter, _as_pefts(modules, part, weights)).items()}
+        ranks = {path.removeprefix(f"{part}."): spec.adapter.at(path).rank for path in adapter if path.startswith(f"{part}.")}
+        if ranks:
+            config = _peft_config(spec.adapter.at(part), _as_pefts(modules, part, weights), ranks)
+            metadata |= {f"{part}.{key}": value for key, value in config.items()}
     described = {"format": "pt", FAMILY_KEY: spec.family.name, "lora_adapter_metadata": json.dumps(metadata, indent=2, sort_keys=True)}
     return file_bytes(stored(tensors, precision), described)
 
@@ -39,7 +41,9 @@ def _as_pefts(modules: Sequence[str], part: str, weights: Mapping[str, Tensor]) 
     return list(dict.fromkeys(trained))
 
 
-def _peft_config(spec: AdapterSpec, target_modules: list[str]) -> dict[str, object]:
+def _peft_config(spec: AdapterSpec, target_modules: list[str], ranks: Mapping[str, int]) -> dict[str, object]:
+    """`ranks`: of each layer, by its path in the part. The scaling is in B already, so that alpha is the rank."""
+    others = {path: rank for path, rank in ranks.items() if rank != spec.rank}
     return {
         "peft_type": "LORA",
         "r": spec.rank,
@@ -49,7 +53,7 @@ def _peft_config(spec: AdapterSpec, target_modules: list[str]) -> dict[str, obje
         "bias": "none",
         "use_rslora": False,
         "use_dora": False,
-        "rank_pattern": {},
-        "alpha_pattern": {},
+        "rank_pattern": others,
+        "alpha_pattern": others,
         **(METHODS.get(spec.method).peft_config() or {}),
     }

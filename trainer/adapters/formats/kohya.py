@@ -17,7 +17,7 @@ from lorafleet.catalog.family import Family
 from lorafleet.catalog.part import Layers
 from lorafleet.spec import ObjectiveSpec, OptimizationSpec, Spec
 from lorafleet.spec_sections import HUBER_DELTA, HUBER_SCHEDULE
-from trainer.adapters.formats.fused import fused
+from trainer.adapters.formats.fused import fused, with_one_alpha
 from trainer.adapters.formats.safetensors_file import file_bytes, webui_hashes
 from trainer.adapters.formats.tensors import by_module, file_of, stored
 from trainer.adapters.layout import alpha
@@ -37,8 +37,8 @@ def kohya_file(
     family, method, file = spec.family, METHODS.get(spec.adapter.method), file_of(spec.adapter, precision)
     named = {
         f"{kohya_module(family, module, layers.names)}.{end}": tensor
-        for module, (roles, rank) in fused(by_module(weights, spec.adapter), spec.adapter, family, layers).items()
-        for end, tensor in method.for_kohya(roles, file._replace(rank=rank)).items()
+        for module, layer in with_one_alpha(fused(by_module(weights, spec.adapter), spec.adapter, family, layers), spec.adapter).items()
+        for end, tensor in method.for_kohya(layer.tensors, file._replace(rank=layer.rank, scaling=layer.scaling)).items()
     }
     tensors = stored(named, precision)
     metadata = {"format": "pt", **_kohya_metadata(spec, tensors), **facts}

@@ -32,8 +32,10 @@ def file_of(spec: AdapterSpec, precision: str) -> File:
 
 def usable_precision(weights: Mapping[str, Tensor], spec: AdapterSpec, asked: str) -> str:
     """`asked`, or fp32 where the adapter has a number beyond fp16's range: it would become infinite."""
-    folded = max((float(tensor.abs().max()) for tensor in weights.values() if tensor.numel()), default=0.0) * max(1.0, scaling(spec))
-    largest = max(folded, scaling(spec) * spec.rank)
+    most = max((float(tensor.abs().max()) for tensor in weights.values() if tensor.numel()), default=0.0)
+    layers = [spec.at(path) for path in by_module(weights, spec)] if spec.overrides else [spec]
+    alpha = scaling(spec) * spec.rank
+    largest = max(alpha, *(most * max(1.0, scaling(layer), scaling(layer) * layer.rank / alpha) for layer in layers))
     return "fp32" if asked == "fp16" and largest > torch.finfo(torch.float16).max else asked
 
 
