@@ -7,13 +7,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lorafleet.catalog import METHODS
 from lorafleet.catalog.family import Family
 
 YES, NEARLY, NO, WRONG = "yes", "nearly", "no", "WRONG"  # as trained; some per cent off; not at all; as something else
-_TITLES = {"loha": "LoHa", "lokr": "LoKr", "oft": "OFT", "dora": "DoRA"}
+UNKNOWN = "?"  # not known to us
+_TITLES = {"loha": "LoHa", "lokr": "LoKr", "oft": "OFT"}
 _STABILITY = ("sd1", "sd2", "sdxl")
-# Of ComfyUI's own names diffusers has converters for these families.
-_DIFFUSERS_READS_COMFYUI = ("flux", "flux2", "zimage", "qwen_image", "krea2", "chroma")
+# What diffusers makes of names that it has no whole converter for: of others it raises.
+_SILENT = {("sd3", "kohya"), ("krea2", "kohya"), ("flux", "comfyui"), ("chroma", "comfyui")}
+_IN_PART = {("zimage", "kohya")}
+_COMFYUI_READS_DIFFUSERS = ("sd3", "flux", "chroma")  # comfy/lora.py: keys with "transformer." in front
+_DIFFUSERS_READS_COMFYUI = ("qwen_image",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,19 +47,22 @@ def of_file(
 
 def _diffusers(family: Family, file_format: str, methods: Sequence[str]) -> Verdict:
     program = "diffusers, load_lora_weights"
-    if others := [_TITLES[method] for method in methods if method in ("loha", "lokr", "oft")]:
+    if others := [_TITLES[name] for name in methods if name in _TITLES and not METHODS.get(name).diffusers_loads(family.name)]:
         return Verdict(program=program, loads=NO, why=f"loads no {' or '.join(others)} of this family")
-    match file_format:
-        case "kohya" if not family.diffusers_reads_kohya:
-            return Verdict(program=program, loads=NO, why=f"has no converter of kohya's names for {family.name}")
-        case "comfyui" if family.name not in _DIFFUSERS_READS_COMFYUI:
-            return Verdict(program=program, loads=NO, why=f"has no converter of ComfyUI's names for {family.name}")
-        case "peft":
-            return Verdict(program=program, loads=NO, why="takes PEFT's folders by PeftModel, see below")
-        case "kohya" | "comfyui" if "dora" in methods:
-            return Verdict(program=program, loads=WRONG, why="drops DoRA's magnitudes, with only a warning")
-        case _:
-            return Verdict(program=program, loads=YES)
+    if file_format == "peft":
+        return Verdict(program=program, loads=NO, why="takes PEFT's folders by PeftModel, see below")
+    if (family.name, file_format) in _IN_PART:
+        return Verdict(program=program, loads=WRONG, why="loads a part of these names, and does not say so")
+    if (family.name, file_format) in _SILENT:
+        return Verdict(program=program, loads=NO, why="loads none of these names, and does not say so")
+    reads = {"kohya": family.diffusers_reads_kohya, "comfyui": family.name in _DIFFUSERS_READS_COMFYUI}
+    if not reads.get(file_format, True):
+        return Verdict(program=program, loads=NO, why=f"has no converter of these names for {family.name}, and says so")
+    if "lokr" in methods and file_format != "diffusers":
+        return Verdict(program=program, loads=NO, why="loads LoKr by its own names alone")
+    if "dora" in methods and file_format != "diffusers":
+        return Verdict(program=program, loads=WRONG, why="drops DoRA's magnitudes, with only a warning")
+    return Verdict(program=program, loads=YES)
 
 
 def _comfyui(family: Family, file_format: str, methods: Sequence[str], *, has_text: bool) -> Verdict:
@@ -63,6 +71,8 @@ def _comfyui(family: Family, file_format: str, methods: Sequence[str], *, has_te
         return Verdict(program=program, loads=NO, why="takes no folders of PEFT")
     if file_format == "diffusers" and family.name in _STABILITY:
         return Verdict(program=program, loads=NO, why="does not know diffusers' names of UNets")
+    if file_format == "diffusers" and family.name not in _COMFYUI_READS_DIFFUSERS:
+        return Verdict(program=program, loads=UNKNOWN, why=f"diffusers' names of {family.name} were not looked for in its sources")
     if "dora" in methods:
         return Verdict(program=program, loads=NEARLY, why="newer ones norm the weights before training; older ones norm over inputs: WRONG")
     return Verdict(program=program, loads=YES)

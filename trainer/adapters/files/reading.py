@@ -17,6 +17,8 @@ from trainer.adapters.files.keys import Key
 from trainer.adapters.files.sources import Source, Unreadable, some
 
 _NEEDED = {"lora": ("A", "B"), "loha": ("w1_a", "w1_b", "w2_a", "w2_b"), "oft": ("blocks",)}
+_SIDES = (("B", "A"), ("w1_a", "w1_b"))  # roles whose rows are a layer's outputs, and whose columns its inputs
+_OF_OUTPUTS = ("B", "magnitude", "w1_a", "w2_a", "blocks")
 
 
 @dataclass
@@ -157,13 +159,18 @@ def _rank(layer: _Layer) -> int:
 
 def is_swapped(module: Module, family: str) -> bool:
     """Whether the halves of its outputs lie the other way round in the published code: it gives a shift and a scale, twice as many
-    outputs as it has inputs."""
-    facts = FAMILIES.get(family)
-    ends = facts.kohya_swapped([module.path]) if module.part == facts.denoiser.name else ()
-    has_halves = "B" in module.tensors and len(module.tensors["B"]) == 2 * module.tensors["A"].shape[1]
-    return has_halves and is_target(module.path, ends)
+    outputs as it has inputs. OFT's tensors do not say that, so of it only the layer that always is such a one."""
+    facts, tensors = FAMILIES.get(family), module.tensors
+    if module.part != facts.denoiser.name:
+        return False
+    if module.method == "oft":
+        return is_target(module.path, facts.kohya_swapped([]))
+    rows, inputs = next(((b, a) for b, a in _SIDES if a in tensors and b in tensors), ("", ""))
+    has_halves = bool(rows) and len(tensors[rows]) == 2 * tensors[inputs].shape[1]
+    return has_halves and is_target(module.path, facts.kohya_swapped([module.path]))
 
 
 def with_halves_exchanged(module: Module) -> Module:
-    rows = {role: tensor for role, tensor in module.tensors.items() if role in ("B", "magnitude")}
+    """OFT's blocks change places where they stay whole."""
+    rows = {role: tensor for role, tensor in module.tensors.items() if role in _OF_OUTPUTS and len(tensor) % 2 == 0}
     return module.with_tensors({**module.tensors, **{role: torch.roll(tensor, len(tensor) // 2, 0) for role, tensor in rows.items()}})
