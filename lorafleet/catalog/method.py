@@ -47,6 +47,7 @@ class Fusing(StrEnum):
     """Whether the adapters of several layers can be one of those layers as one, whose outputs are theirs one after another."""
 
     NEVER = "never"
+    APART = "apart"  # they cannot, and files name each as diffusers does: readers of LyCORIS' files know both names
     WHOLE = "whole"  # where each of the layers has one
     IN_PART = "in part"  # also where some of them have none
 

@@ -51,7 +51,8 @@ def _adapted(base: BaseModel, adapter: AdapterSpec) -> Iterator[str]:
 def check_files(base: BaseModel, spec: Spec) -> list[Violation]:
     """Whether the adapter can be written in the formats that are asked for: kohya's and ComfyUI's may have several of its layers as one."""
     fusing = METHODS.get(spec.adapter.method).fusing
-    formats = [name for name in ("kohya", "comfyui") if name in spec.output.formats]
+    known = ("comfyui",) if fusing is Fusing.APART else ("kohya", "comfyui")
+    formats = [name for name in known if name in spec.output.formats]
     if not formats:
         return []
     leave = f"leave {' and '.join(formats)} out of output.formats"
@@ -59,16 +60,17 @@ def check_files(base: BaseModel, spec: Spec) -> list[Violation]:
         trained = [module for module in modules if is_target(module, spec.adapter.target_modules)]
         if trained and (found := _why_not_one(base, spec.adapter, modules, trained, leave)):
             return [found]
-    return _check_swapped(base, spec, leave) if fusing is Fusing.NEVER else []
+    return _check_swapped(base, spec, leave) if fusing in (Fusing.NEVER, Fusing.APART) else []
 
 
 def _why_not_one(base: BaseModel, adapter: AdapterSpec, modules: Sequence[str], trained: Sequence[str], leave: str) -> Violation | None:
     """Why the adapters of these layers cannot be one adapter of all of them."""
     method = METHODS.get(adapter.method)
     told = f"kohya's files of {base.family} have {', '.join(modules)} as one layer"
-    if method.fusing is Fusing.NEVER or (method.fusing is Fusing.WHOLE and len(trained) < len(modules)):
-        do = "train all of them, or" if method.fusing is Fusing.WHOLE else f"{adapter.method} cannot be one adapter of theirs:"
-        return Violation(field="adapter.target_modules", message=f"{told}; with {adapter.method} {do} {leave}")
+    if method.fusing in (Fusing.NEVER, Fusing.APART) or (method.fusing is Fusing.WHOLE and len(trained) < len(modules)):
+        whole = method.fusing is Fusing.WHOLE
+        do = f"with {adapter.method} train all of them, or" if whole else f"{adapter.method} cannot be one adapter of theirs:"
+        return Violation(field="adapter.target_modules", message=f"{told}; {do} {leave}")
     denoiser = FAMILIES.get(base.family).denoiser.name
     own = [adapter.at(f"{denoiser}.{module}") for module in trained]
     if "B" not in method.names and len({method.scaling(each.alpha or each.rank, each.rank) for each in own}) > 1:

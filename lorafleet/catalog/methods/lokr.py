@@ -1,6 +1,6 @@
 """LoKr: the update is the Kronecker product of a small matrix and a larger one, itself perhaps of low rank (Edalati et al. 2022)."""
 
-from lorafleet.catalog.method import Method, Shape, alpha_over_rank, two_factors
+from lorafleet.catalog.method import Fusing, Method, Shape, alpha_over_rank, two_factors
 
 BALANCED = -1  # both sides of a layer are cut into two that are nearly alike
 
@@ -21,6 +21,7 @@ FACTS = Method(
     factored=_tensors,
     scaling=alpha_over_rank,
     names={role: f"lokr_{role}" for role in ("w1", "w2", "w2_a", "w2_b")},
+    fusing=Fusing.APART,
     activations=1.45,  # of Z-Image, on every linear layer; of SD1 1.33
     loaded_by_diffusers=("flux2", "zimage"),
 )

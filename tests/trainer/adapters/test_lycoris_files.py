@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from lorafleet import spec
 from lorafleet.catalog import METHODS as FACTS
 from lorafleet.catalog.part import Layers
+from trainer.adapters.files import reading
+from trainer.adapters.files.sources import Source
 from trainer.adapters.formats.kohya import kohya_file
 from trainer.adapters.layout import scaling
 from trainer.adapters.methods import METHODS
@@ -99,3 +101,33 @@ def test_loha_of_layers_that_are_one_in_the_file_is_theirs_beside_each_other():
         trained = METHODS.get("loha").merged(torch.zeros(6, 4), mine, scaling(asked.adapter))
         assert torch.allclose(read[rows], trained, atol=1e-5), module
     assert not read[6:12].any()
+
+
+def test_lokr_of_layers_that_are_one_in_the_file_is_named_apart():
+    """By LyCORIS' names of diffusers' transformer, which ComfyUI and the reader here know; a layer of its own has kohya's."""
+    asked = asked_for({"method": "lokr", "rank": 1, "target_modules": ["to_q", "to_k", "norm_out.linear", "ff.net.2"]}, "flux")
+    facts, draws = FACTS.get("lokr"), torch.Generator().manual_seed(4)
+    block = "transformer_blocks.0"
+    trained = [f"{block}.attn.to_q", f"{block}.attn.to_k", "norm_out.linear", f"{block}.ff.net.2"]
+    weights = {
+        f"transformer.{module}.{facts.names[role]}": torch.randn(shape, generator=draws)
+        for module in trained
+        for role, shape in facts.tensors(1, (16, 8)).items()
+    }
+    fused = dict.fromkeys((f"{block}.attn.{name}" for name in ("to_q", "to_k", "to_v")), "double_blocks.0.img_attn.qkv")
+    layers = Layers({**fused, f"{block}.ff.net.2": "double_blocks.0.img_mlp.2"}, dict.fromkeys([*fused, *trained], 16))
+    data = kohya_file(weights, asked, {}, "fp32", layers=layers)
+    modules = {name.rpartition(".")[0] for name in load(data)}
+    assert modules == {
+        "lycoris_transformer_blocks_0_attn_to_q",
+        "lycoris_transformer_blocks_0_attn_to_k",
+        "lycoris_norm_out_linear",
+        "lora_unet_double_blocks_0_img_mlp_2",
+    }
+    file = load(data)
+    for module, name in (("attn.to_q", "lycoris_transformer_blocks_0_attn_to_q"), ("ff.net.2", "lora_unet_double_blocks_0_img_mlp_2")):
+        mine = {role: weights[f"transformer.{block}.{module}.{end}"] for role, end in facts.names.items() if role != "w2"}
+        expected = METHODS.get("lokr").merged(torch.zeros(16, 8), mine, scaling(asked.adapter))
+        assert torch.allclose(as_read(torch.zeros(16, 8), of_module(file, name)), expected, atol=1e-5)
+    read = reading.read([Source("a file", data)], "flux")
+    assert {path for module in read.modules for path in module.paths} >= {f"transformer.{module}" for module in trained[:2]}

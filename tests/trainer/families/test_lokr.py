@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from lorafleet.catalog import METHODS as FACTS
+from lorafleet.errors import RunFailed
 from tests.trainer.families.styles import Families
 from tests.trainer.families.test_files import LATENTS_APART, STEPS, apart, drawn, loaded, pipeline_of
 from trainer.adapters.formats.tensors import by_module
@@ -36,3 +37,11 @@ def test_a_lokr_draws_in_diffusers_what_was_trained(families: Of, family: str):
     trained = drawn(merged, packs.row, "latent")
     assert apart(trained, drawn(loaded(packs, style, "diffusers"), packs.row, "latent")) <= LATENTS_APART
     assert apart(trained, drawn(plain, packs.row, "latent")) > 10 * LATENTS_APART, "the adapter shows"
+
+
+def test_a_lokr_on_layers_that_are_one_in_files_is_refused_in_comfyuis_format_alone(families: Of):
+    packs = families("flux")
+    adapter = {"method": "lokr", "target_modules": ["to_q", "to_k", "norm_out.linear"]}
+    assert packs.ready(packs.style("apart", adapter=adapter)).spec.output.formats == ("kohya",)
+    with pytest.raises(RunFailed, match=r"as one layer; lokr cannot be one adapter of theirs: leave comfyui out"):
+        packs.ready(packs.style("in-one", adapter=adapter, output={"formats": ["kohya", "comfyui"]}))

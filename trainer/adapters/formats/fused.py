@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from lorafleet.catalog.family import Family
-from lorafleet.catalog.method import is_target
+from lorafleet.catalog.method import Fusing, is_target
 from lorafleet.catalog.part import Layers
 from lorafleet.spec import AdapterSpec
 from trainer.adapters.layout import scaling
@@ -33,6 +33,8 @@ def fused(adapter: Mapping[str, Weights], spec: AdapterSpec, family: Family, lay
     method, denoiser = METHODS.get(spec.method), family.denoiser.name
     swapped = family.kohya_swapped(layers.num_outputs)
     found = {path: Layer(tensors, spec.at(path).rank, scaling(spec.at(path))) for path, tensors in adapter.items()}
+    if method.facts.fusing is Fusing.APART:
+        return found
     for module, num_outputs in layers.num_outputs.items():
         path = f"{denoiser}.{module}"
         if path in found and is_target(module, swapped):  # the halves of its outputs lie in the other order there

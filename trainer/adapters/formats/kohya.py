@@ -14,6 +14,7 @@ from torch import Tensor
 from lorafleet import __version__
 from lorafleet.catalog import LOSSES, PRECISIONS
 from lorafleet.catalog.family import Family
+from lorafleet.catalog.method import Fusing, is_target
 from lorafleet.catalog.part import Layers
 from lorafleet.spec import ObjectiveSpec, OptimizationSpec, Spec
 from lorafleet.spec_sections import HUBER_DELTA, HUBER_SCHEDULE
@@ -35,8 +36,9 @@ def kohya_file(
     """`weights`: by canonical name; `facts`: more metadata (base, data set, losses); `layers`: those of the denoiser that are others in
     these files. No date: the same result is the same bytes."""
     family, method, file = spec.family, METHODS.get(spec.adapter.method), file_of(spec.adapter, precision)
+    apart = _apart(family, layers) if method.facts.fusing is Fusing.APART else set[str]()
     named = {
-        f"{kohya_module(family, module, layers.names)}.{end}": tensor
+        f"{_lycoris_module(module) if module in apart else kohya_module(family, module, layers.names)}.{end}": tensor
         for module, layer in with_one_alpha(fused(by_module(weights, spec.adapter), spec.adapter, family, layers), spec.adapter).items()
         for end, tensor in method.for_kohya(layer.tensors, file._replace(rank=layer.rank, scaling=layer.scaling)).items()
     }
@@ -53,6 +55,18 @@ def kohya_module(family: Family, module: str, modules: Mapping[str, str] = NO_OT
     if part == family.denoiser.name:
         path = modules.get(path, path)
     return f"{family.part(part).kohya_prefix}_{path.replace('.', '_')}"
+
+
+def _apart(family: Family, layers: Layers) -> set[str]:
+    """Modules that are no layer of their own in the model that kohya's names are of, or have their outputs in another order there."""
+    swapped = family.kohya_swapped(layers.num_outputs)
+    several = {module for modules in layers.fused().values() for module in modules}
+    return {f"{family.denoiser.name}.{module}" for module in layers.num_outputs if module in several or is_target(module, swapped)}
+
+
+def _lycoris_module(module: str) -> str:
+    """As LyCORIS names a module of diffusers' transformers, and ComfyUI finds it: `lycoris_transformer_blocks_0_attn_to_q`."""
+    return f"lycoris_{module.partition('.')[2].replace('.', '_')}"
 
 
 def _kohya_metadata(spec: Spec, tensors: Mapping[str, Tensor]) -> dict[str, str]:
