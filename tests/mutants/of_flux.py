@@ -27,7 +27,7 @@ GUARDS = (
     (
         "flux: a method that cannot be fused is told before the first step",
         "trainer/prepare/spec_on_base.py",
-        "if method.fusing is Fusing.NEVER or (method.fusing is Fusing.WHOLE and len(trained) < len(modules)):",
+        "if method.fusing in (Fusing.NEVER, Fusing.APART) or (method.fusing is Fusing.WHOLE and len(trained) < len(modules)):",
         "if False:",
         FLUX,
     ),
