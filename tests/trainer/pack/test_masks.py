@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from safetensors import safe_open
 
 from examples.demo import PICTURES
 from tests.trainer.pack.test_pack_run import Killed, assert_same_bits, dies_at
@@ -53,4 +54,8 @@ def test_a_killed_style_resumes_bit_for_bit_and_says_that_it_was_masked(packs: P
         packs.train(killed, recorder=dies_at(job_of("killed"), 5))
     assert packs.train(killed).resumed_from == {job_of("killed"): 3}
     assert_same_bits(packs.saved("whole"), packs.saved("killed"))
-    assert "| masks | of 6 of 6 pictures (files) |" in (packs.folder / "killed" / "adapter" / "README.md").read_text()
+    folder = packs.folder / "killed" / "adapter"
+    assert "| masks | of 6 of 6 pictures (files) |" in (folder / "README.md").read_text()
+    [kohya] = [path for path in folder.glob("*.safetensors") if "pytorch_lora" not in path.name]
+    with safe_open(kohya, "pt") as file:
+        assert file.metadata()["ss_masked_loss"] == "True"
