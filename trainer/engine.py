@@ -74,6 +74,9 @@ class Engine:
         self.banks = [bank for bank in model.banks if isinstance(bank, Bank)]
         self.optimizer = StackedOptimizer(self.banks, clips=spec.cluster.zero_stage == 0)
         self.deepspeed = _initialize(model, self.optimizer, deepspeed_config(spec, world_size=group.world_size))
+        if group.world_size == 1 and spec.cluster.zero_stage == 0:
+            alone: Any = self.deepspeed
+            alone.enable_backward_allreduce = False  # it would copy the gradients, and wait, to average them with nobody's
 
     @property
     def zero_stage(self) -> int:

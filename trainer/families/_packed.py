@@ -23,8 +23,9 @@ def unpacked(tokens: Tensor, height: int, width: int) -> Tensor:
 
 def places(height: int, width: int, device: torch.device) -> Tensor:
     """(tokens, 3) of a picture of so many latents: nothing, row, column."""
-    rows, columns = torch.meshgrid(torch.arange(height // PATCH), torch.arange(width // PATCH), indexing="ij")
-    return torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).flatten(0, 1).to(device, torch.float32)
+    along = (torch.arange(side // PATCH, device=device) for side in (height, width))
+    rows, columns = torch.meshgrid(*along, indexing="ij")
+    return torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).flatten(0, 1).to(torch.float32)
 
 
 def no_places(num_tokens: int, device: torch.device) -> Tensor:

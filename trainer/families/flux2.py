@@ -101,9 +101,9 @@ def shift(shape: tuple[int, ...]) -> float:
 
 def _places(height: int, width: int, device: torch.device) -> Tensor:
     """(tokens, 4) of a picture: time, row, column, place in a text."""
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    rows, columns = torch.meshgrid(*(torch.arange(side, device=device) for side in (height, width)), indexing="ij")
     nothing = torch.zeros_like(rows)
-    return torch.stack([nothing, rows, columns, nothing], dim=-1).flatten(0, 1).to(device)
+    return torch.stack([nothing, rows, columns, nothing], dim=-1).flatten(0, 1)
 
 
 def _order(num_tokens: int, device: torch.device) -> Tensor:
