@@ -96,7 +96,7 @@ def test_a_base_that_cannot_be_loaded_fails_each_style_by_its_own_address(packs:
     from trainer.frozen_base import FrozenBase
     from trainer.loop import WarmWorker
 
-    def breaks(_base: FrozenBase) -> None:
+    def breaks(_base: FrozenBase, **_how: bool) -> None:
         raise ValueError("odd weights")
 
     monkeypatch.setattr(FrozenBase, "load", breaks)
