@@ -2,12 +2,15 @@
 
 Same base, pictures, batch, rank, target modules, rate and steps; both in fp32, neither draws pictures. lorafleet starts
 cold: Ray is up, but no worker is, and its cache of latents is empty. Then the same on a server with workers that stand by, up to
-the first step (`--parts cold,standby`). Writes bench/results/single.json; each ratio is the median over the rounds.
+the first step; and, without Ray, the loop beside a bare eager one (bench.bare). Parts run alone (`--parts cold,standby,bare`). Writes
+bench/results/single.json; each ratio is the median over the rounds.
 """
 
 import argparse
+import json
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -47,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = cold(folder, servers, options) if "cold" in options.parts else {}
     if "standby" in options.parts:
         found |= standby(options)
+    if "bare" in options.parts:
+        found |= bare()
     results_file.write("single", pack_view.laid_over_earlier(found, results_file.RESULTS / "single.json"))
     return 0
 
@@ -61,6 +66,12 @@ def cold(folder: Path, servers: Servers, options: argparse.Namespace) -> dict[st
         print(f"round {number + 1}: ours {ours}\n         peer {theirs}", flush=True)
         rounds.append((ours, theirs))
     return summary(rounds)
+
+
+def bare() -> dict[str, float]:
+    """In a process of its own: DeepSpeed chooses its accelerator once."""
+    ran = subprocess.run([sys.executable, "-m", "bench.bare"], stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(ran.stdout.splitlines()[-1])
 
 
 def standby(options: argparse.Namespace) -> dict[str, float]:
@@ -176,7 +187,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure one style against diffusers' example script.")
     parser.add_argument("peer", type=Path, help="path of train_text_to_image_lora.py")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--parts", type=lambda text: text.split(","), default=["cold", "standby"], help="cold, standby; unset: both")
+    parser.add_argument(
+        "--parts", type=lambda text: text.split(","), default=["cold", "standby", "bare"], help="cold, standby, bare; unset: all"
+    )
     parser.add_argument("--steps", type=int, default=60)
     return parser.parse_args(arguments)
 
