@@ -64,4 +64,11 @@ GUARDS = (
         'data = [Use("dataset.uri", spec.dataset.uri)]',
         "tests/service/jobs/test_creation.py",
     ),
+    (
+        "data: a mask is no picture, though metadata may name it",
+        "trainer/data/readers.py",
+        "there.unreadable.keys() | (masked.masks if masked is not None else frozenset[str]())",
+        "there.unreadable.keys()",
+        "tests/trainer/data/test_masks.py",
+    ),
 )

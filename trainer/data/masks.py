@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 from PIL import Image
 
-from trainer.data import decode, kinds
+from trainer.data import decode
 from trainer.data.decode import Decoded, Fit, UnreadablePicture
 from trainer.data.files import Files, Some
 
@@ -34,6 +34,7 @@ class Apart:
 
     files: Files
     by_picture: Mapping[str, str]
+    masks: frozenset[str]  # all of them
     problems: Some  # pictures with more than one
 
 
@@ -55,12 +56,8 @@ def apart(there: Files) -> Apart:
                 pass
     stray = Some(sorted(path for path, owner in whose.items() if owner not in {_stem(path) for path in pictures}))
     passed_over = {**there.passed_over, **({_OF_NO_PICTURE: stray} if stray else {})}
-    return Apart(files=replace(there, pictures=tuple(pictures), passed_over=passed_over), by_picture=by_picture, problems=problems)
-
-
-def is_mask(path: str) -> bool:
-    """Whether a file is one by its name."""
-    return kinds.is_picture(path) and _owner(path) is not None
+    pictures_alone = replace(there, pictures=tuple(pictures), passed_over=passed_over)
+    return Apart(files=pictures_alone, by_picture=by_picture, masks=frozenset(whose), problems=problems)
 
 
 def named_as_masks(pictures: Sequence[str]) -> list[str]:

@@ -79,7 +79,8 @@ def read(spec: DatasetSpec, field: str = "dataset") -> DataSet:
     masked = masks.apart(there) if spec.masks == "files" else None
     there = there if masked is None else masked.files
     found = captions.find(folder, there, spec.caption_column)
-    pictures = sorted({*there.pictures, *found.by_picture, *found.null_at} - there.unreadable.keys())
+    no_pictures = there.unreadable.keys() | (masked.masks if masked is not None else frozenset[str]())  # though metadata may name them
+    pictures = sorted({*there.pictures, *found.by_picture, *found.null_at} - no_pictures)
     if not pictures and not there.unreadable and not there.unnamable:
         raise _empty(spec, there, field)
     trigger = spec.trigger_phrase.strip()

@@ -62,6 +62,16 @@ async def test_styles_whose_blocks_are_recomputed_share_no_pass_with_others_and_
     assert recomputed.memory_bytes < kept.memory_bytes, "of two styles than of one"
 
 
+async def test_pictures_of_a_regularisation_set_and_of_every_resolution_are_counted():
+    data = {"uri": "file:///pictures", "resolutions": [96, 64], "regularization": {"uri": "file:///dogs", "weight": 1.0}}
+    alone = (await planner().plan("acme", [wanted(training={"micro_batch_size": 2})])).packs[0]
+    more = (await planner().plan("acme", [wanted(dataset=data, training={"micro_batch_size": 2})])).packs[0]
+    assert "activations of 2 pictures" in alone.arithmetic
+    assert "activations of 4 pictures" in more.arithmetic
+    assert more.picture_bytes == pytest.approx(alone.picture_bytes * (1 + (96 / 64) ** 2))
+    assert "lora, 64, 96 px" in more.key
+
+
 async def test_styles_whose_texts_are_read_otherwise_are_encoded_apart():
     flux = {"base_model": {"uri": "file:///base", "family": "flux"}}
     small = wanted(**flux, training={"text_precision": "int8"})

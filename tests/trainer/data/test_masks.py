@@ -53,6 +53,12 @@ def test_masks_are_pictures_where_none_are_asked_for(tmp_path: Path):
     assert [(each.path, each.mask) for each in found.pictures] == [("a.mask.png", None), ("a.png", None)]
 
 
+def test_a_mask_that_metadata_names_too_is_no_picture(tmp_path: Path):
+    spec = spec_of(tmp_path, {"a.png": PICTURE, "a.mask.png": half()})
+    (tmp_path / "metadata.jsonl").write_text("".join(f'{{"file_name": "{name}", "text": "one"}}\n' for name in ("a.png", "a.mask.png")))
+    assert [each.path for each in readers.read(spec).pictures] == ["a.png"]
+
+
 def test_a_mask_without_its_picture_is_told(tmp_path: Path):
     found = read(tmp_path, {"a.png": PICTURE, "a.mask.png": half(), "b.mask.png": half()})
     assert {why: str(some) for why, some in found.passed_over.items()} == {"masks without their picture": "b.mask.png"}

@@ -101,8 +101,8 @@ def test_a_warm_worker_reads_what_is_left_from_the_base_of_the_next_pack(tmp_pat
     packs = Packs(tmp_path, group)
     first, second = (packs.ready(packs.style(name, base_model={"uri": uploaded(BASE_MODEL)})) for name in ("first", "second"))
     worker = WarmWorker(packs.group)
-    loaded = worker._loaded(first, CPU)
+    loaded = worker._loaded([first], CPU)
     emptied(first.base.uri)
-    again = worker._loaded(second, CPU)
+    again = worker._loaded([second], CPU)
     assert again is loaded
     assert again.for_encoding()["vae"] is not None
