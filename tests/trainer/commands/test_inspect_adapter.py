@@ -31,10 +31,17 @@ def test_what_a_file_is_is_told_to_programs(tmp_path: Path, capsys: pytest.Captu
     assert found["ranks"] == [{"value": 2, "num_modules": len(weights) // 2}]
     assert found["scales"] == [{"value": 1.5, "num_modules": len(weights) // 2}]
     assert [part["part"] for part in found["parts"]] == ["unet", "text_encoder", "text_encoder_2"]  # pyright: ignore[reportIndexIssue, reportGeneralTypeIssues]
+    assert [block["block"] for block in found["parts"][0]["blocks"]] == ["down_blocks.1", "mid_block", "time_embedding", "up_blocks.1"]  # pyright: ignore[reportIndexIssue, reportGeneralTypeIssues]
     assert found["num_parameters"] == sum(tensor.numel() for tensor in weights.values())
     modules = {name.rpartition(".lora_")[0] for name in weights}
     updates = [1.5 * weights[f"{name}.lora_B.weight"].flatten(1) @ weights[f"{name}.lora_A.weight"].flatten(1) for name in modules]
     assert found["norm"] == pytest.approx(float(torch.cat([update.flatten() for update in updates]).norm()), rel=1e-5)
+
+
+def test_a_layer_in_the_middle_belongs_to_the_middle_block(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "lora.safetensors"
+    save_file({f"{PATH}.lora_down.weight": torch.ones(2, 8), f"{PATH}.lora_up.weight": torch.ones(8, 2)}, path)
+    assert [block["block"] for block in told(path, capsys)["parts"][0]["blocks"]] == ["mid_block"]  # pyright: ignore[reportIndexIssue, reportGeneralTypeIssues]
 
 
 def shown(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:

@@ -75,6 +75,8 @@ def _in_order(item: tuple[str, object]) -> list[tuple[str, int]]:
 def _block(module: Module) -> str:
     """The block of its module: a list's name and number, or what stands before the layer."""
     words = module.path.split(".")
+    if words[0] == "mid_block":
+        return words[0]
     at = next((place for place, word in enumerate(words) if word in _LISTS and place + 1 < len(words)), None)
     if at is not None:
         return ".".join(words[: at + 2])

@@ -92,7 +92,7 @@ def _check(adapter: AdapterFile, family: Family, to: str) -> None:
     for module in adapter.modules:
         where, part = module.paths[0], family.part(module.part)
         if module.method not in _LORA:
-            raise NotHeld(f"is {_title(module)} on {where}: {to}'s files hold LoRA and DoRA alone")
+            raise NotHeld(f"is {_title(module)} on {where}: files of {to} hold LoRA and DoRA alone")
         if len(module.paths) > 1:
             raise NotHeld(f"has {module.method} on {', '.join(module.paths)} as one layer, which are several there")
         if "magnitude" in module.tensors and module.tensors["magnitude"].ndim > 1:

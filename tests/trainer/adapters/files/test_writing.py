@@ -137,7 +137,7 @@ def lycoris(name: str = "lora_unet_mid_block_attentions_0_proj_in") -> dict[str,
 
 @pytest.mark.parametrize("to", ["diffusers", "peft"])
 def test_a_method_that_a_format_has_not_is_refused(to: str):
-    with pytest.raises(NotHeld, match=f"is LoKr on unet.mid_block.attentions.0.proj_in: {to}'s files hold LoRA and DoRA alone"):
+    with pytest.raises(NotHeld, match=f"is LoKr on unet.mid_block.attentions.0.proj_in: files of {to} hold LoRA and DoRA alone"):
         write(made.read(save(lycoris()), "sd1"), to)
 
 
