@@ -132,7 +132,7 @@ class Spec(SpecPart):
             return f"cluster.zero_stage is {self.cluster.zero_stage}"
         if self.cluster.offload != "none":
             return f'cluster.offload is "{self.cluster.offload}"'
-        return "adapter.text_encoder is set" if self.adapter.text_encoder else ""
+        return ""
 
 
 # Rules over several fields.

@@ -106,4 +106,11 @@ GUARDS = (
         "return ask.rank",
         "tests/service/control/test_memory.py",
     ),
+    (
+        "texts: a style that trains none keeps to its cache",
+        "trainer/adapters/model.py",
+        "        if all(each.bank.kind.text_encoder for each in active):",
+        "        if True:",
+        "tests/trainer/pack/test_text_encoders.py",
+    ),
 )

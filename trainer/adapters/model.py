@@ -48,12 +48,20 @@ class PackModel(nn.Module):
     def forward(
         self, active: Sequence[ActiveSlots], noisy: Tensor, times: Tensor, conditioning: Conditioning, captions: Sequence[str]
     ) -> Tensor:
-        """What the denoiser predicts for rows of `active` slots. Where text encoders train the captions are encoded anew."""
+        """What the denoiser predicts for rows of `active` slots. Captions of those that train text encoders are encoded anew."""
         # In here and not around the engine: DeepSpeed turns off an autocast that it finds around itself.
         with self.serving(active), autocast(noisy.device.type, self.computes):
-            if self.trains_text:
-                conditioning = {**conditioning, **self.family.encode_text(self._texts, captions)}
+            if any(each.bank.kind.text_encoder for each in active):
+                conditioning = {**conditioning, **self._texts_anew(active, conditioning, captions)}
             return self.family.predict(self.parts, noisy, times, conditioning)
+
+    def _texts_anew(self, active: Sequence[ActiveSlots], cached: Conditioning, captions: Sequence[str]) -> Conditioning:
+        """All rows are encoded, so that no row's bits depend on who the others are; of slots that train no text the cache is right."""
+        anew = self.family.encode_text(self._texts, captions)
+        if all(each.bank.kind.text_encoder for each in active):
+            return anew
+        rows = [each.rows(len(captions)) for each in active if each.bank.kind.text_encoder]
+        return {name: _with_rows(cached[name], of_name, rows) for name, of_name in anew.items()}
 
     @contextmanager
     def serving(self, active: Sequence[ActiveSlots]) -> Generator[None]:
@@ -127,6 +135,16 @@ class PackModel(nn.Module):
             _put(self, path, self._layers[path])
         self._adapted.clear()
         self.banks = nn.ModuleList()
+
+
+def _with_rows(whole: Tensor, other: Tensor, rows: Sequence[slice]) -> Tensor:
+    """`whole` with these rows, which lie in their order, of the other."""
+    pieces: list[Tensor] = []
+    done = 0
+    for each in rows:
+        pieces += [whole[done : each.start], other[each]]
+        done = each.stop
+    return torch.cat([*pieces, whole[done:]])
 
 
 def _is_target(path: str, targets: Mapping[str, Sequence[str]]) -> bool:

@@ -58,8 +58,7 @@ class PackRun:
         self.samples = Samples()
         self.unread = Unread(base.device)
         self._rows: dict[str, Row] = {}  # that the jobs' adapters begin with, until there is an engine
-        trains_text, recomputes = self.spec.adapter.text_encoder, self.spec.training.gradient_checkpointing
-        self.pack = PackState(base, group, reporter, trains_text=trains_text, recomputes=recomputes)
+        self.pack = PackState(base, group, reporter, recomputes=self.spec.training.gradient_checkpointing)
         self._take_in(styles)
 
     def train(self) -> None:
@@ -189,6 +188,8 @@ class PackRun:
         for member in self.members:
             self._only_its_own(member, "keeping its state", self._keep)
         encoded = self._encode(styles)
+        if any(style.spec.adapter.text_encoder for style, _ in encoded):
+            self.pack.train_text()
         newcomers = [member for style, each in encoded if (member := self._member(style, each)) is not None]
         self.pack.seat([*self.members, *newcomers])
         if self.members:

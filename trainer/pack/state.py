@@ -20,9 +20,9 @@ class PackState:
 
     engine: Engine
 
-    def __init__(self, base: FrozenBase, group: Group, reporter: Reporter | None, *, trains_text: bool, recomputes: bool) -> None:
+    def __init__(self, base: FrozenBase, group: Group, reporter: Reporter | None, *, recomputes: bool) -> None:
         self.base, self.group, self.reporter = base, group, reporter
-        self._trains_text, self._recomputes = trains_text, recomputes
+        self._trains_text, self._recomputes = False, recomputes
         self._model: PackModel | None = None
         self.by_kind: dict[Kind, list[Member]] = {}  # in the order of the banks; a member's index in its list is its slot
 
@@ -34,6 +34,13 @@ class PackState:
             computes = base.precision.computes
             self._model = PackModel(base.family, base.parts, trains_text=self._trains_text, computes=computes, recomputes=self._recomputes)
         return self._model
+
+    def train_text(self) -> None:
+        """From now on there are styles that train text encoders. Those whose rows are not kept elsewhere are lost with the model."""
+        if not self._trains_text:
+            self.strip()
+            self._model, self._trains_text = None, True
+            self.base.load(trains_text=True)
 
     def strip(self) -> None:
         """Leaves the frozen parts as they were."""
