@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
-from lorafleet.commands import Format, Output, Server, Tenant, connect
+from lorafleet.commands import Format, Output, Server, Tenant
+from lorafleet.commands.clients import connect
 from lorafleet.commands.connection import ServerCommands
 from lorafleet.commands.options import grouped
 from lorafleet.terminal import TIME_FORMAT, say, stdout_console

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
-from lorafleet.commands import Format, Job, Output, Server, Tenant, connect
+from lorafleet.commands import Format, Job, Output, Server, Tenant
+from lorafleet.commands.clients import connect
 from lorafleet.terminal import say, stderr_console
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.", show_default=False)]

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
-from lorafleet.commands import Format, Output, Server, Tenant, connect
+from lorafleet.commands import Format, Output, Server, Tenant
+from lorafleet.commands.clients import connect
 from lorafleet.commands.specs import File, Overrides
 
 

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
-from lorafleet.commands import ExitCode, Job, Server, Tenant, complain, connect
+from lorafleet.commands import ExitCode, Job, Server, Tenant, complain
+from lorafleet.commands.clients import connect
 from lorafleet.terminal import say
 
 

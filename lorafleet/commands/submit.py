@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
-from lorafleet.commands import Format, Output, Server, Tenant, connect
+from lorafleet.commands import Format, Output, Server, Tenant
+from lorafleet.commands.clients import connect
 from lorafleet.commands.specs import File, Overrides
 from lorafleet.terminal import say
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
-from lorafleet.commands import ExitCode, Format, Output, Server, Tenant, complain, connect
+from lorafleet.commands import ExitCode, Format, Output, Server, Tenant, complain
+from lorafleet.commands.clients import connect
 from lorafleet.terminal import say, stderr_console
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
-from lorafleet.commands import ExitCode, Format, Output, Server, Tenant, complain, connect
+from lorafleet.commands import ExitCode, Format, Output, Server, Tenant, complain
 from lorafleet.commands.batch.source import Batch
+from lorafleet.commands.clients import connect
 from lorafleet.terminal import say, stderr_console
 
 if TYPE_CHECKING:

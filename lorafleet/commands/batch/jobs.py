@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
-from lorafleet.commands import Format, Output, Server, Tenant, connect
+from lorafleet.commands import Format, Output, Server, Tenant
 from lorafleet.commands.batch.source import Batch
+from lorafleet.commands.clients import connect
 
 
 def list_batches(

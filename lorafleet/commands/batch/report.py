@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
-from lorafleet.commands import Server, Tenant, connect
+from lorafleet.commands import Server, Tenant
 from lorafleet.commands.batch.source import Batch
+from lorafleet.commands.clients import connect
 from lorafleet.terminal import say, spinner_of, stderr_console
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
-from lorafleet.commands import Format, Output, Server, Tenant, connect
+from lorafleet.commands import Format, Output, Server, Tenant
 from lorafleet.commands.batch.source import Defaults, Each, File, JobIds, Overrides, in_words_of, read
+from lorafleet.commands.clients import connect
 from lorafleet.terminal import say
 
 
