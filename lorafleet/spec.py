@@ -14,6 +14,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from lorafleet import spec_override_rules
 from lorafleet.catalog import FAMILIES, METHODS, PRECISIONS, Family, Precision
 from lorafleet.errors import InvalidSpec, Violation
+from lorafleet.spec_adapter import AdapterSpec
 from lorafleet.spec_dataset import DatasetSpec
 from lorafleet.spec_part import SpecPart
 from lorafleet.spec_rules import RULES, Location
@@ -21,7 +22,6 @@ from lorafleet.spec_sections import (
     DEFAULT_OUTPUT_PRECISION,
     DEFAULT_PROFILE,
     FORMATS,
-    AdapterSpec,
     BaseModelSpec,
     CheckpointingSpec,
     ClusterSpec,
@@ -149,13 +149,15 @@ def _broken_rules(fields: Mapping[str, Any], broken: Collection[Location]) -> It
             continue
         if complaint := rule.complaint(*(_value_at(fields, *field) for field in rule.fields)):
             yield rule.fields[0], complaint
-    if not any(location[:2] == ("adapter", "overrides") for location in broken):
+    if not any(location[:2] == ("adapter", "overrides")[: len(location)] for location in broken):
         yield from spec_override_rules.broken(partial(_value_at, fields), broken)
 
 
 def _value_at(fields: Mapping[str, Any], section: str, name: str) -> Any:
     part = cast(type[BaseModel], Spec.model_fields[section].annotation)
-    return fields.get(section, {}).get(name, part.model_fields[name].default)
+    given = fields.get(section, {})
+    default = part.model_fields[name].default
+    return cast(dict[str, Any], given).get(name, default) if isinstance(given, dict) else default
 
 
 def _line_error(location: Location, complaint: str) -> InitErrorDetails:

@@ -4,12 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from lorafleet import spec_overrides as overrides
-from lorafleet.catalog.method import INITIALIZATION
-from lorafleet.spec_names import FamilyName, LossName, MethodName, OptimizerName, PrecisionName
-from lorafleet.spec_overrides import MAX_OVERRIDES, OverrideSpec
+from lorafleet.spec_names import FamilyName, LossName, OptimizerName, PrecisionName
 from lorafleet.spec_part import ScheduleName, SpecPart
-from lorafleet.spec_words import ModuleName, OutputName, PartName, Text, check_uri
+from lorafleet.spec_words import OutputName, PartName, Text, check_uri
 
 DEFAULT_PROFILE = "default"
 DEFAULT_OUTPUT_PRECISION = "fp16"
@@ -62,107 +59,6 @@ class BaseModelSpec(SpecPart):
         """(field, URI) of each of these."""
         vae = [] if self.vae_uri is None else [("vae_uri", self.vae_uri)]
         return [*vae, *((f"parts.{name}", uri) for name, uri in sorted(self.parts.items()))]
-
-
-class StartSpec(SpecPart):
-    """An adapter to go on from: of kohya, diffusers, PEFT, ComfyUI or LyCORIS, or of another job."""
-
-    uri: Annotated[
-        str,
-        Field(
-            description="Its .safetensors file, PEFT's folder, or a job's artifact; s3:// or file://. Family, method and modules must fit."
-        ),
-    ]
-    resize: Annotated[
-        bool,
-        Field(
-            description="Take another method, rank or scale as well: the nearest LoRA of adapter.rank, by singular values, with its error "
-            "in the log. Without it these must be the spec's."
-        ),
-    ] = False
-
-
-class AdapterSpec(SpecPart):
-    """The adapter to train, by one of the methods of the catalog (docs/training.md)."""
-
-    method: Annotated[MethodName, Field(description="Kind of adapter.")] = "lora"
-    rank: Annotated[
-        int,
-        Field(
-            ge=1,
-            le=512,
-            description="Rank of the low-rank update; of oft the size of the blocks of outputs that are turned, or the nearest "
-            "below that a layer's outputs divide into.",
-        ),
-    ] = 16
-    alpha: Annotated[float, Field(gt=0)] | None = Field(
-        default=None, description="The update is scaled by alpha / rank (rslora: by alpha / sqrt(rank)); unset: rank."
-    )
-    dropout: Annotated[float, Field(ge=0, lt=1, description="Dropout on the adapter's input.")] = 0.0
-    target_modules: Annotated[
-        tuple[ModuleName, ...],
-        Field(
-            min_length=1,
-            max_length=64,
-            strict=False,
-            exclude_if=lambda targets: not targets,
-            description="Suffixes of module names, where * is any one step of a path; each must match a linear or convolution layer of the "
-            "denoiser. Unset: the family's own, or those of targets.",
-        ),
-    ] = ()
-    # Left out where they are the defaults: a trainer that does not know them refuses the spec.
-    targets: Literal["attention", "attention-mlp", "all-linear", "style", "content"] | None = Field(
-        default=None,
-        exclude_if=lambda targets: targets is None,
-        description="The family's own names of target_modules, in their place: attention, with the feed-forward layers too, all linear "
-        "layers of its blocks, or the blocks that are known to hold a picture's style or content (sdxl).",
-    )
-    factor: Annotated[int, Field(ge=2, le=4096)] | None = Field(
-        default=None,
-        exclude_if=lambda factor: factor is None,
-        description="Of lokr: the smaller of the two that each side of a layer is the product of, or what is nearest below; unset: "
-        "both as near to each other as they can be.",
-    )
-    initialization: Annotated[
-        Literal["kaiming", "gaussian", "orthogonal"],
-        Field(
-            exclude_if=lambda chosen: chosen == INITIALIZATION,
-            description="What A and B of lora, rslora, dora and tlora begin with, by PEFT's names: B zero and A Kaiming-uniform or normal, "
-            "or both orthogonal to each other (of an even rank).",
-        ),
-    ] = INITIALIZATION
-    min_rank: Annotated[int, Field(ge=1, le=512)] | None = Field(
-        default=None,
-        exclude_if=lambda rank: rank is None,
-        description="Of tlora: the rank of what is nothing but noise; with less noise it grows to rank. Unset: 1.",
-    )
-    text_encoder: Annotated[bool, Field(description="Also train an adapter on the attention of the text encoders.")] = False
-    # Left out where it is the default: a trainer that does not know it refuses the spec.
-    start: StartSpec | None = Field(
-        default=None,
-        exclude_if=lambda start: start is None,
-        description="An adapter to go on from. A job that is resumed goes on from its own checkpoint.",
-    )
-    # Left out where there are none: a trainer that does not know them refuses the spec.
-    overrides: Annotated[
-        tuple[OverrideSpec, ...],
-        Field(
-            max_length=MAX_OVERRIDES,
-            strict=False,
-            exclude_if=lambda overrides: not overrides,
-            description="What some layers have of their own: rank, alpha, dropout, learning rate and schedule, by part or by pattern.",
-        ),
-    ] = ()
-
-    def at(self, path: str) -> "AdapterSpec":
-        """The adapter as it is on one layer, by its canonical path (`unet.mid_block.…`), or on a part."""
-        own = overrides.values_at(self.overrides, path, ("rank", "alpha", "dropout"))
-        return self.model_copy(update=own) if own else self
-
-    @property
-    def drops(self) -> bool:
-        """Whether any layer has dropout."""
-        return self.dropout > 0 or any(each.dropout for each in self.overrides)
 
 
 class OptimizationSpec(SpecPart):

@@ -121,3 +121,11 @@ def test_a_pattern_occurs_between_dots(pattern: str, path: str, is_claimed: bool
 
 def test_none_are_left_out_of_what_is_stored():
     assert "overrides" not in parse(with_fields()).model_dump()["adapter"]
+
+
+@pytest.mark.parametrize("section", ["training", "cluster", "base_model"])
+def test_a_section_that_is_no_section_is_told_beside_overrides(section: str):
+    given = {**with_fields(adapter={"overrides": [{"part": "unet", "rank": 4}]}), section: []}
+    with pytest.raises(InvalidSpec) as caught:
+        parse(given)
+    assert section in {violation.field for violation in caught.value.violations}

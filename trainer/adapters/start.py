@@ -14,7 +14,7 @@ from lorafleet.catalog import METHODS
 from lorafleet.contract.layout import DIFFUSERS_ENDING
 from lorafleet.errors import InvalidInput, RunFailed
 from lorafleet.spec import AdapterSpec
-from lorafleet.spec_sections import StartSpec
+from lorafleet.spec_adapter import StartSpec
 from trainer.adapters.files import reading
 from trainer.adapters.files.contents import AdapterFile, Module
 from trainer.adapters.files.sources import CONFIG, WEIGHTS, Source, in_parts
