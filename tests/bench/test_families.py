@@ -58,6 +58,7 @@ def draws(tmp_path: Path) -> Path:
     return tmp_path / "draws.safetensors"
 
 
+@pytest.mark.proof
 def test_a_script_gets_the_draws_that_are_given_and_ends_with_the_last(tmp_path: Path, draws: Path):
     (tmp_path / "script.py").write_text(SCRIPT)
     command = [sys.executable, "-m", "bench.peer_losses", str(tmp_path / "script.py"), str(draws), str(tmp_path / "losses.json")]

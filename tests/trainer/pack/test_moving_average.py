@@ -55,6 +55,7 @@ def test_what_is_asked_for_is_what_is_judged(packs: Packs):
     assert "lorafleet.ema_decay" not in beside
 
 
+@pytest.mark.proof
 def test_in_a_pack_it_is_what_it_is_alone(packs: Packs):
     company = [packs.style("plain"), packs.style("together", **AVERAGED), packs.style("beside", training={"ema_decay": 0.5, "seed": 2})]
     assert set(packs.train(*company).endings.values()) == {"succeeded"}

@@ -29,6 +29,7 @@ def company(packs: Packs, prefix: str) -> list[Style]:
     return [plain, *(packs.style(f"{prefix}-{name}", objective=objective) for name, objective in OBJECTIVES.items())]
 
 
+@pytest.mark.proof
 def test_each_objective_trains_in_company_as_alone(packs: Packs):
     assert set(packs.train(*company(packs, "together")).endings.values()) == {"succeeded"}
     for style in company(packs, "apart"):

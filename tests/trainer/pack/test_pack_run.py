@@ -155,6 +155,7 @@ def test_weights_that_turn_into_no_numbers_end_the_style_and_keep_its_last_good_
     assert packs.alone(name).resumed_from == {job_of(name): kept}
 
 
+@pytest.mark.proof
 def test_pictures_are_drawn_under_zero_3_also_when_the_texts_were_cached(packs: Packs):
     prompts = {"prompts": ["an emoji of owl"], "num_inference_steps": 2}
     parts: dict[str, Any] = {"cluster": {"zero_stage": 3}, "validation": prompts, "training": {"max_steps": 1, "precision": "bf16"}}

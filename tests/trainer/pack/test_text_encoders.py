@@ -28,6 +28,7 @@ def test_in_one_pack_each_is_what_it_is_alone(packs: Packs):
     assert any(name.startswith("text_encoder.") for name in packs.adapter("text"))
 
 
+@pytest.mark.proof
 def test_one_that_trains_text_may_join_others(packs: Packs):
     packs.train(packs.style("lone", **TEXT), batch_invariant=True)
     recorder = Recorder()

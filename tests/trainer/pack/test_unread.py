@@ -38,6 +38,7 @@ def late(packs: Packs, recorder: Recorder, *names: str, most_steps: int = 4, **p
     return run
 
 
+@pytest.mark.proof
 def test_what_is_read_late_is_told_as_it_would_have_been_at_once(packs: Packs):
     at_once, later = Curves(), Curves()
     parts: dict[str, Any] = {"training": {"max_steps": 7}, "checkpointing": {"every_steps": 5}}
