@@ -154,14 +154,15 @@ def _written(
 
 
 def _fused(base: Path, given: "Sequence[Ingredient]", recipe: "Recipe", out: Path, *, force: bool) -> dict[str, Any]:
-    from trainer.adapters.merging.combining import per_block
+    from trainer.adapters.merging.combining import weighted
     from trainer.adapters.merging.fusing import fuse
     from trainer.commands.whole_files import beside
 
     if not (base / "model_index.json").is_file():
         raise InvalidInput(f"--into: {base} is no base in diffusers' layout: it has no model_index.json")
+    terms = weighted(given, recipe, on_any_base=force)
     with beside(out, force=force) as made:
-        fused = fuse(base, per_block(given, recipe), made)
+        fused = fuse(base, terms, made)
     return {
         "folder": str(out),
         "base": str(base),

@@ -160,6 +160,16 @@ def test_a_base_of_other_layers_is_refused_and_leaves_nothing(files: tuple[Path,
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+def test_adapters_of_different_bases_are_not_fused_unasked(tmp_path: Path, shapes: dict[str, tuple[int, ...]]):
+    names = [str(tmp_path / f"{base}.safetensors") for base in ("one", "other")]
+    for seed, name in enumerate(names):
+        Path(name).write_bytes(write(adapter(shapes, seed, **{"lorafleet.base_digest": Path(name).stem}), "kohya").files[""])
+    with pytest.raises(InvalidInput, match="trained on different bases"):
+        merge(names, tmp_path / "fused", into=BASE_MODEL)
+    merge(names, tmp_path / "fused", into=BASE_MODEL, force=True)
+    assert (tmp_path / "fused" / UNET).exists()
+
+
 def test_half_a_file_is_no_ingredient(files: tuple[Path, Path], tmp_path: Path):
     (tmp_path / "half.safetensors").write_bytes(files[0].read_bytes()[:1000])
     with pytest.raises(Unreadable, match="cut short"):

@@ -1,6 +1,6 @@
 """Weights of a base's folder, in diffusers' layout, by our names of modules."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 from safetensors import safe_open
@@ -40,8 +40,3 @@ def modules_of(part: str, tensor: str) -> tuple[str, ...]:
         return ()
     path = tensor.removesuffix(_WEIGHT)
     return tuple(f"{part}.{each}" for each in (path, path.removeprefix(_LEVEL), f"{_LEVEL}{path}"))
-
-
-def parts_of(base: Path) -> Iterator[str]:
-    """Those that have weights."""
-    yield from (folder.name for folder in sorted(base.iterdir()) if folder.is_dir() and weight_files(base, folder.name))

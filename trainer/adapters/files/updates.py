@@ -10,10 +10,10 @@ from torch import Tensor
 from lorafleet.catalog import FAMILIES
 from lorafleet.errors import InvalidInput
 from trainer.adapters.files.contents import AdapterFile, Module
-from trainer.typed_torch import inverse, kron, qr, svd, unflatten, vector_norm
+from trainer.adapters.files.singular import LowRank, Singular, singular
+from trainer.typed_torch import inverse, kron, unflatten, vector_norm
 
 NEED_WEIGHTS = ("dora", "oft")  # methods whose update is made of the base's weights
-_LARGE = 1500  # rows and columns from which on singular values are found by iterations
 _THREE_BY_THREE = ("conv1", "conv2", "conv_in", "conv_out", "downsamplers.0.conv", "upsamplers.0.conv")
 
 Weights = Mapping[str, Tensor]  # of a base, by our names of modules
@@ -75,30 +75,24 @@ def as_lora(adapter: AdapterFile, rank: int, weights: Weights | None = None) -> 
 
 def _nearest(module: Module, rank: int, weight: Tensor | None, family: str) -> tuple[Module, float, float]:
     """(the module as LoRA, the size of what is left out, the size of all)."""
-    left, values, right = factors(module, weight)
-    kept = values[:rank]
-    root = kept.sqrt()
-    tensor = next(iter(module.tensors.values()))
-    shape = shape_of_inputs(module, right.shape[0], family) if weight is None else tuple(weight.shape[1:])
-    a = (right[:, : len(kept)] * root).T.reshape(len(kept), *shape).to(tensor.dtype)
-    b = (left[:, : len(kept)] * root).reshape(-1, len(kept), *[1] * (len(shape) - 1)).to(tensor.dtype)
-    found = Module(paths=module.paths, method="lora", tensors={"A": a, "B": b}, rank=len(kept), alpha=float(len(kept)))
-    whole = float(vector_norm(values, dim=0))
-    return found, float(vector_norm(values[rank:], dim=0)) if len(values) > rank else 0.0, whole
+    found = singular_of(module, weight)
+    inputs = shape_of_inputs(module, len(found.right), family) if weight is None else tuple(weight.shape[1:])
+    dtype = next(iter(module.tensors.values())).dtype
+    return found.nearest(rank).as_module(module.paths[0], inputs, dtype), found.beyond(rank), found.size
 
 
-def factors(module: Module, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """U, singular values and V; of a low-rank update from its factors, which is exact and fast."""
-    if module.method == "lora" and "mid" not in module.tensors:
-        a, b = module.tensors["A"].double().flatten(1), module.tensors["B"].double().flatten(1)
-        left, of_b = qr(b)
-        right, of_a = qr(a.T)
-        inner, values, other = svd(module.scaling * of_b @ of_a.T)
-        return left @ inner, values, right @ other.T
-    whole = update(module, weight)
-    on = whole if min(whole.shape) <= _LARGE else whole.float()
-    left, values, right = svd(on)
-    return left.double(), values.double(), right.T.double()
+def singular_of(module: Module, weight: Tensor | None = None) -> Singular:
+    """Of its update; see `update`."""
+    return low_rank_of(module).singular if module.method == "lora" else singular(update(module, weight))
+
+
+def low_rank_of(module: Module) -> LowRank:
+    """The factors of a LoRA."""
+    of = {role: tensor.double() for role, tensor in module.tensors.items()}
+    a = of["A"].flatten(1)
+    if "mid" in of:
+        a = torch.einsum("rshw,si->rihw", of["mid"], a).flatten(1)
+    return LowRank(module.scaling * of["B"].flatten(1), a)
 
 
 def shape_of_inputs(module: Module, num_columns: int, family: str) -> tuple[int, ...]:

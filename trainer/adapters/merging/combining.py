@@ -15,14 +15,16 @@ from torch import Tensor
 from lorafleet.errors import InvalidInput
 from trainer.adapters.files import updates
 from trainer.adapters.files.contents import AdapterFile, Module
+from trainer.adapters.files.singular import LowRank, Singular, singular
 from trainer.adapters.files.updates import Weights
-from trainer.adapters.merging.low_rank import LowRank
 from trainer.adapters.merging.recipe import BY_CHANCE, CAT, DENSITY, PRUNING, WITH_SIGNS, Recipe
 from trainer.keyed import Key, Purpose
 from trainer.typed_torch import fork_rng, manual_seed
 
 BASES = ("lorafleet.base_digest", "ss_new_sd_model_hash", "ss_sd_model_hash")  # in metadata, the most telling first
-_NOTHING = 1e-12  # of the largest singular value: what is smaller is what arithmetic has left
+
+
+Terms = Mapping[str, Sequence[tuple[float, Module]]]
 
 
 @dataclass(frozen=True)
@@ -57,17 +59,18 @@ def combine(
 
     Raises InvalidInput, with all that is wrong.
     """
+    _check(list(recipe.problems()))
+    terms = weighted(given, recipe, on_any_base=on_any_base)
     family = _one_family(given)
-    _check([*recipe.problems(), *([] if on_any_base else _bases(given)), *_misfits(given)])
-    terms = _terms(given, recipe)
     modules: list[Module] = []
     left_out, whole, worst = 0.0, 0.0, (0.0, "")
     for path, parts in terms.items():
         module, exact = _combined(path, parts, recipe, weights, family, dtype)
-        gap = exact.minus(_low_rank(module))
+        gap = exact.minus(updates.low_rank_of(module)).singular
         modules.append(module)
-        left_out, whole = left_out + gap.size**2, whole + exact.size**2
-        worst = max(worst, (gap.largest_output / exact.largest_output if exact.largest_output else 0.0, path))
+        left_out, whole = left_out + gap.size**2, whole + exact.singular.size**2
+        largest = exact.singular.largest_output
+        worst = max(worst, (gap.largest_output / largest if largest else 0.0, path))
     first = given[0].adapter
     adapter = AdapterFile(
         format=first.format,
@@ -79,23 +82,12 @@ def combine(
     return Combined(adapter=adapter, weight_error=(left_out / whole) ** 0.5 if whole else 0.0, output_error=worst)
 
 
-def exact_update(module: Module, weight: Tensor | None = None) -> LowRank:
-    """What it adds to its layer, in factors: LoRA's own, of others those of their singular values."""
-    if module.method == "lora":
-        return _low_rank(module)
-    left, values, right = updates.factors(module, weight)
-    rank = int((values > _NOTHING * values.max()).sum()) or 1
-    return LowRank(left[:, :rank] * values[:rank], right[:, :rank].T)
-
-
-def per_block(given: Sequence[Ingredient], recipe: Recipe) -> list[Ingredient]:
-    """Each module by itself, with the weight that it has as its adapter's and its blocks'; those without any are left out."""
-    terms = _terms(given, recipe)
-    return [
-        Ingredient(path, AdapterFile(format="", families=given[0].adapter.families, modules=(module,)), weight)
-        for path, parts in terms.items()
-        for weight, module in parts
-    ]
+def weighted(given: Sequence[Ingredient], recipe: Recipe, *, on_any_base: bool = False) -> Terms:
+    """By module what is summed there, each with the weight that it has as its adapter's and its blocks'. Raises InvalidInput: they do not
+    belong together, or nothing is left."""
+    _one_family(given)
+    _check([*([] if on_any_base else _bases(given)), *_misfits(given)])
+    return _terms(given, recipe)
 
 
 # What goes into it
@@ -147,8 +139,7 @@ def _check(problems: Sequence[str]) -> None:
         raise InvalidInput("\n".join(problems))
 
 
-def _terms(given: Sequence[Ingredient], recipe: Recipe) -> dict[str, list[tuple[float, Module]]]:
-    """By module what is summed there."""
+def _terms(given: Sequence[Ingredient], recipe: Recipe) -> Terms:
     found: dict[str, list[tuple[float, Module]]] = {}
     for each in given:
         for module in each.adapter.modules:
@@ -173,21 +164,30 @@ def _combined(
 ) -> tuple[Module, LowRank]:
     """(the module as it is written, the weighted sum of the updates)."""
     weight = None if weights is None else weights.get(path)
-    exact = [(scale, exact_update(module, weight)) for scale, module in parts]
+    exact = [(scale, _exact(module, weight)) for scale, module in parts]
     total = LowRank.sum_of(exact)
-    wanted = total if recipe.kind not in PRUNING else _pruned(path, exact, recipe)
-    result = wanted if recipe.kind == CAT else wanted.nearest(_rank(wanted, parts, recipe))
-    inputs = _inputs(parts, weight, result, family)
-    return _module(path, result, inputs, dtype), total
+    result = total
+    if recipe.kind != CAT:
+        wanted = total.singular if recipe.kind not in PRUNING else singular(_pruned(path, exact, recipe))
+        result = wanted.nearest(_rank(wanted, parts, recipe))
+    return result.as_module(path, _inputs(parts, weight, result, family), dtype), total
 
 
-def _rank(wanted: LowRank, parts: Sequence[tuple[float, Module]], recipe: Recipe) -> int:
+def _exact(module: Module, weight: Tensor | None) -> LowRank:
+    """What it adds to its layer, in factors: LoRA's own, of others those of their singular values."""
+    if module.method == "lora":
+        return updates.low_rank_of(module)
+    found = updates.singular_of(module, weight)
+    return found.nearest(found.rank)
+
+
+def _rank(wanted: Singular, parts: Sequence[tuple[float, Module]], recipe: Recipe) -> int:
     if recipe.energy is not None:
         return wanted.rank_for(recipe.energy)
     return recipe.rank or max(module.rank for _, module in parts)
 
 
-def _pruned(path: str, terms: Sequence[tuple[float, LowRank]], recipe: Recipe) -> LowRank:
+def _pruned(path: str, terms: Sequence[tuple[float, LowRank]], recipe: Recipe) -> Tensor:
     """PEFT's own merge of the updates' numbers."""
     from peft.utils import merge_utils  # brings bitsandbytes, which says on loading what it would like to have
 
@@ -199,8 +199,7 @@ def _pruned(path: str, terms: Sequence[tuple[float, LowRank]], recipe: Recipe) -
         if recipe.kind in BY_CHANCE:
             manual_seed(int(Key(recipe.seed, "merge").generator(Purpose.PRUNING, path).integers(2**63)))
         density = DENSITY if recipe.density is None else recipe.density
-        merged: Tensor = merge(numbers, scales, density=density, **signs)
-    return LowRank(torch.eye(len(merged), dtype=torch.float64), merged)
+        return merge(numbers, scales, density=density, **signs)
 
 
 def _inputs(parts: Sequence[tuple[float, Module]], weight: Tensor | None, result: LowRank, family: str) -> tuple[int, ...]:
@@ -209,18 +208,3 @@ def _inputs(parts: Sequence[tuple[float, Module]], weight: Tensor | None, result
         return tuple(weight.shape[1:])
     telling = next((module for _, module in parts if "A" in module.tensors), parts[0][1])
     return updates.shape_of_inputs(telling, result.a.shape[1], family)
-
-
-def _module(path: str, found: LowRank, inputs: tuple[int, ...], dtype: torch.dtype) -> Module:
-    rank = len(found.a)
-    a = found.a.reshape(rank, *inputs).to(dtype)
-    b = found.b.reshape(-1, rank, *[1] * (len(inputs) - 1)).to(dtype)
-    return Module(paths=(path,), method="lora", tensors={"A": a, "B": b}, rank=rank, alpha=float(rank))
-
-
-def _low_rank(module: Module) -> LowRank:
-    of: Mapping[str, Tensor] = {role: tensor.double() for role, tensor in module.tensors.items()}
-    a = of["A"].flatten(1)
-    if "mid" in of:
-        a = torch.einsum("rshw,si->rihw", of["mid"], a).flatten(1)
-    return LowRank(module.scaling * of["B"].flatten(1), a)

@@ -13,8 +13,7 @@ from lorafleet.catalog.family import Family
 from lorafleet.errors import InvalidInput
 from trainer.adapters.files import base_weights
 from trainer.adapters.files.contents import AdapterFile, Module
-from trainer.adapters.merging.low_rank import LowRank
-from trainer.typed_torch import vector_norm
+from trainer.adapters.files.singular import singular
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,10 @@ def extract(tuned: Path, base: Path, family: str, *, rank: int, energy: float | 
             others.append(name)
             continue
         update = (after.double() - before.double()).flatten(1)
-        exact = LowRank(torch.eye(len(update), dtype=torch.float64), update)
-        found = exact.nearest(rank if energy is None else min(rank, exact.rank_for(energy)))
-        modules.append(_module(path, found, tuple(before.shape[1:])))
-        left_out, whole = left_out + float(vector_norm((update - found.b @ found.a).flatten())) ** 2, whole + exact.size**2
+        exact = singular(update)
+        kept = rank if energy is None else min(rank, exact.rank_for(energy))
+        modules.append(exact.nearest(kept).as_module(path, before.shape[1:], torch.float32))
+        left_out, whole = left_out + exact.beyond(kept) ** 2, whole + exact.size**2
     if not modules:
         raise InvalidInput(f"{tuned} has the weights of {base}: no layer that an adapter sits on differs")
     adapter = AdapterFile(format="kohya", families=(family,), modules=tuple(modules))
@@ -87,9 +86,3 @@ def _names(path: Path) -> list[str]:
 def _tensor(path: Path, name: str) -> Tensor:
     with safe_open(path, "pt") as file:
         return file.get_tensor(name)
-
-
-def _module(path: str, found: LowRank, inputs: tuple[int, ...]) -> Module:
-    rank = len(found.a)
-    a, b = found.a.reshape(rank, *inputs).float(), found.b.reshape(-1, rank, *[1] * (len(inputs) - 1)).float()
-    return Module(paths=(path,), method="lora", tensors={"A": a, "B": b}, rank=rank, alpha=float(rank))

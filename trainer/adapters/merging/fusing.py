@@ -1,7 +1,7 @@
 """Adapters fused into their base: a folder like the base's, whose weights are what the adapters make of them."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 from lorafleet.errors import InvalidInput
 from trainer.adapters.files import base_weights, updates
 from trainer.adapters.files.contents import Module
-from trainer.adapters.merging.combining import Ingredient
+from trainer.adapters.merging.combining import Terms
 from trainer.typed_torch import vector_norm
 
 
@@ -25,19 +25,11 @@ class Fused:
     error: float
 
 
-def fuse(base: Path, given: Sequence[Ingredient], target: Path) -> Fused:
+def fuse(base: Path, terms: Terms, target: Path) -> Fused:
     """Writes the whole folder. One tensor after the other is changed; of a file all are in memory at once.
 
     Raises InvalidInput: a layer is not there, or of another shape. What is in `target` then is for the caller to remove.
     """
-    terms: dict[str, list[tuple[float, Module]]] = {}
-    for each in given:
-        for module in each.adapter.modules:
-            path = module.paths[0]
-            if len(module.paths) > 1:
-                layers = ", ".join(module.paths)
-                raise InvalidInput(f"{each.name}: {layers} are one layer in the file, and {module.method} on it cannot be cut")
-            terms.setdefault(path, []).append((each.weight, module))
     parts = sorted({path.partition(".")[0] for path in terms})
     changed = {path for part in parts for path in base_weights.weight_files(base, part)}
     shutil.copytree(base, target, ignore=lambda folder, names: [name for name in names if Path(folder) / name in changed])
@@ -54,7 +46,7 @@ def fuse(base: Path, given: Sequence[Ingredient], target: Path) -> Fused:
 class _Rewritten:
     """One file of a base with the adapters in it. `lost`, `whole`: squares of the sizes of what was rounded away, and of the updates."""
 
-    def __init__(self, path: Path, part: str, terms: Mapping[str, Sequence[tuple[float, Module]]]) -> None:
+    def __init__(self, path: Path, part: str, terms: Terms) -> None:
         self.tensors: dict[str, Tensor] = {}
         self.found, self.lost, self.whole = set[str](), 0.0, 0.0
         with safe_open(path, "pt") as file:
