@@ -18,12 +18,13 @@ def validate(file: File, overrides: Overrides = [], output: Output = Format.TABL
     """Check a spec locally, without a server; -o yaml prints it with all defaults filled in."""
     from lorafleet import lora_readers, spec_file
     from lorafleet.commands.printing import print_plain
+    from lorafleet.spec_cautions import cautions
 
     spec = spec_file.load(file, overrides)
     print_plain(spec.model_dump(mode="json", exclude_none=True), output)
     if output is Format.TABLE:
         say(f"{file} is a good spec", colour="green")
-        for hint in lora_readers.hints(spec):
+        for hint in (*cautions(spec), *lora_readers.hints(spec)):
             say(hint)
 
 

@@ -23,6 +23,22 @@ def test_validate_names_the_readers_of_a_dora(tmp_path: Path):
     assert "WRONG" not in CliRunner().invoke(app, ["validate", str(file), "-o", "yaml"]).stdout, "that is for programs"
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("adapter: {method: tlora}", "adapter.method: a file of tlora is a LoRA of its whole rank"),
+        ("training: {optimizer: prodigy, learning_rate: 1e-4}", "training.learning_rate: prodigy finds its rate by itself"),
+    ],
+)
+def test_validate_says_what_is_hardly_ever_meant(tmp_path: Path, asked: str, told: str):
+    file = tmp_path / "spec.yaml"
+    file.write_text(f"base_model: {{uri: file:///b}}\ndataset: {{uri: file:///d}}\n{asked}\n")
+    said = CliRunner().invoke(app, ["validate", str(file)])
+    assert said.exit_code == 0
+    assert told in " ".join(said.stdout.split())
+    assert told not in CliRunner().invoke(app, ["validate", str(file), "-o", "yaml"]).stdout, "that is for programs"
+
+
 def test_a_lora_needs_no_words():
     assert lora_readers.hints(spec.parse(GOOD)) == []
 
