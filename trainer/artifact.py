@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
-from lorafleet import __version__, lora_readers
+from lorafleet import __version__, adapter_readers
 from lorafleet.catalog import METHODS
 from lorafleet.contract.layout import MANIFEST, JobLayout, adapter_file, step_folder
 from lorafleet.errors import RunFailed
@@ -183,9 +183,9 @@ def _and_as_many(spec: Spec) -> str:
 
 def _usage(style: PreparedStyle) -> list[str]:
     """How to load the files, with programs that are right about them and no others."""
-    spec, told = style.spec, lora_readers.of(style.spec)
+    spec, told = style.spec, adapter_readers.of_spec(style.spec)
     lines: list[str] = []
-    wrong = {each.file_format for each in told if each.program == "diffusers"}
+    wrong = {name for name, each in told if each.program.startswith("diffusers") and each.loads == adapter_readers.WRONG}
     is_read = spec.family.diffusers_reads_kohya and METHODS.get(spec.adapter.method).loaded_by_diffusers is None
     wrong |= set() if is_read else {"kohya"}
     right = [name for name in spec.output.formats if name in ("diffusers", "kohya") and name not in wrong]
@@ -202,9 +202,7 @@ def _usage(style: PreparedStyle) -> list[str]:
             "",
         ]
     if told:
-        lines += ["Programs apply a DoRA differently:", "", "| program | file | applies it | since it |", "|---|---|---|---|"]
-        lines += [
-            f"| {each.program} | `{adapter_file(each.file_format, spec.output.name)}` | {each.verdict} | {each.why} |" for each in told
-        ]
+        lines += ["Programs apply a DoRA differently:", "", "| program | file | as trained | why not |", "|---|---|---|---|"]
+        lines += [f"| {each.program} | `{adapter_file(name, spec.output.name)}` | {each.loads} | {each.why} |" for name, each in told]
         lines.append("")
     return lines

@@ -16,7 +16,7 @@ Overrides = Annotated[
 
 def validate(file: File, overrides: Overrides = [], output: Output = Format.TABLE) -> None:  # noqa: B006 - typer only reads it
     """Check a spec locally, without a server; -o yaml prints it with all defaults filled in."""
-    from lorafleet import lora_readers, spec_file
+    from lorafleet import adapter_readers, spec_file
     from lorafleet.commands.printing import print_plain
     from lorafleet.spec_cautions import cautions
 
@@ -24,7 +24,7 @@ def validate(file: File, overrides: Overrides = [], output: Output = Format.TABL
     print_plain(spec.model_dump(mode="json", exclude_none=True), output)
     if output is Format.TABLE:
         say(f"{file} is a good spec", colour="green")
-        for hint in (*cautions(spec), *lora_readers.hints(spec)):
+        for hint in (*cautions(spec), *adapter_readers.hints(spec)):
             say(hint)
 
 

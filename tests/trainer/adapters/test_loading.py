@@ -24,7 +24,7 @@ OVERRIDES = ({"pattern": "down_blocks.*attn2", "rank": 2, "alpha": 6.0}, {"patte
 
 
 def test_diffusers_drops_the_magnitudes_of_a_kohya_file(tmp_path: Path):
-    """Why lorafleet.lora_readers calls it wrong: should this fail one day, the table there is out of date."""
+    """Why lorafleet.adapter_readers calls it wrong: should this fail one day, the table there is out of date."""
     asked = spec.parse(
         {"base_model": {"uri": "file:///b", "family": "sd1"}, "dataset": {"uri": "file:///d"}, "adapter": {"method": "dora", "rank": 2}}
     )

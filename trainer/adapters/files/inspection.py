@@ -44,9 +44,8 @@ def inspected(adapter: AdapterFile, size_bytes: int) -> dict[str, Any]:
 
 def readers(adapter: AdapterFile) -> list[adapter_readers.Verdict]:
     facts = FAMILIES.get(adapter.family)
-    has_text = any(module.part != facts.denoiser.name for module in adapter.modules)
     has_inputs = any(module.tensors["magnitude"].ndim > 1 for module in adapter.modules if "magnitude" in module.tensors)
-    return adapter_readers.of_file(facts, adapter.format, adapter.methods, has_text=has_text, has_input_magnitudes=has_inputs)
+    return adapter_readers.of_file(facts, adapter.format, adapter.methods, has_input_magnitudes=has_inputs)
 
 
 def _parts(adapter: AdapterFile) -> list[str]:

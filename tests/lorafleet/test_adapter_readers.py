@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lorafleet import lora_readers, spec
+from lorafleet import adapter_readers, spec
 from lorafleet.cli import app
 from lorafleet.errors import InvalidSpec
 
@@ -18,7 +18,7 @@ def test_validate_names_the_readers_of_a_dora(tmp_path: Path):
     said = CliRunner().invoke(app, ["validate", str(file)])
     assert said.exit_code == 0
     assert "is a good spec" in said.stdout
-    assert "AUTOMATIC1111, Forge: WRONG" in said.stdout
+    assert "AUTOMATIC1111: WRONG" in said.stdout
     assert "add diffusers" in said.stdout
     assert "WRONG" not in CliRunner().invoke(app, ["validate", str(file), "-o", "yaml"]).stdout, "that is for programs"
 
@@ -40,7 +40,7 @@ def test_validate_says_what_is_hardly_ever_meant(tmp_path: Path, asked: str, tol
 
 
 def test_a_lora_needs_no_words():
-    assert lora_readers.hints(spec.parse(GOOD)) == []
+    assert adapter_readers.hints(spec.parse(GOOD)) == []
 
 
 @pytest.mark.parametrize("name", ["fox", "Red-Fox_v1.2", "a" * 100, "0"])
