@@ -66,14 +66,15 @@ def of_spec(spec: Spec) -> list[tuple[str, Verdict]]:
     """(format, what a program makes of that file), of a spec whose files are not read alike by all; none of any other."""
     if spec.adapter.method != "dora":
         return []
-    of_formats = [(program, each, found) for (program, each), found in _OF_DORA.items() if each in spec.output.formats]
-    return [(each, Verdict(program=program, loads=loads, why=why)) for program, each, (loads, why) in of_formats]
+    unread = set[tuple[str, str]]() if spec.base_model.family in _COMFYUI_READS_DIFFUSERS else {(_COMFYUI, "diffusers")}
+    of_formats = [(key, found) for key, found in _OF_DORA.items() if key[1] in spec.output.formats and key not in unread]
+    return [(each, Verdict(program=program, loads=loads, why=why)) for (program, each), (loads, why) in of_formats]
 
 
 def hints(spec: Spec) -> list[str]:
     """What whoever writes this spec should know of its files, a sentence each."""
     told = of_spec(spec)
-    found = [f"{each.program}: {each.loads}, of the file {name}" + (f": {each.why}" if each.why else "") for name, each in told]
+    found = [f"the {name} file in {each.program}: {each.loads}" + (f", {each.why}" if each.why else "") for name, each in told]
     if found and not {"diffusers", "peft"}.intersection(spec.output.formats):
         found.append("output.formats: add diffusers: of DoRA, kohya's layout alone is read rightly by hardly any program")
     return found

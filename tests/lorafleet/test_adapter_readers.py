@@ -18,7 +18,7 @@ def test_validate_names_the_readers_of_a_dora(tmp_path: Path):
     said = CliRunner().invoke(app, ["validate", str(file)])
     assert said.exit_code == 0
     assert "is a good spec" in said.stdout
-    assert "AUTOMATIC1111: WRONG" in said.stdout
+    assert "the kohya file in AUTOMATIC1111: WRONG" in said.stdout
     assert "add diffusers" in said.stdout
     assert "WRONG" not in CliRunner().invoke(app, ["validate", str(file), "-o", "yaml"]).stdout, "that is for programs"
 
@@ -37,6 +37,13 @@ def test_validate_says_what_is_hardly_ever_meant(tmp_path: Path, asked: str, tol
     assert said.exit_code == 0
     assert told in " ".join(said.stdout.split())
     assert told not in CliRunner().invoke(app, ["validate", str(file), "-o", "yaml"]).stdout, "that is for programs"
+
+
+@pytest.mark.parametrize(("family", "is_told"), [("sd1", False), ("flux", True), (None, False)])
+def test_a_program_that_does_not_know_the_names_is_not_told_of(family: str | None, is_told: bool):
+    base = {"uri": "file:///b", **({"family": family} if family else {})}
+    told = adapter_readers.hints(spec.parse({**GOOD, "base_model": base, "adapter": {"method": "dora"}}))
+    assert any(each.startswith("the diffusers file in ComfyUI") for each in told) == is_told
 
 
 def test_a_lora_needs_no_words():
