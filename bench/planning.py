@@ -31,12 +31,11 @@ BASE = BaseShapes(
 CLUSTER = Cluster(num_workers=1, cpus_per_worker=1.0, gpus_per_worker=1.0, memory_gib_per_worker=None, zero_stage=0, offload="none")
 KEY = PackKey(
     warm=WarmKey(base_uri="s3://bases/sd15", family="sd1", precision="bf16", cluster=CLUSTER),
-    method="lora",
     resolution=512,
     bucketing=True,
     accumulation_steps=1,
 )
-KEYS = [replace(KEY, method=method, resolution=pixels) for method in ("lora", "dora") for pixels in (256, 384, 512, None)]
+KEYS = [replace(KEY, recomputes=again, resolution=pixels) for again in (False, True) for pixels in (256, 384, 512, None)]
 
 
 def main() -> int:
@@ -105,7 +104,9 @@ def draw(seconds: Mapping[int, float]) -> None:
 
 
 def _ask(rank: int) -> Ask:
-    return Ask(family="sd1", precision="bf16", method="lora", rank=rank, target_modules=("to_q",), resolution=512, micro_batch_size=1)
+    return Ask(
+        family="sd1", precision="bf16", method="lora", rank=rank, target_modules=("to_q",), resolution=512, micro_batch_size=1, bank=rank
+    )
 
 
 if __name__ == "__main__":

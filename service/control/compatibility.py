@@ -57,10 +57,9 @@ class StandbyKey:
 
 @dataclass(frozen=True, kw_only=True)
 class PackKey:
-    """What the members of a pack have in common."""
+    """What the members of a pack have in common. Nothing of their adapters: those of each method, rank and optimizer are a bank apart."""
 
     warm: WarmKey
-    method: str
     resolution: int | None
     bucketing: bool
     accumulation_steps: int
@@ -78,4 +77,4 @@ class PackKey:
         skip = f", clip skip {self.clip_skip}" if self.clip_skip else ""
         again = ", gradient checkpointing" if self.recomputes else ""
         texts = f" with texts in {self.text_precision}" if self.text_precision else ""
-        return f"{warm.base_uri}{others} ({family}), {warm.precision}{texts}, {self.method}, {pixels} in {buckets}{skip}{again}"
+        return f"{warm.base_uri}{others} ({family}), {warm.precision}{texts}, {pixels} in {buckets}{skip}{again}"

@@ -6,7 +6,8 @@ without the attention matrices, which the fused kernels do not keep. Of blocks t
 the inputs, and all that one of them computes, the largest.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, prod
 
@@ -47,6 +48,7 @@ class Footprint:
     num_rows: int  # pictures of one micro-batch
     picture_bytes: int = 0  # that the cache keeps of each
     caption_bytes: int = 0  # 0: not known
+    bank: Hashable = None  # equal where the trainer stacks their adapters in one
 
     @property
     def shared_bytes(self) -> int:
@@ -77,6 +79,7 @@ class Ask:
     smaller_resolutions: tuple[int, ...] = ()  # that pictures are kept at besides
     keeps_average: bool = False  # of the adapter
     overrides: tuple[OverrideSpec, ...] = ()  # whose ranks are layers' own
+    bank: Hashable = None  # see Footprint
 
 
 def footprint(base: BaseShapes, ask: Ask) -> Footprint | None:
@@ -95,6 +98,7 @@ def footprint(base: BaseShapes, ask: Ask) -> Footprint | None:
         num_rows=ask.micro_batch_size,
         picture_bytes=_picture_bytes(base, ask, side),
         caption_bytes=_caption_bytes(ask),
+        bank=ask.bank,
     )
 
 
@@ -174,7 +178,17 @@ def _targets(base: BaseShapes, ask: Ask) -> dict[str, Shape]:
 
 def pack_bytes(members: Sequence[Footprint]) -> int:
     """What the pack takes: base and process once, adapters and activations of all."""
-    return max(member.shared_bytes for member in members) + sum(member.own_bytes for member in members)
+    return max(member.shared_bytes for member in members) + sum(member.own_bytes for member in members) + _idle_bytes(members)
+
+
+def _idle_bytes(members: Sequence[Footprint]) -> int:
+    """Activations of the idle rows that the trainer pairs a style with which is alone in its bank, for the sake of its bits."""
+    return sum(member.activation_bytes for member in _paired(members))
+
+
+def _paired(members: Sequence[Footprint]) -> list[Footprint]:
+    num_in = Counter(member.bank for member in members)
+    return [member for member in members if len(members) > 1 and num_in[member.bank] == 1]
 
 
 def arithmetic(members: Sequence[Footprint]) -> str:
@@ -182,10 +196,12 @@ def arithmetic(members: Sequence[Footprint]) -> str:
     many = "adapter" if len(members) == 1 else f"{len(members)} adapters"
     num_rows = sum(member.num_rows for member in members)
     rows = "1 picture" if num_rows == 1 else f"{num_rows} pictures"
+    paired = _paired(members)
+    idle = f" + of {sum(member.num_rows for member in paired)} idle rows {gib(_idle_bytes(members))}" if paired else ""
     return (
         f"base {gib(max(member.base_bytes for member in members))}"
         f" + {many} {gib(sum(member.adapter_bytes for member in members))}"
-        f" + activations of {rows} {gib(sum(member.activation_bytes for member in members))}"
+        f" + activations of {rows} {gib(sum(member.activation_bytes for member in members))}{idle}"
         f" + process {gib(PROCESS_BYTES)} = {gib(pack_bytes(members))}"
     )
 

@@ -239,7 +239,7 @@ class _PackHeadroom:
 
     def __init__(self, leader: Candidate, limit_bytes: int | None, budgets: Budgets | None, most_s: float) -> None:
         self._limit = limit_bytes
-        self._bytes = _more_bytes(leader, 0)
+        self._known = [leader.footprint] if leader.footprint is not None else []  # of its members
         self._gpus = leader.demand.gpus
         self._budgets, self._most_s = budgets, most_s
         self._num_of: dict[str, int] = {leader.tenant: 1}
@@ -252,19 +252,12 @@ class _PackHeadroom:
         return self._budgets is None or self._budgets.may_enter(job.tenant, self._gpus, num_inside=inside)
 
     def takes(self, job: Candidate) -> bool:
-        own = _more_bytes(job, self._bytes)
-        if self._limit is not None and self._bytes + own > self._limit:
+        known = self._known if job.footprint is None else [*self._known, job.footprint]
+        if self._limit is not None and known and pack_bytes(known) > self._limit:
             return False
-        self._bytes += own
+        self._known = known
         self._num_of[job.tenant] = self._num_of.get(job.tenant, 0) + 1
         return True
-
-
-def _more_bytes(job: Candidate, pack_so_far: int) -> int:
-    """What the job adds to a pack. The first whose shapes are known, be it the leader or not, brings the base and the process along."""
-    if job.footprint is None:
-        return 0
-    return job.footprint.own_bytes if pack_so_far else pack_bytes([job.footprint])
 
 
 _Place = tuple[int, int, str]  # (max_steps, order, uid)

@@ -2,11 +2,12 @@
 
 import asyncio
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 
 from lorafleet import objectives
 from lorafleet.catalog import FAMILIES
+from lorafleet.catalog.method import INITIALIZATION
 from lorafleet.errors import InvalidSpec, Violation
 from lorafleet.spec import ClusterSpec, Spec
 from lorafleet.v1 import batch_service_pb2 as pb
@@ -121,7 +122,6 @@ def key_of(spec: Spec, store_credentials: str = "", family: str | None = None) -
             cluster=cluster_of(spec.cluster),
             store_credentials=store_credentials,
         ),
-        method=spec.adapter.method,
         resolution=max(spec.dataset.resolutions, default=spec.dataset.resolution),
         smaller_resolutions=tuple(sorted(spec.dataset.resolutions)[:-1]),
         bucketing=spec.dataset.aspect_ratio_bucketing,
@@ -168,7 +168,16 @@ def _ask(spec: Spec, family: str) -> Ask:
         samples_latents=spec.objective.latents == "sampled",
         keeps_average=spec.training.ema_decay is not None,
         overrides=tuple(each for each in spec.adapter.overrides if each.rank is not None),
+        bank=_bank_of(spec),
     )
+
+
+def _bank_of(spec: Spec) -> Hashable:
+    """Equal only where the trainer stacks adapters in one bank, side by side in a pass. (It may do so for some that differ here, too.)"""
+    stacked = spec.adapter.model_copy(update={"alpha": None, "initialization": INITIALIZATION, "start": None})
+    training = spec.training
+    rates = (training.optimizer, training.ema_decay is not None, training.lora_plus_ratio is not None)
+    return (stacked, *rates, training.micro_batch_size)
 
 
 def _message(plan: Plan, limits: PackLimits) -> pb.PlanBatchResponse:

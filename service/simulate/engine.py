@@ -250,7 +250,7 @@ def _candidate(job: TraceJob, order: int, clusters: dict[tuple[float, float], Pa
             num_workers=1, cpus_per_worker=job.cpus, gpus_per_worker=job.gpus, memory_gib_per_worker=None, zero_stage=0, offload="none"
         )
         warm = WarmKey(base_uri="", family="", precision="", cluster=workers)
-        clusters[size] = PackKey(warm=warm, method="", resolution=None, bucketing=False, accumulation_steps=1)
+        clusters[size] = PackKey(warm=warm, resolution=None, bucketing=False, accumulation_steps=1)
     return Candidate(
         uid=job.uid,
         tenant=job.tenant,

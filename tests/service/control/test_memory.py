@@ -154,6 +154,15 @@ def test_the_base_is_counted_once_and_every_style_adds_the_same():
     assert sizes[0] == one.shared_bytes + one.own_bytes
 
 
+def test_a_style_alone_in_its_bank_brings_as_many_idle_rows_as_it_has():
+    lora, other, loha = (footprint(SD15, ask(method=method, bank=method)) for method in ("lora", "lora", "loha"))
+    own = lora.shared_bytes + lora.own_bytes + other.own_bytes + loha.own_bytes
+    assert pack_bytes([lora, other, loha]) == own + loha.activation_bytes
+    assert pack_bytes([loha]) == loha.shared_bytes + loha.own_bytes, "whoever trains alone is paired with nobody"
+    assert " + of 1 idle rows " in arithmetic([lora, other, loha])
+    assert "idle" not in arithmetic([lora, other])
+
+
 def test_people_can_add_it_up():
     pack = [footprint(SD15, ask())] * 3
     told = arithmetic(pack)

@@ -13,16 +13,15 @@ from service.control.packing import Candidate, ClosedBy, PackLimits, Sharing, fi
 CLUSTER = Cluster(num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, memory_gib_per_worker=None, zero_stage=0, offload="none")
 KEY = PackKey(
     warm=WarmKey(base_uri="file:///base", family="sd1", precision="fp32", cluster=CLUSTER),
-    method="lora",
     resolution=512,
     bucketing=True,
     accumulation_steps=1,
 )
-KEYS = [KEY, replace(KEY, method="dora"), replace(KEY, resolution=256), replace(KEY, accumulation_steps=2)]
+KEYS = [KEY, replace(KEY, clip_skip=1), replace(KEY, resolution=256), replace(KEY, accumulation_steps=2)]
 
 
-def foot(own_gib: float = 0.5) -> Footprint:
-    return Footprint(base_bytes=GIB, num_adapter_params=0, adapter_bytes=0, activation_bytes=int(own_gib * GIB), num_rows=1)
+def foot(own_gib: float = 0.5, bank: str = "lora") -> Footprint:
+    return Footprint(base_bytes=GIB, num_adapter_params=0, adapter_bytes=0, activation_bytes=int(own_gib * GIB), num_rows=1, bank=bank)
 
 
 def job(order: int, **changes) -> Candidate:
@@ -41,7 +40,7 @@ _jobs = st.lists(
             "key": st.sampled_from(KEYS),
             "sharing": st.sampled_from(Sharing),
             "max_steps": st.integers(1, 300),
-            "footprint": st.none() | st.floats(0, 6).map(foot),
+            "footprint": st.none() | st.builds(foot, st.floats(0, 6), st.sampled_from(["lora", "loha", "oft"])),
             "priority": st.integers(-2, 2),
             "alone": st.sampled_from(["", "", "", "cluster.zero_stage is 1"]),
         }
@@ -136,6 +135,16 @@ def test_memory_closes_a_pack_and_says_so():
     made = plan([job(order) for order in range(5)], PackLimits(worker_memory_bytes=limit), 1)
     assert [len(pack.members) for pack in made.packs] == [2, 2, 1]
     assert [pack.closed_by for pack in made.packs] == [ClosedBy.MEMORY, ClosedBy.MEMORY, ClosedBy.NO_MORE_ITEMS]
+
+
+def test_styles_alone_in_their_banks_leave_room_for_their_idle_rows():
+    """Four of half a GiB fit where they are of one method; of two methods two and two do, and of four methods two."""
+    limits = PackLimits(worker_memory_bytes=PROCESS_BYTES + 3 * GIB)
+    sizes = [
+        [len(pack.members) for pack in plan([job(order, footprint=foot(bank=bank)) for order, bank in enumerate(banks)], limits, 1).packs]
+        for banks in ("aaaa", "abab", "abcd", "abca")
+    ]
+    assert sizes == [[4], [4], [2, 2], [3, 1]]
 
 
 def test_one_too_large_does_not_keep_others_out():

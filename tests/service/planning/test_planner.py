@@ -34,7 +34,7 @@ async def test_a_batch_of_twenty_makes_two_packs_with_their_arithmetic():
     first = made.packs[0]
     assert "16 adapters" in first.arithmetic
     assert 0 < first.memory_bytes < 8 * GIB
-    assert "lora, 64 px" in first.key
+    assert "fp32, 64 px" in first.key
     assert [pack.closed_by for pack in made.packs] == ["FULL", "NO_MORE_ITEMS"]
 
 
@@ -53,6 +53,23 @@ async def test_what_trains_alone_says_why():
     assert "trains alone: cluster.zero_stage is 2" in made.packs[0].key
 
 
+async def test_methods_ranks_and_optimizers_train_together_and_their_idle_rows_are_counted():
+    """Two LoRAs that differ in what rows of a bank may differ in share one; whoever else is there is alone in a bank."""
+    alike = [wanted(adapter={"alpha": 4.0}), wanted(adapter={"initialization": "gaussian"}, training={"learning_rate": 1e-3})]
+    apart = [
+        wanted(adapter={"method": "oft", "rank": 4}),
+        wanted(adapter={"rank": 4}),
+        wanted(training={"optimizer": "prodigy", "learning_rate": 1.0, "lr_scheduler": "constant"}),
+        wanted(training={"micro_batch_size": 2}),
+        wanted(training={"ema_decay": 0.99}),
+        wanted(training={"lora_plus_ratio": 4.0}),
+        wanted(adapter={"dropout": 0.1}),
+    ]
+    (pack,) = (await planner().plan("acme", [*alike, *apart])).packs
+    assert list(pack.items) == list(range(9))
+    assert " + of 8 idle rows " in pack.arithmetic
+
+
 async def test_styles_whose_blocks_are_recomputed_share_no_pass_with_others_and_take_less():
     again = wanted(training={"gradient_checkpointing": True})
     made = await planner().plan("acme", [again, wanted(), again])
@@ -69,7 +86,7 @@ async def test_pictures_of_a_regularisation_set_and_of_every_resolution_are_coun
     assert "activations of 2 pictures" in alone.arithmetic
     assert "activations of 4 pictures" in more.arithmetic
     assert more.picture_bytes == pytest.approx(alone.picture_bytes * (1 + (96 / 64) ** 2))
-    assert "lora, 64, 96 px" in more.key
+    assert "fp32, 64, 96 px" in more.key
 
 
 async def test_styles_whose_texts_are_read_otherwise_are_encoded_apart():

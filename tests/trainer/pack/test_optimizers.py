@@ -1,4 +1,4 @@
-"""Styles of one pack may have optimizers of their own: each learns, resumes to the bit, and is what it would be alone."""
+"""Styles of one pack may have other optimizers, methods and ranks: each learns, resumes to the bit, and is what it would be alone."""
 
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ proof = pytest.mark.proof
 
 NAMES = [name for name in catalog.OPTIMIZERS.names() if name != "adamw"]
 QUICK = ("adamw_8bit", "adamw_schedule_free")  # bytes, numbers and an average: each kind of state
+MIXED = {"adamw": ("lora", 2), "adamw_8bit": ("loha", 3), "adamw_schedule_free": ("oft", 4)}  # method and rank beside each of them
 RATES = {"prodigy": 1.0, "lion": 1e-4, "lion_8bit": 1e-4}
 
 
@@ -29,16 +30,36 @@ def packs(tmp_path_factory: pytest.TempPathFactory, group: Group) -> Packs:
 
 def style(packs: Packs, prefix: str, name: str, **parts: dict[str, Any]) -> Style:
     schedule = "constant" if catalog.OPTIMIZERS.get(name).averages else "cosine"
-    training = {"optimizer": name, "learning_rate": RATES.get(name, 1e-3), "lr_scheduler": schedule}
+    training = {"optimizer": name, "learning_rate": RATES.get(name, 1e-3), "lr_scheduler": schedule, **parts.pop("training", {})}
     return packs.style(f"{prefix}-{name}", training=training, **parts)
 
 
-def test_each_trains_in_company_as_alone(packs: Packs):
-    company = ("adamw", *QUICK)
-    assert set(packs.train(*(style(packs, "together", name) for name in company)).endings.values()) == {"succeeded"}
-    for name in company:
-        packs.train(style(packs, "apart", name), batch_invariant=True)
+def assert_each_trains_in_company_as_alone(packs: Packs, company: dict[str, tuple[str, int]], **parts: dict[str, Any]) -> None:
+    """By optimizer, which method and rank it is given."""
+    together, apart = (
+        [style(packs, how, name, adapter={"method": method, "rank": rank}, **parts) for name, (method, rank) in company.items()]
+        for how in ("together", "apart")
+    )
+    assert set(packs.train(*together).endings.values()) == {"succeeded"}
+    for name, alone in zip(company, apart, strict=True):
+        packs.train(alone, batch_invariant=True)
         assert_same_bits(packs.saved(f"together-{name}"), packs.saved(f"apart-{name}"))
+
+
+def test_other_methods_ranks_and_optimizers_train_in_company_as_alone(packs: Packs):
+    assert set(MIXED) == {"adamw", *QUICK}
+    assert_each_trains_in_company_as_alone(packs, MIXED, training={"max_steps": 3})
+
+
+@proof
+@pytest.mark.parametrize("turn", range(7))
+def test_every_optimizer_with_every_method_trains_in_company_as_alone(packs: Packs, turn: int):
+    """In each pack every optimizer, with methods that change by turns."""
+    methods = [name for name in catalog.METHODS.names() if not name.startswith("toy")]
+    assert len(methods) == 7, "as many turns as there are methods"
+    optimizers = ["adamw", *NAMES]
+    company = {name: (methods[(place + turn) % len(methods)], 2 + place % 3) for place, name in enumerate(optimizers)}
+    assert_each_trains_in_company_as_alone(Packs(packs.folder / f"turn-{turn}", packs.group), company, training={"max_steps": 3})
 
 
 @pytest.mark.parametrize("name", [name if name == "adamw_schedule_free" else pytest.param(name, marks=proof) for name in NAMES])
