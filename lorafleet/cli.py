@@ -9,6 +9,7 @@ import typer
 from lorafleet import __version__, terminal
 from lorafleet.commands import (
     ExitCode,
+    adapters,
     administration,
     batch,
     complain,
@@ -31,7 +32,7 @@ EPILOG = (
     "3 a job failed; 4 a job was cancelled; 130 Ctrl-C (jobs continue)"
 )
 
-JOBS, SERVER, TENANTS = "Jobs", "Server", "Tenants"  # headings of the list of commands
+JOBS, ADAPTERS, SERVER, TENANTS = "Jobs", "Adapters", "Server", "Tenants"  # headings of the list of commands
 
 
 @contextmanager
@@ -120,6 +121,7 @@ app.command("validate", rich_help_panel=JOBS)(specs.validate)
 app.command("estimate", rich_help_panel=JOBS)(estimate.estimate)
 app.command("schema", rich_help_panel=JOBS)(specs.schema)
 app.add_typer(batch.app, name="batch", rich_help_panel=JOBS)
+app.add_typer(adapters.app, name="adapters", rich_help_panel=ADAPTERS)
 app.add_typer(administration.tenant_app, name="tenant", rich_help_panel=TENANTS)
 app.add_typer(administration.member_app, name="member", rich_help_panel=TENANTS)
 app.add_typer(administration.token_app, name="token", rich_help_panel=TENANTS)

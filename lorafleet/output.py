@@ -86,6 +86,7 @@ def _details(job: pb.TrainingJob) -> Sequence[tuple[str, str | Text]]:
         ("attempts", "\n".join(_attempt(attempt) for attempt in job.attempts)),
         ("output", job.output_uri),
         ("artifact", job.artifact.uri),
+        ("adapter version", job.adapter_version),
         ("created", when(job.create_time)),
         ("first step", when(job.first_step_time)),
         ("ended", when(job.end_time)),

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field
 
 from lorafleet.spec_names import FamilyName, LossName, OptimizerName, PrecisionName
 from lorafleet.spec_part import ScheduleName, SpecPart
-from lorafleet.spec_words import OutputName, PartName, Text, check_uri
+from lorafleet.spec_words import AdapterId, OutputName, PartName, Text, check_uri
 
 DEFAULT_PROFILE = "default"
 DEFAULT_OUTPUT_PRECISION = "fp16"
@@ -305,4 +305,9 @@ class OutputSpec(SpecPart):
         exclude_if=lambda weights: weights is None,
         description="The adapter that is drawn with, judged by its held-out loss and written: as it was trained, or its moving average; "
         "unset: the average where training.ema_decay keeps one.",
+    )
+    adapter: AdapterId | None = Field(
+        default=None,
+        exclude_if=lambda adapter: adapter is None,
+        description="Adapter of the registry that the artifact becomes a version of; unset: the job's id.",
     )

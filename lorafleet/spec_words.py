@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 MAX_OUTPUT_NAME = 100
 MAX_URI = 2000  # bytes: a key of S3 has 1024, an entry of a PostgreSQL index 2704
 MAX_MODULE_NAME = 200
+RESOURCE_ID = r"[a-z][a-z0-9-]{0,39}"  # of a job, a tenant or an adapter
 _LABEL_KEY = re.compile(r"[a-z]([a-z0-9_.-]{0,61}[a-z0-9])?")
 _MODULE_NAME = re.compile(r"\w[\w-]*(\.\w[\w-]*)*", re.ASCII)  # Z-Image has a layer "2-1"
 _PATTERN = re.compile(r"[\w*][\w*-]*(\.[\w*][\w*-]*)*", re.ASCII)
@@ -43,6 +44,12 @@ def _check_output_name(name: str) -> str:
     if name.lower().partition(".")[0] in _DEVICES:
         raise PydanticCustomError("name", "{name} is the name of a device on Windows; choose another", {"name": repr(name)})
     return name
+
+
+def _check_adapter_id(adapter_id: str) -> str:
+    if re.fullmatch(RESOURCE_ID, adapter_id) is None:
+        raise PydanticCustomError("id", "{id} is not 1 to 40 of a-z, 0-9 and '-', starting with a letter", {"id": repr(adapter_id[:80])})
+    return adapter_id
 
 
 def _check_module(name: str) -> str:
@@ -86,6 +93,7 @@ def _check_text(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_check_text)]
+AdapterId = Annotated[str, AfterValidator(_check_adapter_id)]
 OutputName = Annotated[str, AfterValidator(_check_output_name)]
 ModuleName = Annotated[str, AfterValidator(_check_module)]
 PartName = Annotated[str, AfterValidator(_check_part)]

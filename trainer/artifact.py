@@ -74,6 +74,7 @@ def commit(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Pro
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "steps": progress.step,
         "base_digest": style.base.digest,
+        "family": style.spec.family.name,
         "dataset_digest": style.data_set.digest,
         "files": {name: {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)} for name, data in files.items()},
     }

@@ -291,18 +291,20 @@ class CheckpointingSpec(_message.Message):
     def __init__(self, every_steps: _Optional[int] = ..., keep: _Optional[int] = ...) -> None: ...
 
 class OutputSpec(_message.Message):
-    __slots__ = ("uri", "formats", "name", "precision", "weights")
+    __slots__ = ("uri", "formats", "name", "precision", "weights", "adapter")
     URI_FIELD_NUMBER: _ClassVar[int]
     FORMATS_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
     uri: str
     formats: _containers.RepeatedScalarFieldContainer[str]
     name: str
     precision: str
     weights: str
-    def __init__(self, uri: _Optional[str] = ..., formats: _Optional[_Iterable[str]] = ..., name: _Optional[str] = ..., precision: _Optional[str] = ..., weights: _Optional[str] = ...) -> None: ...
+    adapter: str
+    def __init__(self, uri: _Optional[str] = ..., formats: _Optional[_Iterable[str]] = ..., name: _Optional[str] = ..., precision: _Optional[str] = ..., weights: _Optional[str] = ..., adapter: _Optional[str] = ...) -> None: ...
 
 class SchedulingSpec(_message.Message):
     __slots__ = ("priority", "sharing", "preemptible", "max_run_time_s")

@@ -33,7 +33,7 @@ JOB_STATE_FAILED: JobState
 JOB_STATE_CANCELLED: JobState
 
 class TrainingJob(_message.Message):
-    __slots__ = ("name", "uid", "spec", "state", "reason", "message", "progress", "attempts", "artifact", "output_uri", "create_time", "first_step_time", "end_time", "update_time", "etag", "batch", "batch_index", "queue_position")
+    __slots__ = ("name", "uid", "spec", "state", "reason", "message", "progress", "attempts", "artifact", "output_uri", "create_time", "first_step_time", "end_time", "update_time", "etag", "batch", "batch_index", "queue_position", "adapter_version")
     NAME_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +52,7 @@ class TrainingJob(_message.Message):
     BATCH_FIELD_NUMBER: _ClassVar[int]
     BATCH_INDEX_FIELD_NUMBER: _ClassVar[int]
     QUEUE_POSITION_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_VERSION_FIELD_NUMBER: _ClassVar[int]
     name: str
     uid: str
     spec: _spec_pb2.TrainingSpec
@@ -70,7 +71,8 @@ class TrainingJob(_message.Message):
     batch: str
     batch_index: int
     queue_position: int
-    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., spec: _Optional[_Union[_spec_pb2.TrainingSpec, _Mapping]] = ..., state: _Optional[_Union[JobState, str]] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., artifact: _Optional[_Union[Artifact, _Mapping]] = ..., output_uri: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., first_step_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., batch: _Optional[str] = ..., batch_index: _Optional[int] = ..., queue_position: _Optional[int] = ...) -> None: ...
+    adapter_version: str
+    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., spec: _Optional[_Union[_spec_pb2.TrainingSpec, _Mapping]] = ..., state: _Optional[_Union[JobState, str]] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., artifact: _Optional[_Union[Artifact, _Mapping]] = ..., output_uri: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., first_step_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., batch: _Optional[str] = ..., batch_index: _Optional[int] = ..., queue_position: _Optional[int] = ..., adapter_version: _Optional[str] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("phase", "step", "max_steps", "loss", "learning_rate", "pictures_per_second", "remaining_s", "held_out_loss_base", "held_out_loss", "checkpoint_step", "num_corrupt_pictures")

@@ -1,16 +1,20 @@
-"""Parses and writes resource names (AIP-122): tenants/{tenant}, tenants/{tenant}/jobs/{job} and tenants/{tenant}/batches/{batch}."""
+"""Parses and writes resource names (AIP-122): tenants/{tenant}, and below it jobs/{job}, batches/{batch}, adapters/{adapter} and
+adapters/{adapter}/versions/{version}."""
 
 import re
 from dataclasses import dataclass
 from uuid import UUID
 
 from lorafleet.errors import InvalidInput, Violation
+from lorafleet.spec_words import RESOURCE_ID
 
-_ID = r"[a-z][a-z0-9-]{0,39}"
+_ID = RESOURCE_ID
 _TENANT = re.compile(rf"tenants/(?P<tenant>{_ID})")
 _BATCH_ID = r"[a-z][a-z0-9-]{0,29}"  # shorter: the ids of its jobs begin with it
 _BATCH = re.compile(rf"tenants/(?P<tenant>{_ID})/batches/(?P<batch>{_BATCH_ID})")
 _JOB = re.compile(rf"tenants/(?P<tenant>{_ID})/jobs/(?P<job>{_ID})")
+_ADAPTER = re.compile(rf"tenants/(?P<tenant>{_ID})/adapters/(?P<adapter>{_ID})")
+_VERSION = re.compile(rf"{_ADAPTER.pattern}/versions/(?P<version>[1-9][0-9]{{0,8}})")
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,28 @@ class BatchName:
         return f"tenants/{self.tenant}/batches/{self.batch_id}"
 
 
+@dataclass(frozen=True)
+class AdapterName:
+    """tenants/{tenant}/adapters/{adapter}."""
+
+    tenant: str
+    adapter_id: str
+
+    def __str__(self) -> str:
+        return f"tenants/{self.tenant}/adapters/{self.adapter_id}"
+
+
+@dataclass(frozen=True)
+class VersionName:
+    """tenants/{tenant}/adapters/{adapter}/versions/{version}."""
+
+    adapter: AdapterName
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.adapter}/versions/{self.number}"
+
+
 def parse_tenant(name: str, field: str = "parent") -> str:
     """The tenant's id. Raises InvalidInput."""
     if (match := _TENANT.fullmatch(name)) is None:
@@ -54,6 +80,20 @@ def parse_batch(name: str, field: str = "name") -> BatchName:
     if (match := _BATCH.fullmatch(name)) is None:
         raise invalid(field, f"{name!r} is not a batch; write tenants/TENANT/batches/BATCH")
     return BatchName(match["tenant"], match["batch"])
+
+
+def parse_adapter(name: str, field: str = "name") -> AdapterName:
+    """The adapter's name. Raises InvalidInput."""
+    if (match := _ADAPTER.fullmatch(name)) is None:
+        raise invalid(field, f"{name[:200]!r} is not an adapter; write tenants/TENANT/adapters/ADAPTER")
+    return AdapterName(match["tenant"], match["adapter"])
+
+
+def parse_version(name: str, field: str = "name") -> VersionName:
+    """The name of a version. Raises InvalidInput."""
+    if (match := _VERSION.fullmatch(name)) is None:
+        raise invalid(field, f"{name[:200]!r} is not a version; write tenants/TENANT/adapters/ADAPTER/versions/NUMBER")
+    return VersionName(AdapterName(match["tenant"], match["adapter"]), int(match["version"]))
 
 
 def parse_held(name: str, kind: str, field: str = "name") -> tuple[str, str]:

@@ -20,7 +20,7 @@ from sqlalchemy.pool import QueuePool
 from service.core import telemetry
 from service.core.clock import Clock, FollowingClock, StepWatch
 from service.core.wakeups import Bell
-from service.db import clock_steps, errors, events
+from service.db import adapters, clock_steps, errors, events
 from service.db.engines import READING, WRITING
 from service.db.transaction import JobEvent, Transaction
 
@@ -69,6 +69,7 @@ class Database:
         """
         async with telemetry.db_transaction("write"), self._writer, self._noting_trouble(), self._begun(WRITING) as tx:
             yield tx
+            await adapters.register(tx, list(tx.succeeded.values()))
             await events.record(tx)
             if tx.changed and self.dialect == "postgresql":
                 await tx.session.execute(text("SELECT pg_notify(:channel, :sender)"), {"channel": CHANNEL, "sender": self.sender})

@@ -1,14 +1,25 @@
 """Reads pages of jobs by key: a page stands behind the last job of the one before, whatever was created since."""
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from service.db.models import JobRow
 from service.db.transaction import Transaction
+
+_COMPARE: dict[str, Callable[[Any, Any], ColumnElement[bool]]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 
 
 @dataclass(frozen=True)
@@ -36,17 +47,14 @@ def compare_text(column: ColumnElement[str] | InstrumentedAttribute[str], op: st
     return column == value if op == "=" else or_(column != value, column.is_(None))
 
 
-def compare_time(op: str, value: datetime) -> ColumnElement[bool]:
-    """A comparison with the time of creation."""
-    column = JobRow.create_time
-    return {
-        "=": column == value,
-        "!=": column != value,
-        "<": column < value,
-        "<=": column <= value,
-        ">": column > value,
-        ">=": column >= value,
-    }[op]
+def compare_time(op: str, value: datetime, column: InstrumentedAttribute[datetime] = JobRow.create_time) -> ColumnElement[bool]:
+    """A comparison with a time, of creation where nothing else is said."""
+    return _COMPARE[op](column, value)
+
+
+def compare_number(column: ColumnElement[float] | InstrumentedAttribute[int], op: str, value: float) -> ColumnElement[bool]:
+    """A comparison with a number; what is not set differs from every one, and is neither smaller nor larger."""
+    return or_(column != value, column.is_(None)) if op == "!=" else _COMPARE[op](column, value)
 
 
 def label(key: str) -> ColumnElement[str]:

@@ -34,6 +34,8 @@ def save(tx: Transaction, row: JobRow, job: Job) -> bool:
     if value(row) == job:
         return False
     _tell_move(tx, row, job)
+    if job.state is JobState.SUCCEEDED:
+        tx.succeeded[row.uid] = row
     row.state = job.state.value
     row.artifact_uri = job.artifact.uri if job.artifact else None
     row.artifact_sha256 = job.artifact.manifest_sha256 if job.artifact else None

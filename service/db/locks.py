@@ -15,9 +15,11 @@ from service.core.concurrency import beside
 from service.db.database import Database
 from service.db.errors import Contended, Unreachable
 from service.db.models import Lockable, RunLogRow, RunRow
+from service.db.registry_models import AdapterVersionRow
 from service.db.transaction import Transaction
 
-Row = TypeVar("Row", RunRow, RunLogRow)
+KINDS: tuple[type[RunRow], type[RunLogRow], type[AdapterVersionRow]] = (RunRow, RunLogRow, AdapterVersionRow)
+Row = TypeVar("Row", RunRow, RunLogRow, AdapterVersionRow)
 DueTime = InstrumentedAttribute[datetime] | InstrumentedAttribute[datetime | None]
 
 
@@ -84,7 +86,7 @@ def release(row: Lockable) -> None:
 
 async def release_held_by(tx: Transaction, sender: str) -> None:
     """Frees what a process took, by itself, once it works on nothing any more."""
-    for kind in (RunRow, RunLogRow):
+    for kind in KINDS:
         mine = kind.lock_token.startswith(f"{sender}.", autoescape=True)
         released = await tx.session.execute(
             update(kind).where(mine).values(lock_token=None, lock_expires_at=None).returning(kind.lock_token)
@@ -94,5 +96,5 @@ async def release_held_by(tx: Transaction, sender: str) -> None:
 
 async def release_all(tx: Transaction) -> None:
     """Frees every row, left locked by dead processes. Only if no other process uses this database."""
-    for kind in (RunRow, RunLogRow):
+    for kind in KINDS:
         await tx.session.execute(update(kind).values(lock_token=None, lock_expires_at=None))

@@ -162,6 +162,7 @@ class BatchRow(TableBase):
 
 
 _UNFINISHED = text("state NOT IN ('SUCCEEDED', 'FAILED', 'CANCELLED')")
+_UNREGISTERED = text("state = 'SUCCEEDED' AND adapter_version IS NULL")
 
 
 class JobRow(TableBase):
@@ -197,6 +198,9 @@ class JobRow(TableBase):
     run_time_s: Mapped[float] = mapped_column(default=0.0)  # in the runs before the one that it is in
     run_start_time: Mapped[datetime | None] = mapped_column(default=None)  # of the run that it is in
     queue_position: Mapped[int | None] = mapped_column(default=None)  # 1: the next
+    # The version of an adapter that its artifact is: set in the transaction in which it succeeds.
+    adapter_id: Mapped[str | None] = mapped_column(default=None)
+    adapter_version: Mapped[int | None] = mapped_column(default=None)
     # W3C trace context of the call that created it.
     trace_parent: Mapped[str] = mapped_column(default="")
     create_time: Mapped[datetime]
@@ -212,6 +216,8 @@ class JobRow(TableBase):
         # Two unfinished jobs never write to the same folder, even if two replicas accept them at the same moment.
         Index("ix_jobs_output", "output_uri", unique=True, sqlite_where=_UNFINISHED, postgresql_where=_UNFINISHED),
         Index("ix_jobs_tenant_state", "tenant", "state"),
+        # Those that a server of a version before has let succeed: `adapters.register_older` finds them at no cost.
+        Index("ix_jobs_unregistered", "uid", sqlite_where=_UNREGISTERED, postgresql_where=_UNREGISTERED),
         Index("ix_jobs_batch", "batch_uid", "batch_index"),
         Index("ix_jobs_batch_counts", "batch_uid", "state", "end_time"),  # holds all that the counts of a batch need
     )
@@ -224,6 +230,12 @@ class JobRow(TableBase):
     def batch(self) -> str:
         """Name of its batch; empty for a lone job."""
         return "" if self.batch_id is None else f"tenants/{self.tenant}/batches/{self.batch_id}"
+
+    @property
+    def adapter_version_name(self) -> str:
+        """Name of the version that its artifact is; empty while there is none."""
+        named = f"tenants/{self.tenant}/adapters/{self.adapter_id}/versions/{self.adapter_version}"
+        return "" if self.adapter_version is None else named
 
 
 def _own_id(context: Any) -> str:

@@ -34,6 +34,7 @@ def job_message(job: JobRow, runs: Sequence[JobRun], *, with_spec: bool = True) 
         etag=job_etag(job),
         batch=job.batch,
         batch_index=job.batch_index or 0,
+        adapter_version=job.adapter_version_name,
         queue_position=(job.queue_position or 0) if job.state == JobState.QUEUED.value else 0,
     )
     if job.progress is not None:

@@ -23,6 +23,7 @@ from service.reconcile.silence import Hearing
 from service.runs.locations import RunLocations
 from service.runs.tokens import RunTokens
 from service.store.client import Store
+from service.untrusted.parsing import Parser
 
 LOCK_S = 15.0  # how long a dead process keeps a row: living ones renew their locks
 ACTION_S = 60.0  # longer than any one action: the backends' and the store's own timeouts are below
@@ -79,6 +80,7 @@ class Tools:
     launch_holds: LaunchHolds = field(default_factory=LaunchHolds)
     standby: StandbyRules = field(default_factory=StandbyRules)
     standing: StandbyMemory = field(default_factory=StandbyMemory)
+    parser: Parser = field(default_factory=Parser)
     free_memory_bytes: Callable[[], float] = lambda: math.inf  # where workers come up, as far as is known
 
     @property

@@ -14,6 +14,7 @@ from service.reconcile.observe import observe_once
 from service.reconcile.orphans import end_orphans_once
 from service.reconcile.standby import stand_by_once
 from service.reconcile.stop import expire_once, notice_silence_once, stop_once
+from service.reconcile.versions import versions_once
 
 KEEP_AUDIT_DAYS = 400  # more than the year that auditors ask for
 KEEP_EVENTS_S = 24 * 3600.0  # a watch may be away this long and still resume
@@ -31,6 +32,7 @@ async def run_all(tools: Tools, stopping: asyncio.Event) -> None:
         Loop(name="logs", step=partial(copy_log_once, tools)),
         Loop(name="orphans", step=partial(end_orphans_once, tools), every_s=15.0, hears=False),
         Loop(name="standby", step=partial(stand_by_once, tools), every_s=2.0, hears=False),
+        Loop(name="versions", step=partial(versions_once, tools)),
         Loop(name="compact", step=partial(compact_once, tools), every_s=600.0, hears=False),
     )
     await asyncio.gather(*(run(loop, tools.db.bell, stopping, tools.pulse) for loop in all_loops))

@@ -20,11 +20,18 @@ from lorafleet import state_files
 from lorafleet.errors import FailedPrecondition, Unavailable
 from lorafleet.spec import DEFAULT_PROFILE
 from lorafleet.transport.addresses import joined
-from lorafleet.v1 import access_service_pb2_grpc, batch_service_pb2_grpc, report_service_pb2_grpc, training_service_pb2_grpc
+from lorafleet.v1 import (
+    access_service_pb2_grpc,
+    adapter_service_pb2_grpc,
+    batch_service_pb2_grpc,
+    report_service_pb2_grpc,
+    training_service_pb2_grpc,
+)
 from service.access.authorization import Access
 from service.access.configured import authenticators, report_tls_ca, server_tls
 from service.api.interceptors.authentication import anybody, by
 from service.api.options import new_server
+from service.api.servicers.adapters import AdapterServicer
 from service.api.servicers.administration import AccessServicer
 from service.api.servicers.batches import BatchServicer
 from service.api.servicers.health import Healths
@@ -68,7 +75,7 @@ from service.store.credentials import CredentialsFile
 FINISH_CALLS_S = 5.0
 FINISH_STEPS_S = 10.0
 MANY_FILES = 65_536
-USERS_SERVICES = tuple(f"lorafleet.v1.{name}" for name in ("TrainingService", "BatchService", "AccessService"))
+USERS_SERVICES = tuple(f"lorafleet.v1.{name}" for name in ("TrainingService", "BatchService", "AdapterService", "AccessService"))
 SERVICES = (*USERS_SERVICES, "lorafleet.v1.ReportService")
 
 log = logging.getLogger(__name__)
@@ -271,6 +278,7 @@ async def add_services(server: grpc.aio.Server, tools: Tools, stopping: asyncio.
     cast(Any, access_service_pb2_grpc).add_AccessServiceServicer_to_server(
         AccessServicer(access, tools.db, tools.store.credentials), server
     )
+    cast(Any, adapter_service_pb2_grpc).add_AdapterServiceServicer_to_server(AdapterServicer(access, tools.db), server)
     warmth = Warmth(tokens=tools.tokens, locations=tools.locations, stop=tools.stop, retry=tools.retry)
     reporting = ReportServicer(Reports(tools.db, warmth))
     cast(Any, report_service_pb2_grpc).add_ReportServiceServicer_to_server(reporting, server)

@@ -28,6 +28,7 @@ MAX_LAYERS = 4_096  # of all parts that adapters sit on; SDXL has some 1,100
 MAX_SHARDS = 64  # of one part; Flux's denoiser has 3
 MAX_FIELDS = 500  # of a config; a UNet's has some 70
 MAX_FILES = 10_000  # of an artifact
+MAX_FIGURES = 50  # of its quality
 MAX_NAME = 256  # characters
 MAX_DIMS = 8
 MAX_DIM = 2**40
@@ -36,6 +37,7 @@ MAX_WIDTH = 2**14
 MAX_SIDE = 2**12  # latents
 MAX_BLOCKS = 10
 
+FIGURE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _AS_SQUARE = bytes.maketrans(b"{}", b"[]")
@@ -137,7 +139,7 @@ def shards(index: bytes) -> dict[str, object]:
 
 
 def manifest(text: bytes) -> dict[str, object]:
-    """The files of an artifact, as far as they are what a manifest says of files. Nothing else of it is handed on."""
+    """The files of an artifact, as far as they are what a manifest says of files, and a few short words of what it is."""
     found = parsed("manifest.json", text)
     files = found.get("files")
     if not isinstance(files, dict) or len(files) > MAX_FILES:
@@ -147,7 +149,18 @@ def manifest(text: bytes) -> dict[str, object]:
         raise Bad("manifest.json says of a file what is no size and no digest, or has words that are too long")
     for of in kept.values():
         of["size_bytes"] = whole("a file's size", of["size_bytes"], MAX_DIM * MAX_FILES, least=0)
-    return {"format": found["format"], "files": kept}
+    words = {key: value for key in ("base_digest", "family") if is_short(value := found.get(key))}
+    return {"format": found["format"], "files": kept, "words": words, "quality": figures(found.get("quality"))}
+
+
+def figures(quality: JsonValue) -> dict[str, float]:
+    """Those that are numbers. One that is none, or not finite, is left out: a figure is nothing to fail of."""
+    some = quality if isinstance(quality, dict) and len(quality) <= MAX_FIGURES else {}
+    return {name: float(value) for name, value in some.items() if is_finite(value) and FIGURE.fullmatch(name)}
+
+
+def is_finite(value: JsonValue) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300  # and so no NaN
 
 
 def header(what: str, text: bytes) -> dict[str, list[int]]:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from lorafleet.contract import artifact_manifest
 from lorafleet.contract.artifact_manifest import ArtifactManifest
@@ -22,6 +22,14 @@ from service.untrusted import child
 
 WITHIN_S = 10.0  # by the clock, of a machine that is busy; CPU time and memory are limited by the child itself
 AT_ONCE = 4  # children; each tenant has one at a time
+
+
+class ToldArtifact(NamedTuple):
+    """What a manifest says: its maker's word."""
+
+    manifest: ArtifactManifest
+    words: dict[str, str]  # base_digest and family, each where it is there
+    quality: dict[str, float]  # figures by name
 
 
 class Unreadable(LorafleetError):
@@ -57,7 +65,12 @@ class Parser:
 
     async def manifest(self, text: bytes) -> ArtifactManifest:
         """The files of an artifact. Raises as `parse` does, and InvalidInput for one whose files must not be."""
-        return artifact_manifest.parse(json.dumps(await self.parse("manifest", [text])).encode())
+        return (await self.artifact(text)).manifest
+
+    async def artifact(self, text: bytes) -> ToldArtifact:
+        """The files of an artifact, and what its manifest tells of it. Raises as `manifest` does."""
+        found = await self.parse("manifest", [text])
+        return ToldArtifact(artifact_manifest.parse(json.dumps(found).encode()), found["words"], found["quality"])
 
     async def _run(self, kind: str, files: Sequence[bytes], request: IO[bytes], answer: IO[bytes]) -> int | None:
         """The exit code; None when it took too long."""

@@ -1,7 +1,9 @@
 """Parses filters, a small subset of AIP-160: comparisons with AND, OR, NOT and parentheses. Text in, values out; the database is not its
 business."""
 
+import math
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -16,6 +18,7 @@ MAX_DEPTH = 20  # of parentheses and NOTs in one another
 _TOKEN = re.compile(r'\s*(?:(?P<op><=|>=|!=|=|<|>)|(?P<quoted>"(?:[^"\\]|\\.)*")|(?P<sign>[()])|(?P<word>[^\s"=<>!()]+))')
 OPPOSITE = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 _LABEL = re.compile(r"labels\.([a-z][a-z0-9_.-]*)")
+_FIGURE = re.compile(r"quality\.([a-z][a-z0-9_]{0,62})")
 _ORDERS = {"", "create_time desc", "create_time", "create_time asc"}
 _HINT = 'write (state = RUNNING OR state = QUEUED) AND NOT labels.team = "red" AND create_time > "2026-01-31T12:00:00Z"'
 
@@ -29,11 +32,11 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """`label` is set when `field` is "labels"."""
+    """`label` is set when `field` is "labels", or "quality"."""
 
     field: str
     op: str
-    value: str | datetime
+    value: str | datetime | float
     label: str = ""
 
 
@@ -61,8 +64,22 @@ class Not:
 Condition = Comparison | AllOf | AnyOf | Not
 
 
-def parse_filter(text: str) -> Condition | None:
-    """The condition that must hold; None for an empty filter. Raises InvalidInput.
+@dataclass(frozen=True, kw_only=True)
+class Fields:
+    """What a list can be filtered by, beside create_time and labels.KEY."""
+
+    texts: Mapping[str, Callable[[str], str]]  # compared by = and != alone; each with what its values are checked by
+    numbers: Sequence[str] = ()
+    figures: bool = False  # quality.FIGURE
+
+    @property
+    def known(self) -> str:
+        """For people."""
+        return ", ".join([*self.texts, *self.numbers, *(["quality.FIGURE"] if self.figures else []), "create_time and labels.KEY"])
+
+
+def parse_filter(text: str, fields: "Fields | None" = None) -> Condition | None:
+    """The condition that must hold; None for an empty filter. `fields`: those of jobs where nothing else is said. Raises InvalidInput.
 
     As in AIP-160 OR binds closer than AND: `a AND b OR c` is `a AND (b OR c)`. `-` is another way to write NOT.
     """
@@ -71,13 +88,14 @@ def parse_filter(text: str) -> Condition | None:
     if "\x00" in text:
         raise _bad("has a NUL character in it")
     tokens = _tokens(text)
-    return _FilterParser(tokens).whole() if tokens else None
+    return _FilterParser(tokens, fields or JOBS).whole() if tokens else None
 
 
 class _FilterParser:
     """Reads tokens from left to right, one function for each level of the grammar."""
 
-    def __init__(self, tokens: list[Token]) -> None:
+    def __init__(self, tokens: list[Token], fields: Fields) -> None:
+        self._fields = fields
         self._tokens = tokens[::-1]  # the next one last
         self._num_comparisons = 0
 
@@ -129,7 +147,7 @@ class _FilterParser:
             raise _bad(f"has more than {MAX_COMPARISONS} comparisons")
         field, op, value = tokens
         text = re.sub(r"\\(.)", r"\1", value.text[1:-1]) if value.kind == "quoted" else value.text
-        return _typed(field.text, op.text, text)
+        return _typed(field.text, op.text, text, self._fields)
 
 
 def parse_order(text: str) -> bool:
@@ -162,16 +180,20 @@ def _split(token: Token, *, is_value: bool) -> list[Token]:
     return [*signs, Token("word", word)] if word else signs
 
 
-def _typed(field: str, op: str, value: str) -> Comparison:
+def _typed(field: str, op: str, value: str, fields: Fields) -> Comparison:
     if field == "create_time":
         return Comparison("create_time", op, _time(value))
+    if field in fields.numbers:
+        return Comparison(field, op, _number(value))
+    if fields.figures and (figure := _FIGURE.fullmatch(field)) is not None:
+        return Comparison("quality", op, _number(value), figure[1])
     if op not in {"=", "!="}:
         raise _bad(f"compares {field} with {op}; only = and != are known for it")
-    if field == "state":
-        return Comparison("state", op, _state(value))
+    if field in fields.texts:
+        return Comparison(field, op, fields.texts[field](value))
     if (label := _LABEL.fullmatch(field)) is not None:
         return Comparison("labels", op, value, label[1])
-    raise _bad(f"names {field!r}; known are state, create_time and labels.KEY")
+    raise _bad(f"names {field!r}; known are {fields.known}")
 
 
 def _state(value: str) -> str:
@@ -179,6 +201,19 @@ def _state(value: str) -> str:
     if name not in JobState.__members__:
         raise _bad(f"names the state {value!r}; known are {', '.join(JobState)}")
     return name
+
+
+JOBS = Fields(texts={"state": _state})
+
+
+def _number(value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise _bad(f"has {value!r}, which is not a number")
+    return number
 
 
 def _time(value: str) -> datetime:

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
-from typing import assert_never
 
-from sqlalchemy import ColumnElement, and_, or_
+from sqlalchemy import ColumnElement
 
 from lorafleet.v1 import training_service_pb2 as pb
-from service.api.lists import paging
-from service.api.lists.filters import OPPOSITE, AllOf, AnyOf, Comparison, Condition, Not, parse_filter, parse_order
+from service.api.lists import conditions, paging
+from service.api.lists.filters import Comparison, parse_filter, parse_order
 from service.core.resource_names import parse_tenant
 from service.db import attempts, job_pages
 from service.db.database import Database
@@ -45,33 +44,17 @@ async def job_messages(tx: Transaction, rows: Sequence[JobRow]) -> list[pb.Train
 
 
 def compiled(filter_text: str) -> list[ColumnElement[bool]]:
-    """The filter as SQL; values become bound parameters. Raises InvalidInput."""
+    """The filter as SQL. Raises InvalidInput."""
     condition = parse_filter(filter_text)
-    return [] if condition is None else [_compiled(condition, holds=True)]
-
-
-def _compiled(condition: Condition, *, holds: bool) -> ColumnElement[bool]:
-    """That the condition holds, or that it does not. A NOT is carried down to the comparisons: in SQL the NOT of a comparison with
-    a label that is not there would be neither true nor false."""
-    match condition:
-        case Not(part):
-            return _compiled(part, holds=not holds)
-        case AllOf(parts) | AnyOf(parts):
-            compiled_parts = [_compiled(part, holds=holds) for part in parts]
-            return and_(*compiled_parts) if isinstance(condition, AllOf) is holds else or_(*compiled_parts)
-        case Comparison():
-            return _compared(condition, condition.op if holds else OPPOSITE[condition.op])
-        case _:
-            assert_never(condition)
+    return [] if condition is None else [conditions.compiled(condition, _compared)]
 
 
 def _compared(comparison: Comparison, op: str) -> ColumnElement[bool]:
-    value = comparison.value
-    match value:
-        case datetime():
-            return job_pages.compare_time(op, value)
-        case str():
+    match comparison.value:
+        case datetime() as time:
+            return job_pages.compare_time(op, time)
+        case str() as text:
             column = job_pages.label(comparison.label) if comparison.field == "labels" else JobRow.state
-            return job_pages.compare_text(column, op, value)
+            return job_pages.compare_text(column, op, text)
         case _:
-            assert_never(value)
+            raise AssertionError(comparison)  # nothing of jobs is a number

@@ -16,6 +16,7 @@ from tests.service.api import batch_requests
 from tests.service.api.methods import methods
 from tests.service.api.refusals import refusal
 from tests.service.api.served import Api
+from tests.service.registry.made import make_version
 
 OF_NO_TENANT = {"CreateTenant", "ListTenants"}  # their own tests: test_administering.py
 OF_RUNS = "ReportService"  # which have their tokens: test_reports.py
@@ -26,7 +27,12 @@ STRANGER = Identity(principal="eve")
 # How each method names something of tenant acme's. One that is missing here makes a test red: say how a stranger would
 # call it, and the tests below see whether it is refused.
 JOB, BATCH, ACME = {"name": "tenants/acme/jobs/mine"}, {"name": "tenants/acme/batches/night"}, {"parent": "tenants/acme"}
+ADAPTER = "tenants/acme/adapters/fox"
 AIMED_AT: dict[str, dict[str, Any]] = {
+    "GetAdapter": {"name": ADAPTER},
+    "ListAdapters": ACME,
+    "GetAdapterVersion": {"name": f"{ADAPTER}/versions/1"},
+    "ListAdapterVersions": {"parent": ADAPTER},
     "CreateTrainingJob": ACME,
     "GetTrainingJob": JOB,
     "ListTrainingJobs": ACME,
@@ -89,12 +95,13 @@ async def _first(stream: Any) -> Any:
 
 @pytest.fixture
 async def acme(api: Api) -> Api:
-    """A server on which acme has a job and a batch, and eve is the admin of another tenant."""
+    """A server on which acme has a job, a batch and an adapter, and eve is the admin of another tenant."""
     await api.jobs.CreateTrainingJob(api.request(training_job_id="mine"))
     await batch_requests.create(api, [batch_requests.item("one")])
     await make_member(api.world.tools.db, "acme", "bob", Role.SUBMITTER)
     await make_grant(api.world.tools.db, "acme", f"file://{api.world.folder}")
     await make_member(api.world.tools.db, "other", "eve", Role.ADMIN)
+    await make_version(api.world.tools.db, "fox")
     return api
 
 

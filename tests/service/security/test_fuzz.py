@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lorafleet.v1 import access_service_pb2 as access_pb
+from lorafleet.v1 import adapter_service_pb2 as adapter_pb
 from lorafleet.v1 import batch_service_pb2 as batch_pb
 from lorafleet.v1 import report_service_pb2 as report_pb
 from lorafleet.v1 import training_service_pb2 as pb
@@ -29,6 +30,7 @@ from tests.service.access.members import make_grant, make_member
 from tests.service.api.batch_requests import create, header, item
 from tests.service.api.methods import methods
 from tests.service.api.served import Api
+from tests.service.registry.made import make_version
 from tests.service.security.messages import at_edges, mutated, wild
 from tests.service.world import progress
 
@@ -62,6 +64,8 @@ async def lived(api: Api) -> AsyncIterator[Lived]:
     await create(api, [item(), item()])
     await make_member(api.world.tools.db, "acme", "bob", Role.SUBMITTER)
     await make_grant(api.world.tools.db, "acme", f"file://{api.world.folder}", may_write=True)
+    for _ in range(2):
+        await make_version(api.world.tools.db, "fox", quality={"clip": 0.5})
     yield Lived(api, run, list(_seeds(api, run)))
     job = await api.jobs.CreateTrainingJob(api.request())
     assert await api.jobs.GetTrainingJob(pb.GetTrainingJobRequest(name=job.name)) == job
@@ -134,7 +138,16 @@ def _seeds(api: Api, run: str) -> Iterator[Message]:
     )
     told = [progress(2), report_pb.RunEvent(sequence=2, job=one, resumed=report_pb.Resumed(step=1)), ended]
     yield report_pb.ReportRequest(run=run, source="driver", events=told)
+    yield from _adapter_seeds()
     yield from _access_seeds()
+
+
+def _adapter_seeds() -> Iterator[Message]:
+    fox = "tenants/acme/adapters/fox"
+    yield adapter_pb.GetAdapterRequest(name=fox)
+    yield adapter_pb.ListAdaptersRequest(parent="tenants/acme", page_size=1, filter="rank > 3 AND quality.clip < 1", order_by="name")
+    yield adapter_pb.GetAdapterVersionRequest(name=f"{fox}/versions/1")
+    yield adapter_pb.ListAdapterVersionsRequest(parent=fox, page_size=1)
 
 
 def _access_seeds() -> Iterator[Message]:

@@ -117,8 +117,10 @@ def test_what_hides_its_brackets_in_another_encoding_is_no_json():
 def test_a_manifest_is_handed_on_as_far_as_it_names_files():
     sha256 = "ab" * 32
     manifest = {"format": "lorafleet-artifact-1", "files": {"a.safetensors": {"size_bytes": 3, "sha256": sha256, "more": [1]}}, "x": "y"}
-    found = child.answer("manifest", text_of(manifest))
-    assert found == {"format": "lorafleet-artifact-1", "files": {"a.safetensors": {"size_bytes": 3, "sha256": sha256}}}
+    told = {"base_digest": "abc", "family": ["sd1"], "quality": {"clip": 1, "big": 10**400, "no": float("nan"), "../x": 1, "is": True}}
+    found = child.answer("manifest", text_of({**manifest, **told}))
+    files = {"a.safetensors": {"size_bytes": 3, "sha256": sha256}}
+    assert found == {"format": "lorafleet-artifact-1", "files": files, "words": {"base_digest": "abc"}, "quality": {"clip": 1.0}}
     for bad in (
         {"a": {"size_bytes": -1, "sha256": sha256}},
         {"a": {"size_bytes": 10**400, "sha256": sha256}},

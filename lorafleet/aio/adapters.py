@@ -1,0 +1,47 @@
+"""The client's methods for the registry: adapters and their versions. Knows gRPC and the protos."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, cast
+
+from lorafleet.aio.base import AsyncBase
+from lorafleet.aio.connection import AsyncConnection
+from lorafleet.v1 import adapter_service_pb2 as pb
+from lorafleet.v1.adapter_service_pb2_grpc import AdapterServiceStub
+
+
+class AsyncAdapters(AsyncBase):
+    """The client's methods for adapters. A version is named `ADAPTER/versions/NUMBER`."""
+
+    def __init__(self, connection: AsyncConnection, tenant: str) -> None:
+        super().__init__(connection, tenant)
+        self._adapter_rpc = cast(Any, AdapterServiceStub(connection.channel))  # generated, untyped
+
+    def adapter_name(self, adapter: str) -> str:
+        """The name of an adapter or a version: tenants/{tenant}/adapters/{adapter} for an id; a full name is returned unchanged."""
+        return adapter if adapter.startswith("tenants/") else f"{self.parent}/adapters/{adapter}"
+
+    async def get_adapter(self, adapter: str) -> pb.Adapter:
+        """The adapter, with the facts of its newest version. Raises NotFound."""
+        return await self.connection.call(self._adapter_rpc.GetAdapter, pb.GetAdapterRequest(name=self.adapter_name(adapter)))
+
+    async def list_adapters(self, *, filter: str = "", order_by: str = "", page_size: int = 0) -> AsyncGenerator[pb.Adapter]:
+        """All matching adapters, page by page; `filter` such as `family = sdxl AND labels.team = "red"`."""
+        request = pb.ListAdaptersRequest(parent=self.parent, filter=filter, order_by=order_by, page_size=page_size)
+        async with aclosing(self._pages(self._adapter_rpc.ListAdapters, request)) as pages:
+            async for page in pages:
+                for adapter in page.adapters:
+                    yield adapter
+
+    async def get_adapter_version(self, version: str) -> pb.AdapterVersion:
+        """The version with its files. Raises NotFound."""
+        request = pb.GetAdapterVersionRequest(name=self.adapter_name(version))
+        return await self.connection.call(self._adapter_rpc.GetAdapterVersion, request)
+
+    async def list_adapter_versions(self, adapter: str, *, page_size: int = 0) -> AsyncGenerator[pb.AdapterVersion]:
+        """An adapter's versions, newest first and without their files, page by page. Raises NotFound."""
+        request = pb.ListAdapterVersionsRequest(parent=self.adapter_name(adapter), page_size=page_size)
+        async with aclosing(self._pages(self._adapter_rpc.ListAdapterVersions, request)) as pages:
+            async for page in pages:
+                for version in page.adapter_versions:
+                    yield version

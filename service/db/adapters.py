@@ -1,0 +1,163 @@
+"""Writes what succeeded jobs leave into the registry, and reads adapters and their versions."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, cast
+from uuid import uuid4
+
+from sqlalchemy import ColumnElement, Table, literal, select, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
+
+from service.control.adapter_facts import VersionState, adapter_of, facts_of
+from service.control.lifecycle import JobState
+from service.db.models import JobRow
+from service.db.registry_models import AdapterRow, AdapterVersionRow
+from service.db.transaction import Transaction
+
+OLDER_AT_ONCE = 100  # jobs of before that get their versions in one transaction
+_INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+_DESCRIBED = ("family", "method", "rank", "trigger", "base_digest", "labels", "quality")
+
+AdapterKey = tuple[str, str]  # tenant and id
+
+
+async def register(tx: Transaction, jobs: Sequence[JobRow]) -> None:
+    """A version for the artifact of each of these jobs, which have succeeded in this transaction: both are kept or neither. One that has
+    a version gets no other, which the table itself makes sure of.
+
+    Called at the end, with the jobs locked: adapters are locked after jobs, in the order of their names.
+    """
+    new = [job for job in jobs if job.adapter_version is None and job.artifact_uri and job.artifact_sha256]
+    if not new:
+        return
+    adapters = await _locked(tx, {_key(job) for job in new})
+    by_adapter = defaultdict[AdapterKey, list[JobRow]](list)
+    for job in sorted(new, key=lambda job: (job.end_time or tx.now, job.uid)):
+        by_adapter[_key(job)].append(job)
+    for key, its_jobs in by_adapter.items():
+        for job in its_jobs:
+            tx.session.add(_next_version(tx, adapters[key], job))
+    tx.changed = True
+
+
+def _key(job: JobRow) -> AdapterKey:
+    return job.tenant, adapter_of(job.spec, job.job_id)
+
+
+async def _locked(tx: Transaction, keys: set[AdapterKey]) -> dict[AdapterKey, AdapterRow]:
+    """These adapters, of which some may be new, locked."""
+    ordered = sorted(keys)
+    insert = _INSERT[tx.session.get_bind().dialect.name](cast(Table, AdapterRow.__table__))
+    await tx.session.execute(insert.on_conflict_do_nothing(), [_new(tx, *key) for key in ordered])
+    query = select(AdapterRow).where(tuple_(AdapterRow.tenant, AdapterRow.adapter_id).in_(ordered))
+    rows = await tx.session.scalars(tx.locked(query.order_by(AdapterRow.tenant, AdapterRow.adapter_id)))
+    return {(row.tenant, row.adapter_id): row for row in rows}
+
+
+def _new(tx: Transaction, tenant: str, adapter_id: str) -> dict[str, Any]:
+    nothing: dict[str, Any] = {"family": "", "method": "", "rank": 0, "trigger": "", "base_digest": "", "labels": {}, "quality": {}}
+    times = {"create_time": tx.now, "update_time": tx.now}
+    return {"uid": uuid4().hex, "tenant": tenant, "adapter_id": adapter_id, "newest_version": 0, "version": 0, **nothing, **times}
+
+
+def _next_version(tx: Transaction, adapter: AdapterRow, job: JobRow) -> AdapterVersionRow:
+    adapter.newest_version += 1
+    row = AdapterVersionRow(
+        uid=uuid4().hex,
+        adapter_uid=adapter.uid,
+        tenant=adapter.tenant,
+        adapter_id=adapter.adapter_id,
+        number=adapter.newest_version,
+        job_uid=job.uid,
+        job_id=job.job_id,
+        root_uri=job.output_uri,
+        artifact_uri=job.artifact_uri,
+        manifest_sha256=job.artifact_sha256,
+        size_bytes=job.artifact_bytes,
+        state=VersionState.PENDING.value,
+        base_digest="",
+        quality={},
+        created_by=job.created_by,
+        create_time=job.end_time or tx.now,
+        due_at=tx.now,
+        **asdict(facts_of(job.spec, job.labels)),
+    )
+    job.adapter_id, job.adapter_version = adapter.adapter_id, row.number
+    describe(tx, adapter, row)
+    return row
+
+
+def describe(tx: Transaction, adapter: AdapterRow, version: AdapterVersionRow) -> None:
+    """The adapter looks different: its facts are those of its newest version. Lock it first."""
+    if version.number == adapter.newest_version:
+        for name in _DESCRIBED:
+            setattr(adapter, name, getattr(version, name))
+    touch(tx, adapter)
+
+
+def touch(tx: Transaction, adapter: AdapterRow) -> None:
+    """Something of the adapter has changed. Lock it first."""
+    adapter.version += 1
+    adapter.update_time = tx.now
+    tx.changed = True
+
+
+async def register_older(tx: Transaction) -> int:
+    """Versions for jobs that a server of a version before has let succeed; how many. They are not told to watchers."""
+    which = (JobRow.state == JobState.SUCCEEDED.value, JobRow.adapter_version.is_(None))
+    complete = (JobRow.artifact_uri.is_not(None), JobRow.artifact_sha256.is_not(None))
+    query = tx.locked(select(JobRow).where(*which, *complete).order_by(JobRow.uid).limit(OLDER_AT_ONCE), skip=True)
+    found = (await tx.session.scalars(query)).all()
+    await register(tx, found)
+    return len(found)
+
+
+async def by_name(tx: Transaction, tenant: str, adapter_id: str) -> AdapterRow | None:
+    """The tenant's adapter of that id; in a transaction that writes it is locked."""
+    query = select(AdapterRow).where(AdapterRow.tenant == tenant, AdapterRow.adapter_id == adapter_id)
+    return await tx.session.scalar(tx.locked(query))
+
+
+async def locked(tx: Transaction, uid: str) -> AdapterRow:
+    """The adapter, locked."""
+    return (await tx.session.scalars(tx.locked(select(AdapterRow).where(AdapterRow.uid == uid)))).one()
+
+
+async def version_of(tx: Transaction, adapter: AdapterRow, number: int) -> AdapterVersionRow | None:
+    """The adapter's version of that number."""
+    query = select(AdapterVersionRow).where(AdapterVersionRow.adapter_uid == adapter.uid, AdapterVersionRow.number == number)
+    return await tx.session.scalar(query)
+
+
+async def files_of(tx: Transaction, version: AdapterVersionRow) -> dict[str, Any]:
+    """Its files, as its manifest has them, which other queries leave out."""
+    return await tx.session.scalar(select(AdapterVersionRow.files).where(AdapterVersionRow.uid == version.uid)) or {}
+
+
+async def page(
+    tx: Transaction,
+    tenant: str,
+    matches: Sequence[ColumnElement[bool]],
+    *,
+    by_id: bool,
+    descending: bool,
+    behind: Sequence[Any] | None,
+    size: int,
+) -> Sequence[AdapterRow]:
+    """Up to `size` adapters of the tenant, by id or by age. `behind`: the values of these columns of the last one before."""
+    keys = (AdapterRow.adapter_id,) if by_id else (AdapterRow.create_time, AdapterRow.uid)
+    query = select(AdapterRow).where(AdapterRow.tenant == tenant, *matches)
+    if behind is not None:
+        here, there = tuple_(*keys), tuple_(*(literal(value, key.type) for key, value in zip(keys, behind, strict=True)))
+        query = query.where(here < there if descending else here > there)
+    query = query.order_by(*(key.desc() if descending else key.asc() for key in keys)).limit(size)
+    return (await tx.session.scalars(query)).all()
+
+
+async def versions_page(tx: Transaction, adapter: AdapterRow, *, below: int | None, size: int) -> Sequence[AdapterVersionRow]:
+    """Up to `size` versions, newest first, of those with a smaller number than `below`."""
+    query = select(AdapterVersionRow).where(AdapterVersionRow.adapter_uid == adapter.uid)
+    if below is not None:
+        query = query.where(AdapterVersionRow.number < below)
+    return (await tx.session.scalars(query.order_by(AdapterVersionRow.number.desc()).limit(size))).all()

@@ -1,0 +1,1 @@
+"""Adapters as users handle them: what was trained, as versions under a name."""
