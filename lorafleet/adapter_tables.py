@@ -13,15 +13,17 @@ from lorafleet.v1 import adapter_service_pb2 as pb
 ADAPTERS = (
     tables.name("ADAPTER"),
     tables.value("VERSION", leaves=1, right=True),
-    tables.value("FAMILY", leaves=2),
-    tables.value("METHOD", leaves=3),
-    tables.number("RANK", leaves=4),
+    tables.value("FAMILY", leaves=3),
+    tables.value("METHOD", leaves=4),
+    tables.number("RANK", leaves=5),
     tables.value("CREATED", leaves=6),
+    tables.prose("ALIASES", leaves=2),
     tables.message("TRIGGER"),
 )
 VERSIONS = (
     tables.name("VERSION"),
     tables.state("STATE"),
+    tables.prose("ALIASES"),
     tables.value("METHOD", leaves=4),
     tables.number("RANK", leaves=5),
     tables.number("SIZE", leaves=2),
@@ -31,14 +33,23 @@ VERSIONS = (
 )
 
 
-def plain(message: pb.Adapter | pb.AdapterVersion) -> dict[str, Any]:
+def plain(message: pb.Adapter | pb.AdapterVersion | pb.AdapterAlias) -> dict[str, Any]:
     """By the proto's names."""
     return json_format.MessageToDict(message, preserving_proto_field_name=True)
 
 
 def adapters(found: Iterable[pb.Adapter]) -> tables.Table:
     rows = (
-        (_id(each.name), str(each.newest_version), each.family, each.method, _number(each.rank), _time(each.create_time), each.trigger)
+        (
+            _id(each.name),
+            str(each.newest_version),
+            each.family,
+            each.method,
+            _number(each.rank),
+            _time(each.create_time),
+            _aliases(each),
+            each.trigger,
+        )
         for each in found
     )
     return tables.Table(ADAPTERS, rows)
@@ -49,6 +60,7 @@ def versions(found: Iterable[pb.AdapterVersion]) -> tables.Table:
         (
             str(each.number),
             state(each),
+            ", ".join(each.aliases),
             each.method,
             _number(each.rank),
             megabytes(each.artifact.size_bytes),
@@ -87,12 +99,17 @@ def megabytes(size_bytes: int) -> str:
 
 
 def _of_adapter(adapter: pb.Adapter) -> list[tuple[str, str]]:
-    return [("newest version", str(adapter.newest_version))]
+    return [("newest version", str(adapter.newest_version)), ("aliases", _aliases(adapter))]
+
+
+def _aliases(adapter: pb.Adapter) -> str:
+    return _pairs({alias: str(number) for alias, number in adapter.aliases.items()})
 
 
 def _of_version(version: pb.AdapterVersion) -> list[tuple[str, str]]:
     return [
         ("state", state(version)),
+        ("aliases", ", ".join(version.aliases)),
         ("message", version.message or version.reason),
         ("artifact", version.artifact.uri),
         ("size", megabytes(version.artifact.size_bytes)),

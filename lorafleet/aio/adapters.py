@@ -11,7 +11,7 @@ from lorafleet.v1.adapter_service_pb2_grpc import AdapterServiceStub
 
 
 class AsyncAdapters(AsyncBase):
-    """The client's methods for adapters. A version is named `ADAPTER/versions/NUMBER`."""
+    """The client's methods for adapters. A version is named `ADAPTER/versions/NUMBER`, or by an alias, `ADAPTER@production`."""
 
     def __init__(self, connection: AsyncConnection, tenant: str) -> None:
         super().__init__(connection, tenant)
@@ -45,3 +45,21 @@ class AsyncAdapters(AsyncBase):
             async for page in pages:
                 for version in page.adapter_versions:
                     yield version
+
+    async def set_adapter_alias(
+        self, adapter: str, alias: str, version: int, *, expected_version: int | None = None, etag: str = ""
+    ) -> pb.AdapterAlias:
+        """Point an alias of an adapter, such as production, to a version.
+
+        With `expected_version`, only if it points there now (0: if it does not exist); with `etag`, only if it has not been moved since it
+        had that etag. Raises Aborted, NotFound, and FailedPrecondition for a version that cannot be used.
+        """
+        request = pb.SetAdapterAliasRequest(
+            name=f"{self.adapter_name(adapter)}@{alias}", version=version, expected_version=expected_version, etag=etag
+        )
+        return await self.connection.call(self._adapter_rpc.SetAdapterAlias, request)
+
+    async def delete_adapter_alias(self, adapter: str, alias: str, *, etag: str = "") -> None:
+        """Take an alias away, if there is one. Raises NotFound, and Aborted for an old `etag`."""
+        request = pb.DeleteAdapterAliasRequest(name=f"{self.adapter_name(adapter)}@{alias}", etag=etag)
+        await self.connection.call(self._adapter_rpc.DeleteAdapterAlias, request)

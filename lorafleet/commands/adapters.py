@@ -11,12 +11,16 @@ from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
 from lorafleet.commands import Format, Output, Server, Tenant
 from lorafleet.commands.clients import connect
 from lorafleet.commands.connection import ServerCommands
-from lorafleet.terminal import stdout_console
+from lorafleet.errors import InvalidInput
+from lorafleet.terminal import say, stdout_console
 
 app = typer.Typer(cls=ServerCommands, help="Adapters of the registry and their versions.", no_args_is_help=True)
 
 Adapter = Annotated[str, typer.Argument(metavar="ADAPTER", help="Id of the adapter.", show_default=False)]
-AdapterOrVersion = Annotated[str, typer.Argument(metavar="ADAPTER", help="An adapter's id, or ID/versions/NUMBER.", show_default=False)]
+AdapterOrVersion = Annotated[
+    str, typer.Argument(metavar="ADAPTER", help="An adapter's id, ID/versions/NUMBER, or ID@ALIAS.", show_default=False)
+]
+Version = Annotated[str, typer.Argument(metavar="VERSION", help="ADAPTER/versions/NUMBER, or ADAPTER@ALIAS.", show_default=False)]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number shown.")]
 
 
@@ -49,7 +53,7 @@ def show(
     from lorafleet.commands.printing import print_plain
 
     with connect(server, tenant) as client:
-        found = client.get_adapter_version(adapter) if "/versions/" in adapter else client.get_adapter(adapter)
+        found = client.get_adapter_version(adapter) if _is_version(adapter) else client.get_adapter(adapter)
     print_plain(tables.plain(found), output)
     if output is Format.TABLE:
         stdout_console().print(tables.details(found))
@@ -72,3 +76,47 @@ def versions(
     print_plain([tables.plain(version) for version in found], output)
     if output is Format.TABLE:
         stdout_console().print(tables.versions(found))
+
+
+@app.command("promote")
+def promote(
+    version: Version,
+    alias: Annotated[str, typer.Option("--alias", help="Alias that is to point to it.")] = "production",
+    expected: Annotated[
+        int | None,
+        typer.Option("--expected", min=0, help="Only if it points to this now; 0: to none.", show_default=False),
+    ] = None,
+    output: Output = Format.TABLE,
+    server: Server = DEFAULT_SERVER,
+    tenant: Tenant = DEFAULT_TENANT,
+) -> None:
+    """Point an alias to a version; the one before is one promote away."""
+    from lorafleet import adapter_tables as tables
+    from lorafleet.commands.printing import print_plain
+
+    if not _is_version(version):
+        raise InvalidInput(f"{version}: which version? Write {version}/versions/NUMBER, or {version}@ALIAS")
+    with connect(server, tenant) as client:
+        found = client.get_adapter_version(version)
+        adapter, _, number = found.name.partition("/versions/")
+        moved = client.set_adapter_alias(adapter, alias, int(number), expected_version=expected)
+    print_plain(tables.plain(moved), output)
+    if output is Format.TABLE:
+        before = f", before it versions/{moved.previous_version}" if moved.previous_version else ""
+        say(f"{moved.name} is versions/{moved.version}{before}")
+
+
+@app.command("delete")
+def delete(
+    alias: Annotated[str, typer.Argument(metavar="ADAPTER@ALIAS", help="An alias.", show_default=False)],
+    server: Server = DEFAULT_SERVER,
+    tenant: Tenant = DEFAULT_TENANT,
+) -> None:
+    """Take an alias away."""
+    adapter, _, name = alias.partition("@")
+    with connect(server, tenant) as client:
+        client.delete_adapter_alias(adapter, name)
+
+
+def _is_version(name: str) -> bool:
+    return "/versions/" in name or "@" in name

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AdapterServiceStub:
-    """Find adapters and their versions.
+    """Find adapters and their versions, and say which version is in use.
     """
 
     def __init__(self, channel):
@@ -55,10 +55,20 @@ class AdapterServiceStub:
                 request_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.ListAdapterVersionsRequest.SerializeToString,
                 response_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.ListAdapterVersionsResponse.FromString,
                 _registered_method=True)
+        self.SetAdapterAlias = channel.unary_unary(
+                '/lorafleet.v1.AdapterService/SetAdapterAlias',
+                request_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.SetAdapterAliasRequest.SerializeToString,
+                response_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.AdapterAlias.FromString,
+                _registered_method=True)
+        self.DeleteAdapterAlias = channel.unary_unary(
+                '/lorafleet.v1.AdapterService/DeleteAdapterAlias',
+                request_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.DeleteAdapterAliasRequest.SerializeToString,
+                response_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.DeleteAdapterAliasResponse.FromString,
+                _registered_method=True)
 
 
 class AdapterServiceServicer:
-    """Find adapters and their versions.
+    """Find adapters and their versions, and say which version is in use.
     """
 
     def GetAdapter(self, request, context):
@@ -89,6 +99,20 @@ class AdapterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetAdapterAlias(self, request, context):
+        """Points an alias, such as production, to a version: a compare-and-set, of which one of two at once is ABORTED (AIP-136).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteAdapterAlias(self, request, context):
+        """Takes an alias away (AIP-135). Repeating it is harmless.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdapterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +136,16 @@ def add_AdapterServiceServicer_to_server(servicer, server):
                     request_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.ListAdapterVersionsRequest.FromString,
                     response_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.ListAdapterVersionsResponse.SerializeToString,
             ),
+            'SetAdapterAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAdapterAlias,
+                    request_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.SetAdapterAliasRequest.FromString,
+                    response_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.AdapterAlias.SerializeToString,
+            ),
+            'DeleteAdapterAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAdapterAlias,
+                    request_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.DeleteAdapterAliasRequest.FromString,
+                    response_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.DeleteAdapterAliasResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'lorafleet.v1.AdapterService', rpc_method_handlers)
@@ -121,7 +155,7 @@ def add_AdapterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdapterService:
-    """Find adapters and their versions.
+    """Find adapters and their versions, and say which version is in use.
     """
 
     @staticmethod
@@ -222,6 +256,60 @@ class AdapterService:
             '/lorafleet.v1.AdapterService/ListAdapterVersions',
             lorafleet_dot_v1_dot_adapter__service__pb2.ListAdapterVersionsRequest.SerializeToString,
             lorafleet_dot_v1_dot_adapter__service__pb2.ListAdapterVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAdapterAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorafleet.v1.AdapterService/SetAdapterAlias',
+            lorafleet_dot_v1_dot_adapter__service__pb2.SetAdapterAliasRequest.SerializeToString,
+            lorafleet_dot_v1_dot_adapter__service__pb2.AdapterAlias.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAdapterAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorafleet.v1.AdapterService/DeleteAdapterAlias',
+            lorafleet_dot_v1_dot_adapter__service__pb2.DeleteAdapterAliasRequest.SerializeToString,
+            lorafleet_dot_v1_dot_adapter__service__pb2.DeleteAdapterAliasResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -14,6 +14,7 @@ _BATCH_ID = r"[a-z][a-z0-9-]{0,29}"  # shorter: the ids of its jobs begin with i
 _BATCH = re.compile(rf"tenants/(?P<tenant>{_ID})/batches/(?P<batch>{_BATCH_ID})")
 _JOB = re.compile(rf"tenants/(?P<tenant>{_ID})/jobs/(?P<job>{_ID})")
 _ADAPTER = re.compile(rf"tenants/(?P<tenant>{_ID})/adapters/(?P<adapter>{_ID})")
+_ALIAS = re.compile(rf"{_ADAPTER.pattern}@(?P<alias>{_ID})")
 _VERSION = re.compile(rf"{_ADAPTER.pattern}/versions/(?P<version>[1-9][0-9]{{0,8}})")
 
 
@@ -61,6 +62,17 @@ class VersionName:
         return f"{self.adapter}/versions/{self.number}"
 
 
+@dataclass(frozen=True)
+class AliasName:
+    """tenants/{tenant}/adapters/{adapter}@{alias}."""
+
+    adapter: AdapterName
+    alias: str
+
+    def __str__(self) -> str:
+        return f"{self.adapter}@{self.alias}"
+
+
 def parse_tenant(name: str, field: str = "parent") -> str:
     """The tenant's id. Raises InvalidInput."""
     if (match := _TENANT.fullmatch(name)) is None:
@@ -89,10 +101,20 @@ def parse_adapter(name: str, field: str = "name") -> AdapterName:
     return AdapterName(match["tenant"], match["adapter"])
 
 
-def parse_version(name: str, field: str = "name") -> VersionName:
-    """The name of a version. Raises InvalidInput."""
+def parse_alias(name: str, field: str = "name") -> AliasName:
+    """The name of an alias. Raises InvalidInput."""
+    if (match := _ALIAS.fullmatch(name)) is None:
+        raise invalid(field, f"{name[:200]!r} is not an alias; write tenants/TENANT/adapters/ADAPTER@ALIAS")
+    return AliasName(AdapterName(match["tenant"], match["adapter"]), match["alias"])
+
+
+def parse_version(name: str, field: str = "name") -> VersionName | AliasName:
+    """The name of a version, by its number or by an alias. Raises InvalidInput."""
+    if _ALIAS.fullmatch(name) is not None:
+        return parse_alias(name, field)
     if (match := _VERSION.fullmatch(name)) is None:
-        raise invalid(field, f"{name[:200]!r} is not a version; write tenants/TENANT/adapters/ADAPTER/versions/NUMBER")
+        hint = "write tenants/TENANT/adapters/ADAPTER/versions/NUMBER, or tenants/TENANT/adapters/ADAPTER@ALIAS"
+        raise invalid(field, f"{name[:200]!r} is not a version; {hint}")
     return VersionName(AdapterName(match["tenant"], match["adapter"]), int(match["version"]))
 
 

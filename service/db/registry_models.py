@@ -46,6 +46,19 @@ class AdapterRow(Described, TableBase):
         return f"tenants/{self.tenant}/adapters/{self.adapter_id}"
 
 
+class AdapterAliasRow(TableBase):
+    """A name for one version of an adapter. It changes under the lock of its adapter."""
+
+    __tablename__ = "adapter_aliases"
+    adapter_uid: Mapped[str] = mapped_column(ForeignKey("adapters.uid"), primary_key=True)
+    alias: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int]
+    previous: Mapped[int] = mapped_column(default=0)  # number of the version that it pointed to before; 0: none
+    updated_by: Mapped[str]  # principal
+    update_time: Mapped[datetime]
+    version: Mapped[int] = mapped_column(default=1)  # of the row
+
+
 class AdapterVersionRow(Described, Lockable, TableBase):
     """One version of an adapter. A job has one at most, ever."""
 

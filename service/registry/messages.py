@@ -5,12 +5,13 @@ from typing import Any
 
 from lorafleet.v1 import adapter_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2 as jobs_pb
-from service.db.registry_models import AdapterRow, AdapterVersionRow
+from service.core.resource_names import AliasName
+from service.db.registry_models import AdapterAliasRow, AdapterRow, AdapterVersionRow
 from service.tenancy.messages import time
 
 
-def adapter_message(row: AdapterRow) -> pb.Adapter:
-    """The adapter as users see it."""
+def adapter_message(row: AdapterRow, aliases: Mapping[str, int]) -> pb.Adapter:
+    """The adapter as users see it. `aliases`: numbers of versions by the aliases that point to them."""
     return pb.Adapter(
         name=row.name,
         uid=row.uid,
@@ -19,10 +20,11 @@ def adapter_message(row: AdapterRow) -> pb.Adapter:
         create_time=time(row.create_time),
         update_time=time(row.update_time),
         etag=adapter_etag(row),
+        aliases=aliases,
     )
 
 
-def version_message(row: AdapterVersionRow, files: Mapping[str, Any] | None = None) -> pb.AdapterVersion:
+def version_message(row: AdapterVersionRow, aliases: Mapping[str, int], files: Mapping[str, Any] | None = None) -> pb.AdapterVersion:
     """The version as users see it; with its files where they are given."""
     return pb.AdapterVersion(
         name=row.name,
@@ -38,7 +40,25 @@ def version_message(row: AdapterVersionRow, files: Mapping[str, Any] | None = No
         parents=row.parents or [],
         created_by=row.created_by,
         create_time=time(row.create_time),
+        aliases=sorted(alias for alias, number in aliases.items() if number == row.number),
     )
+
+
+def alias_message(row: AdapterAliasRow, name: AliasName) -> pb.AdapterAlias:
+    """The alias as users see it."""
+    return pb.AdapterAlias(
+        name=str(name),
+        version=row.number,
+        previous_version=row.previous,
+        updated_by=row.updated_by,
+        update_time=time(row.update_time),
+        etag=alias_etag(row),
+    )
+
+
+def alias_etag(row: AdapterAliasRow) -> str:
+    """Changes with every move (AIP-154). One that was taken away and made anew is another: its time tells them apart."""
+    return f"{row.version}-{int(row.update_time.timestamp() * 1e6):x}"
 
 
 def adapter_etag(row: AdapterRow) -> str:

@@ -11,7 +11,7 @@ from lorafleet.v1 import adapter_service_pb2 as pb
 from service.api.lists import conditions, filters, paging
 from service.api.lists.filters import Comparison, Fields
 from service.core.resource_names import invalid, parse_adapter, parse_tenant
-from service.db import adapters
+from service.db import adapters, aliases
 from service.db.database import Database
 from service.db.job_pages import PageKey, compare_number, compare_text, compare_time
 from service.db.registry_models import AdapterRow, AdapterVersionRow
@@ -50,7 +50,8 @@ async def list_adapters(db: Database, request: pb.ListAdaptersRequest) -> pb.Lis
             return await adapters.page(tx, tenant, matches, by_id=by_id, descending=descending, behind=key, size=num)
 
         async def shown(rows: Sequence[AdapterRow]) -> list[pb.Adapter]:
-            return [adapter_message(row) for row in rows]
+            pointing = await aliases.of_adapters(tx, [row.uid for row in rows])
+            return [adapter_message(row, pointing[row.uid]) for row in rows]
 
         page, last = await paging.filled(size, fetch, shown)
     return pb.ListAdaptersResponse(adapters=page, next_page_token="" if last is None else _token(query, last, by_id=by_id))
@@ -64,12 +65,13 @@ async def list_versions(db: Database, request: pb.ListAdapterVersionsRequest) ->
     behind = paging.to_index(paging.place(query, request.page_token)) if request.page_token else None
     async with db.snapshot() as tx:
         adapter = await existing(tx, name)
+        pointing = await aliases.of_adapter(tx, adapter)
 
         async def fetch(last: AdapterVersionRow | None, num: int) -> Sequence[AdapterVersionRow]:
             return await adapters.versions_page(tx, adapter, below=behind if last is None else last.number, size=num)
 
         async def shown(rows: Sequence[AdapterVersionRow]) -> list[pb.AdapterVersion]:
-            return [version_message(row) for row in rows]
+            return [version_message(row, pointing) for row in rows]
 
         page, last = await paging.filled(size, fetch, shown)
     token = "" if last is None else paging.token(query, index=last.number)

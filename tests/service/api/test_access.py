@@ -33,6 +33,8 @@ AIMED_AT: dict[str, dict[str, Any]] = {
     "ListAdapters": ACME,
     "GetAdapterVersion": {"name": f"{ADAPTER}/versions/1"},
     "ListAdapterVersions": {"parent": ADAPTER},
+    "SetAdapterAlias": {"name": f"{ADAPTER}@candidate", "version": 1},
+    "DeleteAdapterAlias": {"name": f"{ADAPTER}@candidate"},
     "CreateTrainingJob": ACME,
     "GetTrainingJob": JOB,
     "ListTrainingJobs": ACME,

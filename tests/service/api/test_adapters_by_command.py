@@ -6,10 +6,15 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from typer.testing import CliRunner
 
 from lorafleet.cli import app
+from lorafleet.commands import ExitCode
+from service.access.identity import Identity, Role
+from service.db.models import AuditRow
 from tests.lorafleet.both_clients import KINDS, opened
+from tests.service.access.members import make_member
 from tests.service.api.served import Api
 from tests.service.registry.made import finished, make_version, read_manifests
 
@@ -49,6 +54,40 @@ async def test_what_was_trained_is_listed_and_shown(api: Api):
         text = await run(*narrow.split())
         assert told in text
         assert max(map(len, text.splitlines())) <= 80
+
+
+async def test_promoting_and_rolling_back_is_one_command_each_and_is_audited(api: Api):
+    for _ in range(2):
+        await make_version(api.world.tools.db, "fox")
+    assert "production is versions/1" in await run("promote", "fox/versions/1")
+    await run("promote", "fox/versions/2", "--alias", "candidate")
+    assert "is versions/2, before it versions/1" in await run("promote", "fox@candidate", "--expected", "1")
+    assert (await shown("show", "fox@production"))["number"] == 2
+    assert "candidate=2" in await run("list")
+    late = await asyncio.to_thread(CliRunner().invoke, app, ("adapters", "promote", "fox/versions/1", "--expected", "1"))
+    assert (late.exit_code, "points to versions/2 now" in late.output) == (ExitCode.ERROR, True)
+    await run("delete", "fox@candidate")
+    async with api.world.tools.db.snapshot() as tx:
+        rows = [(row.code, row.resource) for row in await tx.session.scalars(select(AuditRow))]
+    fox = "tenants/acme/adapters/fox"
+    assert sorted(rows) == [
+        ("ABORTED", f"{fox}@production"),
+        ("OK", f"{fox}@candidate (was versions/2)"),
+        ("OK", f"{fox}@candidate = versions/2"),
+        ("OK", f"{fox}@production = versions/1"),
+        ("OK", f"{fox}@production = versions/2 (was versions/1)"),
+    ]
+
+
+async def test_production_is_moved_by_operators_other_aliases_by_submitters(api: Api):
+    await make_version(api.world.tools.db, "fox")
+    await make_member(api.world.tools.db, "acme", "bob", Role.SUBMITTER)
+    api.caller.identity = Identity(principal="bob")
+    await run("promote", "fox/versions/1", "--alias", "candidate")
+    for command in (("promote", "fox@candidate"), ("delete", "fox@production")):
+        refused = await asyncio.to_thread(CliRunner().invoke, app, ("adapters", *command))
+        assert "this needs at least operator" in refused.output
+    await run("delete", "fox@candidate")
 
 
 async def test_both_clients_go_through_all_pages(api: Api, client: Any):

@@ -17,7 +17,7 @@ from service.core.resource_names import AdapterName, JobName, parse_version
 from service.db.database import Database
 from service.db.registry_models import AdapterRow, AdapterVersionRow
 from service.reconcile.versions import versions_once
-from service.registry import reading
+from service.registry import looking
 from tests.service.world import World, progress
 
 WEIGHTS = {"fox.safetensors": b"weights", "README.md": b"a fox"}
@@ -56,11 +56,11 @@ async def read_manifests(world: World) -> None:
 
 async def version(world: World, name: str) -> pb.AdapterVersion:
     """By what follows the tenant: `fox/versions/1`."""
-    return await reading.get_version(world.tools.db, parse_version(f"tenants/acme/adapters/{name}"))
+    return await looking.get_version(world.tools.db, parse_version(f"tenants/acme/adapters/{name}"))
 
 
 async def adapter(world: World, adapter_id: str) -> pb.Adapter:
-    return await reading.get_adapter(world.tools.db, AdapterName("acme", adapter_id))
+    return await looking.get_adapter(world.tools.db, AdapterName("acme", adapter_id))
 
 
 async def make_version(db: Database, adapter_id: str, tenant: str = "acme", *, age_s: float = 0.0, **fields: Any) -> None:

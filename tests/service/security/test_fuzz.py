@@ -148,6 +148,8 @@ def _adapter_seeds() -> Iterator[Message]:
     yield adapter_pb.ListAdaptersRequest(parent="tenants/acme", page_size=1, filter="rank > 3 AND quality.clip < 1", order_by="name")
     yield adapter_pb.GetAdapterVersionRequest(name=f"{fox}/versions/1")
     yield adapter_pb.ListAdapterVersionsRequest(parent=fox, page_size=1)
+    yield adapter_pb.SetAdapterAliasRequest(name=f"{fox}@production", version=1, expected_version=0, etag="x")
+    yield adapter_pb.DeleteAdapterAliasRequest(name=f"{fox}@production", etag="x")
 
 
 def _access_seeds() -> Iterator[Message]:
