@@ -74,9 +74,8 @@ class Engine:
         self.banks = [bank for bank in model.banks if isinstance(bank, Bank)]
         self.optimizer = StackedOptimizer(self.banks, clips=spec.cluster.zero_stage == 0)
         self.deepspeed = _initialize(model, self.optimizer, deepspeed_config(spec, world_size=group.world_size))
-        if group.world_size == 1 and spec.cluster.zero_stage == 0:
-            alone: Any = self.deepspeed
-            alone.enable_backward_allreduce = False  # it would copy the gradients, and wait, to average them with nobody's
+        if spec.cluster.zero_stage == 0:
+            _spare_work(self.deepspeed, self.optimizer, world_size=group.world_size)
 
     @property
     def zero_stage(self) -> int:
@@ -218,6 +217,13 @@ def _initialize(model: nn.Module, optimizer: torch.optim.Optimizer, config: dict
     if not isinstance(engine, DeepSpeedEngine):
         raise RuntimeError(f"accelerate made a {type(engine).__name__}, not a DeepSpeedEngine")
     return engine
+
+
+def _spare_work(deepspeed: Any, optimizer: torch.optim.Optimizer, *, world_size: int) -> None:
+    """What DeepSpeed would do in each step at stage 0, and need not."""
+    deepspeed.zero_grad = optimizer.zero_grad  # its own walks through all modules of the frozen parts, which have no gradients
+    if world_size == 1:
+        deepspeed.enable_backward_allreduce = False  # it would copy the gradients, and wait, to average them with nobody's
 
 
 def _without_shared_memory_op() -> None:
