@@ -109,10 +109,10 @@ class AdaptedLinear(Adapted):
     """x (rows, …, in) -> (rows, …, out)."""
 
     def add_low_rank(self, x: Tensor, a: Tensor, b: Tensor, scaling: Tensor, out: Tensor, kept: Tensor | None = None) -> Tensor:
+        if kept is None:
+            return low_rank.add_low_rank(x, a, b, scaling, out)
         slots = len(a)
         rows, whole = x.reshape(slots, -1, x.shape[-1]), out.reshape(slots, -1, out.shape[-1])
-        if kept is None:
-            return low_rank.add_low_rank(rows, a, b, scaling, whole).view_as(out)
         h = torch.bmm(rows, a.mT) * scaling[:, None, None]
         h = (h.view(len(x), -1, h.shape[-1]) * kept[:, None]).view_as(h)
         return torch.baddbmm(whole, h, b.mT).view_as(out)

@@ -10,30 +10,34 @@ from torch import Tensor
 
 
 def add_low_rank(x: Tensor, a: Tensor, b: Tensor, scaling: Tensor, out: Tensor) -> Tensor:
-    """(k, n, out), with x (k, n, in), A (k, rank, in), B (k, out, rank), scaling (k,)."""
-    added: Tensor = _LowRank.apply(x, a, b, scaling[:, None, None], out)  # pyright: ignore[reportUnknownMemberType]
+    """Shaped as out (rows, ..., out), with x (rows, ..., in), A (k, rank, in), B (k, out, rank), scaling (k,); a slot has rows / k rows."""
+    added: Tensor = _LowRank.apply(x, a, b, scaling, out)  # pyright: ignore[reportUnknownMemberType]
     return added
 
 
 class _LowRank(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, a: Tensor, b: Tensor, scaling: Tensor, out: Tensor) -> Tensor:
-        """Computed, and kept for the backward pass, in what autocast says."""
-        ctx.dtypes = x.dtype, a.dtype, out.dtype
-        x, a, b, out = (_cast(each) for each in (x, a, b, out))
-        h = _cast(torch.bmm(x, a.mT) * scaling)  # (k, n, rank)
-        ctx.save_for_backward(x, a, b, scaling, h)
-        return torch.baddbmm(out, h, b.mT)
+        """Computed, and kept for the backward pass, in what autocast says. Views are made in here: outside each would be a step back, too."""
+        ctx.dtypes, ctx.shapes = (x.dtype, a.dtype, out.dtype), (x.shape, out.shape)
+        if (computes := _autocast_to(x.device.type)) is not None:
+            x, a, b, out = (each.to(computes) for each in (x, a, b, out))
+        slots = len(a)
+        x, factor = x.reshape(slots, -1, x.shape[-1]), scaling[:, None, None]  # (k, n, in)
+        h = torch.bmm(x, a.mT) * factor  # (k, n, rank)
+        h = h if computes is None else h.to(computes)
+        ctx.save_for_backward(x, a, b, factor, h)
+        return torch.baddbmm(out.reshape(slots, -1, out.shape[-1]), h, b.mT).view(out.shape)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (of_out,) = gradients
-        x, a, b, scaling, h = ctx.saved_tensors
-        of_x_type, of_weights_type, of_out_type = ctx.dtypes
-        of_h = (torch.bmm(of_out, b) * scaling).to(x.dtype)  # before it was scaled
-        of_x = torch.bmm(of_h, a).to(of_x_type) if ctx.needs_input_grad[0] else None
+        x, a, b, factor, h = ctx.saved_tensors
+        (of_x_type, of_weights_type, of_out_type), (x_shape, out_shape) = ctx.dtypes, ctx.shapes
+        of_out = gradients[0].reshape(len(a), -1, out_shape[-1])
+        of_h = _as(torch.bmm(of_out, b) * factor, x.dtype)  # before it was scaled
+        of_x = _as(torch.bmm(of_h, a), of_x_type).view(x_shape) if ctx.needs_input_grad[0] else None
         of_a, of_b = _product(of_h, x), _product(of_out, h)
-        return of_x, of_a.to(of_weights_type), of_b.to(of_weights_type), None, of_out.to(of_out_type)
+        return of_x, _as(of_a, of_weights_type), _as(of_b, of_weights_type), None, _as(gradients[0], of_out_type)
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
@@ -48,6 +52,10 @@ def _as_torch(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
-def _cast(tensor: Tensor) -> Tensor:
-    kind = tensor.device.type
-    return tensor.to(torch.get_autocast_dtype(kind)) if kind != "meta" and torch.is_autocast_enabled(kind) else tensor
+def _autocast_to(kind: str) -> torch.dtype | None:
+    return torch.get_autocast_dtype(kind) if kind != "meta" and torch.is_autocast_enabled(kind) else None
+
+
+def _as(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Asked first: a call that does nothing costs as much as a small product, and there are hundreds in a step."""
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
