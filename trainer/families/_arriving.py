@@ -22,7 +22,7 @@ from trainer.quantisation import QUANTISATIONS
 from trainer.typed_torch import named_modules
 from trainer.untrusted import Refused
 
-GIVE_BACK_BYTES = 64 * 2**20  # of weights read
+GIVE_BACK_BYTES = 16 * 2**20  # of weights read
 
 
 def of_diffusers(kind: Any, folder: Path, how: Loading) -> nn.Module:

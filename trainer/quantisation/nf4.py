@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from trainer.quantisation.protocol import Quantisation
 from trainer.typed_torch import bias_of
 
-NUMBERS_AT_ONCE = 2**22  # of a layer; a multiple of the library's blocks. It holds several copies in single precision of what it is given
+NUMBERS_AT_ONCE = 2**20  # of a layer; a multiple of the library's blocks. It holds several copies in single precision of what it is given
 _functional: Any = functional
 quantize_4bit: Callable[..., tuple[Tensor, Any]] = _functional.quantize_4bit
 quantize_blockwise: Callable[..., tuple[Tensor, Any]] = _functional.quantize_blockwise
