@@ -18,7 +18,7 @@ def add_low_rank(x: Tensor, a: Tensor, b: Tensor, scaling: Tensor, out: Tensor) 
 class _LowRank(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, a: Tensor, b: Tensor, scaling: Tensor, out: Tensor) -> Tensor:
-        """Computed, and kept for the backward pass, in what autocast says. Views are made in here: outside each would be a step back, too."""
+        """Computed, and kept for the backward pass, in what autocast says. Views are made in here: outside each is a step back, too."""
         ctx.dtypes, ctx.shapes = (x.dtype, a.dtype, out.dtype), (x.shape, out.shape)
         if (computes := _autocast_to(x.device.type)) is not None:
             x, a, b, out = (each.to(computes) for each in (x, a, b, out))
