@@ -72,11 +72,12 @@ class AdapterSpec(SpecPart):
         "both as near to each other as they can be.",
     )
     initialization: Annotated[
-        Literal["kaiming", "gaussian", "orthogonal"],
+        Literal["kaiming", "gaussian", "orthogonal", "pissa", "pissa_niter_16"],
         Field(
             exclude_if=lambda chosen: chosen == INITIALIZATION,
             description="What A and B of lora, rslora, dora and tlora begin with, by PEFT's names: B zero and A Kaiming-uniform or normal, "
-            "or both orthogonal to each other (of an even rank).",
+            "or both orthogonal to each other (of an even rank); of lora also pissa, the "
+            "largest singular values of the frozen weights, or pissa_niter_16, nearly so and fast for large layers.",
         ),
     ] = INITIALIZATION
     min_rank: Annotated[int, Field(ge=1, le=512)] | None = Field(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from lorafleet import objectives
 from lorafleet.catalog import FAMILIES, LOSSES, METHODS, OPTIMIZERS, PRECISIONS, file_names
+from lorafleet.catalog.method import PRINCIPAL
 from lorafleet.spec_sections import LR_END
 from lorafleet.spec_words import is_part_name
 
@@ -219,7 +220,26 @@ def _method_begins_so(initialization: str, method: str, rank: int) -> str | None
     known = METHODS.get(method).initializations
     if initialization not in known:
         return f'is none of "{method}", which begins with {" or ".join(known)}'
-    return f'"orthogonal" halves the rank, and adapter.rank, {rank}, is odd' if initialization == "orthogonal" and rank % 2 else None
+    halves = initialization == "orthogonal" and initialization not in METHODS.get(method).subtracted
+    return f'"orthogonal" halves the rank, and adapter.rank, {rank}, is odd' if halves and rank % 2 else None
+
+
+def _weights_are_there_to_begin_with(initialization: str, precision: str) -> str | None:
+    if initialization not in PRINCIPAL or PRECISIONS.get(precision).quantised_bytes is None:
+        return None
+    return f'"{initialization}" is found in the weights themselves, which training.precision {precision} has not; use bf16, or kaiming'
+
+
+def _beginning_is_whole(initialization: str, method: str, zero_stage: int) -> str | None:
+    if not zero_stage or initialization not in METHODS.get(method).subtracted:
+        return None
+    return f'"{initialization}" is subtracted from whole adapters, and cluster.zero_stage {zero_stage} cuts them; use zero_stage 0'
+
+
+def _begins_once(initialization: str, method: str, start: Mapping[str, Any] | None) -> str | None:
+    if start is None or initialization not in METHODS.get(method).subtracted:
+        return None
+    return f'"{initialization}" is a beginning, and so is adapter.start: choose one'
 
 
 def _family_has_the_preset(targets: str | None, family: str | None) -> str | None:
@@ -323,6 +343,9 @@ RULES = (
     Rule((("adapter", "targets"), ("adapter", "target_modules"), ("base_model", "family")), _targets_are_named_once),
     Rule((("adapter", "text_encoder"), ("adapter", "method")), _text_has_no_noise),
     Rule((("adapter", "initialization"), ("adapter", "method"), ("adapter", "rank")), _method_begins_so),
+    Rule((("adapter", "initialization"), ("training", "precision")), _weights_are_there_to_begin_with),
+    Rule((("adapter", "initialization"), ("adapter", "method"), ("cluster", "zero_stage")), _beginning_is_whole),
+    Rule((("adapter", "initialization"), ("adapter", "method"), ("adapter", "start")), _begins_once),
     Rule((("output", "formats"), ("adapter", "method"), ("base_model", "family")), _formats_hold_the_method),
     Rule((("training", "gradient_checkpointing"), ("base_model", "family")), _blocks_are_recomputed),
     Rule((("training", "noise_offset"), ("base_model", "family")), _noises_as_diffusion_does),

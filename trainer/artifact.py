@@ -17,7 +17,7 @@ from lorafleet import __version__, adapter_readers
 from lorafleet.catalog import METHODS
 from lorafleet.contract.layout import MANIFEST, JobLayout, adapter_file, step_folder
 from lorafleet.errors import RunFailed
-from lorafleet.spec import Spec
+from lorafleet.spec import AdapterSpec, Spec
 from lorafleet.v1.training_service_pb2 import Artifact
 from trainer import untrusted
 from trainer.artifact_facts import facts, output_name
@@ -91,25 +91,29 @@ def _as_reported(uri: str, manifest: bytes, sizes: Sequence[int]) -> Artifact:
 
 
 def _files(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Progress", samples: int | None) -> dict[str, bytes]:
+    from trainer.adapters import beginnings
     from trainer.adapters.formats.tensors import usable_precision
 
-    output = style.spec.output
-    precision = usable_precision(weights, style.spec.adapter, output.precision)
+    output, written = style.spec.output, beginnings.plain(style.spec.adapter)
+    precision = usable_precision(weights, written, output.precision)
     if precision != output.precision:
         log.warning("[%s] the files are %s: %s cannot hold the adapter's numbers", style.job, precision, output.precision)
-    files = _adapter_files(style, weights, progress, precision)
+    files = _adapter_files(style, style.spec.model_copy(update={"adapter": written}), weights, progress, precision)
     pictures = _sample_pictures(style, samples)
     files |= pictures
     files[MODEL_CARD] = model_card(style, progress, sorted(pictures), precision).encode(errors="replace")
     return files
 
 
-def _adapter_files(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Progress", precision: str) -> dict[str, bytes]:
+def _adapter_files(
+    style: PreparedStyle, spec: Spec, weights: "Mapping[str, Tensor]", progress: "Progress", precision: str
+) -> dict[str, bytes]:
+    """`spec`: the style's, with the adapter that these weights are of."""
     from trainer.adapters.formats.diffusers import diffusers_file
     from trainer.adapters.formats.kohya import kohya_file
     from trainer.adapters.formats.others import comfyui_file, peft_files
 
-    spec, asked, files = style.spec, style.spec.output.formats, dict[str, bytes]()
+    asked, files = spec.output.formats, dict[str, bytes]()
     names = {each: adapter_file(each, spec.output.name) for each in asked}
     if {"diffusers", "peft"}.intersection(asked):
         diffusers = diffusers_file(weights, spec, precision)
@@ -154,7 +158,7 @@ def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str], 
         f"| base | {spec.family.title} |",
         f"| adapter | {spec.adapter.method}, rank {spec.adapter.rank}, text encoder: {spec.adapter.text_encoder} |",
         *([f"| weights | moving average, decay {spec.training.ema_decay:g} |"] if spec.gives_average else []),
-        f"| files | {precision} |",
+        f"| files | {precision}{_wider(spec.adapter)} |",
         f"| final training loss | {progress.losses[-1][1]:.5f} |" if progress.losses else "| final training loss | (none) |",
         *(f"| held-out loss after {step} steps | {loss:.5f} |" for step, loss in sorted(held_out.items())),
         *data_facts.for_card(style),
@@ -175,6 +179,13 @@ def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str], 
         "",
     ]
     return "\n".join(lines)
+
+
+def _wider(adapter: AdapterSpec) -> str:
+    from trainer.adapters import beginnings
+
+    rank = beginnings.plain(adapter).rank
+    return "" if rank == adapter.rank else f", LoRA of rank {rank}: what the adapter began with ({adapter.initialization}) is subtracted"
 
 
 def _and_as_many(spec: Spec) -> str:

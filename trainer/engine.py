@@ -143,7 +143,8 @@ class Engine:
         place = self.banks[bank]
         place.num_styles -= 1
         with torch.no_grad():
-            for tensor in (place.flat, *self.optimizer.state_of(place.flat, bank).values(), place.scaling):
+            began = () if place.began is None else (place.began,)
+            for tensor in (place.flat, *self.optimizer.state_of(place.flat, bank).values(), place.scaling, *began):
                 tensor[slot] = tensor[place.num_styles].clone()
                 tensor[place.num_styles] = 0.0
 

@@ -11,6 +11,7 @@ Shape = tuple[int, ...]
 
 INITIALIZATION = "kaiming"  # that a spec has where it names none
 LOW_RANK = (INITIALIZATION, "gaussian", "orthogonal")  # those of updates of A and B
+PRINCIPAL = ("pissa", "pissa_niter_16")  # of the frozen weight (Meng et al. 2024), by PEFT's names: exactly, or in 16 iterations
 
 
 class Tensors(Protocol):
@@ -62,6 +63,7 @@ class Method:
     scaling: Scaling
     names: Mapping[str, str]
     initializations: tuple[str, ...] = (INITIALIZATION,)  # that it can begin with; the first is its own
+    subtracted: tuple[str, ...] = ()  # those of them whose B A is something, and is subtracted: its files are LoRA of twice the rank
     least_rank: int = 1
     ranks_by_noise: bool = False  # whether a row's rank goes by the noise in it: what a denoiser is told, and a text encoder is not
     has_alpha: bool = True  # whether its scaling goes by one

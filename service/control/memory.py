@@ -79,6 +79,7 @@ class Ask:
     smaller_resolutions: tuple[int, ...] = ()  # that pictures are kept at besides
     keeps_average: bool = False  # of the adapter
     overrides: tuple[OverrideSpec, ...] = ()  # whose ranks are layers' own
+    subtracts: bool = False  # what the adapter began with, again
     bank: Hashable = None  # see Footprint
 
 
@@ -138,8 +139,11 @@ def _latent_side(base: BaseShapes, ask: Ask) -> int | None:
 
 
 def adapter_bytes(base: BaseShapes, ask: Ask) -> int:
-    """Weights, gradients and their moving average, all fp32, what the optimizer keeps for them, and the method for a backward pass."""
-    optimizer, num_each = OPTIMIZERS.get(ask.optimizer), 3 if ask.keeps_average else 2
+    """Weights, gradients and their moving average, all fp32, what the optimizer keeps for them, and the method for a backward pass.
+
+    Where what it began with is subtracted, that too, the difference, and both as sides of twice the rank.
+    """
+    optimizer, num_each = OPTIMIZERS.get(ask.optimizer), 2 + ask.keeps_average + 4 * ask.subtracts
     held = sum(num_each * FP32_BYTES * prod(shape) + optimizer.state_bytes(shape) for shape in _tensors(base, ask))
     return held + FP32_BYTES * _num_made(base, ask)
 

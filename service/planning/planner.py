@@ -6,7 +6,7 @@ from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 
 from lorafleet import objectives
-from lorafleet.catalog import FAMILIES
+from lorafleet.catalog import FAMILIES, METHODS
 from lorafleet.catalog.method import INITIALIZATION
 from lorafleet.errors import InvalidSpec, Violation
 from lorafleet.spec import ClusterSpec, Spec
@@ -168,13 +168,19 @@ def _ask(spec: Spec, family: str) -> Ask:
         samples_latents=spec.objective.latents == "sampled",
         keeps_average=spec.training.ema_decay is not None,
         overrides=tuple(each for each in spec.adapter.overrides if each.rank is not None),
+        subtracts=_subtracts(spec),
         bank=_bank_of(spec),
     )
 
 
+def _subtracts(spec: Spec) -> bool:
+    return spec.adapter.initialization in METHODS.get(spec.adapter.method).subtracted
+
+
 def _bank_of(spec: Spec) -> Hashable:
     """Equal only where the trainer stacks adapters in one bank, side by side in a pass. (It may do so for some that differ here, too.)"""
-    stacked = spec.adapter.model_copy(update={"alpha": None, "initialization": INITIALIZATION, "start": None})
+    initialization = spec.adapter.initialization if _subtracts(spec) else INITIALIZATION
+    stacked = spec.adapter.model_copy(update={"alpha": None, "initialization": initialization, "start": None})
     training = spec.training
     rates = (training.optimizer, training.ema_decay is not None, training.lora_plus_ratio is not None)
     return (stacked, *rates, training.micro_batch_size)

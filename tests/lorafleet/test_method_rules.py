@@ -27,7 +27,19 @@ SD1 = {"uri": "file:///base", "family": "sd1"}
             "adapter.initialization",
             'none of "lokr", which begins with kaiming',
         ),
-        ({"adapter": {"method": "tlora", "initialization": "orthogonal"}}, "adapter.initialization", "begins with kaiming or gaussian"),
+        ({"adapter": {"method": "tlora", "initialization": "pissa"}}, "adapter.initialization", "begins with kaiming or gaussian or orth"),
+        ({"adapter": {"initialization": "pissa"}, "training": {"precision": "nf4"}}, "adapter.initialization", "precision nf4 has not"),
+        ({"adapter": {"initialization": "pissa"}, "cluster": {"zero_stage": 2}}, "adapter.initialization", "zero_stage 2 cuts them"),
+        (
+            {"adapter": {"method": "tlora", "initialization": "orthogonal"}, "cluster": {"zero_stage": 1}},
+            "adapter.initialization",
+            "zero_stage 1 cuts them",
+        ),
+        (
+            {"adapter": {"initialization": "pissa", "start": {"uri": "file:///a.safetensors"}}},
+            "adapter.initialization",
+            "and so is adapter.start",
+        ),
         ({"adapter": {"rank": 3, "initialization": "orthogonal"}}, "adapter.initialization", "adapter.rank, 3, is odd"),
         ({"adapter": {"initialization": "zeros"}}, "adapter.initialization", "'gaussian'"),
         ({"adapter": {"method": "oft", "alpha": 1.0}}, "adapter.alpha", 'nothing that "oft" goes by'),
@@ -45,6 +57,19 @@ def test_a_contradiction_is_told_at_its_field(sections: dict[str, Any], field: s
     found = complaints(**sections)
     assert list(found) == [field]
     assert says in found[field]
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"adapter": {"method": "tlora", "rank": 3, "initialization": "orthogonal"}},  # its halves are not of the rank
+        {"adapter": {"method": "tlora", "initialization": "orthogonal"}, "training": {"precision": "int8"}},  # of no weights
+        {"adapter": {"initialization": "orthogonal"}, "cluster": {"zero_stage": 2}},  # nothing is subtracted
+        {"adapter": {"initialization": "gaussian", "start": {"uri": "file:///a.safetensors"}}},  # what the file lacks
+    ],
+)
+def test_a_beginning_that_stands_in_nothings_way_is_taken(sections: dict[str, Any]):
+    assert parse(with_fields(**sections))
 
 
 @pytest.mark.parametrize(

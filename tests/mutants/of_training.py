@@ -74,8 +74,8 @@ GUARDS = (
     (
         "training: a resumed run has the optimizer's state",
         "trainer/pack/initial_state.py",
-        "return where.row(saved.weights), _state(where, saved)",
-        "return where.row(saved.weights), {}",
+        "return Row(where.row(saved.weights), state, began)",
+        "return Row(where.row(saved.weights), {}, began)",
         "tests/trainer/pack/test_pack_run.py::test_a_killed_run_resumes_bit_for_bit[0]",
     ),
     (

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lorafleet.spec import AdapterSpec
 from lorafleet.spec_overrides import claiming
+from trainer.adapters.beginnings import doubled
 from trainer.adapters.layout import Kind, Layout, scaling
 from trainer.adapters.methods import METHODS
 from trainer.adapters.methods.protocol import AdapterMethod
@@ -43,6 +44,8 @@ class Bank(nn.Module):
         self.column = {module: self._chains.index(chain) for module, chain in zip(where.modules, chains, strict=True)}
         self.dropout = {module: kind.dropout_at(module) for module in where.modules}
         self.register_buffer("scaling", torch.zeros(self.capacity, len(self._chains)), persistent=False)
+        self.began: Tensor | None
+        self.register_buffer("began", torch.zeros(self.capacity, where.size) if kind.subtracts else None, persistent=False)
 
     @property
     def is_full(self) -> bool:
@@ -53,15 +56,17 @@ class Bank(nn.Module):
         first = {column: module for module, column in reversed(self.column.items())}
         return torch.tensor([scaling(adapter.at(first[column])) if column in first else 1.0 for column in range(len(self._chains))])
 
-    def add_style(self, row: Tensor, scaling: float | Tensor) -> int:
+    def add_style(self, row: Tensor, scaling: float | Tensor, began: Tensor | None = None) -> int:
         """Puts a style's weights, (size,), into the next free slot and returns the slot. ZeRO 1 to 3: before the engine is built.
 
-        `scaling`: one for all layers, or those of `scaling_of`.
+        `scaling`: one for all layers, or those of `scaling_of`. `began`: the weights that it began with, where they are subtracted.
         """
         slot, self.num_styles = self.num_styles, self.num_styles + 1
         with torch.no_grad():
             self.flat[slot] = row
             self.scaling[slot] = scaling
+            if self.began is not None and began is not None:
+                self.began[slot] = began
         return slot
 
     @property
@@ -103,9 +108,13 @@ class ActiveSlots:
 
     def load_weights(self) -> None:
         """Fetches the weights from the bank for one forward pass."""
-        self.weights = {}
+        self.weights, began = {}, dict[str, dict[str, Tensor]]()
         for piece, part in zip(self.bank.layout.pieces, self.bank(self.slots, self.index), strict=True):
             self.weights.setdefault(piece.module, {})[piece.role] = part
+        if self.bank.began is not None:
+            for piece, part in self.bank.layout.split(self.bank.rows(self.bank.began, self.slots, self.index)):
+                began.setdefault(piece.module, {})[piece.role] = part
+            self.weights = {module: dict(doubled(now, began[module], rank_at=1)) for module, now in self.weights.items()}
         self.scalings = torch.unbind(self.bank.rows(self.bank.scaling, self.slots, self.index), dim=1)
 
     def scaling(self, module: str) -> Tensor:

@@ -24,20 +24,20 @@ def _methods_own(shapes: Mapping[str, Shape], draws: Draws) -> Mapping[str, Tens
 
 def _gaussian(shapes: Mapping[str, Shape], draws: Draws) -> Mapping[str, Tensor]:
     """A normal with a deviation of 1 / rank, as diffusers' example scripts begin."""
-    return {"A": _normal(draws, *shapes["A"]) / shapes["A"][0]}
+    return {"A": normal(draws, *shapes["A"]) / shapes["A"][0]}
 
 
 def _orthogonal(shapes: Mapping[str, Shape], draws: Draws) -> Mapping[str, Tensor]:
     """Both sides are there, in halves of the rank's space that are orthogonal to each other: B A = 0 although neither is zero
     (datta0.github.io/posts/rethink-lora-init). Of a convolution A's kernel counts as inputs."""
     rank, num_inputs, num_outputs = shapes["A"][0], prod(shapes["A"][1:]), shapes["B"][0]
-    turned, _ = qr(_normal(draws, rank, rank))
+    turned, _ = qr(normal(draws, rank, rank))
     odd, even = turned[0::2], turned[1::2]
-    a = (_normal(draws, num_inputs, rank // 2) @ odd).mT / 10
-    return {"A": a.contiguous(), "B": (_normal(draws, num_outputs, rank // 2) @ even).contiguous() / 10}
+    a = (normal(draws, num_inputs, rank // 2) @ odd).mT / 10
+    return {"A": a.contiguous(), "B": (normal(draws, num_outputs, rank // 2) @ even).contiguous() / 10}
 
 
-def _normal(draws: Draws, *shape: int) -> Tensor:
+def normal(draws: Draws, *shape: int) -> Tensor:
     return from_array(draws.standard_normal(shape)).to(torch.float32)
 
 

@@ -80,7 +80,7 @@ class Adapted(nn.Module, ABC):
         if rate := active.dropout(self.module):
             x = keyed_dropout(x, active.seeds, rate=rate, layer=self.number)
         weights, least_rank = active.weights[self.module], active.bank.kind.min_rank
-        slots = Slots(weights, active.scaling(self.module), rate > 0, active.noise, least_rank)
+        slots = Slots(weights, active.scaling(self.module), rate > 0, active.noise, least_rank, active.bank.kind.subtracts)
         return active.method.outputs(self, x, out, slots)
 
     @abstractmethod

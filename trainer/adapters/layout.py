@@ -40,6 +40,7 @@ class Kind:
     min_rank: int = 1  # of methods whose ranks go by noise
     raises_rates: bool = False  # of the roles of which its method says so (LoRA+)
     overrides: tuple[OverrideSpec, ...] = ()  # without what a row may have of its own
+    subtracts: bool = False  # whether what they began with is subtracted again (adapters.beginnings)
 
     def rank_at(self, path: str) -> int:
         return overrides.values_at(self.overrides, path, ["rank"]).get("rank", self.rank)
@@ -66,6 +67,7 @@ class Kind:
             min_rank=adapter.min_rank or 1,
             raises_rates=raises_rates,
             overrides=tuple(map(_without_what_rows_have, adapter.overrides)),
+            subtracts=adapter.initialization in METHODS.get(adapter.method).subtracted,
         )
 
     @classmethod

@@ -3,26 +3,33 @@ weights and the optimizer's state."""
 
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from torch import Tensor
 
-from trainer.adapters import start
+from lorafleet.catalog.method import INITIALIZATION
+from lorafleet.errors import RunFailed
+from trainer.adapters import beginnings, start
 from trainer.adapters.layout import Layout, initial_row, layout
 from trainer.adapters.methods import METHODS
 from trainer.adapters.model import PackModel
 from trainer.checkpoint import Checkpoint
 from trainer.pack.member import Member
 
-Row = tuple[Tensor, dict[str, Tensor]]  # weights, (size,), and the optimizer's state by its keys
+
+class Row(NamedTuple):
+    weights: Tensor  # (size,)
+    state: Mapping[str, Tensor]  # the optimizer's, by its keys
+    began: Tensor | None = None  # (size,): the weights that are subtracted
 
 
 def started(model: PackModel, member: Member) -> dict[str, Tensor]:
-    """What the adapter that the spec goes on from has for its row, by canonical name; nothing where it goes on from none."""
+    """What the spec begins with that no key draws, by canonical name: the adapter that it goes on from, or sides that are subtracted."""
     given = member.spec.adapter.start
-    if given is None:
-        return {}
     layers = model.layers_of(member.kind)
     where = layout(member.kind, layers)
+    if given is None:
+        return beginnings.found(where, layers, member.spec.adapter, member.style.key)
     return start.named(given, member.spec.family.name, member.spec.adapter, where, layers, job=member.job)
 
 
@@ -31,9 +38,16 @@ def first_row(model: PackModel, member: Member, saved: Checkpoint | None, given:
     layers = model.layers_of(member.kind)
     where = layout(member.kind, layers)
     if saved is None:
-        method, adapter = METHODS.get(member.kind.method), member.spec.adapter
-        return _with(given or {}, where, initial_row(where, method, member.style.key, layers, adapter.initialization)), {}
-    return where.row(saved.weights), _state(where, saved)
+        initialization = INITIALIZATION if member.kind.subtracts else member.spec.adapter.initialization
+        drawn = initial_row(where, METHODS.get(member.kind.method), member.style.key, layers, initialization)
+        row = _with(given or {}, where, drawn)
+        return Row(row, {}, row.clone() if member.kind.subtracts else None)
+    state = _state(where, saved)
+    began = state.pop(beginnings.KEY, None)
+    if member.kind.subtracts and began is None:
+        message = "the checkpoint is of another adapter: it lacks what the adapter began with; choose another output.uri"
+        raise RunFailed(message, reason="CHECKPOINT_OF_ANOTHER_ADAPTER")
+    return Row(where.row(saved.weights), state, began)
 
 
 def _with(given: Mapping[str, Tensor], where: Layout, row: Tensor) -> Tensor:

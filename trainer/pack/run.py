@@ -243,12 +243,13 @@ class PackRun:
         ]
         for bank, members in zip(banks, self.pack.by_kind.values(), strict=True):
             for member in members:
-                bank.add_style(self._rows[member.job][0], bank.scaling_of(member.spec.adapter))
+                row = self._rows[member.job]
+                bank.add_style(row.weights, bank.scaling_of(member.spec.adapter), row.began)
         self.model.train()
         self.pack.engine = Engine(self.model, self.spec, self.group, self.base.device)
         for number, members in enumerate(self.pack.by_kind.values()):
             for slot, member in enumerate(members):
-                if moments := self._rows[member.job][1]:
+                if moments := self._rows[member.job].state:
                     self.engine.load_moments(number, slot, moments)
         self._rows = {}
         place = (

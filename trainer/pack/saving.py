@@ -7,6 +7,7 @@ from functools import partial
 from torch import Tensor
 
 from trainer import artifact, checkpoint
+from trainer.adapters import beginnings
 from trainer.checkpoint import Checkpoint
 from trainer.pack.member import Member
 from trainer.pack.state import PackState
@@ -28,6 +29,8 @@ def state_of(pack: PackState, member: Member) -> Checkpoint:
             moments |= {f"{key}.{name}": tensor for name, tensor in layout.named(kept).items()}
         else:
             moments[key] = kept.contiguous()
+    if (began := pack.engine.banks[bank].began) is not None:
+        moments |= {f"{beginnings.KEY}.{name}": tensor for name, tensor in layout.named(began[slot].cpu()).items()}
     return Checkpoint(member.progress, weights, moments)
 
 
@@ -42,7 +45,10 @@ def save_checkpoint(pack: PackState, member: Member) -> None:
 def commit(pack: PackState, member: Member) -> None:
     """The artifact, and word of it to the control plane."""
     with pack.judged(member):
-        weights = state_of(pack, member).weights
+        state = state_of(pack, member)
+    start = f"{beginnings.KEY}."
+    began = {name.removeprefix(start): tensor for name, tensor in state.moments.items() if name.startswith(start)}
+    weights = beginnings.named_plainly(state.weights, began or None)
     pack.group.on_first(partial(_commit, pack, member, weights))
 
 

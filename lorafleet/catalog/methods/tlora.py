@@ -9,7 +9,8 @@ FACTS = Method(
     scaling=alpha_over_rank,
     names={"A": "lora_A.weight", "B": "lora_B.weight"},
     raised_roles=("B",),
-    initializations=LOW_RANK[:2],  # of some of its ranks alone B A is not zero by the others
+    initializations=LOW_RANK,
+    subtracted=("orthogonal",),  # of some of its ranks alone B A is not zero by the others
     fusing=Fusing.IN_PART,
     ranks_by_noise=True,
 )

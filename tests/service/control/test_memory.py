@@ -163,6 +163,11 @@ def test_a_style_alone_in_its_bank_brings_as_many_idle_rows_as_it_has():
     assert "idle" not in arithmetic([lora, other])
 
 
+def test_a_beginning_that_is_subtracted_is_kept_and_both_are_sides_of_twice_the_rank():
+    numbers = 8 * (32 + 64)
+    assert adapter_bytes(SD15, ask(subtracts=True)) == (ADAMW + 4 + 4 + 2 * 4) * numbers
+
+
 def test_people_can_add_it_up():
     pack = [footprint(SD15, ask())] * 3
     told = arithmetic(pack)

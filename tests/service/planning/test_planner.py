@@ -64,10 +64,19 @@ async def test_methods_ranks_and_optimizers_train_together_and_their_idle_rows_a
         wanted(training={"ema_decay": 0.99}),
         wanted(training={"lora_plus_ratio": 4.0}),
         wanted(adapter={"dropout": 0.1}),
+        wanted(adapter={"initialization": "pissa"}),
     ]
     (pack,) = (await planner().plan("acme", [*alike, *apart])).packs
-    assert list(pack.items) == list(range(9))
-    assert " + of 8 idle rows " in pack.arithmetic
+    assert list(pack.items) == list(range(10))
+    assert " + of 9 idle rows " in pack.arithmetic
+
+
+async def test_a_beginning_that_is_subtracted_takes_memory():
+    plain, pissa, gaussian = [
+        (await planner().plan("acme", [wanted(adapter={"initialization": each})])).packs[0].memory_bytes
+        for each in ("kaiming", "pissa", "gaussian")
+    ]
+    assert plain == gaussian < pissa
 
 
 async def test_styles_whose_blocks_are_recomputed_share_no_pass_with_others_and_take_less():

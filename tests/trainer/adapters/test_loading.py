@@ -11,6 +11,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 
 from examples.demo import BASE_MODEL
 from lorafleet import spec
+from trainer.adapters import beginnings
 from trainer.adapters.bank import ActiveSlots
 from trainer.adapters.formats.diffusers import diffusers_file
 from trainer.adapters.formats.kohya import kohya_file
@@ -47,10 +48,19 @@ def test_diffusers_drops_the_magnitudes_of_a_kohya_file(tmp_path: Path):
         ("dora", "diffusers", ()),
         ("lora", "diffusers", OVERRIDES),
         ("lora", "kohya", OVERRIDES),
+        ("pissa", "diffusers", OVERRIDES),
+        ("pissa", "kohya", OVERRIDES),
     ],
 )  # diffusers drops dora_scale of kohya's layout, with a warning: that pair it cannot load
 def test_a_file_of_every_method_loads_into_diffusers(method: str, layout: str, overrides: Sequence[dict[str, Any]], tmp_path: Path):
-    fields: dict[str, Any] = {"method": method, "rank": 4, "alpha": 2.0, "target_modules": ["to_q", "to_out.0", "conv1", "proj_in"]}
+    initialization = "pissa" if method == "pissa" else "kaiming"
+    fields: dict[str, Any] = {
+        "method": "lora" if method == "pissa" else method,
+        "initialization": initialization,
+        "rank": 4,
+        "alpha": 2.0,
+        "target_modules": ["to_q", "to_out.0", "conv1", "proj_in"],
+    }
     fields["overrides"] = list(overrides)
     asked = spec.parse({"base_model": {"uri": "file:///b", "family": "sd1"}, "dataset": {"uri": "file:///d"}, "adapter": fields})
     sd1 = family("sd1")
@@ -63,8 +73,12 @@ def test_a_file_of_every_method_loads_into_diffusers(method: str, layout: str, o
             row[piece.offset : piece.offset + piece.size] = 0.05 * torch.randn(
                 piece.size, generator=torch.Generator().manual_seed(piece.offset)
             )
-    bank.add_style(row, bank.scaling_of(asked.adapter))
-    weights = bank.layout.named(row)
+    found = beginnings.found(bank.layout, model.layers_of(bank.kind), asked.adapter, Key(0, "style"))
+    began = bank.layout.row(found) if found else None
+    row = row if began is None else row + began
+    bank.add_style(row, bank.scaling_of(asked.adapter), began)
+    weights = beginnings.named_plainly(bank.layout.named(row), found or None)
+    asked = asked.model_copy(update={"adapter": beginnings.plain(asked.adapter)})
     data = diffusers_file(weights, asked) if layout == "diffusers" else kohya_file(weights, asked, {})
     (tmp_path / "lora.safetensors").write_bytes(io.BytesIO(data).read())
 

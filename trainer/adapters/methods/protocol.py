@@ -69,6 +69,7 @@ class Slots(NamedTuple):
     is_dropped: bool  # whether dropout has changed x since the frozen layer saw it
     noise: Tensor | None = None  # share of noise in each row, (rows or 1,), from 0 to 1; None: the method does not go by it
     least_rank: int = 1  # of a row that is nothing but noise
+    is_doubled: bool = False  # whether the sides are of twice the rank, since what they began with is subtracted
 
 
 class File(NamedTuple):

@@ -19,7 +19,9 @@ class TLoRA(LoRA):
         a, b = slots.weights["A"], slots.weights["B"]
         if slots.noise is None:
             raise RuntimeError("no denoiser said how much noise is in the rows: these layers are not in one that is served")
-        return layer.add_low_rank(x, a, b, slots.scaling, out, kept_ranks(slots.noise, a.shape[1], slots.least_rank))
+        halves = 2 if slots.is_doubled else 1  # each of the same ranks
+        kept = kept_ranks(slots.noise, a.shape[1] // halves, slots.least_rank)
+        return layer.add_low_rank(x, a, b, slots.scaling, out, torch.cat([kept] * halves, dim=1) if slots.is_doubled else kept)
 
     def kohya_network(self, spec: AdapterSpec) -> tuple[str, dict[str, str]]:
         return "networks.lora", {"tlora": "True", "tlora_min_rank": str(spec.min_rank or 1)}
