@@ -42,7 +42,7 @@ def adapters(found: Iterable[pb.Adapter]) -> tables.Table:
     rows = (
         (
             _id(each.name),
-            str(each.newest_version),
+            _number(each.newest_version),
             each.family,
             each.method,
             _number(each.rank),
@@ -59,7 +59,7 @@ def versions(found: Iterable[pb.AdapterVersion]) -> tables.Table:
     rows = (
         (
             str(each.number),
-            state(each),
+            "DELETED" if each.HasField("purge_time") else state(each),
             ", ".join(each.aliases),
             each.method,
             _number(each.rank),
@@ -99,7 +99,19 @@ def megabytes(size_bytes: int) -> str:
 
 
 def _of_adapter(adapter: pb.Adapter) -> list[tuple[str, str]]:
-    return [("newest version", str(adapter.newest_version)), ("aliases", _aliases(adapter))]
+    rule = adapter.retention
+    kept = [f"{rule.keep_newest} newest"] if rule.keep_newest else []
+    kept += [f"younger than {rule.keep_days} days"] if rule.keep_days else []
+    return [
+        ("newest version", _number(adapter.newest_version)),
+        ("aliases", _aliases(adapter)),
+        ("keeps", ", ".join(kept)),
+        *_deletion(adapter),
+    ]
+
+
+def _deletion(message: pb.Adapter | pb.AdapterVersion) -> list[tuple[str, str]]:
+    return [("deleted", _time(message.delete_time)), ("purged from", _time(message.purge_time))]
 
 
 def _aliases(adapter: pb.Adapter) -> str:
@@ -115,6 +127,7 @@ def _of_version(version: pb.AdapterVersion) -> list[tuple[str, str]]:
         ("size", megabytes(version.artifact.size_bytes)),
         ("job", version.job),
         ("parents", ", ".join(version.parents)),
+        *_deletion(version),
     ]
 
 

@@ -16,6 +16,8 @@ NOTE = "Made by scripts/make_sync_client.py from lorafleet/aio/{name}: change th
 WORDS = [
     (r"\basync (def|with|for)\b", r"\1"),
     (r"\bawait ", ""),
+    (r"\bAwaitable, ", ""),
+    (r"\bAwaitable\[(\w+)\]", r"\1"),
     (r"\bAsync(?=[A-Z])", ""),  # AsyncClient, AsyncGenerator
     (r"\blorafleet\.aio\b", "lorafleet.sync"),
     (r"\basync_io\b", "sync_io"),

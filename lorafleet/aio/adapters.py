@@ -4,6 +4,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, cast
 
+from google.protobuf.field_mask_pb2 import FieldMask
+
 from lorafleet.aio.base import AsyncBase
 from lorafleet.aio.connection import AsyncConnection
 from lorafleet.v1 import adapter_service_pb2 as pb
@@ -25,9 +27,13 @@ class AsyncAdapters(AsyncBase):
         """The adapter, with the facts of its newest version. Raises NotFound."""
         return await self.connection.call(self._adapter_rpc.GetAdapter, pb.GetAdapterRequest(name=self.adapter_name(adapter)))
 
-    async def list_adapters(self, *, filter: str = "", order_by: str = "", page_size: int = 0) -> AsyncGenerator[pb.Adapter]:
+    async def list_adapters(
+        self, *, filter: str = "", order_by: str = "", page_size: int = 0, show_deleted: bool = False
+    ) -> AsyncGenerator[pb.Adapter]:
         """All matching adapters, page by page; `filter` such as `family = sdxl AND labels.team = "red"`."""
-        request = pb.ListAdaptersRequest(parent=self.parent, filter=filter, order_by=order_by, page_size=page_size)
+        request = pb.ListAdaptersRequest(
+            parent=self.parent, filter=filter, order_by=order_by, page_size=page_size, show_deleted=show_deleted
+        )
         async with aclosing(self._pages(self._adapter_rpc.ListAdapters, request)) as pages:
             async for page in pages:
                 for adapter in page.adapters:
@@ -38,9 +44,11 @@ class AsyncAdapters(AsyncBase):
         request = pb.GetAdapterVersionRequest(name=self.adapter_name(version))
         return await self.connection.call(self._adapter_rpc.GetAdapterVersion, request)
 
-    async def list_adapter_versions(self, adapter: str, *, page_size: int = 0) -> AsyncGenerator[pb.AdapterVersion]:
+    async def list_adapter_versions(
+        self, adapter: str, *, page_size: int = 0, show_deleted: bool = False
+    ) -> AsyncGenerator[pb.AdapterVersion]:
         """An adapter's versions, newest first and without their files, page by page. Raises NotFound."""
-        request = pb.ListAdapterVersionsRequest(parent=self.adapter_name(adapter), page_size=page_size)
+        request = pb.ListAdapterVersionsRequest(parent=self.adapter_name(adapter), page_size=page_size, show_deleted=show_deleted)
         async with aclosing(self._pages(self._adapter_rpc.ListAdapterVersions, request)) as pages:
             async for page in pages:
                 for version in page.adapter_versions:
@@ -63,3 +71,39 @@ class AsyncAdapters(AsyncBase):
         """Take an alias away, if there is one. Raises NotFound, and Aborted for an old `etag`."""
         request = pb.DeleteAdapterAliasRequest(name=f"{self.adapter_name(adapter)}@{alias}", etag=etag)
         await self.connection.call(self._adapter_rpc.DeleteAdapterAlias, request)
+
+    async def set_adapter_retention(self, adapter: str, *, keep_newest: int = 0, keep_days: int = 0, etag: str = "") -> pb.Adapter:
+        """Have versions deleted that are neither among the newest, nor young, nor have an alias; both 0: none. Raises NotFound, Aborted."""
+        rule = pb.RetentionRule(keep_newest=keep_newest, keep_days=keep_days)
+        changed = pb.Adapter(name=self.adapter_name(adapter), etag=etag, retention=rule)
+        request = pb.UpdateAdapterRequest(adapter=changed, update_mask=FieldMask(paths=["retention"]))
+        return await self.connection.call(self._adapter_rpc.UpdateAdapter, request)
+
+    async def delete_adapter(self, adapter: str, *, etag: str = "") -> pb.Adapter:
+        """Delete an adapter with its versions; for 30 days it can be had back. Raises NotFound, Aborted, and FailedPrecondition for what is
+        in production."""
+        return await self.connection.call(
+            self._adapter_rpc.DeleteAdapter, pb.DeleteAdapterRequest(name=self.adapter_name(adapter), etag=etag)
+        )
+
+    async def undelete_adapter(self, adapter: str) -> pb.Adapter:
+        """Take the deletion of an adapter back. Raises NotFound once it is purged."""
+        return await self.connection.call(self._adapter_rpc.UndeleteAdapter, pb.UndeleteAdapterRequest(name=self.adapter_name(adapter)))
+
+    async def delete_adapter_version(self, version: str) -> pb.AdapterVersion:
+        """Delete a version; for 30 days it can be had back. Raises NotFound, and FailedPrecondition for one that an alias points to."""
+        request = pb.DeleteAdapterVersionRequest(name=self.adapter_name(version))
+        return await self.connection.call(self._adapter_rpc.DeleteAdapterVersion, request)
+
+    async def undelete_adapter_version(self, version: str) -> pb.AdapterVersion:
+        """Take the deletion of a version back. Raises NotFound, and FailedPrecondition once it is purged."""
+        request = pb.UndeleteAdapterVersionRequest(name=self.adapter_name(version))
+        return await self.connection.call(self._adapter_rpc.UndeleteAdapterVersion, request)
+
+    async def sign_adapter_version(self, version: str, *, expire_s: int = 0) -> pb.SignAdapterVersionResponse:
+        """URLs with which anyone can download a version, for `expire_s` seconds (default: an hour).
+
+        Raises NotFound; FailedPrecondition if it is purged or the store cannot sign.
+        """
+        request = pb.SignAdapterVersionRequest(name=self.adapter_name(version), expire_s=expire_s)
+        return await self.connection.call(self._adapter_rpc.SignAdapterVersion, request)

@@ -9,7 +9,6 @@ Calls are retried while the server is unreachable, so all of them are safe to re
 """
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
-from lorafleet.aio.adapters import AsyncAdapters
 from lorafleet.aio.administration import AsyncAdministration
 from lorafleet.aio.batches import AsyncBatches
 from lorafleet.aio.connection import AsyncConnection
@@ -18,7 +17,7 @@ from lorafleet.credentials import Credentials
 from lorafleet.transport.retry import Patience
 
 
-class AsyncClient(AsyncDownloads, AsyncBatches, AsyncAdapters, AsyncAdministration):
+class AsyncClient(AsyncDownloads, AsyncBatches, AsyncAdministration):
     """One connection to a control plane, acting for one tenant.
 
     Each attempt of a call takes at most `call_timeout_s`; if the server is unreachable, it is retried for `patience.total_s`.

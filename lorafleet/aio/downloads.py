@@ -1,10 +1,12 @@
 """The client's download of artifacts: all files of one, every SHA-256 checked, or nothing."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from lorafleet import download as downloading
+from lorafleet.aio.adapters import AsyncAdapters
 from lorafleet.aio.jobs import AsyncJobs
 from lorafleet.blobs import Blobs, blobs_at
 from lorafleet.contract.artifact_manifest import ArtifactManifest
@@ -12,12 +14,13 @@ from lorafleet.errors import FailedPrecondition, LorafleetError
 from lorafleet.signed_blobs import SignedBlobs
 from lorafleet.states import label
 from lorafleet.transport import async_io
+from lorafleet.v1 import adapter_service_pb2 as adapter_pb
 from lorafleet.v1 import training_service_pb2 as pb
 
 NOT_OFFERED = {"UNIMPLEMENTED", "CANNOT_SIGN"}  # an older server; a store that cannot sign
 
 
-class AsyncDownloads(AsyncJobs):
+class AsyncDownloads(AsyncJobs, AsyncAdapters):
     """The client's download of artifacts."""
 
     async def download(
@@ -31,22 +34,36 @@ class AsyncDownloads(AsyncJobs):
         found = await self.get(job)
         if not found.HasField("artifact"):
             raise FailedPrecondition(f"{found.name} is {label(found)} and has no artifact", reason="NO_ARTIFACT")
-        artifact = found.artifact
-        blobs = await self._blobs(found)
+        return await self._fetched(found.artifact, lambda: self.sign_artifact(found.name), folder, on_progress)
+
+    async def download_adapter(
+        self, version: str, folder: str | Path, *, on_progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> ArtifactManifest:
+        """Download a version of an adapter, such as `fox@production`, as `download` does. Raises FailedPrecondition (NO_ARTIFACT) for one
+        that is purged."""
+        found = await self.get_adapter_version(version)
+        if found.state == adapter_pb.ADAPTER_VERSION_STATE_PURGED:
+            raise FailedPrecondition(f"{found.name} is purged: its files are gone", reason="NO_ARTIFACT")
+        return await self._fetched(found.artifact, lambda: self.sign_adapter_version(found.name), folder, on_progress)
+
+    async def _fetched(
+        self, artifact: pb.Artifact, sign: Callable[[], Awaitable[Any]], folder: str | Path, on_progress: Callable[[int, int], None]
+    ) -> ArtifactManifest:
+        blobs = await self._blobs(artifact, sign)
 
         def fetch(stop: threading.Event) -> ArtifactManifest:
             return downloading.download(blobs, artifact.manifest_sha256, Path(folder), on_progress=on_progress, stop=stop)
 
         return await async_io.in_thread(fetch)
 
-    async def _blobs(self, job: pb.TrainingJob) -> Blobs:
+    async def _blobs(self, artifact: pb.Artifact, sign: Callable[[], Awaitable[Any]]) -> Blobs:
         """By signed URLs, without credentials of the store, where the server offers them; else as this machine can reach the store."""
-        if job.artifact.uri.startswith("s3://"):
+        if artifact.uri.startswith("s3://"):
             try:
-                signed = await self.sign_artifact(job.name)
+                signed = await sign()
             except LorafleetError as error:
                 if error.reason not in NOT_OFFERED:
                     raise
             else:
                 return SignedBlobs({file.path: file.url for file in signed.files})
-        return blobs_at(job.artifact.uri)
+        return blobs_at(artifact.uri)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import islice
 from typing import Annotated
 
@@ -11,8 +12,9 @@ from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
 from lorafleet.commands import Format, Output, Server, Tenant
 from lorafleet.commands.clients import connect
 from lorafleet.commands.connection import ServerCommands
+from lorafleet.commands.download import Folder, fetch
 from lorafleet.errors import InvalidInput
-from lorafleet.terminal import say, stdout_console
+from lorafleet.terminal import TIME_FORMAT, say, stdout_console
 
 app = typer.Typer(cls=ServerCommands, help="Adapters of the registry and their versions.", no_args_is_help=True)
 
@@ -21,6 +23,7 @@ AdapterOrVersion = Annotated[
     str, typer.Argument(metavar="ADAPTER", help="An adapter's id, ID/versions/NUMBER, or ID@ALIAS.", show_default=False)
 ]
 Version = Annotated[str, typer.Argument(metavar="VERSION", help="ADAPTER/versions/NUMBER, or ADAPTER@ALIAS.", show_default=False)]
+Deleted = Annotated[bool, typer.Option("--deleted", help="Deleted ones too.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number shown.")]
 
 
@@ -28,6 +31,7 @@ Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number
 def list_adapters(
     filter: Annotated[str, typer.Option("--filter", "-f", help="""Such as 'family = sdxl AND labels.team = "red"'.""")] = "",
     order_by: Annotated[str, typer.Option("--order-by", help="create_time or name, or either with desc.")] = "",
+    deleted: Deleted = False,
     limit: Limit = 100,
     output: Output = Format.TABLE,
     server: Server = DEFAULT_SERVER,
@@ -38,7 +42,9 @@ def list_adapters(
     from lorafleet.commands.printing import print_plain
 
     with connect(server, tenant) as client:
-        found = list(islice(client.list_adapters(filter=filter, order_by=order_by, page_size=min(limit, 1000)), limit))
+        found = list(
+            islice(client.list_adapters(filter=filter, order_by=order_by, page_size=min(limit, 1000), show_deleted=deleted), limit)
+        )
     print_plain([tables.plain(adapter) for adapter in found], output)
     if output is Format.TABLE:
         stdout_console().print(tables.adapters(found))
@@ -62,6 +68,7 @@ def show(
 @app.command("versions")
 def versions(
     adapter: Adapter,
+    deleted: Deleted = False,
     limit: Limit = 100,
     output: Output = Format.TABLE,
     server: Server = DEFAULT_SERVER,
@@ -72,7 +79,7 @@ def versions(
     from lorafleet.commands.printing import print_plain
 
     with connect(server, tenant) as client:
-        found = list(islice(client.list_adapter_versions(adapter, page_size=min(limit, 1000)), limit))
+        found = list(islice(client.list_adapter_versions(adapter, page_size=min(limit, 1000), show_deleted=deleted), limit))
     print_plain([tables.plain(version) for version in found], output)
     if output is Format.TABLE:
         stdout_console().print(tables.versions(found))
@@ -108,14 +115,66 @@ def promote(
 
 @app.command("delete")
 def delete(
-    alias: Annotated[str, typer.Argument(metavar="ADAPTER@ALIAS", help="An alias.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="ID, ID/versions/NUMBER or ID@ALIAS.", show_default=False)],
     server: Server = DEFAULT_SERVER,
     tenant: Tenant = DEFAULT_TENANT,
 ) -> None:
-    """Take an alias away."""
-    adapter, _, name = alias.partition("@")
+    """Delete an adapter or a version, which undelete brings back for 30 days; or take an alias away."""
     with connect(server, tenant) as client:
-        client.delete_adapter_alias(adapter, name)
+        if "@" in name:
+            adapter, _, alias = name.partition("@")
+            client.delete_adapter_alias(adapter, alias)
+            return
+        found = client.delete_adapter_version(name) if _is_version(name) else client.delete_adapter(name)
+    if found.HasField("purge_time"):
+        say(f"{found.name} is deleted; until {found.purge_time.ToDatetime().strftime(TIME_FORMAT)} it can be undeleted")
+
+
+@app.command("undelete")
+def undelete(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="ID or ID/versions/NUMBER.", show_default=False)],
+    server: Server = DEFAULT_SERVER,
+    tenant: Tenant = DEFAULT_TENANT,
+) -> None:
+    """Bring back what was deleted."""
+    with connect(server, tenant) as client:
+        if _is_version(name):
+            client.undelete_adapter_version(name)
+        else:
+            client.undelete_adapter(name)
+
+
+@app.command("keep")
+def keep(
+    adapter: Adapter,
+    newest: Annotated[int, typer.Option("--newest", min=0, help="As many of the newest versions stay.")] = 0,
+    days: Annotated[int, typer.Option("--days", min=0, help="Versions that are younger stay.")] = 0,
+    output: Output = Format.TABLE,
+    server: Server = DEFAULT_SERVER,
+    tenant: Tenant = DEFAULT_TENANT,
+) -> None:
+    """Have the other versions deleted by themselves, but what an alias points to. Without options: none."""
+    from lorafleet import adapter_tables as tables
+    from lorafleet.commands.printing import print_plain
+
+    with connect(server, tenant) as client:
+        found = client.set_adapter_retention(adapter, keep_newest=newest, keep_days=days)
+    print_plain(tables.plain(found), output)
+    if output is Format.TABLE:
+        stdout_console().print(tables.details(found))
+
+
+@app.command("download")
+def download(
+    version: Version,
+    folder: Folder,
+    output: Output = Format.TABLE,
+    server: Server = DEFAULT_SERVER,
+    tenant: Tenant = DEFAULT_TENANT,
+) -> None:
+    """Download a version to a folder and check every SHA-256: all of it or nothing."""
+    with connect(server, tenant) as client:
+        fetch(partial(client.download_adapter, version), folder, output)
 
 
 def _is_version(name: str) -> bool:

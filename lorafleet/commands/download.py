@@ -1,7 +1,11 @@
 """`lorafleet download`."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +14,9 @@ from lorafleet.commands import Format, Job, Output, Server, Tenant
 from lorafleet.commands.clients import connect
 from lorafleet.terminal import say, stderr_console
 
+if TYPE_CHECKING:
+    from lorafleet.contract.artifact_manifest import ArtifactManifest
+
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.", show_default=False)]
 
 
@@ -17,6 +24,12 @@ def download(
     job: Job, folder: Folder, output: Output = Format.TABLE, server: Server = DEFAULT_SERVER, tenant: Tenant = DEFAULT_TENANT
 ) -> None:
     """Download a job's artifact to a folder and check every SHA-256: all of it or nothing."""
+    with connect(server, tenant) as client:
+        fetch(partial(client.download, job), folder, output)
+
+
+def fetch(download: Callable[..., ArtifactManifest], folder: Path, output: Format) -> None:
+    """Downloads with a bar, and says what came."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
     from lorafleet.commands.printing import print_plain
@@ -28,12 +41,11 @@ def download(
         bars.start()
         bars.update(bar, completed=done, total=total)
 
-    with connect(server, tenant) as client:
-        try:
-            manifest = client.download(job, folder, on_progress=show)
-        finally:
-            if bars.live.is_started:  # a bar that was never shown would still end in an empty line
-                bars.stop()
+    try:
+        manifest = download(folder, on_progress=show)
+    finally:
+        if bars.live.is_started:  # a bar that was never shown would still end in an empty line
+            bars.stop()
     print_plain(manifest.model_dump(mode="json"), output)
     if output is Format.TABLE:
         say(f"{len(manifest.files)} files, {manifest.size_bytes / 1e6:.1f} MB, verified, in {folder}")

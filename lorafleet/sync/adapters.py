@@ -5,6 +5,8 @@ from collections.abc import Generator
 from contextlib import closing
 from typing import Any, cast
 
+from google.protobuf.field_mask_pb2 import FieldMask
+
 from lorafleet.sync.base import Base
 from lorafleet.sync.connection import Connection
 from lorafleet.v1 import adapter_service_pb2 as pb
@@ -26,9 +28,13 @@ class Adapters(Base):
         """The adapter, with the facts of its newest version. Raises NotFound."""
         return self.connection.call(self._adapter_rpc.GetAdapter, pb.GetAdapterRequest(name=self.adapter_name(adapter)))
 
-    def list_adapters(self, *, filter: str = "", order_by: str = "", page_size: int = 0) -> Generator[pb.Adapter]:
+    def list_adapters(
+        self, *, filter: str = "", order_by: str = "", page_size: int = 0, show_deleted: bool = False
+    ) -> Generator[pb.Adapter]:
         """All matching adapters, page by page; `filter` such as `family = sdxl AND labels.team = "red"`."""
-        request = pb.ListAdaptersRequest(parent=self.parent, filter=filter, order_by=order_by, page_size=page_size)
+        request = pb.ListAdaptersRequest(
+            parent=self.parent, filter=filter, order_by=order_by, page_size=page_size, show_deleted=show_deleted
+        )
         with closing(self._pages(self._adapter_rpc.ListAdapters, request)) as pages:
             for page in pages:
                 for adapter in page.adapters:
@@ -39,9 +45,9 @@ class Adapters(Base):
         request = pb.GetAdapterVersionRequest(name=self.adapter_name(version))
         return self.connection.call(self._adapter_rpc.GetAdapterVersion, request)
 
-    def list_adapter_versions(self, adapter: str, *, page_size: int = 0) -> Generator[pb.AdapterVersion]:
+    def list_adapter_versions(self, adapter: str, *, page_size: int = 0, show_deleted: bool = False) -> Generator[pb.AdapterVersion]:
         """An adapter's versions, newest first and without their files, page by page. Raises NotFound."""
-        request = pb.ListAdapterVersionsRequest(parent=self.adapter_name(adapter), page_size=page_size)
+        request = pb.ListAdapterVersionsRequest(parent=self.adapter_name(adapter), page_size=page_size, show_deleted=show_deleted)
         with closing(self._pages(self._adapter_rpc.ListAdapterVersions, request)) as pages:
             for page in pages:
                 for version in page.adapter_versions:
@@ -64,3 +70,37 @@ class Adapters(Base):
         """Take an alias away, if there is one. Raises NotFound, and Aborted for an old `etag`."""
         request = pb.DeleteAdapterAliasRequest(name=f"{self.adapter_name(adapter)}@{alias}", etag=etag)
         self.connection.call(self._adapter_rpc.DeleteAdapterAlias, request)
+
+    def set_adapter_retention(self, adapter: str, *, keep_newest: int = 0, keep_days: int = 0, etag: str = "") -> pb.Adapter:
+        """Have versions deleted that are neither among the newest, nor young, nor have an alias; both 0: none. Raises NotFound, Aborted."""
+        rule = pb.RetentionRule(keep_newest=keep_newest, keep_days=keep_days)
+        changed = pb.Adapter(name=self.adapter_name(adapter), etag=etag, retention=rule)
+        request = pb.UpdateAdapterRequest(adapter=changed, update_mask=FieldMask(paths=["retention"]))
+        return self.connection.call(self._adapter_rpc.UpdateAdapter, request)
+
+    def delete_adapter(self, adapter: str, *, etag: str = "") -> pb.Adapter:
+        """Delete an adapter with its versions; for 30 days it can be had back. Raises NotFound, Aborted, and FailedPrecondition for what is
+        in production."""
+        return self.connection.call(self._adapter_rpc.DeleteAdapter, pb.DeleteAdapterRequest(name=self.adapter_name(adapter), etag=etag))
+
+    def undelete_adapter(self, adapter: str) -> pb.Adapter:
+        """Take the deletion of an adapter back. Raises NotFound once it is purged."""
+        return self.connection.call(self._adapter_rpc.UndeleteAdapter, pb.UndeleteAdapterRequest(name=self.adapter_name(adapter)))
+
+    def delete_adapter_version(self, version: str) -> pb.AdapterVersion:
+        """Delete a version; for 30 days it can be had back. Raises NotFound, and FailedPrecondition for one that an alias points to."""
+        request = pb.DeleteAdapterVersionRequest(name=self.adapter_name(version))
+        return self.connection.call(self._adapter_rpc.DeleteAdapterVersion, request)
+
+    def undelete_adapter_version(self, version: str) -> pb.AdapterVersion:
+        """Take the deletion of a version back. Raises NotFound, and FailedPrecondition once it is purged."""
+        request = pb.UndeleteAdapterVersionRequest(name=self.adapter_name(version))
+        return self.connection.call(self._adapter_rpc.UndeleteAdapterVersion, request)
+
+    def sign_adapter_version(self, version: str, *, expire_s: int = 0) -> pb.SignAdapterVersionResponse:
+        """URLs with which anyone can download a version, for `expire_s` seconds (default: an hour).
+
+        Raises NotFound; FailedPrecondition if it is purged or the store cannot sign.
+        """
+        request = pb.SignAdapterVersionRequest(name=self.adapter_name(version), expire_s=expire_s)
+        return self.connection.call(self._adapter_rpc.SignAdapterVersion, request)

@@ -11,7 +11,6 @@ Calls are retried while the server is unreachable, so all of them are safe to re
 
 from lorafleet import DEFAULT_SERVER, DEFAULT_TENANT
 from lorafleet.credentials import Credentials
-from lorafleet.sync.adapters import Adapters
 from lorafleet.sync.administration import Administration
 from lorafleet.sync.batches import Batches
 from lorafleet.sync.connection import Connection
@@ -19,7 +18,7 @@ from lorafleet.sync.downloads import Downloads
 from lorafleet.transport.retry import Patience
 
 
-class Client(Downloads, Batches, Adapters, Administration):
+class Client(Downloads, Batches, Administration):
     """One connection to a control plane, acting for one tenant.
 
     Each attempt of a call takes at most `call_timeout_s`; if the server is unreachable, it is retried for `patience.total_s`.

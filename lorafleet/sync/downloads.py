@@ -4,6 +4,7 @@
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from lorafleet import download as downloading
 from lorafleet.blobs import Blobs, blobs_at
@@ -11,14 +12,16 @@ from lorafleet.contract.artifact_manifest import ArtifactManifest
 from lorafleet.errors import FailedPrecondition, LorafleetError
 from lorafleet.signed_blobs import SignedBlobs
 from lorafleet.states import label
+from lorafleet.sync.adapters import Adapters
 from lorafleet.sync.jobs import Jobs
 from lorafleet.transport import sync_io
+from lorafleet.v1 import adapter_service_pb2 as adapter_pb
 from lorafleet.v1 import training_service_pb2 as pb
 
 NOT_OFFERED = {"UNIMPLEMENTED", "CANNOT_SIGN"}  # an older server; a store that cannot sign
 
 
-class Downloads(Jobs):
+class Downloads(Jobs, Adapters):
     """The client's download of artifacts."""
 
     def download(
@@ -32,22 +35,36 @@ class Downloads(Jobs):
         found = self.get(job)
         if not found.HasField("artifact"):
             raise FailedPrecondition(f"{found.name} is {label(found)} and has no artifact", reason="NO_ARTIFACT")
-        artifact = found.artifact
-        blobs = self._blobs(found)
+        return self._fetched(found.artifact, lambda: self.sign_artifact(found.name), folder, on_progress)
+
+    def download_adapter(
+        self, version: str, folder: str | Path, *, on_progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> ArtifactManifest:
+        """Download a version of an adapter, such as `fox@production`, as `download` does. Raises FailedPrecondition (NO_ARTIFACT) for one
+        that is purged."""
+        found = self.get_adapter_version(version)
+        if found.state == adapter_pb.ADAPTER_VERSION_STATE_PURGED:
+            raise FailedPrecondition(f"{found.name} is purged: its files are gone", reason="NO_ARTIFACT")
+        return self._fetched(found.artifact, lambda: self.sign_adapter_version(found.name), folder, on_progress)
+
+    def _fetched(
+        self, artifact: pb.Artifact, sign: Callable[[], Any], folder: str | Path, on_progress: Callable[[int, int], None]
+    ) -> ArtifactManifest:
+        blobs = self._blobs(artifact, sign)
 
         def fetch(stop: threading.Event) -> ArtifactManifest:
             return downloading.download(blobs, artifact.manifest_sha256, Path(folder), on_progress=on_progress, stop=stop)
 
         return sync_io.in_thread(fetch)
 
-    def _blobs(self, job: pb.TrainingJob) -> Blobs:
+    def _blobs(self, artifact: pb.Artifact, sign: Callable[[], Any]) -> Blobs:
         """By signed URLs, without credentials of the store, where the server offers them; else as this machine can reach the store."""
-        if job.artifact.uri.startswith("s3://"):
+        if artifact.uri.startswith("s3://"):
             try:
-                signed = self.sign_artifact(job.name)
+                signed = sign()
             except LorafleetError as error:
                 if error.reason not in NOT_OFFERED:
                     raise
             else:
                 return SignedBlobs({file.path: file.url for file in signed.files})
-        return blobs_at(job.artifact.uri)
+        return blobs_at(artifact.uri)

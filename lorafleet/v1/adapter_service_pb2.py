@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from lorafleet.v1 import training_service_pb2 as lorafleet_dot_v1_dot_training__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"lorafleet/v1/adapter_service.proto\x12\x0clorafleet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#lorafleet/v1/training_service.proto\"\xac\x04\n\x07\x41\x64\x61pter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x16\n\x0enewest_version\x18\x03 \x01(\x05\x12\x0e\n\x06\x66\x61mily\x18\x04 \x01(\t\x12\x0e\n\x06method\x18\x05 \x01(\t\x12\x0c\n\x04rank\x18\x06 \x01(\x05\x12\x0f\n\x07trigger\x18\x07 \x01(\t\x12\x13\n\x0b\x62\x61se_digest\x18\x08 \x01(\t\x12\x31\n\x06labels\x18\t \x03(\x0b\x32!.lorafleet.v1.Adapter.LabelsEntry\x12\x33\n\x07quality\x18\n \x03(\x0b\x32\".lorafleet.v1.Adapter.QualityEntry\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\r \x01(\t\x12\x33\n\x07\x61liases\x18\x0e \x03(\x0b\x32\".lorafleet.v1.Adapter.AliasesEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cQualityEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"\x9a\x01\n\x0c\x41\x64\x61pterAlias\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x18\n\x10previous_version\x18\x03 \x01(\x05\x12\x12\n\nupdated_by\x18\x04 \x01(\t\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\"\xff\x04\n\x0e\x41\x64\x61pterVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x05\x12\x30\n\x05state\x18\x04 \x01(\x0e\x32!.lorafleet.v1.AdapterVersionState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12(\n\x08\x61rtifact\x18\x07 \x01(\x0b\x32\x16.lorafleet.v1.Artifact\x12(\n\x05\x66iles\x18\x08 \x03(\x0b\x32\x19.lorafleet.v1.AdapterFile\x12\x0e\n\x06\x66\x61mily\x18\t \x01(\t\x12\x0e\n\x06method\x18\n \x01(\t\x12\x0c\n\x04rank\x18\x0b \x01(\x05\x12\x0f\n\x07trigger\x18\x0c \x01(\t\x12\x13\n\x0b\x62\x61se_digest\x18\r \x01(\t\x12\x38\n\x06labels\x18\x0e \x03(\x0b\x32(.lorafleet.v1.AdapterVersion.LabelsEntry\x12:\n\x07quality\x18\x0f \x03(\x0b\x32).lorafleet.v1.AdapterVersion.QualityEntry\x12\x0b\n\x03job\x18\x10 \x01(\t\x12\x0f\n\x07parents\x18\x11 \x03(\t\x12\x12\n\ncreated_by\x18\x12 \x01(\t\x12/\n\x0b\x63reate_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61liases\x18\x14 \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cQualityEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"?\n\x0b\x41\x64\x61pterFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"!\n\x11GetAdapterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"n\n\x13ListAdaptersRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"X\n\x14ListAdaptersResponse\x12\'\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x15.lorafleet.v1.Adapter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x18GetAdapterVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"S\n\x1aListAdapterVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"n\n\x1bListAdapterVersionsResponse\x12\x36\n\x10\x61\x64\x61pter_versions\x18\x01 \x03(\x0b\x32\x1c.lorafleet.v1.AdapterVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"y\n\x16SetAdapterAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x0c\n\x04\x65tag\x18\x04 \x01(\tB\x13\n\x11_expected_version\"7\n\x19\x44\x65leteAdapterAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x1c\n\x1a\x44\x65leteAdapterAliasResponse*\xa3\x01\n\x13\x41\x64\x61pterVersionState\x12%\n!ADAPTER_VERSION_STATE_UNSPECIFIED\x10\x00\x12!\n\x1d\x41\x44\x41PTER_VERSION_STATE_PENDING\x10\x01\x12\x1f\n\x1b\x41\x44\x41PTER_VERSION_STATE_READY\x10\x02\x12!\n\x1d\x41\x44\x41PTER_VERSION_STATE_DAMAGED\x10\x03\x32\xb2\x04\n\x0e\x41\x64\x61pterService\x12\x44\n\nGetAdapter\x12\x1f.lorafleet.v1.GetAdapterRequest\x1a\x15.lorafleet.v1.Adapter\x12U\n\x0cListAdapters\x12!.lorafleet.v1.ListAdaptersRequest\x1a\".lorafleet.v1.ListAdaptersResponse\x12Y\n\x11GetAdapterVersion\x12&.lorafleet.v1.GetAdapterVersionRequest\x1a\x1c.lorafleet.v1.AdapterVersion\x12j\n\x13ListAdapterVersions\x12(.lorafleet.v1.ListAdapterVersionsRequest\x1a).lorafleet.v1.ListAdapterVersionsResponse\x12S\n\x0fSetAdapterAlias\x12$.lorafleet.v1.SetAdapterAliasRequest\x1a\x1a.lorafleet.v1.AdapterAlias\x12g\n\x12\x44\x65leteAdapterAlias\x12\'.lorafleet.v1.DeleteAdapterAliasRequest\x1a(.lorafleet.v1.DeleteAdapterAliasResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"lorafleet/v1/adapter_service.proto\x12\x0clorafleet.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#lorafleet/v1/training_service.proto\"\xbd\x05\n\x07\x41\x64\x61pter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x16\n\x0enewest_version\x18\x03 \x01(\x05\x12\x0e\n\x06\x66\x61mily\x18\x04 \x01(\t\x12\x0e\n\x06method\x18\x05 \x01(\t\x12\x0c\n\x04rank\x18\x06 \x01(\x05\x12\x0f\n\x07trigger\x18\x07 \x01(\t\x12\x13\n\x0b\x62\x61se_digest\x18\x08 \x01(\t\x12\x31\n\x06labels\x18\t \x03(\x0b\x32!.lorafleet.v1.Adapter.LabelsEntry\x12\x33\n\x07quality\x18\n \x03(\x0b\x32\".lorafleet.v1.Adapter.QualityEntry\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\r \x01(\t\x12\x33\n\x07\x61liases\x18\x0e \x03(\x0b\x32\".lorafleet.v1.Adapter.AliasesEntry\x12/\n\x0b\x64\x65lete_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\npurge_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\tretention\x18\x11 \x01(\x0b\x32\x1b.lorafleet.v1.RetentionRule\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cQualityEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"7\n\rRetentionRule\x12\x13\n\x0bkeep_newest\x18\x01 \x01(\x05\x12\x11\n\tkeep_days\x18\x02 \x01(\x05\"\x9a\x01\n\x0c\x41\x64\x61pterAlias\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x18\n\x10previous_version\x18\x03 \x01(\x05\x12\x12\n\nupdated_by\x18\x04 \x01(\t\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\"\xe0\x05\n\x0e\x41\x64\x61pterVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x05\x12\x30\n\x05state\x18\x04 \x01(\x0e\x32!.lorafleet.v1.AdapterVersionState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12(\n\x08\x61rtifact\x18\x07 \x01(\x0b\x32\x16.lorafleet.v1.Artifact\x12(\n\x05\x66iles\x18\x08 \x03(\x0b\x32\x19.lorafleet.v1.AdapterFile\x12\x0e\n\x06\x66\x61mily\x18\t \x01(\t\x12\x0e\n\x06method\x18\n \x01(\t\x12\x0c\n\x04rank\x18\x0b \x01(\x05\x12\x0f\n\x07trigger\x18\x0c \x01(\t\x12\x13\n\x0b\x62\x61se_digest\x18\r \x01(\t\x12\x38\n\x06labels\x18\x0e \x03(\x0b\x32(.lorafleet.v1.AdapterVersion.LabelsEntry\x12:\n\x07quality\x18\x0f \x03(\x0b\x32).lorafleet.v1.AdapterVersion.QualityEntry\x12\x0b\n\x03job\x18\x10 \x01(\t\x12\x0f\n\x07parents\x18\x11 \x03(\t\x12\x12\n\ncreated_by\x18\x12 \x01(\t\x12/\n\x0b\x63reate_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61liases\x18\x14 \x03(\t\x12/\n\x0b\x64\x65lete_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\npurge_time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cQualityEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"?\n\x0b\x41\x64\x61pterFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"!\n\x11GetAdapterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x84\x01\n\x13ListAdaptersRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x06 \x01(\x08\"X\n\x14ListAdaptersResponse\x12\'\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x15.lorafleet.v1.Adapter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x18GetAdapterVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"i\n\x1aListAdapterVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x04 \x01(\x08\"n\n\x1bListAdapterVersionsResponse\x12\x36\n\x10\x61\x64\x61pter_versions\x18\x01 \x03(\x0b\x32\x1c.lorafleet.v1.AdapterVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"y\n\x16SetAdapterAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x0c\n\x04\x65tag\x18\x04 \x01(\tB\x13\n\x11_expected_version\"7\n\x19\x44\x65leteAdapterAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x1c\n\x1a\x44\x65leteAdapterAliasResponse\"o\n\x14UpdateAdapterRequest\x12&\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x15.lorafleet.v1.Adapter\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"2\n\x14\x44\x65leteAdapterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"&\n\x16UndeleteAdapterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"+\n\x1b\x44\x65leteAdapterVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"-\n\x1dUndeleteAdapterVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x19SignAdapterVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x65xpire_s\x18\x02 \x01(\x05\"\xa0\x01\n\x1aSignAdapterVersionResponse\x12\'\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x18.lorafleet.v1.SignedFile\x12\x17\n\x0fmanifest_sha256\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x04 \x01(\t*\xc5\x01\n\x13\x41\x64\x61pterVersionState\x12%\n!ADAPTER_VERSION_STATE_UNSPECIFIED\x10\x00\x12!\n\x1d\x41\x44\x41PTER_VERSION_STATE_PENDING\x10\x01\x12\x1f\n\x1b\x41\x44\x41PTER_VERSION_STATE_READY\x10\x02\x12!\n\x1d\x41\x44\x41PTER_VERSION_STATE_DAMAGED\x10\x03\x12 \n\x1c\x41\x44\x41PTER_VERSION_STATE_PURGED\x10\x04\x32\xc9\x08\n\x0e\x41\x64\x61pterService\x12\x44\n\nGetAdapter\x12\x1f.lorafleet.v1.GetAdapterRequest\x1a\x15.lorafleet.v1.Adapter\x12U\n\x0cListAdapters\x12!.lorafleet.v1.ListAdaptersRequest\x1a\".lorafleet.v1.ListAdaptersResponse\x12Y\n\x11GetAdapterVersion\x12&.lorafleet.v1.GetAdapterVersionRequest\x1a\x1c.lorafleet.v1.AdapterVersion\x12j\n\x13ListAdapterVersions\x12(.lorafleet.v1.ListAdapterVersionsRequest\x1a).lorafleet.v1.ListAdapterVersionsResponse\x12S\n\x0fSetAdapterAlias\x12$.lorafleet.v1.SetAdapterAliasRequest\x1a\x1a.lorafleet.v1.AdapterAlias\x12g\n\x12\x44\x65leteAdapterAlias\x12\'.lorafleet.v1.DeleteAdapterAliasRequest\x1a(.lorafleet.v1.DeleteAdapterAliasResponse\x12J\n\rUpdateAdapter\x12\".lorafleet.v1.UpdateAdapterRequest\x1a\x15.lorafleet.v1.Adapter\x12J\n\rDeleteAdapter\x12\".lorafleet.v1.DeleteAdapterRequest\x1a\x15.lorafleet.v1.Adapter\x12N\n\x0fUndeleteAdapter\x12$.lorafleet.v1.UndeleteAdapterRequest\x1a\x15.lorafleet.v1.Adapter\x12_\n\x14\x44\x65leteAdapterVersion\x12).lorafleet.v1.DeleteAdapterVersionRequest\x1a\x1c.lorafleet.v1.AdapterVersion\x12\x63\n\x16UndeleteAdapterVersion\x12+.lorafleet.v1.UndeleteAdapterVersionRequest\x1a\x1c.lorafleet.v1.AdapterVersion\x12g\n\x12SignAdapterVersion\x12\'.lorafleet.v1.SignAdapterVersionRequest\x1a(.lorafleet.v1.SignAdapterVersionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,44 +44,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADAPTERVERSION_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_ADAPTERVERSION_QUALITYENTRY']._loaded_options = None
   _globals['_ADAPTERVERSION_QUALITYENTRY']._serialized_options = b'8\001'
-  _globals['_ADAPTERVERSIONSTATE']._serialized_start=2232
-  _globals['_ADAPTERVERSIONSTATE']._serialized_end=2395
-  _globals['_ADAPTER']._serialized_start=123
-  _globals['_ADAPTER']._serialized_end=679
-  _globals['_ADAPTER_LABELSENTRY']._serialized_start=538
-  _globals['_ADAPTER_LABELSENTRY']._serialized_end=583
-  _globals['_ADAPTER_QUALITYENTRY']._serialized_start=585
-  _globals['_ADAPTER_QUALITYENTRY']._serialized_end=631
-  _globals['_ADAPTER_ALIASESENTRY']._serialized_start=633
-  _globals['_ADAPTER_ALIASESENTRY']._serialized_end=679
-  _globals['_ADAPTERALIAS']._serialized_start=682
-  _globals['_ADAPTERALIAS']._serialized_end=836
-  _globals['_ADAPTERVERSION']._serialized_start=839
-  _globals['_ADAPTERVERSION']._serialized_end=1478
-  _globals['_ADAPTERVERSION_LABELSENTRY']._serialized_start=538
-  _globals['_ADAPTERVERSION_LABELSENTRY']._serialized_end=583
-  _globals['_ADAPTERVERSION_QUALITYENTRY']._serialized_start=585
-  _globals['_ADAPTERVERSION_QUALITYENTRY']._serialized_end=631
-  _globals['_ADAPTERFILE']._serialized_start=1480
-  _globals['_ADAPTERFILE']._serialized_end=1543
-  _globals['_GETADAPTERREQUEST']._serialized_start=1545
-  _globals['_GETADAPTERREQUEST']._serialized_end=1578
-  _globals['_LISTADAPTERSREQUEST']._serialized_start=1580
-  _globals['_LISTADAPTERSREQUEST']._serialized_end=1690
-  _globals['_LISTADAPTERSRESPONSE']._serialized_start=1692
-  _globals['_LISTADAPTERSRESPONSE']._serialized_end=1780
-  _globals['_GETADAPTERVERSIONREQUEST']._serialized_start=1782
-  _globals['_GETADAPTERVERSIONREQUEST']._serialized_end=1822
-  _globals['_LISTADAPTERVERSIONSREQUEST']._serialized_start=1824
-  _globals['_LISTADAPTERVERSIONSREQUEST']._serialized_end=1907
-  _globals['_LISTADAPTERVERSIONSRESPONSE']._serialized_start=1909
-  _globals['_LISTADAPTERVERSIONSRESPONSE']._serialized_end=2019
-  _globals['_SETADAPTERALIASREQUEST']._serialized_start=2021
-  _globals['_SETADAPTERALIASREQUEST']._serialized_end=2142
-  _globals['_DELETEADAPTERALIASREQUEST']._serialized_start=2144
-  _globals['_DELETEADAPTERALIASREQUEST']._serialized_end=2199
-  _globals['_DELETEADAPTERALIASRESPONSE']._serialized_start=2201
-  _globals['_DELETEADAPTERALIASRESPONSE']._serialized_end=2229
-  _globals['_ADAPTERSERVICE']._serialized_start=2398
-  _globals['_ADAPTERSERVICE']._serialized_end=2960
+  _globals['_ADAPTERVERSIONSTATE']._serialized_start=3131
+  _globals['_ADAPTERVERSIONSTATE']._serialized_end=3328
+  _globals['_ADAPTER']._serialized_start=157
+  _globals['_ADAPTER']._serialized_end=858
+  _globals['_ADAPTER_LABELSENTRY']._serialized_start=717
+  _globals['_ADAPTER_LABELSENTRY']._serialized_end=762
+  _globals['_ADAPTER_QUALITYENTRY']._serialized_start=764
+  _globals['_ADAPTER_QUALITYENTRY']._serialized_end=810
+  _globals['_ADAPTER_ALIASESENTRY']._serialized_start=812
+  _globals['_ADAPTER_ALIASESENTRY']._serialized_end=858
+  _globals['_RETENTIONRULE']._serialized_start=860
+  _globals['_RETENTIONRULE']._serialized_end=915
+  _globals['_ADAPTERALIAS']._serialized_start=918
+  _globals['_ADAPTERALIAS']._serialized_end=1072
+  _globals['_ADAPTERVERSION']._serialized_start=1075
+  _globals['_ADAPTERVERSION']._serialized_end=1811
+  _globals['_ADAPTERVERSION_LABELSENTRY']._serialized_start=717
+  _globals['_ADAPTERVERSION_LABELSENTRY']._serialized_end=762
+  _globals['_ADAPTERVERSION_QUALITYENTRY']._serialized_start=764
+  _globals['_ADAPTERVERSION_QUALITYENTRY']._serialized_end=810
+  _globals['_ADAPTERFILE']._serialized_start=1813
+  _globals['_ADAPTERFILE']._serialized_end=1876
+  _globals['_GETADAPTERREQUEST']._serialized_start=1878
+  _globals['_GETADAPTERREQUEST']._serialized_end=1911
+  _globals['_LISTADAPTERSREQUEST']._serialized_start=1914
+  _globals['_LISTADAPTERSREQUEST']._serialized_end=2046
+  _globals['_LISTADAPTERSRESPONSE']._serialized_start=2048
+  _globals['_LISTADAPTERSRESPONSE']._serialized_end=2136
+  _globals['_GETADAPTERVERSIONREQUEST']._serialized_start=2138
+  _globals['_GETADAPTERVERSIONREQUEST']._serialized_end=2178
+  _globals['_LISTADAPTERVERSIONSREQUEST']._serialized_start=2180
+  _globals['_LISTADAPTERVERSIONSREQUEST']._serialized_end=2285
+  _globals['_LISTADAPTERVERSIONSRESPONSE']._serialized_start=2287
+  _globals['_LISTADAPTERVERSIONSRESPONSE']._serialized_end=2397
+  _globals['_SETADAPTERALIASREQUEST']._serialized_start=2399
+  _globals['_SETADAPTERALIASREQUEST']._serialized_end=2520
+  _globals['_DELETEADAPTERALIASREQUEST']._serialized_start=2522
+  _globals['_DELETEADAPTERALIASREQUEST']._serialized_end=2577
+  _globals['_DELETEADAPTERALIASRESPONSE']._serialized_start=2579
+  _globals['_DELETEADAPTERALIASRESPONSE']._serialized_end=2607
+  _globals['_UPDATEADAPTERREQUEST']._serialized_start=2609
+  _globals['_UPDATEADAPTERREQUEST']._serialized_end=2720
+  _globals['_DELETEADAPTERREQUEST']._serialized_start=2722
+  _globals['_DELETEADAPTERREQUEST']._serialized_end=2772
+  _globals['_UNDELETEADAPTERREQUEST']._serialized_start=2774
+  _globals['_UNDELETEADAPTERREQUEST']._serialized_end=2812
+  _globals['_DELETEADAPTERVERSIONREQUEST']._serialized_start=2814
+  _globals['_DELETEADAPTERVERSIONREQUEST']._serialized_end=2857
+  _globals['_UNDELETEADAPTERVERSIONREQUEST']._serialized_start=2859
+  _globals['_UNDELETEADAPTERVERSIONREQUEST']._serialized_end=2904
+  _globals['_SIGNADAPTERVERSIONREQUEST']._serialized_start=2906
+  _globals['_SIGNADAPTERVERSIONREQUEST']._serialized_end=2965
+  _globals['_SIGNADAPTERVERSIONRESPONSE']._serialized_start=2968
+  _globals['_SIGNADAPTERVERSIONRESPONSE']._serialized_end=3128
+  _globals['_ADAPTERSERVICE']._serialized_start=3331
+  _globals['_ADAPTERSERVICE']._serialized_end=4428
 # @@protoc_insertion_point(module_scope)

@@ -1,5 +1,6 @@
 import datetime
 
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from lorafleet.v1 import training_service_pb2 as _training_service_pb2
 from google.protobuf.internal import containers as _containers
@@ -17,13 +18,15 @@ class AdapterVersionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ADAPTER_VERSION_STATE_PENDING: _ClassVar[AdapterVersionState]
     ADAPTER_VERSION_STATE_READY: _ClassVar[AdapterVersionState]
     ADAPTER_VERSION_STATE_DAMAGED: _ClassVar[AdapterVersionState]
+    ADAPTER_VERSION_STATE_PURGED: _ClassVar[AdapterVersionState]
 ADAPTER_VERSION_STATE_UNSPECIFIED: AdapterVersionState
 ADAPTER_VERSION_STATE_PENDING: AdapterVersionState
 ADAPTER_VERSION_STATE_READY: AdapterVersionState
 ADAPTER_VERSION_STATE_DAMAGED: AdapterVersionState
+ADAPTER_VERSION_STATE_PURGED: AdapterVersionState
 
 class Adapter(_message.Message):
-    __slots__ = ("name", "uid", "newest_version", "family", "method", "rank", "trigger", "base_digest", "labels", "quality", "create_time", "update_time", "etag", "aliases")
+    __slots__ = ("name", "uid", "newest_version", "family", "method", "rank", "trigger", "base_digest", "labels", "quality", "create_time", "update_time", "etag", "aliases", "delete_time", "purge_time", "retention")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +62,9 @@ class Adapter(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     ALIASES_FIELD_NUMBER: _ClassVar[int]
+    DELETE_TIME_FIELD_NUMBER: _ClassVar[int]
+    PURGE_TIME_FIELD_NUMBER: _ClassVar[int]
+    RETENTION_FIELD_NUMBER: _ClassVar[int]
     name: str
     uid: str
     newest_version: int
@@ -73,7 +79,18 @@ class Adapter(_message.Message):
     update_time: _timestamp_pb2.Timestamp
     etag: str
     aliases: _containers.ScalarMap[str, int]
-    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., newest_version: _Optional[int] = ..., family: _Optional[str] = ..., method: _Optional[str] = ..., rank: _Optional[int] = ..., trigger: _Optional[str] = ..., base_digest: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., quality: _Optional[_Mapping[str, float]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., aliases: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    delete_time: _timestamp_pb2.Timestamp
+    purge_time: _timestamp_pb2.Timestamp
+    retention: RetentionRule
+    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., newest_version: _Optional[int] = ..., family: _Optional[str] = ..., method: _Optional[str] = ..., rank: _Optional[int] = ..., trigger: _Optional[str] = ..., base_digest: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., quality: _Optional[_Mapping[str, float]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., aliases: _Optional[_Mapping[str, int]] = ..., delete_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., purge_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., retention: _Optional[_Union[RetentionRule, _Mapping]] = ...) -> None: ...
+
+class RetentionRule(_message.Message):
+    __slots__ = ("keep_newest", "keep_days")
+    KEEP_NEWEST_FIELD_NUMBER: _ClassVar[int]
+    KEEP_DAYS_FIELD_NUMBER: _ClassVar[int]
+    keep_newest: int
+    keep_days: int
+    def __init__(self, keep_newest: _Optional[int] = ..., keep_days: _Optional[int] = ...) -> None: ...
 
 class AdapterAlias(_message.Message):
     __slots__ = ("name", "version", "previous_version", "updated_by", "update_time", "etag")
@@ -92,7 +109,7 @@ class AdapterAlias(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., previous_version: _Optional[int] = ..., updated_by: _Optional[str] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class AdapterVersion(_message.Message):
-    __slots__ = ("name", "uid", "number", "state", "reason", "message", "artifact", "files", "family", "method", "rank", "trigger", "base_digest", "labels", "quality", "job", "parents", "created_by", "create_time", "aliases")
+    __slots__ = ("name", "uid", "number", "state", "reason", "message", "artifact", "files", "family", "method", "rank", "trigger", "base_digest", "labels", "quality", "job", "parents", "created_by", "create_time", "aliases", "delete_time", "purge_time")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -127,6 +144,8 @@ class AdapterVersion(_message.Message):
     CREATED_BY_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     ALIASES_FIELD_NUMBER: _ClassVar[int]
+    DELETE_TIME_FIELD_NUMBER: _ClassVar[int]
+    PURGE_TIME_FIELD_NUMBER: _ClassVar[int]
     name: str
     uid: str
     number: int
@@ -147,7 +166,9 @@ class AdapterVersion(_message.Message):
     created_by: str
     create_time: _timestamp_pb2.Timestamp
     aliases: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[_Union[AdapterVersionState, str]] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., artifact: _Optional[_Union[_training_service_pb2.Artifact, _Mapping]] = ..., files: _Optional[_Iterable[_Union[AdapterFile, _Mapping]]] = ..., family: _Optional[str] = ..., method: _Optional[str] = ..., rank: _Optional[int] = ..., trigger: _Optional[str] = ..., base_digest: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., quality: _Optional[_Mapping[str, float]] = ..., job: _Optional[str] = ..., parents: _Optional[_Iterable[str]] = ..., created_by: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., aliases: _Optional[_Iterable[str]] = ...) -> None: ...
+    delete_time: _timestamp_pb2.Timestamp
+    purge_time: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[_Union[AdapterVersionState, str]] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., artifact: _Optional[_Union[_training_service_pb2.Artifact, _Mapping]] = ..., files: _Optional[_Iterable[_Union[AdapterFile, _Mapping]]] = ..., family: _Optional[str] = ..., method: _Optional[str] = ..., rank: _Optional[int] = ..., trigger: _Optional[str] = ..., base_digest: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., quality: _Optional[_Mapping[str, float]] = ..., job: _Optional[str] = ..., parents: _Optional[_Iterable[str]] = ..., created_by: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., aliases: _Optional[_Iterable[str]] = ..., delete_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., purge_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class AdapterFile(_message.Message):
     __slots__ = ("path", "size_bytes", "sha256")
@@ -166,18 +187,20 @@ class GetAdapterRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class ListAdaptersRequest(_message.Message):
-    __slots__ = ("parent", "page_size", "page_token", "filter", "order_by")
+    __slots__ = ("parent", "page_size", "page_token", "filter", "order_by", "show_deleted")
     PARENT_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     ORDER_BY_FIELD_NUMBER: _ClassVar[int]
+    SHOW_DELETED_FIELD_NUMBER: _ClassVar[int]
     parent: str
     page_size: int
     page_token: str
     filter: str
     order_by: str
-    def __init__(self, parent: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., filter: _Optional[str] = ..., order_by: _Optional[str] = ...) -> None: ...
+    show_deleted: bool
+    def __init__(self, parent: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., filter: _Optional[str] = ..., order_by: _Optional[str] = ..., show_deleted: _Optional[bool] = ...) -> None: ...
 
 class ListAdaptersResponse(_message.Message):
     __slots__ = ("adapters", "next_page_token")
@@ -194,14 +217,16 @@ class GetAdapterVersionRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class ListAdapterVersionsRequest(_message.Message):
-    __slots__ = ("parent", "page_size", "page_token")
+    __slots__ = ("parent", "page_size", "page_token", "show_deleted")
     PARENT_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SHOW_DELETED_FIELD_NUMBER: _ClassVar[int]
     parent: str
     page_size: int
     page_token: str
-    def __init__(self, parent: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    show_deleted: bool
+    def __init__(self, parent: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., show_deleted: _Optional[bool] = ...) -> None: ...
 
 class ListAdapterVersionsResponse(_message.Message):
     __slots__ = ("adapter_versions", "next_page_token")
@@ -234,3 +259,57 @@ class DeleteAdapterAliasRequest(_message.Message):
 class DeleteAdapterAliasResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class UpdateAdapterRequest(_message.Message):
+    __slots__ = ("adapter", "update_mask")
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_MASK_FIELD_NUMBER: _ClassVar[int]
+    adapter: Adapter
+    update_mask: _field_mask_pb2.FieldMask
+    def __init__(self, adapter: _Optional[_Union[Adapter, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ...) -> None: ...
+
+class DeleteAdapterRequest(_message.Message):
+    __slots__ = ("name", "etag")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    etag: str
+    def __init__(self, name: _Optional[str] = ..., etag: _Optional[str] = ...) -> None: ...
+
+class UndeleteAdapterRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class DeleteAdapterVersionRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class UndeleteAdapterVersionRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class SignAdapterVersionRequest(_message.Message):
+    __slots__ = ("name", "expire_s")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_S_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    expire_s: int
+    def __init__(self, name: _Optional[str] = ..., expire_s: _Optional[int] = ...) -> None: ...
+
+class SignAdapterVersionResponse(_message.Message):
+    __slots__ = ("files", "manifest_sha256", "expire_time", "version")
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_SHA256_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    files: _containers.RepeatedCompositeFieldContainer[_training_service_pb2.SignedFile]
+    manifest_sha256: str
+    expire_time: _timestamp_pb2.Timestamp
+    version: str
+    def __init__(self, files: _Optional[_Iterable[_Union[_training_service_pb2.SignedFile, _Mapping]]] = ..., manifest_sha256: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[str] = ...) -> None: ...

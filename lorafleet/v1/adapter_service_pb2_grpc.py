@@ -65,6 +65,36 @@ class AdapterServiceStub:
                 request_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.DeleteAdapterAliasRequest.SerializeToString,
                 response_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.DeleteAdapterAliasResponse.FromString,
                 _registered_method=True)
+        self.UpdateAdapter = channel.unary_unary(
+                '/lorafleet.v1.AdapterService/UpdateAdapter',
+                request_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.UpdateAdapterRequest.SerializeToString,
+                response_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.Adapter.FromString,
+                _registered_method=True)
+        self.DeleteAdapter = channel.unary_unary(
+                '/lorafleet.v1.AdapterService/DeleteAdapter',
+                request_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.DeleteAdapterRequest.SerializeToString,
+                response_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.Adapter.FromString,
+                _registered_method=True)
+        self.UndeleteAdapter = channel.unary_unary(
+                '/lorafleet.v1.AdapterService/UndeleteAdapter',
+                request_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.UndeleteAdapterRequest.SerializeToString,
+                response_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.Adapter.FromString,
+                _registered_method=True)
+        self.DeleteAdapterVersion = channel.unary_unary(
+                '/lorafleet.v1.AdapterService/DeleteAdapterVersion',
+                request_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.DeleteAdapterVersionRequest.SerializeToString,
+                response_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.AdapterVersion.FromString,
+                _registered_method=True)
+        self.UndeleteAdapterVersion = channel.unary_unary(
+                '/lorafleet.v1.AdapterService/UndeleteAdapterVersion',
+                request_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.UndeleteAdapterVersionRequest.SerializeToString,
+                response_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.AdapterVersion.FromString,
+                _registered_method=True)
+        self.SignAdapterVersion = channel.unary_unary(
+                '/lorafleet.v1.AdapterService/SignAdapterVersion',
+                request_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.SignAdapterVersionRequest.SerializeToString,
+                response_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.SignAdapterVersionResponse.FromString,
+                _registered_method=True)
 
 
 class AdapterServiceServicer:
@@ -113,6 +143,48 @@ class AdapterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateAdapter(self, request, context):
+        """Changes an adapter's rule of retention (AIP-134).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteAdapter(self, request, context):
+        """Deletes an adapter with all its versions, for good after 30 days (AIP-135, AIP-164). What is in production is not deleted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteAdapter(self, request, context):
+        """Takes the deletion of an adapter back, until it is purged (AIP-164).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteAdapterVersion(self, request, context):
+        """Deletes one version, for good after 30 days (AIP-135, AIP-164). One that an alias points to is not deleted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteAdapterVersion(self, request, context):
+        """Takes the deletion of a version back, until it is purged (AIP-164).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SignAdapterVersion(self, request, context):
+        """URLs with which a version can be downloaded without credentials of the store, for a while (AIP-136).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdapterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +217,36 @@ def add_AdapterServiceServicer_to_server(servicer, server):
                     servicer.DeleteAdapterAlias,
                     request_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.DeleteAdapterAliasRequest.FromString,
                     response_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.DeleteAdapterAliasResponse.SerializeToString,
+            ),
+            'UpdateAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateAdapter,
+                    request_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.UpdateAdapterRequest.FromString,
+                    response_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.Adapter.SerializeToString,
+            ),
+            'DeleteAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAdapter,
+                    request_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.DeleteAdapterRequest.FromString,
+                    response_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.Adapter.SerializeToString,
+            ),
+            'UndeleteAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteAdapter,
+                    request_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.UndeleteAdapterRequest.FromString,
+                    response_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.Adapter.SerializeToString,
+            ),
+            'DeleteAdapterVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAdapterVersion,
+                    request_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.DeleteAdapterVersionRequest.FromString,
+                    response_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.AdapterVersion.SerializeToString,
+            ),
+            'UndeleteAdapterVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteAdapterVersion,
+                    request_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.UndeleteAdapterVersionRequest.FromString,
+                    response_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.AdapterVersion.SerializeToString,
+            ),
+            'SignAdapterVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignAdapterVersion,
+                    request_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.SignAdapterVersionRequest.FromString,
+                    response_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.SignAdapterVersionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +412,168 @@ class AdapterService:
             '/lorafleet.v1.AdapterService/DeleteAdapterAlias',
             lorafleet_dot_v1_dot_adapter__service__pb2.DeleteAdapterAliasRequest.SerializeToString,
             lorafleet_dot_v1_dot_adapter__service__pb2.DeleteAdapterAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorafleet.v1.AdapterService/UpdateAdapter',
+            lorafleet_dot_v1_dot_adapter__service__pb2.UpdateAdapterRequest.SerializeToString,
+            lorafleet_dot_v1_dot_adapter__service__pb2.Adapter.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorafleet.v1.AdapterService/DeleteAdapter',
+            lorafleet_dot_v1_dot_adapter__service__pb2.DeleteAdapterRequest.SerializeToString,
+            lorafleet_dot_v1_dot_adapter__service__pb2.Adapter.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorafleet.v1.AdapterService/UndeleteAdapter',
+            lorafleet_dot_v1_dot_adapter__service__pb2.UndeleteAdapterRequest.SerializeToString,
+            lorafleet_dot_v1_dot_adapter__service__pb2.Adapter.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAdapterVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorafleet.v1.AdapterService/DeleteAdapterVersion',
+            lorafleet_dot_v1_dot_adapter__service__pb2.DeleteAdapterVersionRequest.SerializeToString,
+            lorafleet_dot_v1_dot_adapter__service__pb2.AdapterVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteAdapterVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorafleet.v1.AdapterService/UndeleteAdapterVersion',
+            lorafleet_dot_v1_dot_adapter__service__pb2.UndeleteAdapterVersionRequest.SerializeToString,
+            lorafleet_dot_v1_dot_adapter__service__pb2.AdapterVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignAdapterVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorafleet.v1.AdapterService/SignAdapterVersion',
+            lorafleet_dot_v1_dot_adapter__service__pb2.SignAdapterVersionRequest.SerializeToString,
+            lorafleet_dot_v1_dot_adapter__service__pb2.SignAdapterVersionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -15,6 +15,7 @@ class VersionState(StrEnum):
     PENDING = "PENDING"
     READY = "READY"
     DAMAGED = "DAMAGED"
+    PURGED = "PURGED"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,11 @@ def adapter_of(spec: object, job_id: str) -> str:
     """The id of the adapter that a job's artifact becomes a version of."""
     named = _section(spec, "output").get("adapter")
     return named if isinstance(named, str) and re.fullmatch(RESOURCE_ID, named) else job_id
+
+
+def is_ours(spec: object) -> bool:
+    """Whether the files lie where the service put them: what a user named as the output is the user's."""
+    return _mapping(spec).get("output") is not None and _section(spec, "output").get("uri") is None
 
 
 def facts_of(spec: object, labels: object) -> AdapterFacts:

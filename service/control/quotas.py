@@ -73,7 +73,7 @@ def check_new_jobs(tenant: str, quota: Quota, *, num_queued: int, num_new: int, 
         message = f"{num_queued} jobs wait and {num_new} would be added; at most {quota.max_queued_jobs} may wait (max_queued_jobs)"
         found.append(QuotaViolation(subject=f"tenants/{tenant}", description=message))
     if quota.max_storage_bytes is not None and stored_bytes >= quota.max_storage_bytes:
-        message = f"artifacts take {stored_bytes:,} bytes; at most {quota.max_storage_bytes:,} may be taken (max_storage_bytes)"
+        message = f"adapters take {stored_bytes:,} bytes; at most {quota.max_storage_bytes:,} may be taken (max_storage_bytes)"
         found.append(QuotaViolation(subject=f"tenants/{tenant}", description=message))
     if found:
         raise QuotaExceeded(f"tenant {tenant} has used up its quota; wait for jobs to end, or ask for more", violations=found)

@@ -112,9 +112,13 @@ def parse_version(name: str, field: str = "name") -> VersionName | AliasName:
     """The name of a version, by its number or by an alias. Raises InvalidInput."""
     if _ALIAS.fullmatch(name) is not None:
         return parse_alias(name, field)
+    return parse_number(name, field, hint=", or tenants/TENANT/adapters/ADAPTER@ALIAS")
+
+
+def parse_number(name: str, field: str = "name", *, hint: str = "") -> VersionName:
+    """The name of a version by its number. Raises InvalidInput."""
     if (match := _VERSION.fullmatch(name)) is None:
-        hint = "write tenants/TENANT/adapters/ADAPTER/versions/NUMBER, or tenants/TENANT/adapters/ADAPTER@ALIAS"
-        raise invalid(field, f"{name[:200]!r} is not a version; {hint}")
+        raise invalid(field, f"{name[:200]!r} is not a version; write tenants/TENANT/adapters/ADAPTER/versions/NUMBER{hint}")
     return VersionName(AdapterName(match["tenant"], match["adapter"]), int(match["version"]))
 
 

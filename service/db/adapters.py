@@ -6,18 +6,21 @@ from dataclasses import asdict
 from typing import Any, cast
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Table, literal, select, tuple_
+from sqlalchemy import ColumnElement, Table, literal, or_, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
-from service.control.adapter_facts import VersionState, adapter_of, facts_of
+from service.control.adapter_facts import VersionState, adapter_of, facts_of, is_ours
 from service.control.lifecycle import JobState
+from service.control.retention import KEEP_DELETED
 from service.db.models import JobRow
 from service.db.registry_models import AdapterRow, AdapterVersionRow
 from service.db.transaction import Transaction
 
 OLDER_AT_ONCE = 100  # jobs of before that get their versions in one transaction
 _INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+_COUNTS = ("last_number", "newest_version", "keep_newest", "keep_days", "version")
 _DESCRIBED = ("family", "method", "rank", "trigger", "base_digest", "labels", "quality")
+NOT_PURGED = or_(AdapterRow.delete_time.is_(None), AdapterRow.purge_at.is_not(None))
 
 AdapterKey = tuple[str, str]  # tenant and id
 
@@ -36,6 +39,7 @@ async def register(tx: Transaction, jobs: Sequence[JobRow]) -> None:
     for job in sorted(new, key=lambda job: (job.end_time or tx.now, job.uid)):
         by_adapter[_key(job)].append(job)
     for key, its_jobs in by_adapter.items():
+        revive(adapters[key])
         for job in its_jobs:
             tx.session.add(_next_version(tx, adapters[key], job))
     tx.changed = True
@@ -58,17 +62,18 @@ async def _locked(tx: Transaction, keys: set[AdapterKey]) -> dict[AdapterKey, Ad
 def _new(tx: Transaction, tenant: str, adapter_id: str) -> dict[str, Any]:
     nothing: dict[str, Any] = {"family": "", "method": "", "rank": 0, "trigger": "", "base_digest": "", "labels": {}, "quality": {}}
     times = {"create_time": tx.now, "update_time": tx.now}
-    return {"uid": uuid4().hex, "tenant": tenant, "adapter_id": adapter_id, "newest_version": 0, "version": 0, **nothing, **times}
+    return {"uid": uuid4().hex, "tenant": tenant, "adapter_id": adapter_id, **dict.fromkeys(_COUNTS, 0), **nothing, **times}
 
 
 def _next_version(tx: Transaction, adapter: AdapterRow, job: JobRow) -> AdapterVersionRow:
-    adapter.newest_version += 1
+    adapter.last_number += 1
+    adapter.newest_version = adapter.last_number
     row = AdapterVersionRow(
         uid=uuid4().hex,
         adapter_uid=adapter.uid,
         tenant=adapter.tenant,
         adapter_id=adapter.adapter_id,
-        number=adapter.newest_version,
+        number=adapter.last_number,
         job_uid=job.uid,
         job_id=job.job_id,
         root_uri=job.output_uri,
@@ -81,11 +86,39 @@ def _next_version(tx: Transaction, adapter: AdapterRow, job: JobRow) -> AdapterV
         created_by=job.created_by,
         create_time=job.end_time or tx.now,
         due_at=tx.now,
+        is_ours=is_ours(job.spec),
         **asdict(facts_of(job.spec, job.labels)),
     )
     job.adapter_id, job.adapter_version = adapter.adapter_id, row.number
     describe(tx, adapter, row)
+    adapter.retain_at = tx.now
     return row
+
+
+def revive(adapter: AdapterRow) -> None:
+    """Something new is made for it: it is not deleted any more. Lock it first."""
+    adapter.delete_time = adapter.purge_at = None
+
+
+def mark_deleted(tx: Transaction, version: AdapterVersionRow) -> None:
+    """It can be had back for a while. Lock its adapter first, and `refresh` it then."""
+    version.delete_time, version.purge_at = tx.now, tx.now + KEEP_DELETED
+
+
+async def creators(tx: Transaction, adapter: AdapterRow) -> Sequence[str]:
+    """Who made its versions, of those that are not deleted."""
+    which = (AdapterVersionRow.adapter_uid == adapter.uid, AdapterVersionRow.delete_time.is_(None))
+    return (await tx.session.scalars(select(AdapterVersionRow.created_by).where(*which).distinct())).all()
+
+
+async def refresh(tx: Transaction, adapter: AdapterRow) -> None:
+    """A version was deleted, or is there again: the adapter's facts are those of the newest that is there. Lock it first."""
+    await tx.session.flush()
+    [newest] = await versions_page(tx, adapter, below=None, size=1) or [None]
+    adapter.newest_version = 0 if newest is None else newest.number
+    if newest is not None:
+        describe(tx, adapter, newest)
+    touch(tx, adapter)
 
 
 def describe(tx: Transaction, adapter: AdapterRow, version: AdapterVersionRow) -> None:
@@ -114,8 +147,8 @@ async def register_older(tx: Transaction) -> int:
 
 
 async def by_name(tx: Transaction, tenant: str, adapter_id: str) -> AdapterRow | None:
-    """The tenant's adapter of that id; in a transaction that writes it is locked."""
-    query = select(AdapterRow).where(AdapterRow.tenant == tenant, AdapterRow.adapter_id == adapter_id)
+    """The tenant's adapter of that id, unless it is purged; in a transaction that writes it is locked."""
+    query = select(AdapterRow).where(AdapterRow.tenant == tenant, AdapterRow.adapter_id == adapter_id).where(NOT_PURGED)
     return await tx.session.scalar(tx.locked(query))
 
 
@@ -125,9 +158,14 @@ async def locked(tx: Transaction, uid: str) -> AdapterRow:
 
 
 async def version_of(tx: Transaction, adapter: AdapterRow, number: int) -> AdapterVersionRow | None:
-    """The adapter's version of that number."""
+    """The adapter's version of that number; in a transaction that writes it is locked. Lock the adapter first."""
     query = select(AdapterVersionRow).where(AdapterVersionRow.adapter_uid == adapter.uid, AdapterVersionRow.number == number)
-    return await tx.session.scalar(query)
+    return await tx.session.scalar(tx.locked(query))
+
+
+async def version_of_job(tx: Transaction, job: JobRow) -> AdapterVersionRow | None:
+    """The version that the job's artifact is."""
+    return await tx.session.scalar(select(AdapterVersionRow).where(AdapterVersionRow.job_uid == job.uid))
 
 
 async def files_of(tx: Transaction, version: AdapterVersionRow) -> dict[str, Any]:
@@ -155,9 +193,13 @@ async def page(
     return (await tx.session.scalars(query)).all()
 
 
-async def versions_page(tx: Transaction, adapter: AdapterRow, *, below: int | None, size: int) -> Sequence[AdapterVersionRow]:
+async def versions_page(
+    tx: Transaction, adapter: AdapterRow, *, below: int | None, size: int, deleted_too: bool = False
+) -> Sequence[AdapterVersionRow]:
     """Up to `size` versions, newest first, of those with a smaller number than `below`."""
     query = select(AdapterVersionRow).where(AdapterVersionRow.adapter_uid == adapter.uid)
+    if not deleted_too:
+        query = query.where(AdapterVersionRow.delete_time.is_(None))
     if below is not None:
         query = query.where(AdapterVersionRow.number < below)
     return (await tx.session.scalars(query.order_by(AdapterVersionRow.number.desc()).limit(size))).all()

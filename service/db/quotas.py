@@ -7,6 +7,7 @@ from sqlalchemy import func, select
 from service.control.lifecycle import JobState
 from service.control.quotas import UNLIMITED, Quota, check_new_jobs
 from service.db.models import JobRow, TenantRow
+from service.db.registry_models import AdapterVersionRow
 from service.db.transaction import Transaction
 
 _COLUMNS = (TenantRow.max_gpus, TenantRow.max_running_jobs, TenantRow.max_queued_jobs, TenantRow.max_storage_bytes, TenantRow.weight)
@@ -61,9 +62,12 @@ async def num_queued(tx: Transaction, tenant: str) -> int:
 
 
 async def stored_bytes(tx: Transaction, tenant: str) -> int:
-    """Of the artifacts of the tenant's jobs."""
-    query = select(func.sum(JobRow.artifact_bytes)).where(JobRow.tenant == tenant, JobRow.state == JobState.SUCCEEDED.value)
-    return int(await tx.session.scalar(query) or 0)
+    """Of the versions of the tenant's adapters, those too that are deleted and can still be had back; and of jobs of before, whose
+    artifacts are no versions yet."""
+    versions = select(func.sum(AdapterVersionRow.size_bytes)).where(AdapterVersionRow.tenant == tenant)
+    unregistered = (JobRow.state == JobState.SUCCEEDED.value, JobRow.adapter_version.is_(None))
+    older = select(func.sum(JobRow.artifact_bytes)).where(*unregistered, JobRow.tenant == tenant)
+    return int(await tx.session.scalar(versions) or 0) + int(await tx.session.scalar(older) or 0)
 
 
 def _quota(

@@ -30,7 +30,13 @@ class AdapterRow(Described, TableBase):
     uid: Mapped[str] = mapped_column(primary_key=True)
     tenant: Mapped[str]
     adapter_id: Mapped[str]
-    newest_version: Mapped[int] = mapped_column(default=0)  # numbers are never used twice
+    last_number: Mapped[int] = mapped_column(default=0)  # of a version: numbers are never used twice
+    newest_version: Mapped[int] = mapped_column(default=0)  # of those that are not deleted; 0: there is none
+    delete_time: Mapped[datetime | None] = mapped_column(default=None)
+    purge_at: Mapped[datetime | None] = mapped_column(default=None)  # deleted, and this unset: it is purged
+    keep_newest: Mapped[int] = mapped_column(default=0)  # its rule of retention
+    keep_days: Mapped[int] = mapped_column(default=0)
+    retain_at: Mapped[datetime | None] = mapped_column(default=None)  # the rule is asked from then on
     create_time: Mapped[datetime]
     update_time: Mapped[datetime]
     version: Mapped[int] = mapped_column(default=1)  # of the row
@@ -39,6 +45,8 @@ class AdapterRow(Described, TableBase):
         UniqueConstraint("tenant", "adapter_id"),
         Index("ix_adapters_list", "tenant", "create_time", "uid"),
         Index("ix_adapters_base", "tenant", "base_digest", "create_time", "uid"),
+        Index("ix_adapters_purge", "purge_at"),
+        Index("ix_adapters_retain", "retain_at"),
     )
 
     @property
@@ -82,8 +90,16 @@ class AdapterVersionRow(Described, Lockable, TableBase):
     created_by: Mapped[str] = mapped_column(default="")  # principal
     create_time: Mapped[datetime]
     due_at: Mapped[datetime | None] = mapped_column(default=None)  # its manifest is read from then on; unset: it was read
+    is_ours: Mapped[bool] = mapped_column(default=False)  # its files lie where the service put them: they go with it
+    delete_time: Mapped[datetime | None] = mapped_column(default=None)
+    purge_at: Mapped[datetime | None] = mapped_column(default=None)  # its files are removed from then on
 
-    __table_args__ = (UniqueConstraint("adapter_uid", "number"), Index("ix_adapter_versions_due", "due_at"))
+    __table_args__ = (
+        UniqueConstraint("adapter_uid", "number"),
+        Index("ix_adapter_versions_due", "due_at"),
+        Index("ix_adapter_versions_purge", "purge_at"),
+        Index("ix_adapter_versions_bytes", "tenant", "size_bytes"),  # holds all that the sum of a tenant's bytes needs
+    )
 
     @property
     def name(self) -> str:

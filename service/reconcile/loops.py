@@ -12,6 +12,8 @@ from service.reconcile.launch import launch_once
 from service.reconcile.loop import Loop, run
 from service.reconcile.observe import observe_once
 from service.reconcile.orphans import end_orphans_once
+from service.reconcile.purge import purge_once
+from service.reconcile.retention import retain_once
 from service.reconcile.standby import stand_by_once
 from service.reconcile.stop import expire_once, notice_silence_once, stop_once
 from service.reconcile.versions import versions_once
@@ -33,6 +35,8 @@ async def run_all(tools: Tools, stopping: asyncio.Event) -> None:
         Loop(name="orphans", step=partial(end_orphans_once, tools), every_s=15.0, hears=False),
         Loop(name="standby", step=partial(stand_by_once, tools), every_s=2.0, hears=False),
         Loop(name="versions", step=partial(versions_once, tools)),
+        Loop(name="retention", step=partial(retain_once, tools), every_s=2.0),
+        Loop(name="purge", step=partial(purge_once, tools), every_s=60.0, hears=False),
         Loop(name="compact", step=partial(compact_once, tools), every_s=600.0, hears=False),
     )
     await asyncio.gather(*(run(loop, tools.db.bell, stopping, tools.pulse) for loop in all_loops))

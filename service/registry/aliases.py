@@ -10,7 +10,7 @@ from service.core.etags import check_etag
 from service.core.resource_names import AliasName, VersionName, invalid
 from service.db import adapters, aliases, audit
 from service.db.database import Database
-from service.db.registry_models import AdapterAliasRow, AdapterVersionRow
+from service.db.registry_models import AdapterAliasRow, AdapterRow, AdapterVersionRow
 from service.db.transaction import Transaction
 from service.registry.messages import alias_etag, alias_message
 from service.registry.reading import existing, existing_number
@@ -34,9 +34,10 @@ async def set_alias(db: Database, move: AliasMove, caller: Identity) -> pb.Adapt
         row = await aliases.get(tx, adapter, move.name.alias)
         if row is None or row.number != move.number:
             _check_expected(move, row)
-            _check_usable(version)
+            _check_usable(adapter, version)
             row = _moved(tx, adapter.uid, move, row, caller)
             adapters.touch(tx, adapter)
+            adapter.retain_at = tx.now  # no alias points to the one before
         return alias_message(row, move.name)
 
 
@@ -50,6 +51,7 @@ async def delete_alias(db: Database, name: AliasName, etag: str) -> pb.DeleteAda
             audit.about(f"{name} (was versions/{row.number})")
             await tx.session.delete(row)
             adapters.touch(tx, adapter)
+            adapter.retain_at = tx.now
     return pb.DeleteAdapterAliasResponse()
 
 
@@ -77,7 +79,10 @@ def _check_expected(move: AliasMove, row: AdapterAliasRow | None) -> None:
         check_etag(str(move.name), alias_etag(row), move.etag)
 
 
-def _check_usable(version: AdapterVersionRow) -> None:
+def _check_usable(adapter: AdapterRow, version: AdapterVersionRow) -> None:
+    for row, what in ((adapter, "ADAPTER"), (version, "ADAPTER_VERSION")):
+        if row.delete_time is not None:
+            raise FailedPrecondition(f"{row.name} is deleted; undelete it first", reason=f"{what}_DELETED")
     if version.state == VersionState.DAMAGED.value:
         raise FailedPrecondition(f"{version.name} is damaged: {version.message}", reason="ADAPTER_VERSION_DAMAGED")
 

@@ -21,6 +21,9 @@ def adapter_message(row: AdapterRow, aliases: Mapping[str, int]) -> pb.Adapter:
         update_time=time(row.update_time),
         etag=adapter_etag(row),
         aliases=aliases,
+        delete_time=time(row.delete_time),
+        purge_time=time(row.purge_at),
+        retention=_retention(row),
     )
 
 
@@ -41,7 +44,14 @@ def version_message(row: AdapterVersionRow, aliases: Mapping[str, int], files: M
         created_by=row.created_by,
         create_time=time(row.create_time),
         aliases=sorted(alias for alias, number in aliases.items() if number == row.number),
+        delete_time=time(row.delete_time),
+        purge_time=time(row.purge_at),
     )
+
+
+def _retention(row: AdapterRow) -> pb.RetentionRule | None:
+    rule = pb.RetentionRule(keep_newest=row.keep_newest, keep_days=row.keep_days)
+    return rule if row.keep_newest or row.keep_days else None
 
 
 def alias_message(row: AdapterAliasRow, name: AliasName) -> pb.AdapterAlias:

@@ -278,7 +278,8 @@ async def add_services(server: grpc.aio.Server, tools: Tools, stopping: asyncio.
     cast(Any, access_service_pb2_grpc).add_AccessServiceServicer_to_server(
         AccessServicer(access, tools.db, tools.store.credentials), server
     )
-    cast(Any, adapter_service_pb2_grpc).add_AdapterServiceServicer_to_server(AdapterServicer(access, tools.db), server)
+    registry = AdapterServicer(access, tools.db, tools.store, tools.parser)
+    cast(Any, adapter_service_pb2_grpc).add_AdapterServiceServicer_to_server(registry, server)
     warmth = Warmth(tokens=tools.tokens, locations=tools.locations, stop=tools.stop, retry=tools.retry)
     reporting = ReportServicer(Reports(tools.db, warmth))
     cast(Any, report_service_pb2_grpc).add_ReportServiceServicer_to_server(reporting, server)

@@ -1,8 +1,10 @@
 """The guards of the registry: one version for a job, its own tenant's alone, and aliases that one of two moves."""
 
-VERSIONS, ALIASES, LISTS = (
+VERSIONS, ALIASES, DELETION, RULES, LISTS = (
     "tests/service/registry/test_versions.py",
     "tests/service/registry/test_aliases.py",
+    "tests/service/registry/test_deletion.py",
+    "tests/service/control/test_retention.py",
     "tests/service/api/lists/test_adapters.py",
 )
 GUARDS = (
@@ -61,5 +63,61 @@ GUARDS = (
         "if version.state == VersionState.DAMAGED.value:",
         "if False:",
         ALIASES,
+    ),
+    (
+        "registry: what is in production is not deleted",
+        "service/registry/deletion.py",
+        "if PRODUCTION in pointing:",
+        "if False:",
+        DELETION,
+    ),
+    (
+        "registry: a version with an alias is not deleted",
+        "service/registry/deletion.py",
+        "if its_own := [alias for alias, number in pointing.items() if number == row.number]:",
+        "if its_own := []:",
+        DELETION,
+    ),
+    (
+        "registry: no file of a folder that the user named is removed",
+        "service/reconcile/purge.py",
+        "if not row.is_ours or not files:",
+        "if not files:",
+        DELETION,
+    ),
+    (
+        "registry: what is purged is not brought back",
+        "service/registry/deletion.py",
+        "if row.state == VersionState.PURGED.value:",
+        "if False:",
+        DELETION,
+    ),
+    (
+        "registry: storage counts what is deleted and not purged",
+        "service/db/quotas.py",
+        "select(func.sum(AdapterVersionRow.size_bytes)).where(AdapterVersionRow.tenant == tenant)",
+        "select(func.sum(AdapterVersionRow.size_bytes)).where(AdapterVersionRow.delete_time.is_(None))",
+        DELETION,
+    ),
+    (
+        "retention: what an alias points to stays",
+        "service/control/retention.py",
+        "if not version.has_alias]",
+        "]",
+        RULES,
+    ),
+    (
+        "retention: the newest stays",
+        "service/control/retention.py",
+        "max(rule.keep_newest, 1)",
+        "rule.keep_newest",
+        RULES,
+    ),
+    (
+        "retention: what is young stays",
+        "service/control/retention.py",
+        "if end <= now)",
+        ")",
+        RULES,
     ),
 )

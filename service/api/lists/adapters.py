@@ -40,8 +40,9 @@ async def list_adapters(db: Database, request: pb.ListAdaptersRequest) -> pb.Lis
     size = paging.size_of(request.page_size)
     by_id, descending = _order(request.order_by)
     condition = filters.parse_filter(request.filter, FIELDS)
-    matches = [] if condition is None else [conditions.compiled(condition, _compared)]
-    query = (request.parent, "adapters", request.filter, request.order_by)
+    matches = [adapters.NOT_PURGED if request.show_deleted else AdapterRow.delete_time.is_(None)]
+    matches += [] if condition is None else [conditions.compiled(condition, _compared)]
+    query = (request.parent, "adapters", request.filter, request.order_by, str(request.show_deleted))
     behind = _behind(query, request.page_token, by_id=by_id) if request.page_token else None
     async with db.snapshot() as tx:
 
@@ -61,14 +62,15 @@ async def list_versions(db: Database, request: pb.ListAdapterVersionsRequest) ->
     """A page of an adapter's versions, newest first."""
     name = parse_adapter(request.parent, "parent")
     size = paging.size_of(request.page_size)
-    query = (request.parent, "versions")
+    query = (request.parent, "versions", str(request.show_deleted))
     behind = paging.to_index(paging.place(query, request.page_token)) if request.page_token else None
     async with db.snapshot() as tx:
         adapter = await existing(tx, name)
         pointing = await aliases.of_adapter(tx, adapter)
 
         async def fetch(last: AdapterVersionRow | None, num: int) -> Sequence[AdapterVersionRow]:
-            return await adapters.versions_page(tx, adapter, below=behind if last is None else last.number, size=num)
+            below = behind if last is None else last.number
+            return await adapters.versions_page(tx, adapter, below=below, size=num, deleted_too=request.show_deleted)
 
         async def shown(rows: Sequence[AdapterVersionRow]) -> list[pb.AdapterVersion]:
             return [version_message(row, pointing) for row in rows]

@@ -6,21 +6,26 @@ from service.access.authorization import Access
 from service.access.permissions import Permission
 from service.api.errors import Context
 from service.api.lists.adapters import list_adapters, list_versions
-from service.core.resource_names import AliasName, parse_adapter, parse_alias, parse_tenant, parse_version
+from service.api.signing import sign_version
+from service.control.retention import Rule
+from service.core.resource_names import AliasName, invalid, parse_adapter, parse_alias, parse_number, parse_tenant, parse_version
 from service.db.database import Database
 from service.db.retrying import again
-from service.registry import aliases, looking
+from service.registry import aliases, deletion, looking
 from service.registry.aliases import AliasMove
-
-PRODUCTION = "production"
+from service.registry.deletion import PRODUCTION
+from service.store.client import Store
+from service.untrusted.parsing import Parser
 
 
 class AdapterServicer(rpc.AdapterServiceServicer):
     """The public API of the registry."""
 
-    def __init__(self, access: Access, db: Database) -> None:
+    def __init__(self, access: Access, db: Database, store: Store, parser: Parser) -> None:
         self._access = access
         self._db = db
+        self._store = store
+        self._parser = parser
 
     async def GetAdapter(self, request: pb.GetAdapterRequest, context: Context) -> pb.Adapter:
         name = parse_adapter(request.name)
@@ -51,6 +56,40 @@ class AdapterServicer(rpc.AdapterServiceServicer):
         name = parse_alias(request.name)
         await self._access.require(_to_move(name), name.adapter.tenant)
         return await again(lambda: aliases.delete_alias(self._db, name, request.etag))
+
+    async def UpdateAdapter(self, request: pb.UpdateAdapterRequest, context: Context) -> pb.Adapter:
+        name = parse_adapter(request.adapter.name, "adapter.name")
+        await self._access.require(Permission.OPERATE, name.tenant)
+        if list(request.update_mask.paths) != ["retention"]:
+            raise invalid("update_mask", 'is not "retention", all that can be changed of an adapter')
+        asked = request.adapter.retention
+        rule = Rule(keep_newest=asked.keep_newest, keep_days=asked.keep_days)
+        return await again(lambda: deletion.set_retention(self._db, name, rule, request.adapter.etag))
+
+    async def DeleteAdapter(self, request: pb.DeleteAdapterRequest, context: Context) -> pb.Adapter:
+        name = parse_adapter(request.name)
+        caller = await self._access.require(Permission.SUBMIT, name.tenant)
+        return await again(lambda: deletion.delete_adapter(self._db, name, request.etag, caller))
+
+    async def UndeleteAdapter(self, request: pb.UndeleteAdapterRequest, context: Context) -> pb.Adapter:
+        name = parse_adapter(request.name)
+        caller = await self._access.require(Permission.SUBMIT, name.tenant)
+        return await again(lambda: deletion.undelete_adapter(self._db, name, caller))
+
+    async def DeleteAdapterVersion(self, request: pb.DeleteAdapterVersionRequest, context: Context) -> pb.AdapterVersion:
+        name = parse_number(request.name)
+        caller = await self._access.require(Permission.SUBMIT, name.adapter.tenant)
+        return await again(lambda: deletion.delete_version(self._db, name, caller))
+
+    async def UndeleteAdapterVersion(self, request: pb.UndeleteAdapterVersionRequest, context: Context) -> pb.AdapterVersion:
+        name = parse_number(request.name)
+        caller = await self._access.require(Permission.SUBMIT, name.adapter.tenant)
+        return await again(lambda: deletion.undelete_version(self._db, name, caller))
+
+    async def SignAdapterVersion(self, request: pb.SignAdapterVersionRequest, context: Context) -> pb.SignAdapterVersionResponse:
+        name = parse_version(request.name)
+        await self._access.require(Permission.VIEW, name.adapter.tenant)
+        return await sign_version(self._db, self._store, name, request.expire_s, self._parser)
 
 
 def _to_move(name: AliasName) -> Permission:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,6 +89,25 @@ async def test_production_is_moved_by_operators_other_aliases_by_submitters(api:
         refused = await asyncio.to_thread(CliRunner().invoke, app, ("adapters", *command))
         assert "this needs at least operator" in refused.output
     await run("delete", "fox@candidate")
+
+
+async def test_what_is_deleted_comes_back_and_what_is_kept_is_said(api: Api, tmp_path: Path):
+    await finished(api.world, "fox")
+    await finished(api.world, "next", output={"adapter": "fox"})
+    await read_manifests(api.world)
+    assert "can be undeleted" in await run("delete", "fox/versions/1")
+    assert [one["number"] for one in await shown("versions", "fox")] == [2]
+    assert "DELETED" in await run("versions", "fox", "--deleted")
+    await run("undelete", "fox/versions/1")
+    await run("delete", "fox")
+    assert (await shown("list"), [one["name"] for one in await shown("list", "--deleted")]) == ([], ["tenants/acme/adapters/fox"])
+    await run("undelete", "fox")
+    assert "2 newest, younger than 30 days" in await run("keep", "fox", "--newest", "2", "--days", "30")
+    await run("promote", "fox/versions/2")
+    in_use = await asyncio.to_thread(CliRunner().invoke, app, ("adapters", "delete", "fox"))
+    assert (in_use.exit_code, "production stands for" in in_use.output) == (ExitCode.ERROR, True)
+    assert "2 files" in await run("download", "fox@production", str(tmp_path / "fox"))
+    assert (tmp_path / "fox" / "fox.safetensors").read_bytes() == b"weights"
 
 
 async def test_both_clients_go_through_all_pages(api: Api, client: Any):

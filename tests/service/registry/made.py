@@ -72,9 +72,10 @@ async def make_version(db: Database, adapter_id: str, tenant: str = "acme", *, a
         row = await tx.session.scalar(select(AdapterRow).where(*owner))
         if row is None:
             uid = uuid4().hex
-            row = AdapterRow(uid=uid, tenant=tenant, adapter_id=adapter_id, newest_version=0, create_time=at, update_time=at)
+            row = AdapterRow(uid=uid, tenant=tenant, adapter_id=adapter_id, last_number=0, create_time=at, update_time=at)
             tx.session.add(row)
-        row.newest_version += 1
+        row.last_number += 1
+        row.newest_version = row.last_number
         for name in ("family", "method", "rank", "trigger", "base_digest", "labels", "quality"):
             setattr(row, name, facts[name])
         await tx.session.flush()

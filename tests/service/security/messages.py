@@ -188,7 +188,8 @@ def _holds_messages(message: Message, field: FieldDescriptor) -> bool:
 
 def _set(draw: st.DrawFn, message: Message, field: FieldDescriptor, depth: int) -> None:
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        for key, value in draw(st.dictionaries(texts(), texts(), max_size=3)).items():
+        values = _scalar(field.message_type.fields_by_name["value"])
+        for key, value in draw(st.dictionaries(texts(), values, max_size=3)).items():
             getattr(message, field.name)[key] = value
     elif field.message_type is not None:
         if depth < MAX_DEPTH:

@@ -26,6 +26,7 @@ from lorafleet.v1 import training_service_pb2 as pb
 from service.access import api_tokens
 from service.access.identity import Role
 from service.reconcile.loops import compact_once
+from service.reconcile.retention import retain_once
 from tests.service.access.members import make_grant, make_member
 from tests.service.api.batch_requests import create, header, item
 from tests.service.api.methods import methods
@@ -73,6 +74,7 @@ async def lived(api: Api) -> AsyncIterator[Lived]:
         await api.world.settle()
         await api.world.copy_logs()
         await compact_once(api.world.tools)
+        await retain_once(api.world.tools)
         api.world.clock.advance(30)
 
 
@@ -150,6 +152,13 @@ def _adapter_seeds() -> Iterator[Message]:
     yield adapter_pb.ListAdapterVersionsRequest(parent=fox, page_size=1)
     yield adapter_pb.SetAdapterAliasRequest(name=f"{fox}@production", version=1, expected_version=0, etag="x")
     yield adapter_pb.DeleteAdapterAliasRequest(name=f"{fox}@production", etag="x")
+    kept = adapter_pb.Adapter(name=fox, etag="x", retention=adapter_pb.RetentionRule(keep_newest=1, keep_days=2))
+    yield adapter_pb.UpdateAdapterRequest(adapter=kept, update_mask={"paths": ["retention"]})
+    yield adapter_pb.DeleteAdapterRequest(name=fox, etag="x")
+    yield adapter_pb.UndeleteAdapterRequest(name=fox)
+    yield adapter_pb.DeleteAdapterVersionRequest(name=f"{fox}/versions/1")
+    yield adapter_pb.UndeleteAdapterVersionRequest(name=f"{fox}/versions/1")
+    yield adapter_pb.SignAdapterVersionRequest(name=f"{fox}@production", expire_s=60)
 
 
 def _access_seeds() -> Iterator[Message]:
