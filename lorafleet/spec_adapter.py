@@ -1,26 +1,25 @@
 """The section of a training spec that says which adapter is trained, on which layers, and what it begins with."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from lorafleet import spec_overrides as overrides
 from lorafleet.catalog.method import INITIALIZATION
 from lorafleet.spec_names import MethodName
 from lorafleet.spec_overrides import MAX_OVERRIDES, OverrideSpec
 from lorafleet.spec_part import SpecPart
-from lorafleet.spec_words import ModuleName
+from lorafleet.spec_words import JobReference, ModuleName
 
 
 class StartSpec(SpecPart):
     """An adapter to go on from: of kohya, diffusers, PEFT, ComfyUI or LyCORIS, or of another job."""
 
-    uri: Annotated[
-        str,
-        Field(
-            description="Its .safetensors file, PEFT's folder, or a job's artifact; s3:// or file://. Family, method and modules must fit."
-        ),
-    ]
+    uri: str | None = Field(
+        default=None,
+        description="Its .safetensors file, PEFT's folder, or a job's artifact; s3:// or file://. Family, method and modules must fit.",
+    )
     resize: Annotated[
         bool,
         Field(
@@ -28,6 +27,37 @@ class StartSpec(SpecPart):
             "in the log. Without it these must be the spec's."
         ),
     ] = False
+    # Left out where they are unset: a trainer that does not know them refuses the spec.
+    job: JobReference | None = Field(
+        default=None,
+        exclude_if=lambda job: job is None,
+        description="In place of uri a job of the same tenant that has succeeded: its id, or tenants/TENANT/jobs/JOB. The service fills in "
+        "its artifact as uri, with its digest.",
+    )
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        default=None,
+        exclude_if=lambda digest: digest is None,
+        description="SHA-256 that what lies at uri must have: of the file, or of an artifact's manifest.json.",
+    )
+
+    @model_validator(mode="after")
+    def _is_in_one_place(self) -> Self:
+        if self.uri is None and self.job is None:
+            raise PydanticCustomError("start", "needs uri or job: they say what to go on from")
+        if self.uri is None and self.digest is not None:
+            raise PydanticCustomError("start", "has a digest of what lies at uri, and no uri: leave it out")
+        if self.uri is not None and self.job is not None and self.digest is None:
+            raise PydanticCustomError("start", "has uri and job, which both say what to go on from: choose one")
+        return self
+
+    @property
+    def tenant(self) -> str | None:
+        """Of the job, where it is named."""
+        return self.job.split("/")[1] if self.job is not None and self.job.startswith("tenants/") else None
+
+    @property
+    def job_id(self) -> str:
+        return (self.job or "").rpartition("/")[2]
 
 
 class AdapterSpec(SpecPart):

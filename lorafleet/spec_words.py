@@ -52,6 +52,12 @@ def _check_adapter_id(adapter_id: str) -> str:
     return adapter_id
 
 
+def _check_job(name: str) -> str:
+    if re.fullmatch(rf"(tenants/{RESOURCE_ID}/jobs/|jobs/)?{RESOURCE_ID}", name) is None:
+        raise PydanticCustomError("job", "{name} is no job; write its id, or tenants/TENANT/jobs/JOB", {"name": repr(name[:80])})
+    return name
+
+
 def _check_module(name: str) -> str:
     if not is_module_name(".".join("any" if step == "*" else step for step in name.split("."))):
         raise PydanticCustomError("module", "{name} is not a module name", {"name": repr(name)})
@@ -94,6 +100,7 @@ def _check_text(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_check_text)]
 AdapterId = Annotated[str, AfterValidator(_check_adapter_id)]
+JobReference = Annotated[str, AfterValidator(_check_job)]
 OutputName = Annotated[str, AfterValidator(_check_output_name)]
 ModuleName = Annotated[str, AfterValidator(_check_module)]
 PartName = Annotated[str, AfterValidator(_check_part)]

@@ -4,10 +4,11 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from uuid import uuid4
 
-from lorafleet.errors import AlreadyExists, InvalidSpec, NotFound, Violation
+from lorafleet.errors import AlreadyExists, InvalidSpec, LorafleetError, NotFound, Violation
 from lorafleet.spec import Spec
 from lorafleet.v1 import batch_service_pb2 as pb
 from service.access.authorization import may_end
@@ -25,7 +26,7 @@ from service.db.models import BatchRow, JobRow
 from service.db.retrying import again
 from service.db.tenants import store_credentials_of
 from service.db.transaction import Transaction
-from service.jobs import batch_specs
+from service.jobs import batch_specs, starts
 from service.jobs.batch_checks import AT_ONCE, check_store
 from service.jobs.batch_specs import ItemJob, NewBatch
 from service.jobs.messages import batch_etag, batch_message
@@ -66,6 +67,7 @@ class Batches:
                 return await message(tx, known)
             await _check_free(tx, new)
             clashes = await _clashes(tx, new, places)
+        places = await self._started(new.tenant, places)
         await self._grants.check(new.tenant, _uses(places))
         store = self._store.of(await store_credentials_of(self._db, new.tenant))
         _refuse([*clashes, *self._unknown_profiles(places), *await check_store(store, places, new.tenant, self._artifacts_uri)])
@@ -87,7 +89,7 @@ class Batches:
 
     async def specs(self, new: NewBatch) -> list[Spec]:
         """The items' specs, as `create` would take them; nothing is stored. Raises InvalidSpec."""
-        places = await self._places(new, new.batch_id or "batch")
+        places = await self._started(new.tenant, await self._places(new, new.batch_id or "batch"))
         await self._grants.check(new.tenant, _uses(places))
         return [place.item.spec for place in places]
 
@@ -149,6 +151,21 @@ class Batches:
 
     async def _places(self, new: NewBatch, batch_id: str) -> list[ItemJob]:
         return batch_specs.places(new, await batch_specs.parse(new), batch_id, self._artifacts_uri)
+
+    async def _started(self, tenant: str, places: Sequence[ItemJob]) -> list[ItemJob]:
+        """With the artifacts of the jobs that they go on from. Raises InvalidSpec with all that have none."""
+        found = await starts.all_filled_in(self._db, tenant, [place.item.spec for place in places])
+        violations = [
+            Violation(field=f"{place.item.blame('adapter', 'start')}.job", message=each.message.partition(": ")[2])
+            for place, each in zip(places, found, strict=True)
+            if isinstance(each, LorafleetError)
+        ]
+        _refuse(list(dict.fromkeys(violations)))
+        specs = [each for each in found if not isinstance(each, LorafleetError)]
+        return [
+            place if spec is place.item.spec else replace(place, item=replace(place.item, spec=spec))
+            for place, spec in zip(places, specs, strict=True)
+        ]
 
     async def _cancel_some(self, name: BatchName, etag: str = "") -> int:
         """How many jobs were looked at; 0 when none is left. A repeat that changes nothing may have any etag."""
@@ -236,8 +253,7 @@ def _uses(places: Sequence[ItemJob]) -> Iterator[Use]:
         yield Use(blame("base_model", "uri"), spec.base_model.uri)
         yield from (Use(_blamed(blame, field), uri) for field, uri in spec.base_model.part_fields)
         yield from (Use(blame("dataset", field.partition(".")[0]), uri) for field, uri in spec.dataset.uris)
-        if spec.adapter.start is not None:
-            yield Use(blame("adapter", "start"), spec.adapter.start.uri)
+        yield from (Use(blame("adapter", "start"), uri) for _, uri in starts.read(spec))
         if spec.output.uri is not None:
             yield Use(blame("output", "uri"), spec.output.uri, write=True)
 

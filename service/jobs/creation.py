@@ -35,6 +35,7 @@ class NewJob:
     request_id: str
     spec: Spec
     created_by: str = ""
+    asked: Spec | None = None  # as it was sent, where the service has filled in what it names
 
     @cached_property
     def stored_spec(self) -> dict[str, Any]:
@@ -44,7 +45,8 @@ class NewJob:
     @cached_property
     def body_sha256(self) -> str:
         """Equal for equal requests: the spec with its defaults filled in, and the id asked for."""
-        body = json.dumps({"job_id": self.job_id, "spec": self.stored_spec}, sort_keys=True)
+        asked = self.stored_spec if self.asked is None else self.asked.model_dump(mode="json")
+        body = json.dumps({"job_id": self.job_id, "spec": asked}, sort_keys=True)
         return hashlib.sha256(body.encode()).hexdigest()
 
 

@@ -21,6 +21,7 @@ from service.db.database import Database
 from service.db.errors import may_be_committed
 from service.db.models import JobRow
 from service.db.transaction import Transaction
+from service.jobs import starts
 from service.jobs.creation import AllowanceChanged, Draft, NewJob, accept, answered
 from service.jobs.messages import job_etag, job_message
 from service.jobs.new_rows import new_row
@@ -51,13 +52,15 @@ class Jobs:
     async def create(self, new: NewJob, *, validate_only: bool = False) -> pb.TrainingJob:
         """The job, accepted and committed; the first one again for a repeated request.
 
-        Raises InvalidSpec with every violation that the store and the profiles show, AlreadyExists, QuotaExceeded, Unavailable
-        when the store is away, and Contended when the tenant's grants change meanwhile.
+        Raises InvalidSpec with every violation that the store and the profiles show, NotFound and FailedPrecondition for a job that it
+        cannot go on from, AlreadyExists, QuotaExceeded, Unavailable when the store is away, and Contended when the tenant's grants change
+        meanwhile.
         """
         if validate_only and (known := await answered(self._db, new)) is not None:
             return known
-        row = self._row(new)
         try:
+            new = replace(new, spec=await starts.filled_in(self._db, new.tenant, new.spec), asked=new.spec)
+            row = self._row(new)
             allowance = await self._check(new, row, by_known=not validate_only)
         except LorafleetError:
             # A repeat whose job has ended, or whose inputs are gone by now, gets its answer all the same.
@@ -142,7 +145,7 @@ async def message(tx: Transaction, row: JobRow) -> pb.TrainingJob:
 def _uses(spec: Spec) -> list[Use]:
     parts = [Use(f"base_model.{field}", uri) for field, uri in spec.base_model.part_fields]
     data = [Use(f"dataset.{field}", uri) for field, uri in spec.dataset.uris]
-    start = [] if spec.adapter.start is None else [Use("adapter.start.uri", spec.adapter.start.uri)]
+    start = [Use(starts.FIELD if start.job else "adapter.start.uri", uri) for start, uri in starts.read(spec)]
     uses = [Use("base_model.uri", spec.base_model.uri), *parts, *data, *start]
     return uses if spec.output.uri is None else [*uses, Use("output.uri", spec.output.uri, write=True)]
 

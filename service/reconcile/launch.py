@@ -155,8 +155,9 @@ async def _manifest(tools: Tools, store: Store, run: RunRow, pack: list[PackMemb
 def uris_of(style: Style) -> tuple[str, ...]:
     """All that a style reads and writes."""
     base = style.spec.base_model
-    start = () if style.spec.adapter.start is None else (style.spec.adapter.start.uri,)
-    return base.uri, *base.part_uris.values(), *(uri for _, uri in style.spec.dataset.uris), *start, style.output_uri
+    start = style.spec.adapter.start
+    started = () if start is None or start.uri is None else (start.uri,)
+    return base.uri, *base.part_uris.values(), *(uri for _, uri in style.spec.dataset.uris), *started, style.output_uri
 
 
 async def _put_manifest(store: Store, locations: RunLocations, manifest: RunManifest) -> None:

@@ -42,6 +42,12 @@ SD1 = {"uri": "file:///base", "family": "sd1"}
         ),
         ({"adapter": {"rank": 3, "initialization": "orthogonal"}}, "adapter.initialization", "adapter.rank, 3, is odd"),
         ({"adapter": {"initialization": "zeros"}}, "adapter.initialization", "'gaussian'"),
+        ({"adapter": {"start": {"resize": True}}}, "adapter.start", "needs uri or job"),
+        ({"adapter": {"start": {"uri": "file:///a", "job": "first"}}}, "adapter.start", "both say what to go on from: choose one"),
+        ({"adapter": {"start": {"job": "first", "digest": "ab" * 32}}}, "adapter.start", "no uri: leave it out"),
+        ({"adapter": {"start": {"uri": "file:///a", "digest": "ab"}}}, "adapter.start.digest", "pattern"),
+        ({"adapter": {"start": {"job": "tenants/acme/first"}}}, "adapter.start.job", "write its id, or tenants/TENANT/jobs/JOB"),
+        ({"adapter": {"start": {"job": "jobs/First"}}}, "adapter.start.job", "write its id, or tenants/TENANT/jobs/JOB"),
         ({"adapter": {"method": "oft", "alpha": 1.0}}, "adapter.alpha", 'nothing that "oft" goes by'),
         ({"adapter": {"method": "oft", "rank": 1}}, "adapter.rank", '1 is too small for "oft", of which it is at least 2'),
         ({"adapter": {"method": "oft"}, "output": {"formats": ["diffusers"]}}, "output.formats", 'no "oft" of any family; write kohya'),
@@ -66,6 +72,8 @@ def test_a_contradiction_is_told_at_its_field(sections: dict[str, Any], field: s
         {"adapter": {"method": "tlora", "initialization": "orthogonal"}, "training": {"precision": "int8"}},  # of no weights
         {"adapter": {"initialization": "orthogonal"}, "cluster": {"zero_stage": 2}},  # nothing is subtracted
         {"adapter": {"initialization": "gaussian", "start": {"uri": "file:///a.safetensors"}}},  # what the file lacks
+        {"adapter": {"start": {"job": "tenants/acme/jobs/first"}}},
+        {"adapter": {"start": {"job": "first", "uri": "file:///a", "digest": "ab" * 32}}},  # as the service fills it in
     ],
 )
 def test_a_beginning_that_stands_in_nothings_way_is_taken(sections: dict[str, Any]):

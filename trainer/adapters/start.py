@@ -5,13 +5,15 @@ Resizing makes the nearest LoRA of the spec's rank and scale; a smaller one gets
 
 import logging
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from math import isclose, prod
 
 import torch
 from torch import Tensor
 
 from lorafleet.catalog import METHODS
-from lorafleet.contract.layout import DIFFUSERS_ENDING
+from lorafleet.contract import artifact_manifest
+from lorafleet.contract.layout import DIFFUSERS_ENDING, MANIFEST
 from lorafleet.errors import InvalidInput, RunFailed
 from lorafleet.spec import AdapterSpec
 from lorafleet.spec_adapter import StartSpec
@@ -32,21 +34,26 @@ def named(
 ) -> dict[str, Tensor]:
     """Its tensors by canonical name, in fp32, for the pieces of `where`; modules that it has not are left out. Raises RunFailed."""
     try:
-        file = reading.read(sources(start.uri), family)
+        if start.uri is None:
+            raise InvalidInput("only the service knows where a job's artifact lies, and fills it in: give adapter.start.uri")
+        file = reading.read(sources(start.uri, start.digest), family)
         if start.resize:
             file = _resized(file, adapter, layers, job)
         return _fitted(file, adapter, where)
     except InvalidInput as why:
-        raise RunFailed(f"adapter.start.uri: {start.uri}: {why}", reason="START_NOT_USABLE") from None
+        named = f"uri: {start.uri}" if start.uri is not None else f"job: {start.job}"
+        raise RunFailed(f"adapter.start.{named}: {why}", reason="START_NOT_USABLE") from None
 
 
-def sources(uri: str) -> list[Source]:
-    """A file; PEFT's folder; or a job's artifact, of which kohya's file has alpha, and so is taken first."""
+def sources(uri: str, digest: str | None = None) -> list[Source]:
+    """A file; PEFT's folder; or a job's artifact, of which kohya's file has alpha, and so is taken first. `digest`: what it must have."""
     if uri.endswith(".safetensors"):
         parent, _, name = uri.rpartition("/")
         data = Folder(parent).get_or_none(name, most_bytes=MAX_BYTES)
         if data is None:
             raise InvalidInput("there is no such file")
+        if digest is not None:
+            _check_digest(name, data, digest)
         return [Source(name, data)]
     folder = Folder(uri)
     names = [entry.path for entry in folder.list()]
@@ -54,8 +61,24 @@ def sources(uri: str) -> list[Source]:
         raise InvalidInput("there is no such folder, or it is empty")
     chosen = _chosen(names)
     found = {name: folder.get_or_none(name, most_bytes=MAX_BYTES) or b"" for name in chosen}
+    if digest is not None:
+        _check_digests(folder, found, digest)
     peft = {name.removeprefix(_place(chosen)): data for name, data in found.items()}
     return in_parts(peft) if WEIGHTS in peft else [Source(name, data) for name, data in found.items()]
+
+
+def _check_digests(folder: Folder, found: Mapping[str, bytes], digest: str) -> None:
+    """The artifact's manifest is what it was, and these files are those of the manifest."""
+    manifest = folder.get_or_none(MANIFEST, most_bytes=artifact_manifest.MAX_BYTES) or b""
+    _check_digest(MANIFEST, manifest, digest)
+    files = artifact_manifest.parse(manifest).files
+    for name, data in found.items():
+        _check_digest(name, data, files[name].sha256 if name in files else "")
+
+
+def _check_digest(name: str, data: bytes, digest: str) -> None:
+    if sha256(data).hexdigest() != digest:
+        raise InvalidInput(f"{name} is not what it was when adapter.start was written: its SHA-256 is another")
 
 
 def _chosen(names: Sequence[str]) -> list[str]:
