@@ -22,6 +22,7 @@ from lorafleet.commands import (
     specs,
     submit,
     watch,
+    webhooks,
 )
 from lorafleet.control_characters import visible
 from lorafleet.errors import InvalidInput, LorafleetError
@@ -122,6 +123,7 @@ app.command("estimate", rich_help_panel=JOBS)(estimate.estimate)
 app.command("schema", rich_help_panel=JOBS)(specs.schema)
 app.add_typer(batch.app, name="batch", rich_help_panel=JOBS)
 app.add_typer(adapters.app, name="adapters", rich_help_panel=ADAPTERS)
+app.add_typer(webhooks.app, name="webhooks", rich_help_panel=ADAPTERS)
 app.add_typer(administration.tenant_app, name="tenant", rich_help_panel=TENANTS)
 app.add_typer(administration.member_app, name="member", rich_help_panel=TENANTS)
 app.add_typer(administration.token_app, name="token", rich_help_panel=TENANTS)

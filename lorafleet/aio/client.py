@@ -13,11 +13,12 @@ from lorafleet.aio.administration import AsyncAdministration
 from lorafleet.aio.batches import AsyncBatches
 from lorafleet.aio.connection import AsyncConnection
 from lorafleet.aio.downloads import AsyncDownloads
+from lorafleet.aio.webhooks import AsyncWebhooks
 from lorafleet.credentials import Credentials
 from lorafleet.transport.retry import Patience
 
 
-class AsyncClient(AsyncDownloads, AsyncBatches, AsyncAdministration):
+class AsyncClient(AsyncDownloads, AsyncBatches, AsyncWebhooks, AsyncAdministration):
     """One connection to a control plane, acting for one tenant.
 
     Each attempt of a call takes at most `call_timeout_s`; if the server is unreachable, it is retried for `patience.total_s`.

@@ -15,10 +15,11 @@ from lorafleet.sync.administration import Administration
 from lorafleet.sync.batches import Batches
 from lorafleet.sync.connection import Connection
 from lorafleet.sync.downloads import Downloads
+from lorafleet.sync.webhooks import Webhooks
 from lorafleet.transport.retry import Patience
 
 
-class Client(Downloads, Batches, Administration):
+class Client(Downloads, Batches, Webhooks, Administration):
     """One connection to a control plane, acting for one tenant.
 
     Each attempt of a call takes at most `call_timeout_s`; if the server is unreachable, it is retried for `patience.total_s`.

@@ -27,6 +27,7 @@ from service.settings.serve_options import (
     StateOptions,
     TelemetryOptions,
     TimeoutOptions,
+    WebhookOptions,
 )
 from service.settings.serve_settings import Settings
 from service.settings.whole_settings import settings_of
@@ -42,6 +43,7 @@ def serve(
     timeouts: TimeoutOptions,
     access: AccessSettings,
     calls: CallLimits,
+    webhooks: WebhookOptions,
     telemetry: TelemetryOptions,
     replica: ReplicaOptions,
     config: ConfigFile = None,
@@ -50,7 +52,7 @@ def serve(
     ] = False,
 ) -> None:
     """Serve the control plane: gRPC API, queue, and runs on Ray or Kubernetes. Ctrl-C shuts it down cleanly."""
-    groups = (where, state, runs, capacity, standby, timeouts, access, calls, telemetry, replica)
+    groups = (where, state, runs, capacity, standby, timeouts, access, calls, webhooks, telemetry, replica)
     settings = settings_of(given(), *groups)
     if print_config:
         _print(groups)

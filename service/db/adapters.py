@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from service.control.adapter_facts import VersionState, adapter_of, facts_of, is_ours
 from service.control.lifecycle import JobState
 from service.control.retention import KEEP_DELETED
+from service.control.webhooks import EventKind
 from service.db.models import JobRow
 from service.db.registry_models import AdapterRow, AdapterVersionRow
 from service.db.transaction import Transaction
@@ -41,7 +42,9 @@ async def register(tx: Transaction, jobs: Sequence[JobRow]) -> None:
     for key, its_jobs in by_adapter.items():
         revive(adapters[key])
         for job in its_jobs:
-            tx.session.add(_next_version(tx, adapters[key], job))
+            made = _next_version(tx, adapters[key], job)
+            tx.session.add(made)
+            tell_of(tx, made, EventKind.VERSION_CREATED, job=job.name)
     tx.changed = True
 
 
@@ -100,9 +103,10 @@ def revive(adapter: AdapterRow) -> None:
     adapter.delete_time = adapter.purge_at = None
 
 
-def mark_deleted(tx: Transaction, version: AdapterVersionRow) -> None:
+def mark_deleted(tx: Transaction, version: AdapterVersionRow, by: str) -> None:
     """It can be had back for a while. Lock its adapter first, and `refresh` it then."""
     version.delete_time, version.purge_at = tx.now, tx.now + KEEP_DELETED
+    tell_of(tx, version, EventKind.VERSION_DELETED, by=by)
 
 
 async def creators(tx: Transaction, adapter: AdapterRow) -> Sequence[str]:
@@ -127,6 +131,16 @@ def describe(tx: Transaction, adapter: AdapterRow, version: AdapterVersionRow) -
         for name in _DESCRIBED:
             setattr(adapter, name, getattr(version, name))
     touch(tx, adapter)
+
+
+def tell(tx: Transaction, of: AdapterRow | AdapterVersionRow, kind: EventKind, **data: Any) -> None:
+    """It happened in this transaction: the event log has it, or neither is kept."""
+    tx.told.append({"tenant": of.tenant, "adapter_id": of.adapter_id, "kind": kind.value, "data": data})
+
+
+def tell_of(tx: Transaction, version: AdapterVersionRow, kind: EventKind, **data: Any) -> None:
+    """The same, of a version."""
+    tell(tx, version, kind, version=version.name, **data)
 
 
 def touch(tx: Transaction, adapter: AdapterRow) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, delete, func, select, update
 
 from service.core import telemetry
 from service.core.concurrency import slices
-from service.db import attempts, audit
+from service.db import adapter_events, attempts, audit
 from service.db.after_commit import after_commit
 from service.db.models import JobEventRow, JobRow, ServiceRow
 from service.db.transaction import Transaction
@@ -23,14 +23,14 @@ async def record(tx: Transaction) -> None:
     await tx.session.flush()  # what has to wait for others waits before that
     if tx.has_admitted:
         await tx.session.execute(update(ServiceRow).values(admission_epoch=ServiceRow.admission_epoch + 1))
-    if not tx.touched:
-        return
-    jobs = list(tx.touched.values())
-    for job in jobs:
-        job.version += 1
-        job.update_time = tx.now
-    await tx.session.flush()
-    await append(tx, jobs)
+    if tx.touched:
+        jobs = list(tx.touched.values())
+        for job in jobs:
+            job.version += 1
+            job.update_time = tx.now
+        await tx.session.flush()
+        await append(tx, jobs)
+    await adapter_events.append(tx)
 
 
 async def append(tx: Transaction, jobs: Sequence[JobRow]) -> list[bytes]:

@@ -17,9 +17,10 @@ from service.db.errors import Contended, Unreachable
 from service.db.models import Lockable, RunLogRow, RunRow
 from service.db.registry_models import AdapterVersionRow
 from service.db.transaction import Transaction
+from service.db.webhook_models import WebhookRow
 
-KINDS: tuple[type[RunRow], type[RunLogRow], type[AdapterVersionRow]] = (RunRow, RunLogRow, AdapterVersionRow)
-Row = TypeVar("Row", RunRow, RunLogRow, AdapterVersionRow)
+KINDS: tuple[type[RunRow], type[RunLogRow], type[AdapterVersionRow], type[WebhookRow]] = (RunRow, RunLogRow, AdapterVersionRow, WebhookRow)
+Row = TypeVar("Row", RunRow, RunLogRow, AdapterVersionRow, WebhookRow)
 DueTime = InstrumentedAttribute[datetime] | InstrumentedAttribute[datetime | None]
 
 

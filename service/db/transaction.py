@@ -31,6 +31,7 @@ class Transaction:
     sender: str = ""  # the process, as the tokens of rows that it takes begin
     touched: dict[str, JobRow] = field(default_factory=dict)  # by uid: watchers are told of them at commit
     succeeded: dict[str, JobRow] = field(default_factory=dict)  # by uid: their artifacts become versions of adapters at commit
+    told: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])  # of adapters: their event log has it at commit
     changed: bool = False  # something for the loops to look at
     has_admitted: bool = False  # raises the admission epoch at commit
 

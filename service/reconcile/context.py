@@ -16,6 +16,7 @@ from service.control.standby import StandbyRules
 from service.db.database import Database
 from service.db.models import RunRow
 from service.db.tenants import store_credentials_of
+from service.endpoints.delivery import Sender
 from service.observability.health import Pulse, Readiness
 from service.planning.queued_jobs import Candidates
 from service.reconcile.launch_holds import LaunchHolds
@@ -80,6 +81,7 @@ class Tools:
     launch_holds: LaunchHolds = field(default_factory=LaunchHolds)
     standby: StandbyRules = field(default_factory=StandbyRules)
     standing: StandbyMemory = field(default_factory=StandbyMemory)
+    endpoints: Sender = field(default_factory=Sender)
     parser: Parser = field(default_factory=Parser)
     free_memory_bytes: Callable[[], float] = lambda: math.inf  # where workers come up, as far as is known
 

@@ -13,6 +13,7 @@ from service.db import jobs, locks, row_faults, runs
 from service.db.locks import Row
 from service.db.models import RunLogRow, RunRow
 from service.db.registry_models import AdapterVersionRow
+from service.db.webhook_models import WebhookRow
 from service.reconcile.context import Tools
 
 AGAIN_S = 30.0
@@ -48,11 +49,11 @@ def _why(error: LorafleetError) -> tuple[str, str]:
     return lifecycle.ROW_ERROR, f"its run is held up, and is tried again: {error.message}"
 
 
-def _name(row: RunRow | RunLogRow | AdapterVersionRow) -> str:
+def _name(row: RunRow | RunLogRow | AdapterVersionRow | WebhookRow) -> str:
     match row:
         case RunRow():
             return row.id
         case RunLogRow():
             return row.run_id
-        case AdapterVersionRow():
+        case AdapterVersionRow() | WebhookRow():
             return row.name

@@ -8,6 +8,7 @@ from sqlalchemy import delete, func, literal, select, update
 
 from lorafleet.contract.layout import MANIFEST, join
 from service.control.adapter_facts import VersionState
+from service.control.webhooks import EventKind
 from service.core.concurrency import bounded
 from service.db import adapters, locks
 from service.db.registry_models import AdapterAliasRow, AdapterRow, AdapterVersionRow
@@ -37,6 +38,7 @@ async def _purge_adapter(tools: Tools) -> bool:
         adapter.purge_at = adapter.retain_at = None
         adapter.keep_newest = adapter.keep_days = adapter.newest_version = 0
         adapters.touch(tx, adapter)
+        adapters.tell(tx, adapter, EventKind.ADAPTER_PURGED)
     return True
 
 
@@ -54,6 +56,7 @@ async def _purge_version(tools: Tools) -> bool:
         async with tools.db.transaction() as tx:
             if (held := await locks.still_held(tx, row)) is not None:
                 held.files, held.size_bytes, held.purge_at = None, None, None
+                adapters.tell_of(tx, held, EventKind.VERSION_PURGED)
                 locks.release(held)
     return True
 

@@ -32,7 +32,7 @@ async def _apply_rule(tx: Transaction, adapter: AdapterRow) -> None:
     adapter.retain_at = verdict.again_at
     for row in rows:
         if row.number in verdict.deleted:
-            adapters.mark_deleted(tx, row)
+            adapters.mark_deleted(tx, row, PRINCIPAL)
             audit.append(tx, _entry(row), code="OK")
     if verdict.deleted:
         await adapters.refresh(tx, adapter)

@@ -12,6 +12,7 @@ from typing import Any
 from lorafleet.contract.layout import MANIFEST, join
 from lorafleet.errors import InvalidInput
 from service.control.adapter_facts import VersionState
+from service.control.webhooks import EventKind
 from service.db import adapters, locks
 from service.db.models import JobRow
 from service.db.registry_models import AdapterVersionRow
@@ -63,6 +64,8 @@ async def _describe_taken(tools: Tools, row: AdapterVersionRow) -> None:
         quality = {**await _of_its_job(tx, held), **content.quality}
         _apply(held, content, quality)
         adapters.describe(tx, adapter, held)
+        kind = EventKind.VERSION_READY if content.state is VersionState.READY else EventKind.VERSION_DAMAGED
+        adapters.tell_of(tx, held, kind, reason=held.reason)
         locks.release(held)
 
 

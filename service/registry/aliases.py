@@ -6,6 +6,7 @@ from lorafleet.errors import Aborted, FailedPrecondition, NotFound
 from lorafleet.v1 import adapter_service_pb2 as pb
 from service.access.identity import Identity
 from service.control.adapter_facts import VersionState
+from service.control.webhooks import EventKind
 from service.core.etags import check_etag
 from service.core.resource_names import AliasName, VersionName, invalid
 from service.db import adapters, aliases, audit
@@ -36,12 +37,14 @@ async def set_alias(db: Database, move: AliasMove, caller: Identity) -> pb.Adapt
             _check_expected(move, row)
             _check_usable(adapter, version)
             row = _moved(tx, adapter.uid, move, row, caller)
+            told = {"alias": row.alias, "previous_version": row.previous, "by": caller.principal}
+            adapters.tell_of(tx, version, EventKind.ALIAS_MOVED, **told)
             adapters.touch(tx, adapter)
             adapter.retain_at = tx.now  # no alias points to the one before
         return alias_message(row, move.name)
 
 
-async def delete_alias(db: Database, name: AliasName, etag: str) -> pb.DeleteAdapterAliasResponse:
+async def delete_alias(db: Database, name: AliasName, etag: str, caller: Identity) -> pb.DeleteAdapterAliasResponse:
     """Raises NotFound without such an adapter, and Aborted for another etag."""
     async with db.transaction() as tx:
         adapter = await existing(tx, name.adapter)
@@ -50,6 +53,7 @@ async def delete_alias(db: Database, name: AliasName, etag: str) -> pb.DeleteAda
             check_etag(str(name), alias_etag(row), etag)
             audit.about(f"{name} (was versions/{row.number})")
             await tx.session.delete(row)
+            adapters.tell(tx, adapter, EventKind.ALIAS_DELETED, alias=row.alias, previous_version=row.number, by=caller.principal)
             adapters.touch(tx, adapter)
             adapter.retain_at = tx.now
     return pb.DeleteAdapterAliasResponse()

@@ -6,6 +6,7 @@ from service.access.authorization import may_end
 from service.access.identity import Identity
 from service.control.adapter_facts import VersionState
 from service.control.retention import KEEP_DELETED, Rule
+from service.control.webhooks import EventKind
 from service.core.etags import check_etag
 from service.core.resource_names import AdapterName, VersionName, invalid
 from service.db import adapters, aliases
@@ -45,6 +46,7 @@ async def delete_adapter(db: Database, name: AdapterName, etag: str, caller: Ide
                 raise _in_use(f"{row.name}/versions/{pointing[PRODUCTION]}", [PRODUCTION])
             row.delete_time, row.purge_at = tx.now, tx.now + KEEP_DELETED
             adapters.touch(tx, row)
+            adapters.tell(tx, row, EventKind.ADAPTER_DELETED, by=caller.principal)
         return adapter_message(row, pointing)
 
 
@@ -57,6 +59,7 @@ async def undelete_adapter(db: Database, name: AdapterName, caller: Identity) ->
         if row.delete_time is not None:
             adapters.revive(row)
             adapters.touch(tx, row)
+            adapters.tell(tx, row, EventKind.ADAPTER_UNDELETED, by=caller.principal)
         return adapter_message(row, await aliases.of_adapter(tx, row))
 
 
@@ -70,7 +73,7 @@ async def delete_version(db: Database, name: VersionName, caller: Identity) -> p
             may_end(caller, row.created_by)
             if its_own := [alias for alias, number in pointing.items() if number == row.number]:
                 raise _in_use(row.name, its_own)
-            adapters.mark_deleted(tx, row)
+            adapters.mark_deleted(tx, row, caller.principal)
             await adapters.refresh(tx, adapter)
         return version_message(row, pointing, await adapters.files_of(tx, row))
 
@@ -85,6 +88,7 @@ async def undelete_version(db: Database, name: VersionName, caller: Identity) ->
             raise FailedPrecondition(f"{row.name} is purged: its files are gone", reason="ADAPTER_VERSION_PURGED")
         if row.delete_time is not None:
             row.delete_time = row.purge_at = None
+            adapters.tell_of(tx, row, EventKind.VERSION_UNDELETED, by=caller.principal)
             await adapters.refresh(tx, adapter)
         return version_message(row, await aliases.of_adapter(tx, adapter), await adapters.files_of(tx, row))
 

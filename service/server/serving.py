@@ -26,6 +26,7 @@ from lorafleet.v1 import (
     batch_service_pb2_grpc,
     report_service_pb2_grpc,
     training_service_pb2_grpc,
+    webhook_service_pb2_grpc,
 )
 from service.access.authorization import Access
 from service.access.configured import authenticators, report_tls_ca, server_tls
@@ -38,6 +39,7 @@ from service.api.servicers.health import Healths
 from service.api.servicers.reflection import add_reflection
 from service.api.servicers.reports import ReportServicer
 from service.api.servicers.training import TrainingServicer
+from service.api.servicers.webhooks import WebhookServicer
 from service.api.watch.feed import Feed
 from service.backends.base import Backend
 from service.backends.http import Http
@@ -52,6 +54,7 @@ from service.control.standby import StandbyRules
 from service.core.wakeups import Bell
 from service.db import events
 from service.db.database import Database
+from service.endpoints.delivery import Sender
 from service.jobs.batches import Batches
 from service.jobs.jobs import Jobs
 from service.observability.health import Readiness, backend_check, database_check
@@ -75,7 +78,9 @@ from service.store.credentials import CredentialsFile
 FINISH_CALLS_S = 5.0
 FINISH_STEPS_S = 10.0
 MANY_FILES = 65_536
-USERS_SERVICES = tuple(f"lorafleet.v1.{name}" for name in ("TrainingService", "BatchService", "AdapterService", "AccessService"))
+USERS_SERVICES = tuple(
+    f"lorafleet.v1.{name}" for name in ("TrainingService", "BatchService", "AdapterService", "WebhookService", "AccessService")
+)
 SERVICES = (*USERS_SERVICES, "lorafleet.v1.ReportService")
 
 log = logging.getLogger(__name__)
@@ -223,6 +228,7 @@ async def _tools(settings: Settings, db: Database, backend: Backend, address: st
             report_tls_ca=report_tls_ca(settings.access),
             otlp_endpoint=settings.otlp_endpoint,
         ),
+        endpoints=Sender(allowed=settings.webhook_networks),
         candidates=Candidates(Planner(shapes, _policy(settings))),
         up_since=db.even_now(),
         hearing=Hearing(probe=_report_probe(settings)),
@@ -280,6 +286,8 @@ async def add_services(server: grpc.aio.Server, tools: Tools, stopping: asyncio.
     )
     registry = AdapterServicer(access, tools.db, tools.store, tools.parser)
     cast(Any, adapter_service_pb2_grpc).add_AdapterServiceServicer_to_server(registry, server)
+    hooks = WebhookServicer(access, tools.db, tools.endpoints)
+    cast(Any, webhook_service_pb2_grpc).add_WebhookServiceServicer_to_server(hooks, server)
     warmth = Warmth(tokens=tools.tokens, locations=tools.locations, stop=tools.stop, retry=tools.retry)
     reporting = ReportServicer(Reports(tools.db, warmth))
     cast(Any, report_service_pb2_grpc).add_ReportServiceServicer_to_server(reporting, server)

@@ -245,6 +245,20 @@ class CallLimits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WebhookOptions:
+    """Whom the server tells what happens."""
+
+    webhook_allow: Annotated[
+        list[str] | None,
+        _option(
+            "webhook-allow",
+            "Network, such as 10.1.0.0/16, in which tenants' webhooks may lie beside the public internet, over http:// too; repeatable.",
+            panel="Webhooks",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TelemetryOptions:
     """What the server tells of itself."""
 
@@ -283,6 +297,7 @@ GROUPS = (
     TimeoutOptions,
     AccessSettings,
     CallLimits,
+    WebhookOptions,
     TelemetryOptions,
     ReplicaOptions,
 )

@@ -9,6 +9,7 @@ from lorafleet.errors import FailedPrecondition, InvalidInput, LorafleetError
 from lorafleet.transport.addresses import split
 from service.access.settings import AccessSettings
 from service.core.resource_names import parse_tenant
+from service.endpoints.addresses import Network
 from service.settings.serve_options import (
     DATABASE_NAME,
     BackendKind,
@@ -44,6 +45,7 @@ class Settings:
     metrics_listen: tuple[str, int] | None = None  # unset: no side port
     otlp_endpoint: str = ""  # unset: no traces
     calls: CallLimits = field(default_factory=CallLimits)
+    webhook_networks: tuple[Network, ...] = ()  # of tenants' webhooks, beside the public internet
 
     @property
     def database_path(self) -> Path:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lorafleet.errors import InvalidInput, LorafleetError
 from service.access.settings import AccessSettings
+from service.endpoints.addresses import parse_networks
 from service.settings import serve_settings
 from service.settings.given import GivenOptions
 from service.settings.serve_options import (
@@ -20,6 +21,7 @@ from service.settings.serve_options import (
     StateOptions,
     TelemetryOptions,
     TimeoutOptions,
+    WebhookOptions,
 )
 from service.settings.serve_settings import Settings
 from service.store.credentials import CredentialsFile
@@ -40,6 +42,7 @@ def settings_of(
     timeouts: TimeoutOptions,
     access: AccessSettings,
     calls: CallLimits,
+    webhooks: WebhookOptions,
     telemetry: TelemetryOptions,
     replica: ReplicaOptions,
 ) -> Settings:
@@ -47,6 +50,7 @@ def settings_of(
     host, port = given.checked("--listen", lambda: serve_settings.parse_listen(where.listen), _NOWHERE)
     metrics = given.checked("--metrics-listen", lambda: serve_settings.parse_metrics_listen(where.metrics_listen), None)
     kuberay = given.checked("--kuberay-config", lambda: serve_settings.load_kuberay(runs.backend, runs.kuberay_config), None)
+    networks = given.checked("--webhook-allow", lambda: parse_networks(webhooks.webhook_allow or (), "--webhook-allow"), ())
     _check_alone(given, state, runs, capacity, access, telemetry)
     given.misfits(_access_faults(given, host, access, replica.role))
     given.misfits(_misfits(state, runs, capacity, standby, access, replica.role, kuberay))
@@ -68,6 +72,7 @@ def settings_of(
         metrics_listen=metrics,
         otlp_endpoint=telemetry.otlp_endpoint,
         calls=calls,
+        webhook_networks=networks,
     )
 
 

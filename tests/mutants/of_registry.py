@@ -1,10 +1,13 @@
 """The guards of the registry: one version for a job, its own tenant's alone, and aliases that one of two moves."""
 
-VERSIONS, ALIASES, DELETION, RULES, LISTS = (
+VERSIONS, ALIASES, DELETION, RULES, HOOKS, ADDRESSES, DELIVERY, LISTS = (
     "tests/service/registry/test_versions.py",
     "tests/service/registry/test_aliases.py",
     "tests/service/registry/test_deletion.py",
     "tests/service/control/test_retention.py",
+    "tests/service/registry/test_webhooks.py",
+    "tests/service/endpoints/test_addresses.py",
+    "tests/service/endpoints/test_delivery.py",
     "tests/service/api/lists/test_adapters.py",
 )
 GUARDS = (
@@ -119,5 +122,68 @@ GUARDS = (
         "if end <= now)",
         ")",
         RULES,
+    ),
+    (
+        "webhooks: in order",
+        "service/db/adapter_events.py",
+        "order_by(AdapterEventRow.seq).limit(limit)",
+        "order_by(AdapterEventRow.seq.desc()).limit(limit)",
+        HOOKS,
+    ),
+    (
+        "webhooks: what was not taken is not passed over",
+        "service/control/webhooks.py",
+        "tried = replace(progress, reason=reason,",
+        "tried = replace(progress, cursor=progress.cursor + 1, reason=reason,",
+        HOOKS,
+    ),
+    (
+        "webhooks: its tenant's events alone",
+        "service/db/adapter_events.py",
+        "select(AdapterEventRow).where(AdapterEventRow.tenant == tenant, AdapterEventRow.seq > seq)",
+        "select(AdapterEventRow).where(AdapterEventRow.seq > seq)",
+        HOOKS,
+    ),
+    (
+        "webhooks: events are kept until they are taken",
+        "service/db/adapter_events.py",
+        "AdapterEventRow.time < before, ~waiting)",
+        "AdapterEventRow.time < before)",
+        HOOKS,
+    ),
+    (
+        "webhooks: a dead endpoint is paused",
+        "service/control/webhooks.py",
+        "if reason == GONE or now - since >= PAUSE_AFTER:",
+        "if reason == GONE:",
+        HOOKS,
+    ),
+    (
+        "endpoints: public addresses alone",
+        "service/endpoints/addresses.py",
+        "if permitted(address, allowed) and",
+        "if True and",
+        f"{ADDRESSES} {DELIVERY}",
+    ),
+    (
+        "endpoints: addresses within addresses",
+        "service/endpoints/addresses.py",
+        "for each in (address, *_meant(address)))",
+        "for each in (address,))",
+        ADDRESSES,
+    ),
+    (
+        "endpoints: no redirect",
+        "service/endpoints/delivery.py",
+        "follow_redirects=False",
+        "follow_redirects=True",
+        DELIVERY,
+    ),
+    (
+        "endpoints: TLS to the name",
+        "service/endpoints/delivery.py",
+        'extensions={"sni_hostname": target.host}',
+        'extensions={"sni_hostname": "hooks.example.com"}',
+        DELIVERY,
     ),
 )

@@ -54,8 +54,8 @@ class AdapterServicer(rpc.AdapterServiceServicer):
 
     async def DeleteAdapterAlias(self, request: pb.DeleteAdapterAliasRequest, context: Context) -> pb.DeleteAdapterAliasResponse:
         name = parse_alias(request.name)
-        await self._access.require(_to_move(name), name.adapter.tenant)
-        return await again(lambda: aliases.delete_alias(self._db, name, request.etag))
+        caller = await self._access.require(_to_move(name), name.adapter.tenant)
+        return await again(lambda: aliases.delete_alias(self._db, name, request.etag, caller))
 
     async def UpdateAdapter(self, request: pb.UpdateAdapterRequest, context: Context) -> pb.Adapter:
         name = parse_adapter(request.adapter.name, "adapter.name")

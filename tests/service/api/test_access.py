@@ -21,7 +21,7 @@ from tests.service.registry.made import make_version
 OF_NO_TENANT = {"CreateTenant", "ListTenants"}  # their own tests: test_administering.py
 OF_RUNS = "ReportService"  # which have their tokens: test_reports.py
 METHODS = [method for method in methods() if method.containing_service.name != OF_RUNS and method.name not in OF_NO_TENANT]
-FOR_ADMINS = {"ListApiTokens", "ListAuditEvents"}  # of the tenant
+FOR_ADMINS = {"ListApiTokens", "ListAuditEvents", "GetWebhook", "ListWebhooks"}  # of the tenant
 UNSIGNED = {"SignArtifact": "NO_ARTIFACT", "SignAdapterVersion": "ARTIFACT_CHANGED"}  # a viewer may, and hears why not here
 STRANGER = Identity(principal="eve")
 
@@ -36,6 +36,11 @@ AIMED_AT: dict[str, dict[str, Any]] = {
     "ListAdapterVersions": {"parent": ADAPTER},
     "SetAdapterAlias": {"name": f"{ADAPTER}@candidate", "version": 1},
     "DeleteAdapterAlias": {"name": f"{ADAPTER}@candidate"},
+    "CreateWebhook": {**ACME, "webhook_id": "hook", "webhook": {"url": "https://192.0.2.1/"}},
+    "GetWebhook": {"name": "tenants/acme/webhooks/hook"},
+    "ListWebhooks": ACME,
+    "DeleteWebhook": {"name": "tenants/acme/webhooks/hook"},
+    "ResumeWebhook": {"name": "tenants/acme/webhooks/hook"},
     "UpdateAdapter": {"adapter": {"name": ADAPTER}, "update_mask": {"paths": ["retention"]}},
     "DeleteAdapter": {"name": ADAPTER},
     "UndeleteAdapter": {"name": ADAPTER},

@@ -65,7 +65,7 @@ async def test_an_old_etag_moves_nothing(fox: World):
     with pytest.raises(Aborted):
         await moved(fox, 3, etag=first.etag)
     with pytest.raises(Aborted):
-        await delete_alias(fox.tools.db, parse_alias("tenants/acme/adapters/fox@production"), first.etag)
+        await delete_alias(fox.tools.db, parse_alias("tenants/acme/adapters/fox@production"), first.etag, ANN)
     with pytest.raises(Aborted):
         await moved(fox, 3, "candidate", etag=first.etag)
     assert await points_to(fox) == 2
@@ -87,7 +87,7 @@ async def test_a_repeated_move_is_answered_and_changes_nothing(fox: World):
 async def test_an_alias_that_is_taken_away_names_nothing(fox: World):
     await moved(fox, 2)
     for _ in range(2):
-        await delete_alias(fox.tools.db, parse_alias("tenants/acme/adapters/fox@production"), "")
+        await delete_alias(fox.tools.db, parse_alias("tenants/acme/adapters/fox@production"), "", ANN)
     with pytest.raises(NotFound, match="has no alias production; it has none"):
         await points_to(fox)
 

@@ -98,7 +98,7 @@ async def test_what_is_in_production_is_not_deleted(fox: World):
     with pytest.raises(FailedPrecondition) as refused:
         await deletion.delete_version(fox.tools.db, number(3), BOSS)
     assert refused.value.reason == "HAS_ALIAS"
-    await delete_alias(fox.tools.db, parse_alias(f"{FOX}@production"), "")
+    await delete_alias(fox.tools.db, parse_alias(f"{FOX}@production"), "", BOSS)
     await deletion.delete_adapter(fox.tools.db, FOX, "", BOSS)
 
 
@@ -221,7 +221,7 @@ async def test_a_rule_deletes_old_versions_as_new_ones_come_and_time_goes_by(fox
     fox.clock.advance(11 * DAY_S)
     await run_loops(fox)
     assert await numbers(fox) == [3, 1]
-    await delete_alias(fox.tools.db, parse_alias(f"{FOX}@candidate"), "")
+    await delete_alias(fox.tools.db, parse_alias(f"{FOX}@candidate"), "", BOSS)
     await run_loops(fox)
     assert await numbers(fox) == [3]
     async with fox.tools.db.snapshot() as tx:

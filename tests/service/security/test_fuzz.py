@@ -23,8 +23,11 @@ from lorafleet.v1 import adapter_service_pb2 as adapter_pb
 from lorafleet.v1 import batch_service_pb2 as batch_pb
 from lorafleet.v1 import report_service_pb2 as report_pb
 from lorafleet.v1 import training_service_pb2 as pb
+from lorafleet.v1 import webhook_service_pb2 as webhook_pb
 from service.access import api_tokens
 from service.access.identity import Role
+from service.endpoints.addresses import Address
+from service.endpoints.delivery import NotDelivered
 from service.reconcile.loops import compact_once
 from service.reconcile.retention import retain_once
 from tests.service.access.members import make_grant, make_member
@@ -67,6 +70,7 @@ async def lived(api: Api) -> AsyncIterator[Lived]:
     await make_grant(api.world.tools.db, "acme", f"file://{api.world.folder}", may_write=True)
     for _ in range(2):
         await make_version(api.world.tools.db, "fox", quality={"clip": 0.5})
+    api.world.tools.endpoints.resolve = _no_name  # a name that is made up is asked of nobody
     yield Lived(api, run, list(_seeds(api, run)))
     job = await api.jobs.CreateTrainingJob(api.request())
     assert await api.jobs.GetTrainingJob(pb.GetTrainingJobRequest(name=job.name)) == job
@@ -76,6 +80,10 @@ async def lived(api: Api) -> AsyncIterator[Lived]:
         await compact_once(api.world.tools)
         await retain_once(api.world.tools)
         api.world.clock.advance(30)
+
+
+async def _no_name(host: str, port: int) -> list[Address]:
+    raise NotDelivered(f"{host} has no address", reason="NAME_NOT_FOUND")
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
@@ -141,6 +149,7 @@ def _seeds(api: Api, run: str) -> Iterator[Message]:
     told = [progress(2), report_pb.RunEvent(sequence=2, job=one, resumed=report_pb.Resumed(step=1)), ended]
     yield report_pb.ReportRequest(run=run, source="driver", events=told)
     yield from _adapter_seeds()
+    yield from _webhook_seeds()
     yield from _access_seeds()
 
 
@@ -159,6 +168,16 @@ def _adapter_seeds() -> Iterator[Message]:
     yield adapter_pb.DeleteAdapterVersionRequest(name=f"{fox}/versions/1")
     yield adapter_pb.UndeleteAdapterVersionRequest(name=f"{fox}/versions/1")
     yield adapter_pb.SignAdapterVersionRequest(name=f"{fox}@production", expire_s=60)
+
+
+def _webhook_seeds() -> Iterator[Message]:
+    name = "tenants/acme/webhooks/hook"
+    webhook = webhook_pb.Webhook(url="https://93.184.216.34:8443/hook?a=b", event_types=["alias.moved"])
+    yield webhook_pb.CreateWebhookRequest(parent="tenants/acme", webhook_id="hook", webhook=webhook)
+    yield webhook_pb.GetWebhookRequest(name=name)
+    yield webhook_pb.ListWebhooksRequest(parent="tenants/acme", page_size=1)
+    yield webhook_pb.DeleteWebhookRequest(name=name)
+    yield webhook_pb.ResumeWebhookRequest(name=name)
 
 
 def _access_seeds() -> Iterator[Message]:

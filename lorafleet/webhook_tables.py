@@ -1,0 +1,59 @@
+"""Writes webhooks as text: plain values for programs, tables for people. Pure."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from lorafleet import tables
+from lorafleet.terminal import TIME_FORMAT
+from lorafleet.v1 import webhook_service_pb2 as pb
+
+WEBHOOKS = (
+    tables.name("WEBHOOK"),
+    tables.state("STATE"),
+    tables.number("FAILURES", leaves=2),
+    tables.value("DELIVERED", leaves=3),
+    tables.prose("URL"),
+    tables.message("MESSAGE"),
+)
+
+
+def plain(message: pb.Webhook | pb.CreateWebhookResponse) -> dict[str, Any]:
+    """By the proto's names."""
+    return json_format.MessageToDict(message, preserving_proto_field_name=True)
+
+
+def webhooks(found: Iterable[pb.Webhook]) -> tables.Table:
+    rows = (
+        (each.name.rpartition("/")[2], state(each), str(each.failures or ""), _time(each.deliver_time), each.url, each.message)
+        for each in found
+    )
+    return tables.Table(WEBHOOKS, rows)
+
+
+def details(webhook: pb.Webhook) -> tables.Table:
+    """One webhook, a line for each thing that is known of it."""
+    return tables.details(
+        [
+            ("name", webhook.name),
+            ("url", webhook.url),
+            ("events", ", ".join(webhook.event_types) or "all"),
+            ("state", state(webhook)),
+            ("failures", str(webhook.failures or "")),
+            ("message", webhook.message),
+            ("tried again", _time(webhook.retry_time)),
+            ("delivered", _time(webhook.deliver_time)),
+            ("created by", webhook.created_by),
+            ("created", _time(webhook.create_time)),
+        ]
+    )
+
+
+def state(webhook: pb.Webhook) -> str:
+    return pb.WebhookState.Name(webhook.state).removeprefix("WEBHOOK_STATE_")
+
+
+def _time(time: Timestamp) -> str:
+    return time.ToDatetime().strftime(TIME_FORMAT) if time.seconds else ""

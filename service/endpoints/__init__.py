@@ -1,0 +1,1 @@
+"""Speaks to HTTP servers that tenants name: their addresses are looked at before they are connected to."""
