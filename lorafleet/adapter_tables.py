@@ -126,6 +126,7 @@ def _of_version(version: pb.AdapterVersion) -> list[tuple[str, str]]:
         ("artifact", version.artifact.uri),
         ("size", megabytes(version.artifact.size_bytes)),
         ("job", version.job),
+        ("source", version.source_uri),
         ("parents", ", ".join(version.parents)),
         *_deletion(version),
     ]

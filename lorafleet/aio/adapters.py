@@ -1,6 +1,7 @@
 """The client's methods for the registry: adapters and their versions. Knows gRPC and the protos."""
 
-from collections.abc import AsyncGenerator
+import uuid
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -107,3 +108,30 @@ class AsyncAdapters(AsyncBase):
         """
         request = pb.SignAdapterVersionRequest(name=self.adapter_name(version), expire_s=expire_s)
         return await self.connection.call(self._adapter_rpc.SignAdapterVersion, request)
+
+    async def import_adapter(
+        self,
+        adapter: str,
+        uri: str,
+        *,
+        family: str = "",
+        trigger: str = "",
+        labels: Mapping[str, str] | None = None,
+        sha256: str = "",
+        request_id: str = "",
+    ) -> pb.AdapterVersion:
+        """Make a version of a file that was made elsewhere: a .safetensors file, or PEFT's folder. It is PENDING until it is copied.
+
+        Raises InvalidInput for a file that is no adapter, as far as its header tells; what is found later makes the version DAMAGED. A
+        `request_id` (a UUID) makes the call safe to repeat across processes; without one it is safe within this call.
+        """
+        request = pb.ImportAdapterRequest(
+            name=self.adapter_name(adapter),
+            uri=uri,
+            family=family,
+            trigger=trigger,
+            labels=labels,
+            sha256=sha256,
+            request_id=request_id or str(uuid.uuid4()),
+        )
+        return await self.connection.call(self._adapter_rpc.ImportAdapter, request)

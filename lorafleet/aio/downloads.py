@@ -44,6 +44,8 @@ class AsyncDownloads(AsyncJobs, AsyncAdapters):
         found = await self.get_adapter_version(version)
         if found.state == adapter_pb.ADAPTER_VERSION_STATE_PURGED:
             raise FailedPrecondition(f"{found.name} is purged: its files are gone", reason="NO_ARTIFACT")
+        if not found.artifact.manifest_sha256:
+            raise FailedPrecondition(f"{found.name} has no files: {found.message or 'it is not copied yet'}", reason="NO_ARTIFACT")
         return await self._fetched(found.artifact, lambda: self.sign_adapter_version(found.name), folder, on_progress)
 
     async def _fetched(

@@ -164,6 +164,32 @@ def keep(
         stdout_console().print(tables.details(found))
 
 
+@app.command("import")
+def import_file(
+    adapter: Adapter,
+    uri: Annotated[str, typer.Argument(metavar="URI", help="A .safetensors file, or PEFT's folder; s3:// or file://.", show_default=False)],
+    family: Annotated[str, typer.Option("--family", help="Model family, where the file fits several.", show_default="told")] = "",
+    trigger: Annotated[str, typer.Option("--trigger", help="Text that triggers it.", show_default="none")] = "",
+    label: Annotated[list[str] | None, typer.Option("--label", help="KEY=VALUE; may be repeated.", show_default="none")] = None,
+    sha256: Annotated[str, typer.Option("--sha256", help="That the file must have.", show_default="any")] = "",
+    output: Output = Format.TABLE,
+    server: Server = DEFAULT_SERVER,
+    tenant: Tenant = DEFAULT_TENANT,
+) -> None:
+    """Make a version of a file that was made elsewhere; it is copied, checked and digested."""
+    from lorafleet import adapter_tables as tables
+    from lorafleet.commands.printing import print_plain
+
+    if bad := [each for each in label or () if "=" not in each]:
+        raise InvalidInput(f"--label: {bad[0]!r} is not KEY=VALUE")
+    labels = dict(each.split("=", 1) for each in label or ())
+    with connect(server, tenant) as client:
+        found = client.import_adapter(adapter, uri, family=family, trigger=trigger, labels=labels, sha256=sha256)
+    print_plain(tables.plain(found), output)
+    if output is Format.TABLE:
+        stdout_console().print(tables.details(found))
+
+
 @app.command("download")
 def download(
     version: Version,

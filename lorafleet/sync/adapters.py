@@ -1,7 +1,8 @@
 """The client's methods for the registry: adapters and their versions. Knows gRPC and the protos."""
 # Made by scripts/make_sync_client.py from lorafleet/aio/adapters.py: change that one, then run `make sync-client`.
 
-from collections.abc import Generator
+import uuid
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from typing import Any, cast
 
@@ -104,3 +105,30 @@ class Adapters(Base):
         """
         request = pb.SignAdapterVersionRequest(name=self.adapter_name(version), expire_s=expire_s)
         return self.connection.call(self._adapter_rpc.SignAdapterVersion, request)
+
+    def import_adapter(
+        self,
+        adapter: str,
+        uri: str,
+        *,
+        family: str = "",
+        trigger: str = "",
+        labels: Mapping[str, str] | None = None,
+        sha256: str = "",
+        request_id: str = "",
+    ) -> pb.AdapterVersion:
+        """Make a version of a file that was made elsewhere: a .safetensors file, or PEFT's folder. It is PENDING until it is copied.
+
+        Raises InvalidInput for a file that is no adapter, as far as its header tells; what is found later makes the version DAMAGED. A
+        `request_id` (a UUID) makes the call safe to repeat across processes; without one it is safe within this call.
+        """
+        request = pb.ImportAdapterRequest(
+            name=self.adapter_name(adapter),
+            uri=uri,
+            family=family,
+            trigger=trigger,
+            labels=labels,
+            sha256=sha256,
+            request_id=request_id or str(uuid.uuid4()),
+        )
+        return self.connection.call(self._adapter_rpc.ImportAdapter, request)

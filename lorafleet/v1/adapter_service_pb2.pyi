@@ -109,7 +109,7 @@ class AdapterAlias(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., previous_version: _Optional[int] = ..., updated_by: _Optional[str] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class AdapterVersion(_message.Message):
-    __slots__ = ("name", "uid", "number", "state", "reason", "message", "artifact", "files", "family", "method", "rank", "trigger", "base_digest", "labels", "quality", "job", "parents", "created_by", "create_time", "aliases", "delete_time", "purge_time")
+    __slots__ = ("name", "uid", "number", "state", "reason", "message", "artifact", "files", "family", "method", "rank", "trigger", "base_digest", "labels", "quality", "job", "parents", "created_by", "create_time", "aliases", "delete_time", "purge_time", "source_uri")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -146,6 +146,7 @@ class AdapterVersion(_message.Message):
     ALIASES_FIELD_NUMBER: _ClassVar[int]
     DELETE_TIME_FIELD_NUMBER: _ClassVar[int]
     PURGE_TIME_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_URI_FIELD_NUMBER: _ClassVar[int]
     name: str
     uid: str
     number: int
@@ -168,7 +169,8 @@ class AdapterVersion(_message.Message):
     aliases: _containers.RepeatedScalarFieldContainer[str]
     delete_time: _timestamp_pb2.Timestamp
     purge_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[_Union[AdapterVersionState, str]] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., artifact: _Optional[_Union[_training_service_pb2.Artifact, _Mapping]] = ..., files: _Optional[_Iterable[_Union[AdapterFile, _Mapping]]] = ..., family: _Optional[str] = ..., method: _Optional[str] = ..., rank: _Optional[int] = ..., trigger: _Optional[str] = ..., base_digest: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., quality: _Optional[_Mapping[str, float]] = ..., job: _Optional[str] = ..., parents: _Optional[_Iterable[str]] = ..., created_by: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., aliases: _Optional[_Iterable[str]] = ..., delete_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., purge_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    source_uri: str
+    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[_Union[AdapterVersionState, str]] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., artifact: _Optional[_Union[_training_service_pb2.Artifact, _Mapping]] = ..., files: _Optional[_Iterable[_Union[AdapterFile, _Mapping]]] = ..., family: _Optional[str] = ..., method: _Optional[str] = ..., rank: _Optional[int] = ..., trigger: _Optional[str] = ..., base_digest: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., quality: _Optional[_Mapping[str, float]] = ..., job: _Optional[str] = ..., parents: _Optional[_Iterable[str]] = ..., created_by: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., aliases: _Optional[_Iterable[str]] = ..., delete_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., purge_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., source_uri: _Optional[str] = ...) -> None: ...
 
 class AdapterFile(_message.Message):
     __slots__ = ("path", "size_bytes", "sha256")
@@ -313,3 +315,28 @@ class SignAdapterVersionResponse(_message.Message):
     expire_time: _timestamp_pb2.Timestamp
     version: str
     def __init__(self, files: _Optional[_Iterable[_Union[_training_service_pb2.SignedFile, _Mapping]]] = ..., manifest_sha256: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[str] = ...) -> None: ...
+
+class ImportAdapterRequest(_message.Message):
+    __slots__ = ("name", "uri", "family", "trigger", "labels", "sha256", "request_id")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    URI_FIELD_NUMBER: _ClassVar[int]
+    FAMILY_FIELD_NUMBER: _ClassVar[int]
+    TRIGGER_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    uri: str
+    family: str
+    trigger: str
+    labels: _containers.ScalarMap[str, str]
+    sha256: str
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., uri: _Optional[str] = ..., family: _Optional[str] = ..., trigger: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., sha256: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...

@@ -95,6 +95,11 @@ class AdapterServiceStub:
                 request_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.SignAdapterVersionRequest.SerializeToString,
                 response_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.SignAdapterVersionResponse.FromString,
                 _registered_method=True)
+        self.ImportAdapter = channel.unary_unary(
+                '/lorafleet.v1.AdapterService/ImportAdapter',
+                request_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.ImportAdapterRequest.SerializeToString,
+                response_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.AdapterVersion.FromString,
+                _registered_method=True)
 
 
 class AdapterServiceServicer:
@@ -185,6 +190,13 @@ class AdapterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportAdapter(self, request, context):
+        """Makes a version of a file that was made elsewhere: it is copied, and READY once the copy was checked (AIP-136, AIP-155).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdapterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -247,6 +259,11 @@ def add_AdapterServiceServicer_to_server(servicer, server):
                     servicer.SignAdapterVersion,
                     request_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.SignAdapterVersionRequest.FromString,
                     response_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.SignAdapterVersionResponse.SerializeToString,
+            ),
+            'ImportAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportAdapter,
+                    request_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.ImportAdapterRequest.FromString,
+                    response_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.AdapterVersion.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -574,6 +591,33 @@ class AdapterService:
             '/lorafleet.v1.AdapterService/SignAdapterVersion',
             lorafleet_dot_v1_dot_adapter__service__pb2.SignAdapterVersionRequest.SerializeToString,
             lorafleet_dot_v1_dot_adapter__service__pb2.SignAdapterVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorafleet.v1.AdapterService/ImportAdapter',
+            lorafleet_dot_v1_dot_adapter__service__pb2.ImportAdapterRequest.SerializeToString,
+            lorafleet_dot_v1_dot_adapter__service__pb2.AdapterVersion.FromString,
             options,
             channel_credentials,
             insecure,

@@ -65,6 +65,10 @@ async def sign_version(
         now = tx.now
     if row.state == VersionState.PURGED.value:
         raise FailedPrecondition(f"{row.name} is purged: its files are gone", reason="ADAPTER_VERSION_PURGED")
+    if not row.manifest_sha256:
+        raise FailedPrecondition(
+            f"{row.name} is {row.state} and has no files: {row.message or 'it is not copied yet'}", reason="NO_ARTIFACT"
+        )
     if not lies_in(row.artifact_uri, row.root_uri):
         raise FailedPrecondition(f"{row.name} does not lie in {row.root_uri}", reason="ARTIFACT_ELSEWHERE")
     sha256 = row.manifest_sha256

@@ -177,6 +177,28 @@ async def version_of(tx: Transaction, adapter: AdapterRow, number: int) -> Adapt
     return await tx.session.scalar(tx.locked(query))
 
 
+async def open_for_a_version(tx: Transaction, tenant: str, adapter_id: str) -> AdapterRow:
+    """The adapter, which may be new, locked, with the number of its next version as its last."""
+    adapter = (await _locked(tx, {(tenant, adapter_id)}))[tenant, adapter_id]
+    revive(adapter)
+    adapter.last_number += 1
+    return adapter
+
+
+def add_version(tx: Transaction, adapter: AdapterRow, version: AdapterVersionRow) -> None:
+    """A version of that number, which no job has made. Its manifest is read like any other's."""
+    adapter.newest_version, adapter.retain_at = version.number, tx.now
+    tx.session.add(version)
+    describe(tx, adapter, version)
+    tell_of(tx, version, EventKind.VERSION_CREATED, source=version.source_uri)
+
+
+async def version_of_request(tx: Transaction, tenant: str, request_id: str) -> AdapterVersionRow | None:
+    """The version that a call has imported before."""
+    which = (AdapterVersionRow.tenant == tenant, AdapterVersionRow.request_id == request_id)
+    return await tx.session.scalar(select(AdapterVersionRow).where(*which))
+
+
 async def version_of_job(tx: Transaction, job: JobRow) -> AdapterVersionRow | None:
     """The version that the job's artifact is."""
     return await tx.session.scalar(select(AdapterVersionRow).where(AdapterVersionRow.job_uid == job.uid))

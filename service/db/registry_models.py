@@ -78,9 +78,12 @@ class AdapterVersionRow(Described, Lockable, TableBase):
     number: Mapped[int]
     job_uid: Mapped[str | None] = mapped_column(ForeignKey("jobs.uid"), default=None, unique=True)
     job_id: Mapped[str | None] = mapped_column(default=None)
+    source_uri: Mapped[str | None] = mapped_column(Text, default=None)  # of one that was made elsewhere: what it is a copy of
+    source_sha256: Mapped[str] = mapped_column(default="")  # that its file must have; empty: any
+    request_id: Mapped[str | None] = mapped_column(default=None)  # of the call that imports it
     root_uri: Mapped[str] = mapped_column(Text)  # the folder that its maker was allowed to write to: links do not lead out of it
     artifact_uri: Mapped[str] = mapped_column(Text)
-    manifest_sha256: Mapped[str]
+    manifest_sha256: Mapped[str]  # empty: the files are not copied yet
     size_bytes: Mapped[int | None] = mapped_column(BigInteger, default=None)
     state: Mapped[str]
     reason: Mapped[str] = mapped_column(default="")
@@ -96,6 +99,7 @@ class AdapterVersionRow(Described, Lockable, TableBase):
 
     __table_args__ = (
         UniqueConstraint("adapter_uid", "number"),
+        Index("ix_adapter_versions_request", "tenant", "request_id", unique=True),
         Index("ix_adapter_versions_due", "due_at"),
         Index("ix_adapter_versions_purge", "purge_at"),
         Index("ix_adapter_versions_bytes", "tenant", "size_bytes"),  # holds all that the sum of a tenant's bytes needs

@@ -8,6 +8,7 @@ from service.db import adapter_events, audit, events, requests
 from service.reconcile.admit import admit_once
 from service.reconcile.context import Tools
 from service.reconcile.copy_logs import copy_log_once
+from service.reconcile.imports import import_once
 from service.reconcile.launch import launch_once
 from service.reconcile.loop import Loop, run
 from service.reconcile.observe import observe_once
@@ -36,6 +37,7 @@ async def run_all(tools: Tools, stopping: asyncio.Event) -> None:
         Loop(name="orphans", step=partial(end_orphans_once, tools), every_s=15.0, hears=False),
         Loop(name="standby", step=partial(stand_by_once, tools), every_s=2.0, hears=False),
         Loop(name="versions", step=partial(versions_once, tools)),
+        Loop(name="imports", step=partial(import_once, tools)),
         Loop(name="retention", step=partial(retain_once, tools), every_s=2.0),
         Loop(name="purge", step=partial(purge_once, tools), every_s=60.0, hears=False),
         Loop(name="webhooks", step=partial(deliver_once, tools)),

@@ -44,7 +44,7 @@ class Content:
 async def versions_once(tools: Tools) -> bool:
     """Read the manifest that has waited longest, or register jobs of before. False when there is neither."""
     async with tools.db.transaction() as tx:
-        due = (AdapterVersionRow.due_at <= tx.now,)
+        due = (AdapterVersionRow.due_at <= tx.now, AdapterVersionRow.manifest_sha256 != "")  # others: `imports.py`
         row = await locks.take(tx, AdapterVersionRow, *due, first=AdapterVersionRow.due_at, lock_for_s=LOCK_S)
         if row is None:
             return await adapters.register_older(tx) > 0

@@ -87,6 +87,8 @@ def _check_usable(adapter: AdapterRow, version: AdapterVersionRow) -> None:
     for row, what in ((adapter, "ADAPTER"), (version, "ADAPTER_VERSION")):
         if row.delete_time is not None:
             raise FailedPrecondition(f"{row.name} is deleted; undelete it first", reason=f"{what}_DELETED")
+    if not version.manifest_sha256 and version.state == VersionState.PENDING.value:
+        raise FailedPrecondition(f"{version.name} is not copied yet; try again when it is READY", reason="ADAPTER_VERSION_PENDING")
     if version.state == VersionState.DAMAGED.value:
         raise FailedPrecondition(f"{version.name} is damaged: {version.message}", reason="ADAPTER_VERSION_DAMAGED")
 

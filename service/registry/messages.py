@@ -40,6 +40,7 @@ def version_message(row: AdapterVersionRow, aliases: Mapping[str, int], files: M
         files=[pb.AdapterFile(path=path, **file) for path, file in (files or {}).items()],
         **_described(row),
         job="" if row.job_id is None else f"tenants/{row.tenant}/jobs/{row.job_id}",
+        source_uri=row.source_uri or "",
         parents=row.parents or [],
         created_by=row.created_by,
         create_time=time(row.create_time),

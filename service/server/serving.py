@@ -64,6 +64,7 @@ from service.planning.queued_jobs import Candidates
 from service.reconcile import loops
 from service.reconcile.context import Tools
 from service.reconcile.silence import Hearing, Probe, probe_of
+from service.registry.imports import Imports
 from service.runs.locations import RunLocations
 from service.runs.reports import Reports
 from service.runs.tokens import RunTokens
@@ -284,7 +285,8 @@ async def add_services(server: grpc.aio.Server, tools: Tools, stopping: asyncio.
     cast(Any, access_service_pb2_grpc).add_AccessServiceServicer_to_server(
         AccessServicer(access, tools.db, tools.store.credentials), server
     )
-    registry = AdapterServicer(access, tools.db, tools.store, tools.parser)
+    imports = Imports(db=tools.db, store=tools.store, parser=tools.parser, artifacts_uri=tools.locations.artifacts_uri)
+    registry = AdapterServicer(access, tools.db, tools.store, tools.parser, imports)
     cast(Any, adapter_service_pb2_grpc).add_AdapterServiceServicer_to_server(registry, server)
     hooks = WebhookServicer(access, tools.db, tools.endpoints)
     cast(Any, webhook_service_pb2_grpc).add_WebhookServiceServicer_to_server(hooks, server)

@@ -28,6 +28,7 @@ MAX_LAYERS = 4_096  # of all parts that adapters sit on; SDXL has some 1,100
 MAX_SHARDS = 64  # of one part; Flux's denoiser has 3
 MAX_FIELDS = 500  # of a config; a UNet's has some 70
 MAX_FILES = 10_000  # of an artifact
+ADAPTER_BYTES = {"F32": 4, "F16": 2, "BF16": 2}  # of the types of numbers that adapters have
 MAX_FIGURES = 50  # of its quality
 MAX_NAME = 256  # characters
 MAX_DIMS = 8
@@ -119,6 +120,36 @@ def plain(text: bytes) -> dict[str, object]:
 def tensors(text: bytes) -> dict[str, object]:
     """The shapes of a file whose names are another code's than diffusers'."""
     return {"shapes": header("the file's header", text)}
+
+
+def adapter(text: bytes, num_data_bytes: bytes) -> dict[str, object]:
+    """The tensors of an adapter file whose header this is: [type, shape, begin, end], each within the file and as long as its shape needs;
+    and the short words of its metadata. `num_data_bytes`: JSON of how many follow the header, or null where that is not known."""
+    what = "the file's header"
+    check_depth(what, text)
+    entries = as_object(what, loaded(what, text))
+    said = entries.pop("__metadata__", None)
+    if not 0 < len(entries) <= MAX_TENSORS or not all(map(is_short, entries)):
+        raise Bad(f"the file names no tensor, or more than {MAX_TENSORS:,}, or one with a name of more than {MAX_NAME} characters")
+    found = {name: stored(what, of) for name, of in entries.items()}
+    end, there = max(each[3] for each in found.values()), json.loads(num_data_bytes)
+    if there is not None and there != end:
+        raise Bad(f"the file is cut short, or has bytes after its last tensor: {there:,} of {end:,}")
+    words = {name: word for name, word in said.items() if is_short(word)} if isinstance(said, dict) and len(said) <= MAX_FIELDS else {}
+    return {"tensors": found, "metadata": words}
+
+
+def stored(what: str, of: JsonValue) -> tuple[str, list[int], int, int]:
+    shape = shape_of(what, of)
+    dtype, offsets = (of.get("dtype"), of.get("data_offsets")) if isinstance(of, dict) else (None, None)
+    if dtype not in ADAPTER_BYTES:
+        raise Bad(f"{what} has a tensor that is none of {', '.join(ADAPTER_BYTES)}, as adapters are read")
+    if not isinstance(offsets, list) or len(offsets) != 2:
+        raise Bad(f"{what} has a tensor without its place in the file")
+    begin, end = (whole(f"{what} has a place that", offset, MAX_DIM, least=0) for offset in offsets)
+    if end - begin != prod(shape) * ADAPTER_BYTES[str(dtype)]:
+        raise Bad(f"{what} has a tensor whose shape and bytes differ")
+    return str(dtype), shape, begin, end
 
 
 def is_plain(value: JsonValue) -> bool:
@@ -249,7 +280,15 @@ def check_depth(what: str, text: bytes) -> None:
         raise Bad(f"{what} is nested deeper than {MAX_DEPTH}, or is no JSON")
 
 
-KINDS = {"shapes": shapes, "plain": plain, "tensors": tensors, "shards": shards, "scheduler": scheduler, "manifest": manifest}
+KINDS = {
+    "shapes": shapes,
+    "plain": plain,
+    "tensors": tensors,
+    "shards": shards,
+    "scheduler": scheduler,
+    "manifest": manifest,
+    "adapter": adapter,
+}
 
 if __name__ == "__main__":
     main(sys.argv[1:])

@@ -1,6 +1,6 @@
 """The guards of the registry: one version for a job, its own tenant's alone, and aliases that one of two moves."""
 
-VERSIONS, ALIASES, DELETION, RULES, HOOKS, ADDRESSES, DELIVERY, LISTS = (
+VERSIONS, ALIASES, DELETION, RULES, HOOKS, ADDRESSES, DELIVERY, IMPORTS, FILES, LISTS = (
     "tests/service/registry/test_versions.py",
     "tests/service/registry/test_aliases.py",
     "tests/service/registry/test_deletion.py",
@@ -8,6 +8,8 @@ VERSIONS, ALIASES, DELETION, RULES, HOOKS, ADDRESSES, DELIVERY, LISTS = (
     "tests/service/registry/test_webhooks.py",
     "tests/service/endpoints/test_addresses.py",
     "tests/service/endpoints/test_delivery.py",
+    "tests/service/registry/test_imports.py",
+    "tests/lorafleet/test_adapter_files.py",
     "tests/service/api/lists/test_adapters.py",
 )
 GUARDS = (
@@ -185,5 +187,33 @@ GUARDS = (
         'extensions={"sni_hostname": target.host}',
         'extensions={"sni_hostname": "hooks.example.com"}',
         DELIVERY,
+    ),
+    (
+        "imports: a number that is not finite",
+        "service/reconcile/imports.py",
+        "if broken := await asyncio.to_thread(_broken, header, weights):",
+        'if broken := "":',
+        IMPORTS,
+    ),
+    (
+        "imports: the digest that was asked for",
+        "service/reconcile/imports.py",
+        'if row.source_sha256 not in ("", found):',
+        "if False:",
+        IMPORTS,
+    ),
+    (
+        "imports: what the tenant may read",
+        "service/registry/imports.py",
+        'await Grants(self.db, self.artifacts_uri).check(new.name.tenant, [Use("uri", uri)])',
+        "pass",
+        IMPORTS,
+    ),
+    (
+        "imports: a carry into the sign of every number",
+        "lorafleet/adapter_files/finite.py",
+        "if ((some & masks[0]) + masks[1]) & masks[2]:",
+        "if (some & masks[0]) == masks[0]:",
+        FILES,
     ),
 )

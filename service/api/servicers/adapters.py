@@ -8,12 +8,22 @@ from service.api.errors import Context
 from service.api.lists.adapters import list_adapters, list_versions
 from service.api.signing import sign_version
 from service.control.retention import Rule
-from service.core.resource_names import AliasName, invalid, parse_adapter, parse_alias, parse_number, parse_tenant, parse_version
+from service.core.resource_names import (
+    AliasName,
+    invalid,
+    parse_adapter,
+    parse_alias,
+    parse_number,
+    parse_request_id,
+    parse_tenant,
+    parse_version,
+)
 from service.db.database import Database
 from service.db.retrying import again
 from service.registry import aliases, deletion, looking
 from service.registry.aliases import AliasMove
 from service.registry.deletion import PRODUCTION
+from service.registry.imports import Imports, NewImport
 from service.store.client import Store
 from service.untrusted.parsing import Parser
 
@@ -21,11 +31,12 @@ from service.untrusted.parsing import Parser
 class AdapterServicer(rpc.AdapterServiceServicer):
     """The public API of the registry."""
 
-    def __init__(self, access: Access, db: Database, store: Store, parser: Parser) -> None:
+    def __init__(self, access: Access, db: Database, store: Store, parser: Parser, imports: Imports) -> None:
         self._access = access
         self._db = db
         self._store = store
         self._parser = parser
+        self._imports = imports
 
     async def GetAdapter(self, request: pb.GetAdapterRequest, context: Context) -> pb.Adapter:
         name = parse_adapter(request.name)
@@ -90,6 +101,20 @@ class AdapterServicer(rpc.AdapterServiceServicer):
         name = parse_version(request.name)
         await self._access.require(Permission.VIEW, name.adapter.tenant)
         return await sign_version(self._db, self._store, name, request.expire_s, self._parser)
+
+    async def ImportAdapter(self, request: pb.ImportAdapterRequest, context: Context) -> pb.AdapterVersion:
+        name = parse_adapter(request.name)
+        caller = await self._access.require(Permission.SUBMIT, name.tenant)
+        new = NewImport(
+            name=name,
+            uri=request.uri,
+            family=request.family,
+            trigger=request.trigger,
+            labels=dict(request.labels),
+            sha256=request.sha256,
+            request_id=parse_request_id(request.request_id),
+        )
+        return await again(lambda: self._imports.start(new, caller))
 
 
 def _to_move(name: AliasName) -> Permission:

@@ -14,9 +14,11 @@ from lorafleet.cli import app
 from lorafleet.commands import ExitCode
 from service.access.identity import Identity, Role
 from service.db.models import AuditRow
+from service.reconcile.imports import import_once
 from tests.lorafleet.both_clients import KINDS, opened
 from tests.service.access.members import make_member
 from tests.service.api.served import Api
+from tests.service.registry.files import kohya_file
 from tests.service.registry.made import finished, make_version, read_manifests
 
 
@@ -108,6 +110,23 @@ async def test_what_is_deleted_comes_back_and_what_is_kept_is_said(api: Api, tmp
     assert (in_use.exit_code, "production stands for" in in_use.output) == (ExitCode.ERROR, True)
     assert "2 files" in await run("download", "fox@production", str(tmp_path / "fox"))
     assert (tmp_path / "fox" / "fox.safetensors").read_bytes() == b"weights"
+
+
+async def test_a_file_that_was_made_elsewhere_is_imported(api: Api, tmp_path: Path):
+    file = tmp_path / "theirs.safetensors"
+    file.write_bytes(kohya_file())
+    text = await run("import", "theirs", f"file://{file}", "--trigger", "sks", "--label", "team=red")
+    assert "PENDING" in text
+    waiting = await asyncio.to_thread(CliRunner().invoke, app, ("adapters", "download", "theirs/versions/1", str(tmp_path / "early")))
+    assert (waiting.exit_code, "not copied yet" in waiting.output) == (ExitCode.ERROR, True)
+    while await import_once(api.world.tools):
+        pass
+    await run("promote", "theirs/versions/1")
+    await run("download", "theirs@production", str(tmp_path / "copy"))
+    assert (tmp_path / "copy" / "theirs.safetensors").read_bytes() == file.read_bytes()
+    file.write_bytes(b"no adapter")
+    bad = await asyncio.to_thread(CliRunner().invoke, app, ("adapters", "import", "theirs", f"file://{file}"))
+    assert (bad.exit_code, "no safetensors file" in " ".join(bad.output.split())) == (ExitCode.INVALID, True)
 
 
 async def test_both_clients_go_through_all_pages(api: Api, client: Any):

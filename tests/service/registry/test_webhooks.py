@@ -161,10 +161,17 @@ async def test_a_webhook_is_told_of_its_own_tenant_and_its_kinds_alone(hooked: W
     async with receiver() as picky, receiver() as theirs:
         await add(hooked, picky, "picky", event_types=["alias.deleted", "alias.deleted"])
         await add(hooked, theirs, tenant="globex")
+        await make_version(db, "hare", "globex")
+        await move(hooked, 1, "hare", "globex")
         await move(hooked, 1)
         await delete_alias(db, parse_alias("tenants/acme/adapters/fox@production"), "", ANN)
         await deliver(hooked)
-        assert (kinds(there.got), kinds(picky.got), theirs.got) == (["alias.moved", "alias.deleted"], ["alias.deleted"], [])
+        assert (kinds(there.got), kinds(picky.got), kinds(theirs.got)) == (
+            ["alias.moved", "alias.deleted"],
+            ["alias.deleted"],
+            ["alias.moved"],
+        )
+        assert {one.json["adapter"] for one in there.got} == {"tenants/acme/adapters/fox"}
 
 
 async def test_a_webhook_is_told_nothing_of_before_it_was_there(hooked: World, there: Receiver):

@@ -28,12 +28,14 @@ from service.access import api_tokens
 from service.access.identity import Role
 from service.endpoints.addresses import Address
 from service.endpoints.delivery import NotDelivered
+from service.reconcile.imports import import_once
 from service.reconcile.loops import compact_once
 from service.reconcile.retention import retain_once
 from tests.service.access.members import make_grant, make_member
 from tests.service.api.batch_requests import create, header, item
 from tests.service.api.methods import methods
 from tests.service.api.served import Api
+from tests.service.registry.files import kohya_file
 from tests.service.registry.made import make_version
 from tests.service.security.messages import at_edges, mutated, wild
 from tests.service.world import progress
@@ -71,6 +73,7 @@ async def lived(api: Api) -> AsyncIterator[Lived]:
     for _ in range(2):
         await make_version(api.world.tools.db, "fox", quality={"clip": 0.5})
     api.world.tools.endpoints.resolve = _no_name  # a name that is made up is asked of nobody
+    (api.world.folder / "kohya.safetensors").write_bytes(kohya_file())
     yield Lived(api, run, list(_seeds(api, run)))
     job = await api.jobs.CreateTrainingJob(api.request())
     assert await api.jobs.GetTrainingJob(pb.GetTrainingJobRequest(name=job.name)) == job
@@ -79,6 +82,7 @@ async def lived(api: Api) -> AsyncIterator[Lived]:
         await api.world.copy_logs()
         await compact_once(api.world.tools)
         await retain_once(api.world.tools)
+        await import_once(api.world.tools)
         api.world.clock.advance(30)
 
 
@@ -149,6 +153,9 @@ def _seeds(api: Api, run: str) -> Iterator[Message]:
     told = [progress(2), report_pb.RunEvent(sequence=2, job=one, resumed=report_pb.Resumed(step=1)), ended]
     yield report_pb.ReportRequest(run=run, source="driver", events=told)
     yield from _adapter_seeds()
+    kohya = f"file://{api.world.folder}/kohya.safetensors"
+    asked = {"labels": {"team": "red"}, "family": "sd1", "trigger": "sks", "sha256": "ab" * 32}
+    yield adapter_pb.ImportAdapterRequest(name="tenants/acme/adapters/other", uri=kohya, **asked)
     yield from _webhook_seeds()
     yield from _access_seeds()
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lorafleet.adapter_files import detection, keys, layers
+from lorafleet.adapter_files.keys import Key
 from lorafleet.catalog import FAMILIES
 from lorafleet.catalog.method import is_target
-from trainer.adapters.files import detection, keys, scales, sources
+from trainer.adapters.files import scales, sources
 from trainer.adapters.files.contents import AdapterFile, Module
 from trainer.adapters.files.fused import cut
-from trainer.adapters.files.keys import Key
 from trainer.adapters.files.sources import Source, Unreadable, some
 
-_NEEDED = {"lora": ("A", "B"), "loha": ("w1_a", "w1_b", "w2_a", "w2_b"), "oft": ("blocks",)}
 _SIDES = (("B", "A"), ("w1_a", "w1_b"))  # roles whose rows are a layer's outputs, and whose columns its inputs
 _OF_OUTPUTS = ("B", "magnitude", "w1_a", "w2_a", "blocks")
 
@@ -46,14 +46,14 @@ def read_path(path: Path, family: str | None = None) -> AdapterFile:
 def read(given: Sequence[Source], family: str | None = None) -> AdapterFile:
     """The parts of one adapter. Raises Unreadable."""
     metadata: dict[str, str] = {}
-    layers: dict[tuple[str, str, str], _Layer] = {}
+    found: dict[tuple[str, str, str], _Layer] = {}
     formats: dict[str, str] = {}
     for source in given:
         tensors, said = sources.tensors(source)
         metadata |= said
         for name, key in _keys(source, tensors).items():
             formats.setdefault(key.format, name)
-            layer = layers.setdefault((source.name, key.place, key.module), _Layer(source, key.place, key.module))
+            layer = found.setdefault((source.name, key.place, key.module), _Layer(source, key.place, key.module))
             layer.tensors[key.role] = tensors[name]
             if key.method and layer.method not in ("", key.method):
                 raise Unreadable(f"{source.name}: {key.module} has tensors of {layer.method} and of {key.method}")
@@ -61,17 +61,17 @@ def read(given: Sequence[Source], family: str | None = None) -> AdapterFile:
     if len(formats) > 1:
         both = ", ".join(f"{name} ({format})" for format, name in sorted(formats.items()))
         raise Unreadable(f"{given[0].name} has names of several formats: {both}")
-    return _adapter(next(iter(formats)), list(layers.values()), metadata, family)
+    return _adapter(next(iter(formats)), list(found.values()), metadata, family)
 
 
-def _adapter(format: str, layers: Sequence[_Layer], metadata: Mapping[str, str], family: str | None) -> AdapterFile:
-    for layer in layers:
+def _adapter(format: str, all_of_it: Sequence[_Layer], metadata: Mapping[str, str], family: str | None) -> AdapterFile:
+    for layer in all_of_it:
         _check(layer)
-    found = [layer.found for layer in layers]
-    fitting = detection.likeliest(_fitting(layers[0].source.name, format, found, family), found, metadata)
-    folded, said = scales.folded(layers[0].source, metadata), scales.said_of_parts(layers[0].source, metadata)
+    found = [layer.found for layer in all_of_it]
+    fitting = detection.likeliest(_fitting(all_of_it[0].source.name, format, found, family), found, metadata)
+    folded, said = scales.folded(all_of_it[0].source, metadata), scales.said_of_parts(all_of_it[0].source, metadata)
     modules: list[Module] = []
-    for layer, each in zip(layers, found, strict=True):
+    for layer, each in zip(all_of_it, found, strict=True):
         paths = fitting[0].modules[each.place, each.module]
         config = scales.config_of(layer.source, said, paths[0].partition(".")[0])
         module = scales.unfolded(scales.scaled(_module(format, layer, paths), layer.tensors, config), f"{layer.place}.{layer.name}", folded)
@@ -110,27 +110,17 @@ def _keys(source: Source, tensors: Mapping[str, Tensor]) -> dict[str, Key]:
 def _check(layer: _Layer) -> None:
     """Its tensors belong together. Raises Unreadable."""
     where, tensors = f"{layer.source.name}: {layer.name}", layer.tensors
-    if missing := _missing(layer.method, tensors):
+    if missing := layers.missing(layer.method, tensors):
         raise Unreadable(f"{where} is half an adapter: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
     if empty := [role for role, tensor in tensors.items() if not tensor.numel()]:
         raise Unreadable(f"{where} has rank 0: {empty[0]} is {list(tensors[empty[0]].shape)}")
-    if layer.method == "lora" and _differs(tensors):
+    if layer.method == "lora" and layers.differs(_shapes(tensors)):
         shapes = f"{list(tensors['A'].shape)} and {list(tensors['B'].shape)}"
         raise Unreadable(f"{where} has A and B that do not fit, {shapes}: A's outputs are not B's inputs")
 
 
-def _missing(method: str, tensors: Mapping[str, Tensor]) -> list[str]:
-    if method == "lokr":
-        sides = [(f"w{number}", f"w{number}_a", f"w{number}_b") for number in (1, 2)]
-        return [whole for whole, a, b in sides if whole not in tensors and not {a, b} <= tensors.keys()]
-    return [role for role in _NEEDED.get(method, ("all but its alpha",)) if role not in tensors]
-
-
-def _differs(tensors: Mapping[str, Tensor]) -> bool:
-    a, b, mid = tensors["A"], tensors["B"], tensors.get("mid")
-    if a.ndim not in (2, 4) or b.ndim != a.ndim:
-        return True
-    return len(a) != b.shape[1] if mid is None else len(a) != mid.shape[1] or len(mid) != b.shape[1]
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {role: tuple(tensor.shape) for role, tensor in tensors.items()}
 
 
 def _module(format: str, layer: _Layer, paths: tuple[str, ...]) -> Module:
@@ -141,20 +131,7 @@ def _module(format: str, layer: _Layer, paths: tuple[str, ...]) -> Module:
         magnitude, method = found["magnitude"], "dora" if method == "lora" else method
         is_by_outputs = "B" in found and magnitude.shape[0] == len(found["B"]) == magnitude.numel()
         found["magnitude"] = magnitude.flatten() if is_by_outputs or format in ("diffusers", "peft") else magnitude
-    return Module(paths=paths, method=method, tensors=found, rank=_rank(layer), alpha=0.0)
-
-
-def _rank(layer: _Layer) -> int:
-    tensors = layer.tensors
-    match layer.method:
-        case "loha":
-            return len(tensors["w1_b"])
-        case "lokr":
-            return next((len(tensors[role]) for role in ("w2_b", "w1_b") if role in tensors), min(tensors["w1"].shape[:2]))
-        case "oft":
-            return tensors["blocks"].shape[-1]
-        case _:
-            return len(tensors["A"])
+    return Module(paths=paths, method=method, tensors=found, rank=layers.rank(layer.method, _shapes(layer.tensors)), alpha=0.0)
 
 
 def is_swapped(module: Module, family: str) -> bool:

@@ -13,10 +13,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from lorafleet.adapter_files import detection
 from lorafleet.catalog import FAMILIES, file_names
 from lorafleet.catalog.family import Family
 from lorafleet.catalog.file_names import DenoiserNames
-from trainer.adapters.files import detection
 from trainer.adapters.files.contents import AdapterFile, Module
 from trainer.adapters.files.fused import NotHeld, joined
 from trainer.adapters.files.reading import is_swapped, with_halves_exchanged

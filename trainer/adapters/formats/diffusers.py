@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from lorafleet.adapter_files.detection import FAMILY_KEY
 from lorafleet.spec import AdapterSpec, Spec
-from trainer.adapters.files.detection import FAMILY_KEY
 from trainer.adapters.formats.safetensors_file import file_bytes
 from trainer.adapters.formats.tensors import by_module, file_of, stored
 from trainer.adapters.methods import METHODS
