@@ -6,13 +6,14 @@ store or the model (does the bucket exist, does a target module match) are check
 
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
+from math import ceil
 from typing import Annotated, Any, Self, cast
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from lorafleet import spec_override_rules
-from lorafleet.catalog import FAMILIES, METHODS, PRECISIONS, Family, Precision
+from lorafleet import spec_override_rules, spec_token_rules
+from lorafleet.catalog import FAMILIES, METHODS, OPTIMIZERS, PRECISIONS, Family, Precision
 from lorafleet.errors import InvalidSpec, Violation
 from lorafleet.spec_adapter import AdapterSpec
 from lorafleet.spec_dataset import DatasetSpec
@@ -31,6 +32,7 @@ from lorafleet.spec_sections import (
     SchedulingSpec,
     ValidationSpec,
 )
+from lorafleet.spec_tokens import TOKEN_RATE, TRAIN_FRACTION, TextualInversionSpec
 from lorafleet.spec_violations import is_consequence, path_of, violation
 from lorafleet.spec_words import LabelKey, Text
 
@@ -47,6 +49,7 @@ __all__ = [
     "OutputSpec",
     "SchedulingSpec",
     "Spec",
+    "TextualInversionSpec",
     "ValidationSpec",
     "json_schema",
     "parse",
@@ -65,6 +68,9 @@ class Spec(SpecPart):
     training: OptimizationSpec = OptimizationSpec()
     # Left out where it is the default: a trainer that does not know it refuses the spec.
     objective: Annotated[ObjectiveSpec, Field(exclude_if=lambda objective: objective == ObjectiveSpec())] = ObjectiveSpec()
+    textual_inversion: Annotated[TextualInversionSpec, Field(exclude_if=lambda tokens: tokens == TextualInversionSpec())] = (
+        TextualInversionSpec()
+    )
     cluster: ClusterSpec = ClusterSpec()
     validation: ValidationSpec = ValidationSpec()
     checkpointing: CheckpointingSpec = CheckpointingSpec()
@@ -85,7 +91,7 @@ class Spec(SpecPart):
     @model_validator(mode="after")
     def _writes_what_holds_its_method(self) -> Self:
         method, family = METHODS.get(self.adapter.method), self.base_model.family
-        if not self.output.formats and (family is not None or not method.loaded_by_diffusers):
+        if not self.output.formats and not self.textual_inversion.alone and (family is not None or not method.loaded_by_diffusers):
             formats = tuple(each for each in FORMATS if each != "diffusers" or method.diffusers_loads(family))
             object.__setattr__(self, "output", self.output.model_copy(update={"formats": formats}))
         return self
@@ -114,6 +120,25 @@ class Spec(SpecPart):
     def gives_average(self) -> bool:
         """Whether what is drawn with, judged and written is the adapter's moving average."""
         return self.training.ema_decay is not None and self.output.weights != "trained"
+
+    @property
+    def trains_text(self) -> bool:
+        """Whether captions are encoded anew at each step: with adapters on text encoders, or with new tokens."""
+        return self.adapter.text_encoder or bool(self.textual_inversion.tokens)
+
+    @property
+    def token_rate(self) -> float | None:
+        """The peak learning rate of new tokens; None: they have the adapter's, or there are none."""
+        if not self.textual_inversion.tokens or OPTIMIZERS.get(self.training.optimizer).has_one_rate:
+            return None
+        return self.textual_inversion.learning_rate or TOKEN_RATE
+
+    @property
+    def token_steps(self) -> int:
+        """Steps in which new tokens are trained; from then on they stay as they are."""
+        optimizer, asked = OPTIMIZERS.get(self.training.optimizer), self.textual_inversion.train_fraction
+        to_the_end = self.textual_inversion.alone or optimizer.has_one_rate or optimizer.averages
+        return ceil((asked or (1.0 if to_the_end else TRAIN_FRACTION)) * self.training.max_steps)
 
     @property
     def text_precision(self) -> Precision:
@@ -151,6 +176,8 @@ def _broken_rules(fields: Mapping[str, Any], broken: Collection[Location]) -> It
             yield rule.fields[0], complaint
     if not any(location[:2] == ("adapter", "overrides")[: len(location)] for location in broken):
         yield from spec_override_rules.broken(partial(_value_at, fields), broken)
+    if not any(location[:1] == (spec_token_rules.SECTION,)[: len(location)] for location in broken):
+        yield from spec_token_rules.broken(fields.get(spec_token_rules.SECTION) or {}, partial(_value_at, fields), broken)
 
 
 def _value_at(fields: Mapping[str, Any], section: str, name: str) -> Any:

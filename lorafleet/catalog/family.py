@@ -11,6 +11,7 @@ from lorafleet.catalog.presets import Presets
 from lorafleet.catalog.single_file import SingleFile
 
 Configs = Mapping[str, Config]  # by part; a part whose config could not be read is not in it
+TOKEN = ""  # among `token_keys`: the token itself
 MODEL_INDEX = "model_index"  # names in `Configs` what the base's index says, where a fact is asked with it
 
 
@@ -62,6 +63,8 @@ class Family:
     told_noise: tuple[float, float] = (0.0, 1000.0)  # what its denoiser is told as the time of no noise, and of nothing but noise
     is_it: Callable[[Configs], bool] = alone_has_its_pipeline  # whether a base of its pipeline is of this family
     single_file: SingleFile | None = None  # how its bases lie in one file, where that is taken
+    # Of each text encoder the name of a new token's vectors in files; the token itself where there is one. Nothing: it takes none.
+    token_keys: tuple[str, ...] = ()
     has_clip_skip: bool = False  # whether people choose the layer of its text encoder that it goes by
     label: Callable[[Configs], Label] | None = None  # of the base with these configs, in which nothing is wrong
     resolution: int | None = None  # pixels, that its bases are trained at where their configs do not say
@@ -145,6 +148,14 @@ class Family:
     def no_clip_skip(self) -> str | None:
         """Why a clip skip is none, as the end of a sentence whose subject it is; None: it has one."""
         return None if self.has_clip_skip else f"is not known to {self.name}, which goes by the layer that it was trained on; leave it out"
+
+    @property
+    def no_new_tokens(self) -> str | None:
+        """Why text encoders cannot learn new tokens, as the end of a sentence whose subject these are; None: they can."""
+        if self.token_keys:
+            return None
+        others = " and ".join(dict.fromkeys(part.classes[0] for part in self.text_encoders if not part.classes[0].startswith("CLIP")))
+        return f"are for families that read captions with CLIP alone; no reader loads any into {others or 'the text encoders'} of {self.name}"
 
     def preset(self, name: str | None) -> tuple[str, ...]:
         """The target modules of a preset; None, or one that it has not: the usual ones."""

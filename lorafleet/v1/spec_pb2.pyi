@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TrainingSpec(_message.Message):
-    __slots__ = ("base_model", "dataset", "adapter", "training", "cluster", "validation", "checkpointing", "output", "labels", "scheduling", "objective")
+    __slots__ = ("base_model", "dataset", "adapter", "training", "cluster", "validation", "checkpointing", "output", "labels", "scheduling", "objective", "textual_inversion")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +26,7 @@ class TrainingSpec(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     SCHEDULING_FIELD_NUMBER: _ClassVar[int]
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
+    TEXTUAL_INVERSION_FIELD_NUMBER: _ClassVar[int]
     base_model: BaseModelSpec
     dataset: DatasetSpec
     adapter: AdapterSpec
@@ -37,7 +38,8 @@ class TrainingSpec(_message.Message):
     labels: _containers.ScalarMap[str, str]
     scheduling: SchedulingSpec
     objective: ObjectiveSpec
-    def __init__(self, base_model: _Optional[_Union[BaseModelSpec, _Mapping]] = ..., dataset: _Optional[_Union[DatasetSpec, _Mapping]] = ..., adapter: _Optional[_Union[AdapterSpec, _Mapping]] = ..., training: _Optional[_Union[OptimizationSpec, _Mapping]] = ..., cluster: _Optional[_Union[ClusterSpec, _Mapping]] = ..., validation: _Optional[_Union[ValidationSpec, _Mapping]] = ..., checkpointing: _Optional[_Union[CheckpointingSpec, _Mapping]] = ..., output: _Optional[_Union[OutputSpec, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., scheduling: _Optional[_Union[SchedulingSpec, _Mapping]] = ..., objective: _Optional[_Union[ObjectiveSpec, _Mapping]] = ...) -> None: ...
+    textual_inversion: TextualInversionSpec
+    def __init__(self, base_model: _Optional[_Union[BaseModelSpec, _Mapping]] = ..., dataset: _Optional[_Union[DatasetSpec, _Mapping]] = ..., adapter: _Optional[_Union[AdapterSpec, _Mapping]] = ..., training: _Optional[_Union[OptimizationSpec, _Mapping]] = ..., cluster: _Optional[_Union[ClusterSpec, _Mapping]] = ..., validation: _Optional[_Union[ValidationSpec, _Mapping]] = ..., checkpointing: _Optional[_Union[CheckpointingSpec, _Mapping]] = ..., output: _Optional[_Union[OutputSpec, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., scheduling: _Optional[_Union[SchedulingSpec, _Mapping]] = ..., objective: _Optional[_Union[ObjectiveSpec, _Mapping]] = ..., textual_inversion: _Optional[_Union[TextualInversionSpec, _Mapping]] = ...) -> None: ...
 
 class BaseModelSpec(_message.Message):
     __slots__ = ("uri", "family", "clip_skip", "vae_uri", "parts")
@@ -165,6 +167,30 @@ class OverrideSpec(_message.Message):
     lr_power: float
     lr_end: float
     def __init__(self, part: _Optional[str] = ..., pattern: _Optional[str] = ..., rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., learning_rate: _Optional[float] = ..., lr_scheduler: _Optional[str] = ..., lr_warmup_steps: _Optional[int] = ..., lr_cycles: _Optional[int] = ..., lr_power: _Optional[float] = ..., lr_end: _Optional[float] = ...) -> None: ...
+
+class TextualInversionSpec(_message.Message):
+    __slots__ = ("tokens", "learning_rate", "train_fraction", "keep_deviation", "alone")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    KEEP_DEVIATION_FIELD_NUMBER: _ClassVar[int]
+    ALONE_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedCompositeFieldContainer[TokenSpec]
+    learning_rate: float
+    train_fraction: float
+    keep_deviation: bool
+    alone: bool
+    def __init__(self, tokens: _Optional[_Iterable[_Union[TokenSpec, _Mapping]]] = ..., learning_rate: _Optional[float] = ..., train_fraction: _Optional[float] = ..., keep_deviation: _Optional[bool] = ..., alone: _Optional[bool] = ...) -> None: ...
+
+class TokenSpec(_message.Message):
+    __slots__ = ("token", "num_vectors", "initial_text")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    NUM_VECTORS_FIELD_NUMBER: _ClassVar[int]
+    INITIAL_TEXT_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    num_vectors: int
+    initial_text: str
+    def __init__(self, token: _Optional[str] = ..., num_vectors: _Optional[int] = ..., initial_text: _Optional[str] = ...) -> None: ...
 
 class OptimizationSpec(_message.Message):
     __slots__ = ("max_steps", "micro_batch_size", "gradient_accumulation_steps", "learning_rate", "lr_scheduler", "lr_warmup_steps", "optimizer", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "precision", "seed", "min_snr_gamma", "caption_dropout", "noise_offset", "gradient_checkpointing", "text_precision", "lr_cycles", "lr_power", "lr_end", "ema_decay", "lora_plus_ratio")

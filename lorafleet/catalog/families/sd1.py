@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from lorafleet.catalog import presets
 from lorafleet.catalog.families import _one_encoder as shared
-from lorafleet.catalog.family import Configs, Family, Label
+from lorafleet.catalog.family import TOKEN, Configs, Family, Label
 from lorafleet.catalog.single_file import UNET, UNET_MARKS, VAE, SingleFile, takes_sizes, text_width
 
 
@@ -43,4 +43,5 @@ FACTS = Family(
     kohya_version="sd_v1",
     label=_label,
     misfits=_misfits,
+    token_keys=(TOKEN,),
 )

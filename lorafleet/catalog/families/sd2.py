@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from lorafleet.catalog import presets
 from lorafleet.catalog.families import _one_encoder as shared
-from lorafleet.catalog.family import Configs, Family, Label
+from lorafleet.catalog.family import TOKEN, Configs, Family, Label
 from lorafleet.catalog.single_file import UNET, UNET_MARKS, VAE, SingleFile, takes_sizes, text_width
 
 
@@ -44,4 +44,5 @@ FACTS = Family(
     kohya_version="sd_v2",
     label=_label,
     misfits=_misfits,
+    token_keys=(TOKEN,),
 )

@@ -89,4 +89,5 @@ FACTS = Family(
     label=_label,
     misfits=_misfits,
     kohya_modules=sgm_names,
+    token_keys=("clip_l", "clip_g"),  # AUTOMATIC1111 and ComfyUI look for these
 )
