@@ -74,12 +74,14 @@ class TextualInversionSpec(SpecPart):
     )
     train_fraction: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None,
-        description="Share of the steps after which they stay as they are, and the adapter goes on alone; unset: 0.5 (with tokens alone, or "
-        "an optimizer that has no rates of its own for them or averages: 1).",
+        description="Share of the steps after which they stay as they are, and the adapter goes on alone; unset: 0.5, and 1 with tokens "
+        "alone or an optimizer that finds its own rate or averages.",
     )
     keep_deviation: Annotated[
         bool,
-        Field(description="After each step their deviation is brought a tenth nearer, in its logarithm, to that of the base's own vectors."),
+        Field(
+            description="After each step their deviation is brought a tenth nearer, in its logarithm, to that of the base's own vectors."
+        ),
     ] = False
     alone: Annotated[bool, Field(description="Train the tokens alone, and no adapter.")] = False
 

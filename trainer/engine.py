@@ -142,6 +142,7 @@ class Engine:
         """Frees a slot: the style of the last slot moves into it. Only at stage 0, which packs of more than one have."""
         place = self.banks[bank]
         place.num_styles -= 1
+        place.tokens[slot] = place.tokens[place.num_styles]
         with torch.no_grad():
             began = () if place.began is None else (place.began,)
             for tensor in (place.flat, *self.optimizer.state_of(place.flat, bank).values(), place.scaling, *began):

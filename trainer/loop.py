@@ -123,7 +123,7 @@ class WarmWorker:
         if self.base is None or not self.base.serves(style.base, precision, device):
             self.base = FrozenBase(style.base, precision, device)
         self.base.read_from(style.base)
-        self.base.load(trains_text=any(each.spec.adapter.text_encoder for each in styles))
+        self.base.load(trains_text=any(each.spec.trains_text for each in styles))
         return self.base
 
 

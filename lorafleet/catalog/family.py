@@ -155,7 +155,9 @@ class Family:
         if self.token_keys:
             return None
         others = " and ".join(dict.fromkeys(part.classes[0] for part in self.text_encoders if not part.classes[0].startswith("CLIP")))
-        return f"are for families that read captions with CLIP alone; no reader loads any into {others or 'the text encoders'} of {self.name}"
+        return (
+            f"are for families that read captions with CLIP alone; no reader loads any into {others or 'the text encoders'} of {self.name}"
+        )
 
     def preset(self, name: str | None) -> tuple[str, ...]:
         """The target modules of a preset; None, or one that it has not: the usual ones."""

@@ -157,7 +157,9 @@ def _ask(spec: Spec, family: str) -> Ask:
         text_precision=spec.text_precision.name,
         method=spec.adapter.method,
         rank=spec.adapter.rank,
-        target_modules=spec.adapter.target_modules or FAMILIES.get(family).preset(spec.adapter.targets),
+        target_modules=()
+        if spec.textual_inversion.alone
+        else spec.adapter.target_modules or FAMILIES.get(family).preset(spec.adapter.targets),
         resolution=max(spec.dataset.resolutions, default=spec.dataset.resolution),
         smaller_resolutions=tuple(sorted(spec.dataset.resolutions)[:-1]),
         micro_batch_size=spec.training.micro_batch_size * (2 if spec.dataset.regularization is not None else 1),
@@ -183,7 +185,8 @@ def _bank_of(spec: Spec) -> Hashable:
     stacked = spec.adapter.model_copy(update={"alpha": None, "initialization": initialization, "start": None})
     training = spec.training
     rates = (training.optimizer, training.ema_decay is not None, training.lora_plus_ratio is not None)
-    return (stacked, *rates, training.micro_batch_size)
+    inversion = spec.textual_inversion
+    return (stacked, *rates, training.micro_batch_size, inversion.num_vectors, inversion.alone)
 
 
 def _message(plan: Plan, limits: PackLimits) -> pb.PlanBatchResponse:

@@ -63,7 +63,9 @@ def test_vectors_are_as_many_as_fit_into_a_caption(number: int):
     assert spec_of({"token": "<s1>", "num_vectors": 40}, {"token": "<s2>", "num_vectors": 35})
 
 
-@pytest.mark.parametrize(("other", "why"), [("<s1>", "there already"), ("<s1>_1", "begins with"), ("<s", "begins with"), ("[s1]", "s1.safe")])
+@pytest.mark.parametrize(
+    ("other", "why"), [("<s1>", "there already"), ("<s1>_1", "begins with"), ("<s", "begins with"), ("[s1]", "s1.safe")]
+)
 def test_tokens_that_readers_would_take_for_each_other_are_refused(other: str, why: str):
     assert why in told(S1, {"token": other})[SECOND]
 

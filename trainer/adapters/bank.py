@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from lorafleet.spec import AdapterSpec
 from lorafleet.spec_overrides import claiming
+from lorafleet.spec_tokens import TokenSpec
 from trainer.adapters.beginnings import doubled
-from trainer.adapters.layout import Kind, Layout, scaling
+from trainer.adapters.layout import VECTORS, Kind, Layout, scaling
 from trainer.adapters.methods import METHODS
 from trainer.adapters.methods.protocol import AdapterMethod
 
@@ -37,6 +38,8 @@ class Bank(nn.Module):
         self.min_slots = MIN_SLOTS if batch_invariant else 1
         self.capacity = max(capacity, self.min_slots)
         self.flat = nn.Parameter(torch.zeros(self.capacity, where.size))
+        self.tokens: list[tuple[TokenSpec, ...]] = [()] * self.capacity  # of each slot: the new ones
+        self.deviations: dict[str, float] = {}  # of the embeddings that new tokens lie beside, by canonical path
         self.scaling: Tensor
         # Layers of the same overrides have the same scaling, in a column of their own.
         chains = [tuple(claiming(kind.overrides, module)) for module in where.modules]
@@ -56,12 +59,13 @@ class Bank(nn.Module):
         first = {column: module for module, column in reversed(self.column.items())}
         return torch.tensor([scaling(adapter.at(first[column])) if column in first else 1.0 for column in range(len(self._chains))])
 
-    def add_style(self, row: Tensor, scaling: float | Tensor, began: Tensor | None = None) -> int:
+    def add_style(self, row: Tensor, scaling: float | Tensor, began: Tensor | None = None, tokens: tuple[TokenSpec, ...] = ()) -> int:
         """Puts a style's weights, (size,), into the next free slot and returns the slot. ZeRO 1 to 3: before the engine is built.
 
         `scaling`: one for all layers, or those of `scaling_of`. `began`: the weights that it began with, where they are subtracted.
         """
         slot, self.num_styles = self.num_styles, self.num_styles + 1
+        self.tokens[slot] = tokens
         with torch.no_grad():
             self.flat[slot] = row
             self.scaling[slot] = scaling
@@ -114,7 +118,9 @@ class ActiveSlots:
         if self.bank.began is not None:
             for piece, part in self.bank.layout.split(self.bank.rows(self.bank.began, self.slots, self.index)):
                 began.setdefault(piece.module, {})[piece.role] = part
-            self.weights = {module: dict(doubled(now, began[module], rank_at=1)) for module, now in self.weights.items()}
+            self.weights = {
+                module: now if VECTORS in now else dict(doubled(now, began[module], rank_at=1)) for module, now in self.weights.items()
+            }
         self.scalings = torch.unbind(self.bank.rows(self.bank.scaling, self.slots, self.index), dim=1)
 
     def scaling(self, module: str) -> Tensor:

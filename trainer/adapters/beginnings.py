@@ -36,6 +36,8 @@ def found(where: Layout, layers: Mapping[str, Layer], adapter: AdapterSpec, key:
         return {}
     sides: dict[str, Tensor] = {}
     for module, pieces in where.by_module.items():
+        if module not in layers:
+            continue  # new tokens
         weight, its = layers[module].weight.detach(), adapter.at(module)
         if its.rank > (most := min(weight.flatten(1).shape)):
             raise RunFailed(
@@ -84,7 +86,7 @@ def named_plainly(weights: Mapping[str, Tensor], began: Mapping[str, Tensor] | N
     if began is None:
         return weights
     ends = [name for name in weights if name.endswith(".lora_A.weight")]
-    written: dict[str, Tensor] = {}
+    written = {name: tensor for name, tensor in weights.items() if ".lora_" not in name}  # new tokens
     for a in ends:
         b = a.removesuffix("A.weight") + "B.weight"
         both = doubled({"A": weights[a], "B": weights[b]}, {"A": began[a], "B": began[b]})

@@ -6,8 +6,9 @@ method's facts give to the role, such as `unet.<module>.lora_A.weight`.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ from trainer.adapters.methods.protocol import AdapterMethod
 from trainer.keyed import Key, Purpose
 
 Layer = nn.Linear | nn.Conv2d
+VECTORS = "new_tokens"  # the role, and the end of the name, of new tokens' vectors
+NO_EMBEDDINGS: Mapping[str, nn.Embedding] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,13 @@ class Kind:
     raises_rates: bool = False  # of the roles of which its method says so (LoRA+)
     overrides: tuple[OverrideSpec, ...] = ()  # without what a row may have of its own
     subtracts: bool = False  # whether what they began with is subtracted again (adapters.beginnings)
+    num_vectors: int = 0  # of new tokens, in each text encoder
+    has_layers: bool = True  # False: the new tokens are all that is trained
+    has_token_rate: bool = False  # of its own
+
+    @property
+    def trains_text(self) -> bool:
+        return self.text_encoder or self.num_vectors > 0
 
     def rank_at(self, path: str) -> int:
         return overrides.values_at(self.overrides, path, ["rank"]).get("rank", self.rank)
@@ -52,6 +62,11 @@ class Kind:
         """Number of a tensor's rate among those of the adapter, in the order of `optimizers.schedule.Rates`."""
         chain = overrides.rate_chains(self.overrides).index(overrides.rate_chain(self.overrides, path))
         return 2 * chain + is_raised if self.raises_rates else chain
+
+    @property
+    def token_group(self) -> int:
+        """The same of the new tokens: the last."""
+        return len(overrides.rate_chains(self.overrides)) * (2 if self.raises_rates else 1) if self.has_token_rate else 0
 
     @classmethod
     def of(cls, adapter: AdapterSpec, optimizer: str, *, keeps_average: bool = False, raises_rates: bool = False) -> "Kind":
@@ -73,12 +88,15 @@ class Kind:
     @classmethod
     def of_spec(cls, spec: Spec) -> "Kind":
         training = spec.training
-        return cls.of(
+        kind = cls.of(
             spec.adapter,
             training.optimizer,
             keeps_average=training.ema_decay is not None,
             raises_rates=training.lora_plus_ratio is not None,
         )
+        inversion = spec.textual_inversion
+        has_rate = spec.token_rate is not None
+        return replace(kind, num_vectors=inversion.num_vectors, has_layers=not inversion.alone, has_token_rate=has_rate)
 
 
 def _without_what_rows_have(override: OverrideSpec) -> OverrideSpec:
@@ -157,8 +175,8 @@ class Layout:
         return torch.cat([named[piece.name].flatten() for piece in self.pieces])
 
 
-def layout(kind: Kind, modules: Mapping[str, Layer]) -> Layout:
-    """The layout of an adapter on these modules, by canonical path."""
+def layout(kind: Kind, modules: Mapping[str, Layer], embeddings: Mapping[str, nn.Embedding] = NO_EMBEDDINGS) -> Layout:
+    """The layout of an adapter on these modules, and of new tokens beside these embeddings, by canonical path."""
     facts = METHODS.get(kind.method).cut_by(kind.factor)
     pieces: list[Piece] = []
     offset = 0
@@ -167,6 +185,9 @@ def layout(kind: Kind, modules: Mapping[str, Layer]) -> Layout:
             group = kind.group_of(path, is_raised=role in facts.raised_roles)
             pieces.append(Piece(path, role, f"{path}.{facts.names[role]}", shape, offset, group))
             offset += pieces[-1].size
+    for path, embedding in embeddings.items():
+        pieces.append(Piece(path, VECTORS, f"{path}.{VECTORS}", (kind.num_vectors, embedding.embedding_dim), offset, kind.token_group))
+        offset += pieces[-1].size
     return Layout(tuple(pieces))
 
 
@@ -181,6 +202,8 @@ def initial_row(
     """The (size,) row that training begins with: what the method says, or the initialization; draws are keyed by names."""
     row = torch.zeros(where.size)
     for module, pieces in where.by_module.items():
+        if module not in modules:
+            continue  # new tokens: adapters.tokens
         begin, draws = INITIALIZATIONS[initialization], key.generator(Purpose.INIT, module)
         given = begin({piece.role: piece.shape for piece in pieces}, draws)
         for piece in pieces:

@@ -12,7 +12,8 @@ from lorafleet.catalog.method import is_target
 from trainer.adapters import recomputation
 from trainer.adapters.bank import ActiveSlots, Bank
 from trainer.adapters.layers import AdaptedConv2d, AdaptedLinear
-from trainer.adapters.layout import Kind, Layer, layout
+from trainer.adapters.layout import Kind, Layer, Layout, layout
+from trainer.adapters.tokens import EmbeddingWithTokens, TokenizerOfSlots, deviation
 from trainer.autocast import autocast
 from trainer.families.protocol import Conditioning, Family, Parts
 from trainer.typed_torch import named_modules
@@ -41,9 +42,22 @@ class PackModel(nn.Module):
             for path, layer in named_modules(self.get_submodule(name))
             if isinstance(layer, nn.Linear | nn.Conv2d)
         }
+        self._embeddings = self._found_embeddings(texts) if facts.token_keys else {}
+        for each in facts.tokenizers_of(texts) if facts.token_keys else ():
+            self._texts[each.name] = TokenizerOfSlots(parts[each.name], lambda: self._serving)
         self._adapted: set[str] = set()
         if recomputes:
             recomputation.recompute(self._denoiser, self._same_again)
+
+    def _found_embeddings(self, texts: Sequence[str]) -> dict[str, nn.Embedding]:
+        """Of their tokens, by canonical path."""
+        found: dict[str, nn.Embedding] = {}
+        for name in texts:
+            encoder: Any = self.parts[name]
+            embedding = encoder.get_input_embeddings()
+            path = next(path for path, module in named_modules(encoder) if module is embedding)
+            found[f"{name}.{path}"] = embedding
+        return found
 
     def forward(
         self, active: Sequence[ActiveSlots], noisy: Tensor, times: Tensor, conditioning: Conditioning, captions: Sequence[str]
@@ -51,16 +65,16 @@ class PackModel(nn.Module):
         """What the denoiser predicts for rows of `active` slots. Captions of those that train text encoders are encoded anew."""
         # In here and not around the engine: DeepSpeed turns off an autocast that it finds around itself.
         with self.serving(active), autocast(noisy.device.type, self.computes):
-            if any(each.bank.kind.text_encoder for each in active):
+            if any(each.bank.kind.trains_text for each in active):
                 conditioning = {**conditioning, **self._texts_anew(active, conditioning, captions)}
             return self.family.predict(self.parts, noisy, times, conditioning)
 
     def _texts_anew(self, active: Sequence[ActiveSlots], cached: Conditioning, captions: Sequence[str]) -> Conditioning:
         """All rows are encoded, so that no row's bits depend on who the others are; of slots that train no text the cache is right."""
         anew = self.family.encode_text(self._texts, captions)
-        if all(each.bank.kind.text_encoder for each in active):
+        if all(each.bank.kind.trains_text for each in active):
             return anew
-        rows = [each.rows(len(captions)) for each in active if each.bank.kind.text_encoder]
+        rows = [each.rows(len(captions)) for each in active if each.bank.kind.trains_text]
         return {name: _with_rows(cached[name], of_name, rows) for name, of_name in anew.items()}
 
     @contextmanager
@@ -109,8 +123,17 @@ class PackModel(nn.Module):
 
     def layers_of(self, kind: Kind) -> dict[str, Layer]:
         """The frozen layers that adapters of a kind are put on, by canonical path."""
+        if not kind.has_layers:
+            return {}
         targets = self.family.facts.targets(kind.target_modules, text_encoders=kind.text_encoder)
         return {path: layer for path, layer in self._layers.items() if _is_target(path, targets)}
+
+    def embeddings_of(self, kind: Kind) -> dict[str, nn.Embedding]:
+        """The frozen embeddings that the new tokens of a kind lie beside, by canonical path."""
+        return self._embeddings if kind.num_vectors else {}
+
+    def layout_of(self, kind: Kind) -> Layout:
+        return layout(kind, self.layers_of(kind), self.embeddings_of(kind))
 
     def add_bank(self, kind: Kind, capacity: int, *, batch_invariant: bool) -> Bank:
         """A new bank for `capacity` adapters of a kind."""
@@ -120,9 +143,21 @@ class PackModel(nn.Module):
                 adapted = AdaptedLinear if isinstance(layer, nn.Linear) else AdaptedConv2d
                 _put(self, path, adapted(layer, path, list(self._layers).index(path), lambda: self._serving))
                 self._adapted.add(path)
-        bank = Bank(kind, layout(kind, layers), capacity, batch_invariant=batch_invariant)
+        bank = Bank(kind, self.layout_of(kind), capacity, batch_invariant=batch_invariant)
+        for path, embedding in self.embeddings_of(kind).items():
+            bank.deviations[path] = deviation(embedding)
+            if path not in self._adapted:
+                _put(self, path, EmbeddingWithTokens(embedding, path, lambda: self._serving))
+                self._adapted.add(path)
         self.banks.append(bank)
         return bank
+
+    def tell_tokens(self, pipeline: Any) -> Any:
+        """The same pipeline of diffusers; its prompts may have the new tokens of the slot that it draws with."""
+        for each in self.family.facts.tokenizers if self.family.facts.token_keys else ():
+            if each.name in self._texts:
+                setattr(pipeline, each.name, self._texts[each.name])
+        return pipeline
 
     def leave(self) -> None:
         """Leaves the frozen parts as they were."""
@@ -132,7 +167,7 @@ class PackModel(nn.Module):
     def strip(self) -> None:
         """Removes all adapters."""
         for path in self._adapted:
-            _put(self, path, self._layers[path])
+            _put(self, path, self._embeddings[path] if path in self._embeddings else self._layers[path])
         self._adapted.clear()
         self.banks = nn.ModuleList()
 

@@ -42,6 +42,8 @@ class StyleUpdate(NamedTuple):
     gives_average: bool = False  # it is judged by its moving average, not by what it trains
     rates: tuple[float, ...] = ()  # of each group of tensors; empty: all have the learning rate
 
+    keeps_deviation: bool = False  # of the vectors of new tokens, which are trained in this step
+
     def rate(self, group: int) -> float:
         return self.rates[group] if self.rates else self.learning_rate
 

@@ -36,19 +36,33 @@ class Rates:
 
     schedules: tuple[OptimizationSpec, ...]
     ratio: float | None  # of LoRA+
+    tokens: OptimizationSpec | None = None  # of new tokens, which come last; None: they have no rate of their own
+    token_steps: int = 0  # after which theirs is 0
+    are_tokens_alone: bool = False
 
     @classmethod
     def of(cls, spec: Spec) -> "Rates":
         overrides, training = spec.adapter.overrides, spec.training
         chains = rate_chains(overrides)
-        return cls(tuple(training.model_copy(update=rate_fields(overrides, chain)) for chain in chains), training.lora_plus_ratio)
+        schedules = tuple(training.model_copy(update=rate_fields(overrides, chain)) for chain in chains)
+        tokens = None if spec.token_rate is None else training.model_copy(update={"learning_rate": spec.token_rate})
+        return cls(schedules, training.lora_plus_ratio, tokens, spec.token_steps, spec.textual_inversion.alone)
 
     def at(self, step: int) -> tuple[float, ...]:
         """By `adapters.layout.Kind.group_of`; empty: all have the learning rate."""
-        if len(self.schedules) == 1 and self.ratio is None:
+        if len(self.schedules) == 1 and self.ratio is None and self.tokens is None:
             return ()
         rates = [learning_rate(schedule, step) for schedule in self.schedules]
-        return tuple(rates) if self.ratio is None else tuple(rate * side for rate in rates for side in (1, self.ratio))
+        sides = rates if self.ratio is None else [rate * side for rate in rates for side in (1, self.ratio)]
+        return tuple(sides) if self.tokens is None else (*sides, self.of_tokens(step))
+
+    def told(self, step: int) -> float:
+        """The one that is reported: of the adapter, where there is one."""
+        return self.of_tokens(step) if self.are_tokens_alone and self.tokens is not None else learning_rate(self.schedules[0], step)
+
+    def of_tokens(self, step: int) -> float:
+        """0 where they have none of their own."""
+        return learning_rate(self.tokens, step) if self.tokens is not None and step < self.token_steps else 0.0
 
 
 def _half_a_cosine(done: float) -> float:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trainer.adapters.bank import Bank
-from trainer.optimizers import OPTIMIZERS, moving_average
+from trainer.optimizers import OPTIMIZERS, moving_average, token_deviation
 from trainer.optimizers.protocol import Averaging, Clipping, Kept, Row, RowOptimizer, StyleUpdate, Tensors
 from trainer.staging import to_device
 from trainer.typed_torch import foreach_norm
@@ -30,6 +30,7 @@ class StackedOptimizer(torch.optim.Optimizer):
         self.clips = clips
         self._keeps_average = [bank.kind.keeps_average for bank in banks]
         self._tensors = [Tensors(tuple(p.shape for p in bank.layout.pieces), tuple(p.group for p in bank.layout.pieces)) for bank in banks]
+        self._vectors = [token_deviation.places(bank.layout, bank.deviations) for bank in banks]
         groups = [{"params": [bank.flat], "bank": number, "updates": (), "finite": []} for number, bank in enumerate(banks)]
         super().__init__(groups, {})
 
@@ -51,6 +52,8 @@ class StackedOptimizer(torch.optim.Optimizer):
         states = [{key: rows[slot] for key, rows in zip(state, kept, strict=True)} for slot in range(len(updates))]
         rows = list(map(Row, updates, weights, gradients, states, clippings, numbers.unbind()))
         self.rows_by[bank].step(rows, self.tensors_of(parameter, bank))
+        for row in rows:
+            token_deviation.retract(row, self._vectors[bank])
         if moving_average.KEY in state:
             for row in rows:
                 moving_average.follow(row)

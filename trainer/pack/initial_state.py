@@ -9,8 +9,8 @@ from torch import Tensor
 
 from lorafleet.catalog.method import INITIALIZATION
 from lorafleet.errors import RunFailed
-from trainer.adapters import beginnings, start
-from trainer.adapters.layout import Layout, initial_row, layout
+from trainer.adapters import beginnings, start, tokens
+from trainer.adapters.layout import VECTORS, Layout, initial_row
 from trainer.adapters.methods import METHODS
 from trainer.adapters.model import PackModel
 from trainer.checkpoint import Checkpoint
@@ -26,8 +26,7 @@ class Row(NamedTuple):
 def started(model: PackModel, member: Member) -> dict[str, Tensor]:
     """What the spec begins with that no key draws, by canonical name: the adapter that it goes on from, or sides that are subtracted."""
     given = member.spec.adapter.start
-    layers = model.layers_of(member.kind)
-    where = layout(member.kind, layers)
+    layers, where = model.layers_of(member.kind), model.layout_of(member.kind)
     if given is None:
         return beginnings.found(where, layers, member.spec.adapter, member.style.key)
     return start.named(given, member.spec.family.name, member.spec.adapter, where, layers, job=member.job)
@@ -35,12 +34,11 @@ def started(model: PackModel, member: Member) -> dict[str, Tensor]:
 
 def first_row(model: PackModel, member: Member, saved: Checkpoint | None, given: Mapping[str, Tensor] | None = None) -> Row:
     """Made before there is a bank for it: what cannot be a row must not stop the others'. `given`: as of `started`."""
-    layers = model.layers_of(member.kind)
-    where = layout(member.kind, layers)
+    layers, where = model.layers_of(member.kind), model.layout_of(member.kind)
     if saved is None:
         initialization = INITIALIZATION if member.kind.subtracts else member.spec.adapter.initialization
         drawn = initial_row(where, METHODS.get(member.kind.method), member.style.key, layers, initialization)
-        row = _with(given or {}, where, drawn)
+        row = _with({**(given or {}), **_first_vectors(model, member)}, where, drawn)
         return Row(row, {}, row.clone() if member.kind.subtracts else None)
     state = _state(where, saved)
     began = state.pop(beginnings.KEY, None)
@@ -48,6 +46,16 @@ def first_row(model: PackModel, member: Member, saved: Checkpoint | None, given:
         message = "the checkpoint is of another adapter: it lacks what the adapter began with; choose another output.uri"
         raise RunFailed(message, reason="CHECKPOINT_OF_ANOTHER_ADAPTER")
     return Row(where.row(saved.weights), state, began)
+
+
+def _first_vectors(model: PackModel, member: Member) -> dict[str, Tensor]:
+    """Those of its new tokens, by canonical name."""
+    found: dict[str, Tensor] = {}
+    for path, embedding in model.embeddings_of(member.kind).items():
+        (tokenizer,) = model.family.facts.tokenizers_of([path.partition(".")[0]])
+        asked, name = member.spec.textual_inversion.tokens, f"{path}.{VECTORS}"
+        found[name] = tokens.initial_vectors(asked, model.parts[tokenizer.name], embedding, member.style.key, name)
+    return found
 
 
 def _with(given: Mapping[str, Tensor], where: Layout, row: Tensor) -> Tensor:

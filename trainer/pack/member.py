@@ -97,7 +97,10 @@ class Member:
         """The optimizer's parameters for the current step."""
         skipped = 0 if self._scale is None else self._scale.skipped
         rates = self._rates.at(self.step)
-        return StyleUpdate(self.spec.training, self.learning_rate, self.step - skipped, self.loss_scale, self.spec.gives_average, rates)
+        keeps = self.spec.textual_inversion.keep_deviation and self.step < self.spec.token_steps
+        return StyleUpdate(
+            self.spec.training, self.learning_rate, self.step - skipped, self.loss_scale, self.spec.gives_average, rates, keeps
+        )
 
     def draw(self, *, rank: int, world_size: int) -> None:
         """Draws this worker's part of the step that begins, one item of `drawn` for each forward pass."""
@@ -238,7 +241,7 @@ class Member:
             self.reporter.progress(self.job, **changes)
 
     def _tell_step(self, number: int, loss: float) -> None:
-        rate = learning_rate(self.spec.training, number - 1)
+        rate = self._rates.told(number - 1)
         pictures_per_second = self.spec.pictures_per_step * len(self._durations_s) / sum(self._durations_s)
         if self.metrics is not None:
             self.metrics.scalars(number, loss=loss, learning_rate=rate, pictures_per_second=pictures_per_second)

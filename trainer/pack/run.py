@@ -188,7 +188,7 @@ class PackRun:
         for member in self.members:
             self._only_its_own(member, "keeping its state", self._keep)
         encoded = self._encode(styles)
-        if any(style.spec.adapter.text_encoder for style, _ in encoded):
+        if any(style.spec.trains_text for style, _ in encoded):
             self.pack.train_text()
         newcomers = [member for style, each in encoded if (member := self._member(style, each)) is not None]
         self.pack.seat([*self.members, *newcomers])
@@ -243,8 +243,8 @@ class PackRun:
         ]
         for bank, members in zip(banks, self.pack.by_kind.values(), strict=True):
             for member in members:
-                row = self._rows[member.job]
-                bank.add_style(row.weights, bank.scaling_of(member.spec.adapter), row.began)
+                row, asked = self._rows[member.job], member.spec
+                bank.add_style(row.weights, bank.scaling_of(asked.adapter), row.began, asked.textual_inversion.tokens)
         self.model.train()
         self.pack.engine = Engine(self.model, self.spec, self.group, self.base.device)
         for number, members in enumerate(self.pack.by_kind.values()):

@@ -48,7 +48,7 @@ class Samples:
 
     def _drawn(self, pack: PackState, member: Member, must_stop: Callable[[], bool]) -> list[bytes]:
         if self._pipeline is None:
-            self._pipeline = pack.base.pipeline(member.spec.text_precision).to(pack.device)
+            self._pipeline = pack.model.tell_tokens(pack.base.pipeline(member.spec.text_precision).to(pack.device))
         with (
             torch.no_grad(),
             self._in_its_precision(pack),
@@ -89,8 +89,11 @@ def _as_it_is_held(model: Any, method: str) -> Generator[None]:
 
 
 def _first_key(member: Member) -> tuple[object, ...]:
-    """Before the first step an adapter changes nothing (DoRA: but for rounding), so styles with the same prompts share pictures."""
-    return member.step, member.spec.validation.model_dump_json(), member.style.resolution, member.kind.method
+    """Before the first step an adapter changes nothing (DoRA: but for rounding), so styles with the same prompts share pictures. New
+    tokens are each style's own.
+    """
+    whose = member.job if member.kind.num_vectors else ""
+    return member.step, member.spec.validation.model_dump_json(), member.style.resolution, member.kind.method, whose
 
 
 def draw_samples(
