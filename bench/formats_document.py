@@ -35,6 +35,18 @@ Files whose modules fit several families (attention alone of FLUX.1 and Chroma, 
 `--family` says which. Pickled files, half files, numbers that are not finite, names of two formats and names that are nothing's are
 refused, with the names. `adapter.start` of a spec takes the same files ([spec](spec.md)).
 
+## New tokens
+
+A new token (`textual_inversion` of a spec) is a file of its own, `embeddings/s1.safetensors` for `<s1>`. Of `sd1` and `sd2` its one
+tensor, (vectors, width), is called as the token: diffusers' `load_textual_inversion` takes the name for the token, AUTOMATIC1111 and
+ComfyUI take the only tensor there is, and know it by the file's name (`s1`, ComfyUI `embedding:s1`). Of `sdxl` there are two, `clip_l` and
+`clip_g`, which both of these look for; to diffusers each is given with its tokenizer and text encoder, as the model card shows. diffusers
+is tried on tiny bases, where its pictures are the trainer's; of the others the sources were read. No LoRA file has them
+(`bundle_emb.…`): diffusers would load none of it. `lorafleet inspect-adapter` tells such a file of anyone's.
+
+On published SDXL, whose configs call 2 the end of a text, transformers takes the pooled text where an id is the highest: at the new token.
+The trainer, kohya's, AUTOMATIC1111 and ComfyUI take it at the end; so does diffusers after the card's last line of loading.
+
 ## Where each file draws what was trained
 
 Of LoRA and rsLoRA. **yes**: latents of the tiny base differ by at most 1e-3 from those of a base with the adapter in its weights; the

@@ -62,6 +62,18 @@ def of_file(family: Family, file_format: str, methods: Sequence[str], *, has_inp
     ]
 
 
+def of_tokens(names: Sequence[str]) -> list[Verdict]:
+    """The same of a file of a new token, whose tensors are called so."""
+    how = "takes no file of two text encoders: give each of clip_l and clip_g to its own" if len(names) > 1 else ""
+    how = "takes the name in the file for the token: pass token=" if list(names) == ["emb_params"] else how
+    by_file = "knows the token by the name of the file"
+    return [
+        Verdict(program="diffusers, load_textual_inversion", loads=YES, why=how),
+        Verdict(program=_COMFYUI, loads=YES, why=f"{by_file}: embedding:NAME"),
+        Verdict(program=_WEBUI, loads=YES, why=by_file),
+    ]
+
+
 def of_spec(spec: Spec) -> list[tuple[str, Verdict]]:
     """(format, what a program makes of that file), of a spec whose files are not read alike by all; none of any other."""
     if spec.adapter.method != "dora":

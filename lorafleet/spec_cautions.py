@@ -15,6 +15,12 @@ def cautions(spec: Spec) -> Iterator[str]:
             f"adapter.method: a file of {spec.adapter.method} is a LoRA of its whole rank, which readers apply at every time; pictures "
             "drawn here go by its ranks at each, so elsewhere the style is stronger where there is much noise, in a picture's composition"
         )
+    for number, each in enumerate(spec.textual_inversion.tokens):
+        if each.token.isalnum():
+            yield (
+                f'textual_inversion.tokens[{number}].token: "{each.token}" is found within longer words of prompts as well; '
+                f"<{each.token}> would not be"
+            )
     optimizer, rate = OPTIMIZERS.get(spec.training.optimizer), spec.training.learning_rate
     if optimizer.usual_rate is not None and rate < _SMALL * optimizer.usual_rate:
         yield (

@@ -19,7 +19,7 @@ from lorafleet.contract.layout import MANIFEST, JobLayout, adapter_file, step_fo
 from lorafleet.errors import RunFailed
 from lorafleet.spec import AdapterSpec, Spec
 from lorafleet.v1.training_service_pb2 import Artifact
-from trainer import untrusted
+from trainer import artifact_tokens, untrusted
 from trainer.artifact_facts import facts, output_name
 from trainer.prepare import data_facts
 from trainer.prepare.style import PreparedStyle
@@ -76,6 +76,7 @@ def commit(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Pro
         "base_digest": style.base.digest,
         "family": style.spec.family.name,
         "dataset_digest": style.data_set.digest,
+        **artifact_tokens.for_manifest(style.spec),
         "files": {name: {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)} for name, data in files.items()},
     }
     data = json.dumps(manifest, indent=2).encode()
@@ -91,14 +92,17 @@ def _as_reported(uri: str, manifest: bytes, sizes: Sequence[int]) -> Artifact:
 
 
 def _files(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Progress", samples: int | None) -> dict[str, bytes]:
-    from trainer.adapters import beginnings
+    from trainer.adapters import beginnings, tokens
+    from trainer.adapters.formats.embeddings import embedding_files
     from trainer.adapters.formats.tensors import usable_precision
 
     output, written = style.spec.output, beginnings.plain(style.spec.adapter)
+    weights, vectors = tokens.apart(weights)
     precision = usable_precision(weights, written, output.precision)
     if precision != output.precision:
         log.warning("[%s] the files are %s: %s cannot hold the adapter's numbers", style.job, precision, output.precision)
     files = _adapter_files(style, style.spec.model_copy(update={"adapter": written}), weights, progress, precision)
+    files |= embedding_files(vectors, style.spec, style.base.facts.label.architecture, output.precision)
     pictures = _sample_pictures(style, samples)
     files |= pictures
     files[MODEL_CARD] = model_card(style, progress, sorted(pictures), precision).encode(errors="replace")
@@ -141,13 +145,13 @@ def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str], 
     lines = [
         "---",
         "library_name: diffusers",
-        "tags: [text-to-image, lora, diffusers, lorafleet]",
+        f"tags: [text-to-image, {_tags(spec)}, diffusers, lorafleet]",
         *([f"instance_prompt: {json.dumps(spec.dataset.trigger_phrase)}"] if spec.dataset.trigger_phrase else []),
         "---",
         "",
         f"# {output_name(style)}",
         "",
-        f"LoRA of {style.job}.",
+        f"{'New tokens' if spec.textual_inversion.alone else 'LoRA'} of {style.job}.",
         "",
         *(f"![{prompt}]({path})" for prompt, path in zip(spec.validation.prompts, pictures, strict=False)),
         "",
@@ -156,7 +160,8 @@ def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str], 
         f"| trigger phrase | {spec.dataset.trigger_phrase or '(none)'} |",
         f"| steps | {progress.step} of {spec.global_batch_size} pictures{_and_as_many(spec)} |",
         f"| base | {spec.family.title} |",
-        f"| adapter | {spec.adapter.method}, rank {spec.adapter.rank}, text encoder: {spec.adapter.text_encoder} |",
+        *([] if spec.textual_inversion.alone else [_of_adapter(spec)]),
+        *artifact_tokens.row(spec),
         *([f"| weights | moving average, decay {spec.training.ema_decay:g} |"] if spec.gives_average else []),
         f"| files | {precision}{_wider(spec.adapter)} |",
         f"| final training loss | {progress.losses[-1][1]:.5f} |" if progress.losses else "| final training loss | (none) |",
@@ -188,6 +193,15 @@ def _wider(adapter: AdapterSpec) -> str:
     return "" if rank == adapter.rank else f", LoRA of rank {rank}: what the adapter began with ({adapter.initialization}) is subtracted"
 
 
+def _tags(spec: Spec) -> str:
+    kinds = ["textual_inversion"] if spec.textual_inversion.tokens else []
+    return ", ".join(kinds if spec.textual_inversion.alone else ["lora", *kinds])
+
+
+def _of_adapter(spec: Spec) -> str:
+    return f"| adapter | {spec.adapter.method}, rank {spec.adapter.rank}, text encoder: {spec.adapter.text_encoder} |"
+
+
 def _and_as_many(spec: Spec) -> str:
     more = spec.pictures_per_step - spec.global_batch_size
     return f" and {more} of the regularisation set" if more else ""
@@ -201,18 +215,20 @@ def _usage(style: PreparedStyle) -> list[str]:
     is_read = spec.family.diffusers_reads_kohya and METHODS.get(spec.adapter.method).loaded_by_diffusers is None
     wrong |= set() if is_read else {"kohya"}
     right = [name for name in spec.output.formats if name in ("diffusers", "kohya") and name not in wrong]
-    if right:
+    if right or spec.textual_inversion.tokens:
         pipeline, without = spec.family.pipeline, "".join(f", {part}=None" for part in sorted(style.base.absent))
-        name = adapter_file("diffusers" if "diffusers" in right else "kohya", spec.output.name)
+        file = adapter_file("diffusers" if "diffusers" in right else "kohya", spec.output.name)
         lines += [
             "```python",
             f"from diffusers import {pipeline}",
             "",
             f'pipeline = {pipeline}.from_pretrained("path/to/base"{without})',
-            f'pipeline.load_lora_weights("path/to/this/folder", weight_name="{name}")',
+            *([f'pipeline.load_lora_weights("path/to/this/folder", weight_name="{file}")'] if right else []),
+            *artifact_tokens.loading(spec),
             "```",
             "",
         ]
+    lines += artifact_tokens.in_webuis(spec)
     if told:
         lines += ["Programs apply a DoRA differently:", "", "| program | file | as trained | why not |", "|---|---|---|---|"]
         lines += [f"| {each.program} | `{adapter_file(name, spec.output.name)}` | {each.loads} | {each.why} |" for name, each in told]

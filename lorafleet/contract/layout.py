@@ -61,6 +61,11 @@ def adapter_file(file_format: str, name: str | None) -> str:
             return f"{name}-{DIFFUSERS_ENDING}" if name else DIFFUSERS_ENDING
 
 
+def embedding_file(stem: str) -> str:
+    """The file of a new token, in the artifact: AUTOMATIC1111 and ComfyUI know the token by its name, without the ending."""
+    return f"embeddings/{stem}.safetensors"
+
+
 def step_folder(step: int) -> str:
     """`step-00000500`: sorts by step as text."""
     return f"step-{step:08d}"

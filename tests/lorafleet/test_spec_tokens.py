@@ -6,6 +6,7 @@ import pytest
 
 from lorafleet.errors import InvalidSpec
 from lorafleet.spec import Spec, parse
+from lorafleet.spec_cautions import cautions
 from lorafleet.spec_proto import from_proto, to_proto
 from lorafleet.spec_tokens import file_stem
 
@@ -110,6 +111,10 @@ def test_an_optimizer_of_one_rate_trains_tokens_at_it_to_the_end():
     assert spec_of(S1).token_rate == 5e-4
     found = told(S1, inversion={"learning_rate": 1e-3, "train_fraction": 0.5}, **prodigy)
     assert set(found) == {"textual_inversion.learning_rate", "textual_inversion.train_fraction"}
+
+
+def test_a_token_of_letters_alone_is_told_of():
+    assert ["textual_inversion.tokens[0].token" in each for each in cautions(spec_of({"token": "sks"}, S1))] == [True]
 
 
 def test_a_rate_below_the_end_of_its_schedule_is_refused():

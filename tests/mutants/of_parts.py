@@ -109,7 +109,7 @@ GUARDS = (
     (
         "texts: a style that trains none keeps to its cache",
         "trainer/adapters/model.py",
-        "        if all(each.bank.kind.text_encoder for each in active):",
+        "        if all(each.bank.kind.trains_text for each in active):",
         "        if True:",
         "tests/trainer/pack/test_text_encoders.py",
     ),

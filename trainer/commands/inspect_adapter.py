@@ -1,6 +1,6 @@
 """`lorafleet inspect-adapter`: what an adapter file is, as a table or JSON. Works offline, on files of others as well."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,35 +28,56 @@ def inspect_adapter(
     ] = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """Show what an adapter file is: format, family, method, ranks, scales, norms, and which programs load it."""
+    """Show what an adapter file is: format, family, method, ranks, scales, norms, and which programs load it. Also one of a new token."""
     from lorafleet.commands.printing import print_plain
+    from trainer.adapters.files import embeddings, sources
     from trainer.adapters.files.inspection import inspected
-    from trainer.adapters.files.reading import read_path
+    from trainer.adapters.files.reading import read
     from trainer.commands.options import checked_family
 
-    found = inspected(read_path(file, checked_family(family)), _size_bytes(file))
+    asked, given = checked_family(family), sources.of_path(file)
+    token = embeddings.inspected(given, _size_bytes(file))
+    found = token or inspected(read(given, asked), _size_bytes(file))
     if output is not Format.TABLE:
         print_plain(found, output)
         return
-    _print(found)
+    _print(found, _of_token if token else _of_adapter, *([] if token else [_norms(found)]))
 
 
 def _size_bytes(file: Path) -> int:
     return sum(path.stat().st_size for path in file.rglob("*") if path.is_file()) if file.is_dir() else file.stat().st_size
 
 
-def _print(found: Mapping[str, Any]) -> None:
+_Details = Callable[[Mapping[str, Any]], list[tuple[str, "Cell"]]]
+
+
+def _print(found: Mapping[str, Any], details: _Details, *more: "tables.Table") -> None:
     from lorafleet import tables
     from lorafleet.terminal import say, stdout_console
 
     console = stdout_console()
-    console.print(tables.details(_details(found)))
-    for table in (_norms(found), _readers(found), _metadata(found)):
+    console.print(tables.details(details(found)))
+    for table in (*more, _readers(found), _metadata(found)):
         say("")
         console.print(table)
 
 
-def _details(found: Mapping[str, Any]) -> list[tuple[str, "Cell"]]:
+def _of_token(found: Mapping[str, Any]) -> list[tuple[str, "Cell"]]:
+    norms = [
+        f"{each['name']} ({each['width']} wide): {', '.join(f'{norm:.4g}' for norm in each['norms'])}" for each in found["text_encoders"]
+    ]
+    return [
+        ("format", found["format"]),
+        ("family", " or ".join(found["families"]) or "not known: its vectors are as wide as no published base's"),
+        ("token", found["token"] or "as the file is called"),
+        ("vectors", str(found["num_vectors"])),
+        ("precision", ", ".join(found["dtypes"])),
+        ("size", f"{found['size_bytes'] / 2**20:.2f} MiB"),
+        ("norms", "; ".join(norms)),
+    ]
+
+
+def _of_adapter(found: Mapping[str, Any]) -> list[tuple[str, "Cell"]]:
     families = " or ".join(found["families"]) + ("" if len(found["families"]) == 1 else "; say which with --family")
     return [
         ("format", found["format"]),

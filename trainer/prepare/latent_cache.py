@@ -6,10 +6,11 @@ Shards are cut from the data set alone, never from the number of workers, so the
 
 import json
 import logging
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeVar
+from functools import lru_cache, partial
+from typing import Any, TypeVar, cast
 
 import torch
 from PIL import Image
@@ -17,6 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from lorafleet.errors import RunFailed
+from trainer.adapters.tokens import TokenizerWithTokens
 from trainer.data import readers
 from trainer.data.buckets import Bucket, cover, visible
 from trainer.data.decode import UnreadablePicture, decode
@@ -70,8 +72,12 @@ def encode(style: PreparedStyle, cache: Folder, family: Family, parts: Parts, gr
         with tiling.in_tiles(parts[family.facts.autoencoder.name]):
             return _columns(style, [family.encode_pictures(parts, [each]) for each in fitted])
 
+    @lru_cache(maxsize=1)
+    def counting() -> Parts:
+        return _knowing_tokens(style, family, parts)
+
     def encode_texts(captions: Sequence[str]) -> Columns:
-        num_tokens = torch.tensor(family.num_tokens(parts, captions))
+        num_tokens = torch.tensor(family.num_tokens(counting(), captions))
         with torch.no_grad():
             found = {f"{_TEXT}{name}": _kept(rows) for name, rows in family.encode_text(parts, captions).items()}
         return {**found, "num_tokens": num_tokens}
@@ -94,6 +100,14 @@ def encode(style: PreparedStyle, cache: Folder, family: Family, parts: Parts, gr
     if group.rank == 0 and (cut := encoded.cut(style)):
         log.warning("captions cut: %s", cut)
     return encoded
+
+
+def _knowing_tokens(style: PreparedStyle, family: Family, parts: Parts) -> Parts:
+    """Parts whose tokenizers count a style's new tokens as they are. (What is encoded of captions with them is made anew in each step.)"""
+    if not (tokens := style.spec.textual_inversion.tokens):
+        return parts
+    knowing: dict[str, Any] = {each.name: TokenizerWithTokens(parts[each.name], tokens) for each in family.facts.tokenizers}
+    return ChainMap(knowing, cast(dict[str, Any], parts))  # which only reads from them
 
 
 def _masks(style: PreparedStyle, cache: Folder, latents: Mapping[int, Tensor], group: Group) -> Mapping[int, Tensor]:

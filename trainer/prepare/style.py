@@ -22,7 +22,7 @@ from trainer.data.files import Some
 from trainer.data.masks import Mask, named_as_masks
 from trainer.data.readers import DataSet, Picture
 from trainer.keyed import Key, Purpose
-from trainer.prepare import base_model, spec_on_base, tiling
+from trainer.prepare import base_model, new_tokens, spec_on_base, tiling
 from trainer.prepare.base_model import BaseModel
 from trainer.prepare.crops import Crop, crops_of, prior_crops
 from trainer.storage import Folder
@@ -78,6 +78,12 @@ class PreparedStyle:
         return picture.caption or (dataset.regularization.caption.strip() if dataset.regularization else "")
 
     @property
+    def trained_captions(self) -> list[str]:
+        """Of the data set's pictures that are trained on."""
+        held_out = set(self.held_out)
+        return [self._caption(each, is_prior=False) for index, each in enumerate(self.data_set.pictures) if index not in held_out]
+
+    @property
     def said(self) -> list[str]:
         """The captions of all pictures, in their order."""
         prior = () if self.prior is None else self.prior.pictures
@@ -130,7 +136,8 @@ class PreparedStyle:
     def cautions(self) -> tuple[str, ...]:
         """What whoever trains it should know: of its base, and of its spec."""
         of_base = (f"base_model.uri: {self.base.uri}: {caution}" for caution in self.base.facts.cautions)
-        return (*of_base, *cautions(self.spec), *self._cautions_of_data())
+        of_tokens = new_tokens.cautions(self.spec, self.trained_captions)
+        return (*of_base, *cautions(self.spec), *of_tokens, *self._cautions_of_data())
 
     def _cautions_of_data(self) -> Iterator[str]:
         taken = Some(named_as_masks([picture.path for picture in self.data_set.pictures]))
@@ -168,7 +175,8 @@ class PreparedStyle:
         parts = [self.base.part_digest(f"{part.name}/") for part in (*self.family.text_encoders, *self.family.tokenizers)]
         skipped = [self.base.facts.num_skipped_layers] if self.base.facts.num_skipped_layers else []
         large = [self.spec.text_precision.name] if any(part.is_large for part in self.family.text_encoders) else []
-        return _digest("texts-3", parts, self.said, *skipped, *large)
+        counted = [[(each.token, each.num_vectors) for each in tokens]] if (tokens := self.spec.textual_inversion.tokens) else []
+        return _digest("texts-3", parts, self.said, *skipped, *large, *counted)
 
 
 def prepare(style: Style, cache: Folder) -> PreparedStyle:
@@ -184,6 +192,7 @@ def prepare(style: Style, cache: Folder) -> PreparedStyle:
     violations = [
         *spec_on_base.check_adapter(base, spec.adapter),
         *spec_on_base.check_files(base, spec),
+        *new_tokens.check_room(spec, base.facts.max_tokens),
         *(violation for resolution in resolutions for violation in spec_on_base.check_resolution(base, resolution, field)),
     ]
     if violations:
@@ -200,7 +209,7 @@ def prepare(style: Style, cache: Folder) -> PreparedStyle:
     if prior is not None:
         validated = {data_set.pictures[index].path for index in held_out}
         crops += prior_crops(prior.pictures, [crop for crop in crops if crop.picture.path not in validated])
-    return PreparedStyle(
+    prepared = PreparedStyle(
         job=style.job,
         spec=spec,
         output_uri=style.output_uri,
@@ -211,6 +220,8 @@ def prepare(style: Style, cache: Folder) -> PreparedStyle:
         held_out=held_out,
         prior=prior,
     )
+    new_tokens.check_are_used(spec, prepared.trained_captions)
+    return prepared
 
 
 def _on(base: BaseModel, spec: Spec) -> Spec:

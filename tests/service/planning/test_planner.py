@@ -71,6 +71,17 @@ async def test_methods_ranks_and_optimizers_train_together_and_their_idle_rows_a
     assert " + of 9 idle rows " in pack.arithmetic
 
 
+async def test_new_tokens_are_a_bank_apart_and_alone_they_take_the_memory_of_no_adapter():
+    one: dict[str, Any] = {"tokens": [{"token": "<s1>"}]}
+    other = {"tokens": [{"token": "<s2>"}]}
+    two = {"tokens": [{"token": "<s1>", "num_vectors": 2}]}
+    given = [wanted(textual_inversion=each) for each in (one, other, two, {**one, "alone": True})]
+    (pack,) = (await planner().plan("acme", [wanted(), *given])).packs
+    assert " + of 3 idle rows " in pack.arithmetic
+    (alone,) = (await planner().plan("acme", [given[3]])).packs
+    assert alone.adapter_bytes == 0 < (await planner().plan("acme", [wanted()])).packs[0].adapter_bytes
+
+
 async def test_a_beginning_that_is_subtracted_takes_memory():
     plain, pissa, gaussian = [
         (await planner().plan("acme", [wanted(adapter={"initialization": each})])).packs[0].memory_bytes

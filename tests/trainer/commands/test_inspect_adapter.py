@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 
 from lorafleet import terminal
 from lorafleet.commands import Format
+from lorafleet.errors import InvalidInput
 from tests.trainer.adapters.files import made
 from trainer.commands.inspect_adapter import inspect_adapter
 
@@ -82,3 +84,41 @@ def test_who_can_load_a_file_is_told(
     save_file({**file, **{f"{PATH}.{name}": tensor for name, tensor in end.items()}}, path)
     readers = {each["program"]: each["loads"] for each in told(path, capsys)["readers"]}  # pyright: ignore[reportGeneralTypeIssues]
     assert readers | verdicts == readers
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "expected"),
+    [
+        ({"<s1>": torch.full((2, 768), 0.5)}, {}, (["sd1"], "<s1>", 2, "")),
+        ({"emb_params": torch.full((1, 1024), 0.5)}, {}, (["sd2"], None, 1, "pass token=")),
+        ({"<s1>": torch.full((8,), 0.5)}, {"lorafleet.family": "sd2", "lorafleet.token": "<s1>"}, (["sd2"], "<s1>", 1, "")),
+        ({"clip_l": torch.ones(3, 768), "clip_g": torch.ones(3, 1280)}, {}, (["sdxl"], None, 3, "to its own")),
+        ({"<s1>": torch.ones(1, 9)}, {}, ([], "<s1>", 1, "")),
+    ],
+)
+def test_a_file_of_a_new_token_is_told_as_such(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tensors: dict[str, torch.Tensor],
+    metadata: dict[str, str],
+    expected: tuple[list[str], str | None, int, str],
+):
+    path = tmp_path / "s1.safetensors"
+    save_file(tensors, path, metadata)
+    found = told(path, capsys)
+    assert (found["format"], found["families"], found["token"], found["num_vectors"]) == ("textual inversion", *expected[:3])
+    readers: Any = found["readers"]
+    assert expected[3] in readers[0]["why"]
+    assert {each["loads"] for each in readers} == {"yes"}
+    encoders: Any = found["text_encoders"]
+    for each, tensor in zip(sorted(encoders, key=lambda each: each["name"]), (tensors[name] for name in sorted(tensors)), strict=True):
+        assert each["norms"] == pytest.approx([float(vector.norm()) for vector in tensor.reshape(-1, tensor.shape[-1])], rel=1e-4)
+    assert "textual inversion" in shown(path, monkeypatch, capsys)
+
+
+def test_a_lone_tensor_of_an_adapters_name_is_half_an_adapter_and_no_token(tmp_path: Path):
+    path = tmp_path / "half.safetensors"
+    save_file({f"{PATH}.lora_down.weight": torch.ones(2, 8)}, path)
+    with pytest.raises(InvalidInput, match="half an adapter"):
+        inspect_adapter(path)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from diffusers import optimization
 
-from lorafleet.spec import OptimizationSpec
-from trainer.optimizers.schedule import learning_rate
+from lorafleet.spec import OptimizationSpec, parse
+from trainer.adapters.layout import Kind
+from trainer.optimizers.schedule import Rates, learning_rate
 
 PEAK, STEPS, WARMUP = 2e-3, 90, 12
 THEIRS: dict[str, Any] = {
@@ -80,3 +81,31 @@ def test_a_polynomial_of_nothing_more_is_linear_to_1e_7():
 def test_a_run_of_nothing_but_warm_up_has_a_rate():
     for scheduler in THEIRS:
         assert rates(scheduler, steps=WARMUP)[-1] == pytest.approx(PEAK)
+
+
+def test_new_tokens_have_a_rate_of_their_own_by_the_same_schedule_until_they_stop():
+    fields: dict[str, Any] = {
+        "base_model": {"uri": "file:///base", "family": "sd1"},
+        "dataset": {"uri": "file:///pictures"},
+        "textual_inversion": {"tokens": [{"token": "<s1>"}], "learning_rate": 3e-2, "train_fraction": 0.5},
+        "training": {"max_steps": 4, "learning_rate": 1e-3, "lr_scheduler": "linear", "lora_plus_ratio": 2.0},
+    }
+    found = Rates.of(parse(fields))
+    assert [found.at(step) for step in range(4)] == [
+        pytest.approx((share * 1e-3, share * 2e-3, share * 3e-2 if step < 2 else 0.0)) for step, share in enumerate((1, 0.75, 0.5, 0.25))
+    ]
+    assert found.told(1) == pytest.approx(0.75e-3)
+    alone = {**fields, "textual_inversion": {"tokens": [{"token": "<s1>"}], "alone": True}, "training": {"max_steps": 4}}
+    assert Rates.of(parse(alone)).told(0) == pytest.approx(5e-4)
+
+
+def test_new_tokens_have_no_rate_of_their_own_with_an_optimizer_that_finds_one():
+    fields: dict[str, Any] = {
+        "base_model": {"uri": "file:///base", "family": "sd1"},
+        "dataset": {"uri": "file:///pictures"},
+        "textual_inversion": {"tokens": [{"token": "<s1>"}]},
+        "training": {"max_steps": 4, "learning_rate": 1.0, "optimizer": "prodigy", "lr_scheduler": "constant"},
+    }
+    asked = parse(fields)
+    assert Rates.of(asked).at(0) == ()
+    assert Kind.of_spec(asked).token_group == 0
