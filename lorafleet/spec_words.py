@@ -91,14 +91,14 @@ def _check_label(key: str) -> str:
     return key
 
 
-def _check_text(text: str) -> str:
+def check_text(text: str) -> str:
     """Databases and tools end a text at a NUL, or refuse it."""
     if "\x00" in text:
         raise PydanticCustomError("text", "has a NUL character in it")
     return text
 
 
-Text = Annotated[str, AfterValidator(_check_text)]
+Text = Annotated[str, AfterValidator(check_text)]
 AdapterId = Annotated[str, AfterValidator(_check_adapter_id)]
 JobReference = Annotated[str, AfterValidator(_check_job)]
 OutputName = Annotated[str, AfterValidator(_check_output_name)]
