@@ -1,5 +1,6 @@
 """Files of LyCORIS' methods, read by the arithmetic that their readers publish, are the weights that were trained."""
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -80,6 +81,28 @@ def test_a_kohya_file_of_lokr_says_how_sides_were_cut():
     text = kohya_file(weights_of(asked_for(ASKED[3])), asked_for(ASKED[3]), {}).decode(errors="replace")
     assert '"ss_network_module":"lycoris.kohya"' in text
     assert r"\"algo\": \"lokr\", \"factor\": \"2\"" in text
+
+
+def arguments_of(**adapter: Any) -> dict[str, str]:
+    asked = asked_for(adapter)
+    data = kohya_file(weights_of(asked), asked, {})
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return json.loads(header["__metadata__"]["ss_network_args"])
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "loha", "lokr"])
+def test_a_kohya_file_says_that_convolutions_are_trained(method: str, monkeypatch: pytest.MonkeyPatch):
+    """Those of 1 x 1 are linear layers to readers; of several ranks none could be said."""
+    found = arguments_of(method=method, rank=3)
+    assert (found["conv_dim"], found["conv_alpha"]) == ("3", "2.5")
+    own = arguments_of(method=method, rank=3, overrides=[{"pattern": "conv1", "alpha": 1.5}])
+    assert (own["conv_dim"], own["conv_alpha"]) == ("3", "1.5")
+    monkeypatch.delitem(LAYERS, "conv1")
+    assert not {"conv_dim", "conv_alpha"}.intersection(arguments_of(method=method, rank=3))
+    monkeypatch.setitem(LAYERS, "conv1", nn.Conv2d(6, 8, 3))
+    monkeypatch.setitem(LAYERS, "conv2", nn.Conv2d(6, 8, 3))
+    several = arguments_of(method=method, rank=3, overrides=[{"pattern": "conv2", "alpha": 1.5}])
+    assert not {"conv_dim", "conv_alpha"}.intersection(several)
 
 
 def test_loha_of_layers_that_are_one_in_the_file_is_theirs_beside_each_other():

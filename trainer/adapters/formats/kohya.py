@@ -6,6 +6,7 @@ A module is the prefix of its part and its path with dots as underscores: `unet.
 import hashlib
 import json
 from collections.abc import Mapping
+from math import prod
 from types import MappingProxyType
 
 import torch
@@ -16,13 +17,14 @@ from lorafleet.catalog import LOSSES, PRECISIONS
 from lorafleet.catalog.family import Family
 from lorafleet.catalog.method import Fusing, is_target
 from lorafleet.catalog.part import Layers
-from lorafleet.spec import ObjectiveSpec, OptimizationSpec, Spec
+from lorafleet.spec import AdapterSpec, ObjectiveSpec, OptimizationSpec, Spec
 from lorafleet.spec_sections import HUBER_DELTA, HUBER_SCHEDULE
 from trainer.adapters.formats.fused import fused, with_one_alpha
 from trainer.adapters.formats.safetensors_file import file_bytes, webui_hashes
 from trainer.adapters.formats.tensors import by_module, file_of, stored
 from trainer.adapters.layout import alpha
 from trainer.adapters.methods import METHODS
+from trainer.adapters.methods.protocol import Weights
 
 NO_OTHERS: Mapping[str, str] = MappingProxyType({})
 AS_OURS = Layers()
@@ -36,14 +38,15 @@ def kohya_file(
     """`weights`: by canonical name; `facts`: more metadata (base, data set, losses); `layers`: those of the denoiser that are others in
     these files. No date: the same result is the same bytes."""
     family, method, file = spec.family, METHODS.get(spec.adapter.method), file_of(spec.adapter, precision)
+    adapter = by_module(weights, spec.adapter)
     apart = _apart(family, layers) if method.facts.fusing is Fusing.APART else set[str]()
     named = {
         f"{_lycoris_module(module) if module in apart else kohya_module(family, module, layers.names)}.{end}": tensor
-        for module, layer in with_one_alpha(fused(by_module(weights, spec.adapter), spec.adapter, family, layers), spec.adapter).items()
+        for module, layer in with_one_alpha(fused(adapter, spec.adapter, family, layers), spec.adapter).items()
         for end, tensor in method.for_kohya(layer.tensors, file._replace(rank=layer.rank, scaling=layer.scaling)).items()
     }
     tensors = stored(named, precision)
-    metadata = {"format": "pt", **_kohya_metadata(spec, tensors), **facts}
+    metadata = {"format": "pt", **_kohya_metadata(spec, tensors, _of_convolutions(adapter, spec.adapter)), **facts}
     return file_bytes(tensors, metadata | webui_hashes(tensors, metadata))
 
 
@@ -69,12 +72,20 @@ def _lycoris_module(module: str) -> str:
     return f"lycoris_{module.partition('.')[2].replace('.', '_')}"
 
 
-def _kohya_metadata(spec: Spec, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+def _of_convolutions(adapter: Mapping[str, Weights], spec: AdapterSpec) -> dict[str, str]:
+    """Of `ss_network_args` what says that convolutions larger than 1 x 1 are trained, where they are of one rank and alpha: kohya's scripts
+    and LyCORIS take those of 1 x 1 for linear layers. OFT's tensors do not tell what layer they are of."""
+    trained = [spec.at(path) for path, tensors in adapter.items() if any(prod(each.shape[2:]) > 1 for each in tensors.values())]
+    found = {(layer.rank, alpha(layer)) for layer in trained if METHODS.get(spec.method).facts.has_alpha}
+    return {key: value for rank, its in found for key, value in (("conv_dim", str(rank)), ("conv_alpha", f"{its:g}")) if len(found) == 1}
+
+
+def _kohya_metadata(spec: Spec, tensors: Mapping[str, Tensor], convolutions: Mapping[str, str]) -> dict[str, str]:
     training, objective = spec.training, spec.objective
     network, arguments = METHODS.get(spec.adapter.method).kohya_network(spec.adapter)
     values: dict[str, object] = {
         "ss_network_module": network,
-        "ss_network_args": json.dumps(arguments | _raised(training)),
+        "ss_network_args": json.dumps({**arguments, **convolutions, **_raised(training)}),
         "ss_network_dim": spec.adapter.rank,
         "ss_network_alpha": alpha(spec.adapter),
         "ss_network_dropout": spec.adapter.dropout,
