@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from lorafleet import adapter_readers
-from trainer.adapters.files import detection, keys, sources
+from lorafleet.adapter_files import detection, keys
+from trainer.adapters.files import sources
 from trainer.adapters.files.sources import Source
 from trainer.typed_torch import vector_norm
 

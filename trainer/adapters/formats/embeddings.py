@@ -10,12 +10,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from lorafleet.adapter_files.detection import FAMILY_KEY
 from lorafleet.catalog.family import Family
 from lorafleet.contract.layout import embedding_file
 from lorafleet.spec import Spec
 from lorafleet.spec_tokens import file_stem
 from trainer.adapters import tokens
-from trainer.adapters.files.detection import FAMILY_KEY
 from trainer.adapters.formats.safetensors_file import file_bytes
 from trainer.adapters.formats.tensors import stored
 
