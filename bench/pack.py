@@ -5,6 +5,7 @@ anew. Every ratio is of figures taken in one run, one after the other by turns.
 
     speed   16 styles, cold, from submit to the last artifact, against the script 16 times in a row
     lone    in-loop pictures/s of a pack of 16 against a lone job's, both at micro-batch 1
+    step    the same without Ray: a step of a pack of 16 at micro-batch 1 by turns with one of one style at micro-batch 16
     memory  peak memory of the worker of a pack of 16 at micro-batch 1 against a lone job's at micro-batch 16
     curve   packs of 1, 2, 4, 8, 16, 32
     equal   losses and adapters of styles alone against the same styles in a pack of 16
@@ -13,6 +14,9 @@ anew. Every ratio is of figures taken in one run, one after the other by turns.
 """
 
 import argparse
+import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -153,6 +157,13 @@ def lone(ours: Fleet, folder: Path, options: Options) -> Metrics:
     }
 
 
+def step(ours: Fleet, folder: Path, options: Options) -> Metrics:
+    """In a process of its own, on one thread: with more they wait for one another on a busy machine."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run([sys.executable, "-m", "bench.pack_step"], stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
 def memory(ours: Fleet, folder: Path, options: Options) -> Metrics:
     """Each in a process of its own, as this server keeps no worker warm."""
     data_sets = ours.data_sets(NUM_STYLES)
@@ -222,6 +233,7 @@ def warm(ours: Fleet, folder: Path, options: Options) -> Metrics:
 PARTS: Mapping[str, Callable[[Fleet, Path, Options], Metrics]] = {
     "speed": speed,
     "lone": lone,
+    "step": step,
     "memory": memory,
     "curve": curve,
     "equal": equal,
@@ -242,7 +254,7 @@ class Server:
 
 _PACKS = ("--max-pack-size", str(LARGEST_PACK))
 SERVERS = (
-    Server("cold", ("speed", "lone", "memory", "curve", "equal"), lambda folder: fleet(folder, *_PACKS, "--warm-idle-s", "0")),
+    Server("cold", ("speed", "lone", "step", "memory", "curve", "equal"), lambda folder: fleet(folder, *_PACKS, "--warm-idle-s", "0")),
     Server("standby", ("standby",), lambda folder: fleet(folder, *_PACKS, "--warm-idle-s", "0", "--standby-workers", "1")),
     Server("warm", ("warm",), lambda folder: fleet(folder, *_PACKS, "--warm-idle-s", str(WARM_IDLE_S))),
 )

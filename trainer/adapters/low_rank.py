@@ -23,7 +23,7 @@ class _LowRank(torch.autograd.Function):
         if (computes := _autocast_to(x.device.type)) is not None:
             x, a, b, out = (each.to(computes) for each in (x, a, b, out))
         slots = len(a)
-        x, factor = x.reshape(slots, -1, x.shape[-1]), scaling[:, None, None]  # (k, n, in)
+        x, factor = x.reshape(slots, -1, x.shape[-1]), scaling.view(-1, 1, 1)  # (k, n, in)
         h = torch.bmm(x, a.mT) * factor  # (k, n, rank)
         h = h if computes is None else h.to(computes)
         ctx.save_for_backward(x, a, b, factor, h)
