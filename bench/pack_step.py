@@ -1,4 +1,4 @@
-"""What a step of 16 styles in a pack costs beside one of one style with the same pictures: `python -m bench.pack_step` prints the ratio as JSON.
+"""What a step of a pack of 16 costs beside one of one style: `python -m bench.pack_step` prints the ratio as JSON.
 
 Both go through the same model in a batch of 16, in one process without Ray, a step of either by turns. What is left of 1 are the pack's
 own costs: 16 draws, small products for each style, 16 updates and reports.
