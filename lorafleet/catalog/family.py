@@ -65,6 +65,8 @@ class Family:
     single_file: SingleFile | None = None  # how its bases lie in one file, where that is taken
     # Of each text encoder the name of a new token's vectors in files; the token itself where there is one. Nothing: it takes none.
     token_keys: tuple[str, ...] = ()
+    # Whether the denoiser, as its pipeline calls it, lays the tokens of all rows end to end: no layer can then tell whose is whose.
+    lays_rows_end_to_end: bool = False
     has_clip_skip: bool = False  # whether people choose the layer of its text encoder that it goes by
     label: Callable[[Configs], Label] | None = None  # of the base with these configs, in which nothing is wrong
     resolution: int | None = None  # pixels, that its bases are trained at where their configs do not say

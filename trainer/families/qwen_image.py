@@ -77,9 +77,9 @@ class QwenImage(FlowFamily):
         class Guided(QwenImagePipeline):
             """Away from the empty prompt, once for each: the library's takes one negative prompt for one prompt."""
 
-            def __call__(self, prompt: Sequence[str], **how: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+            def __call__(self, prompt: Sequence[str], negative_prompt: Sequence[str] = (), **how: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
                 library: Any = super()  # whose types are not whole
-                return library.__call__(list(prompt), negative_prompt=[""] * len(prompt), **how)
+                return library.__call__(list(prompt), negative_prompt=list(negative_prompt) or [""] * len(prompt), **how)
 
         given: dict[str, Any] = {part.name: parts[part.name] for part in self.facts.parts if part.kind is not PartKind.SCHEDULER}
         return _parts.without_progress_bar(Guided(**given, scheduler=_parts.sampling_scheduler(base, scheduler)))

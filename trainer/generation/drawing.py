@@ -41,7 +41,7 @@ class Drawing:
             if cell not in missing:
                 yield cell, False
         how = self.request.drawn.how
-        num_rows = rows_at_once(how.width, how.height)
+        num_rows = rows_at_once(how.width, how.height, self.sampler.family)
         for together in grid.passes(missing, num_rows):
             for cell, picture in zip(together, self._drawn(together, num_rows if self.is_padded else len(together)), strict=True):
                 self.folder.put(self._name(cell), png_text.encoded(picture, cell.parameters(self.request.drawn)))

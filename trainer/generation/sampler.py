@@ -49,8 +49,10 @@ class Picture:
     uses: Uses = ()
 
 
-def rows_at_once(width: int, height: int) -> int:
+def rows_at_once(width: int, height: int, family: Family) -> int:
     """Of pictures of this size. Small ones are faster side by side, large ones fill the processor alone."""
+    if family.lays_rows_end_to_end:
+        return 1
     return max(1, min(MOST_ROWS, MOST_ROWS * SMALL // (width * height)))
 
 

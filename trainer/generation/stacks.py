@@ -58,6 +58,8 @@ class Stacks:
         groups = self.groups.get(layer.module, ())
         if not groups:
             return frozen
+        if self.num_rows == 1:
+            return self._added(layer, groups, x, frozen)  # whatever there is is the row's, in whatever shape it comes
         times = [slice(start, start + self.num_rows) for start in range(0, len(x), self.num_rows)]
         pieces = [self._added(layer, groups, x[rows], frozen[rows]) for rows in times]
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)

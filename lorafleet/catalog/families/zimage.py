@@ -141,6 +141,7 @@ def _refusal(transformer: Tensors) -> str | None:
 FACTS = Family(
     name="zimage",
     title="Z-Image",
+    lays_rows_end_to_end=True,
     pipeline="ZImagePipeline",
     parts=(
         parts.flow_scheduler(),

@@ -1,6 +1,6 @@
 """A sampler on the demo's base, loaded once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +21,10 @@ class Loaded:
     adapters: Path  # a folder of small files: lora, other (another rank), dora
 
 
-def loaded(base_folder: Path, files: Path, format: str = "kohya") -> Loaded:
+def loaded(base_folder: Path, files: Path, format: str = "kohya", ends: Sequence[str] = made.ENDS) -> Loaded:
     base = requests.inspect(generation_spec.parse({"base_model": {"uri": base_folder.absolute().as_uri()}, "prompts": ["a thing"]}))
     sampler = requests.sampler(base, device="cpu")
-    layers = made.some(sampler.layers)
+    layers = made.some(sampler.layers, ends)
     methods = (("lora", "lora", format), ("other", "lora", format), ("dora", "dora", "diffusers"))  # diffusers reads no DoRA of kohya's
     for number, (name, method, written) in enumerate(methods):
         its = {path: layer for path, layer in layers.items() if written == "kohya" or not path.startswith("text")}

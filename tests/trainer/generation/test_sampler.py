@@ -12,6 +12,8 @@ from PIL import Image
 
 from examples.demo import BASE_MODEL
 from lorafleet import generation_schedulers, objectives
+from lorafleet.catalog import FAMILIES
+from tests.trainer.families import zimage
 from tests.trainer.generation.conftest import Loaded, loaded
 from tests.trainer.sdxl import tiny_base
 from trainer.generation import files
@@ -105,4 +107,16 @@ def test_a_picture_has_the_same_bits_alone_and_in_a_grid(emoji: Loaded):
 
 def test_large_pictures_are_drawn_alone():
     """Their rows fill a processor, and a lone one is to cost no more."""
-    assert [rows_at_once(side, side) for side in (64, 128, 512, 1024)] == [8, 2, 1, 1]
+    assert [rows_at_once(side, side, FAMILIES.get("sd1")) for side in (64, 128, 512, 1024)] == [8, 2, 1, 1]
+
+
+def test_rows_that_no_layer_can_tell_apart_are_drawn_alone(tmp_path: Path):
+    """Z-Image's pipeline lays the tokens of all rows end to end, those of guidance too."""
+    of = loaded(zimage.write(tmp_path / "base"), tmp_path, "diffusers", ("attention.to_q", "feed_forward.w1", "cap_embedder.1"))
+    pipeline: Any = diffusers.ZImagePipeline.from_pretrained(tmp_path / "base", torch_dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    assert rows_at_once(64, 64, of.sampler.family) == 1
+    (ours,) = of.sampler.draw([Picture(prompt=PROMPTS[1], seed=3, uses=uses(of, lora=0.7))], HOW)
+    longest = {"max_sequence_length": of.sampler._guidance(1.0)["max_sequence_length"]}
+    assert difference(ours, diffusers_picture(pipeline, tmp_path, {"lora": 0.7}, PROMPTS[1], 3, **longest)) <= 2
+    assert difference(ours, diffusers_picture(pipeline, tmp_path, {}, PROMPTS[1], 3, **longest)) > 2
