@@ -135,3 +135,16 @@ class AsyncAdapters(AsyncBase):
             request_id=request_id or str(uuid.uuid4()),
         )
         return await self.connection.call(self._adapter_rpc.ImportAdapter, request)
+
+    async def watch_adapters(self, adapter: str = "", *, timeout_s: float | None = None) -> AsyncGenerator[pb.WatchAdaptersResponse]:
+        """The tenant's adapters, or one, as they are, then everything that happens to them, endlessly: `event` says what.
+
+        Resumes when the server returns. After a long absence adapters may be repeated as they are, without the events between. Raises
+        NotFound, and DeadlineExceeded, a TimeoutError, after `timeout_s`.
+        """
+        name = self.adapter_name(adapter) if adapter else ""
+        request = pb.WatchAdaptersRequest(parent=name.partition("/adapters/")[0] or self.parent, name=name)
+        async with aclosing(self.connection.watch(self._adapter_rpc.WatchAdapters, request, timeout_s)) as events:
+            async for event in events:
+                if event.HasField("adapter"):
+                    yield event

@@ -132,3 +132,16 @@ class Adapters(Base):
             request_id=request_id or str(uuid.uuid4()),
         )
         return self.connection.call(self._adapter_rpc.ImportAdapter, request)
+
+    def watch_adapters(self, adapter: str = "", *, timeout_s: float | None = None) -> Generator[pb.WatchAdaptersResponse]:
+        """The tenant's adapters, or one, as they are, then everything that happens to them, endlessly: `event` says what.
+
+        Resumes when the server returns. After a long absence adapters may be repeated as they are, without the events between. Raises
+        NotFound, and DeadlineExceeded, a TimeoutError, after `timeout_s`.
+        """
+        name = self.adapter_name(adapter) if adapter else ""
+        request = pb.WatchAdaptersRequest(parent=name.partition("/adapters/")[0] or self.parent, name=name)
+        with closing(self.connection.watch(self._adapter_rpc.WatchAdapters, request, timeout_s)) as events:
+            for event in events:
+                if event.HasField("adapter"):
+                    yield event

@@ -1,6 +1,7 @@
 import datetime
 
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from lorafleet.v1 import training_service_pb2 as _training_service_pb2
 from google.protobuf.internal import containers as _containers
@@ -340,3 +341,39 @@ class ImportAdapterRequest(_message.Message):
     sha256: str
     request_id: str
     def __init__(self, name: _Optional[str] = ..., uri: _Optional[str] = ..., family: _Optional[str] = ..., trigger: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., sha256: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class WatchAdaptersRequest(_message.Message):
+    __slots__ = ("parent", "name", "resume_token")
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    parent: str
+    name: str
+    resume_token: str
+    def __init__(self, parent: _Optional[str] = ..., name: _Optional[str] = ..., resume_token: _Optional[str] = ...) -> None: ...
+
+class WatchAdaptersResponse(_message.Message):
+    __slots__ = ("adapter", "event", "resume_token", "snapshot")
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    adapter: Adapter
+    event: AdapterEvent
+    resume_token: str
+    snapshot: bool
+    def __init__(self, adapter: _Optional[_Union[Adapter, _Mapping]] = ..., event: _Optional[_Union[AdapterEvent, _Mapping]] = ..., resume_token: _Optional[str] = ..., snapshot: _Optional[bool] = ...) -> None: ...
+
+class AdapterEvent(_message.Message):
+    __slots__ = ("id", "type", "time", "adapter", "data")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    type: str
+    time: _timestamp_pb2.Timestamp
+    adapter: str
+    data: _struct_pb2.Struct
+    def __init__(self, id: _Optional[str] = ..., type: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., adapter: _Optional[str] = ..., data: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...

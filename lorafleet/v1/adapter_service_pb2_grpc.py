@@ -100,6 +100,11 @@ class AdapterServiceStub:
                 request_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.ImportAdapterRequest.SerializeToString,
                 response_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.AdapterVersion.FromString,
                 _registered_method=True)
+        self.WatchAdapters = channel.unary_stream(
+                '/lorafleet.v1.AdapterService/WatchAdapters',
+                request_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.WatchAdaptersRequest.SerializeToString,
+                response_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.WatchAdaptersResponse.FromString,
+                _registered_method=True)
 
 
 class AdapterServiceServicer:
@@ -197,6 +202,13 @@ class AdapterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchAdapters(self, request, context):
+        """The adapters as they are, then everything that happens to them, with heartbeats between; resumable by token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdapterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -264,6 +276,11 @@ def add_AdapterServiceServicer_to_server(servicer, server):
                     servicer.ImportAdapter,
                     request_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.ImportAdapterRequest.FromString,
                     response_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.AdapterVersion.SerializeToString,
+            ),
+            'WatchAdapters': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchAdapters,
+                    request_deserializer=lorafleet_dot_v1_dot_adapter__service__pb2.WatchAdaptersRequest.FromString,
+                    response_serializer=lorafleet_dot_v1_dot_adapter__service__pb2.WatchAdaptersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -618,6 +635,33 @@ class AdapterService:
             '/lorafleet.v1.AdapterService/ImportAdapter',
             lorafleet_dot_v1_dot_adapter__service__pb2.ImportAdapterRequest.SerializeToString,
             lorafleet_dot_v1_dot_adapter__service__pb2.AdapterVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchAdapters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lorafleet.v1.AdapterService/WatchAdapters',
+            lorafleet_dot_v1_dot_adapter__service__pb2.WatchAdaptersRequest.SerializeToString,
+            lorafleet_dot_v1_dot_adapter__service__pb2.WatchAdaptersResponse.FromString,
             options,
             channel_credentials,
             insecure,

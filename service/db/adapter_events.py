@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, exists, select, update
+from sqlalchemy import ColumnElement, delete, exists, select, update
 
 from service.db.models import ServiceRow
 from service.db.transaction import Transaction
@@ -23,11 +23,24 @@ async def append(tx: Transaction) -> None:
 
 async def after(tx: Transaction, tenant: str, seq: int, *, limit: int) -> Sequence[AdapterEventRow]:
     """The tenant's next events behind `seq`, oldest first."""
-    query = select(AdapterEventRow).where(AdapterEventRow.tenant == tenant, AdapterEventRow.seq > seq)
+    return await _after(tx, AdapterEventRow.tenant == tenant, AdapterEventRow.seq > seq, limit=limit)
+
+
+async def after_in_all(tx: Transaction, seq: int, *, limit: int) -> Sequence[AdapterEventRow]:
+    """The same, of all tenants."""
+    return await _after(tx, AdapterEventRow.seq > seq, limit=limit)
+
+
+async def _after(tx: Transaction, *which: ColumnElement[bool], limit: int) -> Sequence[AdapterEventRow]:
+    query = select(AdapterEventRow).where(*which)
     return (await tx.session.scalars(query.order_by(AdapterEventRow.seq).limit(limit))).all()
 
 
 async def forget(tx: Transaction, before: datetime) -> None:
     """Deletes events that are older, and that every webhook of their tenant has taken: nothing is skipped, however long one is paused."""
     waiting = exists().where(WebhookRow.tenant == AdapterEventRow.tenant, WebhookRow.cursor < AdapterEventRow.seq)
-    await tx.session.execute(delete(AdapterEventRow).where(AdapterEventRow.time < before, ~waiting))
+    gone = delete(AdapterEventRow).where(AdapterEventRow.time < before, ~waiting).returning(AdapterEventRow.seq)
+    newest = max((await tx.session.scalars(gone)).all(), default=0)
+    if newest:  # last, for all writers need that row
+        higher = ServiceRow.adapter_floor_seq < newest
+        await tx.session.execute(update(ServiceRow).where(higher).values(adapter_floor_seq=newest))

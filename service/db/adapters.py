@@ -1,7 +1,7 @@
 """Writes what succeeded jobs leave into the registry, and reads adapters and their versions."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 from uuid import uuid4
@@ -164,6 +164,13 @@ async def by_name(tx: Transaction, tenant: str, adapter_id: str) -> AdapterRow |
     """The tenant's adapter of that id, unless it is purged; in a transaction that writes it is locked."""
     query = select(AdapterRow).where(AdapterRow.tenant == tenant, AdapterRow.adapter_id == adapter_id).where(NOT_PURGED)
     return await tx.session.scalar(tx.locked(query))
+
+
+async def by_ids(tx: Transaction, keys: Collection[AdapterKey]) -> Sequence[AdapterRow]:
+    """Those adapters, purged ones too."""
+    if not keys:
+        return []
+    return (await tx.session.scalars(select(AdapterRow).where(tuple_(AdapterRow.tenant, AdapterRow.adapter_id).in_(sorted(keys))))).all()
 
 
 async def locked(tx: Transaction, uid: str) -> AdapterRow:

@@ -43,6 +43,7 @@ class ServiceRow(TableBase):
     run_token_key: Mapped[bytes]  # run tokens are derived from it, so that a repeated launch carries the same one
     last_seq: Mapped[int] = mapped_column(BigInteger, default=0)
     floor_seq: Mapped[int] = mapped_column(BigInteger, default=0)  # events up to here are gone
+    adapter_floor_seq: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # of adapters' the newest that is gone
     # Number of admission rounds applied: a decision based on another number is not applied, so two replicas never give
     # away the same capacity.
     admission_epoch: Mapped[int] = mapped_column(BigInteger, default=0)

@@ -40,6 +40,7 @@ from service.api.servicers.reflection import add_reflection
 from service.api.servicers.reports import ReportServicer
 from service.api.servicers.training import TrainingServicer
 from service.api.servicers.webhooks import WebhookServicer
+from service.api.watch.adapters import AdapterFeed
 from service.api.watch.feed import Feed
 from service.backends.base import Backend
 from service.backends.http import Http
@@ -286,7 +287,7 @@ async def add_services(server: grpc.aio.Server, tools: Tools, stopping: asyncio.
         AccessServicer(access, tools.db, tools.store.credentials), server
     )
     imports = Imports(db=tools.db, store=tools.store, parser=tools.parser, artifacts_uri=tools.locations.artifacts_uri)
-    registry = AdapterServicer(access, tools.db, tools.store, tools.parser, imports)
+    registry = AdapterServicer(access, tools.db, tools.store, tools.parser, imports, AdapterFeed(tools.db, stopping))
     cast(Any, adapter_service_pb2_grpc).add_AdapterServiceServicer_to_server(registry, server)
     hooks = WebhookServicer(access, tools.db, tools.endpoints)
     cast(Any, webhook_service_pb2_grpc).add_WebhookServiceServicer_to_server(hooks, server)

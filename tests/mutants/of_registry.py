@@ -1,6 +1,6 @@
 """The guards of the registry: one version for a job, its own tenant's alone, and aliases that one of two moves."""
 
-VERSIONS, ALIASES, DELETION, RULES, HOOKS, ADDRESSES, DELIVERY, IMPORTS, FILES, LISTS = (
+VERSIONS, ALIASES, DELETION, RULES, HOOKS, ADDRESSES, DELIVERY, IMPORTS, FILES, WATCHES, LISTS = (
     "tests/service/registry/test_versions.py",
     "tests/service/registry/test_aliases.py",
     "tests/service/registry/test_deletion.py",
@@ -10,6 +10,7 @@ VERSIONS, ALIASES, DELETION, RULES, HOOKS, ADDRESSES, DELIVERY, IMPORTS, FILES, 
     "tests/service/endpoints/test_delivery.py",
     "tests/service/registry/test_imports.py",
     "tests/lorafleet/test_adapter_files.py",
+    "tests/service/api/watch/test_watch_adapters.py",
     "tests/service/api/lists/test_adapters.py",
 )
 GUARDS = (
@@ -142,8 +143,8 @@ GUARDS = (
     (
         "webhooks: its tenant's events alone",
         "service/db/adapter_events.py",
-        "select(AdapterEventRow).where(AdapterEventRow.tenant == tenant, AdapterEventRow.seq > seq)",
-        "select(AdapterEventRow).where(AdapterEventRow.seq > seq)",
+        "_after(tx, AdapterEventRow.tenant == tenant, AdapterEventRow.seq > seq, limit=limit)",
+        "_after(tx, AdapterEventRow.seq > seq, limit=limit)",
         HOOKS,
     ),
     (
@@ -215,5 +216,19 @@ GUARDS = (
         "if ((some & masks[0]) + masks[1]) & masks[2]:",
         "if (some & masks[0]) == masks[0]:",
         FILES,
+    ),
+    (
+        "watches of adapters: its tenant's alone",
+        "service/api/watch/adapters.py",
+        "if each.tenant == self.scope.tenant and",
+        "if True and",
+        WATCHES,
+    ),
+    (
+        "watches of adapters: what is not kept is read",
+        "service/api/watch/adapters.py",
+        "if self.seq < 0 or seq < self.since:",
+        "if self.seq < 0:",
+        WATCHES,
     ),
 )

@@ -1,5 +1,8 @@
 """Serves AdapterService: each method checks the request, makes one call and returns. Errors are raised, never caught."""
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
 from lorafleet.v1 import adapter_service_pb2 as pb
 from lorafleet.v1 import adapter_service_pb2_grpc as rpc
 from service.access.authorization import Access
@@ -7,6 +10,7 @@ from service.access.permissions import Permission
 from service.api.errors import Context
 from service.api.lists.adapters import list_adapters, list_versions
 from service.api.signing import sign_version
+from service.api.watch.adapters import AdapterFeed, AdapterWatch, scope_of
 from service.control.retention import Rule
 from service.core.resource_names import (
     AliasName,
@@ -31,12 +35,13 @@ from service.untrusted.parsing import Parser
 class AdapterServicer(rpc.AdapterServiceServicer):
     """The public API of the registry."""
 
-    def __init__(self, access: Access, db: Database, store: Store, parser: Parser, imports: Imports) -> None:
+    def __init__(self, access: Access, db: Database, store: Store, parser: Parser, imports: Imports, feed: AdapterFeed) -> None:
         self._access = access
         self._db = db
         self._store = store
         self._parser = parser
         self._imports = imports
+        self._feed = feed
 
     async def GetAdapter(self, request: pb.GetAdapterRequest, context: Context) -> pb.Adapter:
         name = parse_adapter(request.name)
@@ -115,6 +120,15 @@ class AdapterServicer(rpc.AdapterServiceServicer):
             request_id=parse_request_id(request.request_id),
         )
         return await again(lambda: self._imports.start(new, caller))
+
+    async def WatchAdapters(self, request: pb.WatchAdaptersRequest, context: Context) -> AsyncIterator[pb.WatchAdaptersResponse]:
+        scope = scope_of(request)
+        await self._access.require(Permission.VIEW, scope.tenant)
+        watch = AdapterWatch(db=self._db, scope=scope, feed=self._feed)
+        async with aclosing(watch.events(request.resume_token)) as events:
+            async for event in events:
+                await self._access.require(Permission.VIEW, scope.tenant)  # removed members stop watching
+                yield event
 
 
 def _to_move(name: AliasName) -> Permission:

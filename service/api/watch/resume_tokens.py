@@ -11,15 +11,17 @@ from service.core.resource_names import invalid, parse_job, parse_tenant
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """What is watched: a tenant's jobs, one of them, or a batch's."""
+    """What is watched: a tenant's jobs, one of them, or a batch's; or its adapters (`*`), or one of these."""
 
     tenant: str
     job_id: str = ""
     batch_uid: str = ""
+    adapter: str = ""
 
     def values(self) -> dict[str, str]:
         batch = {"batch": self.batch_uid} if self.batch_uid else {}  # other tokens stay as they always were
-        return {"tenant": self.tenant, "job": self.job_id, **batch}
+        adapter = {"adapter": self.adapter} if self.adapter else {}
+        return {"tenant": self.tenant, "job": self.job_id, **batch, **adapter}
 
 
 def scope_of(request: pb.WatchTrainingJobsRequest) -> Scope:
@@ -44,7 +46,7 @@ def values(scope: Scope, resume_token: str) -> dict[str, Any]:
         found = opaque_tokens.unpack(resume_token)
     except opaque_tokens.BadToken:
         raise _bad("is not one that this service gave") from None
-    if {name: value for name, value in found.items() if name in {"tenant", "job", "batch"}} != scope.values():
+    if {name: value for name, value in found.items() if name in {"tenant", "job", "batch", "adapter"}} != scope.values():
         raise _bad("belongs to another watch")
     if [type(found.get(name)) for name in ("instance", "seq", "snapshot")] != [str, int, bool]:
         raise _bad("is not a resume token")  # the checksum is not secret: the token may be forged

@@ -41,6 +41,7 @@ AIMED_AT: dict[str, dict[str, Any]] = {
     "ListWebhooks": ACME,
     "DeleteWebhook": {"name": "tenants/acme/webhooks/hook"},
     "ResumeWebhook": {"name": "tenants/acme/webhooks/hook"},
+    "WatchAdapters": ACME,
     "ImportAdapter": {"name": ADAPTER, "uri": "file:///x.safetensors"},
     "UpdateAdapter": {"adapter": {"name": ADAPTER}, "update_mask": {"paths": ["retention"]}},
     "DeleteAdapter": {"name": ADAPTER},

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -138,4 +139,7 @@ async def test_both_clients_go_through_all_pages(api: Api, client: Any):
     ]
     assert [one.number async for one in client.list_adapter_versions("badger", page_size=1)] == [2, 1]
     assert (await client.get_adapter("badger")).newest_version == 2
+    async with aclosing(client.watch_adapters("badger")) as events:
+        first = await anext(events)
+    assert (first.snapshot, first.adapter.name) == (True, "tenants/acme/adapters/badger")
     assert (await client.get_adapter_version("badger/versions/1")).number == 1

@@ -156,6 +156,7 @@ def _seeds(api: Api, run: str) -> Iterator[Message]:
     kohya = f"file://{api.world.folder}/kohya.safetensors"
     asked = {"labels": {"team": "red"}, "family": "sd1", "trigger": "sks", "sha256": "ab" * 32}
     yield adapter_pb.ImportAdapterRequest(name="tenants/acme/adapters/other", uri=kohya, **asked)
+    yield adapter_pb.WatchAdaptersRequest(parent="tenants/acme", name="tenants/acme/adapters/fox")
     yield from _webhook_seeds()
     yield from _access_seeds()
 
