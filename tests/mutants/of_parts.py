@@ -74,8 +74,8 @@ GUARDS = (
     (
         "overrides: a layer's updates have its own scaling",
         "trainer/adapters/bank.py",
-        "return self.scalings[self.bank.column[module]]",
-        "return self.scalings[0]",
+        "scalings[bank.column[module]]",
+        "scalings[0]",
         "tests/trainer/adapters/test_overrides.py",
     ),
     (
@@ -95,8 +95,8 @@ GUARDS = (
     (
         "overrides: dropout is the layer's own",
         "trainer/adapters/bank.py",
-        "return self.bank.dropout[module] if self.seeds else 0.0",
-        "return self.bank.kind.dropout if self.seeds else 0.0",
+        "bank.dropout[module] if self.seeds else 0.0",
+        "bank.kind.dropout if self.seeds else 0.0",
         "tests/trainer/adapters/test_overrides.py",
     ),
     (

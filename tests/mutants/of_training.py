@@ -60,7 +60,7 @@ GUARDS = (
     (
         "training: what a forward pass serves ends with it",
         "trainer/adapters/model.py",
-        "        finally:\n            self._serving = before",
+        "        finally:\n            self._let_serve(before)",
         "        finally:\n            pass",
         "tests/trainer/adapters/test_adapters.py",
     ),

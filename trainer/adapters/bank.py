@@ -9,7 +9,7 @@ of oneDNN and MKL compute a row the same way in every batch of a multiple of 4 r
 a matrix the same way in every batch of 2 or more (bench/invariance.py measures both), so batches are padded to that.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -19,7 +19,7 @@ from lorafleet.spec import AdapterSpec
 from lorafleet.spec_overrides import claiming
 from lorafleet.spec_tokens import TokenSpec
 from trainer.adapters.beginnings import doubled
-from trainer.adapters.layout import VECTORS, Kind, Layout, scaling
+from trainer.adapters.layout import VECTORS, Kind, Layout, Piece, scaling
 from trainer.adapters.methods import METHODS
 from trainer.adapters.methods.protocol import AdapterMethod
 
@@ -92,6 +92,20 @@ class Bank(nn.Module):
         return whole if count == self.capacity else whole[first : first + count]
 
 
+@dataclass(frozen=True)
+class ActiveLayer:
+    """What some slots bring to one layer. It names no layer: what is compiled for a block then serves every block that is alike."""
+
+    slots: "ActiveSlots"
+    weights: Mapping[str, Tensor]  # role -> (slots, *shape)
+    scaling: Tensor  # what the layer's updates are multiplied by, (slots,)
+    dropout: float  # of the layer's inputs; 0: none
+
+    @property
+    def method(self) -> AdapterMethod:
+        return self.slots.method
+
+
 @dataclass
 class ActiveSlots:
     """Some slots of a bank in one batch: slot i has rows [start + i * rows_each, start + (i + 1) * rows_each)."""
@@ -102,8 +116,7 @@ class ActiveSlots:
     rows_each: int | None = None  # None: one slot has the whole batch, whatever its size
     seeds: Sequence[int] = ()  # of dropout, one for each row; empty: no dropout
     index: Tensor | None = None  # the slots, where they are on the device
-    weights: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # module -> role -> (slots, *shape)
-    scalings: Sequence[Tensor] = ()  # of each column of layers, (slots,)
+    layers: Mapping[str, ActiveLayer] = field(default_factory=dict[str, ActiveLayer])  # by module
     noise: Tensor | None = None  # share of noise in each of its rows, once its denoiser is told
 
     @property
@@ -112,24 +125,16 @@ class ActiveSlots:
 
     def load_weights(self) -> None:
         """Fetches the weights from the bank for one forward pass."""
-        self.weights, began = {}, dict[str, dict[str, Tensor]]()
-        for piece, part in zip(self.bank.layout.pieces, self.bank(self.slots, self.index), strict=True):
-            self.weights.setdefault(piece.module, {})[piece.role] = part
-        if self.bank.began is not None:
-            for piece, part in self.bank.layout.split(self.bank.rows(self.bank.began, self.slots, self.index)):
-                began.setdefault(piece.module, {})[piece.role] = part
-            self.weights = {
-                module: now if VECTORS in now else dict(doubled(now, began[module], rank_at=1)) for module, now in self.weights.items()
-            }
-        self.scalings = torch.unbind(self.bank.rows(self.bank.scaling, self.slots, self.index), dim=1)
-
-    def scaling(self, module: str) -> Tensor:
-        """What the updates of a layer are multiplied by, (slots,)."""
-        return self.scalings[self.bank.column[module]]
-
-    def dropout(self, module: str) -> float:
-        """The dropout of a layer's inputs; 0: none."""
-        return self.bank.dropout[module] if self.seeds else 0.0
+        bank = self.bank
+        weights = _by_module(bank.layout.pieces, bank(self.slots, self.index))
+        if bank.began is not None:
+            began = _by_module(bank.layout.pieces, (part for _, part in bank.layout.split(bank.rows(bank.began, self.slots, self.index))))
+            weights = {module: now if VECTORS in now else dict(doubled(now, began[module], rank_at=1)) for module, now in weights.items()}
+        scalings = torch.unbind(bank.rows(bank.scaling, self.slots, self.index), dim=1)
+        self.layers = {
+            module: ActiveLayer(self, now, scalings[bank.column[module]], bank.dropout[module] if self.seeds else 0.0)
+            for module, now in weights.items()
+        }
 
     def rows(self, batch: int) -> slice:
         """The rows of these slots in a batch of that many rows."""
@@ -140,3 +145,11 @@ class ActiveSlots:
         if self.rows_each is None and bool((shares == shares[0]).all()):
             shares = shares[:1]  # as where a picture is drawn
         self.noise = shares if len(shares) == 1 else shares[self.rows(len(shares))]
+
+
+def _by_module(pieces: Sequence[Piece], parts: Iterable[Tensor]) -> dict[str, dict[str, Tensor]]:
+    """By the pieces' modules, then roles."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for piece, part in zip(pieces, parts, strict=True):
+        found.setdefault(piece.module, {})[piece.role] = part
+    return found

@@ -10,25 +10,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.adapters import low_rank
-from trainer.adapters.bank import ActiveSlots
+from trainer.adapters.bank import ActiveLayer
 from trainer.adapters.dropout import keyed_dropout
 from trainer.adapters.methods.protocol import Slots
 
 LINE = 16  # fp32 numbers of a cache line
 
-# Who is at work in the forward pass that goes on: PackModel.forward says so to all of its layers at once.
-Serving = Callable[[], Sequence[ActiveSlots]]
-
 
 class Adapted(nn.Module, ABC):
     """A frozen layer with the updates of all active slots. See adapters.methods.protocol.Layer."""
 
-    def __init__(self, base: nn.Module, module: str, number: int, serving: Serving) -> None:
+    def __init__(self, base: nn.Module, number: int) -> None:
         super().__init__()
         self.base = base
-        self.module = module
         self.number = number  # of the layer: keys its dropout
-        self.serving = serving
+        self.active: Sequence[ActiveLayer] = ()  # in the forward pass that goes on: PackModel says so to all of its layers
 
     @property
     def weight(self) -> Any:
@@ -46,23 +42,23 @@ class Adapted(nn.Module, ABC):
             return getattr(super().__getattr__("base"), name)
 
     def forward(self, x: Tensor) -> Tensor:
-        active = [each for each in self.serving() if self.module in each.weights]
+        active = self.active
         seen = self._per_slots(active, x, self._inputs) if any(each.method.changes_inputs for each in active) else x
         out = self.base(seen)
 
-        def outputs(each: ActiveSlots, part: Tensor, rows: slice) -> Tensor:
+        def outputs(each: ActiveLayer, part: Tensor, rows: slice) -> Tensor:
             # Not all of `seen`: gradients would then add up in another order than in company that changes no inputs.
             its = seen if each.method.changes_inputs else x
             return self._outputs(each, its if part is out else its[rows], part)
 
         return self._per_slots(active, out, outputs)
 
-    def _per_slots(self, active: Sequence[ActiveSlots], whole: Tensor, change: Callable[[ActiveSlots, Tensor, slice], Tensor]) -> Tensor:
+    def _per_slots(self, active: Sequence[ActiveLayer], whole: Tensor, change: Callable[[ActiveLayer, Tensor, slice], Tensor]) -> Tensor:
         """`whole` with the rows of these slots changed."""
         pieces: list[Tensor] = []
         done, end = 0, len(whole)
         for each in active:
-            rows = each.rows(end)
+            rows = each.slots.rows(end)
             if rows == slice(0, end):
                 return change(each, whole, rows)  # a slice of all would be an operation like any other
             if rows.start > done:
@@ -73,14 +69,14 @@ class Adapted(nn.Module, ABC):
             pieces.append(whole[done:])
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
-    def _inputs(self, active: ActiveSlots, x: Tensor, _: slice) -> Tensor:
-        return active.method.inputs(self, x, Slots(active.weights[self.module], active.scaling(self.module), is_dropped=False))
+    def _inputs(self, active: ActiveLayer, x: Tensor, _: slice) -> Tensor:
+        return active.method.inputs(self, x, Slots(active.weights, active.scaling, is_dropped=False))
 
-    def _outputs(self, active: ActiveSlots, x: Tensor, out: Tensor) -> Tensor:
-        if rate := active.dropout(self.module):
-            x = keyed_dropout(x, active.seeds, rate=rate, layer=self.number)
-        weights, least_rank = active.weights[self.module], active.bank.kind.min_rank
-        slots = Slots(weights, active.scaling(self.module), rate > 0, active.noise, least_rank, active.bank.kind.subtracts)
+    def _outputs(self, active: ActiveLayer, x: Tensor, out: Tensor) -> Tensor:
+        its = active.slots
+        if rate := active.dropout:
+            x = keyed_dropout(x, its.seeds, rate=rate, layer=self.number)
+        slots = Slots(active.weights, active.scaling, rate > 0, its.noise, its.bank.kind.min_rank, its.bank.kind.subtracts)
         return active.method.outputs(self, x, out, slots)
 
     @abstractmethod

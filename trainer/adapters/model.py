@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lorafleet.catalog.method import is_target
 from trainer.adapters import recomputation
 from trainer.adapters.bank import ActiveSlots, Bank
-from trainer.adapters.layers import AdaptedConv2d, AdaptedLinear
+from trainer.adapters.layers import Adapted, AdaptedConv2d, AdaptedLinear
 from trainer.adapters.layout import Kind, Layer, Layout, layout
 from trainer.adapters.tokens import EmbeddingWithTokens, TokenizerOfSlots, deviation
 from trainer.autocast import autocast
@@ -45,7 +45,7 @@ class PackModel(nn.Module):
         self._embeddings = self._found_embeddings(texts) if facts.token_keys else {}
         for each in facts.tokenizers_of(texts) if facts.token_keys else ():
             self._texts[each.name] = TokenizerOfSlots(parts[each.name], lambda: self._serving)
-        self._adapted: set[str] = set()
+        self._adapted: dict[str, Adapted | EmbeddingWithTokens] = {}
         if recomputes:
             recomputation.recompute(self._denoiser, self._same_again)
 
@@ -108,11 +108,18 @@ class PackModel(nn.Module):
 
     @contextmanager
     def _computing_with(self, active: Sequence[ActiveSlots]) -> Generator[None]:
-        before, self._serving = self._serving, active
+        before = self._serving
+        self._let_serve(active)
         try:
             yield
         finally:
-            self._serving = before
+            self._let_serve(before)
+
+    def _let_serve(self, active: Sequence[ActiveSlots]) -> None:
+        self._serving = active
+        for path, layer in self._adapted.items():
+            if isinstance(layer, Adapted):
+                layer.active = [each.layers[path] for each in active if path in each.layers]
 
     def _same_again(self) -> recomputation.SameAgain:
         return partial(self._computing_with, self._serving)
@@ -141,14 +148,14 @@ class PackModel(nn.Module):
         for path, layer in layers.items():
             if path not in self._adapted:
                 adapted = AdaptedLinear if isinstance(layer, nn.Linear) else AdaptedConv2d
-                _put(self, path, adapted(layer, path, list(self._layers).index(path), lambda: self._serving))
-                self._adapted.add(path)
+                self._adapted[path] = adapted(layer, list(self._layers).index(path))
+                _put(self, path, self._adapted[path])
         bank = Bank(kind, self.layout_of(kind), capacity, batch_invariant=batch_invariant)
         for path, embedding in self.embeddings_of(kind).items():
             bank.deviations[path] = deviation(embedding)
             if path not in self._adapted:
-                _put(self, path, EmbeddingWithTokens(embedding, path, lambda: self._serving))
-                self._adapted.add(path)
+                self._adapted[path] = EmbeddingWithTokens(embedding, path, lambda: self._serving)
+                _put(self, path, self._adapted[path])
         self.banks.append(bank)
         return bank
 

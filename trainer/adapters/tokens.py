@@ -41,14 +41,15 @@ class EmbeddingWithTokens(nn.Module):
         pieces: list[Tensor] = []
         done = 0
         for each in self.serving():
-            if VECTORS in each.weights.get(self.module, {}):
+            its = each.layers.get(self.module)
+            if its is not None and VECTORS in its.weights:
                 rows = each.rows(len(ids))
-                pieces += [known[done : rows.start], self._with_vectors(each, ids[rows], known[rows])]
+                pieces += [known[done : rows.start], self._with_vectors(its.weights[VECTORS], ids[rows], known[rows])]
                 done = rows.stop
         return torch.cat([*pieces, known[done:]]) if pieces else known
 
-    def _with_vectors(self, each: ActiveSlots, ids: Tensor, known: Tensor) -> Tensor:
-        vectors = each.weights[self.module][VECTORS]  # (slots, vectors, width)
+    def _with_vectors(self, vectors: Tensor, ids: Tensor, known: Tensor) -> Tensor:
+        """`vectors`: (slots, vectors, width)."""
         slots, num_vectors, _ = vectors.shape
         first = (torch.arange(slots, device=ids.device) * num_vectors).repeat_interleave(len(ids) // slots)  # of each row's slot
         looked_up = F.embedding((-1 - ids).clamp(min=0) + first[:, None], vectors.flatten(0, 1))

@@ -55,17 +55,17 @@ class Places:
 
 class _Linear(AdaptedLinear):
     def __init__(self, base: nn.Module, module: str, places: Places) -> None:
-        super().__init__(base, module, 0, tuple)
-        self._places = places
+        super().__init__(base, number=0)
+        self.module, self._places = module, places
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._places.stacks.outputs(self, x)
+        return self._places.stacks.outputs(self, self.module, x)
 
 
 class _Conv2d(AdaptedConv2d):
     def __init__(self, base: nn.Module, module: str, places: Places) -> None:
-        super().__init__(base, module, 0, tuple)
-        self._places = places
+        super().__init__(base, number=0)
+        self.module, self._places = module, places
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._places.stacks.outputs(self, x)
+        return self._places.stacks.outputs(self, self.module, x)

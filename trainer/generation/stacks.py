@@ -53,9 +53,9 @@ class Stacks:
     num_rows: int
     groups: Mapping[str, Sequence[Group]]  # by canonical path of a layer
 
-    def outputs(self, layer: Adapted, x: Tensor) -> Tensor:
+    def outputs(self, layer: Adapted, path: str, x: Tensor) -> Tensor:
         frozen = layer.base(x)
-        groups = self.groups.get(layer.module, ())
+        groups = self.groups.get(path, ())
         if not groups:
             return frozen
         if self.num_rows == 1:

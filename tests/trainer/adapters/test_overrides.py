@@ -118,10 +118,10 @@ def test_dropout_is_the_layers_own():
     assert asked.adapter.drops
     model, bank = bank_of(asked)
     active = ActiveSlots(bank, [0], 0, 2, seeds=[1, 2])
-    assert [active.dropout(f"unet.{name}") for name in TARGETS] == [0.0, 0.0, 0.5, 0.0]
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     with model.serving([active]):
         dropped = model.get_submodule("unet")(x)
+    assert [active.layers[f"unet.{name}"].dropout for name in TARGETS] == [0.0, 0.0, 0.5, 0.0]
     with model.serving([ActiveSlots(bank, [0], 0, 2)]):
         whole = model.get_submodule("unet")(x)
     assert not torch.allclose(dropped, whole)
