@@ -88,6 +88,7 @@ def test_tokens_stay_as_they_are_once_their_share_of_the_steps_is_done(packs: Pa
 # What is made of it
 
 
+@pytest.mark.proof  # SDXL's are drawn in make test
 def test_files_draw_in_diffusers_what_was_drawn_here(packs: Packs):
     parts = tokens("<s1>", "my-cat", train_fraction=1.0)
     parts["training"] = {**SHORT, "max_steps": 1}
