@@ -41,8 +41,8 @@ A new token (`textual_inversion` of a spec) is a file of its own, `embeddings/s1
 tensor, (vectors, width), is called as the token: diffusers' `load_textual_inversion` takes the name for the token, AUTOMATIC1111 and
 ComfyUI take the only tensor there is, and know it by the file's name (`s1`, ComfyUI `embedding:s1`). Of `sdxl` there are two, `clip_l` and
 `clip_g`, which both of these look for; to diffusers each is given with its tokenizer and text encoder, as the model card shows. diffusers
-is tried on tiny bases, where its pictures are the trainer's; of AUTOMATIC1111 the source was read, ComfyUI was not tried. No LoRA file has them
-(`bundle_emb.…`): diffusers would load none of it. `lorafleet inspect-adapter` tells such a file of anyone's.
+is tried on tiny bases, where its pictures are the trainer's; of AUTOMATIC1111 the source was read, ComfyUI was not tried. No LoRA file
+has them (`bundle_emb.…`): diffusers would load none of it. `lorafleet inspect-adapter` tells such a file of anyone's.
 
 On published SDXL, whose configs call 2 the end of a text, transformers takes the pooled text where an id is the highest: at the new token.
 The trainer, kohya's, AUTOMATIC1111 and ComfyUI take it at the end; so does diffusers after the card's last line of loading.

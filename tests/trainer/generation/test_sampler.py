@@ -84,6 +84,7 @@ def test_pictures_of_two_text_encoders_and_sizes_are_those_of_diffusers(tmp_path
     assert difference(*ours) > 2
 
 
+@pytest.mark.proof
 def test_pictures_of_a_flow_are_those_of_diffusers(tmp_path: Path):
     of = loaded(FLOW_BASE, tmp_path, "diffusers")
     pipeline: Any = diffusers.StableDiffusion3Pipeline.from_pretrained(FLOW_BASE, torch_dtype=torch.float32)
