@@ -16,6 +16,7 @@ from lorafleet.errors import LorafleetError
 from service.access.identity import caller
 from service.api.errors import Context, to_status
 from service.api.handlers import RPC, Handler, MethodInterceptor
+from service.api.interceptors.updates import updated_name
 from service.db import audit
 from service.db.audit import AuditEntry
 from service.db.database import Database
@@ -111,9 +112,7 @@ def _resource(request: Any) -> str:
         return ""
     if tenant_id := getattr(request, "tenant_id", ""):
         return f"tenants/{tenant_id}"
-    if hasattr(request, "tenant"):
-        return request.tenant.name
-    if name := getattr(request, "name", ""):
+    if name := getattr(request, "name", "") or updated_name(request):
         return name
     return "/".join([getattr(request, "parent", ""), *_apart(request)])
 

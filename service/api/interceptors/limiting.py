@@ -12,6 +12,7 @@ from service.access.identity import current_identity
 from service.api.errors import Context
 from service.api.handlers import Handler, MethodInterceptor, metadata_of, wrapped
 from service.api.interceptors.call_limits import Rates, reflections, streams, uploads, work
+from service.api.interceptors.updates import updated_name
 from service.db.database import Database
 from service.settings.serve_settings import CallLimits
 
@@ -117,7 +118,7 @@ class LimitsInterceptor(MethodInterceptor):
 def tenant_of(request: Message) -> str:
     """The tenant that a request is about; empty when it names none, and will be refused for that or is about no tenant."""
     names = [str(getattr(request, field, "")) for field in ("parent", "name")]
-    names.append(str(getattr(getattr(request, "tenant", None), "name", "")))
+    names.append(updated_name(request))
     found = next((match for name in names if (match := _TENANT.match(name)) is not None), None)
     return "" if found is None else found[1]
 

@@ -10,6 +10,7 @@ import pytest
 
 from lorafleet.errors import LorafleetError, QuotaExceeded, RateLimited, ResourceExhausted
 from lorafleet.transport.rpc_errors import from_rpc_error
+from lorafleet.v1 import adapter_service_pb2 as adapters_pb
 from lorafleet.v1 import batch_service_pb2 as batch_pb
 from lorafleet.v1 import batch_service_pb2_grpc, report_service_pb2_grpc
 from lorafleet.v1 import report_service_pb2 as report_pb
@@ -18,6 +19,7 @@ from lorafleet.v1 import training_service_pb2_grpc as rpc
 from service.access.identity import Identity
 from service.api.interceptors import call_limits
 from service.api.interceptors.call_limits import Rates, TokenBucket
+from service.api.interceptors.limiting import tenant_of
 from service.api.options import new_server
 from service.db.models import TenantRow
 from service.server.serving import add_services
@@ -255,3 +257,8 @@ async def test_a_batch_whose_sender_stops_in_the_middle_is_given_up(world: World
 
 def test_a_bucket_of_less_than_one_call_a_second_holds_one():
     assert TokenBucket(left=1.0, at=0.0).wait(0.1, 0.0) == 0.0
+
+
+def test_an_update_counts_for_the_tenant_of_what_it_carries():
+    update = adapters_pb.UpdateAdapterRequest(adapter=adapters_pb.Adapter(name="tenants/acme/adapters/fox"))
+    assert [tenant_of(update), tenant_of(adapters_pb.UpdateAdapterRequest())] == ["acme", ""]
