@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from urllib.parse import urlsplit
 
 from lorafleet.errors import InvalidInput
+from lorafleet.transport.addresses import joined
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -33,8 +34,8 @@ class Target:
     @property
     def authority(self) -> str:
         """What the header Host says."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == {"https": 443, "http": 80}[self.scheme] else f"{host}:{self.port}"
+        whole = joined(self.host, self.port)
+        return whole.removesuffix(f":{self.port}") if self.port == {"https": 443, "http": 80}[self.scheme] else whole
 
 
 def parse_url(url: str) -> Target:

@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from lorafleet.errors import InvalidInput, LorafleetError
+from lorafleet.transport.addresses import joined
 from service.endpoints.addresses import Address, Network, Target, chosen, literal_address, parse_url
 
 if TYPE_CHECKING:
@@ -85,8 +86,7 @@ class Sender:
         literal = literal_address(target.host)
         addresses = [literal] if literal is not None else await self.resolve(target.host, target.port)
         address = chosen(addresses, target, self.allowed)
-        host = f"[{address}]" if address.version == 6 else str(address)
-        url = httpx.URL(f"{target.scheme}://{host}:{target.port}{target.path}")
+        url = httpx.URL(f"{target.scheme}://{joined(str(address), target.port)}{target.path}")
         client = await self._connected()
         try:
             request = client.build_request(
