@@ -234,7 +234,7 @@ async def test_a_tenant_whose_artifacts_fill_its_storage_submits_no_more(world: 
     ended = succeeded()
     ended.ended.artifact.size_bytes = 1000
     await world.report(run, progress(1), ended)
-    with pytest.raises(QuotaExceeded, match="artifacts take 1,000 bytes"):
+    with pytest.raises(QuotaExceeded, match="adapters take 1,000 bytes"):
         await submit(world, 1)
 
 
