@@ -127,6 +127,7 @@ def _apart(request: Any) -> list[str]:
         ("jobs", getattr(request, "training_job_id", "")),
         ("batches", getattr(request, "batch_id", "")),
         ("reservations", getattr(request, "reservation_id", "")),
+        ("webhooks", getattr(request, "webhook_id", "")),
         ("members", getattr(request, "principal", "") or getattr(getattr(request, "member", None), "principal", "")),
         ("grants", getattr(request, "prefix", "") or getattr(getattr(request, "grant", None), "prefix", "")),
     ):

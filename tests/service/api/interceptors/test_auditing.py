@@ -9,6 +9,8 @@ from sqlalchemy import select
 
 from lorafleet.v1 import access_service_pb2 as pb
 from lorafleet.v1 import training_service_pb2 as jobs_pb
+from lorafleet.v1 import webhook_service_pb2 as webhooks_pb
+from lorafleet.v1 import webhook_service_pb2_grpc
 from service.access.identity import Identity, Role
 from service.api.interceptors import auditing
 from service.db import audit
@@ -59,6 +61,14 @@ async def test_what_is_done_leaves_one_row_each_with_the_name_of_the_thing(api: 
 async def test_a_job_whose_id_the_server_chose_is_in_the_log_by_its_name(api: Api):
     job = await api.jobs.CreateTrainingJob(api.request())
     assert [row.resource for row in await rows(api)] == [job.name]
+
+
+async def test_a_webhook_is_in_the_log_by_its_name(api: Api):
+    hook = webhooks_pb.Webhook(url="https://93.184.215.14/")
+    create = webhook_service_pb2_grpc.WebhookServiceStub(api.channel).CreateWebhook
+    await create(webhooks_pb.CreateWebhookRequest(parent=ACME, webhook_id="hook", webhook=hook))
+    await refusal(create(webhooks_pb.CreateWebhookRequest(parent=ACME, webhook_id="hook", webhook=hook)))
+    assert [(row.resource, row.code) for row in await rows(api)] == [(f"{ACME}/webhooks/hook", code) for code in ("OK", "ALREADY_EXISTS")]
 
 
 async def test_what_is_only_validated_is_no_write(api: Api):
