@@ -124,7 +124,7 @@ def _keep_libraries_quiet() -> None:
 def _tell(drawing: "Drawing", out: str, there: int, output: Format) -> None:
     from lorafleet.commands.printing import print_plain
 
-    answer = drawing.answer()
+    answer = drawing.answer
     if output is not Format.TABLE:
         print_plain(answer, output)
         return

@@ -32,21 +32,21 @@ class Drawing:
     kept: KeptAdapters = field(default_factory=KeptAdapters)
     num_rows_drawn: int = 0
     seconds: float = 0.0
+    answer: Mapping[str, Any] = field(default_factory=dict[str, Any])  # as it was written last
 
     def draw(self) -> Iterator[tuple[Cell, bool]]:
         """Each picture once it is in the folder, and whether it was drawn now."""
         missing = self._missing()
-        self._write_answer(missing)  # tells, too, whether the folder can be written to
-        for cell in self.request.cells:
-            if cell not in missing:
-                yield cell, False
+        there = self._there(missing)
+        self._write_answer(there)  # tells, too, whether the folder can be written to
+        yield from ((cell, False) for cell in there)
         how = self.request.drawn.how
         num_rows = rows_at_once(how.width, how.height, self.sampler.family)
         for together in grid.passes(missing, num_rows):
             for cell, picture in zip(together, self._drawn(together, num_rows if self.is_padded else len(together)), strict=True):
                 self.folder.put(self._name(cell), png_text.encoded(picture, cell.parameters(self.request.drawn)))
                 yield cell, True
-        self._write_answer([])
+        self._write_answer(self.request.cells)
         for name, page in sheets.pages(self.request.cells, self._read):
             self.folder.put(name, page)
 
@@ -76,6 +76,10 @@ class Drawing:
         there = {entry.path for entry in self.folder.list()}
         return [cell for cell in self.request.cells if self._name(cell) not in there or not self._is_it(cell)]
 
+    def _there(self, missing: Sequence[Cell]) -> list[Cell]:
+        absent = set(missing)  # of thousands
+        return [cell for cell in self.request.cells if cell not in absent]
+
     def _is_it(self, cell: Cell) -> bool:
         return png_text.parameters_in(self.folder.get(self._name(cell))) == cell.parameters(self.request.drawn)
 
@@ -84,10 +88,12 @@ class Drawing:
 
     # What is told of all
 
-    def _write_answer(self, missing: Sequence[Cell]) -> None:
-        self.folder.put(ANSWER, json.dumps(self.answer(missing), indent=2, ensure_ascii=False).encode())
+    def _write_answer(self, there: Sequence[Cell]) -> None:
+        self.answer = self._answer(there)
+        self.folder.put(ANSWER, json.dumps(self.answer, indent=2, ensure_ascii=False).encode())
 
-    def answer(self, missing: Sequence[Cell] = ()) -> dict[str, Any]:
+    def _answer(self, there: Sequence[Cell]) -> dict[str, Any]:
+        """`there`: those that are in the folder."""
         request = self.request
         return {
             "version": __version__,
@@ -95,11 +101,11 @@ class Drawing:
             "base": {"uri": request.base.uri, "digest": request.base.digest, "family": request.base.family},
             "adapters": [each.plain() for each in request.adapters.values()],
             "num_pictures": len(request.cells),
-            "num_missing": len(missing),
+            "num_missing": len(request.cells) - len(there),
             "seconds": round(self.seconds, 3),
             "num_rows_drawn": self.num_rows_drawn,
             "notes": list(request.notes()),
-            "pictures": [self._told(cell) for cell in request.cells if cell not in missing],
+            "pictures": [self._told(cell) for cell in there],
         }
 
     def _told(self, cell: Cell) -> Mapping[str, Any]:
