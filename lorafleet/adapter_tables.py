@@ -4,10 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from google.protobuf import json_format
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from lorafleet import tables
-from lorafleet.terminal import TIME_FORMAT
+from lorafleet.output import when
 from lorafleet.v1 import adapter_service_pb2 as pb
 
 ADAPTERS = (
@@ -46,7 +45,7 @@ def adapters(found: Iterable[pb.Adapter]) -> tables.Table:
             each.family,
             each.method,
             _number(each.rank),
-            _time(each.create_time),
+            when(each.create_time),
             _aliases(each),
             each.trigger,
         )
@@ -65,7 +64,7 @@ def versions(found: Iterable[pb.AdapterVersion]) -> tables.Table:
             _number(each.rank),
             megabytes(each.artifact.size_bytes),
             f"{each.quality['held_out_loss']:.4f}" if "held_out_loss" in each.quality else "",
-            _time(each.create_time),
+            when(each.create_time),
             _id(each.job),
         )
         for each in found
@@ -84,7 +83,7 @@ def details(message: pb.Adapter | pb.AdapterVersion) -> tables.Table:
         ("base", message.base_digest),
         ("labels", _pairs(message.labels)),
         ("quality", _pairs({name: f"{figure:.4f}" for name, figure in message.quality.items()})),
-        ("created", _time(message.create_time)),
+        ("created", when(message.create_time)),
     ]
     files = [] if isinstance(message, pb.Adapter) else [("file", f"{file.path} ({megabytes(file.size_bytes)})") for file in message.files]
     return tables.details([("name", message.name), *own, *shared, *files])
@@ -111,7 +110,7 @@ def _of_adapter(adapter: pb.Adapter) -> list[tuple[str, str]]:
 
 
 def _deletion(message: pb.Adapter | pb.AdapterVersion) -> list[tuple[str, str]]:
-    return [("deleted", _time(message.delete_time)), ("purged from", _time(message.purge_time))]
+    return [("deleted", when(message.delete_time)), ("purged from", when(message.purge_time))]
 
 
 def _aliases(adapter: pb.Adapter) -> str:
@@ -142,7 +141,3 @@ def _number(number: int) -> str:
 
 def _pairs(mapping: Mapping[str, str]) -> str:
     return ", ".join(f"{key}={value}" for key, value in sorted(mapping.items()))
-
-
-def _time(time: Timestamp) -> str:
-    return time.ToDatetime().strftime(TIME_FORMAT) if time.seconds else ""

@@ -4,10 +4,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from google.protobuf import json_format
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from lorafleet import tables
-from lorafleet.terminal import TIME_FORMAT
+from lorafleet.output import when
 from lorafleet.v1 import webhook_service_pb2 as pb
 
 WEBHOOKS = (
@@ -27,7 +26,7 @@ def plain(message: pb.Webhook | pb.CreateWebhookResponse) -> dict[str, Any]:
 
 def webhooks(found: Iterable[pb.Webhook]) -> tables.Table:
     rows = (
-        (each.name.rpartition("/")[2], state(each), str(each.failures or ""), _time(each.deliver_time), each.url, each.message)
+        (each.name.rpartition("/")[2], state(each), str(each.failures or ""), when(each.deliver_time), each.url, each.message)
         for each in found
     )
     return tables.Table(WEBHOOKS, rows)
@@ -43,17 +42,13 @@ def details(webhook: pb.Webhook) -> tables.Table:
             ("state", state(webhook)),
             ("failures", str(webhook.failures or "")),
             ("message", webhook.message),
-            ("tried again", _time(webhook.retry_time)),
-            ("delivered", _time(webhook.deliver_time)),
+            ("tried again", when(webhook.retry_time)),
+            ("delivered", when(webhook.deliver_time)),
             ("created by", webhook.created_by),
-            ("created", _time(webhook.create_time)),
+            ("created", when(webhook.create_time)),
         ]
     )
 
 
 def state(webhook: pb.Webhook) -> str:
     return pb.WebhookState.Name(webhook.state).removeprefix("WEBHOOK_STATE_")
-
-
-def _time(time: Timestamp) -> str:
-    return time.ToDatetime().strftime(TIME_FORMAT) if time.seconds else ""

@@ -14,7 +14,7 @@ from lorafleet.commands.clients import connect
 from lorafleet.commands.connection import ServerCommands
 from lorafleet.commands.download import Folder, fetch
 from lorafleet.errors import InvalidInput
-from lorafleet.terminal import TIME_FORMAT, say, stdout_console
+from lorafleet.terminal import say, stdout_console
 
 app = typer.Typer(cls=ServerCommands, help="Adapters of the registry and their versions.", no_args_is_help=True)
 
@@ -120,6 +120,8 @@ def delete(
     tenant: Tenant = DEFAULT_TENANT,
 ) -> None:
     """Delete an adapter or a version, which undelete brings back for 30 days; or take an alias away."""
+    from lorafleet.output import when
+
     with connect(server, tenant) as client:
         if "@" in name:
             adapter, _, alias = name.partition("@")
@@ -127,7 +129,7 @@ def delete(
             return
         found = client.delete_adapter_version(name) if _is_version(name) else client.delete_adapter(name)
     if found.HasField("purge_time"):
-        say(f"{found.name} is deleted; until {found.purge_time.ToDatetime().strftime(TIME_FORMAT)} it can be undeleted")
+        say(f"{found.name} is deleted; until {when(found.purge_time)} it can be undeleted")
 
 
 @app.command("undelete")
