@@ -67,6 +67,7 @@ async def test_a_webhook_is_in_the_log_by_its_name(api: Api):
     hook = webhooks_pb.Webhook(url="https://93.184.215.14/")
     create = webhook_service_pb2_grpc.WebhookServiceStub(api.channel).CreateWebhook
     await create(webhooks_pb.CreateWebhookRequest(parent=ACME, webhook_id="hook", webhook=hook))
+    api.world.clock.advance(1)
     await refusal(create(webhooks_pb.CreateWebhookRequest(parent=ACME, webhook_id="hook", webhook=hook)))
     assert [(row.resource, row.code) for row in await rows(api)] == [(f"{ACME}/webhooks/hook", code) for code in ("OK", "ALREADY_EXISTS")]
 
