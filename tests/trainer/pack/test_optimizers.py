@@ -1,5 +1,6 @@
 """Styles of one pack may have other optimizers, methods and ranks: each learns, resumes to the bit, and is what it would be alone."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,19 @@ proof = pytest.mark.proof
 NAMES = [name for name in catalog.OPTIMIZERS.names() if name != "adamw"]
 QUICK = ("adamw_8bit", "adamw_schedule_free")  # bytes, numbers and an average: each kind of state
 MIXED = {"adamw": ("lora", 2), "adamw_8bit": ("loha", 3), "adamw_schedule_free": ("oft", 4)}  # method and rank beside each of them
+METHODS = [name for name in catalog.METHODS.names() if not name.startswith("toy")]
+TOKENS = {
+    "dataset": {"trigger_phrase": "<s1>"},
+    "textual_inversion": {"tokens": [{"token": "<s1>", "num_vectors": 2, "initial_text": "red cat"}]},
+}
+TRAINED: dict[str, dict[str, Any]] = {
+    **{name: {"adapter": {"method": name}} for name in METHODS},
+    "pissa": {"adapter": {"initialization": "pissa"}},
+    "orthogonal": {"adapter": {"initialization": "orthogonal"}},
+    "tlora-orthogonal": {"adapter": {"method": "tlora", "initialization": "orthogonal", "min_rank": 2}},
+    "tokens": TOKENS,
+    "tokens-alone": {**TOKENS, "textual_inversion": {**TOKENS["textual_inversion"], "alone": True}},
+}
 RATES = {"prodigy": 1.0, "lion": 1e-4, "lion_8bit": 1e-4}
 
 
@@ -52,14 +66,29 @@ def test_other_methods_ranks_and_optimizers_train_in_company_as_alone(packs: Pac
 
 
 @proof
-@pytest.mark.parametrize("turn", range(7))
-def test_every_optimizer_with_every_method_trains_in_company_as_alone(packs: Packs, turn: int):
-    """In each pack every optimizer, with methods that change by turns."""
-    methods = [name for name in catalog.METHODS.names() if not name.startswith("toy")]
-    assert len(methods) == 7, "as many turns as there are methods"
-    optimizers = ["adamw", *NAMES]
-    company = {name: (methods[(place + turn) % len(methods)], 2 + place % 3) for place, name in enumerate(optimizers)}
-    assert_each_trains_in_company_as_alone(Packs(packs.folder / f"turn-{turn}", packs.group), company, training={"max_steps": 3})
+@pytest.mark.parametrize("turn", range(len(TRAINED)))
+def test_every_optimizer_with_all_that_is_trained_goes_on_after_a_kill_in_company_as_alone(packs: Packs, turn: int):
+    """In each pack every optimizer, with methods, beginnings, new tokens and moving averages that change by turns."""
+    assert {parts.get("adapter", {}).get("method", "lora") for parts in TRAINED.values()} == set(METHODS), "every method has its turn"
+    packs, optimizers = Packs(packs.folder / f"turn-{turn}", packs.group), ["adamw", *NAMES]
+    parts = {name: trained_with(name, place, turn) for place, name in enumerate(optimizers)}
+    together = [style(packs, "together", name, **parts[name]) for name in optimizers]
+    with pytest.raises(Killed):
+        packs.train(*together, recorder=dies_at(job_of("together-adamw"), 3))
+    resumed = packs.train(*together)
+    assert resumed.resumed_from == {job_of(f"together-{name}"): 2 for name in optimizers}
+    assert set(resumed.endings.values()) == {"succeeded"}
+    for name in optimizers:
+        packs.train(style(packs, "apart", name, **parts[name]), batch_invariant=True)
+        assert_same_bits(packs.saved(f"together-{name}"), packs.saved(f"apart-{name}"))
+
+
+def trained_with(optimizer: str, place: int, turn: int) -> dict[str, dict[str, Any]]:
+    parts = copy.deepcopy(list(TRAINED.values())[(place + turn) % len(TRAINED)])
+    parts["adapter"] = {"rank": 2 + 2 * (place % 2), "target_modules": ["to_q", "conv1"], **parts.get("adapter", {})}
+    averages = {"ema_decay": 0.9} if (place + turn) % 2 and not catalog.OPTIMIZERS.get(optimizer).averages else {}
+    dataset = {"validation_fraction": 0.0, **parts.get("dataset", {})}
+    return {**parts, "training": {"max_steps": 3, **averages}, "dataset": dataset, "checkpointing": {"every_steps": 2}}
 
 
 @pytest.mark.parametrize("name", [name if name == "adamw_schedule_free" else pytest.param(name, marks=proof) for name in NAMES])
