@@ -41,15 +41,19 @@ def existing(style: PreparedStyle) -> Artifact | None:
 
     Raises RunFailed OUTPUT_TAKEN when the folder holds another job's.
     """
-    uri = JobLayout(style.output_uri).adapter
-    manifest = Folder(uri, within=style.output_uri).get_or_none(MANIFEST, most_bytes=untrusted.MAX_CONFIG_BYTES)
+    return existing_in(Folder(JobLayout(style.output_uri).adapter, within=style.output_uri), style.job)
+
+
+def existing_in(folder: Folder, job: str) -> Artifact | None:
+    """The same of a folder, and of other work than jobs."""
+    manifest = folder.get_or_none(MANIFEST, most_bytes=untrusted.MAX_CONFIG_BYTES)
     if manifest is None:
         return None
-    with untrusted.taken(f"{uri}/{MANIFEST}"):
+    with untrusted.taken(f"{folder.uri}/{MANIFEST}"):
         known = untrusted.json_object(manifest)
-        if known.get("job") != style.job:
+        if known.get("job") != job:
             raise Refused("already is the artifact of another job")
-        return _as_reported(uri, manifest, _sizes(known))
+        return _as_reported(folder.uri, manifest, _sizes(known))
 
 
 def _sizes(manifest: Mapping[str, JsonValue]) -> list[int]:
@@ -68,23 +72,31 @@ def commit(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Pro
     folder = Folder(JobLayout(style.output_uri).adapter, within=style.output_uri)
     files = _files(style, weights, progress, samples)
     folder.write_all(files)
-    manifest: dict[str, Any] = {
-        "format": "lorafleet-artifact-1",
-        "job": style.job,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    facts: dict[str, Any] = {
         "steps": progress.step,
         "base_digest": style.base.digest,
         "family": style.spec.family.name,
         "dataset_digest": style.data_set.digest,
         **artifact_tokens.for_manifest(style.spec),
-        "files": {name: {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)} for name, data in files.items()},
+    }
+    return commit_files(folder, style.job, facts, {name: (hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()})
+
+
+def commit_files(folder: Folder, job: str, facts: Mapping[str, Any], files: Mapping[str, tuple[str, int]]) -> Artifact:
+    """Writes the manifest of files that are there, each with its SHA-256 and size; or finds the one that an earlier attempt has written."""
+    manifest: dict[str, Any] = {
+        "format": "lorafleet-artifact-1",
+        "job": job,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **facts,
+        "files": {name: {"sha256": sha256, "size_bytes": size_bytes} for name, (sha256, size_bytes) in files.items()},
     }
     data = json.dumps(manifest, indent=2).encode()
     if not folder.put_if_absent(MANIFEST, data):
-        if (found := existing(style)) is not None:
+        if (found := existing_in(folder, job)) is not None:
             return found
         raise RunFailed(f"{folder.uri}: the manifest came and went; try again", reason="OUTPUT_TAKEN", retryable=True)
-    return _as_reported(folder.uri, data, list(map(len, files.values())))
+    return _as_reported(folder.uri, data, [size_bytes for _, size_bytes in files.values()])
 
 
 def _as_reported(uri: str, manifest: bytes, sizes: Sequence[int]) -> Artifact:

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -280,6 +280,16 @@ def not_understood(error: Exception) -> RunFailed:
     """A style's spec as the control plane wrote it, which this trainer cannot read. What pydantic says quotes it."""
     what = told(error) if isinstance(error, ValidationError) else f"it cannot be parsed ({type(error).__name__})"
     return RunFailed(f"this trainer does not understand the spec: {what}; is it older than the control plane?", reason="INVALID_SPEC")
+
+
+def report_failed(address: Address, jobs: Sequence[str], error: RunFailed) -> bool:
+    """Of every job of the run that has not ended; whether it was heard."""
+    with Reporter(address, source="driver") as reporter:
+        for job in jobs:
+            with run_log.about(job):
+                log.error("%s", error)
+            reporter.failed(job, error)
+        return reporter.close()
 
 
 def _channel(address: Address) -> grpc.Channel:

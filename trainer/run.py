@@ -14,7 +14,7 @@ from lorafleet.contract.store_faults import last_words
 from lorafleet.errors import RunFailed
 from trainer import eviction, run_log, store_credentials, style_isolation
 from trainer.prepare.pack import Given, prepare_given, read_manifest
-from trainer.report import Address, Reporter, StaleAttempt
+from trainer.report import Address, Reporter, StaleAttempt, report_failed
 from trainer.run_plan import RunPlan
 from trainer.tracing import TraceTo, span, tracing
 
@@ -44,6 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(given: Given, address: Address, store_env: Mapping[str, str]) -> int:
     manifest = given.manifest
+    if manifest.tasks:
+        from trainer.work.driver import run_tasks
+
+        return run_tasks(manifest, address, store_env)
     if manifest.standby is not None:  # its workers alone speak for it
         return train(RunPlan.of(manifest, (), address, {}), storage_dir=manifest.storage_dir)
     with tracing(TraceTo.of(manifest)), Reporter(address, source="driver", on_stale=_end_stale_run) as reporter:
@@ -64,12 +68,7 @@ def train(plan: RunPlan, *, storage_dir: str) -> int:
     try:
         fit(plan, storage_dir=storage_dir)
     except RunFailed as error:
-        with Reporter(plan.report_to, source="driver") as reporter:
-            for style in plan.pack:
-                with run_log.about(style.job):
-                    log.error("%s", error)
-                reporter.failed(style.job, error)
-            return 0 if reporter.close() else 1
+        return 0 if report_failed(plan.report_to, [style.job for style in plan.pack], error) else 1
     except StaleAttempt:
         log.warning("run %s was replaced by another attempt; stopping", plan.run)
     return 0

@@ -3,11 +3,12 @@
 Holds no secret: the run token travels in the run's environment under `RUN_TOKEN_ENV`.
 """
 
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from lorafleet.spec import ClusterSpec, Spec
+from lorafleet.work import TRAINING
 
 RUN_TOKEN_ENV = "LORAFLEET_RUN_TOKEN"
 
@@ -30,6 +31,14 @@ class Style(_Frozen):
         return cls(job=job, spec=spec.model_copy(update={"output": spec.output.model_copy(update={"name": name})}), output_uri=output_uri)
 
 
+class Task(_Frozen):
+    """Work of a run that is not training (`lorafleet.work`)."""
+
+    name: str  # tenants/{tenant}/{collection}/{id}
+    spec: dict[str, Any]  # as its kind parses it
+    output_uri: str  # root of everything that it writes
+
+
 class Standby(_Frozen):
     """Workers that come up with nothing to train, and wait for the first run that asks for such."""
 
@@ -48,12 +57,15 @@ class RunManifest(_Frozen):
     report_tls: bool = False  # without: loopback only
     report_tls_ca: str | None = None  # PEM of who signs the control plane's certificate; unset: whom this machine trusts
     heartbeat_interval_s: float = 2.0
+    # Set for work that is not training: the pack is empty then. Left out when unset, as others below: a trainer that does not know a
+    # field refuses the manifest.
+    kind: str = Field(default=TRAINING, exclude_if=lambda kind: kind == TRAINING)
+    tasks: tuple[Task, ...] = Field(default=(), exclude_if=lambda tasks: not tasks)
     # A member trains, or has trained, with others: then passes are padded so that its numbers are the same bit for bit
     # in any pack (trainer/adapters/bank.py).
     in_company: bool = False
     warm_idle_s: float = 0.0  # how long the workers wait for another run on the same base once all styles have ended
-    # Where the run sends its spans, and the W3C trace parents of its jobs, in the order of the pack. Left out when
-    # unset: a trainer that does not know a field refuses the manifest.
+    # Where the run sends its spans, and the W3C trace parents of its jobs, in the order of the pack.
     otlp_endpoint: str = Field(default="", exclude_if=lambda endpoint: not endpoint)
     trace_parents: tuple[str, ...] = Field(default=(), exclude_if=lambda parents: not parents)
     # Where buckets are that are not in the usual region: the control plane has found out, and the run's client would not.

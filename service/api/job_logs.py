@@ -18,6 +18,7 @@ from service.db.attempts import JobRun
 from service.db.database import Database
 from service.db.models import JobRow, RunLogRow
 from service.db.tenants import store_credentials_of
+from service.jobs.jobs import not_found
 from service.store import job_logs
 from service.store.client import Store
 
@@ -90,7 +91,7 @@ class LogStream:
         async with self.db.snapshot() as tx:
             job = await jobs.by_name(tx, name.tenant, name.job_id)
             if job is None:
-                raise NotFound(f"there is no job {name}", reason="JOB_NOT_FOUND")
+                raise not_found(name)
             runs = (await attempts.of_jobs(tx, [job.uid]))[job.uid]
             copies = {run.run.id: await tx.session.get(RunLogRow, run.run.id) for run in runs}
         layout = JobLayout(job.output_uri)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lorafleet.contract.layout import MANIFEST, JobLayout, join
-from lorafleet.errors import FailedPrecondition, NotFound
+from lorafleet.errors import FailedPrecondition
 from lorafleet.v1 import adapter_service_pb2 as adapter_pb
 from lorafleet.v1 import training_service_pb2 as pb
 from service.control.adapter_facts import VersionState
@@ -17,6 +17,7 @@ from service.db import adapters, jobs
 from service.db.database import Database
 from service.db.models import JobRow
 from service.db.tenants import store_credentials_of
+from service.jobs.jobs import not_found
 from service.registry.aliases import resolved
 from service.store.client import Store, StoreError
 from service.store.uri_prefixes import lies_in
@@ -46,7 +47,7 @@ async def sign_artifact(db: Database, store: Store, name: JobName, expire_s: int
         now = tx.now
         version = None if job is None else await adapters.version_of_job(tx, job)
     if job is None:
-        raise NotFound(f"there is no job {name}", reason="JOB_NOT_FOUND")
+        raise not_found(name)
     if version is not None and version.state == VersionState.PURGED.value:
         raise FailedPrecondition(f"the artifact of {name} was deleted for good, with {version.name}", reason="ARTIFACT_PURGED")
     folder, sha256 = _artifact(job)

@@ -1,7 +1,7 @@
 """Tells whose lines are whose in the log of a backend job that trains many styles, one run after another. Pure; holds one line at most.
 
-The trainer begins every line of its own with whose it is (`trainer/run_log.py`): `[tenants/T/jobs/J] ` or `[run] `; a style's text
-can begin none. A line without either, of a library or of Ray, goes on from the line before, unless it looks like a
+The trainer begins every line of its own with whose it is (`trainer/run_log.py`): `[tenants/T/jobs/J] `, or of other work its name, or
+`[run] `; a style's text can begin none. A line without either, of a library or of Ray, goes on from the line before, unless it looks like a
 record's first. Workers write `== run RUN ==` when they begin a run. Ray puts `(RayTrainWorker pid=123) ` before what
 workers write, and mixes the lines of several.
 """
@@ -17,7 +17,7 @@ _MAX_SOURCES = 4096  # that are remembered: more than a run has processes
 _SOURCE = re.compile(
     rb"\s*(?:\x1b\[[0-9;]*m)*(\((?:(?:[A-Za-z_][^()]*)?\bpid=\d+|raylet|autoscaler|gcs_server|runtime_env)[^()]*\))(?:\x1b\[[0-9;]*m)* ?"
 )
-_MARK = re.compile(rb"\[(run|tenants/[a-z0-9-]+/jobs/[a-z0-9-]+)\](?= |$)")
+_MARK = re.compile(rb"\[(run|tenants/[a-z0-9-]+/[a-z]+/[a-z0-9-]+)\](?= |$)")
 # A record's first line, as loggers write it: `2026-11-30 12:00:00,123 INFO lorafleet.run: `, `[2026-…] [INFO] [engine.py:1] `.
 _HEAD = re.compile(rb"\[?(?:\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[.,]?\d*\]?\s+)?\[?(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b\]?(?: [\w.]+:)?\s*")
 _BEGINS = re.compile(rb"(?:rank \d+ )?(?:\w+ [\w.]+: )?== run (run-[0-9a-z-]+) ==")

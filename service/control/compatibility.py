@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from lorafleet.spec import DEFAULT_PROFILE
+from lorafleet.work import TRAINING
 from service.control.capacity import Resources
 
 
@@ -40,6 +41,7 @@ class WarmKey:
     cluster: Cluster
     base_parts: tuple[tuple[str, str], ...] = ()  # (part, URI) of those that are not the base's own
     store_credentials: str = ""  # the reference; a process has those of one tenant, or the service's own
+    kind: str = TRAINING  # of work
 
     def serves(self, wanted: "WarmKey") -> bool:
         return self == wanted
@@ -52,7 +54,7 @@ class StandbyKey:
     cluster: Cluster
 
     def serves(self, wanted: WarmKey) -> bool:
-        return not wanted.store_credentials and wanted.cluster.shape == self.cluster.shape
+        return wanted.kind == TRAINING and not wanted.store_credentials and wanted.cluster.shape == self.cluster.shape
 
 
 @dataclass(frozen=True, kw_only=True)

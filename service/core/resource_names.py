@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from uuid import UUID
 
+from lorafleet import work
 from lorafleet.errors import InvalidInput, Violation
 from lorafleet.spec_words import RESOURCE_ID
 
@@ -20,13 +21,13 @@ _VERSION = re.compile(rf"{_ADAPTER.pattern}/versions/(?P<version>[1-9][0-9]{{0,8
 
 @dataclass(frozen=True)
 class JobName:
-    """tenants/{tenant}/jobs/{job}."""
+    """tenants/{tenant}/jobs/{job}; of other work than jobs `job_id` begins with the collection."""
 
     tenant: str
     job_id: str
 
     def __str__(self) -> str:
-        return f"tenants/{self.tenant}/jobs/{self.job_id}"
+        return work.name_of(self.tenant, self.job_id)
 
 
 @dataclass(frozen=True)

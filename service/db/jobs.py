@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, exists, or_, select
 from sqlalchemy.orm.attributes import instance_dict
 
+from lorafleet import work
 from service.control.lifecycle import FINISHED, IN_A_RUN, Artifact, Job, JobState
 from service.control.runs import WITH_JOBS
 from service.core import telemetry
@@ -113,4 +114,4 @@ async def writers(tx: Transaction, output_uris: Sequence[str]) -> dict[str, str]
     """Names of the unfinished jobs that write to these output roots, by output root."""
     unfinished = JobRow.state.not_in([state.value for state in FINISHED])
     query = select(JobRow.output_uri, JobRow.tenant, JobRow.job_id).where(JobRow.output_uri.in_(output_uris), unfinished)
-    return {output: f"tenants/{tenant}/jobs/{job_id}" for output, tenant, job_id in await tx.session.execute(query)}
+    return {output: work.name_of(tenant, job_id) for output, tenant, job_id in await tx.session.execute(query)}

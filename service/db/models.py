@@ -6,6 +6,8 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Boolean, Float, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from lorafleet import work
+from lorafleet.work import TRAINING
 from service.db.types import UtcTime
 
 
@@ -167,12 +169,13 @@ _UNREGISTERED = text("state = 'SUCCEEDED' AND adapter_version IS NULL")
 
 
 class JobRow(TableBase):
-    """A job."""
+    """A job; or other work that is admitted, run, tried again and cancelled like one: `lorafleet.work` has the kinds."""
 
     __tablename__ = "jobs"
     uid: Mapped[str] = mapped_column(primary_key=True)
     tenant: Mapped[str]
-    job_id: Mapped[str]
+    job_id: Mapped[str]  # of other work than jobs it begins with the collection: "generations/fox"
+    kind: Mapped[str] = mapped_column(default=TRAINING, server_default=TRAINING)
     batch_uid: Mapped[str | None] = mapped_column(ForeignKey("batches.uid"), default=None)
     batch_id: Mapped[str | None] = mapped_column(default=None)  # the batch's, which never changes: a message needs no join
     batch_index: Mapped[int | None] = mapped_column(default=None)
@@ -199,7 +202,7 @@ class JobRow(TableBase):
     run_time_s: Mapped[float] = mapped_column(default=0.0)  # in the runs before the one that it is in
     run_start_time: Mapped[datetime | None] = mapped_column(default=None)  # of the run that it is in
     queue_position: Mapped[int | None] = mapped_column(default=None)  # 1: the next
-    # The version of an adapter that its artifact is: set in the transaction in which it succeeds.
+    # The version of an adapter that its artifact is: set in the transaction in which it succeeds. 0: it never becomes one.
     adapter_id: Mapped[str | None] = mapped_column(default=None)
     adapter_version: Mapped[int | None] = mapped_column(default=None)
     # W3C trace context of the call that created it.
@@ -213,6 +216,7 @@ class JobRow(TableBase):
     __table_args__ = (
         UniqueConstraint("tenant", "job_id"),
         Index("ix_jobs_list", "tenant", "create_time", "uid"),
+        Index("ix_jobs_list_kind", "tenant", "kind", "create_time", "uid"),
         Index("ix_jobs_queue", "state", "create_time"),
         # Two unfinished jobs never write to the same folder, even if two replicas accept them at the same moment.
         Index("ix_jobs_output", "output_uri", unique=True, sqlite_where=_UNFINISHED, postgresql_where=_UNFINISHED),
@@ -225,7 +229,7 @@ class JobRow(TableBase):
 
     @property
     def name(self) -> str:
-        return f"tenants/{self.tenant}/jobs/{self.job_id}"
+        return work.name_of(self.tenant, self.job_id)
 
     @property
     def batch(self) -> str:
@@ -236,7 +240,7 @@ class JobRow(TableBase):
     def adapter_version_name(self) -> str:
         """Name of the version that its artifact is; empty while there is none."""
         named = f"tenants/{self.tenant}/adapters/{self.adapter_id}/versions/{self.adapter_version}"
-        return "" if self.adapter_version is None else named
+        return named if self.adapter_version else ""
 
 
 def _own_id(context: Any) -> str:

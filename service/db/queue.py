@@ -22,6 +22,7 @@ class WaitingJob:
     """A queued job that may start as far as its own back-off goes."""
 
     uid: str
+    kind: str
     tenant: str
     create_time: datetime
     batch_index: int | None
@@ -55,8 +56,9 @@ async def num_waiting(tx: Transaction) -> int:
 
 async def waiting(tx: Transaction) -> list[WaitingJob]:
     """All jobs that could start now, the oldest first."""
-    columns = (JobRow.uid, JobRow.tenant, JobRow.create_time, JobRow.batch_index, JobRow.attempt, JobRow.first_step_time)
-    query = select(*columns).where(*startable(tx.now)).order_by(JobRow.create_time, JobRow.batch_index, JobRow.uid)
+    times = (JobRow.create_time, JobRow.batch_index, JobRow.attempt, JobRow.first_step_time)
+    query = select(JobRow.uid, JobRow.kind, JobRow.tenant, *times).where(*startable(tx.now))
+    query = query.order_by(JobRow.create_time, JobRow.batch_index, JobRow.uid)
     return [WaitingJob(*row) for row in await tx.session.execute(query)]
 
 

@@ -95,7 +95,9 @@ class Batches:
 
     def _unknown_profiles(self, places: Sequence[ItemJob]) -> Iterable[Violation]:
         """Each once, however many items have it from the defaults."""
-        blamed = (unknown_profile(place.item.spec, self._profiles, field=place.item.blame("cluster", "profile")) for place in places)
+        blamed = (
+            unknown_profile(place.item.spec.cluster, self._profiles, field=place.item.blame("cluster", "profile")) for place in places
+        )
         return dict.fromkeys(violation for violations in blamed for violation in violations)
 
     async def get(self, name: BatchName) -> pb.Batch:

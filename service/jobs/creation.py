@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from lorafleet import spec_proto
+from lorafleet import spec_proto, work
 from lorafleet.errors import AlreadyExists, InvalidSpec, LorafleetError, Violation
 from lorafleet.spec import Spec
 from lorafleet.v1 import training_service_pb2 as pb
@@ -27,14 +27,31 @@ class AllowanceChanged(Contended):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NewJob:
-    """A job to create. An empty `job_id` is chosen here; an empty `request_id` makes repeats new jobs."""
+class New:
+    """What tells a request for a job, or other work, from others. An empty `job_id` is chosen here; an empty `request_id` makes repeats new
+    jobs."""
 
     tenant: str
     job_id: str
     request_id: str
-    spec: Spec
     created_by: str = ""
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """What is asked for, and the id."""
+        raise NotImplementedError
+
+    @cached_property
+    def body_sha256(self) -> str:
+        """Equal for equal requests: the spec with its defaults filled in, and the id asked for."""
+        return hashlib.sha256(json.dumps(self.body, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewJob(New):
+    """A job to create."""
+
+    spec: Spec
     asked: Spec | None = None  # as it was sent, where the service has filled in what it names
 
     @cached_property
@@ -42,12 +59,10 @@ class NewJob:
         """As plain values."""
         return self.spec.model_dump(mode="json")
 
-    @cached_property
-    def body_sha256(self) -> str:
-        """Equal for equal requests: the spec with its defaults filled in, and the id asked for."""
+    @property
+    def body(self) -> dict[str, Any]:
         asked = self.stored_spec if self.asked is None else self.asked.model_dump(mode="json")
-        body = json.dumps({"job_id": self.job_id, "spec": asked}, sort_keys=True)
-        return hashlib.sha256(body.encode()).hexdigest()
+        return {"job_id": self.job_id, "spec": asked}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +84,7 @@ class Existing:
     job_ids: set[str]
     writers: dict[str, str] = field(default_factory=dict[str, str])  # names of unfinished jobs, by output root
 
-    def answer(self, new: NewJob) -> JobRow | None:
+    def answer(self, new: New) -> JobRow | None:
         """The job that this request made before. Raises AlreadyExists for another body, and for an id that is taken."""
         if (found := self.answered.get(new.request_id)) is not None:
             if found.body_sha256 != new.body_sha256:
@@ -77,8 +92,9 @@ class Existing:
                 raise AlreadyExists(message, reason="REQUEST_ID_REUSED")
             return found.job
         if new.job_id in self.job_ids:
-            message = f"tenants/{new.tenant}/jobs/{new.job_id} exists; choose another id, or leave it empty to have one chosen"
-            raise AlreadyExists(message, reason="JOB_ID_TAKEN")
+            name = work.name_of(new.tenant, new.job_id)
+            message = f"{name} exists; choose another id, or leave it empty to have one chosen"
+            raise AlreadyExists(message, reason=f"{work.one_of(new.job_id).upper()}_ID_TAKEN")
         return None
 
     def check_output(self, row: JobRow) -> None:
@@ -98,7 +114,7 @@ class Existing:
 async def answered(db: Database, new: NewJob) -> pb.TrainingJob | None:
     """The job that this request made before. Raises AlreadyExists for another body, and for an id that is taken."""
     async with db.snapshot() as tx:
-        row = (await _existing(tx, [new])).answer(new)
+        row = (await existing(tx, [new])).answer(new)
         return None if row is None else await _message(tx, row)
 
 
@@ -109,21 +125,21 @@ async def accept(db: Database, drafts: Sequence[Draft]) -> list[pb.TrainingJob |
     audit.current_entry.set(None)  # each draft has its call's
     async with db.transaction() as tx:
         news = [draft.new for draft in drafts]
-        existing = await _existing(tx, news)
-        existing.writers = await jobs.writers(tx, [draft.row.output_uri for draft in drafts])
+        there = await existing(tx, news)
+        there.writers = await jobs.writers(tx, [draft.row.output_uri for draft in drafts])
         room = await quotas.room(tx, news[0].tenant)
         allowance = await allowances.read(tx, news[0].tenant)
         accepted: list[Draft] = []
         found: list[JobRow | Exception] = []
         for draft in drafts:
             try:
-                row = existing.answer(draft.new)
+                row = there.answer(draft.new)
                 if row is None:
                     if draft.allowance != allowance:
                         raise AllowanceChanged("what the tenant is allowed changed meanwhile; try again")
-                    existing.check_output(draft.row)
+                    there.check_output(draft.row)
                     room.take()
-                    existing.add(draft)
+                    there.add(draft)
                     accepted.append(draft)
                 found.append(row or draft.row)
             except LorafleetError as error:
@@ -132,7 +148,8 @@ async def accept(db: Database, drafts: Sequence[Draft]) -> list[pb.TrainingJob |
         return [each if isinstance(each, Exception) else fresh.get(each.uid) or await _message(tx, each) for each in found]
 
 
-async def _existing(tx: Transaction, news: Sequence[NewJob]) -> Existing:
+async def existing(tx: Transaction, news: Sequence[New]) -> Existing:
+    """What there is of one tenant that these may meet."""
     tenant = news[0].tenant
     request_ids, job_ids = [new.request_id for new in news if new.request_id], [new.job_id for new in news if new.job_id]
     return Existing(

@@ -4,7 +4,9 @@ import logging
 import secrets
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
+from lorafleet import work
 from lorafleet.contract.layout import job_root
 from lorafleet.errors import LorafleetError, NotFound
 from lorafleet.spec import Spec
@@ -21,7 +23,7 @@ from service.db.database import Database
 from service.db.errors import may_be_committed
 from service.db.models import JobRow
 from service.db.transaction import Transaction
-from service.jobs import starts
+from service.jobs import kinds, starts
 from service.jobs.creation import AllowanceChanged, Draft, NewJob, accept, answered
 from service.jobs.messages import job_etag, job_message
 from service.jobs.new_rows import new_row
@@ -36,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class Jobs:
-    """The jobs of all tenants."""
+    """The jobs of all tenants; other work is read and cancelled here, too."""
 
     def __init__(self, db: Database, store: Store, artifacts_uri: str, policy: StopPolicy, profiles: frozenset[str] = ONLY_DEFAULT) -> None:
         self._db = db
@@ -107,14 +109,14 @@ class Jobs:
             tuple(new.spec.base_model.part_fields),
         )
         is_new = not new.job_id and new.spec.output.uri is None  # its name was made up a moment ago
-        await self._checks.check(shared, None if is_new else row.output_uri, also=unknown_profile(new.spec, self._profiles))
+        await self._checks.check(shared, None if is_new else row.output_uri, also=unknown_profile(new.spec.cluster, self._profiles))
 
-    async def get(self, name: JobName) -> pb.TrainingJob:
-        """Raises NotFound."""
+    async def get(self, name: JobName) -> Any:
+        """The message of its kind. Raises NotFound."""
         async with self._db.snapshot() as tx:
             return await message(tx, await _existing(tx, name))
 
-    async def cancel(self, name: JobName, etag: str = "", *, caller: Identity | None = None) -> pb.TrainingJob:
+    async def cancel(self, name: JobName, etag: str = "", *, caller: Identity | None = None) -> Any:
         """Without `caller` the service itself asks. Raises NotFound, PermissionDenied for another's job, Aborted for another
         etag, and FailedPrecondition (JOB_FINISHED) for a job that ended otherwise."""
         async with self._db.transaction() as tx:
@@ -137,9 +139,9 @@ class Jobs:
         return new_row(new.tenant, job_id, new.spec, new.stored_spec, output_uri, new.created_by)
 
 
-async def message(tx: Transaction, row: JobRow) -> pb.TrainingJob:
-    """The job as users see it."""
-    return job_message(row, await attempts.of_job(tx, row))
+async def message(tx: Transaction, row: JobRow) -> Any:
+    """The job, or other work, as users see it."""
+    return kinds.of(row.kind).message(row, await attempts.of_job(tx, row))
 
 
 def _uses(spec: Spec) -> list[Use]:
@@ -153,5 +155,11 @@ def _uses(spec: Spec) -> list[Use]:
 async def _existing(tx: Transaction, name: JobName) -> JobRow:
     row = await jobs.by_name(tx, name.tenant, name.job_id)
     if row is None:
-        raise NotFound(f"there is no job {name}", reason="JOB_NOT_FOUND")
+        raise not_found(name)
     return row
+
+
+def not_found(name: JobName) -> NotFound:
+    """There is no job, or other work, of that name."""
+    one = work.one_of(name.job_id)
+    return NotFound(f"there is no {one} {name}", reason=f"{one.upper()}_NOT_FOUND")

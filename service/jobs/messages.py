@@ -14,6 +14,7 @@ from service.control.lifecycle import FINISHED, JobState
 from service.db.attempts import JobRun
 from service.db.batches import Counts
 from service.db.models import BatchRow, JobRow
+from service.jobs import kinds
 from service.runs.progress import progress_of
 
 
@@ -25,12 +26,12 @@ def job_message(job: JobRow, runs: Sequence[JobRun], *, with_spec: bool = True) 
         state=f"JOB_STATE_{job.state}",
         reason=job.reason,
         message=job.message,
-        attempts=[_attempt(run) for run in runs],
+        attempts=attempts_of(runs),
         output_uri=job.output_uri,
-        create_time=_time(job.create_time),
-        first_step_time=_time(job.first_step_time),
-        end_time=_time(job.end_time),
-        update_time=_time(job.update_time),
+        create_time=time(job.create_time),
+        first_step_time=time(job.first_step_time),
+        end_time=time(job.end_time),
+        update_time=time(job.update_time),
         etag=job_etag(job),
         batch=job.batch,
         batch_index=job.batch_index or 0,
@@ -39,8 +40,7 @@ def job_message(job: JobRow, runs: Sequence[JobRun], *, with_spec: bool = True) 
     )
     if job.progress is not None:
         message.progress.CopyFrom(progress_of(job.progress))
-    if job.artifact_uri and job.artifact_sha256:
-        artifact = pb.Artifact(uri=job.artifact_uri, manifest_sha256=job.artifact_sha256, size_bytes=job.artifact_bytes or 0)
+    if (artifact := artifact_of(job)) is not None:
         message.artifact.CopyFrom(artifact)
     if with_spec:
         add_spec(message, job)
@@ -48,8 +48,8 @@ def job_message(job: JobRow, runs: Sequence[JobRun], *, with_spec: bool = True) 
 
 
 def job_event(job: JobRow, runs: Sequence[JobRun]) -> bytes:
-    """The job as the event log keeps it."""
-    return job_message(job, runs, with_spec=False).SerializeToString()
+    """The job, or other work, as the event log keeps it."""
+    return kinds.of(job.kind).message(job, runs, with_spec=False).SerializeToString()
 
 
 def batch_message(batch: BatchRow, counts: Counts) -> pb_batch.Batch:
@@ -61,8 +61,8 @@ def batch_message(batch: BatchRow, counts: Counts) -> pb_batch.Batch:
         uid=batch.uid,
         num_jobs=batch.num_jobs,
         counts=[pb_batch.StateCount(state=f"JOB_STATE_{state}", count=count) for state, count in found if count],
-        create_time=_time(batch.create_time),
-        end_time=_time(counts.last_end) if ended else None,
+        create_time=time(batch.create_time),
+        end_time=time(counts.last_end) if ended else None,
         etag=batch_etag(batch, counts),
     )
 
@@ -84,6 +84,18 @@ def add_spec(message: pb.TrainingJob, job: JobRow) -> None:
         message.spec.CopyFrom(spec_proto.to_proto(spec.parse(job.spec)))
 
 
+def attempts_of(runs: Sequence[JobRun]) -> list[pb.Attempt]:
+    """The runs of a job, as users see them."""
+    return [_attempt(run) for run in runs]
+
+
+def artifact_of(job: JobRow) -> pb.Artifact | None:
+    """What it has committed."""
+    if not job.artifact_uri or not job.artifact_sha256:
+        return None
+    return pb.Artifact(uri=job.artifact_uri, manifest_sha256=job.artifact_sha256, size_bytes=job.artifact_bytes or 0)
+
+
 def _attempt(attempt: JobRun) -> pb.Attempt:
     member, run = attempt.member, attempt.run
     return pb.Attempt(
@@ -91,14 +103,14 @@ def _attempt(attempt: JobRun) -> pb.Attempt:
         run=run.id,
         reason=member.reason,
         message=member.message,
-        start_time=_time(run.launch_time),
-        end_time=_time(run.gone_time),
+        start_time=time(run.launch_time),
+        end_time=time(run.gone_time),
         resumed_from_step=member.resumed_from_step,
         pack_size=attempt.pack_size,
     )
 
 
-def _time(value: datetime | None) -> Timestamp | None:
+def time(value: datetime | None) -> Timestamp | None:
     if value is None:
         return None
     timestamp = Timestamp()

@@ -4,6 +4,7 @@ from typing import Any
 from uuid import uuid4
 
 from lorafleet.spec import Spec
+from lorafleet.work import TRAINING
 from service.control.lifecycle import JobState
 from service.core import telemetry
 from service.db.models import JobRow
@@ -16,6 +17,7 @@ def new_row(tenant: str, job_id: str, spec: Spec, stored: dict[str, Any], output
         uid=uuid4().hex,
         tenant=tenant,
         job_id=job_id,
+        kind=TRAINING,
         spec=stored,
         labels=dict(spec.labels),
         output_uri=output_uri,

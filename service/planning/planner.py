@@ -5,12 +5,13 @@ import math
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 
-from lorafleet import objectives
+from lorafleet import objectives, work
 from lorafleet.catalog import FAMILIES, METHODS
 from lorafleet.catalog.method import INITIALIZATION
 from lorafleet.errors import InvalidSpec, Violation
 from lorafleet.spec import ClusterSpec, Spec
 from lorafleet.v1 import batch_service_pb2 as pb
+from lorafleet.work import WorkSpec
 from service.control import packing
 from service.control.compatibility import Cluster, PackKey, WarmKey
 from service.control.memory import FP32_BYTES, Ask, Footprint, footprint
@@ -85,6 +86,35 @@ class Planner:
             alone=spec.why_alone,
         )
 
+    def other_candidate(
+        self, uid: str, tenant: str, spec: WorkSpec, *, kind: str, order: int, submitted_s: float = 0.0, store_credentials: str = ""
+    ) -> Candidate:
+        """Work that is not training: each piece has a run of its own, and warm workers of its kind take one after another."""
+        scheduling, base = spec.scheduling, spec.base_model
+        warm = WarmKey(
+            base_uri=base.uri,
+            base_parts=tuple(sorted(base.part_uris.items())),
+            family=base.family or "",
+            precision=spec.precision,
+            cluster=cluster_of(spec.cluster),
+            store_credentials=store_credentials,
+            kind=kind,
+        )
+        return Candidate(
+            uid=uid,
+            tenant=tenant,
+            key=PackKey(warm=warm, resolution=None, bucketing=False, accumulation_steps=1),
+            sharing=allowed_sharing(tenant, Sharing(scheduling.sharing), self.policy.isolated_tenants),
+            max_steps=spec.size,
+            footprint=None,
+            priority=scheduling.priority,
+            order=order,
+            submitted_s=submitted_s,
+            lasts_s=math.inf if scheduling.max_run_time_s is None else scheduling.max_run_time_s,
+            preemptible=scheduling.preemptible,
+            alone=f"a {work.of(kind).one} has its run to itself",
+        )
+
     def _footprint(self, spec: Spec, store_credentials: str) -> Footprint | None:
         where = base_of(spec, store_credentials)
         base, family = self.shapes.known(where), self.shapes.family(where)
@@ -134,7 +164,10 @@ def key_of(spec: Spec, store_credentials: str = "", family: str | None = None) -
 
 def sharing_of(tenant: str, spec: Spec, isolated_tenants: Collection[str]) -> Sharing:
     """What the spec wants, but never more than the server allows its tenant."""
-    wanted = Sharing(spec.scheduling.sharing)
+    return allowed_sharing(tenant, Sharing(spec.scheduling.sharing), isolated_tenants)
+
+
+def allowed_sharing(tenant: str, wanted: Sharing, isolated_tenants: Collection[str]) -> Sharing:
     return Sharing.TENANT if wanted is Sharing.ANYONE and tenant in isolated_tenants else wanted
 
 

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-from lorafleet import spec
-from lorafleet.errors import InvalidSpec
-from lorafleet.spec import Spec
+from lorafleet import work
+from lorafleet.errors import InvalidInput
+from lorafleet.work import TRAINING
 from service.control.admission import Wait, WaitReason
 from service.control.packing import Candidate, Refusal, Sharing
 from service.core.concurrency import slices
@@ -66,8 +67,9 @@ class Candidates:
 
     def _queued(self, waiting: Sequence[WaitingJob], company: set[str]) -> Queued:
         known = [job for job in waiting if job.uid in self._known]
-        unfit = {job.uid: why for job in known if (why := self._unfit(self._known[job.uid])) is not None}
-        awaited = {job.uid for job in known if self._is_awaited(self._known[job.uid])}
+        trained = [job for job in known if job.kind == TRAINING]  # others ask for no memory that follows from shapes of the base
+        unfit = {job.uid: why for job in trained if (why := self._unfit(self._known[job.uid])) is not None}
+        awaited = {job.uid for job in trained if self._is_awaited(self._known[job.uid])}
         aside = {job.uid: self._aside[job.uid] for job in waiting if job.uid in self._aside} if self._aside else {}
         return Queued(
             candidates=[self._as_it_began(job, company) for job in known if not any(job.uid in some for some in (awaited, unfit, aside))],
@@ -92,8 +94,7 @@ class Candidates:
     def of_row(self, row: JobRow) -> Candidate:
         """A job that is in a run."""
         if not self._is_known(row.uid):
-            parsed = spec.parse(row.spec)
-            self._remember(_order(row.create_time, row.batch_index), row.create_time, row.uid, row.tenant, parsed)
+            self._remember(_of_row(row), work.of(row.kind).parse(row.spec))
         return self._as_its_tenant(self._known[row.uid])
 
     async def _learn(self, waiting: Sequence[WaitingJob], specs: dict[str, dict[str, Any]]) -> None:
@@ -102,39 +103,41 @@ class Candidates:
             self._known = {uid: job for uid, job in self._known.items() if uid in kept}
             self._aside = {uid: why for uid, why in self._aside.items() if uid in kept}
         new = [job for job in waiting if job.uid in specs]
-        parsed: dict[str, Spec] = {}
+        parsed: dict[str, Any] = {}
         for some in slices(new, SLICE):
             parsed |= await asyncio.to_thread(self._parse_all, some, specs)
-        bases = {(job.tenant, base_of(parsed[job.uid], self._reference(job.tenant))) for job in new if job.uid in parsed}
+        trained = [job for job in new if job.kind == TRAINING and job.uid in parsed]
+        bases = {(job.tenant, base_of(parsed[job.uid], self._reference(job.tenant))) for job in trained}
         await self.planner.shapes.read(bases, HURRY_S)
         for some in slices([job for job in new if job.uid in parsed], SLICE):
             await asyncio.to_thread(self._remember_all, some, parsed)
 
-    def _parse_all(self, some: Sequence[WaitingJob], specs: Mapping[str, dict[str, Any]]) -> dict[str, Spec]:
+    def _parse_all(self, some: Sequence[WaitingJob], specs: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         """A spec that this server has accepted once may be none to it any more, or be of a newer server."""
-        parsed: dict[str, Spec] = {}
+        parsed: dict[str, Any] = {}
         for job in some:
             with row_faults.own("admit", job.uid) as trouble:
-                parsed[job.uid] = spec.parse(specs[job.uid])
+                parsed[job.uid] = work.of(job.kind).parse(specs[job.uid])
             if trouble.error:
                 self._aside[job.uid] = _unreadable(job.uid, trouble.error)
         return parsed
 
-    def _remember_all(self, some: Sequence[WaitingJob], parsed: Mapping[str, Spec]) -> None:
+    def _remember_all(self, some: Sequence[WaitingJob], parsed: Mapping[str, Any]) -> None:
         for job in some:
-            self._remember(_order(job.create_time, job.batch_index), job.create_time, job.uid, job.tenant, parsed[job.uid])
+            self._remember(job, parsed[job.uid])
 
-    def _remember(self, order: int, create_time: datetime, uid: str, tenant: str, parsed: Spec) -> None:
-        self._known[uid] = self.planner.candidate(
-            uid, tenant, parsed, order=order, submitted_s=create_time.timestamp(), store_credentials=self._reference(tenant)
-        )
+    def _remember(self, job: WaitingJob, parsed: Any) -> None:
+        order, reference = _order(job.create_time, job.batch_index), self._reference(job.tenant)
+        make = self.planner.candidate if job.kind == TRAINING else partial(self.planner.other_candidate, kind=job.kind)
+        submitted_s = job.create_time.timestamp()
+        self._known[job.uid] = make(job.uid, job.tenant, spec=parsed, order=order, submitted_s=submitted_s, store_credentials=reference)
 
     def _is_known(self, uid: str) -> bool:
         """False again once the shapes of its base, unknown before, have been read."""
         if uid in self._aside:
             return True
         job = self._known.get(uid)
-        if job is None or job.footprint is not None:
+        if job is None or job.footprint is not None or job.key.warm.kind != TRAINING:
             return job is not None
         return self.planner.shapes.known(base_in(job.key.warm, self._reference(job.tenant))) is None
 
@@ -162,15 +165,21 @@ def with_credentials(known: Candidate, reference: str) -> Candidate:
     return replace(known, key=replace(known.key, warm=replace(known.key.warm, store_credentials=reference)))
 
 
+def _of_row(row: JobRow) -> WaitingJob:
+    times = (row.create_time, row.batch_index, row.attempt, row.first_step_time)
+    return WaitingJob(row.uid, row.kind, row.tenant, *times)
+
+
 def _order(create_time: datetime, batch_index: int | None) -> int:
     """By age; the items of a batch are of one age, and come in their order."""
     return int(create_time.timestamp() * 1_000_000) * _MOST_ITEMS + (batch_index or 0)
 
 
 def _unreadable(uid: str, error: Exception) -> Wait | Refusal:
-    """While servers are replaced one by one, an older one meets fields that it does not know, and the newer ones do: it lets such
-    a job wait. Nothing else about a spec gets better."""
-    if isinstance(error, InvalidSpec) and any(violation.message.startswith("unknown field") for violation in error.violations):
+    """While servers are replaced one by one, an older one meets fields and kinds of work that it does not know, and the newer ones do:
+    it lets such a job wait. Nothing else about a spec gets better."""
+    is_newer = isinstance(error, InvalidInput) and any(each.message.startswith("unknown field") for each in error.violations)
+    if is_newer or isinstance(error, ModuleNotFoundError):
         message = f"this server cannot read its spec, which may be a newer server's: {row_faults.told(error)}"
         return Wait(reason=WaitReason.SPEC_UNREADABLE, message=message)
     message = f"its spec cannot be read any more: {row_faults.told(error)}; submit the job again"

@@ -4,12 +4,14 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from lorafleet import spec
+from lorafleet import spec, work
 from lorafleet.contract import store_faults
 from lorafleet.contract.layout import JobLayout
-from lorafleet.contract.run_manifest import RunManifest, Standby, Style
+from lorafleet.contract.run_manifest import RunManifest, Standby, Style, Task
 from lorafleet.errors import LorafleetError, OperatorsFault
+from lorafleet.work import TRAINING
 from service.backends.base import RunRequest
 from service.control import lifecycle
 from service.control.attempts import Gone
@@ -122,7 +124,7 @@ async def _launch(tools: Tools, run: RunRow, pack: list[PackMember], instance: s
         await _put_manifest(store, locations, manifest)
     if run.host_id != run.id:
         return None
-    request = request_of(run, pack, manifest.pack[0].spec.cluster, instance)
+    request = request_of(run, pack, work.of(manifest.kind).parse(pack[0].job.spec).cluster, instance)
     token, store_env = tools.tokens.of(run.id, tools.db.clock.now()), tools.store.env_of(run.store_credentials)
     uri = locations.manifest(run.id)
     request = replace(request, manifest_uri=uri, bucket_regions=await store.regions([uri]))
@@ -134,7 +136,7 @@ def _unreadable(pack: Sequence[PackMember]) -> dict[str, LorafleetError]:
     found: dict[str, LorafleetError] = {}
     for member in pack:
         with row_faults.own("launch", member.job.name) as trouble:
-            spec.parse(member.job.spec)
+            work.of(member.job.kind).parse(member.job.spec)
         if trouble.error:
             found[member.job.name] = row_faults.ours(trouble.error)
     return found
@@ -148,7 +150,8 @@ def _unforeseen(run: RunRow, error: Exception) -> LorafleetError:
 
 async def _manifest(tools: Tools, store: Store, run: RunRow, pack: list[PackMember], locations: RunLocations) -> RunManifest:
     manifest = manifest_of(run, pack, locations, tools.stop.warm_idle_s)
-    regions = await store.regions([manifest.cache_uri, *(uri for style in manifest.pack for uri in uris_of(style))])
+    used = [uri for style in manifest.pack for uri in uris_of(style)] + _uris_of_tasks(manifest)
+    regions = await store.regions([manifest.cache_uri, *used])
     return manifest.model_copy(update={"bucket_regions": regions})
 
 
@@ -158,6 +161,11 @@ def uris_of(style: Style) -> tuple[str, ...]:
     start = style.spec.adapter.start
     started = () if start is None or start.uri is None else (start.uri,)
     return base.uri, *base.part_uris.values(), *(uri for _, uri in style.spec.dataset.uris), *started, style.output_uri
+
+
+def _uris_of_tasks(manifest: RunManifest) -> list[str]:
+    parse = work.of(manifest.kind).parse
+    return [uri for task in manifest.tasks for uri in (*parse(task.spec).uris, task.output_uri)]
 
 
 async def _put_manifest(store: Store, locations: RunLocations, manifest: RunManifest) -> None:
@@ -170,16 +178,14 @@ async def _put_manifest(store: Store, locations: RunLocations, manifest: RunMani
 async def _put_specs(store: Store, locations: RunLocations, manifest: RunManifest) -> dict[str, LorafleetError]:
     """Leaves each spec beside the job's work. What stands in the way of that, by the job's name, is that job's alone."""
     refused: dict[str, LorafleetError] = {}
-    for style in manifest.pack:
+    styles = [(style.job, style.output_uri, style.spec.model_dump(mode="json")) for style in manifest.pack]
+    for name, root, plain in (*styles, *((task.name, task.output_uri, task.spec) for task in manifest.tasks)):
         try:
-            within = store.within(style.output_uri)
-            await within.put(JobLayout(style.output_uri).spec, json.dumps(style.spec.model_dump(mode="json"), indent=2).encode())
+            await store.within(root).put(JobLayout(root).spec, json.dumps(plain, indent=2).encode())
         except StoreError as error:
-            refused[style.job] = (
-                OperatorsFault(error.message, reason=store_faults.OWN_PLACE) if _is_own(locations, style.output_uri) else error
-            )
+            refused[name] = OperatorsFault(error.message, reason=store_faults.OWN_PLACE) if _is_own(locations, root) else error
         except OperatorsFault as error:
-            refused[style.job] = error
+            refused[name] = error
     return refused
 
 
@@ -235,7 +241,7 @@ def manifest_of(run: RunRow, pack: list[PackMember], locations: RunLocations, wa
     return RunManifest(
         run=run.id,
         attempt=max((member.place.attempt for member in pack), default=1),
-        pack=tuple(Style.of(member.job.name, spec.parse(member.job.spec), member.job.output_uri) for member in pack),
+        **_work_of(pack),
         cache_uri=locations.cache_uri,
         report_address=locations.report_address,
         report_tls=locations.report_tls,
@@ -247,6 +253,15 @@ def manifest_of(run: RunRow, pack: list[PackMember], locations: RunLocations, wa
         standby=runs.standby_of(run),
         storage_dir=locations.ray_storage(run.id),
     )
+
+
+def _work_of(pack: Sequence[PackMember]) -> dict[str, Any]:
+    """The jobs as their run's manifest has them: all are of one kind."""
+    kind = pack[0].job.kind if pack else TRAINING
+    if kind != TRAINING:
+        tasks = tuple(Task(name=member.job.name, spec=member.job.spec, output_uri=member.job.output_uri) for member in pack)
+        return {"pack": (), "kind": kind, "tasks": tasks}
+    return {"pack": tuple(Style.of(member.job.name, spec.parse(member.job.spec), member.job.output_uri) for member in pack)}
 
 
 async def _not_launched(tools: Tools, run: RunRow, error: LorafleetError) -> None:

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from sqlalchemy import or_
 
+from lorafleet import work
 from lorafleet.contract.layout import MANIFEST, JobLayout, join
 from lorafleet.errors import InvalidInput, OperatorsFault, Unavailable
 from service.backends.base import Alive, Observation, RunRef
@@ -214,7 +215,7 @@ async def _committed(tools: Tools, run: RunRow, pack: list[PackMember]) -> dict[
 
 async def _artifact(tools: Tools, store: Store, member: PackMember) -> Artifact | None:
     layout = JobLayout(member.job.output_uri)
-    folder = layout.adapter
+    folder = work.artifact_folder(member.job.kind, layout.root)
     parser = tools.candidates.planner.shapes.parser
     async with parser.lanes.of(member.job.tenant):
         manifest = await store.within(layout.root).get(join(folder, MANIFEST))

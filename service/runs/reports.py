@@ -4,8 +4,7 @@ import logging
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from lorafleet import spec
-from lorafleet.contract.layout import JobLayout
+from lorafleet import spec, work
 from lorafleet.contract.run_manifest import Style
 from lorafleet.control_characters import uncoloured
 from lorafleet.errors import FailedPrecondition, InvalidInput
@@ -29,7 +28,6 @@ NEXT_REPORT_S = 2.0
 NEXT_REPORT_STOPPING_S = 1.0
 MAX_TEXT = 8000  # characters
 MAX_URI = 300  # characters of one in a message
-TRAINING = "training"  # the phase in which steps are counted
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +146,7 @@ def _progress(tx: Transaction, member: PackMember, progress: api.Progress, at: d
     if job.finished or member.place.outcome is not None:  # this run has already reported its end
         return
     member.job.progress = _merged(member.job.progress, progress).SerializeToString()
-    if progress.phase == TRAINING and progress.step >= 1:
+    if progress.phase == work.of(member.job.kind).phase and progress.step >= 1:
         jobs.save(tx, member.job, lifecycle.trained(job, at))
     tx.touch(member.job)
 
@@ -195,7 +193,8 @@ def _ending(ended: pb.StyleEnded) -> Ending:
 
 def _check_place(member: PackMember, artifact: Artifact | None) -> None:
     """A run writes into its job's folder alone. An artifact elsewhere is another job's, or somebody else's."""
-    if artifact is None or artifact.uri == JobLayout(member.job.output_uri).adapter:  # whatever an open server took as a folder
+    usual = work.artifact_folder(member.job.kind, member.job.output_uri)
+    if artifact is None or artifact.uri == usual:  # whatever an open server took as a folder
         return
     if not lies_in(artifact.uri, member.job.output_uri):
         message = f"ended.artifact.uri: {artifact.uri[:MAX_URI]} is not in {member.job.output_uri}, the folder of {member.job.name}"

@@ -38,7 +38,7 @@ class StoreChecks:
         if output_uri is None:
             found = await self._ask(shared, shared)
         else:
-            own = _checked("output.uri", no_artifact, shared.store, output_uri)
+            own = checked("output.uri", no_artifact, shared.store, output_uri)
             of_inputs, artifact = await asyncio.gather(self._ask(shared, shared), own)
             found = (*of_inputs, artifact)
         violations = list(dict.fromkeys(violation for violation in (*also, *found) if violation is not None))
@@ -49,15 +49,16 @@ class StoreChecks:
 async def _ask_once(calls: Sequence[Shared]) -> list[tuple[Violation | None, ...]]:
     shared = calls[0]
     found = await asyncio.gather(
-        _checked("base_model.uri", base_model, shared.store, shared.base_model_uri),
-        *(_checked(f"base_model.{field}", part, shared.store, uri) for field, uri in shared.parts),
-        *(_checked(f"dataset.{field}", dataset, shared.store, uri) for field, uri in shared.datasets),
-        _checked("output.uri", writable, shared.store, shared.probed_uri),
+        checked("base_model.uri", base_model, shared.store, shared.base_model_uri),
+        *(checked(f"base_model.{field}", part, shared.store, uri) for field, uri in shared.parts),
+        *(checked(f"dataset.{field}", dataset, shared.store, uri) for field, uri in shared.datasets),
+        checked("output.uri", writable, shared.store, shared.probed_uri),
     )
     return [tuple(found)] * len(calls)
 
 
-async def _checked(field: str, check: Callable[[Store, str], Awaitable[str | None]], store: Store, uri: str) -> Violation | None:
+async def checked(field: str, check: Callable[[Store, str], Awaitable[str | None]], store: Store, uri: str) -> Violation | None:
+    """What a check finds wrong, at that field; None: nothing."""
     try:
         problem = await check(store, uri)
     except StoreError as error:
@@ -82,6 +83,12 @@ async def base_model(store: Store, uri: str) -> str | None:
 
 async def part(store: Store, uri: str) -> str | None:
     return f"nothing lies under {uri}; name the folder of the part itself" if await store.within(root_of_part(uri)).is_empty(uri) else None
+
+
+async def adapter(store: Store, uri: str) -> str | None:
+    if uri.endswith(ENDING):
+        return None if await store.within(uri.rpartition("/")[0]).exists(uri) else f"there is no {uri}"
+    return f"nothing lies under {uri}; name an adapter file, or its folder" if await store.within(uri).is_empty(uri) else None
 
 
 async def dataset(store: Store, uri: str) -> str | None:

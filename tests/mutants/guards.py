@@ -139,14 +139,14 @@ _GUARDS = (
     (
         "tenant filter: a watch shows its own tenant's changes",
         "service/api/watch/jobs.py",
-        "[JobEventRow.tenant == self.scope.tenant]",
-        "[JobEventRow.tenant != '']",
+        "[JobEventRow.tenant == self.scope.tenant, ",
+        "[JobEventRow.tenant != '', ",
         "tests/service/api/test_tenants_apart.py",
     ),
     (
         "output folder: two unfinished jobs never share one",
         "service/jobs/creation.py",
-        "                    existing.check_output(draft.row)\n",
+        "                    there.check_output(draft.row)\n",
         "",
         "tests/service/api/test_create.py",
     ),

@@ -41,8 +41,8 @@ GUARDS = (
     (
         "launch: what stands in the way of one job's folder is that job's alone",
         "service/reconcile/launch.py",
-        "except OperatorsFault as error:\n            refused[style.job] = error",
-        "except ZeroDivisionError as error:\n            refused[style.job] = error",
+        "except OperatorsFault as error:\n            refused[name] = error",
+        "except ZeroDivisionError as error:\n            refused[name] = error",
         _WAITING,
     ),
     (

@@ -7,6 +7,7 @@ from functools import partial
 from sqlalchemy import ColumnElement
 
 from lorafleet.v1 import training_service_pb2 as pb
+from lorafleet.work import TRAINING
 from service.api.lists import conditions, paging
 from service.api.lists.filters import Comparison, parse_filter, parse_order
 from service.core.resource_names import parse_tenant
@@ -23,7 +24,7 @@ async def list_jobs(db: Database, request: pb.ListTrainingJobsRequest) -> pb.Lis
     tenant = parse_tenant(request.parent)
     size = paging.size_of(request.page_size)
     newest_first = parse_order(request.order_by)
-    matches = compiled(request.filter)
+    matches = [JobRow.kind == TRAINING, *compiled(request.filter)]
     query = (request.parent, request.filter, request.order_by)
     behind = paging.to_key(paging.place(query, request.page_token)) if request.page_token else None
     async with db.snapshot() as tx:

@@ -17,15 +17,13 @@ from typing import Any
 
 from lorafleet.backoff import doubled_s
 from lorafleet.v1 import batch_service_pb2 as batch_pb
-from lorafleet.v1 import spec_pb2
-from lorafleet.v1 import training_service_pb2 as pb
 from service.api.watch import resume_tokens
 from service.api.watch.resume_tokens import Scope
 from service.core.wakeups import Bell
 from service.db import events
 from service.db.database import Database
 from service.db.models import JobEventRow, JobRow
-from service.jobs.messages import add_spec
+from service.jobs import kinds
 
 MAX_POLL_S = 8.0  # after failed reads
 POLL_S = 0.5  # another process may write to the same database without waking us
@@ -45,9 +43,10 @@ class Change:
     seq: int
     job_uid: str
     version: int
-    job: pb.TrainingJob
+    kind: str
+    job: Any  # the message of its kind
     topics: list["Topic"]
-    answers: dict[Scope, pb.WatchTrainingJobsResponse] = field(default_factory=dict)
+    answers: dict[Scope, Any] = field(default_factory=dict[Scope, Any])
 
     @property
     def size_bytes(self) -> int:
@@ -84,7 +83,7 @@ class Feed:
     _topics: dict[Scope, Topic] = field(default_factory=dict)
     _kept: deque[Change] = field(default_factory=deque)
     _kept_bytes: int = 0
-    _specs: OrderedDict[str, spec_pb2.TrainingSpec] = field(default_factory=OrderedDict)
+    _specs: OrderedDict[str, Any] = field(default_factory=OrderedDict[str, Any])
     _counts: dict[str, tuple[int, asyncio.Task[batch_pb.Batch]]] = field(default_factory=dict)
     _joined: asyncio.Event = field(default_factory=asyncio.Event)
     _reader: asyncio.Task[None] | None = None
@@ -112,11 +111,11 @@ class Feed:
         """The database has been unreachable for so long that watchers should try another replica."""
         return self.failures >= GIVE_UP_AFTER
 
-    def answer(self, change: Change, scope: Scope) -> pb.WatchTrainingJobsResponse:
+    def answer(self, change: Change, scope: Scope) -> Any:
         """The response for watchers of the scope. It is shared by all of them: do not modify it."""
         if scope not in change.answers:
             token = resume_tokens.token(scope, self.instance, change.seq)
-            change.answers[scope] = pb.WatchTrainingJobsResponse(training_job=change.job, resume_token=token)
+            change.answers[scope] = kinds.of(change.kind).watched(change.job, token)
         return change.answers[scope]
 
     async def counted(self, batch_uid: str, seq: int, read: Callable[[], Coroutine[Any, Any, batch_pb.Batch]]) -> batch_pb.Batch:
@@ -186,15 +185,15 @@ class Feed:
             topic.since = math.inf
 
     def _keep(self, event: JobEventRow, job: JobRow) -> None:
-        scopes = [Scope(tenant=job.tenant), Scope(tenant=job.tenant, job_id=job.job_id)]
+        scopes = [Scope(tenant=job.tenant, kind=job.kind), Scope(tenant=job.tenant, job_id=job.job_id, kind=job.kind)]
         if job.batch_uid:
             scopes.append(Scope(tenant=job.tenant, batch_uid=job.batch_uid))
         topics = [self._topics[scope] for scope in scopes if scope in self._topics]
         if not topics:
             return
-        message = pb.TrainingJob.FromString(event.payload)
-        message.spec.CopyFrom(self._spec(job))
-        change = Change(event.seq, event.job_uid, event.version, message, topics)
+        message = kinds.of(job.kind).read(event.payload)
+        message.MergeFrom(self._asked(job))
+        change = Change(event.seq, event.job_uid, event.version, job.kind, message, topics)
         self._kept.append(change)
         self._kept_bytes += change.size_bytes
         for topic in topics:
@@ -210,12 +209,12 @@ class Feed:
             topic.changes.popleft()
             topic.since = oldest.seq
 
-    def _spec(self, job: JobRow) -> spec_pb2.TrainingSpec:
-        """A job's spec never changes, and its changes come one after another."""
+    def _asked(self, job: JobRow) -> Any:
+        """A job's spec never changes, and its changes come one after another: a message of that alone."""
         if job.uid not in self._specs:
-            message = pb.TrainingJob()
-            add_spec(message, job)
-            self._specs[job.uid] = message.spec
+            message = kinds.of(job.kind).read(b"")
+            kinds.of(job.kind).add_spec(message, job)
+            self._specs[job.uid] = message
             if len(self._specs) > MAX_SPECS:
                 self._specs.popitem(last=False)
         return self._specs[job.uid]

@@ -1,24 +1,27 @@
-"""Serves WatchTrainingJobs: a snapshot, then every change in commit order, with heartbeats between; resumable by token."""
+"""Serves the Watch calls of jobs and other work: a snapshot, then every change in commit order, with heartbeats; resumable by token."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import ColumnElement
 
-from lorafleet.errors import NotFound, TokenExpired, Unavailable
-from lorafleet.v1 import training_service_pb2 as pb
+from lorafleet.errors import TokenExpired, Unavailable
 from service.api.watch import resume_tokens
 from service.api.watch.feed import Feed, Topic
 from service.api.watch.resume_tokens import Scope
+from service.core.resource_names import JobName
 from service.core.wakeups import heard
 from service.db import attempts, batches, events, job_pages, jobs
 from service.db.database import Database
 from service.db.job_pages import PageKey
 from service.db.models import JobEventRow, JobRow
 from service.db.transaction import Transaction
-from service.jobs.messages import add_spec, job_message
+from service.jobs import kinds
+from service.jobs.jobs import not_found
+from service.jobs.kinds import Wire
 
 HEARTBEAT_S = 5.0
 POLL_S = 1.0  # while the watch reads for itself
@@ -40,14 +43,14 @@ class Watch:
     seen: dict[str, int] = field(default_factory=dict)
     seen_until: int = 0
 
-    async def events(self, resume_token: str) -> AsyncGenerator[pb.WatchTrainingJobsResponse]:
-        """Endless. Raises TokenExpired, InvalidInput, NotFound, and Unavailable when the server stops."""
+    async def events(self, resume_token: str) -> AsyncGenerator[Any]:
+        """Answers of the scope's kind, endlessly. Raises TokenExpired, InvalidInput, NotFound, and Unavailable when the server stops."""
         async with aclosing(self.moments(resume_token)) as moments:  # a watch that ends leaves the feed at once
             async for events_of_a_moment in moments:
                 for event in events_of_a_moment:
                     yield event
 
-    async def moments(self, resume_token: str) -> AsyncGenerator[Sequence[pb.WatchTrainingJobsResponse]]:
+    async def moments(self, resume_token: str) -> AsyncGenerator[Sequence[Any]]:
         """The same events in groups that were read together; a heartbeat comes alone."""
         if await self._begin(resume_token):
             async for page in self._snapshot():
@@ -58,7 +61,7 @@ class Watch:
                 async for moment in changes:
                     yield moment
 
-    async def _changes(self, topic: Topic) -> AsyncGenerator[Sequence[pb.WatchTrainingJobsResponse]]:
+    async def _changes(self, topic: Topic) -> AsyncGenerator[Sequence[Any]]:
         loop = asyncio.get_running_loop()
         spoke = loop.time()
         while True:
@@ -85,7 +88,7 @@ class Watch:
         async with self.db.snapshot() as tx:
             service = await events.service(tx)
             if self.scope.job_id and await jobs.by_name(tx, self.scope.tenant, self.scope.job_id) is None:
-                raise NotFound(f"there is no job tenants/{self.scope.tenant}/jobs/{self.scope.job_id}", reason="JOB_NOT_FOUND")
+                raise not_found(JobName(self.scope.tenant, self.scope.job_id))
         self.instance, self.seq = service.instance, service.last_seq
         if not token:
             return True
@@ -95,7 +98,7 @@ class Watch:
         self.seq = values["seq"]
         return values["snapshot"]
 
-    async def _snapshot(self) -> AsyncIterator[Sequence[pb.WatchTrainingJobsResponse]]:
+    async def _snapshot(self) -> AsyncIterator[Sequence[Any]]:
         behind: JobRow | None = None
         from_start = self._token(snapshot=True)  # a half-read snapshot cannot be resumed
         while True:
@@ -106,10 +109,7 @@ class Watch:
             if not rows:
                 return
             self.seen |= {row.uid: row.version for row in rows}
-            yield [
-                pb.WatchTrainingJobsResponse(training_job=job_message(row, runs[row.uid]), resume_token=from_start, snapshot=True)
-                for row in rows
-            ]
+            yield [self._wire.watched(self._wire.message(row, runs[row.uid]), from_start, snapshot=True) for row in rows]
             behind = rows[-1]
 
     async def _page(self, tx: Transaction, behind: JobRow | None) -> Sequence[JobRow]:
@@ -118,11 +118,11 @@ class Watch:
         if scope.batch_uid:
             index = -1 if behind is None or behind.batch_index is None else behind.batch_index
             return await batches.jobs_page(tx, scope.batch_uid, behind=index, size=BATCH)
-        only = [JobRow.job_id == scope.job_id] if scope.job_id else []
+        only = [JobRow.job_id == scope.job_id] if scope.job_id else [JobRow.kind == scope.kind]
         key = None if behind is None else PageKey(behind.create_time, behind.uid)
         return await job_pages.page(tx, scope.tenant, only, newest_first=False, behind=key, size=BATCH)
 
-    async def _next(self, topic: Topic) -> list[pb.WatchTrainingJobsResponse]:
+    async def _next(self, topic: Topic) -> list[Any]:
         changes = topic.after(self.seq, BATCH)
         if changes is None:
             return await self._read()
@@ -130,7 +130,7 @@ class Watch:
         self._come_to(changes[-1].seq if len(changes) == BATCH else max(self.seq, self.feed.seq))
         return news
 
-    async def _read(self) -> list[pb.WatchTrainingJobsResponse]:
+    async def _read(self) -> list[Any]:
         async with self.db.snapshot() as tx:
             found = await events.after(tx, self.seq, *self._which(), limit=BATCH)
             last_seq = (await events.service(tx)).last_seq
@@ -147,20 +147,24 @@ class Watch:
             self.seen.clear()
 
     def _which(self) -> list[ColumnElement[bool]]:
-        which = [JobEventRow.tenant == self.scope.tenant]
+        which = [JobEventRow.tenant == self.scope.tenant, JobRow.kind == self.scope.kind]
         if self.scope.batch_uid:
             which.append(JobRow.batch_uid == self.scope.batch_uid)
         if self.scope.job_id:
             which.append(JobRow.job_id == self.scope.job_id)
         return which
 
-    def _response(self, event: JobEventRow, job: JobRow) -> pb.WatchTrainingJobsResponse:
-        message = pb.TrainingJob.FromString(event.payload)
-        add_spec(message, job)
-        return pb.WatchTrainingJobsResponse(training_job=message, resume_token=self._token(seq=event.seq))
+    @property
+    def _wire(self) -> Wire:
+        return kinds.of(self.scope.kind)
 
-    def _heartbeat(self) -> pb.WatchTrainingJobsResponse:
-        return pb.WatchTrainingJobsResponse(resume_token=self._token())
+    def _response(self, event: JobEventRow, job: JobRow) -> Any:
+        message = self._wire.read(event.payload)
+        self._wire.add_spec(message, job)
+        return self._wire.watched(message, self._token(seq=event.seq))
+
+    def _heartbeat(self) -> Any:
+        return self._wire.watched(None, self._token())
 
     def _token(self, *, seq: int | None = None, snapshot: bool = False) -> str:
         return resume_tokens.token(self.scope, self.instance, self.seq if seq is None else seq, snapshot=snapshot)

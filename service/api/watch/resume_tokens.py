@@ -5,23 +5,28 @@ from typing import Any
 
 from lorafleet.errors import InvalidInput
 from lorafleet.v1 import training_service_pb2 as pb
+from lorafleet.work import TRAINING
 from service.api import opaque_tokens
 from service.core.resource_names import invalid, parse_job, parse_tenant
+
+_PLACE = frozenset({"tenant", "job", "batch", "adapter", "kind"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """What is watched: a tenant's jobs, one of them, or a batch's; or its adapters (`*`), or one of these."""
+    """What is watched: a tenant's jobs, or other work of one kind, one of them, or a batch's; or its adapters (`*`), or one of these."""
 
     tenant: str
     job_id: str = ""
     batch_uid: str = ""
     adapter: str = ""
+    kind: str = TRAINING
 
     def values(self) -> dict[str, str]:
         batch = {"batch": self.batch_uid} if self.batch_uid else {}  # other tokens stay as they always were
         adapter = {"adapter": self.adapter} if self.adapter else {}
-        return {"tenant": self.tenant, "job": self.job_id, **batch, **adapter}
+        kind = {} if self.kind == TRAINING else {"kind": self.kind}
+        return {"tenant": self.tenant, "job": self.job_id, **batch, **adapter, **kind}
 
 
 def scope_of(request: pb.WatchTrainingJobsRequest) -> Scope:
@@ -46,7 +51,7 @@ def values(scope: Scope, resume_token: str) -> dict[str, Any]:
         found = opaque_tokens.unpack(resume_token)
     except opaque_tokens.BadToken:
         raise _bad("is not one that this service gave") from None
-    if {name: value for name, value in found.items() if name in {"tenant", "job", "batch", "adapter"}} != scope.values():
+    if {name: value for name, value in found.items() if name in _PLACE} != scope.values():
         raise _bad("belongs to another watch")
     if [type(found.get(name)) for name in ("instance", "seq", "snapshot")] != [str, int, bool]:
         raise _bad("is not a resume token")  # the checksum is not secret: the token may be forged
