@@ -29,6 +29,7 @@ VERSIONS = (
     tables.number("HELD-OUT", leaves=3),
     tables.value("CREATED", leaves=1),
     tables.value("JOB", leaves=6),
+    tables.prose("PARENTS", leaves=7),
 )
 
 
@@ -66,6 +67,7 @@ def versions(found: Iterable[pb.AdapterVersion]) -> tables.Table:
             f"{each.quality['held_out_loss']:.4f}" if "held_out_loss" in each.quality else "",
             when(each.create_time),
             _id(each.job),
+            ", ".join(map(_parent, each.made_of)),
         )
         for each in found
     )
@@ -126,9 +128,15 @@ def _of_version(version: pb.AdapterVersion) -> list[tuple[str, str]]:
         ("size", megabytes(version.artifact.size_bytes)),
         ("job", version.job),
         ("source", version.source_uri),
-        ("parents", ", ".join(version.parents)),
+        ("parents", ", ".join(map(_parent, version.made_of))),
         *_deletion(version),
     ]
+
+
+def _parent(parent: pb.AdapterParent) -> str:
+    """As people write it, with what it was multiplied by."""
+    where = "/".join(parent.name.split("/")[3:]) or parent.uri
+    return f"{where} x {parent.weight:g}" if parent.HasField("weight") else where
 
 
 def _id(name: str) -> str:

@@ -10,11 +10,11 @@ from lorafleet.catalog.method import INITIALIZATION
 from lorafleet.spec_names import MethodName
 from lorafleet.spec_overrides import MAX_OVERRIDES, OverrideSpec
 from lorafleet.spec_part import SpecPart
-from lorafleet.spec_words import JobReference, ModuleName
+from lorafleet.spec_words import JobReference, ModuleName, VersionReference
 
 
 class StartSpec(SpecPart):
-    """An adapter to go on from: of kohya, diffusers, PEFT, ComfyUI or LyCORIS, or of another job."""
+    """An adapter to go on from: of kohya, diffusers, PEFT, ComfyUI or LyCORIS, of another job, or of the registry."""
 
     uri: str | None = Field(
         default=None,
@@ -40,24 +40,44 @@ class StartSpec(SpecPart):
         description="SHA-256 that what lies at uri must have: of the file, or of an artifact's manifest.json.",
     )
 
+    adapter: VersionReference | None = Field(
+        default=None,
+        exclude_if=lambda adapter: adapter is None,
+        description="In place of uri a version of an adapter of the same tenant: ADAPTER@ALIAS, ADAPTER/versions/NUMBER, or its name. "
+        "The service fills in its artifact as uri, with its digest, and the version that the alias stands for as the job is accepted.",
+    )
+
     @model_validator(mode="after")
     def _is_in_one_place(self) -> Self:
-        if self.uri is None and self.job is None:
-            raise PydanticCustomError("start", "needs uri or job: they say what to go on from")
+        if self.uri is None and self.named is None:
+            raise PydanticCustomError("start", "needs uri, job or adapter: they say what to go on from")
+        if self.job is not None and self.adapter is not None:
+            raise PydanticCustomError("start", "has job and adapter, which both say what to go on from: choose one")
         if self.uri is None and self.digest is not None:
             raise PydanticCustomError("start", "has a digest of what lies at uri, and no uri: leave it out")
-        if self.uri is not None and self.job is not None and self.digest is None:
-            raise PydanticCustomError("start", "has uri and job, which both say what to go on from: choose one")
+        if self.uri is not None and self.named is not None and self.digest is None:
+            both = "job" if self.job is not None else "adapter"
+            raise PydanticCustomError("start", "has uri and {both}, which both say what to go on from: choose one", {"both": both})
         return self
 
     @property
+    def named(self) -> str | None:
+        """The job or the version, which the service finds."""
+        return self.job if self.job is not None else self.adapter
+
+    @property
     def tenant(self) -> str | None:
-        """Of the job, where it is named."""
-        return self.job.split("/")[1] if self.job is not None and self.job.startswith("tenants/") else None
+        """Of the job or the version, where it is named."""
+        return self.named.split("/")[1] if self.named is not None and self.named.startswith("tenants/") else None
 
     @property
     def job_id(self) -> str:
         return (self.job or "").rpartition("/")[2]
+
+    def version_name(self, tenant: str) -> str:
+        """The whole name of the version, which is this tenant's where no other is named."""
+        reference = (self.adapter or "").removeprefix("adapters/")
+        return reference if reference.startswith("tenants/") else f"tenants/{tenant}/adapters/{reference}"
 
 
 class AdapterSpec(SpecPart):

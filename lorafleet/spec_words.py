@@ -10,6 +10,7 @@ MAX_OUTPUT_NAME = 100
 MAX_URI = 2000  # bytes: a key of S3 has 1024, an entry of a PostgreSQL index 2704
 MAX_MODULE_NAME = 200
 RESOURCE_ID = r"[a-z][a-z0-9-]{0,39}"  # of a job, a tenant or an adapter
+_VERSION = rf"{RESOURCE_ID}(@{RESOURCE_ID}|/versions/[1-9][0-9]{{0,8}})"
 _LABEL_KEY = re.compile(r"[a-z]([a-z0-9_.-]{0,61}[a-z0-9])?")
 _MODULE_NAME = re.compile(r"\w[\w-]*(\.\w[\w-]*)*", re.ASCII)  # Z-Image has a layer "2-1"
 _PATTERN = re.compile(r"[\w*][\w*-]*(\.[\w*][\w*-]*)*", re.ASCII)
@@ -58,6 +59,13 @@ def _check_job(name: str) -> str:
     return name
 
 
+def _check_version(name: str) -> str:
+    if len(name) > MAX_URI or re.fullmatch(rf"(tenants/{RESOURCE_ID}/adapters/|adapters/)?{_VERSION}", name) is None:
+        message = "{name} is no version of an adapter; write ADAPTER@ALIAS or ADAPTER/versions/NUMBER, or its whole name"
+        raise PydanticCustomError("version", message, {"name": repr(name[:80])})
+    return name
+
+
 def _check_module(name: str) -> str:
     if not is_module_name(".".join("any" if step == "*" else step for step in name.split("."))):
         raise PydanticCustomError("module", "{name} is not a module name", {"name": repr(name)})
@@ -101,6 +109,7 @@ def check_text(text: str) -> str:
 Text = Annotated[str, AfterValidator(check_text)]
 AdapterId = Annotated[str, AfterValidator(_check_adapter_id)]
 JobReference = Annotated[str, AfterValidator(_check_job)]
+VersionReference = Annotated[str, AfterValidator(_check_version)]
 OutputName = Annotated[str, AfterValidator(_check_output_name)]
 ModuleName = Annotated[str, AfterValidator(_check_module)]
 PartName = Annotated[str, AfterValidator(_check_part)]

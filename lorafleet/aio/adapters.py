@@ -1,7 +1,7 @@
 """The client's methods for the registry: adapters and their versions. Knows gRPC and the protos."""
 
 import uuid
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -118,12 +118,14 @@ class AsyncAdapters(AsyncBase):
         trigger: str = "",
         labels: Mapping[str, str] | None = None,
         sha256: str = "",
+        parents: Sequence[str] = (),
         request_id: str = "",
     ) -> pb.AdapterVersion:
         """Make a version of a file that was made elsewhere: a .safetensors file, or PEFT's folder. It is PENDING until it is copied.
 
-        Raises InvalidInput for a file that is no adapter, as far as its header tells; what is found later makes the version DAMAGED. A
-        `request_id` (a UUID) makes the call safe to repeat across processes; without one it is safe within this call.
+        `parents`: versions that it was made of. Raises NotFound for those that there are not, and InvalidInput for a file that is no
+        adapter, as far as its header tells; what is found later makes the version DAMAGED. A `request_id` (a UUID) makes the call safe to
+        repeat across processes; without one it is safe within this call.
         """
         request = pb.ImportAdapterRequest(
             name=self.adapter_name(adapter),
@@ -132,6 +134,7 @@ class AsyncAdapters(AsyncBase):
             trigger=trigger,
             labels=labels,
             sha256=sha256,
+            parents=[self.adapter_name(parent) for parent in parents],
             request_id=request_id or str(uuid.uuid4()),
         )
         return await self.connection.call(self._adapter_rpc.ImportAdapter, request)

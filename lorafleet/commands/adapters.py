@@ -174,6 +174,9 @@ def import_file(
     trigger: Annotated[str, typer.Option("--trigger", help="Text that triggers it.", show_default="none")] = "",
     label: Annotated[list[str] | None, typer.Option("--label", help="KEY=VALUE; may be repeated.", show_default="none")] = None,
     sha256: Annotated[str, typer.Option("--sha256", help="That the file must have.", show_default="any")] = "",
+    parent: Annotated[
+        list[str] | None, typer.Option("--parent", help="A version that it was made of; may be repeated.", show_default="none")
+    ] = None,
     output: Output = Format.TABLE,
     server: Server = DEFAULT_SERVER,
     tenant: Tenant = DEFAULT_TENANT,
@@ -186,7 +189,7 @@ def import_file(
         raise InvalidInput(f"--label: {bad[0]!r} is not KEY=VALUE")
     labels = dict(each.split("=", 1) for each in label or ())
     with connect(server, tenant) as client:
-        found = client.import_adapter(adapter, uri, family=family, trigger=trigger, labels=labels, sha256=sha256)
+        found = client.import_adapter(adapter, uri, family=family, trigger=trigger, labels=labels, sha256=sha256, parents=parent or ())
     print_plain(tables.plain(found), output)
     if output is Format.TABLE:
         stdout_console().print(tables.details(found))

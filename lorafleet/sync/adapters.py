@@ -2,7 +2,7 @@
 # Made by scripts/make_sync_client.py from lorafleet/aio/adapters.py: change that one, then run `make sync-client`.
 
 import uuid
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, cast
 
@@ -115,12 +115,14 @@ class Adapters(Base):
         trigger: str = "",
         labels: Mapping[str, str] | None = None,
         sha256: str = "",
+        parents: Sequence[str] = (),
         request_id: str = "",
     ) -> pb.AdapterVersion:
         """Make a version of a file that was made elsewhere: a .safetensors file, or PEFT's folder. It is PENDING until it is copied.
 
-        Raises InvalidInput for a file that is no adapter, as far as its header tells; what is found later makes the version DAMAGED. A
-        `request_id` (a UUID) makes the call safe to repeat across processes; without one it is safe within this call.
+        `parents`: versions that it was made of. Raises NotFound for those that there are not, and InvalidInput for a file that is no
+        adapter, as far as its header tells; what is found later makes the version DAMAGED. A `request_id` (a UUID) makes the call safe to
+        repeat across processes; without one it is safe within this call.
         """
         request = pb.ImportAdapterRequest(
             name=self.adapter_name(adapter),
@@ -129,6 +131,7 @@ class Adapters(Base):
             trigger=trigger,
             labels=labels,
             sha256=sha256,
+            parents=[self.adapter_name(parent) for parent in parents],
             request_id=request_id or str(uuid.uuid4()),
         )
         return self.connection.call(self._adapter_rpc.ImportAdapter, request)

@@ -110,7 +110,7 @@ class AdapterAlias(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., previous_version: _Optional[int] = ..., updated_by: _Optional[str] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class AdapterVersion(_message.Message):
-    __slots__ = ("name", "uid", "number", "state", "reason", "message", "artifact", "files", "family", "method", "rank", "trigger", "base_digest", "labels", "quality", "job", "parents", "created_by", "create_time", "aliases", "delete_time", "purge_time", "source_uri")
+    __slots__ = ("name", "uid", "number", "state", "reason", "message", "artifact", "files", "family", "method", "rank", "trigger", "base_digest", "labels", "quality", "job", "parents", "created_by", "create_time", "aliases", "delete_time", "purge_time", "source_uri", "made_of")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -148,6 +148,7 @@ class AdapterVersion(_message.Message):
     DELETE_TIME_FIELD_NUMBER: _ClassVar[int]
     PURGE_TIME_FIELD_NUMBER: _ClassVar[int]
     SOURCE_URI_FIELD_NUMBER: _ClassVar[int]
+    MADE_OF_FIELD_NUMBER: _ClassVar[int]
     name: str
     uid: str
     number: int
@@ -171,7 +172,20 @@ class AdapterVersion(_message.Message):
     delete_time: _timestamp_pb2.Timestamp
     purge_time: _timestamp_pb2.Timestamp
     source_uri: str
-    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[_Union[AdapterVersionState, str]] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., artifact: _Optional[_Union[_training_service_pb2.Artifact, _Mapping]] = ..., files: _Optional[_Iterable[_Union[AdapterFile, _Mapping]]] = ..., family: _Optional[str] = ..., method: _Optional[str] = ..., rank: _Optional[int] = ..., trigger: _Optional[str] = ..., base_digest: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., quality: _Optional[_Mapping[str, float]] = ..., job: _Optional[str] = ..., parents: _Optional[_Iterable[str]] = ..., created_by: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., aliases: _Optional[_Iterable[str]] = ..., delete_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., purge_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., source_uri: _Optional[str] = ...) -> None: ...
+    made_of: _containers.RepeatedCompositeFieldContainer[AdapterParent]
+    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[_Union[AdapterVersionState, str]] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., artifact: _Optional[_Union[_training_service_pb2.Artifact, _Mapping]] = ..., files: _Optional[_Iterable[_Union[AdapterFile, _Mapping]]] = ..., family: _Optional[str] = ..., method: _Optional[str] = ..., rank: _Optional[int] = ..., trigger: _Optional[str] = ..., base_digest: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., quality: _Optional[_Mapping[str, float]] = ..., job: _Optional[str] = ..., parents: _Optional[_Iterable[str]] = ..., created_by: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., aliases: _Optional[_Iterable[str]] = ..., delete_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., purge_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., source_uri: _Optional[str] = ..., made_of: _Optional[_Iterable[_Union[AdapterParent, _Mapping]]] = ...) -> None: ...
+
+class AdapterParent(_message.Message):
+    __slots__ = ("name", "uri", "digest", "weight")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    URI_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    uri: str
+    digest: str
+    weight: float
+    def __init__(self, name: _Optional[str] = ..., uri: _Optional[str] = ..., digest: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class AdapterFile(_message.Message):
     __slots__ = ("path", "size_bytes", "sha256")
@@ -318,7 +332,7 @@ class SignAdapterVersionResponse(_message.Message):
     def __init__(self, files: _Optional[_Iterable[_Union[_training_service_pb2.SignedFile, _Mapping]]] = ..., manifest_sha256: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[str] = ...) -> None: ...
 
 class ImportAdapterRequest(_message.Message):
-    __slots__ = ("name", "uri", "family", "trigger", "labels", "sha256", "request_id")
+    __slots__ = ("name", "uri", "family", "trigger", "labels", "sha256", "request_id", "parents")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -333,6 +347,7 @@ class ImportAdapterRequest(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    PARENTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     uri: str
     family: str
@@ -340,7 +355,8 @@ class ImportAdapterRequest(_message.Message):
     labels: _containers.ScalarMap[str, str]
     sha256: str
     request_id: str
-    def __init__(self, name: _Optional[str] = ..., uri: _Optional[str] = ..., family: _Optional[str] = ..., trigger: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., sha256: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    parents: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., uri: _Optional[str] = ..., family: _Optional[str] = ..., trigger: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., sha256: _Optional[str] = ..., request_id: _Optional[str] = ..., parents: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class WatchAdaptersRequest(_message.Message):
     __slots__ = ("parent", "name", "resume_token")

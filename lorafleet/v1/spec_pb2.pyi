@@ -131,16 +131,18 @@ class AdapterSpec(_message.Message):
     def __init__(self, method: _Optional[str] = ..., rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ..., text_encoder: _Optional[bool] = ..., factor: _Optional[int] = ..., min_rank: _Optional[int] = ..., initialization: _Optional[str] = ..., targets: _Optional[str] = ..., start: _Optional[_Union[StartSpec, _Mapping]] = ..., overrides: _Optional[_Iterable[_Union[OverrideSpec, _Mapping]]] = ...) -> None: ...
 
 class StartSpec(_message.Message):
-    __slots__ = ("uri", "resize", "job", "digest")
+    __slots__ = ("uri", "resize", "job", "digest", "adapter")
     URI_FIELD_NUMBER: _ClassVar[int]
     RESIZE_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
     uri: str
     resize: bool
     job: str
     digest: str
-    def __init__(self, uri: _Optional[str] = ..., resize: _Optional[bool] = ..., job: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
+    adapter: str
+    def __init__(self, uri: _Optional[str] = ..., resize: _Optional[bool] = ..., job: _Optional[str] = ..., digest: _Optional[str] = ..., adapter: _Optional[str] = ...) -> None: ...
 
 class OverrideSpec(_message.Message):
     __slots__ = ("part", "pattern", "rank", "alpha", "dropout", "learning_rate", "lr_scheduler", "lr_warmup_steps", "lr_cycles", "lr_power", "lr_end")

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Table, literal, or_, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from service.control.adapter_facts import VersionState, adapter_of, facts_of, is_ours
+from service.control.adapter_parents import Parent, job_of, of_start, start_of
 from service.control.lifecycle import JobState
 from service.control.retention import KEEP_DELETED
 from service.control.webhooks import EventKind
@@ -36,6 +37,7 @@ async def register(tx: Transaction, jobs: Sequence[JobRow]) -> None:
     if not new:
         return
     adapters = await _locked(tx, {_key(job) for job in new})
+    parents = await _parents(tx, new)
     by_adapter = defaultdict[AdapterKey, list[JobRow]](list)
     for job in sorted(new, key=lambda job: (job.end_time or tx.now, job.uid)):
         by_adapter[_key(job)].append(job)
@@ -43,9 +45,20 @@ async def register(tx: Transaction, jobs: Sequence[JobRow]) -> None:
         revive(adapters[key])
         for job in its_jobs:
             made = _next_version(tx, adapters[key], job)
+            made.parents = parents[job.uid] or None
             tx.session.add(made)
             tell_of(tx, made, EventKind.VERSION_CREATED, job=job.name)
     tx.changed = True
+
+
+async def _parents(tx: Transaction, jobs: Sequence[JobRow]) -> dict[str, list[Parent]]:
+    """By the jobs' uids, what their training began with: a job that is named there is its version."""
+    starts = {job.uid: (job.tenant, start_of(job.spec)) for job in jobs}
+    named = {(tenant, job_of(start)) for tenant, start in starts.values() if job_of(start)}
+    which = (tuple_(JobRow.tenant, JobRow.job_id).in_(sorted(named)), JobRow.adapter_version.is_not(None))
+    rows: Sequence[JobRow] = (await tx.session.scalars(select(JobRow).where(*which))).all() if named else ()
+    known = {(row.tenant, row.job_id): f"tenants/{row.tenant}/adapters/{row.adapter_id}/versions/{row.adapter_version}" for row in rows}
+    return {uid: of_start(start, {job_of(start): known.get((tenant, job_of(start)), "")}) for uid, (tenant, start) in starts.items()}
 
 
 def _key(job: JobRow) -> AdapterKey:

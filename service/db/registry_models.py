@@ -89,7 +89,7 @@ class AdapterVersionRow(Described, Lockable, TableBase):
     reason: Mapped[str] = mapped_column(default="")
     message: Mapped[str] = mapped_column(Text, default="")
     files: Mapped[dict[str, Any] | None] = mapped_column(JSON_LIST, default=None, deferred=True)  # as the manifest has them
-    parents: Mapped[list[Any] | None] = mapped_column(JSON_LIST, default=None)
+    parents: Mapped[list[Any] | None] = mapped_column(JSON_LIST, default=None)  # `control/adapter_parents.py`
     created_by: Mapped[str] = mapped_column(default="")  # principal
     create_time: Mapped[datetime]
     due_at: Mapped[datetime | None] = mapped_column(default=None)  # its manifest is read from then on; unset: it was read

@@ -67,7 +67,7 @@ class Batches:
                 return await message(tx, known)
             await _check_free(tx, new)
             clashes = await _clashes(tx, new, places)
-        places = await self._started(new.tenant, places)
+        asked, places = places, await self._started(new.tenant, places)
         await self._grants.check(new.tenant, _uses(places))
         store = self._store.of(await store_credentials_of(self._db, new.tenant))
         _refuse([*clashes, *self._unknown_profiles(places), *await check_store(store, places, new.tenant, self._artifacts_uri)])
@@ -81,6 +81,9 @@ class Batches:
             await _check_free(tx, new)
             await quotas.check(tx, new.tenant, len(rows))
             _refuse(await _clashes(tx, new, places))
+            await starts.check_not_moved(
+                tx, new.tenant, ((one.item.spec, other.item.spec) for one, other in zip(asked, places, strict=True))
+            )
             audit.about(batch.name)
             await batches.insert(tx, batch, rows)
             accepted = await message(tx, batch)
@@ -155,12 +158,13 @@ class Batches:
         return batch_specs.places(new, await batch_specs.parse(new), batch_id, self._artifacts_uri)
 
     async def _started(self, tenant: str, places: Sequence[ItemJob]) -> list[ItemJob]:
-        """With the artifacts of the jobs that they go on from. Raises InvalidSpec with all that have none."""
+        """With the artifacts of what they go on from. Raises InvalidSpec with all that have none, or none that fits."""
         found = await starts.all_filled_in(self._db, tenant, [place.item.spec for place in places])
         violations = [
-            Violation(field=f"{place.item.blame('adapter', 'start')}.job", message=each.message.partition(": ")[2])
+            violation
             for place, each in zip(places, found, strict=True)
             if isinstance(each, LorafleetError)
+            for violation in _of_start(place, each)
         ]
         _refuse(list(dict.fromkeys(violations)))
         specs = [each for each in found if not isinstance(each, LorafleetError)]
@@ -264,6 +268,17 @@ def _blamed(blame: Callable[[str, str], str], field: str) -> str:
     """`field`: vae_uri, or parts.NAME, whose mistakes are the whole field's to mend."""
     name, _, part = field.partition(".")
     return ".".join(filter(None, (blame("base_model", name), part)))
+
+
+def _of_start(place: ItemJob, error: LorafleetError) -> Iterator[Violation]:
+    """Why an item has nothing to go on from, where that is to be mended."""
+    if isinstance(error, InvalidSpec):
+        for each in error.violations:
+            section, _, name = each.field.partition(".")
+            yield Violation(field=place.item.blame(section, name), message=each.message)
+    elif (start := place.item.spec.adapter.start) is not None:
+        where = starts.field(start).rpartition(".")[2]
+        yield Violation(field=f"{place.item.blame('adapter', 'start')}.{where}", message=error.message.partition(": ")[2])
 
 
 def _refuse(violations: Sequence[Violation]) -> None:

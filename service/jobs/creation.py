@@ -17,6 +17,7 @@ from service.db.database import Database
 from service.db.errors import Contended
 from service.db.models import JobRow
 from service.db.transaction import Transaction
+from service.jobs import starts
 from service.jobs.messages import job_message
 from service.tenancy import allowances
 from service.tenancy.allowances import Allowance
@@ -120,7 +121,7 @@ async def answered(db: Database, new: NewJob) -> pb.TrainingJob | None:
 
 async def accept(db: Database, drafts: Sequence[Draft]) -> list[pb.TrainingJob | Exception]:
     """Writes these jobs of one tenant, in one transaction, and returns each as it was accepted; for what cannot be: AlreadyExists,
-    InvalidSpec or QuotaExceeded, and AllowanceChanged for one that was checked by an allowance that no longer holds. A request that was
+    InvalidSpec or QuotaExceeded, and AllowanceChanged or StartMoved for one that was checked by what no longer holds. A request that was
     answered before gets its job of then."""
     audit.current_entry.set(None)  # each draft has its call's
     async with db.transaction() as tx:
@@ -129,14 +130,17 @@ async def accept(db: Database, drafts: Sequence[Draft]) -> list[pb.TrainingJob |
         there.writers = await jobs.writers(tx, [draft.row.output_uri for draft in drafts])
         room = await quotas.room(tx, news[0].tenant)
         allowance = await allowances.read(tx, news[0].tenant)
+        moved = await starts.moved(tx, news[0].tenant, [(new.asked, new.spec) for new in news])
         accepted: list[Draft] = []
         found: list[JobRow | Exception] = []
-        for draft in drafts:
+        for draft, has_moved in zip(drafts, moved, strict=True):
             try:
                 row = there.answer(draft.new)
                 if row is None:
                     if draft.allowance != allowance:
                         raise AllowanceChanged("what the tenant is allowed changed meanwhile; try again")
+                    if has_moved:
+                        raise starts.StartMoved(starts.MOVED)
                     there.check_output(draft.row)
                     room.take()
                     there.add(draft)

@@ -54,12 +54,18 @@ class Jobs:
     async def create(self, new: NewJob, *, validate_only: bool = False) -> pb.TrainingJob:
         """The job, accepted and committed; the first one again for a repeated request.
 
-        Raises InvalidSpec with every violation that the store and the profiles show, NotFound and FailedPrecondition for a job that it
-        cannot go on from, AlreadyExists, QuotaExceeded, Unavailable when the store is away, and Contended when the tenant's grants change
-        meanwhile.
+        Raises InvalidSpec with every violation that the store and the profiles show, NotFound and FailedPrecondition for a job or a version
+        that it cannot go on from, AlreadyExists, QuotaExceeded, Unavailable when the store is away, and Contended when the tenant's grants
+        or the alias that it goes on from change meanwhile.
         """
         if validate_only and (known := await answered(self._db, new)) is not None:
             return known
+        try:
+            return await self._create(new, validate_only=validate_only)
+        except starts.StartMoved:
+            return await self._create(new, validate_only=validate_only)
+
+    async def _create(self, new: NewJob, *, validate_only: bool) -> pb.TrainingJob:
         try:
             new = replace(new, spec=await starts.filled_in(self._db, new.tenant, new.spec), asked=new.spec)
             row = self._row(new)
@@ -147,7 +153,7 @@ async def message(tx: Transaction, row: JobRow) -> Any:
 def _uses(spec: Spec) -> list[Use]:
     parts = [Use(f"base_model.{field}", uri) for field, uri in spec.base_model.part_fields]
     data = [Use(f"dataset.{field}", uri) for field, uri in spec.dataset.uris]
-    start = [Use(starts.FIELD if start.job else "adapter.start.uri", uri) for start, uri in starts.read(spec)]
+    start = [Use(starts.field(start), uri) for start, uri in starts.read(spec)]
     uses = [Use("base_model.uri", spec.base_model.uri), *parts, *data, *start]
     return uses if spec.output.uri is None else [*uses, Use("output.uri", spec.output.uri, write=True)]
 

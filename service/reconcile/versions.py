@@ -5,13 +5,14 @@ succeed get their versions here.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from lorafleet.contract.layout import MANIFEST, join
 from lorafleet.errors import InvalidInput
 from service.control.adapter_facts import VersionState
+from service.control.adapter_parents import Parent, together
 from service.control.webhooks import EventKind
 from service.db import adapters, locks
 from service.db.models import JobRow
@@ -39,6 +40,7 @@ class Content:
     files: Mapping[str, Any] = field(default_factory=dict[str, Any])
     words: Mapping[str, str] = field(default_factory=dict[str, str])
     quality: Mapping[str, float] = field(default_factory=dict[str, float])
+    parents: Sequence[Parent] = ()
 
 
 async def versions_once(tools: Tools) -> bool:
@@ -84,7 +86,7 @@ async def _content(tools: Tools, row: AdapterVersionRow) -> Content:
     files = {path: file.model_dump() for path, file in told.manifest.files.items()}
     if len(files) > MAX_FILES:
         return _damaged("TOO_MANY_FILES", f"{row.artifact_uri} has {len(files):,} files; a version has at most {MAX_FILES:,}")
-    return Content(state=VersionState.READY, files=files, words=told.words, quality=told.quality)
+    return Content(state=VersionState.READY, files=files, words=told.words, quality=told.quality, parents=told.parents)
 
 
 def _damaged(reason: str, message: str) -> Content:
@@ -104,4 +106,5 @@ def _apply(row: AdapterVersionRow, content: Content, quality: Mapping[str, float
         row.size_bytes = min(sum(file["size_bytes"] for file in content.files.values()), MAX_BYTES)
         row.family = storable(content.words.get("family", "")) or row.family
         row.base_digest = storable(content.words.get("base_digest", ""))
+        row.parents = together(row.tenant, row.parents or [], content.parents) or None
     row.quality = dict(quality)

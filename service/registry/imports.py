@@ -1,7 +1,7 @@
 """Makes versions of files that were made elsewhere. What can be told from a file's header is told at once; `reconcile/imports.py` copies
 it, and looks at every number."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 from uuid import uuid4
@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from lorafleet.adapter_files.described import Description
 from lorafleet.contract.layout import join, tenant_root
-from lorafleet.errors import InvalidInput, Violation
+from lorafleet.errors import InvalidInput, NotFound, Violation
 from lorafleet.spec import MAX_LABELS
 from lorafleet.spec_names import FamilyName
 from lorafleet.spec_part import SpecPart
@@ -18,11 +18,14 @@ from lorafleet.spec_words import LabelKey, Text, check_uri
 from lorafleet.v1 import adapter_service_pb2 as pb
 from service.access.identity import Identity
 from service.control.adapter_facts import VersionState
-from service.core.resource_names import AdapterName, invalid
-from service.db import adapters, aliases, audit, quotas
+from service.control.adapter_parents import MAX_PARENTS, Parent, together
+from service.core.resource_names import AdapterName, invalid, parse_version
+from service.db import adapters, aliases, audit, named_versions, quotas
 from service.db.database import Database
+from service.db.named_versions import Reference
 from service.db.registry_models import AdapterVersionRow
 from service.db.tenants import store_credentials_of
+from service.db.transaction import Transaction
 from service.registry.messages import version_message
 from service.store.adapter_sources import MAX_BYTES, header_of, source_of
 from service.store.client import Store, StoreError
@@ -51,6 +54,7 @@ class NewImport:
     trigger: str = ""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     sha256: str = ""
+    parents: Sequence[str] = ()  # names of versions that it was made of
     request_id: str = ""
 
 
@@ -68,12 +72,13 @@ class Imports:
         QuotaExceeded, and Unavailable."""
         if (known := await self._answered(new)) is not None:
             return known
-        uri = _checked(new).uri
+        uri, parents = _checked(new).uri, _parents(new)
         await Grants(self.db, self.artifacts_uri).check(new.name.tenant, [Use("uri", uri)])
         found, num_bytes = await self._looked_at(new, uri)
         async with self.db.transaction() as tx:
             (await quotas.room(tx, new.name.tenant)).take(0)
             adapter = await adapters.open_for_a_version(tx, new.name.tenant, new.name.adapter_id)
+            made_of = await _found(tx, new.name.tenant, parents)
             uid = uuid4().hex
             root = join(tenant_root(self.artifacts_uri, new.name.tenant), "imports", uid)
             row = AdapterVersionRow(
@@ -98,6 +103,7 @@ class Imports:
                 base_digest="",
                 labels=dict(new.labels),
                 quality={},
+                parents=made_of or None,
                 created_by=caller.principal,
                 create_time=tx.now,
                 due_at=tx.now,
@@ -135,6 +141,22 @@ class Imports:
         if num_bytes > MAX_BYTES:
             raise invalid("uri", f"{source.weights} has {num_bytes:,} bytes; {MAX_BYTES:,} are taken", reason="OBJECT_TOO_LARGE")
         return found.description, num_bytes
+
+
+def _parents(new: NewImport) -> list[Reference]:
+    """Raises InvalidInput."""
+    if len(new.parents) > MAX_PARENTS:
+        raise invalid("parents", f"names {len(new.parents):,} versions; {MAX_PARENTS} are taken")
+    return list(dict.fromkeys(parse_version(name, f"parents[{number}]") for number, name in enumerate(new.parents)))
+
+
+async def _found(tx: Transaction, tenant: str, names: Sequence[Reference]) -> list[Parent]:
+    """With the numbers that aliases stand for now. Raises NotFound."""
+    found = await named_versions.find(tx, tenant, names)
+    if missing := next((name for name in names if name not in found), None):
+        raise NotFound(f"parents: there is no {missing} of tenants/{tenant}", reason="ADAPTER_VERSION_NOT_FOUND")
+    rows = [found[name][1] for name in names]
+    return together(tenant, [{"name": row.name, **({"digest": row.manifest_sha256} if row.manifest_sha256 else {})} for row in rows])
 
 
 def _checked(new: NewImport) -> _Words:

@@ -30,7 +30,9 @@ MAX_FIELDS = 500  # of a config; a UNet's has some 70
 MAX_FILES = 10_000  # of an artifact
 ADAPTER_BYTES = {"F32": 4, "F16": 2, "BF16": 2}  # of the types of numbers that adapters have
 MAX_FIGURES = 50  # of its quality
+MAX_PARENTS = 64  # that it was made of
 MAX_NAME = 256  # characters
+MAX_URI = 2_000  # characters
 MAX_DIMS = 8
 MAX_DIM = 2**40
 MAX_PARAMS = 2**45  # hundreds of times what anybody trains: a footprint stays a number that fits everywhere
@@ -38,6 +40,7 @@ MAX_WIDTH = 2**14
 MAX_SIDE = 2**12  # latents
 MAX_BLOCKS = 10
 
+SHA256 = re.compile(r"[0-9a-f]{64}")
 FIGURE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -181,13 +184,32 @@ def manifest(text: bytes) -> dict[str, object]:
     for of in kept.values():
         of["size_bytes"] = whole("a file's size", of["size_bytes"], MAX_DIM * MAX_FILES, least=0)
     words = {key: value for key in ("base_digest", "family") if is_short(value := found.get(key))}
-    return {"format": found["format"], "files": kept, "words": words, "quality": figures(found.get("quality"))}
+    told = {"words": words, "quality": figures(found.get("quality")), "parents": parents(found.get("parents"))}
+    return {"format": found["format"], "files": kept, **told}
 
 
 def figures(quality: JsonValue) -> dict[str, float]:
     """Those that are numbers. One that is none, or not finite, is left out: a figure is nothing to fail of."""
     some = quality if isinstance(quality, dict) and len(quality) <= MAX_FIGURES else {}
     return {name: float(value) for name, value in some.items() if is_finite(value) and FIGURE.fullmatch(name)}
+
+
+def parents(told: JsonValue) -> list[dict[str, JsonValue]]:
+    """What the artifact was made of, as far as it is told in the words for that; what is odd is left out, as of figures."""
+    some = told if isinstance(told, list) and len(told) <= MAX_PARENTS else []
+    return [kept for each in some if isinstance(each, dict) and (kept := parent(each))]
+
+
+def parent(told: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    kept: dict[str, JsonValue] = {}
+    for key in ("name", "uri"):
+        if isinstance(value := told.get(key), str) and 0 < len(value) <= MAX_URI and value.isprintable():
+            kept[key] = value
+    if isinstance(digest := told.get("digest"), str) and SHA256.fullmatch(digest):
+        kept["digest"] = digest
+    if is_finite(weight := told.get("weight")):
+        kept["weight"] = float(weight)
+    return kept if "name" in kept or "uri" in kept else {}
 
 
 def is_finite(value: JsonValue) -> TypeGuard[float]:

@@ -30,6 +30,7 @@ class ToldArtifact(NamedTuple):
     manifest: ArtifactManifest
     words: dict[str, str]  # base_digest and family, each where it is there
     quality: dict[str, float]  # figures by name
+    parents: list[dict[str, Any]]  # what it was made of: name or uri, digest and weight where they are told
 
 
 class Unreadable(LorafleetError):
@@ -70,7 +71,7 @@ class Parser:
     async def artifact(self, text: bytes) -> ToldArtifact:
         """The files of an artifact, and what its manifest tells of it. Raises as `manifest` does."""
         found = await self.parse("manifest", [text])
-        return ToldArtifact(artifact_manifest.parse(json.dumps(found).encode()), found["words"], found["quality"])
+        return ToldArtifact(artifact_manifest.parse(json.dumps(found).encode()), found["words"], found["quality"], found["parents"])
 
     async def _run(self, kind: str, files: Sequence[bytes], request: IO[bytes], answer: IO[bytes]) -> int | None:
         """The exit code; None when it took too long."""

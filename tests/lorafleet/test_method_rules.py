@@ -42,7 +42,7 @@ SD1 = {"uri": "file:///base", "family": "sd1"}
         ),
         ({"adapter": {"rank": 3, "initialization": "orthogonal"}}, "adapter.initialization", "adapter.rank, 3, is odd"),
         ({"adapter": {"initialization": "zeros"}}, "adapter.initialization", "'gaussian'"),
-        ({"adapter": {"start": {"resize": True}}}, "adapter.start", "needs uri or job"),
+        ({"adapter": {"start": {"resize": True}}}, "adapter.start", "needs uri, job or adapter"),
         ({"adapter": {"start": {"uri": "file:///a", "job": "first"}}}, "adapter.start", "both say what to go on from: choose one"),
         ({"adapter": {"start": {"job": "first", "digest": "ab" * 32}}}, "adapter.start", "no uri: leave it out"),
         ({"adapter": {"start": {"uri": "file:///a", "digest": "ab"}}}, "adapter.start.digest", "pattern"),

@@ -35,13 +35,15 @@ def named(
     """Its tensors by canonical name, in fp32, for the pieces of `where`; modules that it has not are left out. Raises RunFailed."""
     try:
         if start.uri is None:
-            raise InvalidInput("only the service knows where a job's artifact lies, and fills it in: give adapter.start.uri")
+            raise InvalidInput(
+                "only the service knows where the artifact of a job or a version lies, and fills it in: give adapter.start.uri"
+            )
         file = reading.read(sources(start.uri, start.digest), family)
         if start.resize:
             file = _resized(file, adapter, layers, job)
         return _fitted(file, adapter, where)
     except InvalidInput as why:
-        named = f"uri: {start.uri}" if start.uri is not None else f"job: {start.job}"
+        named = f"uri: {start.uri}" if start.uri is not None else f"{'job' if start.job is not None else 'adapter'}: {start.named}"
         raise RunFailed(f"adapter.start.{named}: {why}", reason="START_NOT_USABLE") from None
 
 

@@ -117,6 +117,7 @@ class AdapterServicer(rpc.AdapterServiceServicer):
             trigger=request.trigger,
             labels=dict(request.labels),
             sha256=request.sha256,
+            parents=list(request.parents),
             request_id=parse_request_id(request.request_id),
         )
         return await again(lambda: self._imports.start(new, caller))

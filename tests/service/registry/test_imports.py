@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lorafleet.errors import FailedPrecondition, InvalidInput, InvalidSpec, QuotaExceeded, Unavailable
+from lorafleet.errors import FailedPrecondition, InvalidInput, InvalidSpec, NotFound, QuotaExceeded, Unavailable
 from lorafleet.v1 import adapter_service_pb2 as pb
 from service.access.identity import Identity, Role, current_identity
 from service.core.resource_names import AdapterName, parse_alias
@@ -19,7 +19,7 @@ from service.registry.deletion import delete_version
 from service.registry.imports import Imports, NewImport
 from tests.service.access.members import make_grant, make_tenant
 from tests.service.registry.files import kohya_file, kohya_tensors, peft_tensors, safetensors
-from tests.service.registry.made import adapter, version
+from tests.service.registry.made import adapter, make_version, version
 from tests.service.registry.test_deletion import DAY_S, number, run_loops
 from tests.service.world import World
 
@@ -69,6 +69,20 @@ async def test_a_file_is_copied_and_is_a_version_like_any_other(world: World):
     assert (folder / "theirs.safetensors").read_bytes() == data
     assert hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest() == made.artifact.manifest_sha256
     assert (await adapter(world, "fox")).family == "sd1"
+
+
+async def test_an_import_says_what_it_was_made_of(world: World):
+    for name in ("fox", "wolf"):
+        await make_version(world.tools.db, name)
+    await set_alias(world.tools.db, AliasMove(name=parse_alias("tenants/acme/adapters/wolf@candidate"), number=1), ANN)
+    parents = ["tenants/acme/adapters/wolf@candidate", "tenants/acme/adapters/fox/versions/1"]
+    await brought(world, kohya_file(), parents=parents)
+    made = await version(world, "fox/versions/2")
+    assert list(made.parents) == ["tenants/acme/adapters/wolf/versions/1", "tenants/acme/adapters/fox/versions/1"]
+    assert {each.digest for each in made.made_of} == {"ab" * 32}
+    with pytest.raises(NotFound, match=r"parents: there is no tenants/blue/adapters/fox/versions/1 of tenants/acme"):
+        await brought(world, kohya_file(), parents=["tenants/blue/adapters/fox/versions/1"])
+    assert "is not a version" in await refused(world, kohya_file(), parents=["fox"])
 
 
 async def test_pefts_folder_is_taken_with_its_config(world: World):

@@ -67,6 +67,20 @@ async def test_the_family_of_a_spec_that_names_none_is_the_one_that_the_trainer_
     assert (made.family, made.quality["clip"], set(made.quality)) == ("sdxl", 0.5, {"clip", "held_out_loss", "held_out_loss_base"})
 
 
+async def test_parents_of_the_manifest_are_told_with_their_weights_beside_what_the_job_began_with(world: World):
+    digest, merged = "cd" * 32, "tenants/acme/adapters/wolf/versions/2"
+    others = [{"name": merged, "digest": digest, "weight": 0.5}, {"uri": "s3://acme/theirs.safetensors", "weight": 0.25}]
+    odd = [{"name": "tenants/blue/adapters/wolf/versions/2"}, {"name": "whatever"}]
+    await finished(world, "one", output={"adapter": "fox"})
+    start = {"start": {"adapter": "fox/versions/1"}}
+    await finished(world, "two", manifest(parents=[*others, *odd]), output={"adapter": "fox"}, adapter=start)
+    await read_manifests(world)
+    made = await version(world, "fox/versions/2")
+    assert list(made.parents) == ["tenants/acme/adapters/fox/versions/1", merged, "s3://acme/theirs.safetensors"]
+    assert [each.weight for each in made.made_of if each.HasField("weight")] == [0.5, 0.25]
+    assert made.made_of[1].digest == digest
+
+
 async def test_jobs_of_one_adapter_are_its_versions_in_the_order_of_their_ends(world: World):
     for job_id in ("one", "two"):
         await finished(world, job_id, output={"adapter": "fox"}, adapter={"rank": 4 if job_id == "one" else 8})

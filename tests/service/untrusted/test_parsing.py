@@ -114,13 +114,26 @@ def test_what_hides_its_brackets_in_another_encoding_is_no_json():
     assert "error" in child.answer("shapes", [*text_of(FAMILY), hidden, *text_of(GOOD["unet"], GOOD["vae"])])
 
 
+def test_of_parents_a_manifest_tells_names_places_digests_and_weights_alone():
+    digest = "ab" * 32
+    good = {"name": "tenants/acme/adapters/fox/versions/1", "digest": digest, "weight": 1, "more": [1]}
+    odd = [{"uri": "file:///a\n", "digest": digest}, {"digest": digest}, "x", {"uri": "s3://b/a", "digest": "short", "weight": 1e999}]
+    manifest = {"format": "lorafleet-artifact-1", "files": {}, "parents": [good, *odd]}
+    name = good["name"]
+    told = [{"name": name, "digest": digest, "weight": 1.0}, {"uri": "s3://b/a"}]
+    assert child.answer("manifest", text_of(manifest))["parents"] == told
+    for none in ([good] * 65, {"a": good}, None):
+        assert child.answer("manifest", text_of({**manifest, "parents": none}))["parents"] == []
+
+
 def test_a_manifest_is_handed_on_as_far_as_it_names_files():
     sha256 = "ab" * 32
     manifest = {"format": "lorafleet-artifact-1", "files": {"a.safetensors": {"size_bytes": 3, "sha256": sha256, "more": [1]}}, "x": "y"}
     told = {"base_digest": "abc", "family": ["sd1"], "quality": {"clip": 1, "big": 10**400, "no": float("nan"), "../x": 1, "is": True}}
     found = child.answer("manifest", text_of({**manifest, **told}))
     files = {"a.safetensors": {"size_bytes": 3, "sha256": sha256}}
-    assert found == {"format": "lorafleet-artifact-1", "files": files, "words": {"base_digest": "abc"}, "quality": {"clip": 1.0}}
+    words = {"words": {"base_digest": "abc"}, "quality": {"clip": 1.0}, "parents": []}
+    assert found == {"format": "lorafleet-artifact-1", "files": files, **words}
     for bad in (
         {"a": {"size_bytes": -1, "sha256": sha256}},
         {"a": {"size_bytes": 10**400, "sha256": sha256}},

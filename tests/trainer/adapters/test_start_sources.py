@@ -57,5 +57,5 @@ def test_one_that_has_lost_its_manifest_or_gained_a_file_is_not(artifact: tuple[
 
 
 def test_a_job_that_no_service_has_looked_up_is_told():
-    with pytest.raises(RunFailed, match=r"^adapter.start.job: first: only the service knows where a job's artifact lies"):
+    with pytest.raises(RunFailed, match=r"^adapter.start.job: first: only the service knows where the artifact of a job or a version lies"):
         start.named(StartSpec(job="first"), "sd1", AdapterSpec(), Layout(()), {}, job="second")

@@ -1,0 +1,48 @@
+"""The guards of versions that specs name, its tenant's, as they are when a job is accepted, and of what versions were made of."""
+
+STARTS = "tests/service/jobs/test_starts_from_versions.py"
+VERSIONS = "tests/service/registry/test_versions.py"
+GUARDS = (
+    (
+        "named versions: its tenant's alone",
+        "service/db/named_versions.py",
+        "own = [name for name in names if name.adapter.tenant == tenant]",
+        "own, tenant = list(names), next((name.adapter.tenant for name in names), tenant)",
+        STARTS,
+    ),
+    (
+        "named versions: a job is not written with what an alias stood for before",
+        "service/jobs/creation.py",
+        "if has_moved:",
+        "if False:",
+        STARTS,
+    ),
+    (
+        "named versions: a batch is not written with what an alias stood for before",
+        "service/jobs/starts.py",
+        "if any(await moved(tx, tenant, specs)):",
+        "if False:",
+        STARTS,
+    ),
+    (
+        "named versions: what is deleted is not gone on from",
+        "service/jobs/starts.py",
+        "    if is_deleted:",
+        "    if False:",
+        STARTS,
+    ),
+    (
+        "named versions: what does not fit is told",
+        "service/jobs/starts.py",
+        "if misfits := [*_misfits(spec, start, version)]:",
+        "if misfits := []:",
+        STARTS,
+    ),
+    (
+        "parents: names of other tenants are left out",
+        "service/control/adapter_parents.py",
+        'if match is not None and match["tenant"] != tenant:',
+        "if False:",
+        VERSIONS,
+    ),
+)
