@@ -12,6 +12,7 @@ from lorafleet.catalog import METHODS
 from lorafleet.errors import FailedPrecondition, InvalidSpec, LorafleetError, NotFound, Violation
 from lorafleet.spec import Spec
 from lorafleet.spec_adapter import StartSpec
+from lorafleet.work import TRAINING
 from service.control.adapter_facts import VersionState
 from service.control.lifecycle import JobState
 from service.core.resource_names import AliasName, parse_version
@@ -55,7 +56,11 @@ async def all_filled_in(db: Database, tenant: str, specs: Sequence[Spec]) -> lis
         return list(specs)
     asked = sorted({start.job_id for start in starts if start.job is not None})
     async with db.snapshot() as tx:
-        rows = await tx.session.scalars(select(JobRow).where(JobRow.tenant == tenant, JobRow.job_id.in_(asked))) if asked else ()
+        rows = (
+            await tx.session.scalars(select(JobRow).where(JobRow.tenant == tenant, JobRow.kind == TRAINING, JobRow.job_id.in_(asked)))
+            if asked
+            else ()
+        )
         versions = await named_versions.find(tx, tenant, {_reference(start, tenant) for start in starts if start.adapter is not None})
         known = _Known(jobs={row.job_id: row for row in rows}, versions=versions)
     return [_filled_in(tenant, spec, known) for spec in specs]
