@@ -20,7 +20,8 @@ python=$(find_python)
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 # uv installs this set in under a minute, pip in many.
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
-install() { "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" -c constraints.txt "$@"; }
+# Bytecode now: where PYTHONDONTWRITEBYTECODE is set each process would compile torch and Ray anew, which is seconds of a core.
+install() { "$venv/bin/uv" pip install --quiet --compile-bytecode --python "$venv/bin/python" -c constraints.txt "$@"; }
 
 # DeepSpeed comes as source and imports torch while it is built, so torch is there first and seen by the build.
 install torch setuptools ninja packaging py-cpuinfo
