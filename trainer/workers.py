@@ -10,7 +10,7 @@ os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
 os.environ["RAY_DEDUP_LOGS"] = os.environ["RAY_COLOR_PREFIX"] = "0"
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from lorafleet.errors import RunFailed
@@ -18,6 +18,7 @@ from lorafleet.spec import ClusterSpec
 from trainer.loop import train_loop_per_worker
 from trainer.report import StaleAttempt
 from trainer.run_plan import RunPlan
+from trainer.run_processes import FewProcessesTrainer
 from trainer.style_isolation import causes_of
 
 _GIB = 2**30
@@ -30,7 +31,7 @@ def fit(plan: RunPlan, *, storage_dir: str) -> None:
     """Trains the plan on its workers. Raises RunFailed or StaleAttempt as a worker raised it, else what Ray raises."""
     cluster = plan.cluster
     # The plan travels in the function and not in train_loop_config, which Ray shows on its dashboard: it has the run token.
-    trainer = TorchTrainer(
+    trainer = FewProcessesTrainer(
         partial(train_loop_per_worker, plan),
         scaling_config=scaling(cluster),
         torch_config=TorchConfig(backend="nccl" if cluster.gpus_per_worker else "gloo"),

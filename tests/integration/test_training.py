@@ -26,6 +26,7 @@ from trainer import checkpoint
 from trainer.storage import Folder
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+RUN_ACTORS = {"JobSupervisor", "TrainController", "SynchronizationActor", "RayTrainWorker"}  # each is seconds of a core to start
 
 
 def make_spec(base: str, style: str, **parts: Any) -> spec.Spec:
@@ -140,6 +141,8 @@ def test_a_job_of_two_workers_through_s3_draws_the_same_pictures_in_a_fresh_pipe
     for rank in range(2):
         assert f"DeepSpeedEngine, ZeRO stage 2, rank {rank} of 2" in log
     assert s3["AWS_SECRET_ACCESS_KEY"] not in log
+    started = fleet.ray("GET", "/api/v0/actors").json()["data"]["result"]["result"]
+    assert {actor["class_name"] for actor in started} == RUN_ACTORS
 
 
 def upload(folder: Path, bucket: str, prefix: str) -> None:
