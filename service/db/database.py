@@ -25,6 +25,7 @@ from service.db.engines import READING, WRITING
 from service.db.transaction import JobEvent, Transaction
 
 CHANNEL = "lorafleet"  # of PostgreSQL's NOTIFY: rings the bells of the other replicas
+_ONLY_SHOWN = ":shown"  # ends the notice of a commit that no loop acts on
 TRANSACTION_S = 60.0  # one that takes longer has lost its connection, whatever that looks like from here
 CLOSE_WITHIN_S = 5.0
 LOOK_EVERY_S = 0.01
@@ -71,10 +72,11 @@ class Database:
             yield tx
             await adapters.register(tx, list(tx.succeeded.values()))
             await events.record(tx)
-            if tx.changed and self.dialect == "postgresql":
-                await tx.session.execute(text("SELECT pg_notify(:channel, :sender)"), {"channel": CHANNEL, "sender": self.sender})
-        if tx.changed:
-            self.bell.ring()
+            if tx.has_news and self.dialect == "postgresql":
+                notice = {"channel": CHANNEL, "notice": notice_of(self.sender, work=tx.changed)}
+                await tx.session.execute(text("SELECT pg_notify(:channel, :notice)"), notice)
+        if tx.has_news:
+            self.bell.ring(work=tx.changed)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncGenerator[Transaction]:
@@ -186,3 +188,13 @@ class Database:
         if is_mine:
             telemetry.count("lorafleet_clock_steps_total")
             log.warning("the clock was set by %+.0f s: runs, locks and deadlines are carried over", step.total_seconds())
+
+
+def notice_of(sender: str, *, work: bool) -> str:
+    """What other replicas are told of a commit."""
+    return sender if work else sender + _ONLY_SHOWN
+
+
+def read_notice(notice: str) -> tuple[str, bool]:
+    """Whose commit it was, and whether loops have to look."""
+    return notice.removesuffix(_ONLY_SHOWN), not notice.endswith(_ONLY_SHOWN)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from psycopg import AsyncConnection, Error
 
 from service.core.concurrency import beside
-from service.db.database import CHANNEL, Database
+from service.db.database import CHANNEL, Database, read_notice
 from service.db.engines import listening_arguments
 
 RETRY_S = 1.0
@@ -39,6 +39,7 @@ async def _listen(db: Database, url: str) -> None:
 async def _ring(db: Database, connection: AsyncConnection) -> None:
     while True:
         async for notice in connection.notifies(timeout=ASK_EVERY_S):
-            if notice.payload != db.sender:  # our own commits have rung already
-                db.bell.ring()
+            sender, has_work = read_notice(notice.payload)
+            if sender != db.sender:  # our own commits have rung already
+                db.bell.ring(work=has_work)
         await connection.execute(b"SELECT 1")

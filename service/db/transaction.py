@@ -35,10 +35,19 @@ class Transaction:
     changed: bool = False  # something for the loops to look at
     has_admitted: bool = False  # raises the admission epoch at commit
 
+    @property
+    def has_news(self) -> bool:
+        """Somebody watches or acts on what it did."""
+        return self.changed or bool(self.touched)
+
     def touch(self, job: JobRow) -> None:
         """The job, or one of its runs, looks different after this transaction."""
-        self.touched[job.uid] = job
+        self.show(job)
         self.changed = True
+
+    def show(self, job: JobRow) -> None:
+        """The job looks different to who watches it, and nobody has to act on that: its progress."""
+        self.touched[job.uid] = job
 
     async def insert(self, rows_of: type[TableBase], values: Sequence[dict[str, Any]]) -> None:
         """Many new rows by one statement, past the session, whose bookkeeping costs time: it does not know them."""

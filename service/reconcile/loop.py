@@ -35,7 +35,7 @@ async def run(loop: Loop, bell: Bell, stopping: asyncio.Event, pulse: Pulse) -> 
     """Runs until `stopping`; a step under way is finished. A failing step is retried with growing delays."""
     failures = quiet = 0
     while not stopping.is_set():
-        ring = bell.listen()
+        ring = bell.listen_for_work()
         pulse.begin(loop.name)
         with log_context.scope(loop=loop.name):
             try:

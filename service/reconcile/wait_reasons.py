@@ -68,4 +68,4 @@ async def _tell_all(tools: Tools, changes: Sequence[_Change]) -> None:
                 jobs.save(tx, row, wait(jobs.value(row), why.reason, why.message))
                 if row.queue_position != place:
                     row.queue_position = place
-                    tx.touch(row)
+                    tx.show(row)

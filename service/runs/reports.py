@@ -119,7 +119,7 @@ def _apply(tx: Transaction, event: pb.RunEvent, pack: list[PackMember]) -> None:
                 _progress(tx, member, event.progress, min(at, tx.now))
             case "resumed":
                 member.place.resumed_from_step = event.resumed.step
-                tx.touch(member.job)
+                tx.show(member.job)
             case "ended":
                 _ended(tx, member, event.ended)
             case _:
@@ -148,7 +148,7 @@ def _progress(tx: Transaction, member: PackMember, progress: api.Progress, at: d
     member.job.progress = _merged(member.job.progress, progress).SerializeToString()
     if progress.phase == work.of(member.job.kind).phase and progress.step >= 1:
         jobs.save(tx, member.job, lifecycle.trained(job, at))
-    tx.touch(member.job)
+    tx.show(member.job)
 
 
 def _merged(before: bytes | None, progress: api.Progress) -> api.Progress:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -21,7 +22,7 @@ from service.db.models import RunRow
 from service.db.retrying import TRIES, again
 from service.jobs.creation import NewJob
 from service.jobs.messages import job_event
-from tests.service.world import World
+from tests.service.world import World, progress
 
 only_postgres = pytest.mark.parametrize("database_url", [pytest.param("postgresql", marks=pytest.mark.postgresql)], indirect=True)
 
@@ -211,6 +212,22 @@ async def test_a_commit_elsewhere_rings_the_bell(world: World, db: Database, oth
         ring = other.bell.listen()
         await world.submit()
         assert await heard(ring, 20)
+
+
+async def test_progress_rings_for_watchers_and_wakes_no_loop(world: World, db: Database, other: Database, database_url: str):
+    """Here, and on another replica."""
+    _, run = await world.running("one")
+    await world.report(run, progress(1))
+    bells = [db.bell] if db.dialect == "sqlite" else [db.bell, other.bell]
+    async with listening(other, database_url) if len(bells) == 2 else nullcontext():
+        if len(bells) == 2:
+            assert await heard(other.bell.listen(), 20), "it rings once it listens"
+        shown, work = [bell.listen() for bell in bells], [bell.listen_for_work() for bell in bells]
+        await world.report(run, progress(2))
+        assert all([await heard(each, 20) for each in shown])
+        assert not any(each.is_set() for each in work)
+        await world.submit("two")
+        assert all([await heard(each, 20) for each in work])
 
 
 @only_postgres

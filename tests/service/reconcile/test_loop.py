@@ -25,6 +25,15 @@ async def test_a_ring_wakes_the_loop(tmp_path):
         await task
 
 
+async def test_what_is_only_shown_wakes_watchers_and_no_loop():
+    bell = Bell()
+    shown, work = bell.listen(), bell.listen_for_work()
+    bell.ring(work=False)
+    assert (shown.is_set(), work.is_set()) == (True, False)
+    bell.ring()
+    assert work.is_set()
+
+
 async def test_a_step_that_raises_is_tried_again(caplog):
     bell, stopping = Bell(), asyncio.Event()
     calls = 0
