@@ -45,7 +45,7 @@ ANSWER_S = 20.0
 METHODS = methods()
 STREAMED = 4  # answers of a stream that are read before it is left
 BROKEN = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.DATA_LOSS}
-INSIDE = ("traceback", "sqlalchemy", "sqlite", "psycopg", "select ", "insert into", 'file "', ".py", "lorafleet.db")
+INSIDE = ("traceback", "sqlalchemy", "sqlite", "psycopg", "select ", "insert into", 'file "', '.py"', ".py:", "lorafleet.db")
 
 
 FUZZ = settings(

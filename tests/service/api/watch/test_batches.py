@@ -78,8 +78,8 @@ async def test_changes_carry_the_counts_that_they_made_and_no_others(api: Api):
     await api.world.settle()
     run = api.world.backend.launches[0]
     admitted, starting = await reader.change(), await reader.change()
-    assert counts(starting) == {"STARTING": 1}
-    assert counts(admitted) in ({}, {"ADMITTED": 1}), "told once where they are read together, as they mostly are"
+    told = [counts(event) for event in (admitted, starting) if event.HasField("batch")]
+    assert told in ([{"STARTING": 1}], [{"ADMITTED": 1}, {"STARTING": 1}]), "once where they are as they will be already"
     await api.world.report(run, progress(1))
     assert counts(await reader.change()) == {"RUNNING": 1}
     await api.world.report(run, progress(2))
