@@ -30,6 +30,12 @@ hold LoRA and DoRA alone (diffusers LoKr of a few families, as the trainer write
 published code has no place in kohya's and ComfyUI's files. `--as-lora RANK` writes the nearest LoRA by singular values and tells its error;
 DoRA and OFT need `--base FOLDER` for that, since what they add is made of the base's weights. Half a file is never left.
 
+`output.plain_lora_rank` of a spec has the same made of a DoRA, LoHa, LoKr, OFT or T-LoRA where it was trained: the nearest LoRA of that
+rank lies in the artifact as `plain-lora/`, in kohya's and diffusers' format, for the programs that misread the method or do not load
+it. What it leaves out, as a share of the size of the updates, stands in `manifest.json`, the model card and the files' metadata
+(`lorafleet.as_lora_error`). Of T-LoRA, whose update goes by the noise, it is the nearest to all of them at once, over times drawn
+uniformly. The adapter's own files are what `adapter.start` and everything else here go by.
+
 `lorafleet inspect-adapter FILE` tells format, family, method, ranks, scales, norms by part and block, and the verdicts below for that file.
 Files whose modules fit several families (attention alone of FLUX.1 and Chroma, say) are taken for the one that their metadata name, else
 `--family` says which. Pickled files, half files, numbers that are not finite, names of two formats and names that are nothing's are

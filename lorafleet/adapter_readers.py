@@ -89,6 +89,8 @@ def hints(spec: Spec) -> list[str]:
     found = [f"the {name} file in {each.program}: {each.loads}" + (f", {each.why}" if each.why else "") for name, each in told]
     if found and not {"diffusers", "peft"}.intersection(spec.output.formats):
         found.append("output.formats: add diffusers: of DoRA, kohya's layout alone is read rightly by hardly any program")
+    if found and spec.output.plain_lora_rank is None:
+        found.append("output.plain_lora_rank: writes the nearest plain LoRA beside it, which every program reads")
     return found
 
 

@@ -39,6 +39,7 @@ from lorafleet.spec_words import LabelKey, Text
 __all__ = [
     "DEFAULT_OUTPUT_PRECISION",
     "DEFAULT_PROFILE",
+    "FORMATS",
     "AdapterSpec",
     "BaseModelSpec",
     "CheckpointingSpec",

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from lorafleet import objectives
-from lorafleet.catalog import FAMILIES, LOSSES, METHODS, OPTIMIZERS, PRECISIONS, file_names
+from lorafleet import objectives, spec_output_rules
+from lorafleet.catalog import FAMILIES, LOSSES, METHODS, OPTIMIZERS, PRECISIONS
 from lorafleet.catalog.method import PRINCIPAL
 from lorafleet.spec_sections import LR_END
 from lorafleet.spec_words import is_part_name
@@ -261,16 +261,6 @@ def _text_has_no_noise(text_encoder: bool, method: str) -> str | None:
     return f'"{method}" goes by the noise in a picture, of which a text encoder hears nothing: leave it out'
 
 
-def _formats_hold_the_method(formats: Sequence[str], method: str, family: str | None) -> str | None:
-    if "peft" in formats and "lora_A.weight" not in METHODS.get(method).names.values():
-        return f'PEFT has no "{method}" as it is trained here; write kohya or comfyui'
-    if family is not None and {"peft", "comfyui"}.intersection(formats) and file_names.of(family) is None:
-        return f"what the modules of {family} are called in PEFT's and ComfyUI's files is not known; write diffusers or kohya"
-    if "diffusers" not in formats or METHODS.get(method).diffusers_loads(family):
-        return None
-    return f'diffusers loads no "{method}" of {family or "any family"}; write kohya alone, which ComfyUI reads'
-
-
 def _trigger_is_there(choice: str, trigger_phrase: str) -> str | None:
     return '"trigger" needs dataset.trigger_phrase' if choice == "trigger" and not trigger_phrase.strip() else None
 
@@ -346,7 +336,10 @@ RULES = (
     Rule((("adapter", "initialization"), ("training", "precision")), _weights_are_there_to_begin_with),
     Rule((("adapter", "initialization"), ("adapter", "method"), ("cluster", "zero_stage")), _beginning_is_whole),
     Rule((("adapter", "initialization"), ("adapter", "method"), ("adapter", "start")), _begins_once),
-    Rule((("output", "formats"), ("adapter", "method"), ("base_model", "family")), _formats_hold_the_method),
+    Rule((("output", "formats"), ("adapter", "method"), ("base_model", "family")), spec_output_rules.formats_hold_the_method),
+    Rule((("output", "plain_lora_rank"), ("adapter", "method"), ("textual_inversion", "alone")), spec_output_rules.plain_is_another),
+    Rule((("output", "plain_lora_rank"), ("adapter", "method"), ("training", "precision")), spec_output_rules.plain_has_weights),
+    Rule((("output", "plain_lora_rank"), ("cluster", "zero_stage")), spec_output_rules.plain_has_layers),
     Rule((("training", "gradient_checkpointing"), ("base_model", "family")), _blocks_are_recomputed),
     Rule((("training", "noise_offset"), ("base_model", "family")), _noises_as_diffusion_does),
     Rule((("objective", "pyramid_noise_discount"), ("base_model", "family")), _noises_as_diffusion_does),

@@ -311,3 +311,9 @@ class OutputSpec(SpecPart):
         exclude_if=lambda adapter: adapter is None,
         description="Adapter of the registry that the artifact becomes a version of; unset: the job's id.",
     )
+    plain_lora_rank: Annotated[int, Field(ge=1, le=512)] | None = Field(
+        default=None,
+        exclude_if=lambda rank: rank is None,
+        description="Of a method that some programs misread or do not load (dora, loha, lokr, oft, tlora): also write the nearest plain "
+        "LoRA of this rank, as plain-lora/, and tell its error.",
+    )

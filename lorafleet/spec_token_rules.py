@@ -88,6 +88,7 @@ _ADAPTERS = (  # fields of an adapter, and what they are where a spec says nothi
     (("adapter", "dropout"), 0.0),
     (("training", "lora_plus_ratio"), None),
     (("output", "formats"), ()),
+    (("output", "plain_lora_rank"), None),
 )
 
 

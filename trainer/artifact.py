@@ -9,17 +9,18 @@ import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
 from lorafleet import __version__, adapter_readers
 from lorafleet.catalog import METHODS
-from lorafleet.contract.layout import MANIFEST, JobLayout, adapter_file, step_folder
+from lorafleet.contract.layout import MANIFEST, JobLayout, adapter_file, plain_lora_file, step_folder
 from lorafleet.errors import RunFailed
-from lorafleet.spec import AdapterSpec, Spec
+from lorafleet.spec import FORMATS, AdapterSpec, Spec
 from lorafleet.v1.training_service_pb2 import Artifact
-from trainer import artifact_tokens, untrusted
+from trainer import artifact_plain, artifact_tokens, untrusted
 from trainer.artifact_facts import facts, output_name
 from trainer.prepare import data_facts
 from trainer.prepare.style import PreparedStyle
@@ -29,9 +30,11 @@ from trainer.untrusted import Refused
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trainer.adapters.plain_lora import PlainLora
     from trainer.checkpoint import Progress
 
 MODEL_CARD = "README.md"
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 log = logging.getLogger("lorafleet.artifact")
 
@@ -65,12 +68,18 @@ def _sizes(manifest: Mapping[str, JsonValue]) -> list[int]:
     return sizes
 
 
-def commit(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Progress", samples: int | None) -> Artifact:
+def commit(
+    style: PreparedStyle,
+    weights: "Mapping[str, Tensor]",
+    progress: "Progress",
+    samples: int | None,
+    plain: "PlainLora | None" = None,
+) -> Artifact:
     """Writes every file, then the manifest. `samples` is the step whose sample pictures the card shows; None: there are none."""
     if (found := existing(style)) is not None:
         return found  # an earlier attempt's: its manifest must stay true
     folder = Folder(JobLayout(style.output_uri).adapter, within=style.output_uri)
-    files = _files(style, weights, progress, samples)
+    files = _files(style, weights, progress, samples, plain)
     folder.write_all(files)
     facts: dict[str, Any] = {
         "steps": progress.step,
@@ -78,6 +87,7 @@ def commit(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Pro
         "family": style.spec.family.name,
         "dataset_digest": style.data_set.digest,
         **artifact_tokens.for_manifest(style.spec),
+        **artifact_plain.for_manifest(style.spec, plain),
     }
     return commit_files(folder, style.job, facts, {name: (hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()})
 
@@ -103,7 +113,9 @@ def _as_reported(uri: str, manifest: bytes, sizes: Sequence[int]) -> Artifact:
     return Artifact(uri=uri, manifest_sha256=hashlib.sha256(manifest).hexdigest(), size_bytes=sum(sizes))
 
 
-def _files(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Progress", samples: int | None) -> dict[str, bytes]:
+def _files(
+    style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Progress", samples: int | None, plain: "PlainLora | None"
+) -> dict[str, bytes]:
     from trainer.adapters import beginnings, tokens
     from trainer.adapters.formats.embeddings import embedding_files
     from trainer.adapters.formats.tensors import usable_precision
@@ -115,16 +127,22 @@ def _files(style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Pro
         log.warning("[%s] the files are %s: %s cannot hold the adapter's numbers", style.job, precision, output.precision)
     files = _adapter_files(style, style.spec.model_copy(update={"adapter": written}), weights, progress, precision)
     files |= embedding_files(vectors, style.spec, style.base.facts.label.architecture, output.precision)
+    files |= {} if plain is None else _plain_files(style, plain, progress)
     pictures = _sample_pictures(style, samples)
     files |= pictures
-    files[MODEL_CARD] = model_card(style, progress, sorted(pictures), precision).encode(errors="replace")
+    files[MODEL_CARD] = model_card(style, progress, sorted(pictures), precision, plain).encode(errors="replace")
     return files
 
 
 def _adapter_files(
-    style: PreparedStyle, spec: Spec, weights: "Mapping[str, Tensor]", progress: "Progress", precision: str
+    style: PreparedStyle,
+    spec: Spec,
+    weights: "Mapping[str, Tensor]",
+    progress: "Progress",
+    precision: str,
+    said: "Mapping[str, str]" = NOTHING,
 ) -> dict[str, bytes]:
-    """`spec`: the style's, with the adapter that these weights are of."""
+    """`spec`: the style's, with the adapter that these weights are of; `said`: more of their metadata."""
     from trainer.adapters.formats.diffusers import diffusers_file
     from trainer.adapters.formats.kohya import kohya_file
     from trainer.adapters.formats.others import comfyui_file, peft_files
@@ -132,14 +150,25 @@ def _adapter_files(
     asked, files = spec.output.formats, dict[str, bytes]()
     names = {each: adapter_file(each, spec.output.name) for each in asked}
     if {"diffusers", "peft"}.intersection(asked):
-        diffusers = diffusers_file(weights, spec, precision)
+        diffusers = diffusers_file(weights, spec, precision, more=said)
         files |= {names["diffusers"]: diffusers} if "diffusers" in asked else {}
         files |= {f"{names['peft']}/{name}": data for name, data in peft_files(diffusers, spec).items()} if "peft" in asked else {}
     if {"kohya", "comfyui"}.intersection(asked):
-        kohya = kohya_file(weights, spec, facts(style, progress), precision, layers=style.base.kohya_layers)
+        kohya = kohya_file(weights, spec, {**facts(style, progress), **said}, precision, layers=style.base.kohya_layers)
         files |= {names["kohya"]: kohya} if "kohya" in asked else {}
         files |= {names["comfyui"]: comfyui_file(kohya, spec)} if "comfyui" in asked else {}
     return files
+
+
+def _plain_files(style: PreparedStyle, plain: "PlainLora", progress: "Progress") -> dict[str, bytes]:
+    """Of kohya's and diffusers' format: one of them loads wherever a LoRA does."""
+    from trainer.adapters.formats.tensors import usable_precision
+
+    output = style.spec.output.model_copy(update={"formats": FORMATS})
+    spec = style.spec.model_copy(update={"adapter": plain.adapter, "output": output})
+    precision = usable_precision(plain.weights, plain.adapter, output.precision)
+    files = _adapter_files(style, spec, plain.weights, progress, precision, artifact_plain.for_metadata(style.spec, plain))
+    return {plain_lora_file(each, output.name): files[adapter_file(each, output.name)] for each in FORMATS}
 
 
 def _sample_pictures(style: PreparedStyle, samples: int | None) -> dict[str, bytes]:
@@ -150,7 +179,7 @@ def _sample_pictures(style: PreparedStyle, samples: int | None) -> dict[str, byt
     return {f"samples/{name}": data for name, data in folder.read_all(names).items()}
 
 
-def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str], precision: str) -> str:
+def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str], precision: str, plain: "PlainLora | None" = None) -> str:
     """README.md of the artifact: what it is, how to use it, what it was made from. Hugging Face's front matter."""
     spec = style.spec
     held_out = dict(progress.held_out_losses)
@@ -173,6 +202,7 @@ def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str], 
         f"| steps | {progress.step} of {spec.global_batch_size} pictures{_and_as_many(spec)} |",
         f"| base | {spec.family.title} |",
         *([] if spec.textual_inversion.alone else [_of_adapter(spec)]),
+        *artifact_plain.row(spec, plain),
         *artifact_tokens.row(spec),
         *([f"| weights | moving average, decay {spec.training.ema_decay:g} |"] if spec.gives_average else []),
         f"| files | {precision}{_wider(spec.adapter)} |",

@@ -28,6 +28,7 @@ class Purpose(IntEnum):
     LATENTS = 13
     PRIOR_ORDER = 14
     PRUNING = 30
+    PLAIN_LORA = 31
 
 
 @dataclass(frozen=True)

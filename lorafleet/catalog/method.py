@@ -69,6 +69,7 @@ class Method:
     has_alpha: bool = True  # whether its scaling goes by one
     fusing: Fusing = Fusing.NEVER
     raised_roles: tuple[str, ...] = ()  # those that LoRA+ gives a higher rate (Hayou et al. 2024)
+    adds: bool = True  # whether what it adds is the same on any weight
     reads_weights: bool = False  # of the frozen layer, in numbers as they were trained: what quantised ones have not
     made: Made = nothing_made
     activations: float = 1.0  # kept for the backward pass, as a multiple of those with LoRA

@@ -66,6 +66,11 @@ def embedding_file(stem: str) -> str:
     return f"embeddings/{stem}.safetensors"
 
 
+def plain_lora_file(file_format: str, name: str | None) -> str:
+    """The plain LoRA nearest to an adapter, in a folder of its own: who reads the artifact takes what was trained."""
+    return f"plain-lora/{adapter_file(file_format, name)}"
+
+
 def step_folder(step: int) -> str:
     """`step-00000500`: sorts by step as text."""
     return f"step-{step:08d}"

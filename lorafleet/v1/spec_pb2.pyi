@@ -323,20 +323,22 @@ class CheckpointingSpec(_message.Message):
     def __init__(self, every_steps: _Optional[int] = ..., keep: _Optional[int] = ...) -> None: ...
 
 class OutputSpec(_message.Message):
-    __slots__ = ("uri", "formats", "name", "precision", "weights", "adapter")
+    __slots__ = ("uri", "formats", "name", "precision", "weights", "adapter", "plain_lora_rank")
     URI_FIELD_NUMBER: _ClassVar[int]
     FORMATS_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    PLAIN_LORA_RANK_FIELD_NUMBER: _ClassVar[int]
     uri: str
     formats: _containers.RepeatedScalarFieldContainer[str]
     name: str
     precision: str
     weights: str
     adapter: str
-    def __init__(self, uri: _Optional[str] = ..., formats: _Optional[_Iterable[str]] = ..., name: _Optional[str] = ..., precision: _Optional[str] = ..., weights: _Optional[str] = ..., adapter: _Optional[str] = ...) -> None: ...
+    plain_lora_rank: int
+    def __init__(self, uri: _Optional[str] = ..., formats: _Optional[_Iterable[str]] = ..., name: _Optional[str] = ..., precision: _Optional[str] = ..., weights: _Optional[str] = ..., adapter: _Optional[str] = ..., plain_lora_rank: _Optional[int] = ...) -> None: ...
 
 class SchedulingSpec(_message.Message):
     __slots__ = ("priority", "sharing", "preemptible", "max_run_time_s")

@@ -43,4 +43,25 @@ GUARDS = (
         "given = ",
         "tests/trainer/pack/test_start.py",
     ),
+    (
+        "plain LoRA: its error is what it leaves out of the updates",
+        "trainer/adapters/plain_lora.py",
+        "left_out, whole = left_out + found.left_out**2, whole",
+        "left_out, whole = left_out, whole",
+        "tests/trainer/adapters/test_plain_lora.py",
+    ),
+    (
+        "plain LoRA: of a T-LoRA it is the mean over times",
+        "trainer/adapters/plain_lora.py",
+        "LowRank(scale * b * kept, a)",
+        "LowRank(scale * b, a)",
+        "tests/trainer/adapters/test_plain_lora.py",
+    ),
+    (
+        "plain LoRA: of quantised weights there is none that is made of them",
+        "lorafleet/spec_output_rules.py",
+        "or facts.adds or",
+        "or True or",
+        "tests/lorafleet/test_output_rules.py",
+    ),
 )

@@ -52,7 +52,7 @@ GUARDS = (
     ),
     (
         "method formats: what diffusers does not load is refused",
-        "lorafleet/spec_rules.py",
+        "lorafleet/spec_output_rules.py",
         'if "diffusers" not in formats or METHODS.get(method).diffusers_loads(family):',
         "if True:",
         "tests/lorafleet/test_method_rules.py",

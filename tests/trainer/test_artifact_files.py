@@ -18,7 +18,7 @@ from torch import Tensor
 from examples.demo import BASE_MODEL
 from lorafleet.contract.layout import JobLayout
 from lorafleet.contract.run_manifest import Style
-from lorafleet.spec import Spec
+from lorafleet.spec import AdapterSpec, Spec
 from tests.trainer.packs import Packs
 from tests.trainer.prepare.test_base_model import edit
 from trainer import artifact, artifact_facts
@@ -26,6 +26,7 @@ from trainer.adapters.formats.diffusers import diffusers_file
 from trainer.adapters.formats.kohya import kohya_file
 from trainer.adapters.formats.safetensors_file import file_bytes
 from trainer.adapters.formats.tensors import usable_precision
+from trainer.adapters.plain_lora import PlainLora
 from trainer.checkpoint import Progress
 from trainer.group import Group
 
@@ -60,6 +61,25 @@ def test_files_bear_the_name_that_was_asked_for(packs: Packs):
     found = metadata(folder / "Red-Fox_v1.2.safetensors")
     assert (found["ss_output_name"], found["modelspec.title"]) == ("Red-Fox_v1.2", "Red-Fox_v1.2")
     assert 'weight_name="Red-Fox_v1.2-pytorch_lora_weights.safetensors"' in (folder / "README.md").read_text()
+
+
+def test_a_plain_lora_lies_beside_the_adapter_with_its_error(packs: Packs):
+    style = packs.ready(packs.style("fox", adapter={"method": "loha"}, output={"name": "fox", "plain_lora_rank": 2}))
+    weights = {f"unet.a.hada_{role}": torch.ones(4, 4) for role in ("w1_a", "w1_b", "w2_a", "w2_b")}
+    plain = PlainLora(weights=WEIGHTS, adapter=AdapterSpec(rank=2, target_modules=("a",)), error=0.125, worst=(0.25, "unet.a"))
+    artifact.commit(style, weights, Progress(step=6), None, plain)
+    folder = Path(JobLayout(style.output_uri).adapter.removeprefix("file://"))
+    names = ["plain-lora/fox-pytorch_lora_weights.safetensors", "plain-lora/fox.safetensors"]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    told = {"rank": 2, "of": "loha", "error": 0.125, "worst_error": 0.25, "worst_module": "unet.a", "files": names}
+    assert manifest["plain_lora"] == told
+    assert {path.name for path in folder.glob("*.safetensors")} == {"fox.safetensors"}, "the adapter is the only one of its folder"
+    for name in names:
+        assert name in manifest["files"]
+        assert metadata(folder / name)["lorafleet.as_lora_error"] == "0.125"
+        assert metadata(folder / name)["lorafleet.as_lora_of"] == "loha"
+    assert "lorafleet.as_lora_error" not in metadata(folder / "fox.safetensors")
+    assert "rank 2; 12.5 % of the update is left out, at most 25 % (`unet.a`) |" in (folder / "README.md").read_text()
 
 
 def test_without_a_name_files_bear_their_jobs(packs: Packs):

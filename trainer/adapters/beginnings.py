@@ -54,13 +54,14 @@ def found(where: Layout, layers: Mapping[str, Layer], adapter: AdapterSpec, key:
 def _principal(weight: Tensor, adapter: AdapterSpec, draws: Draws) -> Weights:
     """The weight's own largest singular values, shared out evenly (Meng et al. 2024, eq. 2 and 3)."""
     whole = weight.float().flatten(1)
-    left, values, right = svd(whole) if adapter.initialization == EXACTLY else _largest(whole, adapter.rank, draws)
+    left, values, right = svd(whole) if adapter.initialization == EXACTLY else largest(whole, adapter.rank, draws)
     root = (values[: adapter.rank] / scaling(adapter)).sqrt()
     return {"A": (root[:, None] * right[: adapter.rank]).cpu(), "B": (left[:, : adapter.rank] * root).cpu()}
 
 
-def _largest(whole: Tensor, rank: int, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
-    """Its largest singular values, nearly: by iterations of a drawn subspace that is a little larger (Halko et al. 2011, algorithm 4.4)."""
+def largest(whole: Tensor, rank: int, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+    """The largest singular values, and their vectors, nearly: by iterations of a drawn subspace that is a little larger (Halko et al.
+    2011, algorithm 4.4)."""
     basis, _ = qr(whole @ normal(draws, whole.shape[1], min(rank + SPARE, *whole.shape)).to(whole.device))
     for _ in range(NUM_ITERATIONS):
         across, _ = qr(whole.T @ basis)

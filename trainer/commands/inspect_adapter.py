@@ -17,7 +17,7 @@ _LONGEST = 200
 TELLING = (  # of metadata, shown first
     *("modelspec.title", "ss_output_name", "modelspec.architecture", "ss_base_model_version", "ss_sd_model_name"),
     *("modelspec.trigger_phrase", "ss_network_module", "ss_network_args", "ss_num_train_images", "ss_steps", "ss_resolution"),
-    *("ss_learning_rate", "ss_optimizer"),
+    *("ss_learning_rate", "ss_optimizer", "lorafleet.as_lora_of", "lorafleet.as_lora_error"),
 )
 
 

@@ -7,7 +7,8 @@ from functools import partial
 from torch import Tensor
 
 from trainer import artifact, checkpoint
-from trainer.adapters import beginnings
+from trainer.adapters import beginnings, plain_lora, tokens
+from trainer.adapters.plain_lora import PlainLora
 from trainer.checkpoint import Checkpoint
 from trainer.pack.member import Member
 from trainer.pack.state import PackState
@@ -59,7 +60,13 @@ def _commit(pack: PackState, member: Member, weights: Mapping[str, Tensor]) -> N
     member.close_metrics()
     samples = member.step if member.spec.validation.prompts else None
     with span("export", job=member.job):
-        committed = artifact.commit(member.told_style, weights, member.progress, samples)
+        committed = artifact.commit(member.told_style, weights, member.progress, samples, _plain(pack, member, weights))
     log.info("artifact committed after step %d", member.step)
     if pack.reporter is not None:
         pack.reporter.succeeded(member.job, member.step, committed)
+
+
+def _plain(pack: PackState, member: Member, weights: Mapping[str, Tensor]) -> PlainLora | None:
+    """The plain LoRA nearest to the adapter, where the spec asks for one: the frozen layers that it is of are in memory here."""
+    rank, adapter = member.spec.output.plain_lora_rank, tokens.apart(weights)[0]
+    return None if rank is None else plain_lora.nearest(adapter, member.spec.adapter, rank, pack.model.layers_of(member.kind))

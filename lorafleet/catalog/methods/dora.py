@@ -12,6 +12,7 @@ FACTS = Method(
     title="DoRA (Liu et al. 2024)",
     tensors=_tensors,
     scaling=alpha_over_rank,
+    adds=False,
     reads_weights=True,
     raised_roles=("B",),
     names={"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitude_vector"},

@@ -24,6 +24,7 @@ FACTS = Method(
     names={"blocks": "oft_blocks"},
     least_rank=2,  # of a single output there is nothing to turn
     has_alpha=False,
+    adds=False,
     fusing=Fusing.IN_PART,
     activations=1.25,  # of Z-Image, on every linear layer
     loaded_by_diffusers=(),

@@ -1,13 +1,21 @@
 """Styles of one pack may have adapters of other methods: each learns, resumes to the bit, and is what it would be alone."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from examples.demo import BASE_MODEL
 from lorafleet import catalog
+from lorafleet.contract.layout import JobLayout
 from lorafleet.contract.run_manifest import Style
 from tests.trainer.pack.test_pack_run import Killed, assert_same_bits, dies_at
 from tests.trainer.packs import Packs, job_of
+from trainer.adapters.files.base_weights import weights_of
+from trainer.adapters.files.reading import read_path
+from trainer.adapters.files.updates import update
+from trainer.adapters.start import sources
 from trainer.group import Group
 
 pytestmark = pytest.mark.timeout(300)
@@ -78,3 +86,32 @@ def test_presets_and_convolutions_train_together(packs: Packs):
     shapes = {tuple(tensor.shape[2:]) for name, tensor in packs.adapter("convolved").items() if "lora_A" in name}
     assert shapes == {(3, 3), (1, 1), ()}
     assert all(tensor.any() for name, tensor in packs.adapter("convolved").items() if "lora_B" in name), "each has learnt"
+
+
+@proof  # of the numbers: tests/trainer/adapters/test_plain_lora.py
+def test_a_plain_lora_is_written_beside_what_programs_misread(packs: Packs):
+    """DoRA's, which is made of the frozen weights; who goes on from the artifact still takes what was trained."""
+    trained = packs.style(
+        "dora-and-plain",
+        adapter={"method": "dora", "rank": 2, "target_modules": ["attn1.to_q", "conv_shortcut"]},
+        training={"max_steps": 1, "learning_rate": 1e-2},
+        dataset={"validation_fraction": 0.0},
+        output={"plain_lora_rank": 4, "precision": "fp32", "name": "fox"},
+    )
+    packs.train(trained)
+    folder = Path(JobLayout(trained.output_uri).adapter.removeprefix("file://"))
+    told = json.loads((folder / "manifest.json").read_text())["plain_lora"]
+    assert told["files"] == ["plain-lora/fox-pytorch_lora_weights.safetensors", "plain-lora/fox.safetensors"]
+    assert set(told["files"]) <= json.loads((folder / "manifest.json").read_text())["files"].keys()
+    dora, *plains = (read_path(folder / name) for name in ("fox-pytorch_lora_weights.safetensors", *told["files"]))
+    weights = weights_of(BASE_MODEL, [module.paths[0] for module in dora.modules])
+    for plain in plains:
+        assert (plain.methods, plain.metadata["lorafleet.as_lora_of"]) == (("lora",), "dora")
+        assert 0 < float(plain.metadata["lorafleet.as_lora_error"]) < 1
+        assert float(plain.metadata["lorafleet.as_lora_error"]) == pytest.approx(told["error"], abs=1e-6)
+        wanted = [update(each, weights[each.paths[0]]) for each in dora.modules]
+        left = [ours - update(theirs) for ours, theirs in zip(wanted, plain.modules, strict=True)]
+        squares = [sum(float(each.square().sum()) for each in its) for its in (left, wanted)]
+        assert told["error"] == pytest.approx((squares[0] / squares[1]) ** 0.5, rel=1e-2)
+    assert sources(f"{JobLayout(trained.output_uri).adapter}")[0].name == "fox.safetensors"
+    assert "| plain LoRA | for programs that misread dora or do not load it: `plain-lora/fox-" in (folder / "README.md").read_text()

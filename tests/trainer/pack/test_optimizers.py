@@ -66,6 +66,7 @@ def test_other_methods_ranks_and_optimizers_train_in_company_as_alone(packs: Pac
 
 
 @proof
+@pytest.mark.timeout(1200)  # ten trainings
 @pytest.mark.parametrize("turn", range(len(TRAINED)))
 def test_every_optimizer_with_all_that_is_trained_goes_on_after_a_kill_in_company_as_alone(packs: Packs, turn: int):
     """In each pack every optimizer, with methods, beginnings, new tokens and moving averages that change by turns."""
@@ -85,7 +86,11 @@ def test_every_optimizer_with_all_that_is_trained_goes_on_after_a_kill_in_compan
 
 def trained_with(optimizer: str, place: int, turn: int) -> dict[str, dict[str, Any]]:
     parts = copy.deepcopy(list(TRAINED.values())[(place + turn) % len(TRAINED)])
-    parts["adapter"] = {"rank": 2 + 2 * (place % 2), "target_modules": ["to_q", "conv1"], **parts.get("adapter", {})}
+    parts["adapter"] = {
+        "rank": 2 + 2 * (place % 2),
+        "target_modules": ["attn2.to_q", "mid_block.resnets.0.conv1"],
+        **parts.get("adapter", {}),
+    }
     averages = {"ema_decay": 0.9} if (place + turn) % 2 and not catalog.OPTIMIZERS.get(optimizer).averages else {}
     dataset = {"validation_fraction": 0.0, **parts.get("dataset", {})}
     return {**parts, "training": {"max_steps": 3, **averages}, "dataset": dataset, "checkpointing": {"every_steps": 2}}

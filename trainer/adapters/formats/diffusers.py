@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from torch import Tensor
 
@@ -11,9 +12,11 @@ from trainer.adapters.formats.safetensors_file import file_bytes
 from trainer.adapters.formats.tensors import by_module, file_of, stored
 from trainer.adapters.methods import METHODS
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
-def diffusers_file(weights: Mapping[str, Tensor], spec: Spec, precision: str = "fp32") -> bytes:
-    """`weights`: by canonical name."""
+
+def diffusers_file(weights: Mapping[str, Tensor], spec: Spec, precision: str = "fp32", *, more: Mapping[str, str] = NOTHING) -> bytes:
+    """`weights`: by canonical name; `more`: of its metadata."""
     method, adapter = METHODS.get(spec.adapter.method), by_module(weights, spec.adapter)
     tensors = {
         f"{module}.{end}": tensor
@@ -21,7 +24,7 @@ def diffusers_file(weights: Mapping[str, Tensor], spec: Spec, precision: str = "
         for end, tensor in method.for_diffusers(roles, file_of(spec.adapter.at(module), precision)).items()
     }
     if method.peft_config() is None:
-        return file_bytes(stored(tensors, precision), {"format": "pt"})
+        return file_bytes(stored(tensors, precision), {"format": "pt", **more})
     metadata: dict[str, object] = {}
     targets = spec.family.targets(spec.adapter.target_modules, text_encoders=spec.adapter.text_encoder)
     for part, modules in targets.items():
@@ -30,7 +33,7 @@ def diffusers_file(weights: Mapping[str, Tensor], spec: Spec, precision: str = "
             config = _peft_config(spec.adapter.at(part), _as_pefts(modules, part, weights), ranks)
             metadata |= {f"{part}.{key}": value for key, value in config.items()}
     described = {"format": "pt", FAMILY_KEY: spec.family.name, "lora_adapter_metadata": json.dumps(metadata, indent=2, sort_keys=True)}
-    return file_bytes(stored(tensors, precision), described)
+    return file_bytes(stored(tensors, precision), {**described, **more})
 
 
 def _as_pefts(modules: Sequence[str], part: str, weights: Mapping[str, Tensor]) -> list[str]:
