@@ -93,15 +93,17 @@ def _parsed(fields: dict[str, Any], wrong: Sequence[str]) -> "GenerationSpec":
 def _draw(spec: "GenerationSpec", out: str, *, unpadded: bool, precision: str, device: str | None, force: bool, output: Format) -> None:
     from trainer.generation import request as requests
     from trainer.generation.drawing import Drawing
+    from trainer.generation.kept import KeptAdapters
     from trainer.storage import Folder
 
     _keep_libraries_quiet()
     base = requests.inspect(spec)
     sampler = requests.sampler(base, precision=precision, device=device)
-    request = requests.checked(spec, base, sampler, out, on_any_base=force)
+    kept = KeptAdapters()
+    request = requests.checked(spec, base, sampler, out, on_any_base=force, kept=kept)
     for note in request.notes():
         say(f"note: {note}", err=True, colour="yellow")
-    drawing = Drawing(request, sampler, Folder(out), is_padded=not unpadded)
+    drawing = Drawing(request, sampler, Folder(out), is_padded=not unpadded, kept=kept)
     total, there = len(request.cells), 0
     for number, (cell, is_new) in enumerate(drawing.draw(), start=1):
         there += not is_new

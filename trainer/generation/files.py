@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from trainer.adapters.layout import Layer
 from trainer.adapters.start import sources as of_uri
 from trainer.generation import adapter
 from trainer.generation.adapter import Adapter
+from trainer.generation.kept import KeptAdapters
 from trainer.prepare.base_model import BaseModel
 
 BASE_DIGEST = "lorafleet.base_digest"
@@ -37,9 +39,10 @@ class AdapterOfUri:
 
 
 def look(
-    uris: Sequence[str], base: BaseModel, layers: Mapping[str, Layer], *, on_any_base: bool = False
+    uris: Sequence[str], base: BaseModel, layers: Mapping[str, Layer], *, on_any_base: bool = False, kept: KeptAdapters | None = None
 ) -> tuple[dict[str, AdapterOfUri], list[str]]:
-    """(those that are good by URI, what is wrong with the others). `on_any_base`: also those that were trained on another one."""
+    """(those that are good by URI, what is wrong with the others). `on_any_base`: also those that were trained on another one; `kept`:
+    where the good ones then are, ready to draw with, as far as there is room."""
     found: dict[str, AdapterOfUri] = {}
     wrong: list[str] = []
     for uri in dict.fromkeys(uris):
@@ -53,6 +56,8 @@ def look(
             wrong += problems
         else:
             found[uri] = _of(uri, file, digest)
+            if kept is not None:
+                kept.offer(digest, partial(adapter.prepared, file, digest, layers))
     return found, wrong
 
 

@@ -15,6 +15,7 @@ from trainer.frozen_base import FrozenBase
 from trainer.generation import files
 from trainer.generation.files import AdapterOfUri
 from trainer.generation.grid import Cell, Drawn, cells, uris
+from trainer.generation.kept import KeptAdapters
 from trainer.generation.sampler import How, Sampler
 from trainer.prepare import base_model, node_cache
 from trainer.prepare.base_model import BaseModel
@@ -65,9 +66,11 @@ def sampler(base: BaseModel, *, precision: str = "fp32", device: str | None = No
     return Sampler(FrozenBase(base, precision, torch.device(where)))
 
 
-def checked(spec: GenerationSpec, base: BaseModel, sampler: Sampler, out: str, *, on_any_base: bool = False) -> Request:
-    """Raises InvalidInput with all that is wrong."""
-    adapters, wrong = files.look(uris(spec.adapters), base, sampler.layers, on_any_base=on_any_base)
+def checked(
+    spec: GenerationSpec, base: BaseModel, sampler: Sampler, out: str, *, on_any_base: bool = False, kept: KeptAdapters | None = None
+) -> Request:
+    """`kept`: of the Drawing that follows, which then need not read the files again. Raises InvalidInput with all that is wrong."""
+    adapters, wrong = files.look(uris(spec.adapters), base, sampler.layers, on_any_base=on_any_base, kept=kept)
     how = _how(spec, base)
     wrong = [*wrong, *_size_problems(how, base), *_other_problems(spec, sampler), *_place_problems(out)]
     if wrong:

@@ -19,6 +19,7 @@ from trainer.adapters.files.writing import write
 from trainer.generation import files, png_text
 from trainer.generation import request as requests
 from trainer.generation.drawing import Drawing
+from trainer.generation.kept import KeptAdapters
 from trainer.storage import Folder
 
 
@@ -84,6 +85,23 @@ def test_what_is_there_is_not_drawn_again_and_what_is_not_whole_is(emoji: Loaded
     assert (tmp_path / "sheet.png").exists()
     list(drawing(emoji, tmp_path, **{**fields, "seeds": [1, 2, 3]}).draw())
     assert before.items() < pictures(tmp_path).items()
+
+
+def test_a_file_is_read_once_for_the_check_and_the_pictures(emoji: Loaded, tmp_path: Path):
+    file = tmp_path / "once.safetensors"
+    file.write_bytes((emoji.adapters / "lora.safetensors").read_bytes())
+    spec = generation_spec.parse(
+        {
+            "base_model": {"uri": emoji.base.uri},
+            "num_inference_steps": 1,
+            "prompts": ["a cat"],
+            "adapters": [[{"uri": file.as_uri()}]],
+        }
+    )
+    kept = KeptAdapters()
+    asked = requests.checked(spec, emoji.base, emoji.sampler, (tmp_path / "out").as_uri(), kept=kept)
+    file.unlink()
+    assert [is_new for _, is_new in Drawing(asked, emoji.sampler, Folder((tmp_path / "out").as_uri()), kept=kept).draw()] == [True]
 
 
 def test_an_interrupted_grid_leaves_whole_pictures_and_goes_on(emoji: Loaded, tmp_path: Path):
