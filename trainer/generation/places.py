@@ -40,7 +40,7 @@ class Places:
     @contextmanager
     def with_stacks(self, stacks: Stacks) -> Generator[None]:
         """Within it the parts compute with these adapters, whoever calls them."""
-        self.take(stacks.groups.keys())
+        self.take(stacks.paths)
         before, self._stacks = self._stacks, stacks
         try:
             yield

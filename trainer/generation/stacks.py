@@ -46,38 +46,37 @@ class Group:
         return before + added * self.shares.view(-1, *[1] * (added.ndim - 1))
 
 
-@dataclass(frozen=True)
 class Stacks:
     """What the layers of a base add in a pass. A denoiser may get the rows of the pass more than once, such as without their prompts."""
 
-    num_rows: int
-    groups: Mapping[str, Sequence[Group]]  # by canonical path of a layer
+    def __init__(self, rows: Sequence[Uses], device: torch.device) -> None:
+        """`rows`: what each row of the pass is drawn with."""
+        self._rows, self._device = rows, device
+        self.paths = frozenset(path for uses in rows for adapter, _ in uses for path in adapter.terms)
+        self._groups: dict[tuple[str, int], Sequence[Group]] = {}
 
     def outputs(self, layer: Adapted, path: str, x: Tensor) -> Tensor:
         frozen = layer.base(x)
-        groups = self.groups.get(path, ())
-        if not groups:
+        if path not in self.paths:
             return frozen
-        if self.num_rows == 1:
-            return self._added(layer, groups, x, frozen)  # whatever there is is the row's, in whatever shape it comes
-        times = [slice(start, start + self.num_rows) for start in range(0, len(x), self.num_rows)]
-        pieces = [self._added(layer, groups, x[rows], frozen[rows]) for rows in times]
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-
-    def _added(self, layer: Adapted, groups: Sequence[Group], x: Tensor, frozen: Tensor) -> Tensor:
         out = frozen
-        for group in groups:
+        # Of one row whatever there is is the row's, in whatever shape it comes.
+        for group in self._of(path, 1 if len(self._rows) == 1 else len(x) // len(self._rows)):
             out = group.changed(layer, x, frozen, out)
         return out
 
+    def _of(self, path: str, times: int) -> Sequence[Group]:
+        """Where the pass' rows come that often: all at once, for pieces would be put together by a copy of each layer's outputs."""
+        if (path, times) not in self._groups:
+            self._groups[path, times] = list(_groups(path, [*self._rows] * times, self._device))
+        return self._groups[path, times]
 
-NOTHING = Stacks(1, {})
+
+NOTHING = Stacks((), torch.device("cpu"))
 
 
 def stacked(rows: Sequence[Uses], device: torch.device) -> Stacks:
-    """`rows`: what each row of the pass is drawn with."""
-    paths = dict.fromkeys(path for uses in rows for adapter, _ in uses for path in adapter.terms)
-    return Stacks(len(rows), {path: list(_groups(path, rows, device)) for path in paths})
+    return Stacks(rows, device)
 
 
 def _groups(path: str, rows: Sequence[Uses], device: torch.device) -> Iterator[Group]:
