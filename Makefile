@@ -135,7 +135,7 @@ bench-invariance: $(READY) ## Measure in which batches a row's bits do not depen
 
 .PHONY: bench-generate
 bench-generate: $(READY) ## Draw a grid of 16 adapters in few passes, one by one, and with diffusers' load_lora_weights for each
-	$(BIN)/python -m bench.generate
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.generate
 
 .PHONY: bench-formats
 bench-formats: $(READY) ## Load each family's, method's and format's file with diffusers and PEFT, and make docs/formats.md (FAMILIES=sd1,flux)
