@@ -44,11 +44,11 @@ def test_one_larger_than_all_that_may_stay_is_drawn_with():
 
 
 def test_what_is_offered_is_not_read_again_and_drives_nothing_out():
-    reads = Reads(2 * SIZE_BYTES)
+    reads = Reads(2 * SIZE_BYTES + 100)
     reads.get("a")
     for digest in ("b", "c"):
         reads.offer(digest)
+    assert reads.kept.size_bytes == 2 * SIZE_BYTES
     for digest in ("a", "b", "c"):
         reads.get(digest)
     assert reads.read == ["a", "c"]
-    assert reads.kept.size_bytes == 2 * SIZE_BYTES
