@@ -5,7 +5,7 @@ Whatever the bytes are, what comes out is a plain value within the limits, or Re
 
 import json
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite, prod
@@ -77,8 +77,12 @@ def nesting(text: bytes) -> int:
 
 def tensors(header: bytes, num_data_bytes: int) -> dict[str, Stored]:
     """The tensors that a safetensors header names, each within the file, with as many bytes as its shape needs. Raises Refused."""
-    entries = json_object(header, max_bytes=MAX_HEADER_BYTES)
-    found = {name: _stored(entry) for name, entry in entries.items() if name != "__metadata__"}
+    return stored_in(json_object(header, max_bytes=MAX_HEADER_BYTES), num_data_bytes)
+
+
+def stored_in(entries: Mapping[str, JsonValue], num_data_bytes: int) -> dict[str, Stored]:
+    """The same of a header that was parsed."""
+    found = {name: _entry(entry) for name, entry in entries.items() if name != "__metadata__"}
     end = max((stored.end for stored in found.values()), default=0)
     if not found:
         raise Refused("holds no tensors")
@@ -91,7 +95,7 @@ def tensors(header: bytes, num_data_bytes: int) -> dict[str, Stored]:
     return found
 
 
-def _stored(entry: JsonValue) -> Stored:
+def _entry(entry: JsonValue) -> Stored:
     if not isinstance(entry, dict):
         raise Refused("is not a safetensors file: an entry of its header is no object")
     shape, offsets, bits = entry.get("shape"), entry.get("data_offsets"), _bits(entry.get("dtype"))

@@ -72,8 +72,8 @@ def tensors(source: Source) -> tuple[dict[str, Tensor], dict[str, str]]:
         )
     header = data[8 : 8 + length]
     try:
-        stored = untrusted.tensors(header, len(data) - 8 - length)
-        said = untrusted.json_object(header, max_bytes=untrusted.MAX_HEADER_BYTES).get("__metadata__")
+        entries = untrusted.json_object(header, max_bytes=untrusted.MAX_HEADER_BYTES)
+        stored, said = untrusted.stored_in(entries, len(data) - 8 - length), entries.get("__metadata__")
     except untrusted.Refused as why:
         raise Unreadable(f"{name} {why}") from None
     if odd := [tensor for tensor, each in stored.items() if each.dtype not in _DTYPES]:
