@@ -68,8 +68,9 @@ class Reader:
             await self.next()
 
     async def change(self) -> pb.WatchAdaptersResponse:
-        while not (event := await self.next()).HasField("event"):
-            pass
+        async with asyncio.timeout(10):  # heartbeats come all the time
+            while not (event := await self.next()).HasField("event"):
+                pass
         return event
 
 
