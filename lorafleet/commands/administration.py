@@ -42,6 +42,7 @@ Prefix = Annotated[
     str, typer.Argument(metavar="PREFIX", help="s3://bucket/folder; a trailing * matches the rest of a name.", show_default=False)
 ]
 TENANT = ("name", "display_name", "weight", "max_gpus", "max_running_jobs", "max_queued_jobs", "store_credentials", "is_isolated", "etag")
+RETENTION = ("adapter_keep_newest", "adapter_keep_days")
 MEMBER = ("principal", "role", "create_time")
 TOKEN = ("name", "display_name", "role", "created_by", "expire_time", "revoke_time")
 GRANT = ("prefix", "may_write", "create_time")
@@ -110,6 +111,8 @@ class TenantFields:
     max_queued_jobs: Annotated[int | None, _option("Maximum waiting jobs.", min=0)] = None
     max_storage_bytes: Annotated[int | None, _option("Maximum bytes of its artifacts.", min=0)] = None
     max_requests_per_s: Annotated[float | None, _option("Maximum calls per second.", min=0)] = None
+    adapter_keep_newest: Annotated[int | None, _option("Newest versions that stay of adapters without a rule of their own.", min=0)] = None
+    adapter_keep_days: Annotated[int | None, _option("Days for which versions of these stay.", min=0)] = None
     store_credentials: Annotated[str | None, _option("Profile of its own store credentials; '' removes them.", metavar="NAME")] = None
     isolated: Annotated[
         bool | None, typer.Option("--isolated/--not-isolated", help="Never share a process with another tenant.", show_default=False)
@@ -152,9 +155,11 @@ def get_tenant(
     output: Output = Format.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:
-    """Show a tenant and its numbers of queued and running jobs."""
+    """Show a tenant, its numbers of queued and running jobs, and the bytes that its adapters take."""
     with connect(server, name) as there:
-        _print_one(there.get_tenant(), (*TENANT, "num_queued_jobs", "num_running_jobs"), output)
+        _print_one(
+            there.get_tenant(), (*TENANT, "num_queued_jobs", "num_running_jobs", "stored_bytes", "max_storage_bytes", *RETENTION), output
+        )
 
 
 @tenant_app.command("list")

@@ -25,7 +25,7 @@ ROLE_OPERATOR: Role
 ROLE_ADMIN: Role
 
 class Tenant(_message.Message):
-    __slots__ = ("name", "display_name", "weight", "max_gpus", "max_running_jobs", "max_queued_jobs", "max_storage_bytes", "max_requests_per_s", "store_credentials", "is_isolated", "create_time", "update_time", "etag", "num_queued_jobs", "num_running_jobs")
+    __slots__ = ("name", "display_name", "weight", "max_gpus", "max_running_jobs", "max_queued_jobs", "max_storage_bytes", "max_requests_per_s", "store_credentials", "is_isolated", "create_time", "update_time", "etag", "num_queued_jobs", "num_running_jobs", "adapter_keep_newest", "adapter_keep_days", "stored_bytes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
@@ -41,6 +41,9 @@ class Tenant(_message.Message):
     ETAG_FIELD_NUMBER: _ClassVar[int]
     NUM_QUEUED_JOBS_FIELD_NUMBER: _ClassVar[int]
     NUM_RUNNING_JOBS_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_KEEP_NEWEST_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_KEEP_DAYS_FIELD_NUMBER: _ClassVar[int]
+    STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
     name: str
     display_name: str
     weight: float
@@ -56,7 +59,10 @@ class Tenant(_message.Message):
     etag: str
     num_queued_jobs: int
     num_running_jobs: int
-    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., weight: _Optional[float] = ..., max_gpus: _Optional[float] = ..., max_running_jobs: _Optional[int] = ..., max_queued_jobs: _Optional[int] = ..., max_storage_bytes: _Optional[int] = ..., max_requests_per_s: _Optional[float] = ..., store_credentials: _Optional[str] = ..., is_isolated: _Optional[bool] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., num_queued_jobs: _Optional[int] = ..., num_running_jobs: _Optional[int] = ...) -> None: ...
+    adapter_keep_newest: int
+    adapter_keep_days: int
+    stored_bytes: int
+    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., weight: _Optional[float] = ..., max_gpus: _Optional[float] = ..., max_running_jobs: _Optional[int] = ..., max_queued_jobs: _Optional[int] = ..., max_storage_bytes: _Optional[int] = ..., max_requests_per_s: _Optional[float] = ..., store_credentials: _Optional[str] = ..., is_isolated: _Optional[bool] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., num_queued_jobs: _Optional[int] = ..., num_running_jobs: _Optional[int] = ..., adapter_keep_newest: _Optional[int] = ..., adapter_keep_days: _Optional[int] = ..., stored_bytes: _Optional[int] = ...) -> None: ...
 
 class Member(_message.Message):
     __slots__ = ("principal", "role", "create_time")

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+MAX_KEPT = 10_000  # versions that a rule may keep
+MAX_DAYS = 36_500
 KEEP_DELETED = timedelta(days=30)  # how long what was deleted can be had back
 
 

@@ -70,6 +70,8 @@ class TenantRow(TableBase):
     max_requests_per_s: Mapped[float | None] = mapped_column(default=None)
     store_credentials: Mapped[str] = mapped_column(default="")  # a reference, never the secret
     is_isolated: Mapped[bool] = mapped_column(default=False)  # its jobs share no process with another tenant's
+    adapter_keep_newest: Mapped[int | None] = mapped_column(default=None)  # retention of its adapters that have no rule of their own
+    adapter_keep_days: Mapped[int | None] = mapped_column(default=None)
     create_time: Mapped[datetime]
     update_time: Mapped[datetime]
     version: Mapped[int] = mapped_column(default=1)

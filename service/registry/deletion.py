@@ -5,7 +5,7 @@ from lorafleet.v1 import adapter_service_pb2 as pb
 from service.access.authorization import may_end
 from service.access.identity import Identity
 from service.control.adapter_facts import VersionState
-from service.control.retention import KEEP_DELETED, Rule
+from service.control.retention import KEEP_DELETED, MAX_DAYS, MAX_KEPT, Rule
 from service.control.webhooks import EventKind
 from service.core.etags import check_etag
 from service.core.resource_names import AdapterName, VersionName, invalid
@@ -15,8 +15,6 @@ from service.registry.messages import adapter_etag, adapter_message, version_mes
 from service.registry.reading import existing, existing_number
 
 PRODUCTION = "production"
-MAX_KEPT = 10_000  # versions
-MAX_DAYS = 36_500
 
 
 async def set_retention(db: Database, name: AdapterName, rule: Rule, etag: str) -> pb.Adapter:

@@ -43,6 +43,8 @@ def tenant(row: TenantRow) -> pb.Tenant:
         max_requests_per_s=row.max_requests_per_s,
         store_credentials=row.store_credentials,
         is_isolated=row.is_isolated,
+        adapter_keep_newest=row.adapter_keep_newest,
+        adapter_keep_days=row.adapter_keep_days,
         create_time=time(row.create_time),
         update_time=time(row.update_time),
         etag=etag(row),

@@ -2,28 +2,32 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 
 from lorafleet.errors import AlreadyExists, InvalidInput, NotFound, Violation
 from lorafleet.v1 import access_service_pb2 as pb
 from service.access.authorization import Access
 from service.access.identity import Identity, Role
 from service.control.lifecycle import FINISHED, JobState
+from service.control.retention import MAX_DAYS, MAX_KEPT
 from service.core.etags import check_etag
 from service.core.resource_names import invalid
+from service.db import quotas
 from service.db.database import Database
 from service.db.models import JobRow, MemberRow, TenantRow
+from service.db.registry_models import AdapterRow
 from service.db.transaction import Transaction
 from service.store.credentials import CredentialsFile
 from service.tenancy import messages
 from service.tenancy.token_revocation import end_tokens
 
 LIMITS = ("max_gpus", "max_running_jobs", "max_queued_jobs", "max_storage_bytes", "max_requests_per_s")
-FIELDS = ("display_name", "weight", *LIMITS, "store_credentials", "is_isolated")
+MOST_KEPT = {"adapter_keep_newest": MAX_KEPT, "adapter_keep_days": MAX_DAYS}  # retention of adapters that have no rule of their own
+FIELDS = ("display_name", "weight", *LIMITS, *MOST_KEPT, "store_credentials", "is_isolated")
 MAX_TEXT = 200
 MAX_SHOWN = 8
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -45,10 +49,11 @@ class Tenants:
                 raise AlreadyExists(f"tenants/{tenant_id} exists; update it instead", reason="TENANT_ID_TAKEN")
             row = TenantRow(id=tenant_id, create_time=tx.now, update_time=tx.now, version=1, **values)
             tx.session.add(row)
+            await _ask_rules(tx, tenant_id, values)
         return messages.tenant(row)
 
     async def get(self, tenant_id: str) -> pb.Tenant:
-        """With what it has waiting and at work. Raises NotFound."""
+        """With what it has waiting, at work and stored. Raises NotFound."""
         async with self.db.snapshot() as tx:
             message = messages.tenant(await existing(tx, tenant_id))
             count = select(JobRow.state, func.count()).where(JobRow.tenant == tenant_id).group_by(JobRow.state)
@@ -57,6 +62,7 @@ class Tenants:
                     message.num_queued_jobs += number
                 else:
                     message.num_running_jobs += number
+            message.stored_bytes = await quotas.stored_bytes(tx, tenant_id)
         return message
 
     async def page(self, caller: Identity, *, behind: str, size: int) -> Sequence[TenantRow]:
@@ -82,6 +88,7 @@ class Tenants:
                 setattr(row, name, value)
             row.version, row.update_time = row.version + 1, tx.now
             tx.changed = True  # limits decide who may start
+            await _ask_rules(tx, tenant_id, values)
         return messages.tenant(row)
 
     def _checked(self, wanted: pb.Tenant, paths: Sequence[str]) -> dict[str, Any]:
@@ -140,6 +147,13 @@ async def existing(tx: Transaction, tenant_id: str, *, lock: bool = False) -> Te
     return row
 
 
+async def _ask_rules(tx: Transaction, tenant_id: str, changed: Mapping[str, Any]) -> None:
+    """The rule of adapters that have none of their own is another."""
+    if any(changed.get(name) is not None for name in MOST_KEPT):
+        theirs = (AdapterRow.tenant == tenant_id, AdapterRow.keep_newest == 0, AdapterRow.keep_days == 0)
+        await tx.session.execute(update(AdapterRow).where(*theirs, AdapterRow.newest_version > 1).values(retain_at=tx.now))
+
+
 def check_text(field: str, text: str, *, at_least: int = 0, at_most: int = MAX_TEXT) -> None:
     """Raises InvalidInput."""
     if not at_least <= len(text) <= at_most or _CONTROL.search(text):
@@ -149,7 +163,7 @@ def check_text(field: str, text: str, *, at_least: int = 0, at_most: int = MAX_T
 def _value(wanted: pb.Tenant, path: str) -> Any:
     if path == "weight":
         return wanted.weight if wanted.HasField("weight") else 1.0
-    if path in LIMITS:
+    if path in LIMITS or path in MOST_KEPT:
         return getattr(wanted, path) if wanted.HasField(path) else None
     return getattr(wanted, path)
 
@@ -159,6 +173,8 @@ def _mistake(path: str, value: Any) -> str | None:
         return None if math.isfinite(value) and value > 0 else f"{value} is not more than 0"
     if path in LIMITS:
         return None if value is None or (math.isfinite(value) and value >= 0) else f"{value} is negative, or no number"
+    if path in MOST_KEPT:
+        return None if value is None or 0 <= value <= MOST_KEPT[path] else f"{value} is not 0 to {MOST_KEPT[path]:,}"
     if path == "display_name":
         is_text = len(value) <= MAX_TEXT and not _CONTROL.search(value)
         return None if is_text else f"is longer than {MAX_TEXT} characters, or has control characters"

@@ -1,6 +1,7 @@
 """The guards of versions that specs name, its tenant's, as they are when a job is accepted, and of what versions were made of."""
 
 STARTS = "tests/service/jobs/test_starts_from_versions.py"
+DELETION = "tests/service/registry/test_deletion.py"
 VERSIONS = "tests/service/registry/test_versions.py"
 GUARDS = (
     (
@@ -44,5 +45,19 @@ GUARDS = (
         'if match is not None and match["tenant"] != tenant:',
         "if False:",
         VERSIONS,
+    ),
+    (
+        "retention: an adapter's own rule goes before its tenant's",
+        "service/reconcile/retention.py",
+        "tenant = None if own else await",
+        "tenant = await",
+        DELETION,
+    ),
+    (
+        "retention: a tenant's rule is its own",
+        "service/tenancy/tenants.py",
+        "theirs = (AdapterRow.tenant == tenant_id, AdapterRow.keep_newest == 0, AdapterRow.keep_days == 0)",
+        "theirs = (AdapterRow.keep_newest == 0, AdapterRow.keep_days == 1)",
+        DELETION,
     ),
 )

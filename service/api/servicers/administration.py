@@ -15,6 +15,7 @@ from service.db import audit
 from service.db.database import Database
 from service.db.job_pages import PageKey
 from service.db.models import ApiTokenRow, GrantRow, MemberRow, ReservationRow
+from service.db.retrying import again
 from service.store.credentials import CredentialsFile
 from service.tenancy import messages
 from service.tenancy.entitlements import Holdings, moment
@@ -46,7 +47,7 @@ class AccessServicer(rpc.AccessServiceServicer):
 
     async def UpdateTenant(self, request: pb.UpdateTenantRequest, context: Context) -> pb.Tenant:
         tenant = await self._for(Permission.ADMINISTER, request.tenant.name, "tenant.name")
-        return await self._tenants.update(tenant, request.tenant, list(request.update_mask.paths))
+        return await again(lambda: self._tenants.update(tenant, request.tenant, list(request.update_mask.paths)))
 
     async def SetMember(self, request: pb.SetMemberRequest, context: Context) -> pb.Member:
         tenant = await self._for(Permission.MANAGE, request.parent)

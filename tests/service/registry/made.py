@@ -82,4 +82,4 @@ async def make_version(db: Database, adapter_id: str, tenant: str = "acme", *, a
         folder = f"file:///artifacts/{tenant}/{adapter_id}/{row.newest_version}"
         place = {"root_uri": folder, "artifact_uri": f"{folder}/adapter", "manifest_sha256": "ab" * 32}
         which = {"adapter_uid": row.uid, "tenant": tenant, "adapter_id": adapter_id, "number": row.newest_version}
-        tx.session.add(AdapterVersionRow(uid=uuid4().hex, **which, state="READY", create_time=at, **{**place, **facts}))
+        tx.session.add(AdapterVersionRow(uid=uuid4().hex, **which, create_time=at, **{"state": "READY", **place, **facts}))

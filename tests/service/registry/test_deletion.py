@@ -7,8 +7,10 @@ import pytest
 from sqlalchemy import select
 
 from lorafleet.contract.layout import MANIFEST
-from lorafleet.errors import Aborted, FailedPrecondition, NotFound, PermissionDenied, QuotaExceeded, Unavailable
+from lorafleet.errors import Aborted, FailedPrecondition, InvalidInput, NotFound, PermissionDenied, QuotaExceeded, Unavailable
+from lorafleet.v1 import access_service_pb2 as access_pb
 from lorafleet.v1 import adapter_service_pb2 as pb
+from service.access.authorization import Access
 from service.access.identity import Identity, Role
 from service.api.lists.adapters import list_adapters, list_versions
 from service.api.signing import sign_artifact, sign_version
@@ -19,6 +21,7 @@ from service.reconcile.purge import purge_once
 from service.reconcile.retention import PRINCIPAL, retain_once
 from service.registry import deletion
 from service.registry.aliases import AliasMove, delete_alias, set_alias
+from service.tenancy.tenants import Tenants
 from service.untrusted.parsing import Parser
 from tests.service.access.members import make_grant, make_tenant
 from tests.service.registry.made import WEIGHTS, adapter, finished, make_version, read_manifests, version
@@ -236,6 +239,44 @@ async def test_a_job_that_succeeds_makes_the_rule_of_its_adapter_be_asked(world:
     await finished(world, "two", output={"adapter": "fox"})
     await run_loops(world)
     assert await numbers(world) == [2]
+
+
+async def test_an_adapter_without_a_rule_of_its_own_has_its_tenants(world: World):
+    for name in ("fox", "wolf"):
+        for _ in range(3):
+            await make_version(world.tools.db, name)
+    await make_version(world.tools.db, "fox", "blue")
+    await make_version(world.tools.db, "fox", "blue")
+    await deletion.set_retention(world.tools.db, AdapterName("acme", "wolf"), Rule(keep_newest=100), "")
+    await run_loops(world)
+    assert await numbers(world) == [3, 2, 1]
+    tenants = Tenants(world.tools.db, Access(world.tools.db))
+    await tenants.create("acme", access_pb.Tenant(adapter_keep_newest=2))
+    await run_loops(world)
+    assert await numbers(world) == [3, 2]
+    await tenants.update("acme", access_pb.Tenant(adapter_keep_newest=0, adapter_keep_days=1), ["adapter_keep_newest", "adapter_keep_days"])
+    await run_loops(world)
+    assert await numbers(world) == [3, 2], "they are young"
+    world.clock.advance(2 * DAY_S)
+    await run_loops(world)
+    assert await numbers(world) == [3]
+    kept = await list_versions(world.tools.db, pb.ListAdapterVersionsRequest(parent="tenants/acme/adapters/wolf"))
+    others = await list_versions(world.tools.db, pb.ListAdapterVersionsRequest(parent="tenants/blue/adapters/fox"))
+    assert (len(kept.adapter_versions), len(others.adapter_versions)) == (3, 2), (
+        "a rule of its own goes before, another tenant's is its own"
+    )
+
+
+async def test_a_tenant_is_told_what_it_stores(world: World):
+    await make_tenant(world.tools.db, "acme", max_storage_bytes=10)
+    await make_grant(world.tools.db, "acme", f"file://{world.folder}", may_write=True)
+    await finished(world)
+    await read_manifests(world)
+    await make_version(world.tools.db, "fox", "blue", size_bytes=7)
+    tenants = Tenants(world.tools.db, Access(world.tools.db))
+    assert (await tenants.get("acme")).stored_bytes == sum(map(len, WEIGHTS.values()))
+    with pytest.raises(InvalidInput, match=r"tenant\.adapter_keep_days: 40000 is not 0 to 36,500"):
+        await tenants.update("acme", access_pb.Tenant(adapter_keep_days=40_000), ["adapter_keep_days"])
 
 
 async def test_the_quota_of_storage_counts_versions_until_they_are_purged(world: World):
