@@ -87,7 +87,8 @@ class Rows:
         num_padding = group.num_rows + planned.num_padding - len(rows)
         given = {name: tensor[rows + rows[:1] * num_padding] for name, tensor in self.inputs.items()}
         self.bank.zero_grad()
-        predicted = self.model([ActiveSlots(self.bank, group.slots, 0, rows_each)], given.pop("noisy"), given.pop("times"), given, ())
+        active = ActiveSlots(self.bank, group.slots, 0, rows_each, is_paired=group.idle_slot is not None)
+        predicted = self.model([active], given.pop("noisy"), given.pop("times"), given, ())
         predicted[: len(rows)].pow(2).flatten(1).mean(1).sum().backward()
         mine = [place for place, style in enumerate(of_styles) if style == MINE]
         return predicted.detach()[mine], self.bank.flat.grad[MINE].clone()

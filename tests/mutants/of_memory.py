@@ -48,8 +48,8 @@ GUARDS = (
     (
         "dropout: of a bank's styles in different places of a pass each has its own",
         "trainer/pack/batch.py",
-        "seeds[-1] += [0] * slot_group.rows_each",
-        "seeds[0] += [0] * slot_group.rows_each",
+        "seeds.append([seed for block in slot_group.blocks for seed",
+        "seeds.append([seed for block in each.slot_groups[0].blocks for seed",
         "tests/trainer/pack/test_pack_run.py::test_styles_of_one_kind_have_their_own_dropout_whatever_their_micro_batches",
     ),
     (

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lorafleet.spec import AdapterSpec
 from lorafleet.spec_overrides import claiming
 from lorafleet.spec_tokens import TokenSpec
+from trainer.adapters import pairing
 from trainer.adapters.beginnings import doubled
 from trainer.adapters.layout import VECTORS, Kind, Layout, Piece, scaling
 from trainer.adapters.methods import METHODS
@@ -78,15 +79,21 @@ class Bank(nn.Module):
         """Rows of `flat` used in a step: those of the styles, and an idle one of zeros if a batch of 2 is needed."""
         return max(self.num_styles, self.min_slots)
 
-    def forward(self, slots: Sequence[int], index: Tensor | None = None) -> tuple[Tensor, ...]:
-        """The pieces of these slots' adapters, each (len(slots), *shape). `index`: the slots once more, where they are on the device."""
-        # The parameter is only touched in here: ZeRO-3 gathers it for the time of this call.
-        return tuple(part for _, part in self.layout.split(self.rows(self.flat, slots, index)))
+    def has_no_more_than(self, slots: Sequence[int]) -> bool:
+        """Whether these are all there is room for, in their order."""
+        return list(slots) == list(range(self.capacity))
 
-    def rows(self, whole: Tensor, slots: Sequence[int], index: Tensor | None = None) -> Tensor:
+    def forward(self, slots: Sequence[int], index: Tensor | None = None, *, by_index: bool = False) -> tuple[Tensor, ...]:
+        """The pieces of these slots' adapters, each (len(slots), *shape). `index`: the slots once more, where they are on the device;
+        `by_index`: which they are is read there alone.
+        """
+        # The parameter is only touched in here: ZeRO-3 gathers it for the time of this call.
+        return tuple(part for _, part in self.layout.split(self.rows(self.flat, slots, index, by_index=by_index)))
+
+    def rows(self, whole: Tensor, slots: Sequence[int], index: Tensor | None = None, *, by_index: bool = False) -> Tensor:
         """Of what is kept by slots, (capacity, ...)."""
         first, count = slots[0], len(slots)
-        if list(slots) != list(range(first, first + count)):
+        if list(slots) != list(range(first, first + count)) or (by_index and count < self.capacity):
             return whole[list(slots) if index is None else index]  # a copy; the others are views
         # The gradient of a part is copied once more to make it whole.
         return whole if count == self.capacity else whole[first : first + count]
@@ -116,6 +123,8 @@ class ActiveSlots:
     rows_each: int | None = None  # None: one slot has the whole batch, whatever its size
     seeds: Sequence[int] = ()  # of dropout, one for each row; empty: no dropout
     index: Tensor | None = None  # the slots, where they are on the device
+    by_index: bool = False  # they are read there alone, so that other slots could be
+    is_paired: bool = False  # the last has no rows: in the layers the only other is paired with it, which would be alone (MIN_SLOTS)
     layers: Mapping[str, ActiveLayer] = field(default_factory=dict[str, ActiveLayer])  # by module
     noise: Tensor | None = None  # share of noise in each of its rows, once its denoiser is told
 
@@ -126,25 +135,42 @@ class ActiveSlots:
     def load_weights(self) -> None:
         """Fetches the weights from the bank for one forward pass."""
         bank = self.bank
-        weights = _by_module(bank.layout.pieces, bank(self.slots, self.index))
+        weights = _by_module(bank.layout.pieces, bank(self.slots, self.index, by_index=self.by_index))
         if bank.began is not None:
-            began = _by_module(bank.layout.pieces, (part for _, part in bank.layout.split(bank.rows(bank.began, self.slots, self.index))))
+            began = _by_module(bank.layout.pieces, (part for _, part in bank.layout.split(self._of(bank.began))))
             weights = {module: now if VECTORS in now else dict(doubled(now, began[module], rank_at=1)) for module, now in weights.items()}
-        scalings = torch.unbind(bank.rows(bank.scaling, self.slots, self.index), dim=1)
+        scalings = torch.unbind(self._of(bank.scaling), dim=1)
         self.layers = {
             module: ActiveLayer(self, now, scalings[bank.column[module]], bank.dropout[module] if self.seeds else 0.0)
             for module, now in weights.items()
         }
 
+    def _of(self, kept: Tensor) -> Tensor:
+        """Their rows of what the bank keeps."""
+        return self.bank.rows(kept, self.slots, self.index, by_index=self.by_index)
+
     def rows(self, batch: int) -> slice:
         """The rows of these slots in a batch of that many rows."""
-        return slice(self.start, self.start + len(self.slots) * (self.rows_each or batch))
+        return slice(self.start, self.start + self.num_served * (self.rows_each or batch))
+
+    @property
+    def num_served(self) -> int:
+        """Those that have rows; they come first."""
+        return len(self.slots) - self.is_paired
+
+    def paired(self, rows: Tensor) -> Tensor:
+        """With rows for the slot that has none."""
+        return pairing.paired(rows) if self.is_paired else rows
+
+    def served(self, rows: Tensor) -> Tensor:
+        """Without them."""
+        return pairing.unpaired(rows) if self.is_paired else rows
 
     def see_noise(self, shares: Tensor) -> None:
         """`shares`: of all rows of the batch, or one for all."""
         if self.rows_each is None and bool((shares == shares[0]).all()):
             shares = shares[:1]  # as where a picture is drawn
-        self.noise = shares if len(shares) == 1 else shares[self.rows(len(shares))]
+        self.noise = shares if len(shares) == 1 else self.paired(shares[self.rows(len(shares))])
 
 
 def _by_module(pieces: Sequence[Piece], parts: Iterable[Tensor]) -> dict[str, dict[str, Tensor]]:

@@ -70,14 +70,15 @@ class Adapted(nn.Module, ABC):
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def _inputs(self, active: ActiveLayer, x: Tensor, _: slice) -> Tensor:
-        return active.method.inputs(self, x, Slots(active.weights, active.scaling, is_dropped=False))
+        its, slots = active.slots, Slots(active.weights, active.scaling, is_dropped=False)
+        return its.served(active.method.inputs(self, its.paired(x), slots))
 
     def _outputs(self, active: ActiveLayer, x: Tensor, out: Tensor) -> Tensor:
         its = active.slots
         if rate := active.dropout:
             x = keyed_dropout(x, its.seeds, rate=rate, layer=self.number)
         slots = Slots(active.weights, active.scaling, rate > 0, its.noise, its.bank.kind.min_rank, its.bank.kind.subtracts)
-        return active.method.outputs(self, x, out, slots)
+        return its.served(active.method.outputs(self, its.paired(x), its.paired(out), slots))
 
     @abstractmethod
     def add_low_rank(self, x: Tensor, a: Tensor, b: Tensor, scaling: Tensor, out: Tensor, kept: Tensor | None = None) -> Tensor: ...

@@ -44,7 +44,8 @@ class EmbeddingWithTokens(nn.Module):
             its = each.layers.get(self.module)
             if its is not None and VECTORS in its.weights:
                 rows = each.rows(len(ids))
-                pieces += [known[done : rows.start], self._with_vectors(its.weights[VECTORS], ids[rows], known[rows])]
+                vectors = its.weights[VECTORS][: each.num_served]
+                pieces += [known[done : rows.start], self._with_vectors(vectors, ids[rows], known[rows])]
                 done = rows.stop
         return torch.cat([*pieces, known[done:]]) if pieces else known
 
@@ -120,8 +121,8 @@ class TokenizerOfSlots:
         found: list[Tokens] = [()] * num_rows
         for each in self._serving():
             rows = each.rows(num_rows)
-            rows_each = (rows.stop - rows.start) // len(each.slots)
-            for number, slot in enumerate(each.slots):
+            rows_each = (rows.stop - rows.start) // each.num_served
+            for number, slot in enumerate(each.slots[: each.num_served]):
                 start = rows.start + number * rows_each
                 found[start : start + rows_each] = [each.bank.tokens[slot]] * rows_each
         return found

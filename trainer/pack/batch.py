@@ -84,11 +84,6 @@ def assemble(each: Pass, members: Sequence[Member], family: Family, device: torc
         for block in slot_group.blocks:
             rows.append(_Rows.of(block, members[block.style], family))
             styles += [block.style] * slot_group.rows_each
-        if slot_group.idle_slot is not None:
-            rows.append(slot_group.rows_each)
-            styles += [PADDING] * slot_group.rows_each
-            if seeds[-1]:
-                seeds[-1] += [0] * slot_group.rows_each
     if each.num_padding:
         rows.append(each.num_padding)
         styles += [PADDING] * each.num_padding

@@ -36,7 +36,7 @@ class Block:
 
 @dataclass(frozen=True)
 class SlotGroup:
-    """Slots of one bank with the same number of rows each. `idle_slot` pairs one that would be alone (see adapters.bank)."""
+    """Slots of one bank with the same number of rows each. `idle_slot` pairs one that would be alone, in the layers (see adapters.bank)."""
 
     bank: int
     rows_each: int
@@ -49,7 +49,7 @@ class SlotGroup:
 
     @property
     def num_rows(self) -> int:
-        return len(self.slots) * self.rows_each
+        return len(self.blocks) * self.rows_each
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,8 @@ class PackRun:
         active: list[ActiveSlots] = []
         for slot_group, seeds, index in zip(each.slot_groups, batch.dropout_seeds, batch.slots, strict=True):
             bank = self.engine.banks[slot_group.bank]
-            active.append(ActiveSlots(bank, slot_group.slots, start, slot_group.rows_each, seeds, index))
+            is_paired = slot_group.idle_slot is not None
+            active.append(ActiveSlots(bank, slot_group.slots, start, slot_group.rows_each, seeds, index, is_paired=is_paired))
             start += slot_group.num_rows
         return active
 

@@ -55,3 +55,10 @@ def test_with_padding_no_slot_is_alone_and_rows_come_in_fours(drawn: list[tuple[
 def test_alone_nothing_is_added(drawn: list[tuple[int, tuple[int, ...], int, int]]):
     plan = passes(made(drawn), PaddingRules())
     assert all(each.num_padding == 0 and slot_group.idle_slot is None for each in plan for slot_group in each.slot_groups)
+
+
+def test_styles_of_which_no_two_are_of_one_kind_take_no_more_rows_than_those_of_one():
+    shape = (4, 8, 8)
+    for banks in ([0] * 16, range(16)):
+        (planned,) = passes(made([(bank, shape, 1, 1) for bank in banks]), padding_rules("cpu", 2))
+        assert sum(slot_group.num_rows for slot_group in planned.slot_groups) + planned.num_padding == 16
