@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self, cast
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from lorafleet import spec_override_rules, spec_token_rules
+from lorafleet import spec_compile_rules, spec_override_rules, spec_token_rules
 from lorafleet.catalog import FAMILIES, METHODS, OPTIMIZERS, PRECISIONS, Family, Precision
 from lorafleet.errors import InvalidSpec, Violation
 from lorafleet.spec_adapter import AdapterSpec
@@ -170,7 +170,7 @@ def _broken_rules(fields: Mapping[str, Any], broken: Collection[Location]) -> It
     Asked of plain values because pydantic validates a whole only once its parts are good, and a user wants to hear
     everything at once. A rule over a field that is `broken` by itself has nothing to add.
     """
-    for rule in RULES:
+    for rule in (*RULES, *spec_compile_rules.RULES):
         if any(field[: len(location)] == location for field in rule.fields for location in broken):
             continue
         if complaint := rule.complaint(*(_value_at(fields, *field) for field in rule.fields)):

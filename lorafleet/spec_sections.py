@@ -131,6 +131,14 @@ class OptimizationSpec(SpecPart):
             "in much less memory, a third slower.",
         ),
     ] = False
+    compile: Annotated[
+        Literal["none", "blocks", "graph"],
+        Field(
+            exclude_if=lambda chosen: chosen == "none",
+            description="On GPUs: blocks compiles the denoiser's blocks (torch.compile); graph records a whole pass of each shape, and "
+            "replays it as one launch (CUDA graphs). On a CPU neither does anything.",
+        ),
+    ] = "none"
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Every random draw of the training derives from it.")] = 0
     min_snr_gamma: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="Min-SNR weighting of the loss (Hang et al. 2023); unset: none."

@@ -153,7 +153,8 @@ def trainable_together(styles: Sequence[PreparedStyle]) -> list[list[PreparedSty
         training, cluster = style.spec.training, style.spec.cluster
         alone = style.job if style.spec.why_alone else ""
         precisions = (training.precision, training.text_precision)
-        alike = (style.base.identity, *precisions, training.gradient_checkpointing, cluster.zero_stage, cluster.offload, alone)
+        launched = (training.gradient_checkpointing, training.compile)
+        alike = (style.base.identity, *precisions, *launched, cluster.zero_stage, cluster.offload, alone)
         packs.setdefault(alike, []).append(style)
     return list(packs.values())
 

@@ -53,6 +53,7 @@ block_diag: Callable[..., Tensor] = _torch.block_diag
 named_modules: Callable[[nn.Module], Iterator[tuple[str, nn.Module]]] = _torch.nn.Module.named_modules
 fused_adamw_: _FusedAdamW = _torch._fused_adamw_
 checkpoint: Callable[..., Any] = _checkpointing.checkpoint
+compile_: Callable[..., Callable[..., Any]] = _torch.compile
 manual_seed: Callable[[int], object] = _torch.manual_seed
 fork_rng: Callable[..., AbstractContextManager[None]] = _torch.random.fork_rng
 

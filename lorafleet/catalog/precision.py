@@ -16,6 +16,7 @@ class Precision:
     title: str  # with its paper
     computes: Literal["fp32", "bf16", "fp16"]  # and what is not quantised is held so
     quantised_bytes: Callable[[Shape], int] | None = None  # of a layer's weight, (out, in); None: nothing is quantised
+    is_recorded: bool = True  # whether CUDA graphs are known to hold what its layers launch
 
     @property
     def encodes(self) -> Literal["fp32", "bf16"]:

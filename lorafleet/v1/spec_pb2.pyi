@@ -195,7 +195,7 @@ class TokenSpec(_message.Message):
     def __init__(self, token: _Optional[str] = ..., num_vectors: _Optional[int] = ..., initial_text: _Optional[str] = ...) -> None: ...
 
 class OptimizationSpec(_message.Message):
-    __slots__ = ("max_steps", "micro_batch_size", "gradient_accumulation_steps", "learning_rate", "lr_scheduler", "lr_warmup_steps", "optimizer", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "precision", "seed", "min_snr_gamma", "caption_dropout", "noise_offset", "gradient_checkpointing", "text_precision", "lr_cycles", "lr_power", "lr_end", "ema_decay", "lora_plus_ratio")
+    __slots__ = ("max_steps", "micro_batch_size", "gradient_accumulation_steps", "learning_rate", "lr_scheduler", "lr_warmup_steps", "optimizer", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "precision", "seed", "min_snr_gamma", "caption_dropout", "noise_offset", "gradient_checkpointing", "text_precision", "lr_cycles", "lr_power", "lr_end", "ema_decay", "lora_plus_ratio", "compile")
     MAX_STEPS_FIELD_NUMBER: _ClassVar[int]
     MICRO_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     GRADIENT_ACCUMULATION_STEPS_FIELD_NUMBER: _ClassVar[int]
@@ -220,6 +220,7 @@ class OptimizationSpec(_message.Message):
     LR_END_FIELD_NUMBER: _ClassVar[int]
     EMA_DECAY_FIELD_NUMBER: _ClassVar[int]
     LORA_PLUS_RATIO_FIELD_NUMBER: _ClassVar[int]
+    COMPILE_FIELD_NUMBER: _ClassVar[int]
     max_steps: int
     micro_batch_size: int
     gradient_accumulation_steps: int
@@ -244,7 +245,8 @@ class OptimizationSpec(_message.Message):
     lr_end: float
     ema_decay: float
     lora_plus_ratio: float
-    def __init__(self, max_steps: _Optional[int] = ..., micro_batch_size: _Optional[int] = ..., gradient_accumulation_steps: _Optional[int] = ..., learning_rate: _Optional[float] = ..., lr_scheduler: _Optional[str] = ..., lr_warmup_steps: _Optional[int] = ..., optimizer: _Optional[str] = ..., adam_beta1: _Optional[float] = ..., adam_beta2: _Optional[float] = ..., adam_epsilon: _Optional[float] = ..., weight_decay: _Optional[float] = ..., max_grad_norm: _Optional[float] = ..., precision: _Optional[str] = ..., seed: _Optional[int] = ..., min_snr_gamma: _Optional[float] = ..., caption_dropout: _Optional[float] = ..., noise_offset: _Optional[float] = ..., gradient_checkpointing: _Optional[bool] = ..., text_precision: _Optional[str] = ..., lr_cycles: _Optional[int] = ..., lr_power: _Optional[float] = ..., lr_end: _Optional[float] = ..., ema_decay: _Optional[float] = ..., lora_plus_ratio: _Optional[float] = ...) -> None: ...
+    compile: str
+    def __init__(self, max_steps: _Optional[int] = ..., micro_batch_size: _Optional[int] = ..., gradient_accumulation_steps: _Optional[int] = ..., learning_rate: _Optional[float] = ..., lr_scheduler: _Optional[str] = ..., lr_warmup_steps: _Optional[int] = ..., optimizer: _Optional[str] = ..., adam_beta1: _Optional[float] = ..., adam_beta2: _Optional[float] = ..., adam_epsilon: _Optional[float] = ..., weight_decay: _Optional[float] = ..., max_grad_norm: _Optional[float] = ..., precision: _Optional[str] = ..., seed: _Optional[int] = ..., min_snr_gamma: _Optional[float] = ..., caption_dropout: _Optional[float] = ..., noise_offset: _Optional[float] = ..., gradient_checkpointing: _Optional[bool] = ..., text_precision: _Optional[str] = ..., lr_cycles: _Optional[int] = ..., lr_power: _Optional[float] = ..., lr_end: _Optional[float] = ..., ema_decay: _Optional[float] = ..., lora_plus_ratio: _Optional[float] = ..., compile: _Optional[str] = ...) -> None: ...
 
 class ObjectiveSpec(_message.Message):
     __slots__ = ("time_density", "time_mean", "time_deviation", "time_shift", "min_time", "max_time", "weighting", "loss", "huber_delta", "huber_schedule", "pyramid_noise_discount", "input_perturbation", "latents", "mask_floor", "mask_normalized")

@@ -67,6 +67,7 @@ class PackKey:
     accumulation_steps: int
     clip_skip: int | None = None
     recomputes: bool = False  # the denoiser's blocks in the backward pass: slower for all
+    compiles: str = "none"  # how passes are launched
     smaller_resolutions: tuple[int, ...] = ()  # that each picture is trained at besides
     text_precision: str = ""  # of large text encoders, where it is given
 
@@ -78,5 +79,6 @@ class PackKey:
         family = warm.family or "its family is not known yet"
         skip = f", clip skip {self.clip_skip}" if self.clip_skip else ""
         again = ", gradient checkpointing" if self.recomputes else ""
+        compiled = "" if self.compiles == "none" else f", compiled: {self.compiles}"
         texts = f" with texts in {self.text_precision}" if self.text_precision else ""
-        return f"{warm.base_uri}{others} ({family}), {warm.precision}{texts}, {pixels} in {buckets}{skip}{again}"
+        return f"{warm.base_uri}{others} ({family}), {warm.precision}{texts}, {pixels} in {buckets}{skip}{again}{compiled}"

@@ -157,6 +157,7 @@ def key_of(spec: Spec, store_credentials: str = "", family: str | None = None) -
         bucketing=spec.dataset.aspect_ratio_bucketing,
         accumulation_steps=spec.training.gradient_accumulation_steps,
         clip_skip=spec.base_model.clip_skip,
+        compiles=spec.training.compile,
         recomputes=spec.training.gradient_checkpointing,
         text_precision=spec.training.text_precision or "",
     )

@@ -50,6 +50,7 @@ def test_styles_that_one_engine_cannot_train_go_one_after_the_other():
         style("g", training={"precision": "bf16"}),
         style("h", adapter={"rank": 3, "method": "dora"}),
         style("i", training={"gradient_checkpointing": True}),
+        style("j", training={"compile": "blocks"}),
     ]
     together = [[each.job for each in pack] for pack in trainable_together(styles)]
-    assert together == [["a", "c", "d", "h"], ["b"], ["e"], ["f"], ["g"], ["i"]]
+    assert together == [["a", "c", "d", "h"], ["b"], ["e"], ["f"], ["g"], ["i"], ["j"]]

@@ -1,7 +1,7 @@
 """The model that the engine trains: a base's denoiser, and its text encoders where they train too, with all adapters of a pack."""
 
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from trainer.adapters.layers import Adapted, AdaptedConv2d, AdaptedLinear
 from trainer.adapters.layout import Kind, Layer, Layout, layout
 from trainer.adapters.tokens import EmbeddingWithTokens, TokenizerOfSlots, deviation
 from trainer.autocast import autocast
+from trainer.compilation.protocol import Compiled
 from trainer.families.protocol import Conditioning, Family, Parts
 from trainer.typed_torch import named_modules
 
@@ -28,6 +29,7 @@ class PackModel(nn.Module):
         super().__init__()
         self.family, self.parts, self.trains_text, self.computes = family, parts, trains_text, computes
         self.banks = nn.ModuleList()
+        self.compiled: Compiled | None = None  # None: training passes run eagerly, as all others do
         self._serving: Sequence[ActiveSlots] = ()
         facts = family.facts
         texts = [part.name for part in facts.text_encoders if part.target_modules] if trains_text else []
@@ -63,6 +65,13 @@ class PackModel(nn.Module):
         self, active: Sequence[ActiveSlots], noisy: Tensor, times: Tensor, conditioning: Conditioning, captions: Sequence[str]
     ) -> Tensor:
         """What the denoiser predicts for rows of `active` slots. Captions of those that train text encoders are encoded anew."""
+        if self.compiled is None or not torch.is_grad_enabled():
+            return self._predicted(active, noisy, times, conditioning, captions)
+        return self.compiled(self._predicted, active, noisy, times, conditioning, captions)
+
+    def _predicted(
+        self, active: Sequence[ActiveSlots], noisy: Tensor, times: Tensor, conditioning: Conditioning, captions: Sequence[str]
+    ) -> Tensor:
         # In here and not around the engine: DeepSpeed turns off an autocast that it finds around itself.
         with self.serving(active), autocast(noisy.device.type, self.computes):
             if any(each.bank.kind.trains_text for each in active):
@@ -122,7 +131,12 @@ class PackModel(nn.Module):
                 layer.active = [each.layers[path] for each in active if path in each.layers]
 
     def _same_again(self) -> recomputation.SameAgain:
-        return partial(self._computing_with, self._serving)
+        return partial(self._once_more, self._serving, nullcontext if self.compiled is None else self.compiled.as_now())
+
+    @contextmanager
+    def _once_more(self, active: Sequence[ActiveSlots], compiled: recomputation.SameAgain) -> Generator[None]:
+        with self._computing_with(active), compiled():
+            yield
 
     @property
     def _denoiser(self) -> nn.Module:
@@ -170,9 +184,14 @@ class PackModel(nn.Module):
         """Leaves the frozen parts as they were."""
         self.strip()
         recomputation.keep(self._denoiser)
+        if self.compiled is not None:
+            self.compiled.leave()
+        self.compiled = None
 
     def strip(self) -> None:
         """Removes all adapters."""
+        if self.compiled is not None:
+            self.compiled.let_go()
         for path in self._adapted:
             _put(self, path, self._embeddings[path] if path in self._embeddings else self._layers[path])
         self._adapted.clear()

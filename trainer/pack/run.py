@@ -16,6 +16,7 @@ from lorafleet.errors import RunFailed
 from trainer import checkpoint, eviction, run_log, style_isolation
 from trainer.adapters.bank import ActiveSlots
 from trainer.adapters.model import PackModel
+from trainer.compilation.shapes import on_device
 from trainer.engine import Engine
 from trainer.frozen_base import FrozenBase
 from trainer.group import Group
@@ -58,7 +59,10 @@ class PackRun:
         self.samples = Samples()
         self.unread = Unread(base.device)
         self._rows: dict[str, Row] = {}  # that the jobs' adapters begin with, until there is an engine
-        self.pack = PackState(base, group, reporter, recomputes=self.spec.training.gradient_checkpointing)
+        compiles, said = on_device(self.spec.training.compile, base.device.type)
+        if said:
+            log.info("%s", said)
+        self.pack = PackState(base, group, reporter, recomputes=self.spec.training.gradient_checkpointing, compiles=compiles)
         self._take_in(styles)
 
     def train(self) -> None:

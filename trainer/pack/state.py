@@ -8,6 +8,8 @@ import torch
 from trainer.adapters.bank import ActiveSlots
 from trainer.adapters.layout import Kind
 from trainer.adapters.model import PackModel
+from trainer.compilation.choice import compiled
+from trainer.compilation.shapes import Chosen
 from trainer.engine import Engine
 from trainer.frozen_base import FrozenBase
 from trainer.group import Group
@@ -20,9 +22,10 @@ class PackState:
 
     engine: Engine
 
-    def __init__(self, base: FrozenBase, group: Group, reporter: Reporter | None, *, recomputes: bool) -> None:
+    def __init__(self, base: FrozenBase, group: Group, reporter: Reporter | None, *, recomputes: bool, compiles: Chosen = "none") -> None:
         self.base, self.group, self.reporter = base, group, reporter
         self._trains_text, self._recomputes = False, recomputes
+        self._compiles: Chosen = compiles
         self._model: PackModel | None = None
         self.by_kind: dict[Kind, list[Member]] = {}  # in the order of the banks; a member's index in its list is its slot
 
@@ -33,6 +36,7 @@ class PackState:
             base = self.base
             computes = base.precision.computes
             self._model = PackModel(base.family, base.parts, trains_text=self._trains_text, computes=computes, recomputes=self._recomputes)
+            self._model.compiled = compiled(self._compiles, base.parts[base.family.facts.denoiser.name])
         return self._model
 
     def train_text(self) -> None:

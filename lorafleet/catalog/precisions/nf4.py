@@ -17,4 +17,4 @@ def _bytes(shape: Shape) -> int:
     return ceil(outputs * inputs / 2) + scales + 4 * ceil(scales / SCALES_BLOCK)
 
 
-FACTS = Precision(name="nf4", title="NF4 weights (QLoRA: Dettmers et al. 2023)", computes="bf16", quantised_bytes=_bytes)
+FACTS = Precision(name="nf4", title="NF4 weights (QLoRA: Dettmers et al. 2023)", computes="bf16", quantised_bytes=_bytes, is_recorded=False)

@@ -99,6 +99,13 @@ async def test_styles_whose_blocks_are_recomputed_share_no_pass_with_others_and_
     assert recomputed.memory_bytes < kept.memory_bytes, "of two styles than of one"
 
 
+async def test_styles_that_are_compiled_share_no_pass_with_others():
+    compiled = wanted(training={"compile": "blocks"})
+    made = await planner().plan("acme", [compiled, wanted(), compiled])
+    assert [list(pack.items) for pack in made.packs] == [[0, 2], [1]]
+    assert "compiled: blocks" in made.packs[0].key
+
+
 async def test_pictures_of_a_regularisation_set_and_of_every_resolution_are_counted():
     data = {"uri": "file:///pictures", "resolutions": [96, 64], "regularization": {"uri": "file:///dogs", "weight": 1.0}}
     alone = (await planner().plan("acme", [wanted(training={"micro_batch_size": 2})])).packs[0]
