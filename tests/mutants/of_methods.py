@@ -39,7 +39,7 @@ GUARDS = (
     (
         "tlora: each row of a pass has its own noise",
         "trainer/adapters/bank.py",
-        "self.noise = shares if len(shares) == 1 else shares[self.rows(len(shares))]",
+        "self.noise = shares if len(shares) == 1 else self.paired(shares[self.rows(len(shares))])",
         "self.noise = shares[:1]",
         "tests/trainer/adapters/test_tlora.py",
     ),
