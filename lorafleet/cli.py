@@ -17,6 +17,7 @@ from lorafleet.commands import (
     download,
     estimate,
     extensions,
+    generations,
     jobs,
     logs,
     specs,
@@ -123,6 +124,7 @@ app.command("estimate", rich_help_panel=JOBS)(estimate.estimate)
 app.command("schema", rich_help_panel=JOBS)(specs.schema)
 app.add_typer(batch.app, name="batch", rich_help_panel=JOBS)
 app.add_typer(adapters.app, name="adapters", rich_help_panel=ADAPTERS)
+app.add_typer(generations.app, name="generations", rich_help_panel=ADAPTERS)
 app.add_typer(webhooks.app, name="webhooks", rich_help_panel=ADAPTERS)
 app.add_typer(administration.tenant_app, name="tenant", rich_help_panel=TENANTS)
 app.add_typer(administration.member_app, name="member", rich_help_panel=TENANTS)

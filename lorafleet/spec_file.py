@@ -2,15 +2,17 @@
 
 import os
 import stat
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import yaml
 
 from lorafleet import spec, yaml_text
 from lorafleet.errors import InvalidInput, InvalidSpec, LorafleetError, Violation
+
+Parsed = TypeVar("Parsed")
 
 MAX_BYTES = 2**20  # of a spec: the largest that is good has a tenth of it
 _SHELLS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")  # of <(command), which someone writes to
@@ -18,11 +20,16 @@ _SHELLS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")  # of <(command), which s
 
 def load(path: Path, overrides: Sequence[str] = ()) -> spec.Spec:
     """The spec in a YAML file, with `training.max_steps=200` and the like set over it. Raises InvalidSpec, and what `read` raises."""
+    return load_as(spec.parse, path, overrides)
+
+
+def load_as(parse: Callable[[Mapping[str, Any]], Parsed], path: Path, overrides: Sequence[str] = ()) -> Parsed:
+    """The same of other specs, by what parses them."""
     with reading(path):
-        return _parsed(read(path), overrides)
+        return _parsed(parse, read(path), overrides)
 
 
-def _parsed(fields: Mapping[str, Any], overrides: Sequence[str]) -> spec.Spec:
+def _parsed(parse: Callable[[Mapping[str, Any]], Parsed], fields: Mapping[str, Any], overrides: Sequence[str]) -> Parsed:
     wrong = list[Violation]()
     for override in overrides:
         try:
@@ -30,7 +37,7 @@ def _parsed(fields: Mapping[str, Any], overrides: Sequence[str]) -> spec.Spec:
         except InvalidSpec as error:
             wrong += error.violations
     try:
-        parsed = spec.parse(fields)
+        parsed = parse(fields)
     except InvalidSpec as error:
         raise InvalidSpec([*wrong, *error.violations]) from None
     if wrong:

@@ -1,11 +1,18 @@
 """Names the states of a job as people and programs read them. Knows no server."""
 
-from typing import cast
+from typing import Any, Protocol, cast
 
 from lorafleet.v1 import training_service_pb2 as pb
 
 ENDED = frozenset({pb.JOB_STATE_SUCCEEDED, pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELLED})
 _PREFIX = "JOB_STATE_"
+
+
+class _Stated(Protocol):
+    """A job, or other work."""
+
+    @property
+    def state(self) -> Any: ...
 
 
 def label(job: pb.TrainingJob) -> str:
@@ -20,7 +27,7 @@ def name_of(state: int) -> str:
     return str(int(state))
 
 
-def has_ended(job: pb.TrainingJob) -> bool:
+def has_ended(job: _Stated) -> bool:
     return job.state in ENDED
 
 

@@ -7,12 +7,13 @@ from typing import Any
 
 from lorafleet import download as downloading
 from lorafleet.aio.adapters import AsyncAdapters
+from lorafleet.aio.generations import AsyncGenerations
 from lorafleet.aio.jobs import AsyncJobs
 from lorafleet.blobs import Blobs, blobs_at
 from lorafleet.contract.artifact_manifest import ArtifactManifest
 from lorafleet.errors import FailedPrecondition, LorafleetError
 from lorafleet.signed_blobs import SignedBlobs
-from lorafleet.states import label
+from lorafleet.states import label, name_of
 from lorafleet.transport import async_io
 from lorafleet.v1 import adapter_service_pb2 as adapter_pb
 from lorafleet.v1 import training_service_pb2 as pb
@@ -20,7 +21,7 @@ from lorafleet.v1 import training_service_pb2 as pb
 NOT_OFFERED = {"UNIMPLEMENTED", "CANNOT_SIGN"}  # an older server; a store that cannot sign
 
 
-class AsyncDownloads(AsyncJobs, AsyncAdapters):
+class AsyncDownloads(AsyncJobs, AsyncAdapters, AsyncGenerations):
     """The client's download of artifacts."""
 
     async def download(
@@ -47,6 +48,15 @@ class AsyncDownloads(AsyncJobs, AsyncAdapters):
         if not found.artifact.manifest_sha256:
             raise FailedPrecondition(f"{found.name} has no files: {found.message or 'it is not copied yet'}", reason="NO_ARTIFACT")
         return await self._fetched(found.artifact, lambda: self.sign_adapter_version(found.name), folder, on_progress)
+
+    async def download_generation(
+        self, generation: str, folder: str | Path, *, on_progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> ArtifactManifest:
+        """Download a generation's pictures, sheet and generation.json, as `download` does."""
+        found = await self.get_generation(generation)
+        if not found.HasField("artifact"):
+            raise FailedPrecondition(f"{found.name} is {name_of(found.state)} and has no pictures to download", reason="NO_ARTIFACT")
+        return await self._fetched(found.artifact, lambda: self.sign_generation(found.name), folder, on_progress)
 
     async def _fetched(
         self, artifact: pb.Artifact, sign: Callable[[], Awaitable[Any]], folder: str | Path, on_progress: Callable[[int, int], None]

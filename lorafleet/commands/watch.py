@@ -14,6 +14,7 @@ from lorafleet.terminal import say, stderr_console
 
 if TYPE_CHECKING:
     from lorafleet.client import Client
+    from lorafleet.v1 import generation_service_pb2 as generation_pb
     from lorafleet.v1 import training_service_pb2 as pb
 
 LIVE = ("QUEUED", "ADMITTED", "STARTING", "RUNNING", "STOPPING")
@@ -53,7 +54,7 @@ def follow_to_the_end(client: Client, names: Sequence[str], output: Format) -> N
     raise typer.Exit(outcome(list(ended.values())))
 
 
-def outcome(jobs: Sequence[pb.TrainingJob]) -> ExitCode:
+def outcome(jobs: Sequence[pb.TrainingJob | generation_pb.Generation]) -> ExitCode:
     """The exit code of a set of ended jobs: that of the worst outcome."""
     from lorafleet.v1 import training_service_pb2 as pb
 

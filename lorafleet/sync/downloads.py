@@ -11,8 +11,9 @@ from lorafleet.blobs import Blobs, blobs_at
 from lorafleet.contract.artifact_manifest import ArtifactManifest
 from lorafleet.errors import FailedPrecondition, LorafleetError
 from lorafleet.signed_blobs import SignedBlobs
-from lorafleet.states import label
+from lorafleet.states import label, name_of
 from lorafleet.sync.adapters import Adapters
+from lorafleet.sync.generations import Generations
 from lorafleet.sync.jobs import Jobs
 from lorafleet.transport import sync_io
 from lorafleet.v1 import adapter_service_pb2 as adapter_pb
@@ -21,7 +22,7 @@ from lorafleet.v1 import training_service_pb2 as pb
 NOT_OFFERED = {"UNIMPLEMENTED", "CANNOT_SIGN"}  # an older server; a store that cannot sign
 
 
-class Downloads(Jobs, Adapters):
+class Downloads(Jobs, Adapters, Generations):
     """The client's download of artifacts."""
 
     def download(
@@ -48,6 +49,15 @@ class Downloads(Jobs, Adapters):
         if not found.artifact.manifest_sha256:
             raise FailedPrecondition(f"{found.name} has no files: {found.message or 'it is not copied yet'}", reason="NO_ARTIFACT")
         return self._fetched(found.artifact, lambda: self.sign_adapter_version(found.name), folder, on_progress)
+
+    def download_generation(
+        self, generation: str, folder: str | Path, *, on_progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> ArtifactManifest:
+        """Download a generation's pictures, sheet and generation.json, as `download` does."""
+        found = self.get_generation(generation)
+        if not found.HasField("artifact"):
+            raise FailedPrecondition(f"{found.name} is {name_of(found.state)} and has no pictures to download", reason="NO_ARTIFACT")
+        return self._fetched(found.artifact, lambda: self.sign_generation(found.name), folder, on_progress)
 
     def _fetched(
         self, artifact: pb.Artifact, sign: Callable[[], Any], folder: str | Path, on_progress: Callable[[int, int], None]

@@ -26,47 +26,47 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lorafleet.v1 import spec_pb2 as lorafleet_dot_v1_dot_spec__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#lorafleet/v1/training_service.proto\x12\x0clorafleet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17lorafleet/v1/spec.proto\"\xd3\x04\n\x0bTrainingJob\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12(\n\x04spec\x18\x03 \x01(\x0b\x32\x1a.lorafleet.v1.TrainingSpec\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.lorafleet.v1.JobState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12(\n\x08progress\x18\x07 \x01(\x0b\x32\x16.lorafleet.v1.Progress\x12\'\n\x08\x61ttempts\x18\x08 \x03(\x0b\x32\x15.lorafleet.v1.Attempt\x12(\n\x08\x61rtifact\x18\t \x01(\x0b\x32\x16.lorafleet.v1.Artifact\x12\x12\n\noutput_uri\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0f\x66irst_step_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0f \x01(\t\x12\r\n\x05\x62\x61tch\x18\x10 \x01(\t\x12\x13\n\x0b\x62\x61tch_index\x18\x11 \x01(\x05\x12\x16\n\x0equeue_position\x18\x12 \x01(\x05\x12\x17\n\x0f\x61\x64\x61pter_version\x18\x13 \x01(\t\"\xc7\x02\n\x08Progress\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x05\x12\x11\n\tmax_steps\x18\x03 \x01(\x05\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x15\n\rlearning_rate\x18\x05 \x01(\x01\x12\x1b\n\x13pictures_per_second\x18\x06 \x01(\x01\x12\x13\n\x0bremaining_s\x18\x07 \x01(\x01\x12\x1f\n\x12held_out_loss_base\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\rheld_out_loss\x18\t \x01(\x01H\x01\x88\x01\x01\x12\x1c\n\x0f\x63heckpoint_step\x18\n \x01(\x05H\x02\x88\x01\x01\x12\x1c\n\x14num_corrupt_pictures\x18\x0b \x01(\x05\x42\x15\n\x13_held_out_loss_baseB\x10\n\x0e_held_out_lossB\x12\n\x10_checkpoint_step\"\xd3\x01\n\x07\x41ttempt\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11resumed_from_step\x18\x07 \x01(\x05\x12\x11\n\tpack_size\x18\x08 \x01(\x05\"D\n\x08\x41rtifact\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x17\n\x0fmanifest_sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"\x9f\x01\n\x18\x43reateTrainingJobRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12/\n\x0ctraining_job\x18\x02 \x01(\x0b\x32\x19.lorafleet.v1.TrainingJob\x12\x17\n\x0ftraining_job_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"%\n\x15GetTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"r\n\x17ListTrainingJobsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"e\n\x18ListTrainingJobsResponse\x12\x30\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x19.lorafleet.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"6\n\x18\x43\x61ncelTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"N\n\x18WatchTrainingJobsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\"t\n\x19WatchTrainingJobsResponse\x12/\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x19.lorafleet.v1.TrainingJob\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\x10\n\x08snapshot\x18\x03 \x01(\x08\"M\n\x1cStreamTrainingJobLogsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\">\n\x1dStreamTrainingJobLogsResponse\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\"5\n\x13SignArtifactRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x65xpire_s\x18\x02 \x01(\x05\"\x89\x01\n\x14SignArtifactResponse\x12\'\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x18.lorafleet.v1.SignedFile\x12\x17\n\x0fmanifest_sha256\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\nSignedFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t*\xe2\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x16\n\x12JOB_STATE_ADMITTED\x10\x02\x12\x16\n\x12JOB_STATE_STARTING\x10\x03\x12\x15\n\x11JOB_STATE_RUNNING\x10\x04\x12\x16\n\x12JOB_STATE_STOPPING\x10\x05\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x06\x12\x14\n\x10JOB_STATE_FAILED\x10\x07\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x08\x32\xa9\x05\n\x0fTrainingService\x12V\n\x11\x43reateTrainingJob\x12&.lorafleet.v1.CreateTrainingJobRequest\x1a\x19.lorafleet.v1.TrainingJob\x12P\n\x0eGetTrainingJob\x12#.lorafleet.v1.GetTrainingJobRequest\x1a\x19.lorafleet.v1.TrainingJob\x12\x61\n\x10ListTrainingJobs\x12%.lorafleet.v1.ListTrainingJobsRequest\x1a&.lorafleet.v1.ListTrainingJobsResponse\x12V\n\x11\x43\x61ncelTrainingJob\x12&.lorafleet.v1.CancelTrainingJobRequest\x1a\x19.lorafleet.v1.TrainingJob\x12\x66\n\x11WatchTrainingJobs\x12&.lorafleet.v1.WatchTrainingJobsRequest\x1a\'.lorafleet.v1.WatchTrainingJobsResponse0\x01\x12r\n\x15StreamTrainingJobLogs\x12*.lorafleet.v1.StreamTrainingJobLogsRequest\x1a+.lorafleet.v1.StreamTrainingJobLogsResponse0\x01\x12U\n\x0cSignArtifact\x12!.lorafleet.v1.SignArtifactRequest\x1a\".lorafleet.v1.SignArtifactResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#lorafleet/v1/training_service.proto\x12\x0clorafleet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17lorafleet/v1/spec.proto\"\xd3\x04\n\x0bTrainingJob\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12(\n\x04spec\x18\x03 \x01(\x0b\x32\x1a.lorafleet.v1.TrainingSpec\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.lorafleet.v1.JobState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12(\n\x08progress\x18\x07 \x01(\x0b\x32\x16.lorafleet.v1.Progress\x12\'\n\x08\x61ttempts\x18\x08 \x03(\x0b\x32\x15.lorafleet.v1.Attempt\x12(\n\x08\x61rtifact\x18\t \x01(\x0b\x32\x16.lorafleet.v1.Artifact\x12\x12\n\noutput_uri\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0f\x66irst_step_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0f \x01(\t\x12\r\n\x05\x62\x61tch\x18\x10 \x01(\t\x12\x13\n\x0b\x62\x61tch_index\x18\x11 \x01(\x05\x12\x16\n\x0equeue_position\x18\x12 \x01(\x05\x12\x17\n\x0f\x61\x64\x61pter_version\x18\x13 \x01(\t\"\xd6\x02\n\x08Progress\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x05\x12\x11\n\tmax_steps\x18\x03 \x01(\x05\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x15\n\rlearning_rate\x18\x05 \x01(\x01\x12\x1b\n\x13pictures_per_second\x18\x06 \x01(\x01\x12\x13\n\x0bremaining_s\x18\x07 \x01(\x01\x12\x1f\n\x12held_out_loss_base\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\rheld_out_loss\x18\t \x01(\x01H\x01\x88\x01\x01\x12\x1c\n\x0f\x63heckpoint_step\x18\n \x01(\x05H\x02\x88\x01\x01\x12\x1c\n\x14num_corrupt_pictures\x18\x0b \x01(\x05\x12\r\n\x04\x66ile\x18\xaa\x01 \x01(\tB\x15\n\x13_held_out_loss_baseB\x10\n\x0e_held_out_lossB\x12\n\x10_checkpoint_step\"\xd3\x01\n\x07\x41ttempt\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11resumed_from_step\x18\x07 \x01(\x05\x12\x11\n\tpack_size\x18\x08 \x01(\x05\"D\n\x08\x41rtifact\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x17\n\x0fmanifest_sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"\x9f\x01\n\x18\x43reateTrainingJobRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12/\n\x0ctraining_job\x18\x02 \x01(\x0b\x32\x19.lorafleet.v1.TrainingJob\x12\x17\n\x0ftraining_job_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"%\n\x15GetTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"r\n\x17ListTrainingJobsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"e\n\x18ListTrainingJobsResponse\x12\x30\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x19.lorafleet.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"6\n\x18\x43\x61ncelTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"N\n\x18WatchTrainingJobsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\"t\n\x19WatchTrainingJobsResponse\x12/\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x19.lorafleet.v1.TrainingJob\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\x10\n\x08snapshot\x18\x03 \x01(\x08\"M\n\x1cStreamTrainingJobLogsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\">\n\x1dStreamTrainingJobLogsResponse\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\"5\n\x13SignArtifactRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x65xpire_s\x18\x02 \x01(\x05\"\x89\x01\n\x14SignArtifactResponse\x12\'\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x18.lorafleet.v1.SignedFile\x12\x17\n\x0fmanifest_sha256\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\nSignedFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t*\xe2\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x16\n\x12JOB_STATE_ADMITTED\x10\x02\x12\x16\n\x12JOB_STATE_STARTING\x10\x03\x12\x15\n\x11JOB_STATE_RUNNING\x10\x04\x12\x16\n\x12JOB_STATE_STOPPING\x10\x05\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x06\x12\x14\n\x10JOB_STATE_FAILED\x10\x07\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x08\x32\xa9\x05\n\x0fTrainingService\x12V\n\x11\x43reateTrainingJob\x12&.lorafleet.v1.CreateTrainingJobRequest\x1a\x19.lorafleet.v1.TrainingJob\x12P\n\x0eGetTrainingJob\x12#.lorafleet.v1.GetTrainingJobRequest\x1a\x19.lorafleet.v1.TrainingJob\x12\x61\n\x10ListTrainingJobs\x12%.lorafleet.v1.ListTrainingJobsRequest\x1a&.lorafleet.v1.ListTrainingJobsResponse\x12V\n\x11\x43\x61ncelTrainingJob\x12&.lorafleet.v1.CancelTrainingJobRequest\x1a\x19.lorafleet.v1.TrainingJob\x12\x66\n\x11WatchTrainingJobs\x12&.lorafleet.v1.WatchTrainingJobsRequest\x1a\'.lorafleet.v1.WatchTrainingJobsResponse0\x01\x12r\n\x15StreamTrainingJobLogs\x12*.lorafleet.v1.StreamTrainingJobLogsRequest\x1a+.lorafleet.v1.StreamTrainingJobLogsResponse0\x01\x12U\n\x0cSignArtifact\x12!.lorafleet.v1.SignArtifactRequest\x1a\".lorafleet.v1.SignArtifactResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lorafleet.v1.training_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBSTATE']._serialized_start=2377
-  _globals['_JOBSTATE']._serialized_end=2603
+  _globals['_JOBSTATE']._serialized_start=2392
+  _globals['_JOBSTATE']._serialized_end=2618
   _globals['_TRAININGJOB']._serialized_start=112
   _globals['_TRAININGJOB']._serialized_end=707
   _globals['_PROGRESS']._serialized_start=710
-  _globals['_PROGRESS']._serialized_end=1037
-  _globals['_ATTEMPT']._serialized_start=1040
-  _globals['_ATTEMPT']._serialized_end=1251
-  _globals['_ARTIFACT']._serialized_start=1253
-  _globals['_ARTIFACT']._serialized_end=1321
-  _globals['_CREATETRAININGJOBREQUEST']._serialized_start=1324
-  _globals['_CREATETRAININGJOBREQUEST']._serialized_end=1483
-  _globals['_GETTRAININGJOBREQUEST']._serialized_start=1485
-  _globals['_GETTRAININGJOBREQUEST']._serialized_end=1522
-  _globals['_LISTTRAININGJOBSREQUEST']._serialized_start=1524
-  _globals['_LISTTRAININGJOBSREQUEST']._serialized_end=1638
-  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_start=1640
-  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_end=1741
-  _globals['_CANCELTRAININGJOBREQUEST']._serialized_start=1743
-  _globals['_CANCELTRAININGJOBREQUEST']._serialized_end=1797
-  _globals['_WATCHTRAININGJOBSREQUEST']._serialized_start=1799
-  _globals['_WATCHTRAININGJOBSREQUEST']._serialized_end=1877
-  _globals['_WATCHTRAININGJOBSRESPONSE']._serialized_start=1879
-  _globals['_WATCHTRAININGJOBSRESPONSE']._serialized_end=1995
-  _globals['_STREAMTRAININGJOBLOGSREQUEST']._serialized_start=1997
-  _globals['_STREAMTRAININGJOBLOGSREQUEST']._serialized_end=2074
-  _globals['_STREAMTRAININGJOBLOGSRESPONSE']._serialized_start=2076
-  _globals['_STREAMTRAININGJOBLOGSRESPONSE']._serialized_end=2138
-  _globals['_SIGNARTIFACTREQUEST']._serialized_start=2140
-  _globals['_SIGNARTIFACTREQUEST']._serialized_end=2193
-  _globals['_SIGNARTIFACTRESPONSE']._serialized_start=2196
-  _globals['_SIGNARTIFACTRESPONSE']._serialized_end=2333
-  _globals['_SIGNEDFILE']._serialized_start=2335
-  _globals['_SIGNEDFILE']._serialized_end=2374
-  _globals['_TRAININGSERVICE']._serialized_start=2606
-  _globals['_TRAININGSERVICE']._serialized_end=3287
+  _globals['_PROGRESS']._serialized_end=1052
+  _globals['_ATTEMPT']._serialized_start=1055
+  _globals['_ATTEMPT']._serialized_end=1266
+  _globals['_ARTIFACT']._serialized_start=1268
+  _globals['_ARTIFACT']._serialized_end=1336
+  _globals['_CREATETRAININGJOBREQUEST']._serialized_start=1339
+  _globals['_CREATETRAININGJOBREQUEST']._serialized_end=1498
+  _globals['_GETTRAININGJOBREQUEST']._serialized_start=1500
+  _globals['_GETTRAININGJOBREQUEST']._serialized_end=1537
+  _globals['_LISTTRAININGJOBSREQUEST']._serialized_start=1539
+  _globals['_LISTTRAININGJOBSREQUEST']._serialized_end=1653
+  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_start=1655
+  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_end=1756
+  _globals['_CANCELTRAININGJOBREQUEST']._serialized_start=1758
+  _globals['_CANCELTRAININGJOBREQUEST']._serialized_end=1812
+  _globals['_WATCHTRAININGJOBSREQUEST']._serialized_start=1814
+  _globals['_WATCHTRAININGJOBSREQUEST']._serialized_end=1892
+  _globals['_WATCHTRAININGJOBSRESPONSE']._serialized_start=1894
+  _globals['_WATCHTRAININGJOBSRESPONSE']._serialized_end=2010
+  _globals['_STREAMTRAININGJOBLOGSREQUEST']._serialized_start=2012
+  _globals['_STREAMTRAININGJOBLOGSREQUEST']._serialized_end=2089
+  _globals['_STREAMTRAININGJOBLOGSRESPONSE']._serialized_start=2091
+  _globals['_STREAMTRAININGJOBLOGSRESPONSE']._serialized_end=2153
+  _globals['_SIGNARTIFACTREQUEST']._serialized_start=2155
+  _globals['_SIGNARTIFACTREQUEST']._serialized_end=2208
+  _globals['_SIGNARTIFACTRESPONSE']._serialized_start=2211
+  _globals['_SIGNARTIFACTRESPONSE']._serialized_end=2348
+  _globals['_SIGNEDFILE']._serialized_start=2350
+  _globals['_SIGNEDFILE']._serialized_end=2389
+  _globals['_TRAININGSERVICE']._serialized_start=2621
+  _globals['_TRAININGSERVICE']._serialized_end=3302
 # @@protoc_insertion_point(module_scope)

@@ -75,7 +75,7 @@ class TrainingJob(_message.Message):
     def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., spec: _Optional[_Union[_spec_pb2.TrainingSpec, _Mapping]] = ..., state: _Optional[_Union[JobState, str]] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., artifact: _Optional[_Union[Artifact, _Mapping]] = ..., output_uri: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., first_step_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., batch: _Optional[str] = ..., batch_index: _Optional[int] = ..., queue_position: _Optional[int] = ..., adapter_version: _Optional[str] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("phase", "step", "max_steps", "loss", "learning_rate", "pictures_per_second", "remaining_s", "held_out_loss_base", "held_out_loss", "checkpoint_step", "num_corrupt_pictures")
+    __slots__ = ("phase", "step", "max_steps", "loss", "learning_rate", "pictures_per_second", "remaining_s", "held_out_loss_base", "held_out_loss", "checkpoint_step", "num_corrupt_pictures", "file")
     PHASE_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     MAX_STEPS_FIELD_NUMBER: _ClassVar[int]
@@ -87,6 +87,7 @@ class Progress(_message.Message):
     HELD_OUT_LOSS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_STEP_FIELD_NUMBER: _ClassVar[int]
     NUM_CORRUPT_PICTURES_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
     phase: str
     step: int
     max_steps: int
@@ -98,7 +99,8 @@ class Progress(_message.Message):
     held_out_loss: float
     checkpoint_step: int
     num_corrupt_pictures: int
-    def __init__(self, phase: _Optional[str] = ..., step: _Optional[int] = ..., max_steps: _Optional[int] = ..., loss: _Optional[float] = ..., learning_rate: _Optional[float] = ..., pictures_per_second: _Optional[float] = ..., remaining_s: _Optional[float] = ..., held_out_loss_base: _Optional[float] = ..., held_out_loss: _Optional[float] = ..., checkpoint_step: _Optional[int] = ..., num_corrupt_pictures: _Optional[int] = ...) -> None: ...
+    file: str
+    def __init__(self, phase: _Optional[str] = ..., step: _Optional[int] = ..., max_steps: _Optional[int] = ..., loss: _Optional[float] = ..., learning_rate: _Optional[float] = ..., pictures_per_second: _Optional[float] = ..., remaining_s: _Optional[float] = ..., held_out_loss_base: _Optional[float] = ..., held_out_loss: _Optional[float] = ..., checkpoint_step: _Optional[int] = ..., num_corrupt_pictures: _Optional[int] = ..., file: _Optional[str] = ...) -> None: ...
 
 class Attempt(_message.Message):
     __slots__ = ("number", "run", "reason", "message", "start_time", "end_time", "resumed_from_step", "pack_size")

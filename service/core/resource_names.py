@@ -1,5 +1,5 @@
-"""Parses and writes resource names (AIP-122): tenants/{tenant}, and below it jobs/{job}, batches/{batch}, adapters/{adapter} and
-adapters/{adapter}/versions/{version}."""
+"""Parses and writes resource names (AIP-122): tenants/{tenant}, and below it jobs/{job}, batches/{batch}, generations/{generation},
+adapters/{adapter} and adapters/{adapter}/versions/{version}."""
 
 import re
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ _TENANT = re.compile(rf"tenants/(?P<tenant>{_ID})")
 _BATCH_ID = r"[a-z][a-z0-9-]{0,29}"  # shorter: the ids of its jobs begin with it
 _BATCH = re.compile(rf"tenants/(?P<tenant>{_ID})/batches/(?P<batch>{_BATCH_ID})")
 _JOB = re.compile(rf"tenants/(?P<tenant>{_ID})/jobs/(?P<job>{_ID})")
+_GENERATION = re.compile(rf"tenants/(?P<tenant>{_ID})/(?P<id>generations/{_ID})")
 _ADAPTER = re.compile(rf"tenants/(?P<tenant>{_ID})/adapters/(?P<adapter>{_ID})")
 _ALIAS = re.compile(rf"{_ADAPTER.pattern}@(?P<alias>{_ID})")
 _VERSION = re.compile(rf"{_ADAPTER.pattern}/versions/(?P<version>[1-9][0-9]{{0,8}})")
@@ -86,6 +87,13 @@ def parse_job(name: str, field: str = "name") -> JobName:
     if (match := _JOB.fullmatch(name)) is None:
         raise invalid(field, f"{name!r} is not a job; write tenants/TENANT/jobs/JOB")
     return JobName(match["tenant"], match["job"])
+
+
+def parse_generation(name: str, field: str = "name") -> JobName:
+    """The generation's name. Raises InvalidInput."""
+    if (match := _GENERATION.fullmatch(name)) is None:
+        raise invalid(field, f"{name[:200]!r} is not a generation; write tenants/TENANT/generations/GENERATION")
+    return JobName(match["tenant"], match["id"])
 
 
 def parse_batch(name: str, field: str = "name") -> BatchName:

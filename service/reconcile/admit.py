@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from lorafleet.work import TRAINING
 from service.control import admission, lifecycle, packing
 from service.control.admission import Decided, Wait
 from service.control.packing import Candidate, Packer, Refusal
@@ -179,7 +180,8 @@ class _Applying:
         in_company = len(pack) > 1 or any(row.uid in company for row in pack)
         host_id = start.host.host_id if start.host else None
         run = await runs.add(tx, pack, host_id=host_id, in_company=in_company, store_credentials=start.pack.key.warm.store_credentials)
-        self.tools.standing.learn(start.pack.key.warm.cluster.shape)
+        if start.pack.key.warm.kind == TRAINING:  # nothing else is served by workers that stand by
+            self.tools.standing.learn(start.pack.key.warm.cluster.shape)
         where = f" on the warm workers of {start.host.host_id}" if start.host else ""
         log.info("%s%s takes %d of the queue: %s", run.id, where, len(pack), start.pack.arithmetic)
         return True

@@ -24,6 +24,7 @@ from lorafleet.v1 import (
     access_service_pb2_grpc,
     adapter_service_pb2_grpc,
     batch_service_pb2_grpc,
+    generation_service_pb2_grpc,
     report_service_pb2_grpc,
     training_service_pb2_grpc,
     webhook_service_pb2_grpc,
@@ -35,6 +36,7 @@ from service.api.options import new_server
 from service.api.servicers.adapters import AdapterServicer
 from service.api.servicers.administration import AccessServicer
 from service.api.servicers.batches import BatchServicer
+from service.api.servicers.generations import GenerationServicer
 from service.api.servicers.health import Healths
 from service.api.servicers.reflection import add_reflection
 from service.api.servicers.reports import ReportServicer
@@ -56,6 +58,7 @@ from service.core.wakeups import Bell
 from service.db import events
 from service.db.database import Database
 from service.endpoints.delivery import Sender
+from service.generations.creation import Generations
 from service.jobs.batches import Batches
 from service.jobs.jobs import Jobs
 from service.observability.health import Readiness, backend_check, database_check
@@ -80,9 +83,8 @@ from service.store.credentials import CredentialsFile
 FINISH_CALLS_S = 5.0
 FINISH_STEPS_S = 10.0
 MANY_FILES = 65_536
-USERS_SERVICES = tuple(
-    f"lorafleet.v1.{name}" for name in ("TrainingService", "BatchService", "AdapterService", "WebhookService", "AccessService")
-)
+_USERS = ("TrainingService", "BatchService", "GenerationService", "AdapterService", "WebhookService", "AccessService")
+USERS_SERVICES = tuple(f"lorafleet.v1.{name}" for name in _USERS)
 SERVICES = (*USERS_SERVICES, "lorafleet.v1.ReportService")
 
 log = logging.getLogger(__name__)
@@ -283,6 +285,9 @@ async def add_services(server: grpc.aio.Server, tools: Tools, stopping: asyncio.
     batches = Batches(tools.db, tools.store, tools.locations.artifacts_uri, tools.stop, tools.profiles)
     batching = BatchServicer(access, tools.db, batches, tools.candidates.planner, feed)
     cast(Any, batch_service_pb2_grpc).add_BatchServiceServicer_to_server(batching, server)
+    generations = Generations(tools.db, tools.store, tools.locations.artifacts_uri, tools.profiles)
+    drawing = GenerationServicer(access, tools.db, jobs, generations, tools.store, feed)
+    cast(Any, generation_service_pb2_grpc).add_GenerationServiceServicer_to_server(drawing, server)
     cast(Any, access_service_pb2_grpc).add_AccessServiceServicer_to_server(
         AccessServicer(access, tools.db, tools.store.credentials), server
     )

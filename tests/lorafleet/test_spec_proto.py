@@ -8,9 +8,10 @@ from google.protobuf.descriptor import Descriptor
 from hypothesis import given
 from pydantic import BaseModel
 
-from lorafleet import spec, spec_proto
+from lorafleet import generation_proto, spec, spec_proto
 from lorafleet.errors import InvalidSpec
-from lorafleet.v1 import spec_pb2
+from lorafleet.v1 import generation_service_pb2, spec_pb2
+from lorafleet.work.generation import ServedGeneration, parse
 from tests.lorafleet.specs import GOOD_FIELDS
 
 
@@ -44,6 +45,17 @@ def test_unset_field_takes_the_default_and_zero_does_not() -> None:
 
 def test_proto_has_the_fields_of_the_spec_and_no_others() -> None:
     assert proto_fields(spec_pb2.TrainingSpec.DESCRIPTOR) == model_fields(spec.Spec)
+
+
+def test_a_generation_has_on_the_wire_the_fields_of_its_spec():
+    """`resolved` is the service's own; a set of adapters is a message on the wire."""
+    there = {name for name in ServedGeneration.model_fields if name != "resolved"}
+    assert {field.name for field in generation_service_pb2.GenerationSpec.DESCRIPTOR.fields} == there
+    asked = parse(
+        {"base_model": {"uri": "file:///b"}, "prompts": ["a fox"], "adapters": [[], [{"uri": "adapters/fox@best", "weight": 0.5}]]}
+    )
+    sent = generation_service_pb2.GenerationSpec.FromString(generation_proto.to_proto(asked).SerializeToString())
+    assert generation_proto.from_proto(sent) == asked
 
 
 def proto_fields(message: Descriptor) -> dict[str, Any]:

@@ -7,14 +7,14 @@ from typing import Any
 
 from sqlalchemy import select
 
-from lorafleet import spec
+from lorafleet import spec, work
 from lorafleet.contract import layout
 from lorafleet.v1 import report_service_pb2 as rpb
 from lorafleet.v1 import training_service_pb2 as pb
 from service.backends.fake import FakeBackend
 from service.core.clock import FakeClock
 from service.core.resource_names import JobName, parse_job
-from service.db import events
+from service.db import events, jobs
 from service.db.database import Database
 from service.db.models import JobRow, RunJobRow
 from service.jobs.creation import NewJob
@@ -134,12 +134,15 @@ class World:
                 query = select(JobRow).join(RunJobRow, RunJobRow.job_uid == JobRow.uid).where(RunJobRow.run_id == run)
                 jobs = (await tx.session.scalars(query)).all()
             job = next((job for job in jobs if event.job in ("", job.name)), None)
-            artifact.uri = layout.JobLayout("s3://none" if job is None else job.output_uri).adapter
+            artifact.uri = "s3://none/adapter" if job is None else work.artifact_folder(job.kind, job.output_uri)
         return event
 
     async def commit_artifact(self, name: JobName) -> None:
         """What a trainer leaves in the store at its end."""
-        folder = layout.JobLayout((await self.job(name)).output_uri).adapter
+        async with self.tools.db.snapshot() as tx:
+            row = await jobs.by_name(tx, name.tenant, name.job_id)
+        assert row is not None
+        folder = work.artifact_folder(row.kind, row.output_uri)
         await self.tools.store.put(layout.join(folder, layout.MANIFEST), b'{"format": "lorafleet-artifact-1", "files": {}}')
 
     def with_tools(self, **changes: Any) -> None:

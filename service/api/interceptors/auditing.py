@@ -126,6 +126,7 @@ def _apart(request: Any) -> list[str]:
     for kind, value in (
         ("jobs", getattr(request, "training_job_id", "")),
         ("batches", getattr(request, "batch_id", "")),
+        ("generations", getattr(request, "generation_id", "")),
         ("reservations", getattr(request, "reservation_id", "")),
         ("webhooks", getattr(request, "webhook_id", "")),
         ("members", getattr(request, "principal", "") or getattr(getattr(request, "member", None), "principal", "")),

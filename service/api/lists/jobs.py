@@ -1,8 +1,9 @@
-"""Serves ListTrainingJobs: filters compiled to SQL, and page tokens bound to their query (AIP-158, AIP-160)."""
+"""Lists jobs and other work: filters compiled to SQL, and page tokens bound to their query (AIP-158, AIP-160)."""
 
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from sqlalchemy import ColumnElement
 
@@ -16,16 +17,22 @@ from service.db.database import Database
 from service.db.job_pages import PageKey
 from service.db.models import JobRow
 from service.db.transaction import Transaction
-from service.jobs.messages import job_message
+from service.jobs import kinds
 
 
 async def list_jobs(db: Database, request: pb.ListTrainingJobsRequest) -> pb.ListTrainingJobsResponse:
     """A page of a tenant's jobs."""
+    shown, token = await list_work(db, request, TRAINING)
+    return pb.ListTrainingJobsResponse(training_jobs=shown, next_page_token=token)
+
+
+async def list_work(db: Database, request: Any, kind: str) -> tuple[list[Any], str]:
+    """A page of a tenant's work of one kind, and where the next begins."""
     tenant = parse_tenant(request.parent)
     size = paging.size_of(request.page_size)
     newest_first = parse_order(request.order_by)
-    matches = [JobRow.kind == TRAINING, *compiled(request.filter)]
-    query = (request.parent, request.filter, request.order_by)
+    matches = [JobRow.kind == kind, *compiled(request.filter)]
+    query = (request.parent, request.filter, request.order_by, *([] if kind == TRAINING else [kind]))
     behind = paging.to_key(paging.place(query, request.page_token)) if request.page_token else None
     async with db.snapshot() as tx:
 
@@ -35,13 +42,13 @@ async def list_jobs(db: Database, request: pb.ListTrainingJobsRequest) -> pb.Lis
 
         shown, last = await paging.filled(size, fetch, partial(job_messages, tx))
     token = "" if last is None else paging.token(query, **paging.of_key(PageKey(last.create_time, last.uid)))
-    return pb.ListTrainingJobsResponse(training_jobs=shown, next_page_token=token)
+    return shown, token
 
 
-async def job_messages(tx: Transaction, rows: Sequence[JobRow]) -> list[pb.TrainingJob]:
-    """The jobs as users see them."""
+async def job_messages(tx: Transaction, rows: Sequence[JobRow]) -> list[Any]:
+    """The jobs, or other work, as users see them."""
     runs = await attempts.of_jobs(tx, [row.uid for row in rows])
-    return [job_message(row, runs[row.uid]) for row in rows]
+    return [kinds.of(row.kind).message(row, runs[row.uid]) for row in rows]
 
 
 def compiled(filter_text: str) -> list[ColumnElement[bool]]:

@@ -13,6 +13,7 @@ from service.access.identity import Identity, Role
 from service.db.models import MemberRow
 from tests.service.access.members import make_grant, make_member
 from tests.service.api import batch_requests
+from tests.service.api.generation_requests import create_generation
 from tests.service.api.methods import methods
 from tests.service.api.refusals import refusal
 from tests.service.api.served import Api
@@ -22,13 +23,14 @@ OF_NO_TENANT = {"CreateTenant", "ListTenants"}  # their own tests: test_administ
 OF_RUNS = "ReportService"  # which have their tokens: test_reports.py
 METHODS = [method for method in methods() if method.containing_service.name != OF_RUNS and method.name not in OF_NO_TENANT]
 FOR_ADMINS = {"ListApiTokens", "ListAuditEvents", "GetWebhook", "ListWebhooks"}  # of the tenant
-UNSIGNED = {"SignArtifact": "NO_ARTIFACT", "SignAdapterVersion": "ARTIFACT_CHANGED"}  # a viewer may, and hears why not here
+# A viewer may, and hears why not here.
+UNSIGNED = {"SignArtifact": "NO_ARTIFACT", "SignGeneration": "NO_ARTIFACT", "SignAdapterVersion": "ARTIFACT_CHANGED"}
 STRANGER = Identity(principal="eve")
 
 # How each method names something of tenant acme's. One that is missing here makes a test red: say how a stranger would
 # call it, and the tests below see whether it is refused.
 JOB, BATCH, ACME = {"name": "tenants/acme/jobs/mine"}, {"name": "tenants/acme/batches/night"}, {"parent": "tenants/acme"}
-ADAPTER = "tenants/acme/adapters/fox"
+ADAPTER, GENERATION = "tenants/acme/adapters/fox", {"name": "tenants/acme/generations/foxes"}
 AIMED_AT: dict[str, dict[str, Any]] = {
     "GetAdapter": {"name": ADAPTER},
     "ListAdapters": ACME,
@@ -49,6 +51,12 @@ AIMED_AT: dict[str, dict[str, Any]] = {
     "DeleteAdapterVersion": {"name": f"{ADAPTER}/versions/1"},
     "UndeleteAdapterVersion": {"name": f"{ADAPTER}/versions/1"},
     "SignAdapterVersion": {"name": f"{ADAPTER}/versions/1"},
+    "CreateGeneration": ACME,
+    "GetGeneration": GENERATION,
+    "ListGenerations": ACME,
+    "CancelGeneration": GENERATION,
+    "WatchGenerations": ACME,
+    "SignGeneration": GENERATION,
     "CreateTrainingJob": ACME,
     "GetTrainingJob": JOB,
     "ListTrainingJobs": ACME,
@@ -114,6 +122,7 @@ async def acme(api: Api) -> Api:
     """A server on which acme has a job, a batch and an adapter, and eve is the admin of another tenant."""
     await api.jobs.CreateTrainingJob(api.request(training_job_id="mine"))
     await batch_requests.create(api, [batch_requests.item("one")])
+    await create_generation(api, generation_id="foxes")
     await make_member(api.world.tools.db, "acme", "bob", Role.SUBMITTER)
     await make_grant(api.world.tools.db, "acme", f"file://{api.world.folder}")
     await make_member(api.world.tools.db, "other", "eve", Role.ADMIN)
@@ -174,7 +183,7 @@ async def test_a_submitter_ends_its_own_and_an_operator_the_others_too(acme: Api
     acme.caller.identity = Identity(principal="bob")
     own = await acme.jobs.CreateTrainingJob(acme.request())
     await acme.jobs.CancelTrainingJob(training_service_pb2.CancelTrainingJobRequest(name=own.name))
-    for method in ("CancelTrainingJob", "CancelBatch", "RetryFailed"):
+    for method in ("CancelTrainingJob", "CancelBatch", "CancelGeneration", "RetryFailed"):
         [descriptor] = [one for one in METHODS if one.name == method]
         acme.caller.identity = Identity(principal="bob")
         assert (await refusal(call(acme, descriptor))).code == "PERMISSION_DENIED"

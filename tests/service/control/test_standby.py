@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lorafleet.spec import ClusterSpec
 from service.control.capacity import Resources
+from service.control.compatibility import StandbyKey, WarmKey
 from service.control.standby import Begin, End, Moment, StandbyRules, StandbyWorkers, decide
 from service.planning.planner import cluster_of
 
@@ -104,3 +105,9 @@ def test_decisions_come_to_rest_within_what_is_free(num_groups, runs, cpus, shap
             case None:
                 return
     raise AssertionError("it never comes to rest")
+
+
+def test_workers_that_stand_by_take_jobs_and_no_other_work():
+    wanted = WarmKey(base_uri="s3://bkt/base", family="sd1", precision="fp32", cluster=SHAPE)
+    assert StandbyKey(cluster=SHAPE).serves(wanted)
+    assert not StandbyKey(cluster=SHAPE).serves(replace(wanted, kind="generation"))

@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import grpc
 import grpc.aio
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from lorafleet.v1 import access_service_pb2 as access_pb
 from lorafleet.v1 import adapter_service_pb2 as adapter_pb
 from lorafleet.v1 import batch_service_pb2 as batch_pb
+from lorafleet.v1 import generation_service_pb2 as generation_pb
 from lorafleet.v1 import report_service_pb2 as report_pb
 from lorafleet.v1 import training_service_pb2 as pb
 from lorafleet.v1 import webhook_service_pb2 as webhook_pb
@@ -33,6 +35,7 @@ from service.reconcile.loops import compact_once
 from service.reconcile.retention import retain_once
 from tests.service.access.members import make_grant, make_member
 from tests.service.api.batch_requests import create, header, item
+from tests.service.api.generation_requests import create_generation, generation_request, generation_spec
 from tests.service.api.methods import methods
 from tests.service.api.served import Api
 from tests.service.registry.files import kohya_file
@@ -73,6 +76,7 @@ async def lived(api: Api) -> AsyncIterator[Lived]:
     for _ in range(2):
         await make_version(api.world.tools.db, "fox", quality={"clip": 0.5})
     api.world.tools.endpoints.resolve = _no_name  # a name that is made up is asked of nobody
+    await create_generation(api, generation_id="foxes")
     (api.world.folder / "kohya.safetensors").write_bytes(kohya_file())
     yield Lived(api, run, list(_seeds(api, run)))
     job = await api.jobs.CreateTrainingJob(api.request())
@@ -152,6 +156,7 @@ def _seeds(api: Api, run: str) -> Iterator[Message]:
     )
     told = [progress(2), report_pb.RunEvent(sequence=2, job=one, resumed=report_pb.Resumed(step=1)), ended]
     yield report_pb.ReportRequest(run=run, source="driver", events=told)
+    yield from _generation_seeds(api)
     yield from _adapter_seeds()
     kohya = f"file://{api.world.folder}/kohya.safetensors"
     asked = {"labels": {"team": "red"}, "family": "sd1", "trigger": "sks", "sha256": "ab" * 32}
@@ -159,6 +164,18 @@ def _seeds(api: Api, run: str) -> Iterator[Message]:
     yield adapter_pb.WatchAdaptersRequest(parent="tenants/acme", name="tenants/acme/adapters/fox")
     yield from _webhook_seeds()
     yield from _access_seeds()
+
+
+def _generation_seeds(api: Api) -> Iterator[Message]:
+    parent, name = "tenants/acme", "tenants/acme/generations/foxes"
+    spec = {**generation_spec(api), "seeds": [1, 2], "weights": [0.5, 1], "negative_prompts": ["blurry"], "labels": {"team": "red"}}
+    asked = generation_request(api, **spec, adapters=[{"uses": [{"uri": "adapters/fox/versions/1", "weight": 0.5}]}, {}])
+    yield generation_pb.CreateGenerationRequest(parent=parent, generation=asked, generation_id="two", request_id=str(uuid4()))
+    yield generation_pb.GetGenerationRequest(name=name)
+    yield generation_pb.ListGenerationsRequest(parent=parent, page_size=1, filter='state = QUEUED AND labels.team = "red"')
+    yield generation_pb.CancelGenerationRequest(name=name, etag="x")
+    yield generation_pb.WatchGenerationsRequest(parent=parent, name=name)
+    yield generation_pb.SignGenerationRequest(name=name, expire_s=60)
 
 
 def _adapter_seeds() -> Iterator[Message]:

@@ -1,0 +1,78 @@
+"""The adapters of the registry that a generation names: found once, when it is created, and kept as what they were then."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from lorafleet.errors import FailedPrecondition, InvalidSpec, NotFound, Violation
+from lorafleet.work.generation import Resolved, ServedGeneration
+from service.control.adapter_facts import VersionState
+from service.core.resource_names import parse_version
+from service.db.database import Database
+from service.db.registry_models import AdapterVersionRow
+from service.registry.aliases import resolved
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """What a name stands for, and what is known of it."""
+
+    resolved: Resolved
+    family: str  # empty: not known yet
+    base_digest: str  # empty: not known yet
+
+
+async def versions_of(db: Database, tenant: str, spec: ServedGeneration) -> dict[str, Version]:
+    """The version that each name stands for. Raises NotFound, as for another tenant's, and FailedPrecondition for one that cannot draw."""
+    found: dict[str, Version] = {}
+    async with db.snapshot() as tx:
+        for field, use in spec.uses:
+            if not use.is_version or use.uri in found:
+                continue
+            name = parse_version(use.uri if use.uri.startswith("tenants/") else f"tenants/{tenant}/{use.uri}", field)
+            if name.adapter.tenant != tenant:
+                raise NotFound(f"{field}: there is no adapter {name.adapter} of tenants/{tenant}", reason="ADAPTER_NOT_FOUND")
+            row = await resolved(tx, name)
+            _check_usable(row)
+            place = Resolved(version=row.name, folder=row.artifact_uri, manifest_sha256=row.manifest_sha256)
+            found[use.uri] = Version(resolved=place, family=row.family, base_digest=row.base_digest)
+    return found
+
+
+def _check_usable(row: AdapterVersionRow) -> None:
+    if row.delete_time is not None:
+        raise FailedPrecondition(f"{row.name} is deleted; undelete it first", reason="ADAPTER_VERSION_DELETED")
+    if not row.manifest_sha256:
+        raise FailedPrecondition(f"{row.name} is not copied yet; try again when it is READY", reason="ADAPTER_VERSION_PENDING")
+    if row.state in {VersionState.DAMAGED.value, VersionState.PURGED.value}:
+        raise FailedPrecondition(f"{row.name} is {row.state}: {row.message}", reason=f"ADAPTER_VERSION_{row.state}")
+
+
+def check_fit(spec: ServedGeneration, versions: Mapping[str, Version]) -> None:
+    """Whether one base can draw with all of them, as far as that is known: the run reads the base itself. Raises InvalidSpec."""
+    if wrong := [*_other_families(spec, versions), *_other_bases(spec, versions)]:
+        raise InvalidSpec(wrong)
+
+
+def _other_families(spec: ServedGeneration, versions: Mapping[str, Version]) -> Iterator[Violation]:
+    family, whose = spec.base_model.family or "", "the base"
+    for field, use in spec.uses:
+        version = versions.get(use.uri)
+        if version is None or not version.family:
+            continue
+        if not family:
+            family, whose = version.family, version.resolved.version
+        elif version.family != family:
+            yield Violation(field=field, message=f"{version.resolved.version} is of the family {version.family}, and {whose} of {family}")
+
+
+def _other_bases(spec: ServedGeneration, versions: Mapping[str, Version]) -> Iterator[Violation]:
+    digest, whose = "", ""
+    for field, use in spec.uses:
+        version = versions.get(use.uri)
+        if version is None or not version.base_digest or spec.force:
+            continue
+        if not digest:
+            digest, whose = version.base_digest, version.resolved.version
+        elif version.base_digest != digest:
+            message = f"{version.resolved.version} was trained on the base {version.base_digest}, and {whose} on {digest}"
+            yield Violation(field=field, message=f"{message}: no base is both; force draws all the same, where shapes fit")

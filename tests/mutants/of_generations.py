@@ -1,0 +1,100 @@
+"""The guards of generations: of their own tenant, resolved once, apart from jobs, and ended once."""
+
+RPCS, SERVED, STANDBY = (
+    "tests/service/api/test_generations.py",
+    "tests/trainer/generation/test_served.py",
+    "tests/service/control/test_standby.py",
+)
+GUARDS = (
+    (
+        "generations: an adapter is its tenant's",
+        "service/generations/adapters.py",
+        "if name.adapter.tenant != tenant:",
+        "if False:",
+        RPCS,
+    ),
+    (
+        "generations: a list shows its own kind of work alone",
+        "service/api/lists/jobs.py",
+        "[JobRow.kind == kind, ",
+        "[JobRow.kind != '', ",
+        RPCS,
+    ),
+    (
+        "generations: a watch of jobs shows none",
+        "service/api/watch/feed.py",
+        "scopes = [Scope(tenant=job.tenant, kind=job.kind), ",
+        "scopes = [Scope(tenant=job.tenant), Scope(tenant=job.tenant, kind='generation'), ",
+        RPCS,
+    ),
+    (
+        "generations: a repeat is the same wherever its alias points by then",
+        "service/generations/creation.py",
+        'return {"generation": self.job_id, "spec": self.spec.model_dump(mode="json")}',
+        "return {}",
+        RPCS,
+    ),
+    (
+        "generations: adapters of two bases are refused",
+        "service/generations/adapters.py",
+        "elif version.base_digest != digest:",
+        "elif False:",
+        RPCS,
+    ),
+    (
+        "generations: what they make is no version of an adapter",
+        "service/generations/creation.py",
+        "adapter_version=0,",
+        "adapter_version=None,",
+        RPCS,
+    ),
+    (
+        "generations: the quota of what may wait counts them",
+        "service/generations/creation.py",
+        "(await quotas.room(tx, new.tenant)).take()",
+        "await quotas.room(tx, new.tenant)",
+        RPCS,
+    ),
+    (
+        "generations: warm workers of another kind of work take none",
+        "service/planning/planner.py",
+        "            kind=kind,\n",
+        "",
+        RPCS,
+    ),
+    (
+        "generations: workers that stand by for training take none",
+        "service/control/compatibility.py",
+        "wanted.kind == TRAINING and ",
+        "",
+        STANDBY,
+    ),
+    (
+        "generations: what is committed ends them although the last report was lost",
+        "service/reconcile/observe.py",
+        "folder = work.artifact_folder(member.job.kind, layout.root)",
+        "folder = layout.adapter",
+        RPCS,
+    ),
+    (
+        "generations: what is committed is not drawn again",
+        "trainer/work/generation.py",
+        "if (found := artifact.existing_in(folder, task.name)) is not None:",
+        "if (found := None) is not None:",
+        SERVED,
+    ),
+    (
+        "generations: a version draws what it was when it was named",
+        "trainer/work/generation.py",
+        "sources(each.folder, each.manifest_sha256)",
+        "sources(each.folder)",
+        SERVED,
+    ),
+    (
+        "generations: a base stays for those that it serves alone",
+        "trainer/work/generation.py",
+        "not kept.base.serves(base, precision, kept.base.device)",
+        "False",
+        SERVED,
+    ),
+)
