@@ -14,10 +14,11 @@ from uuid import UUID
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import Bundle, invariant, rule, run_state_machine_as_test
 
 from lorafleet import spec_proto
 from lorafleet.errors import AlreadyExists, FailedPrecondition, TokenExpired
+from lorafleet.spec import Spec
 from lorafleet.v1 import batch_service_pb2 as bpb
 from lorafleet.v1 import report_service_pb2 as rpb
 from lorafleet.v1 import training_service_pb2 as pb
@@ -44,13 +45,14 @@ from service.reconcile.orphans import end_orphans_once
 from tests.service.conftest import TEMPLATE
 from tests.service.engines import engine_at
 from tests.service.model import Model, ModelJob
-from tests.service.world import World, failed, progress, stopped, succeeded
+from tests.service.registry_rules import ADAPTER, RegistryRules, trained
+from tests.service.world import World, failed, progress, stopped
 
 MAX_RUNS = 3
 STEPS = int(os.environ.get("LORAFLEET_STATE_MACHINE_STEPS", "30"))
 EXAMPLES = int(os.environ.get("LORAFLEET_STATE_MACHINE_EXAMPLES", "6"))
 WORDS: dict[str, Callable[[], rpb.RunEvent]] = {
-    "SUCCEEDED": succeeded,
+    "SUCCEEDED": trained,
     "FAILED": lambda: failed("NAN_LOSS", retryable=False),
     "RETRYABLE": lambda: failed("STORE_AWAY", retryable=True),
     "STOPPED": stopped,
@@ -59,7 +61,7 @@ MODEL_STATES = {"ADMITTED": "STARTING"}
 MakeUrl = Callable[[], str]
 
 
-class ControlPlane(RuleBasedStateMachine):
+class ControlPlane(RegistryRules):
     """One control plane on an empty database; jobs train alone, at most three at once."""
 
     make_url: MakeUrl
@@ -95,7 +97,7 @@ class ControlPlane(RuleBasedStateMachine):
     def create(self, request: int, job_id: str, rank: int) -> str:
         body, request_id = f"{job_id} {rank}", str(UUID(int=request + 1)) if request else ""
         known = self.requests.get(request_id)
-        new = NewJob(tenant="acme", job_id=job_id, request_id=request_id, spec=self.world.spec(adapter={"rank": rank}))
+        new = NewJob(tenant="acme", job_id=job_id, request_id=request_id, spec=self._spec(adapter={"rank": rank}))
         if known is not None and known[0] != body:
             self._refused(new, "REQUEST_ID_REUSED")
             return known[1]
@@ -112,6 +114,9 @@ class ControlPlane(RuleBasedStateMachine):
         self._accept(name)
         return name
 
+    def _spec(self, **changes: Any) -> Spec:
+        return self.world.spec(output={"adapter": ADAPTER.adapter_id}, **changes)
+
     def _refused(self, new: NewJob, reason: str) -> None:
         with pytest.raises(AlreadyExists) as refused:
             self.run(self.world.jobs.create(new))
@@ -121,7 +126,7 @@ class ControlPlane(RuleBasedStateMachine):
     def create_batch(self, size: int) -> str:
         self.num_batches += 1
         batch = f"batch-{self.num_batches}"
-        defaults = spec_proto.fields(spec_proto.to_proto(self.world.spec()))
+        defaults = spec_proto.fields(spec_proto.to_proto(self._spec()))
         new = NewBatch(tenant="acme", batch_id=batch, request_id="", defaults=defaults, items=[bpb.BatchItem() for _ in range(size)])
         assert self.run(self.batch_api.create(new)).num_jobs == size
         for index in range(size):
@@ -181,7 +186,21 @@ class ControlPlane(RuleBasedStateMachine):
     def report(self, place: int, word: str) -> None:
         if not self.model.runs:
             return
-        run = sorted(self.model.runs)[place % len(self.model.runs)]
+        self._reports(sorted(self.model.runs)[place % len(self.model.runs)], word)
+
+    @rule()
+    def a_run_succeeds(self) -> None:
+        """Of a new job where none is at work: few come so far by chance alone."""
+        if not self._at_work():
+            self.create(0, "", 4)
+            self.time_passes(20.0)
+        for run in self._at_work()[:1]:
+            self._reports(run, "SUCCEEDED")
+
+    def _at_work(self) -> list[str]:
+        return [name for name, run in sorted(self.model.runs.items()) if run.alive and not run.gone and not run.word]
+
+    def _reports(self, run: str, word: str) -> None:
         self.sequences[run] = self.sequences.get(run, 0) + 1
         event = self.run(self.world.placed(run, WORDS[word]() if word else progress(self.sequences[run])))
         event.sequence = self.sequences[run]
@@ -193,8 +212,11 @@ class ControlPlane(RuleBasedStateMachine):
             return
         self.last_report[run] = request
         self._send(request)
+        before = self.model.jobs[self.model.runs[run].job].state
         self.model.says(run, word) if word else self.model.trains(run)
         self.model.let_go(run)
+        if "SUCCEEDED" == self.model.jobs[self.model.runs[run].job].state != before:
+            self.registers(self.model.runs[run].job)
 
     @rule(place=st.integers(0, 100))
     def report_again(self, place: int) -> None:
