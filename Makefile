@@ -171,6 +171,10 @@ bench-batches: $(READY) ## Measure how long batches of 100 to 10,000 items take 
 bench-service: $(READY) ## Measure the control plane over its database: creates, reads, watchers, pages, ticks, takeover
 	$(BIN)/python -m bench.service
 
+.PHONY: bench-registry
+bench-registry: $(READY) ## Measure pages and filters of 10,000 adapters over those of 100, and moves of aliases
+	$(BIN)/python -m bench.registry
+
 .PHONY: chaos
 chaos: $(READY) toxiproxy ## Kill, pause, cut and delay 3 replicas for some minutes, then check every promise (SEED=5)
 	$(BIN)/python -m bench.chaos $(if $(SEED),--seed $(SEED))

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from service.db.models import Lockable, TableBase
 
+_FILTERED = ("delete_time", "family", "method", "labels", "quality")  # what filters read, so that they fetch no row in vain
 JSON_LIST = JSON(none_as_null=True)
 
 
@@ -43,7 +44,8 @@ class AdapterRow(Described, TableBase):
 
     __table_args__ = (
         UniqueConstraint("tenant", "adapter_id"),
-        Index("ix_adapters_list", "tenant", "create_time", "uid"),
+        Index("ix_adapters_list", "tenant", "create_time", "uid").ddl_if(dialect="postgresql"),
+        Index("ix_adapters_found", "tenant", "create_time", "uid", *_FILTERED).ddl_if(dialect="sqlite"),
         Index("ix_adapters_base", "tenant", "base_digest", "create_time", "uid"),
         Index("ix_adapters_purge", "purge_at"),
         Index("ix_adapters_retain", "retain_at"),
