@@ -1,6 +1,7 @@
 """Brings tensors to the training device: by few copies, and without the host waiting for them, from pinned memory where that is a GPU."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,11 +23,27 @@ def together(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, T
 
 def packed(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """Copies of them on whatever device, made there of one copy."""
+    return in_one_piece(tensors, device).there(device)
+
+
+@dataclass(frozen=True)
+class OnePiece:
+    """Tensors by name, one behind the other in the host's memory, from which a device copies them without the host."""
+
+    tensors: Mapping[str, Tensor]  # that it is a copy of: their shapes
+    whole: Tensor  # (bytes,)
+
+    def there(self, device: torch.device) -> dict[str, Tensor]:
+        return dict(zip(self.tensors, _places(self.whole.to(device, non_blocking=True), self.tensors), strict=True))
+
+
+def in_one_piece(tensors: Mapping[str, Tensor], device: torch.device) -> OnePiece:
+    """Ready for that device."""
     size = sum(map(_aligned_bytes, tensors.values()))
     whole = torch.empty(size, dtype=torch.uint8, pin_memory=device.type == "cuda")
     for place, tensor in zip(_places(whole, tensors), tensors.values(), strict=True):
         place.copy_(tensor)
-    return dict(zip(tensors, _places(whole.to(device, non_blocking=True), tensors), strict=True))
+    return OnePiece(tensors, whole)
 
 
 def _places(whole: Tensor, tensors: Mapping[str, Tensor]) -> Iterator[Tensor]:

@@ -11,7 +11,7 @@ from trainer.losses.protocol import Loss
 from trainer.objectives.draws import Noised
 from trainer.pack.member import Member
 from trainer.pack.passes import Block, Pass
-from trainer.staging import together
+from trainer.staging import OnePiece, in_one_piece, together
 
 PADDING = -1
 _CONDITIONING, _SLOTS = "conditioning.", "slots."  # of names among all that is brought to the device
@@ -74,7 +74,52 @@ class _Rows:
         return cls(noised, mask, conditioning, captions)
 
 
+@dataclass(frozen=True)
+class Gathered:
+    """What a pass brings to the device, still the host's."""
+
+    tensors: Mapping[str, Tensor]
+    captions: tuple[str, ...]
+    styles: tuple[int, ...]
+    seeds: tuple[list[int], ...]
+    piece: OnePiece | None = None  # of all of them, once they were staged
+
+    def staged(self, device: torch.device) -> "Gathered":
+        """Where the device need only fetch it."""
+        return self if device.type == "cpu" else replace(self, piece=in_one_piece(self.tensors, device))
+
+    def there(self, device: torch.device) -> PackBatch:
+        there = together(self.tensors, device) if self.piece is None else self.piece.there(device)
+        slots = [there.pop(f"{_SLOTS}{number}") for number in range(len(self.seeds))]
+        conditioning = {name: there.pop(f"{_CONDITIONING}{name}") for name in _names(self.tensors, _CONDITIONING)}
+        masks = there.pop("masks", None)
+        return PackBatch(
+            **there,
+            masks=masks,
+            conditioning=conditioning,
+            captions=self.captions,
+            styles=self.styles,
+            slots=tuple(slots),
+            dropout_seeds=self.seeds,
+        )
+
+
 def assemble(each: Pass, members: Sequence[Member], family: Family, device: torch.device) -> PackBatch:
+    return gathered(each, members, family).there(device)
+
+
+def failing_in(each: Pass, members: Sequence[Member], family: Family) -> tuple[int, Exception] | None:
+    """The style whose rows of the pass cannot be drawn, and why; None: those of all can."""
+    for slot_group in each.slot_groups:
+        for block in slot_group.blocks:
+            try:
+                _Rows.of(block, members[block.style], family)
+            except Exception as error:
+                return block.style, error
+    return None
+
+
+def gathered(each: Pass, members: Sequence[Member], family: Family) -> Gathered:
     """Draws a pass's rows, one slot group after the other."""
     rows: list[_Rows | int] = []  # an int: that many padding rows
     styles: list[int] = []
@@ -89,7 +134,8 @@ def assemble(each: Pass, members: Sequence[Member], family: Family, device: torc
         styles += [PADDING] * each.num_padding
     shares = torch.tensor([0.0 if style == PADDING else _share(members[style]) for style in styles])
     slots = [torch.tensor(slot_group.slots) for slot_group in each.slot_groups]
-    return _there(_tensors(rows, shares, slots), rows, tuple(styles), tuple(seeds), device)
+    captions = [caption for part in rows for caption in ([""] * part if isinstance(part, int) else part.captions)]
+    return Gathered(_tensors(rows, shares, slots), tuple(captions), tuple(styles), tuple(seeds))
 
 
 def _tensors(rows: Sequence[_Rows | int], shares: Tensor, slots: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -104,29 +150,6 @@ def _tensors(rows: Sequence[_Rows | int], shares: Tensor, slots: Sequence[Tensor
         **{f"{_CONDITIONING}{name}": tensor for name, tensor in conditioning.items()},
         **{f"{_SLOTS}{number}": tensor for number, tensor in enumerate(slots)},
     }
-
-
-def _there(
-    tensors: Mapping[str, Tensor],
-    rows: Sequence[_Rows | int],
-    styles: tuple[int, ...],
-    seeds: tuple[list[int], ...],
-    device: torch.device,
-) -> PackBatch:
-    there = together(tensors, device)
-    slots = [there.pop(f"{_SLOTS}{number}") for number in range(len(seeds))]
-    conditioning = {name: there.pop(f"{_CONDITIONING}{name}") for name in _names(tensors, _CONDITIONING)}
-    captions = [caption for part in rows for caption in ([""] * part if isinstance(part, int) else part.captions)]
-    masks = there.pop("masks", None)
-    return PackBatch(
-        **there,
-        masks=masks,
-        conditioning=conditioning,
-        captions=tuple(captions),
-        styles=styles,
-        slots=tuple(slots),
-        dropout_seeds=seeds,
-    )
 
 
 def _names(tensors: Mapping[str, Tensor], start: str) -> list[str]:

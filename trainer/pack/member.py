@@ -104,18 +104,22 @@ class Member:
 
     def draw(self, *, rank: int, world_size: int) -> None:
         """Draws this worker's part of the step that begins, one item of `drawn` for each forward pass."""
-        place = self.sampler.bucket(self.step)
+        self.drawn = self.draws(self.step, rank=rank, world_size=world_size)
+
+    def draws(self, step: int, *, rank: int, world_size: int) -> list[Sequence[Draw]]:
+        """This worker's part of a step, an item for each forward pass."""
+        place = self.sampler.bucket(step)
         samplers = (self.sampler, self.prior_sampler) if self.style.prior is not None else (self.sampler,)
         pieces = [
             share(
-                draws(sampler.visit(*place), self.step),
+                draws(sampler.visit(*place), step),
                 rank=rank,
                 world_size=world_size,
                 micro_batch_size=self.spec.training.micro_batch_size,
             )
             for sampler in samplers
         ]
-        self.drawn = [[draw for piece in alike for draw in piece] for alike in zip(*pieces, strict=True)]
+        return [[draw for piece in alike for draw in piece] for alike in zip(*pieces, strict=True)]
 
     def noised(self, examples: Sequence[Draw]) -> Noised:
         latents = torch.stack([self.encoded.latents[each.sample] for each in examples])

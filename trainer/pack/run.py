@@ -21,6 +21,7 @@ from trainer.engine import Engine
 from trainer.frozen_base import FrozenBase
 from trainer.group import Group
 from trainer.pack import evaluation, saving
+from trainer.pack.ahead import Ahead, Drawn, Seat, Staged, work
 from trainer.pack.batch import PackBatch, assemble
 from trainer.pack.initial_state import Row, first_row, started
 from trainer.pack.member import Member
@@ -58,6 +59,7 @@ class PackRun:
         self.must_leave = False  # a pod of the run is about to be killed: nothing more is begun here
         self.samples = Samples()
         self.unread = Unread(base.device)
+        self.ahead = Ahead(base.family, base.device, self._draws, self._planned)
         self._rows: dict[str, Row] = {}  # that the jobs' adapters begin with, until there is an engine
         compiles, said = on_device(self.spec.training.compile, base.device.type)
         if said:
@@ -67,6 +69,13 @@ class PackRun:
 
     def train(self) -> None:
         """Trains every style to its end: its last step, a requested stop, or its own failure."""
+        try:
+            self._train()
+        finally:
+            self.ahead.close()
+        self.pack.strip()
+
+    def _train(self) -> None:
         for member in self.members:
             self._only_its_own(member, "beginning to train", self._begin)
         while self.members:
@@ -74,7 +83,6 @@ class PackRun:
             self._take_in_joiners()
             if self.members:
                 self._train_step()
-        self.pack.strip()
 
     @property
     def model(self) -> PackModel:
@@ -92,13 +100,15 @@ class PackRun:
 
     def _train_step(self) -> None:
         began_s = time.perf_counter()
-        members = self._ready_for_a_step()
+        members, staged = self._ready_for_a_step()
         if not members:
             return
+        self.ahead.begin(self._seats(members, steps_later=1))
         self.samples.forget_pipeline()  # what only drawing needs is in memory from one step to the next at most
-        losses, plan = list[RowLosses](), self._passes(members)
-        for each in plan:
-            batch = assemble(each, members, self.base.family, self.base.device)
+        losses, plan = list[RowLosses](), self._passes(members) if staged is None else staged.plan
+        for number, each in enumerate(plan):
+            batch = None if staged is None else staged.batch(number, self.base.device)
+            batch = batch or assemble(each, members, self.base.family, self.base.device)
             predicted = self.engine(self._active(each, batch), batch.noisy, batch.times, batch.conditioning, batch.captions)
             row_losses = batch.losses(predicted, members)
             self.engine.backward((row_losses * batch.shares).sum(), last=each is plan[-1])
@@ -113,18 +123,29 @@ class PackRun:
             if self._is_anything_due(member):
                 self._only_its_own(member, "doing what is due after a step", self._do_what_is_due)
 
-    def _ready_for_a_step(self) -> list[Member]:
-        """The members that have their part of the step; whose could not be drawn have left."""
+    def _ready_for_a_step(self) -> tuple[list[Member], Staged | None]:
+        """The members that have their part of the step, and what was made of it ahead; whose could not be drawn have left."""
+        members = self.members
+        staged = self.ahead.take(self._seats(members))
         rank, world_size = self.group.rank, self.group.world_size
-        draw = [partial(member.draw, rank=rank, world_size=world_size) for member in self.members]
-        self._each_its_own(self.members, "drawing its pictures", draw)
-        return self.members
+        draw = [
+            partial(member.draw, rank=rank, world_size=world_size) if staged is None else partial(staged.give, member) for member in members
+        ]
+        self._each_its_own(members, "drawing its pictures", draw)
+        return self.members, staged if self.members == members else None
+
+    def _draws(self, member: Member, step: int) -> Drawn:
+        return member.draws(step, rank=self.group.rank, world_size=self.group.world_size)
+
+    def _seats(self, members: Sequence[Member], *, steps_later: int = 0) -> list[Seat]:
+        return [Seat(member, member.step + steps_later, *self.pack.place(member)) for member in members]
 
     def _passes(self, members: Sequence[Member]) -> list[Pass]:
-        work: list[Work] = []
-        for number, member in enumerate(members):
-            work.append(Work(number, *self.pack.place(member), tuple(member.latent_shape(member.drawn[0])), member.drawn))
-        return passes(work, padding_rules(self.base.device.type, torch.get_num_threads()) if self.batch_invariant else PaddingRules())
+        return self._planned([work(number, seat, seat.member.drawn) for number, seat in enumerate(self._seats(members))])
+
+    def _planned(self, given: Sequence[Work]) -> list[Pass]:
+        rules = padding_rules(self.base.device.type, torch.get_num_threads()) if self.batch_invariant else PaddingRules()
+        return passes(given, rules)
 
     def _active(self, each: Pass, batch: PackBatch) -> list[ActiveSlots]:
         """Which slots have which rows of the pass."""
