@@ -29,7 +29,9 @@ Record = Callable[[Callable[..., Tensor], tuple[Tensor, ...]], Replay]
 def recorder() -> Record:
     """torch's own. Graphs of one recorder share memory, which they may: a pass's backward is over before the next one begins."""
     untyped: Any = torch.cuda
-    return partial(untyped.make_graphed_callables, pool=untyped.graph_pool_handle(), allow_unused_input=True)
+    # `thread_local`: another thread pins memory for the next step meanwhile (pack.ahead), which else would end the recording.
+    how = {"allow_unused_input": True, "capture_error_mode": "thread_local"}
+    return partial(untyped.make_graphed_callables, pool=untyped.graph_pool_handle(), **how)
 
 
 class PassGraphs:
