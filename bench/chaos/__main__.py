@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import results_file
-from bench.chaos import checks, history, poison, simulator
+from bench.chaos import checks, history, poison, registry, simulator
 from bench.chaos.database import FleetDatabase, fleet_database
 from bench.chaos.faults import Faults, sequence
 from bench.chaos.fleet import Fleet, processes
@@ -117,7 +117,7 @@ def _run(
     faults.settle()
     over.set()
     for tenant in tenants:
-        if not tenant.join_submitter(120):
+        if not tenant.join_callers(120):
             records.errors.append("a tenant's calls did not end within 120 s after the last fault")
     _until(lambda: _all_ended(database), END_WITHIN_S)
     _until(lambda: not _alive(path), 60)
@@ -127,10 +127,15 @@ def _run(
     lives = history.lives(history.read(path))
     findings = checks.check(records, _stored(database), lives, max_hosts=MAX_RUNNING_RUNS, max_running=MAX_RUNNING_JOBS)
     findings.errors += faults.errors
+    shelves, states = registry.read(database), _stored(database).states
+    findings.lost += registry.lost(shelves, states, records.moves)
+    findings.doubled += registry.doubled(shelves, states)
     waited_s = waits_s(watch.calms)
     findings.starved += starved(waited_s)
     return findings, {
         **_metrics(faults, fleet, lives, records),
+        "adapter_versions": len(shelves.versions),
+        "alias_moves": sum(map(len, shelves.moves.values())),
         "longest_wait_beside_poison_s": round(max(waited_s.values(), default=0.0), 2),
     }
 

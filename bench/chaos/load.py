@@ -1,4 +1,4 @@
-"""Tenants at work: they submit through the real client, repeat themselves, cancel, and watch. All of it goes on record."""
+"""Tenants at work: they submit through the real client, repeat themselves, cancel, move an alias, and watch. All of it goes on record."""
 
 import random
 import threading
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.chaos import registry
 from lorafleet import spec as specs
 from lorafleet.client import Client
 from lorafleet.errors import FailedPrecondition, LorafleetError
@@ -27,33 +28,37 @@ class Records:
     refused: list[str] = field(default_factory=list)
     ended: set[str] = field(default_factory=set)  # as watchers saw it
     seen: dict[str, list[tuple[str, int, str]]] = field(default_factory=dict)  # by watcher: job, version, state
+    moves: dict[str, list[registry.Move]] = field(default_factory=dict)  # of aliases, as they were answered, by adapter
     errors: list[str] = field(default_factory=list)
 
 
 class Tenant:
-    """One tenant: a thread that submits, and two that watch."""
+    """One tenant: a thread that submits, two that move its adapter's alias, and two that watch."""
 
     def __init__(self, tenant: str, target: str, folder: str, records: Records, seed: int, over: threading.Event) -> None:
         self._tenant = tenant
         self._target = target
         self._folder = folder
         self._records = records
+        self._seed = seed
         self._draw = random.Random(f"{seed}/{tenant}")
         self._over = over  # no more submissions
         self._done = threading.Event()
         self._mine: list[str] = []
         self._submitter = threading.Thread(target=self._guarded(self._submit), name=f"{tenant}-submits", daemon=True)
+        self._movers = [threading.Thread(target=self._guarded(lambda place=place: self._move(place)), daemon=True) for place in range(2)]
         self._watchers = [
             threading.Thread(target=self._guarded(lambda place=place: self._watch(f"{tenant}-{place}")), daemon=True) for place in range(2)
         ]
 
     def start(self) -> None:
-        for thread in (*self._watchers, self._submitter):
+        for thread in (*self._watchers, *self._movers, self._submitter):
             thread.start()
 
-    def join_submitter(self, timeout_s: float) -> bool:
-        self._submitter.join(timeout_s)
-        return not self._submitter.is_alive()
+    def join_callers(self, timeout_s: float) -> bool:
+        for thread in (self._submitter, *self._movers):
+            thread.join(timeout_s)
+        return not any(thread.is_alive() for thread in (self._submitter, *self._movers))
 
     def stop_watching(self) -> None:
         self._done.set()
@@ -84,6 +89,12 @@ class Tenant:
                     self._submit_some(client)
                 if self._mine and self._draw.random() < 0.06:
                     self._cancel_one(client)
+
+    def _move(self, place: int) -> None:
+        with self._client() as client:
+            for move in registry.keep_moving(client, random.Random(f"{self._seed}/{self._tenant}/{place}"), self._over):
+                with self._records.lock:
+                    self._records.moves.setdefault(client.adapter_name(registry.STYLE), []).append(move)
 
     def _are_watched(self, name: str) -> bool:
         watchers = [seen for watcher, seen in list(self._records.seen.items()) if watcher.startswith(f"{self._tenant}-")]
@@ -133,6 +144,7 @@ class Tenant:
             "base_model": {"uri": f"file://{self._folder}/base"},
             "dataset": {"uri": f"file://{self._folder}/pictures"},
             "training": {"max_steps": 20},
+            "output": {"adapter": registry.STYLE},
         }
 
     def _watch(self, watcher: str) -> None:
