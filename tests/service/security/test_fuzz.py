@@ -160,7 +160,9 @@ def _seeds(api: Api, run: str) -> Iterator[Message]:
     yield from _adapter_seeds()
     kohya = f"file://{api.world.folder}/kohya.safetensors"
     asked = {"labels": {"team": "red"}, "family": "sd1", "trigger": "sks", "sha256": "ab" * 32}
-    yield adapter_pb.ImportAdapterRequest(name="tenants/acme/adapters/other", uri=kohya, **asked)
+    yield adapter_pb.ImportAdapterRequest(
+        name="tenants/acme/adapters/other", uri=kohya, parents=["tenants/acme/adapters/fox@production"], **asked
+    )
     yield adapter_pb.WatchAdaptersRequest(parent="tenants/acme", name="tenants/acme/adapters/fox")
     yield from _webhook_seeds()
     yield from _access_seeds()
@@ -207,7 +209,9 @@ def _webhook_seeds() -> Iterator[Message]:
 
 def _access_seeds() -> Iterator[Message]:
     acme = "tenants/acme"
-    limits = access_pb.Tenant(display_name="Acme", weight=2, max_gpus=8, max_running_jobs=4, max_queued_jobs=9, max_storage_bytes=2**40)
+    limits = access_pb.Tenant(
+        display_name="Acme", weight=2, max_gpus=8, max_running_jobs=4, max_queued_jobs=9, max_storage_bytes=2**40, adapter_keep_days=9
+    )
     yield access_pb.CreateTenantRequest(tenant_id="beta", tenant=limits)
     yield access_pb.GetTenantRequest(name=acme)
     yield access_pb.ListTenantsRequest(page_size=1)
