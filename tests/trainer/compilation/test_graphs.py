@@ -79,6 +79,9 @@ class Passes:
 
     def step(self, slots: Sequence[Sequence[int]], seed: int, length: int = 4) -> tuple[Tensor, list[Tensor]]:
         """A pass's losses, and the gradients once they were added to; then an update in place, as optimizers make."""
+        if seed % 2 == 0:  # two passes of a step: gradients begin anew, then add up
+            for bank in self.banks:
+                bank.flat.grad = None
         draw = torch.Generator().manual_seed(seed)
         rows = 2 * sum(map(len, slots))
         noisy, text = (torch.randn(rows, length, WIDTH, generator=draw).to(self.device) for _ in range(2))
@@ -119,6 +122,8 @@ STEPS: list[tuple[list[list[int]], int]] = [
     ([[1, 2], [3]], 6),
     ([[0, 3], [1]], 6),
     ([[1, 2], [0]], 4),
+    ([[0, 1], [3]], 4),
+    ([[2, 3], [0]], 4),
 ]
 
 
