@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self, cast
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from lorafleet import spec_compile_rules, spec_override_rules, spec_token_rules
+from lorafleet import spec_compile_rules, spec_merge, spec_override_rules, spec_token_rules
 from lorafleet.catalog import FAMILIES, METHODS, OPTIMIZERS, PRECISIONS, Family, Precision
 from lorafleet.errors import InvalidSpec, Violation
 from lorafleet.spec_adapter import AdapterSpec
@@ -179,6 +179,7 @@ def _broken_rules(fields: Mapping[str, Any], broken: Collection[Location]) -> It
         yield from spec_override_rules.broken(partial(_value_at, fields), broken)
     if not any(location[:1] == (spec_token_rules.SECTION,)[: len(location)] for location in broken):
         yield from spec_token_rules.broken(fields.get(spec_token_rules.SECTION) or {}, partial(_value_at, fields), broken)
+    yield from spec_merge.broken(partial(_value_at, fields), broken)
 
 
 def _value_at(fields: Mapping[str, Any], section: str, name: str) -> Any:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from lorafleet.spec_merge import MergeSpec
 from lorafleet.spec_names import FamilyName, LossName, OptimizerName, PrecisionName
 from lorafleet.spec_part import ScheduleName, SpecPart
 from lorafleet.spec_words import AdapterId, OutputName, PartName, Text, check_uri
@@ -319,9 +320,19 @@ class OutputSpec(SpecPart):
         exclude_if=lambda adapter: adapter is None,
         description="Adapter of the registry that the artifact becomes a version of; unset: the job's id.",
     )
+    merge: MergeSpec | None = Field(
+        default=None,
+        exclude_if=lambda merge: merge is None,
+        description="What is made of the adapter as the job's last step, beside it: one with other adapters, or a base that has it.",
+    )
     plain_lora_rank: Annotated[int, Field(ge=1, le=512)] | None = Field(
         default=None,
         exclude_if=lambda rank: rank is None,
         description="Of a method that some programs misread or do not load (dora, loha, lokr, oft, tlora): also write the nearest plain "
         "LoRA of this rank, as plain-lora/, and tell its error.",
     )
+
+    @property
+    def merged_with(self) -> tuple[str, ...]:
+        """Where the adapters lie that the trained one is combined with."""
+        return () if self.merge is None else self.merge.uris

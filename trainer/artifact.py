@@ -6,9 +6,11 @@ The driver asks here too, so torch is imported only to write one.
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,8 @@ from lorafleet.errors import RunFailed
 from lorafleet.spec import FORMATS, AdapterSpec, Spec
 from lorafleet.v1.training_service_pb2 import Artifact
 from trainer import artifact_plain, artifact_tokens, untrusted
+from trainer.artifact_addition import NOTHING as NOTHING_ADDED
+from trainer.artifact_addition import Addition
 from trainer.artifact_facts import facts, output_name
 from trainer.prepare import data_facts
 from trainer.prepare.style import PreparedStyle
@@ -79,8 +83,9 @@ def commit(
     if (found := existing(style)) is not None:
         return found  # an earlier attempt's: its manifest must stay true
     folder = Folder(JobLayout(style.output_uri).adapter, within=style.output_uri)
-    files = _files(style, weights, progress, samples, plain)
-    folder.write_all(files)
+    with _artifact_files(style, weights, progress, samples, plain) as (files, merged):
+        _put(folder, files)
+        digests = {name: _digest(data) for name, data in files.items()}
     facts: dict[str, Any] = {
         "steps": progress.step,
         "base_digest": style.base.digest,
@@ -88,8 +93,9 @@ def commit(
         "dataset_digest": style.data_set.digest,
         **artifact_tokens.for_manifest(style.spec),
         **artifact_plain.for_manifest(style.spec, plain),
+        **merged.facts,
     }
-    return commit_files(folder, style.job, facts, {name: (hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()})
+    return commit_files(folder, style.job, facts, digests)
 
 
 def commit_files(folder: Folder, job: str, facts: Mapping[str, Any], files: Mapping[str, tuple[str, int]]) -> Artifact:
@@ -113,9 +119,27 @@ def _as_reported(uri: str, manifest: bytes, sizes: Sequence[int]) -> Artifact:
     return Artifact(uri=uri, manifest_sha256=hashlib.sha256(manifest).hexdigest(), size_bytes=sum(sizes))
 
 
-def _files(
+def _put(folder: Folder, files: Mapping[str, bytes | Path]) -> None:
+    """Those of a base in their order: what makes a folder one comes last, so that half of one is none."""
+    bases = {name: data for name, data in files.items() if isinstance(data, Path)}
+    folder.write_all({name: data for name, data in files.items() if name not in bases})
+    for name, data in bases.items():
+        folder.put(name, data)
+
+
+def _digest(data: bytes | Path) -> tuple[str, int]:
+    """(SHA-256, size in bytes)."""
+    if isinstance(data, bytes):
+        return hashlib.sha256(data).hexdigest(), len(data)
+    with data.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), data.stat().st_size
+
+
+@contextmanager
+def _artifact_files(
     style: PreparedStyle, weights: "Mapping[str, Tensor]", progress: "Progress", samples: int | None, plain: "PlainLora | None"
-) -> dict[str, bytes]:
+) -> Generator[tuple[Mapping[str, bytes | Path], Addition]]:
+    """All files of the artifact, and what its last step added. Within it they are there, those that lie on disk too."""
     from trainer.adapters import beginnings, tokens
     from trainer.adapters.formats.embeddings import embedding_files
     from trainer.adapters.formats.tensors import usable_precision
@@ -125,13 +149,29 @@ def _files(
     precision = usable_precision(weights, written, output.precision)
     if precision != output.precision:
         log.warning("[%s] the files are %s: %s cannot hold the adapter's numbers", style.job, precision, output.precision)
-    files = _adapter_files(style, style.spec.model_copy(update={"adapter": written}), weights, progress, precision)
-    files |= embedding_files(vectors, style.spec, style.base.facts.label.architecture, output.precision)
-    files |= {} if plain is None else _plain_files(style, plain, progress)
-    pictures = _sample_pictures(style, samples)
-    files |= pictures
-    files[MODEL_CARD] = model_card(style, progress, sorted(pictures), precision, plain).encode(errors="replace")
-    return files
+    spec = style.spec.model_copy(update={"adapter": written})
+    files = _adapter_files(style, spec, weights, progress, precision)
+    with _merged(style, spec, weights, progress, files, precision) as merged:
+        files |= embedding_files(vectors, style.spec, style.base.facts.label.architecture, output.precision)
+        files |= {} if plain is None else _plain_files(style, plain, progress)
+        pictures = _sample_pictures(style, samples)
+        files |= pictures
+        files[MODEL_CARD] = model_card(style, progress, sorted(pictures), precision, plain, merged.rows).encode(errors="replace")
+        yield {**files, **merged.files}, merged
+
+
+def _merged(
+    style: PreparedStyle, spec: Spec, weights: "Mapping[str, Tensor]", progress: "Progress", files: Mapping[str, bytes], precision: str
+) -> AbstractContextManager[Addition]:
+    """What the spec has made of the adapter in the end; `files`: the adapter's own."""
+    if (merge := style.spec.output.merge) is None:
+        return nullcontext(NOTHING_ADDED)
+    from trainer import artifact_merge
+
+    alone = spec.model_copy(update={"output": spec.output.model_copy(update={"formats": ("kohya",)})})
+    (own,) = _adapter_files(style, alone, weights, progress, "fp32").values()
+    name = min((name for name in files if name.endswith(".safetensors")), key=len)  # kohya's has the plain name
+    return artifact_merge.made(style, merge, own, name, files[name], precision)
 
 
 def _adapter_files(
@@ -179,7 +219,14 @@ def _sample_pictures(style: PreparedStyle, samples: int | None) -> dict[str, byt
     return {f"samples/{name}": data for name, data in folder.read_all(names).items()}
 
 
-def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str], precision: str, plain: "PlainLora | None" = None) -> str:
+def model_card(
+    style: PreparedStyle,
+    progress: "Progress",
+    pictures: list[str],
+    precision: str,
+    plain: "PlainLora | None" = None,
+    more: Sequence[str] = (),
+) -> str:
     """README.md of the artifact: what it is, how to use it, what it was made from. Hugging Face's front matter."""
     spec = style.spec
     held_out = dict(progress.held_out_losses)
@@ -203,6 +250,7 @@ def model_card(style: PreparedStyle, progress: "Progress", pictures: list[str], 
         f"| base | {spec.family.title} |",
         *([] if spec.textual_inversion.alone else [_of_adapter(spec)]),
         *artifact_plain.row(spec, plain),
+        *more,
         *artifact_tokens.row(spec),
         *([f"| weights | moving average, decay {spec.training.ema_decay:g} |"] if spec.gives_average else []),
         f"| files | {precision}{_wider(spec.adapter)} |",

@@ -325,7 +325,7 @@ class CheckpointingSpec(_message.Message):
     def __init__(self, every_steps: _Optional[int] = ..., keep: _Optional[int] = ...) -> None: ...
 
 class OutputSpec(_message.Message):
-    __slots__ = ("uri", "formats", "name", "precision", "weights", "adapter", "plain_lora_rank")
+    __slots__ = ("uri", "formats", "name", "precision", "weights", "adapter", "plain_lora_rank", "merge")
     URI_FIELD_NUMBER: _ClassVar[int]
     FORMATS_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -333,6 +333,7 @@ class OutputSpec(_message.Message):
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
     PLAIN_LORA_RANK_FIELD_NUMBER: _ClassVar[int]
+    MERGE_FIELD_NUMBER: _ClassVar[int]
     uri: str
     formats: _containers.RepeatedScalarFieldContainer[str]
     name: str
@@ -340,7 +341,38 @@ class OutputSpec(_message.Message):
     weights: str
     adapter: str
     plain_lora_rank: int
-    def __init__(self, uri: _Optional[str] = ..., formats: _Optional[_Iterable[str]] = ..., name: _Optional[str] = ..., precision: _Optional[str] = ..., weights: _Optional[str] = ..., adapter: _Optional[str] = ..., plain_lora_rank: _Optional[int] = ...) -> None: ...
+    merge: MergeSpec
+    def __init__(self, uri: _Optional[str] = ..., formats: _Optional[_Iterable[str]] = ..., name: _Optional[str] = ..., precision: _Optional[str] = ..., weights: _Optional[str] = ..., adapter: _Optional[str] = ..., plain_lora_rank: _Optional[int] = ..., merge: _Optional[_Union[MergeSpec, _Mapping]] = ...) -> None: ...
+
+class MergeSpec(_message.Message):
+    __slots__ = ("adapters", "fuse", "weight", "kind", "rank", "energy", "density", "majority", "seed")
+    ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    FUSE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    ENERGY_FIELD_NUMBER: _ClassVar[int]
+    DENSITY_FIELD_NUMBER: _ClassVar[int]
+    MAJORITY_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    adapters: _containers.RepeatedCompositeFieldContainer[MergedWithSpec]
+    fuse: bool
+    weight: float
+    kind: str
+    rank: int
+    energy: float
+    density: float
+    majority: str
+    seed: int
+    def __init__(self, adapters: _Optional[_Iterable[_Union[MergedWithSpec, _Mapping]]] = ..., fuse: _Optional[bool] = ..., weight: _Optional[float] = ..., kind: _Optional[str] = ..., rank: _Optional[int] = ..., energy: _Optional[float] = ..., density: _Optional[float] = ..., majority: _Optional[str] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class MergedWithSpec(_message.Message):
+    __slots__ = ("uri", "weight")
+    URI_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    uri: str
+    weight: float
+    def __init__(self, uri: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class SchedulingSpec(_message.Message):
     __slots__ = ("priority", "sharing", "preemptible", "max_run_time_s")

@@ -260,6 +260,7 @@ def _uses(places: Sequence[ItemJob]) -> Iterator[Use]:
         yield from (Use(_blamed(blame, field), uri) for field, uri in spec.base_model.part_fields)
         yield from (Use(blame("dataset", field.partition(".")[0]), uri) for field, uri in spec.dataset.uris)
         yield from (Use(blame("adapter", "start"), uri) for _, uri in starts.read(spec))
+        yield from (Use(blame("output", "merge"), uri) for uri in spec.output.merged_with)
         if spec.output.uri is not None:
             yield Use(blame("output", "uri"), spec.output.uri, write=True)
 

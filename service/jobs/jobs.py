@@ -154,7 +154,8 @@ def _uses(spec: Spec) -> list[Use]:
     parts = [Use(f"base_model.{field}", uri) for field, uri in spec.base_model.part_fields]
     data = [Use(f"dataset.{field}", uri) for field, uri in spec.dataset.uris]
     start = [Use(starts.field(start), uri) for start, uri in starts.read(spec)]
-    uses = [Use("base_model.uri", spec.base_model.uri), *parts, *data, *start]
+    merged = [Use(f"output.merge.adapters[{number}].uri", uri) for number, uri in enumerate(spec.output.merged_with)]
+    uses = [Use("base_model.uri", spec.base_model.uri), *parts, *data, *start, *merged]
     return uses if spec.output.uri is None else [*uses, Use("output.uri", spec.output.uri, write=True)]
 
 

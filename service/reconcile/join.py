@@ -115,7 +115,9 @@ def _inputs(spec: Mapping[str, Any]) -> list[str]:
     vae = [base["vae_uri"]] if base.get("vae_uri") else []
     prior = [spec["dataset"]["regularization"]["uri"]] if spec["dataset"].get("regularization") else []
     start = [spec["adapter"]["start"]["uri"]] if spec.get("adapter", {}).get("start") else []
-    return [base["uri"], *vae, *base.get("parts", {}).values(), spec["dataset"]["uri"], *prior, *start]
+    merge: Mapping[str, Any] = spec.get("output", {}).get("merge") or {}
+    merged = [each["uri"] for each in merge.get("adapters", ())]
+    return [base["uri"], *vae, *base.get("parts", {}).values(), spec["dataset"]["uri"], *prior, *start, *merged]
 
 
 async def _written(tools: Tools, row: JobRow) -> bool:

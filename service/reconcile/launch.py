@@ -160,7 +160,8 @@ def uris_of(style: Style) -> tuple[str, ...]:
     base = style.spec.base_model
     start = style.spec.adapter.start
     started = () if start is None or start.uri is None else (start.uri,)
-    return base.uri, *base.part_uris.values(), *(uri for _, uri in style.spec.dataset.uris), *started, style.output_uri
+    merged, data = style.spec.output.merged_with, (uri for _, uri in style.spec.dataset.uris)
+    return base.uri, *base.part_uris.values(), *data, *started, *merged, style.output_uri
 
 
 def _uris_of_tasks(manifest: RunManifest) -> list[str]:

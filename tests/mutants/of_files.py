@@ -25,8 +25,8 @@ GUARDS = (
     (
         "start: an adapter that is gone on from needs a grant",
         "service/jobs/jobs.py",
-        "*parts, *data, *start]",
-        "*parts, *data]",
+        "*parts, *data, *start, *merged]",
+        "*parts, *data, *merged]",
         "tests/service/jobs/test_creation.py",
     ),
     (

@@ -36,4 +36,25 @@ GUARDS = (
         "if not sign:",
         "tests/trainer/commands/test_merge.py",
     ),
+    (
+        "merge: an adapter that a job is to be combined with needs a grant",
+        "service/jobs/jobs.py",
+        "for number, uri in enumerate(spec.output.merged_with)]",
+        "for number, uri in enumerate(())]",
+        "tests/service/jobs/test_creation.py",
+    ),
+    (
+        "merge: a base that a job fused into is one only once it is whole",
+        "trainer/artifact_merge.py",
+        "key=lambda path: (path == target / INDEX, path)",
+        "key=lambda path: (path != target / INDEX, path)",
+        "tests/trainer/test_artifact_merge.py",
+    ),
+    (
+        "merge: what a job is to be combined with is of its base",
+        "trainer/artifact_merge.py",
+        "if told != ours[key]:",
+        "if False:",
+        "tests/trainer/test_artifact_merge.py",
+    ),
 )

@@ -4,8 +4,8 @@ GUARDS = (
     (
         "training: an artifact's manifest is written last",
         "trainer/artifact.py",
-        "    folder.write_all(files)\n",
-        '    folder.put(MANIFEST, b"{}")\n    folder.write_all(files)\n',
+        "        _put(folder, files)\n",
+        '        folder.put(MANIFEST, b"{}")\n        _put(folder, files)\n',
         "tests/trainer/test_artifact.py",
     ),
     (

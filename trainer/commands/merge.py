@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Kind(StrEnum):
-    """PEFT's names, as recipe.KINDS has them."""
+    """PEFT's names, as merge_rules.KINDS has them."""
 
     CAT = "cat"
     SVD = "svd"

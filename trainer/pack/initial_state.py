@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lorafleet.catalog.method import INITIALIZATION
 from lorafleet.errors import RunFailed
+from trainer import artifact_merge
 from trainer.adapters import beginnings, start, tokens
 from trainer.adapters.layout import VECTORS, Layout, initial_row
 from trainer.adapters.methods import METHODS
@@ -27,6 +28,7 @@ def started(model: PackModel, member: Member) -> dict[str, Tensor]:
     """What the spec begins with that no key draws, by canonical name: the adapter that it goes on from, or sides that are subtracted."""
     given = member.spec.adapter.start
     layers, where = model.layers_of(member.kind), model.layout_of(member.kind)
+    artifact_merge.check(member.style, layers)
     if given is None:
         return beginnings.found(where, layers, member.spec.adapter, member.style.key)
     return start.named(given, member.spec.family.name, member.spec.adapter, where, layers, job=member.job)

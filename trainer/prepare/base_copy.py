@@ -13,8 +13,9 @@ from trainer.ranges import Object
 from trainer.storage import Folder
 
 
-def materialise(base: BaseModel) -> Path:
-    """A local folder with the base's files, and no others that loading might take for them; without those that are streamed.
+def materialise(base: BaseModel, *, streams: bool = True) -> Path:
+    """A local folder with the base's files, and no others that loading might take for them; without those that are streamed, or, where
+    nothing is to be, with all.
 
     In place for a plain file:// base, else in the node's cache, or in a folder of this process where that is off: linked, or
     downloaded once per content.
@@ -25,7 +26,7 @@ def materialise(base: BaseModel) -> Path:
     cache = (node_cache.scratch() if node_cache.is_off() else node_cache.bases()) / base.files_digest
     with node_cache.locked(cache / ".lock"):
         _link(base, [path for path in base.files if not _is_remote(base, path)], cache)
-        _download(base, [path for path in base.files if _is_remote(base, path) and not _is_streamed(base, path)], cache)
+        _download(base, [path for path in base.files if _is_remote(base, path) and not (streams and _is_streamed(base, path))], cache)
     return cache
 
 

@@ -141,6 +141,15 @@ async def test_an_adapter_to_go_on_from_needs_a_grant(world: World):
     await world.submit("a", adapter={"start": {"uri": f"file://{world.folder}/lora.safetensors"}})
 
 
+async def test_an_adapter_to_combine_with_needs_a_grant(world: World):
+    await make_tenant(world.tools.db, "acme")
+    await make_grant(world.tools.db, "acme", f"file://{world.folder}")
+    own, others = (f"{folder}/lora.safetensors" for folder in (f"file://{world.folder}", "file:///elsewhere"))
+    with pytest.raises(InvalidSpec, match=r"output\.merge\.adapters\[1\]\.uri: .* is not granted"):
+        await world.submit("a", output={"merge": {"adapters": [{"uri": own}, {"uri": others}]}})
+    await world.submit("a", output={"merge": {"adapters": [{"uri": own}]}})
+
+
 @pytest.mark.parametrize("field", ["vae_uri", "parts.vae"])
 async def test_a_part_of_the_base_needs_a_grant_and_something_in_its_folder(world: World, field: str):
     await make_tenant(world.tools.db, "acme")

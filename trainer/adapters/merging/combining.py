@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from lorafleet.errors import InvalidInput
+from lorafleet.merge_rules import BY_CHANCE, CAT, PRUNING, WITH_SIGNS
 from trainer.adapters.files import updates
 from trainer.adapters.files.contents import AdapterFile, Module
 from trainer.adapters.files.singular import LowRank, Singular, singular
 from trainer.adapters.files.updates import Weights
-from trainer.adapters.merging.recipe import BY_CHANCE, CAT, DENSITY, PRUNING, WITH_SIGNS, Recipe
+from trainer.adapters.merging.recipe import DENSITY, Recipe
 from trainer.keyed import Key, Purpose
 from trainer.typed_torch import fork_rng, manual_seed
 

@@ -8,10 +8,11 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from lorafleet.errors import InvalidInput
+from lorafleet.merge_rules import KINDS
 from trainer.adapters.files import updates
 from trainer.adapters.files.contents import AdapterFile, Module
 from trainer.adapters.merging.combining import Ingredient, combine
-from trainer.adapters.merging.recipe import KINDS, Recipe
+from trainer.adapters.merging.recipe import Recipe
 
 LINEAR, CONVOLUTION = "unet.mid_block.attentions.0.proj_in", "unet.up_blocks.1.resnets.0.conv1"
 OUT, IN = 12, 10
