@@ -163,7 +163,7 @@ def files(wanted: Spec, weights: Mapping[str, Tensor], denoiser: nn.Module) -> d
         case "kohya":
             return {"": kohya_file(weights, wanted, {}, "fp32", layers=renamed)}
         case "comfyui":
-            return {"": comfyui_file(kohya_file(weights, wanted, {}, "fp32", layers=renamed), wanted)}
+            return {"": comfyui_file(kohya_file(weights, wanted, {}, "fp32", layers=renamed), wanted, layers)}
         case "peft":
             return peft_files(diffusers_file(weights, wanted, "fp32"), wanted)
         case _:

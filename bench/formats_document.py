@@ -45,10 +45,11 @@ refused, with the names. `adapter.start` of a spec takes the same files ([spec](
 
 A new token (`textual_inversion` of a spec) is a file of its own, `embeddings/s1.safetensors` for `<s1>`. Of `sd1` and `sd2` its one
 tensor, (vectors, width), is called as the token: diffusers' `load_textual_inversion` takes the name for the token, AUTOMATIC1111 and
-ComfyUI take the only tensor there is, and know it by the file's name (`s1`, ComfyUI `embedding:s1`). Of `sdxl` there are two, `clip_l` and
-`clip_g`, which both of these look for; to diffusers each is given with its tokenizer and text encoder, as the model card shows. diffusers
-is tried on tiny bases, where its pictures are the trainer's; of AUTOMATIC1111 the source was read, ComfyUI was not tried. No LoRA file
-has them (`bundle_emb.…`): diffusers would load none of it. `lorafleet inspect-adapter` tells such a file of anyone's.
+ComfyUI take the only tensor there is, and know it by the file's name (`s1`, ComfyUI `embedding:s1`). Of `sdxl` there are two, `clip_l`
+and `clip_g`, which both of these look for; to diffusers each is given with its tokenizer and text encoder, as the model card shows.
+diffusers is tried on tiny bases, where its pictures are the trainer's; of AUTOMATIC1111 the source was read, ComfyUI was not tried with
+them. No LoRA file has them (`bundle_emb.…`): diffusers would load none of it. `lorafleet inspect-adapter` tells such a file of
+anyone's.
 
 On published SDXL, whose configs call 2 the end of a text, transformers takes the pooled text where an id is the highest: at the new token.
 The trainer, kohya's, AUTOMATIC1111 and ComfyUI take it at the end; so does diffusers after the card's last line of loading.
@@ -56,8 +57,8 @@ The trainer, kohya's, AUTOMATIC1111 and ComfyUI take it at the end; so does diff
 ## Where each file draws what was trained
 
 Of LoRA and rsLoRA. **yes**: latents of the tiny base differ by at most 1e-3 from those of a base with the adapter in its weights; the
-largest difference is in brackets. diffusers and PEFT are measured; what is said of ComfyUI and AUTOMATIC1111 is read in their sources,
-and not tried.
+largest difference is in brackets. diffusers and PEFT are measured here, ComfyUI by hand ([below](#comfyui)); what is said of
+AUTOMATIC1111 is read in its sources, and not tried.
 """
 
 METHODS_TITLE = """
@@ -68,6 +69,22 @@ What diffusers (of PEFT's folders PEFT) makes of a file of each method: **yes**;
 """
 
 END = """
+## ComfyUI
+
+Tried by hand, on 2026-12-01, with the code that ComfyUI 0.19.3 (commit 3086026) maps names and patches weights by, on the tiny bases of
+every family but Krea 2, which it has not, with an adapter on every kind of layer; and on three of them with that of a125cd8, of October
+2025. No picture was drawn.
+
+- `kohya` and `comfyui`: of LoRA (T-LoRA's file is one), LoHa, LoKr and OFT every weight but the one below is what the method's own
+  merge makes it, at most 3e-06 of the largest of its update apart, and no name is left over.
+- `diffusers`: LoRA and T-LoRA of FLUX.1, Chroma, FLUX.2, Stable Diffusion 3, Z-Image and Qwen-Image too, and LoKr of FLUX.2 and
+  Z-Image. Of UNets the attention is not read, as the table says.
+- DoRA: no weight is as it was trained; of diffusers' files the magnitudes are dropped. `output.plain_lora_rank` writes what it reads.
+- Stable Diffusion 3, the modulation of the last block's text: its map of diffusers' names leaves the halves as they are, which the
+  published code has the other way round. So there kohya's and ComfyUI's files are right, and diffusers' is not.
+
+## DoRA, and what no file tells
+
 DoRA in kohya's and ComfyUI's files: diffusers drops the magnitudes; AUTOMATIC1111 and older ComfyUI take the norm over inputs, newer
 ComfyUI over outputs, but of the weights before training. `lorafleet validate` says so of a spec; `diffusers` and `peft` are right.
 

@@ -19,7 +19,8 @@ _STABILITY = ("sd1", "sd2", "sdxl")
 # What diffusers makes of names that it has no whole converter for: of others it raises.
 _SILENT = {("sd3", "kohya"), ("krea2", "kohya"), ("flux", "comfyui"), ("chroma", "comfyui")}
 _IN_PART = {("zimage", "kohya")}
-_COMFYUI_READS_DIFFUSERS = ("sd3", "flux", "chroma")  # comfy/lora.py: keys with "transformer." in front
+# comfy/lora.py: keys with "transformer." in front.
+_COMFYUI_READS_DIFFUSERS = ("sd3", "flux", "chroma", "flux2", "zimage", "qwen_image")
 _DIFFUSERS_READS_COMFYUI = ("qwen_image",)
 
 
@@ -33,7 +34,7 @@ _OF_DORA = {
     (_DIFFUSERS, "comfyui"): (WRONG, "drops DoRA's magnitudes, with only a warning"),
     (_COMFYUI, "kohya"): _NEWER_COMFYUI,
     (_COMFYUI, "comfyui"): _NEWER_COMFYUI,
-    (_COMFYUI, "diffusers"): _NEWER_COMFYUI,
+    (_COMFYUI, "diffusers"): (WRONG, "drops DoRA's magnitudes, with only a warning"),
     (_WEBUI, "kohya"): (WRONG, "takes DoRA's norm over inputs"),
     (_PEFT, "peft"): (YES, ""),
     ("LyCORIS, merging with wd_on_output", "kohya"): (YES, ""),

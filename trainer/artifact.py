@@ -196,7 +196,7 @@ def _adapter_files(
     if {"kohya", "comfyui"}.intersection(asked):
         kohya = kohya_file(weights, spec, {**facts(style, progress), **said}, precision, layers=style.base.kohya_layers)
         files |= {names["kohya"]: kohya} if "kohya" in asked else {}
-        files |= {names["comfyui"]: comfyui_file(kohya, spec)} if "comfyui" in asked else {}
+        files |= {names["comfyui"]: comfyui_file(kohya, spec, style.base.denoiser_modules)} if "comfyui" in asked else {}
     return files
 
 

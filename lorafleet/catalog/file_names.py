@@ -6,7 +6,7 @@ denoiser may have.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -68,6 +68,12 @@ def of(family: str, num_layers: int = LAYERS, attends: frozenset[str] = frozense
     if facts.denoiser.name == UNET:
         return of_modules(facts, frozenset(unet_modules(num_layers, attends=_ATTENDING.get(family, _ATTENDING["sd1"]) | attends)))
     return of_modules(facts, frozenset(known)) if (known := list(_known(facts))) else None
+
+
+def num_layers_of(modules: Iterable[str]) -> int:
+    """Of each level of a denoiser with these modules, where it is a UNet."""
+    numbers = {module.split(".")[3] for module in modules if module.startswith("down_blocks.0.resnets.")}
+    return len(numbers) or LAYERS
 
 
 @cache

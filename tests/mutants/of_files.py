@@ -64,4 +64,11 @@ GUARDS = (
         "or True or",
         "tests/lorafleet/test_output_rules.py",
     ),
+    (
+        "adapter files: ComfyUI's names go by the base's layers",
+        "trainer/adapters/formats/others.py",
+        "spec.family.name), num_layers=num_layers)",
+        "spec.family.name))",
+        "tests/trainer/test_artifact_files.py",
+    ),
 )

@@ -82,6 +82,15 @@ def test_a_plain_lora_lies_beside_the_adapter_with_its_error(packs: Packs):
     assert "rank 2; 12.5 % of the update is left out, at most 25 % (`unet.a`) |" in (folder / "README.md").read_text()
 
 
+def test_comfyuis_names_go_by_how_many_layers_the_bases_levels_have(packs: Packs):
+    """The demo's base has one in each, and published ones two: there the same layer is in input_blocks.4."""
+    path = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+    weights = {f"{path}.lora_A.weight": torch.ones(2, 64), f"{path}.lora_B.weight": torch.ones(64, 2)}
+    folder = committed(packs, "fox", weights, output={"formats": ["comfyui"]})
+    (module,) = {name.partition(".lora_")[0].removesuffix(".alpha") for name in load_file(folder / "lora-comfyui.safetensors")}
+    assert module == "diffusion_model.input_blocks.3.1.transformer_blocks.0.attn1.to_q"
+
+
 def test_without_a_name_files_bear_their_jobs(packs: Packs):
     style = packs.style("fox")
     filled = Style.of(style.job, style.spec, style.output_uri)  # as the control plane hands it to runs
