@@ -17,6 +17,7 @@ from lorafleet.spec_words import RESOURCE_ID, LabelKey, Text, check_uri
 from lorafleet.work import Kind
 
 PRIORITY = 20  # people wait for pictures: before jobs that say nothing, in the same class
+MAX_ADAPTERS = 256  # different ones in a request: each is looked up while its caller waits
 VERSION = re.compile(
     rf"(tenants/(?P<tenant>{RESOURCE_ID})/)?adapters/(?P<adapter>{RESOURCE_ID})(@{RESOURCE_ID}|/versions/[1-9][0-9]{{0,8}})"
 )
@@ -82,6 +83,13 @@ class ServedGeneration(GenerationSpec):
         if isinstance(scheduling, dict) and "priority" not in scheduling:
             return {**given, "scheduling": {**cast("dict[str, Any]", scheduling), "priority": PRIORITY}}
         return cast(object, fields)
+
+    @model_validator(mode="after")
+    def _names_few_adapters(self) -> Self:
+        if (number := len({use.uri for _, use in self.uses})) > MAX_ADAPTERS:
+            message = "names {number} different adapters; a request has {most} at most"
+            raise PydanticCustomError("adapters", message, {"number": number, "most": MAX_ADAPTERS})
+        return self
 
     @property
     def size(self) -> int:

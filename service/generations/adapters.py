@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from lorafleet.errors import FailedPrecondition, InvalidSpec, NotFound, Violation
-from lorafleet.work.generation import Resolved, ServedGeneration
+from lorafleet.work.generation import Resolved, ServedGeneration, ServedUse
 from service.control.adapter_facts import VersionState
 from service.core.resource_names import parse_version
+from service.db import named_versions
 from service.db.database import Database
-from service.db.registry_models import AdapterVersionRow
-from service.registry.aliases import resolved
+from service.db.named_versions import Found, Reference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,28 +23,29 @@ class Version:
 
 async def versions_of(db: Database, tenant: str, spec: ServedGeneration) -> dict[str, Version]:
     """The version that each name stands for. Raises NotFound, as for another tenant's, and FailedPrecondition for one that cannot draw."""
-    found: dict[str, Version] = {}
+    names = {use.uri: (field, _reference(tenant, use, field)) for field, use in reversed(spec.uses) if use.is_version}
     async with db.snapshot() as tx:
-        for field, use in spec.uses:
-            if not use.is_version or use.uri in found:
-                continue
-            name = parse_version(use.uri if use.uri.startswith("tenants/") else f"tenants/{tenant}/{use.uri}", field)
-            if name.adapter.tenant != tenant:
-                raise NotFound(f"{field}: there is no adapter {name.adapter} of tenants/{tenant}", reason="ADAPTER_NOT_FOUND")
-            row = await resolved(tx, name)
-            _check_usable(row)
-            place = Resolved(version=row.name, folder=row.artifact_uri, manifest_sha256=row.manifest_sha256)
-            found[use.uri] = Version(resolved=place, family=row.family, base_digest=row.base_digest)
-    return found
+        found = await named_versions.find(tx, tenant, {name for _, name in names.values()})
+    return {uri: _version(found.get(name), tenant, name, field) for uri, (field, name) in sorted(names.items())}
 
 
-def _check_usable(row: AdapterVersionRow) -> None:
-    if row.delete_time is not None:
-        raise FailedPrecondition(f"{row.name} is deleted; undelete it first", reason="ADAPTER_VERSION_DELETED")
-    if not row.manifest_sha256:
-        raise FailedPrecondition(f"{row.name} is not copied yet; try again when it is READY", reason="ADAPTER_VERSION_PENDING")
+def _reference(tenant: str, use: ServedUse, field: str) -> Reference:
+    return parse_version(use.uri if use.uri.startswith("tenants/") else f"tenants/{tenant}/{use.uri}", field)
+
+
+def _version(found: Found | None, tenant: str, name: Reference, field: str) -> Version:
+    if found is None:
+        message = f"{field}: there is no {name} of tenants/{tenant}; `lorafleet adapters versions` shows which there are"
+        raise NotFound(message, reason="ADAPTER_VERSION_NOT_FOUND")
+    adapter, row = found
     if row.state in {VersionState.DAMAGED.value, VersionState.PURGED.value}:
-        raise FailedPrecondition(f"{row.name} is {row.state}: {row.message}", reason=f"ADAPTER_VERSION_{row.state}")
+        raise FailedPrecondition(f"{field}: {row.name} is {row.state}: {row.message}", reason=f"ADAPTER_VERSION_{row.state}")
+    if adapter.delete_time is not None or row.delete_time is not None:
+        raise FailedPrecondition(f"{field}: {row.name} is deleted; undelete it first", reason="ADAPTER_VERSION_DELETED")
+    if not row.manifest_sha256:
+        raise FailedPrecondition(f"{field}: {row.name} is not copied yet; try again when it is READY", reason="ADAPTER_VERSION_PENDING")
+    place = Resolved(version=row.name, folder=row.artifact_uri, manifest_sha256=row.manifest_sha256)
+    return Version(resolved=place, family=row.family, base_digest=row.base_digest)
 
 
 def check_fit(spec: ServedGeneration, versions: Mapping[str, Version]) -> None:

@@ -9,8 +9,8 @@ GUARDS = (
     (
         "generations: an adapter is its tenant's",
         "service/generations/adapters.py",
-        "if name.adapter.tenant != tenant:",
-        "if False:",
+        'return parse_version(use.uri if use.uri.startswith("tenants/") else f"tenants/{tenant}/{use.uri}", field)',
+        'return parse_version(f"tenants/{tenant}/adapters/" + use.uri.partition("adapters/")[2], field)',
         RPCS,
     ),
     (

@@ -54,7 +54,7 @@ def _work(plan: WorkPlan, cluster: ClusterSpec) -> None:
     asked = {"num_cpus": cluster.cpus_per_worker, "num_gpus": cluster.gpus_per_worker or None}
     memory = None if cluster.memory_gib_per_worker is None else cluster.memory_gib_per_worker * _GIB
     # Retries are the control plane's: a second place that retries would break "at most one live attempt".
-    worker = _ray.remote(work_one_after_another).options(**asked, memory=memory, max_retries=0, name=plan.run)
+    worker = _ray.remote(work_one_after_another).options(**asked, memory=memory, max_retries=0, name=plan.kind)
     try:
         _ray.get(worker.remote(plan))
     except RayError as error:

@@ -126,6 +126,11 @@ async def test_a_hundred_thousand_pictures_are_refused_with_the_sum(api: Api):
     assert "100 prompts x 1000 seeds = 100,000 pictures; at most 10,000" in answer.message
 
 
+async def test_more_adapters_than_are_looked_up_at_once_are_refused(api: Api):
+    answer = await refusal(create_generation(api, adapters=[{"uses": [{"uri": f"adapters/a{n}@best"}]} for n in range(257)]))
+    assert "names 257 different adapters; a request has 256 at most" in answer.message
+
+
 async def test_what_the_store_has_not_is_told_of_each_field(api: Api):
     adapters = [{"uses": [{"uri": "file:///nowhere/fox.safetensors"}]}]
     answer = await refusal(create_generation(api, base_model={"uri": "file:///nowhere"}, adapters=adapters))
