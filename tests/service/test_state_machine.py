@@ -22,6 +22,7 @@ from lorafleet.spec import Spec
 from lorafleet.v1 import batch_service_pb2 as bpb
 from lorafleet.v1 import report_service_pb2 as rpb
 from lorafleet.v1 import training_service_pb2 as pb
+from lorafleet.work.generation import parse
 from service.api.watch import jobs as watching
 from service.api.watch.feed import Feed
 from service.api.watch.jobs import Watch
@@ -30,11 +31,12 @@ from service.backends.fake import FakeBackend
 from service.control.admission import Limits
 from service.control.packing import PackLimits
 from service.core.clock import FakeClock
-from service.core.resource_names import BatchName, parse_job
+from service.core.resource_names import BatchName, JobName, parse_generation, parse_job
 from service.core.wakeups import Bell
 from service.db import events
 from service.db.database import Database
 from service.db.engines import sqlite_url
+from service.generations.creation import Generations, NewGeneration
 from service.jobs.batch_specs import NewBatch
 from service.jobs.batches import Batches
 from service.jobs.creation import NewJob
@@ -61,6 +63,13 @@ MODEL_STATES = {"ADMITTED": "STARTING"}
 MakeUrl = Callable[[], str]
 
 
+KINDS = {"training": ("training_job", "jobs"), "generation": ("generation", "generations")}  # what a watch shows, and its collection
+
+
+def named(name: str) -> JobName:
+    return parse_generation(name) if "/generations/" in name else parse_job(name)
+
+
 class ControlPlane(RegistryRules):
     """One control plane on an empty database; jobs train alone, at most three at once."""
 
@@ -77,7 +86,7 @@ class ControlPlane(RegistryRules):
         self.requests: dict[str, tuple[str, str]] = {}  # body and job, by request id
         self.last_report: dict[str, rpb.ReportRequest] = {}
         self.sequences: dict[str, int] = {}
-        self.token, self.versions = "", dict[str, int]()
+        self.tokens, self.versions = dict.fromkeys(KINDS, ""), dict[str, int]()
         self.num_batches = 0
         self.run(self._open())
 
@@ -91,6 +100,7 @@ class ControlPlane(RegistryRules):
         policy = replace(Policy(), limits=PackLimits(max_pack_size=1), num_free_runs=MAX_RUNS)
         candidates = Candidates(Planner(tools.candidates.planner.shapes, policy))
         self.world.with_tools(limits=Limits(max_running_runs=MAX_RUNS), candidates=candidates, up_since=self.clock.now())
+        self.generations = Generations(self.db, tools.store, tools.locations.artifacts_uri)
         self.batch_api = Batches(self.db, tools.store, tools.locations.artifacts_uri, tools.stop)
 
     @rule(target=jobs, request=st.integers(0, 5), job_id=st.sampled_from(["", "fox", "owl"]), rank=st.sampled_from([4, 8]))
@@ -122,6 +132,19 @@ class ControlPlane(RegistryRules):
             self.run(self.world.jobs.create(new))
         assert refused.value.reason == reason
 
+    @rule(target=jobs, own_id=st.sampled_from(["", "", "fox"]), seed=st.integers(0, 5))
+    def draw(self, own_id: str, seed: int) -> str:
+        """A generation lives as a job does, and may have a job's id."""
+        spec = parse({"base_model": {"uri": f"file://{self.folder}/base"}, "prompts": ["a fox"], "seeds": [seed]})
+        new = NewGeneration(tenant="acme", job_id=f"generations/{own_id}" if own_id else "", request_id="", spec=spec)
+        if f"tenants/acme/generations/{own_id}" in self.model.jobs:
+            with pytest.raises(AlreadyExists):
+                self.run(self.generations.create(new))
+            return f"tenants/acme/generations/{own_id}"
+        name = self.run(self.generations.create(new)).name
+        self._accept(name)
+        return name
+
     @rule(target=batches, size=st.integers(1, 3))
     def create_batch(self, size: int) -> str:
         self.num_batches += 1
@@ -139,10 +162,10 @@ class ControlPlane(RegistryRules):
     @rule(name=jobs)
     def cancel(self, name: str) -> None:
         if self.model.cancel(name):
-            self.run(self.world.jobs.cancel(parse_job(name)))
+            self.run(self.world.jobs.cancel(named(name)))
             return
         with pytest.raises(FailedPrecondition) as refused:
-            self.run(self.world.jobs.cancel(parse_job(name)))
+            self.run(self.world.jobs.cancel(named(name)))
         assert refused.value.reason == "JOB_FINISHED"
 
     @rule(batch=batches)
@@ -180,7 +203,7 @@ class ControlPlane(RegistryRules):
         return name
 
     async def _all_jobs(self) -> list[pb.TrainingJob]:
-        return [await self.world.jobs.get(parse_job(name)) for name in self.model.jobs]
+        return [await self.world.jobs.get(named(name)) for name in self.model.jobs]
 
     @rule(place=st.integers(0, 100), word=st.sampled_from(["", "", *WORDS]))
     def report(self, place: int, word: str) -> None:
@@ -202,7 +225,7 @@ class ControlPlane(RegistryRules):
 
     def _reports(self, run: str, word: str) -> None:
         self.sequences[run] = self.sequences.get(run, 0) + 1
-        event = self.run(self.world.placed(run, WORDS[word]() if word else progress(self.sequences[run])))
+        event = self.run(self.world.placed(run, WORDS[word]() if word else self._progress(run)))
         event.sequence = self.sequences[run]
         request = rpb.ReportRequest(run=run, source="driver", events=[event])
         if self.model.runs[run].gone:
@@ -215,8 +238,13 @@ class ControlPlane(RegistryRules):
         before = self.model.jobs[self.model.runs[run].job].state
         self.model.says(run, word) if word else self.model.trains(run)
         self.model.let_go(run)
-        if "SUCCEEDED" == self.model.jobs[self.model.runs[run].job].state != before:
-            self.registers(self.model.runs[run].job)
+        name = self.model.runs[run].job
+        if "SUCCEEDED" == self.model.jobs[name].state != before and "/generations/" not in name:
+            self.registers(name)
+
+    def _progress(self, run: str) -> rpb.RunEvent:
+        is_drawn = "/generations/" in self.model.runs[run].job
+        return progress(self.sequences[run], "drawing" if is_drawn else "training")
 
     @rule(place=st.integers(0, 100))
     def report_again(self, place: int) -> None:
@@ -276,27 +304,32 @@ class ControlPlane(RegistryRules):
     @rule()
     def watch(self) -> None:
         """All that happened since the last look: every version once and in order, or a snapshot when it is too long ago."""
+        for kind, (field, collection) in KINDS.items():
+            self._watch(kind, field, {name for name in self.model.jobs if f"/{collection}/" in name})
+
+    def _watch(self, kind: str, field: str, there: set[str]) -> None:
         try:
-            found = self.run(self._news(self.token))
+            found = self.run(self._news(kind, field, self.tokens[kind], len(there)))
         except TokenExpired:
-            self.versions.clear()
-            found = self.run(self._news(""))
+            for name in there:
+                self.versions.pop(name, None)
+            found = self.run(self._news(kind, field, "", len(there)))
         for event in found:
-            if event.HasField("training_job"):
-                job = event.training_job
+            if event.HasField(field):
+                job = getattr(event, field)
                 version = int(job.etag.strip('"').rpartition("-")[2])
                 assert event.snapshot or version == self.versions.get(job.name, 0) + 1, job.name
                 self.versions[job.name] = version
-            self.token = event.resume_token
-        assert self.versions.keys() == self.model.jobs.keys()
+            self.tokens[kind] = event.resume_token
+        assert there <= self.versions.keys() <= self.model.jobs.keys()
 
-    async def _news(self, token: str) -> list[pb.WatchTrainingJobsResponse]:
-        watch = Watch(db=self.db, scope=Scope(tenant="acme"), feed=Feed(self.db, asyncio.Event()))
-        found: list[pb.WatchTrainingJobsResponse] = []
+    async def _news(self, kind: str, field: str, token: str, num_there: int) -> list[Any]:
+        watch = Watch(db=self.db, scope=Scope(tenant="acme", kind=kind), feed=Feed(self.db, asyncio.Event()))
+        found: list[Any] = []
         async with aclosing(watch.moments(token)) as moments:
             async for moment in moments:
                 found += moment
-                if not moment[0].HasField("training_job") and not (not token and len(found) == len(self.model.jobs)):
+                if not moment[0].HasField(field) and not (not token and len(found) == num_there):
                     break
         return found
 
