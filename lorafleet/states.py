@@ -15,7 +15,7 @@ class _Stated(Protocol):
     def state(self) -> Any: ...
 
 
-def label(job: pb.TrainingJob) -> str:
+def label(job: _Stated) -> str:
     """`RUNNING`."""
     return name_of(job.state)
 

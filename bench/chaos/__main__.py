@@ -25,7 +25,9 @@ from bench.chaos.poison import Poisoner
 from bench.chaos.proxies import Proxies
 from bench.chaos.replica import LEASE_S, ReplicaConfig
 from bench.chaos.starving import Watch, starved, waits_s
-from lorafleet.v1 import training_service_pb2 as pb
+from lorafleet import work
+from lorafleet.states import label
+from service.jobs import kinds
 from service.settings.serve_options import CapacityOptions, TimeoutOptions
 from service.settings.serve_settings import Settings
 from tests.service.test_poisoned_bases import make_base
@@ -189,10 +191,11 @@ def _caught_up(records: Records, database: FleetDatabase) -> bool:
 
 def _stored(database: FleetDatabase) -> checks.Stored:
     jobs = database.rows("SELECT uid, tenant, job_id, state, version, reason FROM jobs")
-    names = {uid: f"tenants/{tenant}/jobs/{job_id}" for uid, tenant, job_id, *_ in jobs}
+    names = {uid: work.name_of(tenant, job_id) for uid, tenant, job_id, *_ in jobs}
     events: dict[str, list[tuple[int, str]]] = {}
+    kinds_of = dict(database.rows("SELECT uid, kind FROM jobs"))
     for uid, version, payload in database.rows("SELECT job_uid, version, payload FROM job_events ORDER BY seq"):
-        state = pb.JobState.Name(pb.TrainingJob.FromString(bytes(payload)).state).removeprefix("JOB_STATE_")
+        state = label(kinds.of(kinds_of[uid]).read(bytes(payload)))
         events.setdefault(names[uid], []).append((version, state))
     hosts = database.rows("SELECT DISTINCT host_id FROM runs WHERE state <> 'GONE'")
     return checks.Stored(

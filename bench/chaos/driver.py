@@ -18,10 +18,11 @@ import grpc.aio
 
 from bench.chaos.history import History
 from lorafleet.contract.layout import JobLayout, join
-from lorafleet.contract.run_manifest import RunManifest, Style
+from lorafleet.contract.run_manifest import RunManifest, Style, Task
 from lorafleet.v1 import report_service_pb2 as pb
 from lorafleet.v1 import report_service_pb2_grpc as rpc
 from lorafleet.v1 import training_service_pb2 as api
+from lorafleet.work import TRAINING, artifact_folder, of
 
 TICK_S = 0.5
 CALL_S = 2.0
@@ -74,10 +75,12 @@ class Reports:
 
 @dataclass
 class Work:
-    """One style in the making."""
+    """One style, or one generation, in the making."""
 
-    style: Style
+    job: str
+    root: str
     num_steps: int
+    kind: str = TRAINING
     step: int = 0
 
 
@@ -119,6 +122,7 @@ class Driver:
         first = pb.RunEvent(progress=api.Progress(phase="preparing"))
         await self._report(first)
         work = {style.job: self._begun(style) for style in manifest.pack}
+        work |= {task.name: self._drawing(task, manifest.kind) for task in manifest.tasks}
         self._history.note("began", host=self._host, run=self._run, jobs=list(work))
         self._written.append(f"== run {self._run} ==\n")
         while work:
@@ -156,18 +160,21 @@ class Driver:
             await asyncio.sleep(TICK_S)
 
     def _begun(self, style: Style) -> Work:
-        return Work(style=style, num_steps=self._draw.randint(3, 12))
+        return Work(job=style.job, root=style.output_uri, num_steps=self._draw.randint(3, 12))
+
+    def _drawing(self, task: Task, kind: str) -> Work:
+        return Work(job=task.name, root=task.output_uri, num_steps=self._draw.randint(3, 12), kind=kind)
 
     def _step(self, work: Work) -> pb.RunEvent:
         """One more step, or the end."""
         work.step += 1
-        job = work.style.job
+        job = work.job
         self._written.append(f"[{job}] step {work.step}\n")
         if work.step >= work.num_steps:
             return pb.RunEvent(job=job, ended=self._end(work))
         if work.step % 3 == 0:
-            _write(join(JobLayout(work.style.output_uri).checkpoint(work.step), "manifest.json"), b"{}")
-        return pb.RunEvent(job=job, progress=api.Progress(phase="training", step=work.step, max_steps=work.num_steps))
+            _write(join(JobLayout(work.root).checkpoint(work.step), "manifest.json"), b"{}")
+        return pb.RunEvent(job=job, progress=api.Progress(phase=of(work.kind).phase, step=work.step, max_steps=work.num_steps))
 
     def _end(self, work: Work) -> pb.StyleEnded:
         fate = self._draw.random()
@@ -176,9 +183,9 @@ class Driver:
         if fate < 0.15:
             told = {"reason": "DATA_UNREADABLE", "message": "the store was away", "retryable": True}
             return pb.StyleEnded(outcome=pb.STYLE_OUTCOME_FAILED, step=work.step, **told)
-        folder = JobLayout(work.style.output_uri).adapter
+        folder = artifact_folder(work.kind, work.root)
         manifest = json.dumps({"format": "lorafleet-artifact-1", "files": {}, "run": self._run}).encode()
-        self._history.note("committed", host=self._host, run=self._run, job=work.style.job)
+        self._history.note("committed", host=self._host, run=self._run, job=work.job)
         _write(join(folder, "manifest.json"), manifest)
         if fate > 0.95:
             raise Died("killed after the artifact was committed, before it was reported")

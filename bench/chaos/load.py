@@ -13,7 +13,9 @@ from lorafleet.client import Client
 from lorafleet.errors import FailedPrecondition, LorafleetError
 from lorafleet.states import has_ended, label
 from lorafleet.transport.retry import Patience
+from lorafleet.work import generation
 
+WATCHERS = ("jobs-0", "jobs-1", "generations-0")  # of a tenant
 LONG = Patience(total_s=180.0, first_s=0.1, most_s=1.0)
 MOST_OPEN = 14  # unfinished jobs of a tenant; it waits before it submits more
 
@@ -33,7 +35,7 @@ class Records:
 
 
 class Tenant:
-    """One tenant: a thread that submits, two that move its adapter's alias, and two that watch."""
+    """One tenant: a thread that submits, two that move its adapter's alias, and three that watch: two its jobs, one its generations."""
 
     def __init__(self, tenant: str, target: str, folder: str, records: Records, seed: int, over: threading.Event) -> None:
         self._tenant = tenant
@@ -48,7 +50,7 @@ class Tenant:
         self._submitter = threading.Thread(target=self._guarded(self._submit), name=f"{tenant}-submits", daemon=True)
         self._movers = [threading.Thread(target=self._guarded(lambda place=place: self._move(place)), daemon=True) for place in range(2)]
         self._watchers = [
-            threading.Thread(target=self._guarded(lambda place=place: self._watch(f"{tenant}-{place}")), daemon=True) for place in range(2)
+            threading.Thread(target=self._guarded(lambda name=name: self._watch(f"{tenant}/{name}")), daemon=True) for name in WATCHERS
         ]
 
     def start(self) -> None:
@@ -80,8 +82,9 @@ class Tenant:
     def _submit(self) -> None:
         with self._client() as client:
             self._accept([client.create(specs.parse(self._fields()), request_id=str(uuid.uuid4())).name], 1)
-            while not self._are_watched(self._mine[0]) and not self._over.wait(0.1):
-                pass  # what comes after this job is watched from its first version on
+            self._accept([self._draw_one(client, str(uuid.uuid4()))], 1)
+            while not all(map(self._is_watched, self._mine[:2])) and not self._over.wait(0.1):
+                pass  # what comes after these is watched from its first version on
             while not self._over.wait(self._draw.uniform(0.2, 1.2)):
                 with self._records.lock:
                     num_open = len(set(self._mine) - self._records.ended)
@@ -96,9 +99,15 @@ class Tenant:
                 with self._records.lock:
                     self._records.moves.setdefault(client.adapter_name(registry.STYLE), []).append(move)
 
-    def _are_watched(self, name: str) -> bool:
-        watchers = [seen for watcher, seen in list(self._records.seen.items()) if watcher.startswith(f"{self._tenant}-")]
-        return len(watchers) == len(self._watchers) and all(any(job == name for job, _, _ in seen) for seen in watchers)
+    def _is_watched(self, name: str) -> bool:
+        """By each of those that watch such work."""
+        own = [f"{self._tenant}/{each}" for each in WATCHERS if name.startswith(f"tenants/{self._tenant}/{each.rpartition('-')[0]}/")]
+        return all(any(job == name for job, _, _ in self._records.seen.get(watcher, [])) for watcher in own)
+
+    def _draw_one(self, client: Client, request_id: str) -> str:
+        """A generation."""
+        fields = {"base_model": self._fields()["base_model"], "prompts": ["a fox"]}
+        return client.create_generation(generation.parse(fields), request_id=request_id).name
 
     def _submit_some(self, client: Client) -> None:
         if self._draw.random() < 0.25:
@@ -112,12 +121,12 @@ class Tenant:
             self._accept(names, size)
             return
         request_id = str(uuid.UUID(int=self._draw.getrandbits(128), version=4))
-        made = client.create(specs.parse(self._fields()), request_id=request_id)
-        if self._draw.random() < 0.3:
-            again = client.create(specs.parse(self._fields()), request_id=request_id)
-            if again.name != made.name:
-                self._records.two_names.append(f"{made.name} and {again.name}")
-        self._accept([made.name], 1)
+        is_drawn = self._draw.random() < 0.25
+        ask = self._draw_one if is_drawn else lambda client, id: client.create(specs.parse(self._fields()), request_id=id).name
+        made = ask(client, request_id)
+        if self._draw.random() < 0.3 and (again := ask(client, request_id)) != made:
+            self._records.two_names.append(f"{made} and {again}")
+        self._accept([made], 1)
 
     def _accept(self, names: list[str], size: int) -> None:
         with self._records.lock:
@@ -132,7 +141,8 @@ class Tenant:
         if not candidates:
             return
         try:
-            client.cancel(self._draw.choice(candidates))
+            name = self._draw.choice(candidates)
+            client.cancel_generation(name) if "/generations/" in name else client.cancel(name)
         except FailedPrecondition:
             pass  # it ended before
         except LorafleetError as error:
@@ -152,7 +162,7 @@ class Tenant:
         with self._records.lock:
             self._records.seen[watcher] = seen
         with self._client() as client:
-            for job in client.watch():
+            for job in client.watch_generations() if "/generations-" in watcher else client.watch():
                 seen.append((job.name, version_of(job.etag), label(job)))
                 if has_ended(job):
                     with self._records.lock:

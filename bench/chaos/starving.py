@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from bench.chaos.database import FleetDatabase
 from lorafleet.contract.store_faults import OPERATORS
+from lorafleet.work import name_of
 from service.reconcile.admit import AGAIN_S
 
 TICK_S = AGAIN_S
@@ -88,7 +89,7 @@ class Watch:
             "SELECT tenant, job_id, state, reason, retry_at IS NOT NULL FROM jobs WHERE state NOT IN ('SUCCEEDED', 'FAILED', 'CANCELLED')"
         )
         rows = [
-            Row(name=f"tenants/{tenant}/jobs/{job_id}", tenant=tenant, state=state, reason=reason, backs_off=backs_off)
+            Row(name=name_of(tenant, job_id), tenant=tenant, state=state, reason=reason, backs_off=backs_off)
             for tenant, job_id, state, reason, backs_off in found
         ]
         num_hosts = self._database.rows("SELECT count(DISTINCT host_id) FROM runs WHERE state <> 'GONE'")[0][0]
