@@ -141,6 +141,9 @@ async def test_another_tenants_adapter_is_not_found(api: Api):
     await make_version(api.world.tools.db, "fox", "globex")
     for uri in ("tenants/globex/adapters/fox/versions/1", "adapters/fox/versions/1", "adapters/fox@production"):
         assert (await refusal(create_generation(api, adapters=[{"uses": [{"uri": uri}]}]))).code == "NOT_FOUND"
+    await make_version(api.world.tools.db, "fox")  # one of its own by that name is no stand-in
+    theirs = [{"uses": [{"uri": "tenants/globex/adapters/fox/versions/1"}]}]
+    assert (await refusal(create_generation(api, adapters=theirs))).code == "NOT_FOUND"
 
 
 async def test_what_is_not_granted_is_not_read(api: Api):
