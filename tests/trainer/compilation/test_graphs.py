@@ -4,7 +4,9 @@ The stand-in runs what it recorded once more on the tensors that it was recorded
 next replay writes anew: that is all of a graph that a pass can tell.
 """
 
+import gc
 import logging
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -144,7 +146,10 @@ def test_banks_that_go_take_their_graphs_with_them():
     passes = Passes("cpu", graphs("cpu", lambda: replays))
     for seed in range(3):
         passes.step([[0, 1], [2]], seed)
+    old, passes.banks = weakref.ref(passes.banks[0]), []
     passes.model.strip()
+    gc.collect()
+    assert old() is None, "a graph would keep it, and the memory that it was recorded in"
     passes.banks = [passes._bank(2), passes._bank(3)]
     eager = Passes("cpu", None)
     for mine, its in zip(passes.banks, eager.banks, strict=True):
