@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from lorafleet.catalog import FAMILIES, OPTIMIZERS
 from lorafleet.spec_overrides import RATE_FIELDS, OverrideSpec, doubles
-from lorafleet.spec_rules import RULES, Location
+from lorafleet.spec_rules import RULES, Location, method_begins_so, method_has_alpha, method_has_the_rank
 
 FIELD = ("adapter", "overrides")
 Overrides = Sequence[OverrideSpec]
@@ -64,6 +64,18 @@ def _rates_may_differ(overrides: Overrides, optimizer: str, zero_stage: int) -> 
             yield number, name, f"is of whole tensors, which cluster.zero_stage {zero_stage} cuts; use zero_stage 0"
 
 
+def _methods_take_them(overrides: Overrides, method: str, initialization: str, rank: int) -> Told:
+    """What holds for the adapter holds for each layer. What is wrong with the initialization itself is told there."""
+    begins = method_begins_so(initialization, method, rank) is None
+    for number, each in enumerate(overrides):
+        if each.rank is not None:
+            wrong = method_has_the_rank(each.rank, method) or (method_begins_so(initialization, method, each.rank) if begins else None)
+            if wrong:
+                yield number, "rank", wrong.replace("adapter.rank, ", "the rank here, ")
+        if wrong := method_has_alpha(each.alpha, method):
+            yield number, "alpha", wrong
+
+
 def _ranks_are_no_less_than_the_least(overrides: Overrides, min_rank: int | None) -> Told:
     for number, each in enumerate(overrides):
         if min_rank is not None and each.rank is not None and each.rank < min_rank:
@@ -80,6 +92,7 @@ _RULES = (
     _Rule((), _are_of_different_layers),
     _Rule((("base_model", "family"), ("adapter", "text_encoder")), _parts_train),
     _Rule((("training", "optimizer"), ("cluster", "zero_stage")), _rates_may_differ),
+    _Rule((("adapter", "method"), ("adapter", "initialization"), ("adapter", "rank")), _methods_take_them),
     _Rule((("adapter", "min_rank"),), _ranks_are_no_less_than_the_least),
     _Rule((("adapter", "start"),), _resizes_to_one_rank),
 )

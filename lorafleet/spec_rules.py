@@ -199,11 +199,11 @@ def _method_takes_a_factor(factor: int | None, method: str) -> str | None:
     return f'is nothing that "{method}" goes by: leave it out' if factor is not None and METHODS.get(method).factored is None else None
 
 
-def _method_has_alpha(alpha: float | None, method: str) -> str | None:
+def method_has_alpha(alpha: float | None, method: str) -> str | None:
     return f'is nothing that "{method}" goes by: leave it out' if alpha is not None and not METHODS.get(method).has_alpha else None
 
 
-def _method_has_the_rank(rank: int, method: str) -> str | None:
+def method_has_the_rank(rank: int, method: str) -> str | None:
     least = METHODS.get(method).least_rank
     return f'{rank} is too small for "{method}", of which it is at least {least}' if rank < least else None
 
@@ -216,7 +216,7 @@ def _least_rank_is_one(min_rank: int | None, rank: int, method: str) -> str | No
     return f"{min_rank} is more than adapter.rank, {rank}" if min_rank > rank else None
 
 
-def _method_begins_so(initialization: str, method: str, rank: int) -> str | None:
+def method_begins_so(initialization: str, method: str, rank: int) -> str | None:
     known = METHODS.get(method).initializations
     if initialization not in known:
         return f'is none of "{method}", which begins with {" or ".join(known)}'
@@ -325,14 +325,14 @@ RULES = (
     Rule((("training", "text_precision"),), _large_text_is_no_fp16),
     Rule((("training", "text_precision"), ("base_model", "family")), _large_text_is_there),
     Rule((("adapter", "method"), ("training", "precision")), _method_needs_weights),
-    Rule((("adapter", "rank"), ("adapter", "method")), _method_has_the_rank),
-    Rule((("adapter", "alpha"), ("adapter", "method")), _method_has_alpha),
+    Rule((("adapter", "rank"), ("adapter", "method")), method_has_the_rank),
+    Rule((("adapter", "alpha"), ("adapter", "method")), method_has_alpha),
     Rule((("adapter", "factor"), ("adapter", "method")), _method_takes_a_factor),
     Rule((("adapter", "min_rank"), ("adapter", "rank"), ("adapter", "method")), _least_rank_is_one),
     Rule((("adapter", "targets"), ("base_model", "family")), _family_has_the_preset),
     Rule((("adapter", "targets"), ("adapter", "target_modules"), ("base_model", "family")), _targets_are_named_once),
     Rule((("adapter", "text_encoder"), ("adapter", "method")), _text_has_no_noise),
-    Rule((("adapter", "initialization"), ("adapter", "method"), ("adapter", "rank")), _method_begins_so),
+    Rule((("adapter", "initialization"), ("adapter", "method"), ("adapter", "rank")), method_begins_so),
     Rule((("adapter", "initialization"), ("training", "precision")), _weights_are_there_to_begin_with),
     Rule((("adapter", "initialization"), ("adapter", "method"), ("cluster", "zero_stage")), _beginning_is_whole),
     Rule((("adapter", "initialization"), ("adapter", "method"), ("adapter", "start")), _begins_once),

@@ -44,6 +44,22 @@ def test_what_is_wrong_with_one_is_told_at_its_field(override: dict[str, Any], f
     assert says in found[f"adapter.overrides[0]{field}"]
 
 
+@pytest.mark.parametrize(
+    ("adapter", "override", "field", "says"),
+    [
+        ({"method": "oft"}, {"rank": 1}, "rank", 'too small for "oft"'),
+        ({"method": "oft"}, {"alpha": 2.0}, "alpha", 'nothing that "oft" goes by'),
+        ({"initialization": "orthogonal"}, {"rank": 3}, "rank", "halves the rank, and the rank here, 3, is odd"),
+    ],
+)
+def test_what_a_method_does_not_take_is_refused_of_some_layers_too(
+    adapter: dict[str, Any], override: dict[str, Any], field: str, says: str
+):
+    ((where, told),) = complaints({"pattern": "attn1", **override}, adapter=adapter).items()
+    assert where == f"adapter.overrides[0].{field}"
+    assert says in told
+
+
 def test_parts_are_the_familys():
     assert "unet may" in complaints({"part": "transformer", "rank": 4}, base_model=SDXL)["adapter.overrides[0].part"]
     trained = {"text_encoder": True}

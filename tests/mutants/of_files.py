@@ -71,4 +71,11 @@ GUARDS = (
         "spec.family.name))",
         "tests/trainer/test_artifact_files.py",
     ),
+    (
+        "overrides: a rank that a method cannot begin with is refused of some layers too",
+        "lorafleet/spec_override_rules.py",
+        "if begins else None",
+        "if False else None",
+        "tests/lorafleet/test_override_rules.py",
+    ),
 )
