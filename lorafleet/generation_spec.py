@@ -64,8 +64,11 @@ class GenerationSpec(SpecPart):
     @field_validator("adapters", "weights", "prompts", "seeds")
     @classmethod
     def _has_each_once(cls, axis: tuple[Hashable, ...]) -> tuple[Hashable, ...]:
-        if twice := next((each for number, each in enumerate(axis) if each in axis[:number]), None):
-            raise PydanticCustomError("twice", "{what} is there twice", {"what": _told(twice)})
+        seen = set[Hashable]()  # of thousands
+        for each in axis:
+            if each in seen:
+                raise PydanticCustomError("twice", "{what} is there twice", {"what": _told(each)})
+            seen.add(each)
         return axis
 
     @field_validator("scheduler")

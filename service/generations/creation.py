@@ -64,7 +64,7 @@ class Generations:
         versions = await versions_of(self._db, new.tenant, new.spec)
         check_fit(new.spec, versions)
         spec = new.spec.with_resolved({name: version.resolved for name, version in versions.items()})
-        _check_apart(spec)
+        await asyncio.to_thread(_check_apart, spec)
         allowance = await self._allowances.fresh(new.tenant)
         await self._check(new, spec, allowance)
         row = self._row(new, spec)

@@ -61,3 +61,19 @@ def test_places_are_uris_and_weights_numbers():
     told = wrong(adapters=[[{"uri": "a.safetensors", "weight": float("nan")}]])
     assert told[0].startswith("adapters[0][0].uri: 'a.safetensors' is not a store URI")
     assert told[1].startswith("adapters[0][0].weight: ")
+
+
+def test_thousands_on_an_axis_are_looked_up_and_not_compared_with_each_other():
+    """A server reads them while its callers wait."""
+    compared: list[object] = []
+
+    class Each:
+        def __eq__(self, other: object) -> bool:
+            compared.append(other)
+            return self is other
+
+        __hash__ = object.__hash__
+
+    axis = tuple(Each() for _ in range(1000))
+    assert generation_spec.GenerationSpec._has_each_once(axis) == axis
+    assert len(compared) < len(axis)

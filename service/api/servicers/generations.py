@@ -1,5 +1,6 @@
 """Serves GenerationService: each method checks the request, makes one call and returns. Errors are raised, never caught."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -44,7 +45,7 @@ class GenerationServicer(rpc.GenerationServiceServicer):
             tenant=tenant,
             job_id=work.id_in(KIND.collection, own_id) if own_id else "",
             request_id=parse_request_id(request.request_id),
-            spec=generation_proto.from_proto(request.generation.spec),
+            spec=await asyncio.to_thread(generation_proto.from_proto, request.generation.spec),  # it may name thousands of sets
             created_by=caller.principal,
         )
         return await again(lambda: self._generations.create(new, validate_only=request.validate_only))
