@@ -83,6 +83,9 @@ every family but Krea 2, which it has not, with an adapter on every kind of laye
 - Stable Diffusion 3, the modulation of the last block's text: its map of diffusers' names leaves the halves as they are, which the
   published code has the other way round. So there kohya's and ComfyUI's files are right, and diffusers' is not.
 
+kohya's sd-scripts (48d368f, February 2026), tried in the same way: `networks/lora.py` merges `kohya` of LoRA and rsLoRA into every
+layer of the UNets of Stable Diffusion 1.x and 2.x to the same bits as ours. Its scripts for other families were not tried.
+
 ## DoRA, and what no file tells
 
 DoRA in kohya's and ComfyUI's files: diffusers drops the magnitudes; AUTOMATIC1111 and older ComfyUI take the norm over inputs, newer
