@@ -18,6 +18,8 @@ from trainer.adapters.bank import ActiveSlots
 from trainer.adapters.layout import Kind
 from trainer.compilation.blocks import REPEATED, CompiledBlocks
 from trainer.compilation.shapes import KnownShapes
+from trainer.quantisation.int8 import int8
+from trainer.quantisation.nf4 import nf4
 
 WIDTH, NUM_BLOCKS = 16, 3
 # Anything may stand for diffusers' blocks, which are known by the names of their classes.
@@ -55,11 +57,14 @@ class Net(nn.Module):
 class Trained:
     """A model of two banks of other methods, one slot of each at work."""
 
-    def __init__(self, backend: Backend = None, device: str = "cpu", *, recomputes: bool = False) -> None:
+    def __init__(self, backend: Backend = None, device: str = "cpu", *, recomputes: bool = False, held: Any = None) -> None:
+        """`held`: how layers are quantised."""
         torch.manual_seed(0)
         self.net = Net().requires_grad_(False)
+        for block in self.net.blocks if held else ():
+            block.to_q, block.to_v = held(block.to_q), held(block.to_v)
         self.model: Any = model_of(self.net)
-        self.banks = [self._bank("lora", 3), self._bank("dora", 1)]
+        self.banks = [self._bank("lora", 3), self._bank("lokr" if held else "dora", 1)]
         if recomputes:
             recomputation.recompute(self.net, self.model._same_again)
         self.model.to(device)
@@ -99,6 +104,15 @@ def test_compiled_blocks_give_the_losses_and_gradients_of_eager_ones_by_one_grap
     for seed, length in ((0, 8), (1, 8), (2, 8), (3, 4), (4, 4), (5, 8)):
         torch.testing.assert_close(compiled.step(seed, length), eager.step(seed, length))
     assert counted.frame_count == 2, "one for each length that came again"
+
+
+@pytest.mark.parametrize("held", [int8, nf4])
+def test_quantised_blocks_are_compiled_whole(held: Any):
+    counted = CompileCounterWithBackend("aot_eager")
+    eager, compiled = Trained(held=held), Trained(counted, held=held)
+    for seed in range(2):
+        torch.testing.assert_close(compiled.step(seed), eager.step(seed))
+    assert counted.frame_count == 1
 
 
 def test_what_is_no_training_pass_runs_eagerly_and_a_base_is_left_as_it_was():
