@@ -56,7 +56,7 @@ class Worker:
         reporter.progress(task.name, phase="loading", max_steps=asked.size)
         base = requests.inspect(spec)
         sampler = self._sampler_of(base, asked.precision, "cuda" if cluster.gpus_per_worker else "cpu")
-        request = requests.checked(spec, base, sampler, folder.uri, on_any_base=asked.force)
+        request = requests.checked(spec, base, sampler, folder.uri, on_any_base=asked.force, kept=self._kept)
         return Drawing(_with_labels(request, asked), sampler, folder, kept=self._kept)
 
     def _sampler_of(self, base: BaseModel, precision: str, device: str) -> Sampler:
