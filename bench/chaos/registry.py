@@ -58,7 +58,8 @@ def read(database: FleetDatabase) -> Shelves:
 def lost(shelves: Shelves, states: Mapping[str, str], answered: Mapping[str, Sequence[Move]]) -> list[str]:
     """Versions that jobs have not, numbers that are left out, and moves that were answered and are not in the log."""
     made = {job for _, _, job in shelves.versions}
-    told = [f"{job} has SUCCEEDED and is no version" for job, state in states.items() if state == "SUCCEEDED" and job not in made]
+    done = [job for job, state in states.items() if state == "SUCCEEDED" and "/generations/" not in job]  # whose pictures are none
+    told = [f"{job} has SUCCEEDED and is no version" for job in done if job not in made]
     for adapter in sorted({adapter for adapter, _, _ in shelves.versions}):
         numbers = [number for name, number, _ in shelves.versions if name == adapter]
         if numbers != [*range(1, len(numbers) + 1)]:

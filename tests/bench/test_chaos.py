@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.chaos import checks, faults, history, lines, poison, replica, starving
+from bench.chaos import checks, faults, history, lines, poison, registry, replica, starving
 from bench.chaos.checks import Stored
 from bench.chaos.driver import Reports
 from bench.chaos.history import History, Stay, lives
@@ -236,3 +236,9 @@ async def test_a_replicas_store_fails_as_told_and_only_while_it_is_told(
     (tmp_path / flag).unlink()
     await store.put(uri, b"bytes")
     assert await store.get(uri) == b"bytes"
+
+
+def test_a_generation_that_has_succeeded_lacks_no_version_of_an_adapter():
+    shelves = registry.Shelves(versions=[], moves={}, aliases={})
+    states = {"tenants/acme/generations/foxes": "SUCCEEDED", "tenants/acme/jobs/fox": "SUCCEEDED"}
+    assert registry.lost(shelves, states, {}) == ["tenants/acme/jobs/fox has SUCCEEDED and is no version"]
