@@ -260,6 +260,8 @@ async def test_an_adapter_without_a_rule_of_its_own_has_its_tenants(world: World
     world.clock.advance(2 * DAY_S)
     await run_loops(world)
     assert await numbers(world) == [3]
+    await deletion.set_retention(world.tools.db, AdapterName("acme", "wolf"), Rule(keep_newest=100), "")  # and so it is asked again
+    await run_loops(world)
     kept = await list_versions(world.tools.db, pb.ListAdapterVersionsRequest(parent="tenants/acme/adapters/wolf"))
     others = await list_versions(world.tools.db, pb.ListAdapterVersionsRequest(parent="tenants/blue/adapters/fox"))
     assert (len(kept.adapter_versions), len(others.adapter_versions)) == (3, 2), (
