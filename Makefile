@@ -115,7 +115,7 @@ constraints: $(READY) ## Pin the newest versions that pyproject.toml allows
 	    --no-emit-index-url pyproject.toml --output-file constraints.txt
 
 .PHONY: bench-single
-bench-single: $(READY) ## Measure against diffusers' script (PEER=path/to/train_text_to_image_lora.py, PARTS=cold,standby,bare)
+bench-single: $(READY) ## Measure against diffusers' script (PEER=path/to/train_text_to_image_lora.py, PARTS=cold,batch1,sdxl,standby,bare)
 	@test -f "$(PEER)" || { echo 'PEER=path/to/train_text_to_image_lora.py is needed: the example script of diffusers'; exit 2; }
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[service,trainer,bench]'
 	$(BIN)/python -m bench.single "$(PEER)" $(if $(PARTS),--parts $(PARTS))

@@ -1,8 +1,9 @@
 """`make bench-single PEER=…`: one style through lorafleet against diffusers' example script, alternating in one run.
 
 Same base, pictures, batch, rank, target modules, rate and steps; both in fp32, neither draws pictures. lorafleet starts
-cold: Ray is up, but no worker is, and its cache of latents is empty. Then the same on a server with workers that stand by, up to
-the first step; and, without Ray, the loop beside a bare eager one (bench.bare). Parts run alone (`--parts cold,standby,bare`). Writes
+cold: Ray is up, but no worker is, and its cache of latents is empty. The loops alone are compared at batch 1, too, and on a small SDXL with
+the script for SDXL, which lies beside the other. Then the same on a server with workers that stand by, up to the first step; and,
+without Ray, the loop beside a bare eager one (bench.bare). Parts run alone (`--parts cold,batch1,sdxl,standby,bare`). Writes
 bench/results/single.json; each ratio is the median over the rounds.
 """
 
@@ -16,7 +17,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import pack_view, peer, results_file
@@ -30,8 +31,22 @@ from lorafleet import spec
 from lorafleet.client import Client
 from lorafleet.v1 import training_service_pb2 as pb
 
-BATCH_SIZE, RANK, LEARNING_RATE, SEED = 8, 16, 1e-3, 0
+RANK, LEARNING_RATE, SEED = 16, 1e-3, 0
 SHAPE_STEPS = 10
+PARTS = ("cold", "batch1", "sdxl", "standby", "bare")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What both train, and by which script theirs."""
+
+    script: Path
+    base_dir: Path = BASE_MODEL
+    batch_size: int = 8
+    num_steps: int
+
+
+IN_LOOP = ("in_loop_over_peer", "pictures_per_second", "peer_pictures_per_second")  # of the cases beside the first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="lorafleet-bench-") as name, Servers(log_dir=Path(name)) as servers:
         folder = Path(name)
         restyle(STYLE, PICTURES, folder / "data")
-        found = cold(folder, servers, options) if "cold" in options.parts else {}
+        found: dict[str, float] = {}
+        if {"cold", "batch1", "sdxl"} & set(options.parts):
+            fleet = Fleet(folder, servers, "--standby-workers", "0")
+            for name, case in cases(options.peer, options.steps).items():
+                if name in options.parts:
+                    figures = summary(rounds(fleet, folder / name, case, options.rounds))
+                    found |= figures if name == "cold" else {f"{each}_{name}": figures[each] for each in IN_LOOP}
     if "standby" in options.parts:
         found |= standby(options)
     if "bare" in options.parts:
@@ -56,16 +77,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def cold(folder: Path, servers: Servers, options: argparse.Namespace) -> dict[str, float]:
-    """Rounds of the script and of a run that starts its workers."""
-    fleet = Fleet(folder, servers, "--standby-workers", "0")
-    rounds: list[tuple[OurResult, PeerResult]] = []
-    for number in range(options.rounds):
-        theirs = peer.measure(_peer_run(options.peer, folder, number, options.steps))
-        ours = fleet.measure(number, options.steps)
-        print(f"round {number + 1}: ours {ours}\n         peer {theirs}", flush=True)
-        rounds.append((ours, theirs))
-    return summary(rounds)
+def cases(script: Path, num_steps: int) -> dict[str, Case]:
+    """By the names of their parts. A step at batch 1 is short: there are more of them."""
+    for_sdxl = script.with_name(f"{script.stem}_sdxl.py")
+    return {
+        "cold": Case(script=script, num_steps=num_steps),
+        "batch1": Case(script=script, batch_size=1, num_steps=4 * num_steps),
+        "sdxl": Case(script=for_sdxl, base_dir=BASE_MODEL.with_name("emoji-sdxl"), num_steps=num_steps),
+    }
+
+
+def rounds(fleet: "Fleet", folder: Path, case: Case, num_rounds: int) -> list[tuple[OurResult, PeerResult]]:
+    """Of the script and of a run that starts its workers."""
+    found: list[tuple[OurResult, PeerResult]] = []
+    for number in range(num_rounds):
+        theirs = peer.measure(_peer_run(case, fleet.data_dir, folder / f"peer-{number}"))
+        ours = fleet.measure(f"{folder.name}-{number + 1}", case)
+        print(f"{folder.name} {number + 1}: ours {ours}\n         peer {theirs}", flush=True)
+        found.append((ours, theirs))
+    return found
 
 
 def bare() -> dict[str, float]:
@@ -80,14 +110,15 @@ def standby(options: argparse.Namespace) -> dict[str, float]:
         folder = Path(name)
         restyle(STYLE, PICTURES, folder / "data")
         fleet, workers = Fleet(folder, servers, "--standby-workers", "1"), Standby(folder)
-        fleet.measure(-1, SHAPE_STEPS)
+        case = Case(script=options.peer, num_steps=options.steps)
+        fleet.measure("shape", replace(case, num_steps=SHAPE_STEPS))
         firsts: list[tuple[float, float]] = []
         held_mib: list[float] = []
         for number in range(options.rounds):
-            theirs = peer.measure(_peer_run(options.peer, folder, number, options.steps))
+            theirs = peer.measure(_peer_run(case, fleet.data_dir, folder / f"peer-{number}"))
             workers.wait()
             held_mib.append(workers.memory_mib())
-            firsts.append((fleet.measure(number, options.steps).first_step_seconds, theirs.start_up_seconds))
+            firsts.append((fleet.measure(str(number + 1), case).first_step_seconds, theirs.start_up_seconds))
             print(f"round {number + 1}: first step after {firsts[-1][0]:.1f} s, the script's after {firsts[-1][1]:.1f} s", flush=True)
     return standby_summary(firsts, held_mib)
 
@@ -127,15 +158,16 @@ class Fleet:
 
     def __init__(self, folder: Path, servers: Servers, *more: str) -> None:
         self._folder = folder
+        self.data_dir = folder / "data"
         self._address = serve(servers, folder, "--cache", f"file://{folder}/cache", "--warm-idle-s", "0", *more)
         wait_for_ray(folder)
         time.sleep(15)  # its dashboard and its prestarted workers still come up when its port already answers
 
-    def measure(self, number: int, num_steps: int) -> OurResult:
+    def measure(self, name: str, case: Case) -> OurResult:
         shutil.rmtree(self._folder / "cache", ignore_errors=True)
         with Client(self._address) as client:
             started_s = time.monotonic()
-            name = client.create(self._spec(num_steps), job_id=f"bench-{number + 1}").name
+            name = client.create(self._spec(case), job_id=f"bench-{name}").name
             job, rate = client.get(name), 0.0
             phases, seen_s = defaultdict[str, float](float), started_s
             phase = "submitted"
@@ -150,33 +182,33 @@ class Fleet:
         first_step_s = (job.first_step_time.ToDatetime() - job.create_time.ToDatetime()).total_seconds()
         return OurResult(pictures_per_second=rate, wall_seconds=wall_seconds, first_step_seconds=first_step_s, phase_seconds=phases)
 
-    def _spec(self, num_steps: int) -> spec.Spec:
+    def _spec(self, case: Case) -> spec.Spec:
         return spec.parse(
             {
-                "base_model": {"uri": f"file://{BASE_MODEL}"},
-                "dataset": {"uri": f"file://{self._folder}/data", "validation_fraction": 0.0},
+                "base_model": {"uri": f"file://{case.base_dir}"},
+                "dataset": {"uri": f"file://{self.data_dir}", "validation_fraction": 0.0},
                 "adapter": {"rank": RANK},
                 "training": {
-                    "max_steps": num_steps,
-                    "micro_batch_size": BATCH_SIZE,
+                    "max_steps": case.num_steps,
+                    "micro_batch_size": case.batch_size,
                     "learning_rate": LEARNING_RATE,
                     "lr_scheduler": "constant",
                     "seed": SEED,
                 },
                 "cluster": {"cpus_per_worker": 2.0},
-                "checkpointing": {"every_steps": num_steps},
+                "checkpointing": {"every_steps": case.num_steps},
             }
         )
 
 
-def _peer_run(script: Path, folder: Path, number: int, num_steps: int) -> PeerRun:
+def _peer_run(case: Case, data_dir: Path, out_dir: Path) -> PeerRun:
     return PeerRun(
-        script=script,
-        base_dir=BASE_MODEL,
-        data_dir=folder / "data",
-        out_dir=folder / f"peer-{number}",
-        num_steps=num_steps,
-        batch_size=BATCH_SIZE,
+        script=case.script,
+        base_dir=case.base_dir,
+        data_dir=data_dir,
+        out_dir=out_dir,
+        num_steps=case.num_steps,
+        batch_size=case.batch_size,
         rank=RANK,
         learning_rate=LEARNING_RATE,
         seed=SEED,
@@ -187,9 +219,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure one style against diffusers' example script.")
     parser.add_argument("peer", type=Path, help="path of train_text_to_image_lora.py")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--parts", type=lambda text: text.split(","), default=["cold", "standby", "bare"], help="cold, standby, bare; unset: all"
-    )
+    parser.add_argument("--parts", type=lambda text: text.split(","), default=list(PARTS), help=f"{', '.join(PARTS)}; unset: all")
     parser.add_argument("--steps", type=int, default=60)
     return parser.parse_args(arguments)
 
