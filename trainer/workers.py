@@ -1,4 +1,4 @@
-"""The worker group of a run: Ray Train's TorchTrainer at the size the spec asks for. The one place that knows Ray Train's API."""
+"""The worker group of a run: Ray Train's TorchTrainer at the size the spec asks for. Knows its API, with run_processes.py."""
 
 import os
 from collections.abc import Mapping
