@@ -1,4 +1,4 @@
-"""The Ray driver of a run of tasks: one worker, as a Ray task with the resources that the spec asks for; Ray Train would start for 20 s."""
+"""The Ray driver of a run of tasks: one worker, as a Ray task of the resources that the spec asks for; Ray Train would start for ten seconds."""
 
 import logging
 import os
