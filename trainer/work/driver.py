@@ -1,4 +1,4 @@
-"""The Ray driver of a run of tasks: one worker, as a Ray task of the resources that the spec asks for; Ray Train would start for ten seconds."""
+"""The Ray driver of a run of tasks: one worker, as a Ray task of the resources that the spec asks for. Ray Train would add ten seconds."""
 
 import logging
 import os
