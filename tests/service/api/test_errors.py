@@ -143,6 +143,7 @@ async def test_health_tells_of_every_service_and_reflection_of_the_users(api: Ap
         "lorafleet.v1.BatchService",
         "lorafleet.v1.AdapterService",
         "lorafleet.v1.WebhookService",
+        "lorafleet.v1.GenerationService",
         "lorafleet.v1.AccessService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
