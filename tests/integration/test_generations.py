@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 from PIL import Image
 
 from lorafleet import generation_spec
@@ -51,7 +52,12 @@ def drawn(base: str, tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     spec = generation_spec.parse({"base_model": {"uri": base}, **FOX, "seeds": [1, 2, 3, 4]})
     found = requests.inspect(spec)
     sampler = requests.sampler(found, device="cpu")
-    list(Drawing(requests.checked(spec, found, sampler, folder.as_uri()), sampler, Folder(folder.as_uri())).draw())
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as a worker of one core has
+    try:
+        list(Drawing(requests.checked(spec, found, sampler, folder.as_uri()), sampler, Folder(folder.as_uri())).draw())
+    finally:
+        torch.set_num_threads(num_threads)
     return pixels(folder)
 
 
