@@ -4,6 +4,8 @@ from collections.abc import Collection
 
 from sqlalchemy import select, tuple_
 
+from lorafleet.errors import NotFound
+from service.control.adapter_facts import VersionState
 from service.core.resource_names import AliasName, VersionName
 from service.db.adapters import NOT_PURGED
 from service.db.registry_models import AdapterAliasRow, AdapterRow, AdapterVersionRow
@@ -47,3 +49,21 @@ async def _called(tx: Transaction, tenant: str, keys: Collection[tuple[str, str]
     query = query.join(AdapterRow, AdapterRow.uid == AdapterAliasRow.adapter_uid).join(AdapterVersionRow, points_to[0] & points_to[1])
     which = tuple_(AdapterRow.adapter_id, AdapterAliasRow.alias).in_(sorted(keys))
     return [(row[0], row[1], row[2]) for row in await tx.session.execute(query.where(AdapterRow.tenant == tenant, NOT_PURGED, which))]
+
+
+def not_found(field: str, name: Reference, tenant: str) -> NotFound:
+    """There is no such version, or it is another tenant's."""
+    message = f"{field}: there is no {name} of tenants/{tenant}; `lorafleet adapters versions` shows which there are"
+    return NotFound(message, reason="ADAPTER_VERSION_NOT_FOUND")
+
+
+def unusable(found: Found) -> tuple[str, str] | None:
+    """(what the version is, why nothing can be done with it now); None: it can be read."""
+    adapter, version = found
+    if version.state == VersionState.PURGED.value:
+        return "PURGED", "is purged: its files are gone"
+    if adapter.delete_time is not None or version.delete_time is not None:
+        return "DELETED", "is deleted; undelete it first"
+    if version.state == VersionState.DAMAGED.value:
+        return "DAMAGED", f"is damaged: {version.message}"
+    return None if version.manifest_sha256 else ("PENDING", "is not copied yet; try again when it is READY")

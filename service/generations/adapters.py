@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from lorafleet.errors import FailedPrecondition, InvalidSpec, NotFound, Violation
+from lorafleet.errors import FailedPrecondition, InvalidSpec, Violation
 from lorafleet.work.generation import Resolved, ServedGeneration, ServedUse
-from service.control.adapter_facts import VersionState
 from service.core.resource_names import parse_version
 from service.db import named_versions
 from service.db.database import Database
@@ -35,15 +34,11 @@ def _reference(tenant: str, use: ServedUse, field: str) -> Reference:
 
 def _version(found: Found | None, tenant: str, name: Reference, field: str) -> Version:
     if found is None:
-        message = f"{field}: there is no {name} of tenants/{tenant}; `lorafleet adapters versions` shows which there are"
-        raise NotFound(message, reason="ADAPTER_VERSION_NOT_FOUND")
-    adapter, row = found
-    if row.state in {VersionState.DAMAGED.value, VersionState.PURGED.value}:
-        raise FailedPrecondition(f"{field}: {row.name} is {row.state}: {row.message}", reason=f"ADAPTER_VERSION_{row.state}")
-    if adapter.delete_time is not None or row.delete_time is not None:
-        raise FailedPrecondition(f"{field}: {row.name} is deleted; undelete it first", reason="ADAPTER_VERSION_DELETED")
-    if not row.manifest_sha256:
-        raise FailedPrecondition(f"{field}: {row.name} is not copied yet; try again when it is READY", reason="ADAPTER_VERSION_PENDING")
+        raise named_versions.not_found(field, name, tenant)
+    _, row = found
+    if (unusable := named_versions.unusable(found)) is not None:
+        what, why = unusable
+        raise FailedPrecondition(f"{field}: {row.name} {why}", reason=f"ADAPTER_VERSION_{what}")
     place = Resolved(version=row.name, folder=row.artifact_uri, manifest_sha256=row.manifest_sha256)
     return Version(resolved=place, family=row.family, base_digest=row.base_digest)
 

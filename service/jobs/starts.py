@@ -13,7 +13,6 @@ from lorafleet.errors import FailedPrecondition, InvalidSpec, LorafleetError, No
 from lorafleet.spec import Spec
 from lorafleet.spec_adapter import StartSpec
 from lorafleet.work import TRAINING
-from service.control.adapter_facts import VersionState
 from service.control.lifecycle import JobState
 from service.core.resource_names import AliasName, parse_version
 from service.db import named_versions
@@ -109,11 +108,10 @@ def _filled_in(tenant: str, spec: Spec, known: _Known) -> Spec | LorafleetError:
     name = _reference(start, tenant)
     found = known.versions.get(name)
     if found is None:
-        message = f"{field(start)}: there is no {name} of tenants/{tenant}; `lorafleet adapters versions` shows which there are"
-        return NotFound(message, reason="ADAPTER_VERSION_NOT_FOUND")
-    adapter, version = found
-    if why := _unusable(version, is_deleted=adapter.delete_time is not None or version.delete_time is not None):
-        return FailedPrecondition(f"{field(start)}: {version.name} {why}", reason="START_NOT_USABLE")
+        return named_versions.not_found(field(start), name, tenant)
+    _, version = found
+    if (unusable := named_versions.unusable(found)) is not None:
+        return FailedPrecondition(f"{field(start)}: {version.name} {unusable[1]}", reason="START_NOT_USABLE")
     if misfits := [*_misfits(spec, start, version)]:
         return InvalidSpec(misfits)
     return _starting(spec, start, uri=version.artifact_uri, digest=version.manifest_sha256, adapter=version.name)
@@ -130,16 +128,6 @@ def _from_job(tenant: str, spec: Spec, start: StartSpec, known: _Known) -> Spec 
         message = f"{field(start)}: {row.name} is {row.state}, and has no artifact to go on from; submit this job once it has succeeded"
         return FailedPrecondition(message, reason="START_NOT_SUCCEEDED")
     return _starting(spec, start, uri=row.artifact_uri, digest=row.artifact_sha256)
-
-
-def _unusable(version: AdapterVersionRow, *, is_deleted: bool) -> str:
-    if version.state == VersionState.PURGED.value:
-        return "is purged: its files are gone"
-    if is_deleted:
-        return "is deleted; undelete it first"
-    if version.state == VersionState.DAMAGED.value:
-        return f"is damaged: {version.message}"
-    return "" if version.manifest_sha256 else "is not copied yet; submit this job once it is READY"
 
 
 def _misfits(spec: Spec, start: StartSpec, version: AdapterVersionRow) -> Iterable[Violation]:

@@ -27,8 +27,8 @@ GUARDS = (
     ),
     (
         "named versions: what is deleted is not gone on from",
-        "service/jobs/starts.py",
-        "    if is_deleted:",
+        "service/db/named_versions.py",
+        "    if adapter.delete_time is not None or version.delete_time is not None:",
         "    if False:",
         STARTS,
     ),
