@@ -5,15 +5,12 @@ import logging
 import secrets
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
 
 from lorafleet import work
 from lorafleet.contract.layout import job_root, join, tenant_root
 from lorafleet.errors import InvalidInput, InvalidSpec, Violation
 from lorafleet.v1 import generation_service_pb2 as pb
 from lorafleet.work.generation import KIND, ServedGeneration
-from service.control.lifecycle import JobState
-from service.core import telemetry
 from service.db import attempts, audit, events, jobs, quotas, requests
 from service.db.database import Database
 from service.db.models import JobRow
@@ -21,6 +18,7 @@ from service.generations.adapters import check_fit, versions_of
 from service.jobs import creation
 from service.jobs.creation import AllowanceChanged, New
 from service.jobs.kinds.generation import WIRE
+from service.jobs.new_rows import new_row
 from service.jobs.pod_profiles import ONLY_DEFAULT, unknown_profile
 from service.store import spec_checks
 from service.store.client import Store
@@ -115,32 +113,8 @@ class Generations:
 
     def _row(self, new: NewGeneration, spec: ServedGeneration) -> JobRow:
         work_id = new.job_id or work.id_in(KIND.collection, f"gen-{secrets.token_hex(5)}")
-        cluster, scheduling = spec.cluster, spec.scheduling
-        return JobRow(
-            uid=uuid4().hex,
-            tenant=new.tenant,
-            job_id=work_id,
-            kind=KIND.name,
-            adapter_version=0,
-            spec=spec.model_dump(mode="json"),
-            labels=dict(spec.labels),
-            output_uri=job_root(self._artifacts_uri, work.name_of(new.tenant, work_id)),
-            state=JobState.QUEUED.value,
-            reason="",
-            message="",
-            attempt=0,
-            failures=0,
-            cancel_requested=False,
-            created_by=new.created_by,
-            priority=scheduling.priority,
-            gpus=cluster.gpus_per_worker,
-            cpus=cluster.cpus_per_worker,
-            preempt_requested=False,
-            max_run_time_s=scheduling.max_run_time_s,
-            run_time_s=0.0,
-            version=0,
-            trace_parent=telemetry.calls_trace_parent.get(),
-        )
+        output_uri = job_root(self._artifacts_uri, work.name_of(new.tenant, work_id))
+        return new_row(new.tenant, work_id, spec, spec.model_dump(mode="json"), output_uri, new.created_by, kind=KIND.name)
 
 
 def _check_apart(spec: ServedGeneration) -> None:

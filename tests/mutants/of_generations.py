@@ -43,9 +43,9 @@ GUARDS = (
     ),
     (
         "generations: what they make is no version of an adapter",
-        "service/generations/creation.py",
-        "adapter_version=0,",
-        "adapter_version=None,",
+        "service/jobs/new_rows.py",
+        "None if work.of(kind).makes_adapter else 0,",
+        "None,",
         RPCS,
     ),
     (
