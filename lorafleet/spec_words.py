@@ -10,7 +10,7 @@ MAX_OUTPUT_NAME = 100
 MAX_URI = 2000  # bytes: a key of S3 has 1024, an entry of a PostgreSQL index 2704
 MAX_MODULE_NAME = 200
 RESOURCE_ID = r"[a-z][a-z0-9-]{0,39}"  # of a job, a tenant or an adapter
-_VERSION = rf"{RESOURCE_ID}(@{RESOURCE_ID}|/versions/[1-9][0-9]{{0,8}})"
+VERSION = rf"{RESOURCE_ID}(@{RESOURCE_ID}|/versions/[1-9][0-9]{{0,8}})"  # of an adapter: by an alias, or a number
 _LABEL_KEY = re.compile(r"[a-z]([a-z0-9_.-]{0,61}[a-z0-9])?")
 _MODULE_NAME = re.compile(r"\w[\w-]*(\.\w[\w-]*)*", re.ASCII)  # Z-Image has a layer "2-1"
 _PATTERN = re.compile(r"[\w*][\w*-]*(\.[\w*][\w*-]*)*", re.ASCII)
@@ -60,7 +60,7 @@ def _check_job(name: str) -> str:
 
 
 def _check_version(name: str) -> str:
-    if len(name) > MAX_URI or re.fullmatch(rf"(tenants/{RESOURCE_ID}/adapters/|adapters/)?{_VERSION}", name) is None:
+    if len(name) > MAX_URI or re.fullmatch(rf"(tenants/{RESOURCE_ID}/adapters/|adapters/)?{VERSION}", name) is None:
         message = "{name} is no version of an adapter; write ADAPTER@ALIAS or ADAPTER/versions/NUMBER, or its whole name"
         raise PydanticCustomError("version", message, {"name": repr(name[:80])})
     return name

@@ -13,14 +13,12 @@ from lorafleet.generation_spec import MAX_TOGETHER, AdapterUse, GenerationSpec
 from lorafleet.spec import MAX_LABELS, ClusterSpec, SchedulingSpec
 from lorafleet.spec_part import SpecPart
 from lorafleet.spec_violations import is_consequence, violation
-from lorafleet.spec_words import RESOURCE_ID, LabelKey, Text, check_uri
+from lorafleet.spec_words import RESOURCE_ID, VERSION, LabelKey, Text, check_uri
 from lorafleet.work import Kind
 
 PRIORITY = 20  # people wait for pictures: before jobs that say nothing, in the same class
 MAX_ADAPTERS = 256  # different ones in a request: each is looked up while its caller waits
-VERSION = re.compile(
-    rf"(tenants/(?P<tenant>{RESOURCE_ID})/)?adapters/(?P<adapter>{RESOURCE_ID})(@{RESOURCE_ID}|/versions/[1-9][0-9]{{0,8}})"
-)
+_VERSION = re.compile(rf"(tenants/{RESOURCE_ID}/)?adapters/{VERSION}")
 
 
 class ServedUse(AdapterUse):
@@ -30,7 +28,7 @@ class ServedUse(AdapterUse):
     @classmethod
     def _uri(cls, uri: str | None) -> str | None:
         if uri is not None and uri.startswith(("tenants/", "adapters/")):
-            if VERSION.fullmatch(uri) is None:
+            if _VERSION.fullmatch(uri) is None:
                 message = "{uri} is no version; write adapters/ADAPTER@ALIAS or adapters/ADAPTER/versions/NUMBER"
                 raise PydanticCustomError("version", message, {"uri": repr(uri[:200])})
             return uri
@@ -65,8 +63,9 @@ class ServedGeneration(GenerationSpec):
     force: bool = False
     cluster: ClusterSpec = ClusterSpec()
     scheduling: SchedulingSpec = SchedulingSpec(priority=PRIORITY)
-    labels: Annotated[dict[LabelKey, Annotated[Text, Field(max_length=255)]], Field(max_length=MAX_LABELS)] = {}  # noqa: RUF012
-    resolved: dict[str, Resolved] = {}  # noqa: RUF012  by name, as the service has found them: no part of the wire's spec
+    labels: Annotated[dict[LabelKey, Annotated[Text, Field(max_length=255)]], Field(max_length=MAX_LABELS)] = {}  # noqa: RUF012 - pydantic copies it for each spec
+    # By name, as the service has found them: no part of the wire's spec.
+    resolved: dict[str, Resolved] = {}  # noqa: RUF012 - pydantic copies it for each spec
 
     @field_validator("cluster")
     @classmethod

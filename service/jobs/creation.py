@@ -3,6 +3,7 @@ finds what those before it did, as if it had come after them."""
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,7 +29,7 @@ class AllowanceChanged(Contended):
 
 
 @dataclass(frozen=True, kw_only=True)
-class New:
+class New(ABC):
     """What tells a request for a job, or other work, from others. An empty `job_id` is chosen here; an empty `request_id` makes repeats new
     jobs."""
 
@@ -38,9 +39,9 @@ class New:
     created_by: str = ""
 
     @property
+    @abstractmethod
     def body(self) -> dict[str, Any]:
         """What is asked for, and the id."""
-        raise NotImplementedError
 
     @cached_property
     def body_sha256(self) -> str:

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 # As for workers of training (trainer/workers.py).
@@ -13,7 +14,6 @@ from ray.exceptions import RayError
 
 from lorafleet.contract.run_manifest import RunManifest
 from lorafleet.errors import InvalidInput, RunFailed
-from lorafleet.spec import ClusterSpec
 from trainer import style_isolation
 from trainer.report import Address, Reporter, StaleAttempt, report_failed
 from trainer.work.loop import work_one_after_another
@@ -40,7 +40,7 @@ def run_tasks(manifest: RunManifest, address: Address, store_env: Mapping[str, s
             return 1
         address = reporter.address
     try:
-        _work(WorkPlan.of(manifest, address, store_env), plan.cluster)
+        _work(replace(plan, report_to=address))
     except RunFailed as error:
         return 0 if report_failed(address, names, error) else 1
     except StaleAttempt:
@@ -48,8 +48,9 @@ def run_tasks(manifest: RunManifest, address: Address, store_env: Mapping[str, s
     return 0
 
 
-def _work(plan: WorkPlan, cluster: ClusterSpec) -> None:
+def _work(plan: WorkPlan) -> None:
     """Raises RunFailed or StaleAttempt as the worker raised it, else what Ray raises."""
+    cluster = plan.cluster
     _ray.init(configure_logging=False)
     asked = {"num_cpus": cluster.cpus_per_worker, "num_gpus": cluster.gpus_per_worker or None}
     memory = None if cluster.memory_gib_per_worker is None else cluster.memory_gib_per_worker * _GIB
